@@ -1,0 +1,71 @@
+"""Fair timing: everybody in one process, in turn, round after round; the median of the rounds counts.
+
+``run.py`` hands over calls whose results it has checked.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+SAMPLE_SECONDS = 0.005  # a shorter call is repeated within a round until it takes as long as this
+PAUSE_SECONDS = (
+    0.03  # some thread pools, OpenBLAS's for one, keep their cores busy for a while after their work
+)
+
+
+@dataclass
+class Entrant:
+    """Somebody who takes part, and the seconds a call took in each round."""
+
+    call: Callable[[], object]
+    before: Callable[[], None]  # untimed, before each round: sets the number of threads
+    seconds: list[float] = field(default_factory=list)
+    number: int = 1
+
+    def round(self) -> None:
+        """Time ``number`` calls in a row."""
+        self.before()
+        time.sleep(PAUSE_SECONDS)
+        start = time.perf_counter()
+        for _ in range(self.number):
+            self.call()
+        self.seconds.append((time.perf_counter() - start) / self.number)
+
+    def summary(self) -> dict[str, float]:
+        """Median, quartiles and minimum in seconds."""
+        low, median, high = np.percentile(self.seconds, [25, 50, 75])
+        return {
+            "median": float(median),
+            "lower_quartile": float(low),
+            "upper_quartile": float(high),
+            "minimum": min(self.seconds),
+            "rounds": len(self.seconds),
+        }
+
+
+def alternate(entrants: Sequence[Entrant], min_rounds: int, budget: float) -> None:
+    """Run rounds A B C, A B C, ... at least ``min_rounds`` and then until ``budget`` seconds are spent.
+
+    The first round finds the number of repetitions and does not count.
+    """
+    start = time.perf_counter()
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        for entrant in entrants:
+            entrant.round()
+            entrant.number = max(1, math.ceil(SAMPLE_SECONDS / entrant.seconds.pop()))
+        rounds = 0
+        while rounds < min_rounds or time.perf_counter() - start < budget:
+            for entrant in entrants:
+                entrant.round()
+            rounds += 1
+    finally:
+        if collecting:
+            gc.enable()

@@ -1,0 +1,119 @@
+#include "base/parallel.hpp"
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <exception>
+
+#include "base/error.hpp"
+
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+
+namespace pylrp {
+namespace {
+
+std::atomic<int> user_threads{0};
+std::atomic<bool> forked{false};
+
+// Polling takes the interpreter's lock; ten times a second is enough for a person.
+class Pollster {
+ public:
+  explicit Pollster(const Poll* poll) : poll_(poll), next_(Clock::now() + kInterval) {}
+  bool stop() {
+    if (poll_ == nullptr || Clock::now() < next_) {
+      return false;
+    }
+    next_ = Clock::now() + kInterval;
+    return (*poll_)();
+  }
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  static constexpr std::chrono::milliseconds kInterval{100};
+  const Poll* poll_;
+  Clock::time_point next_;
+};
+
+}  // namespace
+
+void set_default_threads(int count) { user_threads = count; }
+
+void forbid_threads() { forked = true; }
+
+int default_threads() {
+  if (user_threads > 0) {
+    return user_threads;
+  }
+#ifdef _OPENMP
+  return omp_get_max_threads();
+#else
+  return 1;
+#endif
+}
+
+bool built_with_openmp() { return openmp_version() != 0; }
+
+int openmp_version() {
+#ifdef _OPENMP
+  return _OPENMP;
+#else
+  return 0;
+#endif
+}
+
+void check_interrupt(const Threads& threads) {
+  if (threads.poll != nullptr && (*threads.poll)()) {
+    throw Interrupted();
+  }
+}
+
+void parallel_for(Index n, const Threads& threads, const std::function<void(Index)>& task) {
+  std::atomic<bool> stop{false};
+  std::atomic<bool> failed{false};
+  std::exception_ptr failure;  // written once, by whoever turns `failed` first
+  const auto guarded = [&](Index i) noexcept {
+    try {
+      task(i);
+    } catch (...) {
+      if (!failed.exchange(true)) {
+        failure = std::current_exception();
+      }
+      stop = true;
+    }
+  };
+  Pollster pollster(threads.poll);
+  bool interrupted = false;
+#ifdef _OPENMP
+  const int count = forked ? 1 : static_cast<int>(std::min<Index>(n, threads.count));
+  if (count > 1) {
+    std::atomic<Index> next{0};
+#pragma omp parallel num_threads(count)
+    {
+      const bool caller = omp_get_thread_num() == 0;
+      for (Index i = next++; i < n && !stop; i = next++) {
+        guarded(i);
+        if (caller && pollster.stop()) {
+          interrupted = true;
+          stop = true;
+        }
+      }
+    }
+    n = 0;  // done
+  }
+#endif
+  for (Index i = 0; i < n && !stop; ++i) {
+    guarded(i);
+    interrupted = pollster.stop();
+    stop = stop || interrupted;
+  }
+  if (failure) {
+    std::rethrow_exception(failure);
+  }
+  if (interrupted) {
+    throw Interrupted();
+  }
+}
+
+}  // namespace pylrp

@@ -1,0 +1,59 @@
+// A relevance propagation rule as data. Python's catalogue writes these; nothing here knows a rule's name.
+//
+//   z_g   = sum_t sign_t * rho_t(W) x_t + rho_b(b)
+//   s_g   = coefficient * mask * R / stab(z_g)
+//   R_in += sum_t sign_t * x_t * (rho_t(W)^T s_g)
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+namespace pylrp {
+
+// x_t: which part of the layer's input a term reads.
+enum class Part : std::uint8_t { kInput, kPositive, kNegative, kOne, kLow, kHigh };
+inline constexpr int kParts = 6;
+
+// rho(w) = p * max(w, 0) + n * min(w, 0), or w^2, or 1.
+enum class MapKind : std::uint8_t { kSigns, kSquare, kOne };
+struct WeightMap {
+  MapKind kind = MapKind::kSigns;
+  double p = 1, n = 1;
+};
+inline bool operator==(const WeightMap& a, const WeightMap& b) {
+  return a.kind == b.kind && (a.kind != MapKind::kSigns || (a.p == b.p && a.n == b.n));
+}
+
+enum class BiasKind : std::uint8_t { kNone, kSigns, kSquare };
+struct BiasMap {
+  BiasKind kind = BiasKind::kNone;
+  double p = 1, n = 1;
+};
+
+// Which outputs a group serves, by the sign of the plain output z = W a + b.
+enum class Mask : std::uint8_t { kAll, kPositive, kNegative };
+
+// kSigned: z < 0 ? z - eps : z + eps.   kWhereZero: z == 0 ? eps : z.
+enum class Guard : std::uint8_t { kSigned, kWhereZero };
+
+struct Term {
+  Part part = Part::kInput;
+  WeightMap map;
+  double sign = 1;
+};
+
+struct Group {
+  std::vector<Term> terms;
+  BiasMap bias;
+  double coefficient = 1;
+  Mask mask = Mask::kAll;
+  Guard guard = Guard::kSigned;
+  double epsilon = 0;
+};
+
+// No groups: relevance passes through unchanged (equal widths).
+struct Rule {
+  std::vector<Group> groups;
+};
+
+}  // namespace pylrp

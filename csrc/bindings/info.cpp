@@ -1,0 +1,109 @@
+// What was built, what the machine has, what runs; and the machine's ceilings, for the benchmarks.
+#include <pybind11/stl.h>
+
+#include <algorithm>
+#include <chrono>
+
+#include "base/buffer.hpp"
+#include "bindings/register.hpp"
+#include "kernels/dispatch.hpp"
+
+namespace pylrp::bindings {
+
+namespace py = pybind11;
+
+namespace {
+
+const Poll kPollSignals = poll_signals;
+
+double seconds_since(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+template <class T>
+double fma_peak(int threads) {
+  const kernels::Table<T>& kernel = kernels::table<T>();
+  constexpr Index kRounds = 2'000'000;
+  double best = 0;
+  for (int attempt = 0; attempt < 5; ++attempt) {
+    std::vector<double> operations(static_cast<std::size_t>(threads));
+    const auto start = std::chrono::steady_clock::now();
+    parallel_for(threads, {threads, &kPollSignals}, [&](Index i) {
+      T sink[2] = {T(0.5), T(0.25)};
+      operations[static_cast<std::size_t>(i)] = kernel.peak(kRounds, sink) + (sink[0] > T(1e30) ? 1 : 0);
+    });
+    const double elapsed = seconds_since(start);
+    double total = 0;
+    for (const double n : operations) {
+      total += n;
+    }
+    best = std::max(best, total / elapsed / 1e9);
+  }
+  return best;
+}
+
+double read_bandwidth(int threads, Index bytes) {
+  const kernels::Table<float>& kernel = kernels::table<float>();
+  const Index n = bytes / Index(sizeof(float)), chunks = 64;
+  Buffer<float> memory(n);
+  std::fill(memory.data(), memory.data() + n, 1.0F);
+  double best = 0;
+  for (int attempt = 0; attempt < 5; ++attempt) {
+    std::vector<float> sums(chunks);
+    const auto start = std::chrono::steady_clock::now();
+    parallel_for(chunks, {threads, &kPollSignals}, [&](Index c) {
+      const float* rows[4];
+      const Index begin = n * c / chunks, part = (n * (c + 1) / chunks - begin) / 4;
+      for (Index r = 0; r < 4; ++r) {
+        rows[r] = memory.data() + begin + r * part;
+      }
+      float z[4] = {};
+      kernel.rows_dot(4, rows, part, {kernels::Read::kPlain, 1, 1}, nullptr, z);
+      sums[static_cast<std::size_t>(c)] = z[0] + z[1] + z[2] + z[3];
+    });
+    best = std::max(best, static_cast<double>(bytes) / seconds_since(start) / 1e9);
+  }
+  return best;
+}
+
+}  // namespace
+
+Threads threads_for(int threads) { return {threads > 0 ? threads : default_threads(), &kPollSignals}; }
+
+bool poll_signals() {
+  const py::gil_scoped_acquire lock;
+  return PyErr_CheckSignals() != 0;
+}
+
+void register_info(py::module_& m) {
+  m.def("isa", [] { return std::string(kernels::active().name); });
+  m.def("isa_built", &kernels::built);
+  m.def("isa_supported", &kernels::supported);
+  m.def("openmp_version", &openmp_version);
+  m.def("compiler", [] {
+#if defined(__clang__)
+    return std::string("clang ") + __clang_version__;
+#else
+    return std::string("gcc ") + __VERSION__;
+#endif
+  });
+  m.def("threads", &default_threads);
+  m.def("set_threads", &set_default_threads, py::arg("count"));
+  m.def("forbid_threads", &forbid_threads);
+  m.def(
+      "measure_fma_peak",
+      [](int threads, bool double_precision) {
+        const py::gil_scoped_release release;
+        return double_precision ? fma_peak<double>(threads) : fma_peak<float>(threads);
+      },
+      py::arg("threads"), py::arg("double_precision") = false);
+  m.def(
+      "measure_read_bandwidth",
+      [](int threads, Index bytes) {
+        const py::gil_scoped_release release;
+        return read_bandwidth(threads, bytes);
+      },
+      py::arg("threads"), py::arg("bytes") = Index{256} << 20);
+}
+
+}  // namespace pylrp::bindings

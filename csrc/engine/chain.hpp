@@ -1,0 +1,36 @@
+// Relevance through a chain of dense layers, output to input.
+#pragma once
+
+#include <vector>
+
+#include "layers/dense.hpp"
+
+namespace pylrp {
+
+// A rule with both of its lowered forms, made once.
+struct CompiledRule {
+  explicit CompiledRule(Rule rule_);
+  const LoweredRule& for_input(bool nonnegative) const { return nonnegative ? nonnegative_input : any_input; }
+
+  Rule rule;
+  LoweredRule any_input, nonnegative_input;
+};
+
+template <class T>
+struct ChainLayer {
+  DenseLayer<T> dense;
+  const CompiledRule* rule = nullptr;
+  Bounds<T> bounds;
+  bool nonnegative = false;        // the input is known to be >= 0
+  const DenseConstants<T>* constants = nullptr;
+  Matrix<const T> input;   // (batch, n_in), may be empty where the rule does not read it
+  Matrix<const T> output;  // (batch, n_out) before the activation, where it was kept
+  Matrix<T> result;        // (batch, n_in)
+};
+
+// top: (batch, n_out of the last layer). ledger: (layers, kLedgerColumns, batch) or null.
+template <class T>
+void relevance_through_chain(const std::vector<ChainLayer<T>>& layers, Matrix<const T> top, double* ledger,
+                             const Threads& threads);
+
+}  // namespace pylrp

@@ -1,0 +1,161 @@
+// Element by element: the shares s = R / stab(z) with what gets lost there, the product with the input, sums, scans.
+
+// Loads that know the last, partial vector of a row.
+template <class T>
+inline Vec<T> load_n(const T* p, Index n) {
+  return n >= kLanes<T> ? load(p) : load_part(p, n);
+}
+template <class T>
+inline void store_n(T* p, Vec<T> v, Index n) {
+  if (n >= kLanes<T>) {
+    store(p, v);
+  } else {
+    store_part(p, v, n);
+  }
+}
+
+template <class T>
+void accumulate(Index rows, Index cols, const T* acc, Index acc_stride, const T* a, Index a_stride, const T* low,
+                const T* high, Mix<T> mix, bool add, T* out, Index out_stride) {
+  constexpr int lanes = kLanes<T>;
+  const bool reads_input = mix.input != 0 || mix.positive != 0 || mix.negative != 0;
+  const bool plain = mix.positive == 0 && mix.negative == 0 && mix.one == 0 && mix.low == 0 && mix.high == 0;
+  for (Index i = 0; i < rows; ++i) {
+    for (Index j = 0; j < cols; j += lanes) {
+      const Index n = cols - j;
+      Vec<T> v = load_n(acc + i * acc_stride + j, n);
+      Vec<T> m = splat(mix.one);
+      if (reads_input) {
+        const Vec<T> x = load_n(a + i * a_stride + j, n);
+        m = mix.input * x;
+        if (!plain) {
+          m += mix.positive * positive<T>(x) + mix.negative * negative<T>(x) + mix.one;
+        }
+      }
+      if (mix.low != 0) {
+        m += mix.low * load_n(low + j, n);
+      }
+      if (mix.high != 0) {
+        m += mix.high * load_n(high + j, n);
+      }
+      v *= m;
+      T* const target = out + i * out_stride + j;
+      store_n(target, add ? v + load_n(target, n) : v, n);
+    }
+  }
+}
+
+// R / stab(z): 0 where R is 0, where nothing can receive (stab(z) == 0) and where the quotient overflows.
+template <class T>
+inline Vec<T> quotient(Vec<T> r, Vec<T> z, const Share<T>& g) {
+  const Vec<T> zero = {};
+  const Vec<T> eps = splat(g.epsilon);
+  Vec<T> d;
+  if (g.where_zero) {
+    d = z == zero ? eps : z;
+  } else {
+    d = z + (z < zero ? -eps : eps);
+  }
+  const Vec<T> q = r / d;
+  const Vec<T> size = q < zero ? -q : q;
+  const Vec<T> most = splat(sizeof(T) == 4 ? T(3.4028234663852886e38) : T(1.7976931348623157e308));
+  return (d == zero) | (r == zero) | (size > most) ? zero : q;  // NaN in z stays
+}
+
+template <class T>
+void shares(Index rows, Index cols, const Shares<T>& plan, const T* const* z, Index z_stride, const T* r, Index r_stride,
+            T* const* s, Index s_stride, Absorbed* ledger) {
+  constexpr int lanes = kLanes<T>;
+  const Vec<T> zero = {};
+  for (Index i = 0; i < rows; ++i) {
+    Vec<T> by_bias = {}, by_stabilizer = {}, by_dead = {};
+    for (Index j = 0; j < cols; j += lanes) {
+      const Index n = cols - j;
+      const Vec<T> relevance = load_n(r + i * r_stride + j, n);
+      Vec<T> sum[kMaxSums];
+      for (int q = 0; q < plan.sums; ++q) {
+        sum[q] = load_n(z[q] + i * z_stride + j, n);
+      }
+      Vec<T> output = {};
+      if (plan.masked) {
+        output = plan.plain_base ? load_n(plan.plain_base + j, n) : zero;
+        for (int q = 0; q < plan.sums; ++q) {
+          output += plan.plain[q] * sum[q];
+        }
+      }
+      Vec<T> unserved = relevance;  // what no group takes (a masked rule where the plain output is 0)
+      for (int g = 0; g < plan.groups; ++g) {
+        const Share<T>& share = plan.group[g];
+        Vec<T> denominator = share.base ? load_n(share.base + j, n) : zero;
+        for (int q = 0; q < plan.sums; ++q) {
+          denominator += share.coef[q] * sum[q];
+        }
+        Vec<T> numerator = share.coefficient * relevance;
+        if (share.mask > 0) {
+          numerator = output > zero ? numerator : zero;
+        } else if (share.mask < 0) {
+          numerator = output < zero ? numerator : zero;
+        }
+        const Vec<T> quot = quotient<T>(numerator, denominator, share);
+        store_n(s[g] + i * s_stride + j, quot, n);
+        if (ledger) {
+          unserved -= numerator;
+          const Vec<T> kept = numerator - denominator * quot;
+          const auto lost = (denominator == zero) | (quot == zero);
+          by_dead += lost ? kept : zero;
+          if (share.epsilon != 0) {  // without epsilon what is left is rounding
+            by_stabilizer += lost ? zero : kept;
+          }
+          if (share.bias) {
+            by_bias += load_n(share.bias + j, n) * quot;
+          }
+        }
+      }
+      by_dead += unserved;
+    }
+    if (ledger) {
+      ledger[i].bias += static_cast<double>(sum_lanes<T>(by_bias));
+      ledger[i].stabilizer += static_cast<double>(sum_lanes<T>(by_stabilizer));
+      ledger[i].dead += static_cast<double>(sum_lanes<T>(by_dead));
+    }
+  }
+}
+
+// In double, in a fixed order.
+template <class T>
+double sum(Index n, const T* x) {
+  double acc[8] = {};
+  Index i = 0;
+  for (; i + 8 <= n; i += 8) {
+    for (int l = 0; l < 8; ++l) {
+      acc[l] += static_cast<double>(x[i + l]);
+    }
+  }
+  for (; i < n; ++i) {
+    acc[0] += static_cast<double>(x[i]);
+  }
+  return ((acc[0] + acc[4]) + (acc[2] + acc[6])) + ((acc[1] + acc[5]) + (acc[3] + acc[7]));
+}
+
+template <class T>
+int scan(Index n, const T* x) {
+  constexpr int lanes = kLanes<T>;
+  Vec<T> least = {}, bad = {};
+  const auto look = [&](Vec<T> v) {
+    least = v < least ? v : least;
+    bad += v * T(0);  // NaN for NaN and infinities
+  };
+  Index i = 0;
+  for (; i + lanes <= n; i += lanes) {
+    look(load(x + i));
+  }
+  if (i < n) {
+    look(load_part(x + i, n - i));
+  }
+  int flags = 0;
+  for (int l = 0; l < lanes; ++l) {
+    flags |= least[l] < 0 ? kHasNegative : 0;
+    flags |= bad[l] == 0 ? 0 : kNotFinite;
+  }
+  return flags;
+}

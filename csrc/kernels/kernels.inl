@@ -1,0 +1,26 @@
+// Included once by each isa_*.cpp, which names the instruction set, the width of a vector and the height of a tile.
+// All of it has internal linkage and uses no standard library: with weak symbols the linker could keep one
+// instruction set's copy for everybody.
+#include "kernels/table.hpp"
+
+namespace pylrp::kernels {
+namespace {
+#include "kernels/vec.inl"
+// (order matters: each file builds on the ones before)
+#include "kernels/tile.inl"
+#include "kernels/rows.inl"
+#include "kernels/elementwise.inl"
+
+template <class T>
+constexpr Table<T> make_table() {
+  return {PYLRP_TILE_ROWS, 2 * kLanes<T>, tile<T>,       pack_left<T>, pack_forward<T>, pack_backward<T>,
+          rows_dot<T>,     rows_axpy<T>,  accumulate<T>, shares<T>,    sum<T>,          scan<T>,
+          peak<T>};
+}
+}  // namespace
+
+// Defined here, declared in dispatch.cpp.
+extern const Isa PYLRP_ISA_SYMBOL;
+const Isa PYLRP_ISA_SYMBOL = {PYLRP_ISA_NAME, make_table<float>(), make_table<double>()};
+
+}  // namespace pylrp::kernels

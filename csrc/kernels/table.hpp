@@ -1,0 +1,93 @@
+// The kernels as a table of functions on raw pointers: the only thing an instruction-set object exports.
+// Everything here is plain data, so that no inline code is shared between objects built with different flags.
+#pragma once
+
+#include <cstdint>
+
+namespace pylrp::kernels {
+
+using Index = std::int64_t;
+
+// How a weight is read: as it is, its positive part, its negative part, p*w+ + n*w-, its square, or as 1.
+enum class Read : int { kPlain, kPositive, kNegative, kMixed, kSquare, kOne };
+template <class T>
+struct Weights {
+  Read read;
+  T p, n;  // kMixed only
+};
+
+// What multiplies a column i of a product: input*a + positive*a+ + negative*a- + one + low*l + high*h.
+template <class T>
+struct Mix {
+  T input, positive, negative, one, low, high;
+};
+
+inline constexpr int kMaxSums = 4;
+inline constexpr int kMaxGroups = 4;
+
+// One denominator: z_g = sum_q coef[q] * Z_q + base, s_g = coefficient * mask * R / stab(z_g).
+template <class T>
+struct Share {
+  T coef[kMaxSums];
+  const T* base;  // bias and constant terms, one a column; may be null
+  const T* bias;  // the bias alone (for the ledger); may be null
+  T coefficient;
+  T epsilon;
+  int mask;        // 0 all, +1 where the plain output is positive, -1 negative
+  bool where_zero;  // epsilon only where z == 0
+};
+template <class T>
+struct Shares {
+  int sums, groups;
+  Share<T> group[kMaxGroups];
+  bool masked;
+  T plain[kMaxSums];      // plain output = sum_q plain[q] * Z_q + plain_base
+  const T* plain_base;
+};
+
+// Sums over the columns of one row: relevance taken by the bias, the stabiliser, neurons without receiver.
+struct Absorbed {
+  double bias, stabilizer, dead;
+};
+
+inline constexpr int kHasNegative = 1;
+inline constexpr int kNotFinite = 2;
+
+template <class T>
+struct Table {
+  int tile_rows;  // most rows of a tile
+  int tile_cols;  // columns of a tile: the width of a packed panel
+
+  // out(rows, tile_cols) = left(k, rows)^T panel(k, tile_cols); all packed, rows <= tile_rows.
+  void (*tile)(int rows, Index k, const T* left, const T* panel, T* out);
+  // left(k, rows) from x(rows, k): part 0 as it is, +1 positive part, -1 negative part.
+  void (*pack_left)(int rows, Index k, const T* x, Index stride, int part, T* left);
+  // panel(k, tile_cols) of rho(W)^T: w(cols, k), one weight row a column of the panel.
+  void (*pack_forward)(int cols, Index k, const T* w, Index stride, Weights<T> map, T* panel);
+  // panel(k, tile_cols) of rho(W): w(k, cols).
+  void (*pack_backward)(int cols, Index k, const T* w, Index stride, Weights<T> map, T* panel);
+
+  // z[r] += sum_k rho(w_r[k]) x[k].   x null: ones.
+  void (*rows_dot)(int rows, const T* const* w, Index k, Weights<T> map, const T* x, T* z);
+  // c[k] += sum_r s[r] rho(w_r[k]).
+  void (*rows_axpy)(int rows, const T* const* w, Index k, Weights<T> map, const T* s, T* c);
+
+  // out = add * out + mix(a, low, high) * acc, over (rows, cols). a may be null where the mix does not use it.
+  void (*accumulate)(Index rows, Index cols, const T* acc, Index acc_stride, const T* a, Index a_stride,
+                     const T* low, const T* high, Mix<T> mix, bool add, T* out, Index out_stride);
+  // s_g(rows, cols) from Z_q and R; z and s may be the same arrays. ledger: one Absorbed a row, added to, or null.
+  void (*shares)(Index rows, Index cols, const Shares<T>& plan, const T* const* z, Index z_stride, const T* r,
+                 Index r_stride, T* const* s, Index s_stride, Absorbed* ledger);
+
+  double (*sum)(Index n, const T* x);
+  int (*scan)(Index n, const T* x);  // kHasNegative | kNotFinite
+  double (*peak)(Index rounds, T* sink);
+};
+
+struct Isa {
+  const char* name;
+  Table<float> f32;
+  Table<double> f64;
+};
+
+}  // namespace pylrp::kernels

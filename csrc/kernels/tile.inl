@@ -1,0 +1,156 @@
+// The one building block: a register tile of a product, out(rows, 2 vectors) = left(k, rows)^T panel(k, 2 vectors),
+// and the packing that feeds it. Weight maps and input parts are applied while packing: no modified matrix exists.
+
+template <class T, int kRows>
+void tile_rows(Index k, const T* __restrict left, const T* __restrict panel, T* __restrict out) {
+  constexpr int lanes = kLanes<T>;
+  Vec<T> acc[kRows][2] = {};
+  for (Index p = 0; p < k; ++p) {
+    const Vec<T> b0 = load(panel);
+    const Vec<T> b1 = load(panel + lanes);
+#pragma GCC unroll 16
+    for (int i = 0; i < kRows; ++i) {
+      acc[i][0] += left[i] * b0;
+      acc[i][1] += left[i] * b1;
+    }
+    left += kRows;
+    panel += 2 * lanes;
+  }
+#pragma GCC unroll 16
+  for (int i = 0; i < kRows; ++i) {
+    store(out + i * 2 * lanes, acc[i][0]);
+    store(out + i * 2 * lanes + lanes, acc[i][1]);
+  }
+}
+
+// Picks the tile of `rows` rows: tiles of nearly equal height waste less than one short tile at the end.
+template <class T, int kRows = PYLRP_TILE_ROWS>
+void tile(int rows, Index k, const T* left, const T* panel, T* out) {
+  if constexpr (kRows > 1) {
+    if (rows < kRows) {
+      return tile<T, kRows - 1>(rows, k, left, panel, out);
+    }
+  }
+  tile_rows<T, kRows>(k, left, panel, out);
+}
+
+template <class T>
+void pack_left(int rows, Index k, const T* x, Index stride, int part, T* left) {
+  for (Index p = 0; p < k; ++p) {
+    for (int i = 0; i < rows; ++i) {
+      const T v = x[i * stride + p];
+      left[i] = part == 0 ? v : (part > 0 ? (v < 0 ? T(0) : v) : (v > 0 ? T(0) : v));
+    }
+    left += rows;
+  }
+}
+
+// In-register transpose of a (lanes, lanes) block: at step d, rows i and i + d exchange their off-diagonal blocks.
+template <int... kIndex>
+struct Lanes {};
+template <int kCount, int... kIndex>
+struct MakeLanes : MakeLanes<kCount - 1, kCount - 1, kIndex...> {};
+template <int... kIndex>
+struct MakeLanes<0, kIndex...> {
+  using type = Lanes<kIndex...>;
+};
+
+template <class T, int kStep, int... kIndex>
+inline __attribute__((always_inline)) void exchange(Vec<T>& a, Vec<T>& b, Lanes<kIndex...>) {
+  constexpr int lanes = kLanes<T>;
+  const Vec<T> upper =
+      __builtin_shufflevector(a, b, ((kIndex & kStep) == 0 ? kIndex : lanes + kIndex - kStep)...);
+  const Vec<T> lower =
+      __builtin_shufflevector(a, b, ((kIndex & kStep) == 0 ? kIndex + kStep : lanes + kIndex)...);
+  a = upper;
+  b = lower;
+}
+template <class T, int kStep = kLanes<T> / 2>
+inline __attribute__((always_inline)) void transpose(Vec<T>* rows) {
+  if constexpr (kStep > 0) {
+#pragma GCC unroll 16
+    for (int i = 0; i < kLanes<T>; ++i) {
+      if ((i & kStep) == 0) {
+        exchange<T, kStep>(rows[i], rows[i + kStep], typename MakeLanes<kLanes<T>>::type{});
+      }
+    }
+    transpose<T, kStep / 2>(rows);
+  }
+}
+
+template <class T>
+void pack_forward(int cols, Index k, const T* w, Index stride, Weights<T> map, T* panel) {
+  constexpr int lanes = kLanes<T>;
+  constexpr int width = 2 * lanes;
+  const Vec<T> vp = splat(map.p), vn = splat(map.n);
+  with_read(map.read, [&](auto read) {
+    constexpr Read kRead = decltype(read)::value;
+    for (int half = 0; half < 2; ++half) {
+      const int first = half * lanes;
+      const int valid = cols - first < lanes ? (cols > first ? cols - first : 0) : lanes;
+      Index p = 0;
+      if (valid == lanes) {
+        for (; p + lanes <= k; p += lanes) {
+          Vec<T> block[lanes];
+#pragma GCC unroll 16
+          for (int j = 0; j < lanes; ++j) {
+            block[j] = map_weight<kRead, T>(load(w + (first + j) * stride + p), vp, vn);
+          }
+          transpose<T>(block);
+#pragma GCC unroll 16
+          for (int j = 0; j < lanes; ++j) {
+            store(panel + (p + j) * width + first, block[j]);
+          }
+        }
+      }
+      for (; p < k; ++p) {
+        T column[lanes] = {};
+        for (int j = 0; j < valid; ++j) {
+          column[j] = w[(first + j) * stride + p];
+        }
+        store(panel + p * width + first, map_weight<kRead, T>(load(column), vp, vn));
+      }
+    }
+  });
+}
+
+template <class T>
+void pack_backward(int cols, Index k, const T* w, Index stride, Weights<T> map, T* panel) {
+  constexpr int lanes = kLanes<T>;
+  const Vec<T> vp = splat(map.p), vn = splat(map.n);
+  with_read(map.read, [&](auto read) {
+    constexpr Read kRead = decltype(read)::value;
+    if (cols == 2 * lanes) {
+      for (Index p = 0; p < k; ++p, w += stride, panel += 2 * lanes) {
+        store(panel, map_weight<kRead, T>(load(w), vp, vn));
+        store(panel + lanes, map_weight<kRead, T>(load(w + lanes), vp, vn));
+      }
+      return;
+    }
+    const Index valid0 = cols < lanes ? cols : lanes;
+    const Index valid1 = cols - valid0;
+    for (Index p = 0; p < k; ++p, w += stride, panel += 2 * lanes) {
+      store(panel, map_weight<kRead, T>(load_part(w, valid0), vp, vn));
+      store(panel + lanes, map_weight<kRead, T>(load_part(w + valid0, valid1), vp, vn));
+    }
+  });
+}
+
+// Nothing but independent fused multiply-adds in registers: the machine's ceiling, for the benchmarks.
+// Returns the number of floating-point operations.
+template <class T>
+double peak(Index rounds, T* sink) {
+  constexpr int chains = 12;  // two units times a latency of four to five cycles
+  Vec<T> acc[chains] = {};
+  const Vec<T> x = load_part(sink, 1), y = load_part(sink + 1, 1);
+  for (Index i = 0; i < rounds; ++i) {
+#pragma GCC unroll 16
+    for (int c = 0; c < chains; ++c) {
+      acc[c] = acc[c] * x + y;
+    }
+  }
+  for (int c = 0; c < chains; ++c) {
+    sink[0] += sum_lanes<T>(acc[c]);
+  }
+  return 2.0 * chains * kLanes<T> * static_cast<double>(rounds);
+}

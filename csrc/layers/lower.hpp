@@ -1,0 +1,56 @@
+// From a rule to the fewest products with W.
+//
+// Terms that read the same part of the input differ only in (p, n), so their products span at most two:
+// W+ x and W- x. Forward, products that enter every group alike are summed in one accumulator; backward, a group
+// needs W+^T s and W-^T s at most, whatever its number of terms. docs/architecture.md has the table of counts.
+#pragma once
+
+#include <array>
+#include <vector>
+
+#include "base/rule.hpp"
+
+namespace pylrp {
+
+struct Tap {
+  Part part;
+  WeightMap map;
+};
+// Z = sum over taps of rho(W) x
+using Sum = std::vector<Tap>;
+
+// z = sum_q coef[q] Z_q + constants + rho_b(b)
+struct Denominator {
+  std::vector<double> coef;
+  std::vector<Term> constants;  // terms whose input part is the same for every sample
+  BiasMap bias;
+  double coefficient;
+  Mask mask;
+  Guard guard;
+  double epsilon;
+};
+
+// R_in += (sum_parts factor[part] * part of the input) * rho(W)^T s_group
+struct BackProduct {
+  int group;
+  WeightMap map;
+  std::array<double, kParts> factor;
+};
+
+struct LoweredRule {
+  std::vector<Sum> sums;
+  std::vector<Denominator> groups;
+  bool masked = false;
+  std::vector<double> plain;  // coefficients of the plain output W a, where masked
+  std::vector<BackProduct> back;
+
+  bool passes() const { return groups.empty(); }
+  bool reads(Part part) const;        // in the forward or the backward half
+  bool reads_input() const;           // any part that depends on the sample
+  bool sum_is_plain_output() const;   // one sum, W a as it is
+};
+
+// input_nonnegative: a >= 0 is known, so a- terms are empty and a+ is a. Throws Error on a rule too wide for the kernels.
+LoweredRule lower(const Rule& rule, bool input_nonnegative);
+
+}  // namespace pylrp

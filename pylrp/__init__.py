@@ -1,0 +1,52 @@
+"""Layer-wise relevance propagation on the CPU: arrays in, relevance out, every lost bit accounted for.
+
+The public names; each module says at its top what it is for.
+"""
+
+from importlib.metadata import version as _version
+
+from pylrp.api import relevance
+from pylrp.comparison import Comparison, compare
+from pylrp.composites import COMPOSITES, Composite, composite
+from pylrp.info import get_threads, info, set_threads
+from pylrp.ledger import Ledger
+from pylrp.rules import (
+    AlphaBeta,
+    Epsilon,
+    Flat,
+    Gamma,
+    Norm,
+    Pass,
+    Rule,
+    WSquare,
+    ZBox,
+    Zero,
+    ZPlus,
+)
+
+__version__ = _version("pylrp")
+
+__all__ = [
+    "COMPOSITES",
+    "AlphaBeta",
+    "Comparison",
+    "Composite",
+    "Epsilon",
+    "Flat",
+    "Gamma",
+    "Ledger",
+    "Norm",
+    "Pass",
+    "Rule",
+    "WSquare",
+    "ZBox",
+    "ZPlus",
+    "Zero",
+    "__version__",
+    "compare",
+    "composite",
+    "get_threads",
+    "info",
+    "relevance",
+    "set_threads",
+]

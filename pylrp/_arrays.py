@@ -1,0 +1,82 @@
+"""The one policy for arrays: float32 or float64, aligned, rows contiguous, finite.
+
+Anything else is converted (layout, byte order) or refused with a sentence (kinds that would lose meaning). Arrays
+that fit are used in place, without a copy. ``api.py`` calls in, the compiled core trusts the result.
+"""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pylrp import _core
+
+__all__ = ["require_finite", "require_finite_once", "settle"]
+
+Array = NDArray[Any]
+
+FLOAT32 = np.dtype(np.float32)
+FLOAT64 = np.dtype(np.float64)
+
+
+def settle(value: Any, name: str) -> Array:
+    """Return ``value`` as an array the core can read; a copy only where dtype order or layout call for one."""
+    array = value if type(value) is np.ndarray else _to_array(value, name)
+    dtype = array.dtype
+    if dtype is not FLOAT32 and dtype is not FLOAT64:
+        array = _to_native(array, name)
+        dtype = array.dtype
+    # Rows may lie anywhere, also backwards; within a row the entries must be neighbours.
+    strides = array.strides
+    size = dtype.itemsize
+    if not array.flags.aligned or (
+        array.ndim and ((array.shape[-1] > 1 and strides[-1] != size) or any(s % size for s in strides[:-1]))
+    ):
+        array = np.array(array, order="C")
+    return array
+
+
+def _to_array(value: Any, name: str) -> Array:
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{name} is a masked array: fill it first, for example with .filled(0)")
+    if not isinstance(value, np.ndarray):
+        try:
+            value = np.asarray(value)
+        except ValueError as error:
+            raise ValueError(f"{name} can't be read as an array: {error}") from None
+    return np.asarray(value)
+
+
+def _to_native(array: Array, name: str) -> Array:
+    if array.dtype.kind == "f" and array.dtype.itemsize in (4, 8):
+        return array.astype(array.dtype.newbyteorder("="))
+    way_out = "convert it first, for example with .astype(numpy.float32)"
+    raise TypeError(f"{name} has dtype {array.dtype}; relevance is computed in float32 or float64: {way_out}")
+
+
+def require_finite(array: Array, name: str) -> None:
+    """Raise ValueError naming the first entry of a settled array that is NaN or infinite."""
+    at = _core.first_not_finite(array)
+    if at is not None:
+        index = ", ".join(map(str, at))
+        raise ValueError(f"{name} is not finite: {name}[{index}] is {array[at]}")
+
+
+_seen: dict[int, weakref.ref[Array]] = {}
+
+
+def require_finite_once(array: Array, name: str) -> None:
+    """Check an array object the first time it is seen.
+
+    A second pass over hundreds of megabytes of weights would cost as much as the explanation itself. Weights that are
+    changed in place afterwards are still caught wherever they take part in a result, see ``api.py``.
+    """
+    key = id(array)
+    known = _seen.get(key)
+    if known is not None and known() is array:
+        return
+    require_finite(array, name)
+    _seen[key] = weakref.ref(array, lambda _: _seen.pop(key, None))

@@ -1,0 +1,355 @@
+"""``pylrp.relevance``: arrays in, relevance out. Checks what the arguments mean and hands them to the compiled core."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any, Literal, NoReturn, overload
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from pylrp import _core
+from pylrp._arrays import require_finite, require_finite_once, settle
+from pylrp.composites import Composite, composite
+from pylrp.conventions import compile_rule
+from pylrp.ledger import Ledger
+from pylrp.rules import Rule, broadcast_bounds
+
+__all__ = ["relevance"]
+
+Array = NDArray[Any]
+Arrays = Sequence[ArrayLike]
+Rules = str | Rule | Composite | Sequence[Rule] | None
+
+
+@overload
+def relevance(
+    W_list: Arrays,
+    acts: Sequence[ArrayLike | None],
+    out: ArrayLike,
+    *,
+    rules: Rules = ...,
+    biases: Sequence[ArrayLike | None] | None = ...,
+    return_layers: Literal[False] = ...,
+    ledger: Literal[False] = ...,
+    threads: int | None = ...,
+    convention: str = ...,
+) -> Array: ...
+@overload
+def relevance(
+    W_list: Arrays,
+    acts: Sequence[ArrayLike | None],
+    out: ArrayLike,
+    *,
+    rules: Rules = ...,
+    biases: Sequence[ArrayLike | None] | None = ...,
+    return_layers: Literal[True],
+    ledger: Literal[False] = ...,
+    threads: int | None = ...,
+    convention: str = ...,
+) -> list[Array]: ...
+@overload
+def relevance(
+    W_list: Arrays,
+    acts: Sequence[ArrayLike | None],
+    out: ArrayLike,
+    *,
+    rules: Rules = ...,
+    biases: Sequence[ArrayLike | None] | None = ...,
+    return_layers: Literal[False] = ...,
+    ledger: Literal[True],
+    threads: int | None = ...,
+    convention: str = ...,
+) -> tuple[Array, Ledger]: ...
+@overload
+def relevance(
+    W_list: Arrays,
+    acts: Sequence[ArrayLike | None],
+    out: ArrayLike,
+    *,
+    rules: Rules = ...,
+    biases: Sequence[ArrayLike | None] | None = ...,
+    return_layers: bool = ...,
+    ledger: bool = ...,
+    threads: int | None = ...,
+    convention: str = ...,
+) -> Array | list[Array] | tuple[Array | list[Array], Ledger]: ...
+def relevance(
+    W_list: Arrays,
+    acts: Sequence[ArrayLike | None],
+    out: ArrayLike,
+    *,
+    rules: Rules = None,
+    biases: Sequence[ArrayLike | None] | None = None,
+    return_layers: bool = False,
+    ledger: bool = False,
+    threads: int | None = None,
+    convention: str = "zennit",
+) -> Array | list[Array] | tuple[Array | list[Array], Ledger]:
+    """Propagate relevance from the output of a dense network to its input.
+
+    By default the two equations of deep Taylor decomposition: the z+ rule through the hidden layers and the w² rule
+    at the input,
+
+    ``R_i = sum_j a_i w_ji+ / (sum_k a_k w_jk+) R_j`` and ``R_i = sum_j w_ji^2 / (sum_k w_jk^2) R_j``
+
+    (Montavon et al., Pattern Recognition 65, 2017). Where a sum is 0 there is no receiver: that relevance is counted
+    in the ledger and spread nowhere.
+
+    Parameters
+    ----------
+    W_list : sequence of array_like, ``W_list[l]`` of shape (n_{l+1}, n_l)
+        Weights from the input layer up; a row holds the weights of one neuron of the next layer. float32 or float64,
+        the same as every other array.
+    acts : sequence of array_like, ``acts[l]`` of shape (batch, n_l) or (n_l,)
+        The *input* of each layer, after the activation function of the layer below; ``acts[0]`` is the network's
+        input. ``None`` where the layer's rule does not read it (w², flat).
+    out : array_like of shape (batch, n_L) or (n_L,)
+        Relevance at the top: the network's output, or the logit of one class and zeros elsewhere.
+    rules : str, Rule, Composite or sequence of Rule, optional
+        Composite by name, one rule for all layers, or one rule a layer from the input up. Default "deep_taylor".
+    biases : sequence of array_like or None, ``biases[l]`` of shape (n_{l+1},), optional
+        Default: no biases.
+    return_layers : bool, default False
+        Return the relevance at every layer, ``[R_input, R_1, ..., R_output]``.
+    ledger : bool, default False
+        Return ``(R, ledger)``: where the relevance went, see :class:`pylrp.ledger.Ledger`.
+    threads : int, optional
+        At most so many threads. Default: ``OMP_NUM_THREADS`` or all cores. The result is the same to the last bit.
+    convention : {"zennit", "captum", "innvestigate", "lrp_toolbox"}, default "zennit"
+        Whose numerics the rules follow.
+
+    Returns
+    -------
+    ndarray of shape (batch, n_0) or (n_0,), or list of ndarray, or (either, Ledger)
+        In the dtype of the arguments.
+
+    Raises
+    ------
+    ValueError
+        If shapes or lengths do not fit, an entry is NaN or infinite, a rule does not fit its layer, or the relevance
+        overflows.
+    TypeError
+        If an array is neither float32 nor float64, dtypes are mixed, or a rule is none.
+
+    Warns
+    -----
+    UserWarning
+        If an input lies outside a z-box's bounds.
+
+    Examples
+    --------
+    >>> import numpy as np, pylrp
+    >>> W = [np.array([[1.0, -1.0], [0.5, 2.0]]), np.array([[1.0, 1.0]])]
+    >>> x = np.array([1.0, 0.5])
+    >>> a = np.maximum(W[0] @ x, 0)
+    >>> pylrp.relevance(W, [x, a], W[1] @ a).round(3)
+    array([0.338, 1.662])
+    """
+    weights, inputs, top = _sequences(W_list, acts, out)
+    depth = len(weights)
+    bias_list = _settle_biases(biases, weights)
+    _check_shapes(weights, inputs, top)
+    if top.dtype is not weights[0].dtype or depth > 1 or bias_list:
+        _check_dtypes(weights, inputs, top, bias_list)
+    chosen = _choose_rules(rules, depth)
+    compiled = [compile_rule(rule, convention) for rule in chosen]
+    bounds = _check_rules(chosen, weights, inputs)
+    if threads is not None and threads < 1:
+        raise ValueError(f"threads must be at least 1, got {threads}")
+    all_biases = bias_list or [None] * depth
+    try:
+        answer, pages = _core.relevance(
+            weights, all_biases, inputs, compiled, bounds, top, threads or 0, return_layers, ledger
+        )
+    except _core.CoreError as error:
+        _explain(error, weights, all_biases, inputs, top)
+    if return_layers:
+        answer.append(top.copy())
+    if not ledger:
+        return answer  # type: ignore[no-any-return]
+    names = [str(l) for l in range(depth)]
+    return answer, Ledger(pages, names, [repr(r) for r in chosen], single=top.ndim == 1)
+
+
+def _sequences(
+    W_list: Arrays, acts: Sequence[ArrayLike | None], out: ArrayLike
+) -> tuple[list[Array], list[Array | None], Array]:
+    """Settle the arrays; lengths and numbers of axes."""
+    for name, value in (("W_list", W_list), ("acts", acts)):
+        if not isinstance(value, (list, tuple)):
+            shape = f" of shape {value.shape}" if isinstance(value, np.ndarray) else ""
+            raise TypeError(f"{name} must be a list, one entry a layer, got {type(value).__name__}{shape}")
+    depth = len(W_list)
+    if depth == 0:
+        raise ValueError("W_list is empty: there must be at least one layer")
+    if len(acts) != depth:
+        hint = (
+            " (acts holds the input of each layer; the network's output goes into `out`: pass acts[:-1])"
+            if len(acts) == depth + 1
+            else ""
+        )
+        raise ValueError(f"W_list has {depth} entries, acts has {len(acts)}{hint}")
+    weights = []
+    for l, value in enumerate(W_list):
+        weight = settle(value, f"W_list[{l}]")
+        if weight.ndim != 2:
+            raise ValueError(f"layer {l}: W_list[{l}] has shape {weight.shape}, expected (n_out, n_in)")
+        require_finite_once(weight, f"W_list[{l}]")
+        weights.append(weight)
+    inputs = [None if a is None else settle(a, f"acts[{l}]") for l, a in enumerate(acts)]
+    return weights, inputs, settle(out, "out")
+
+
+def _settle_biases(biases: Sequence[ArrayLike | None] | None, weights: list[Array]) -> list[Array | None]:
+    if biases is None:
+        return []
+    if not isinstance(biases, (list, tuple)):
+        raise TypeError(f"biases must be a list, one entry a layer, got {type(biases).__name__}")
+    if len(biases) != len(weights):
+        raise ValueError(f"W_list has {len(weights)} entries, biases has {len(biases)}")
+    result: list[Array | None] = []
+    for l, value in enumerate(biases):
+        if value is None:
+            result.append(None)
+            continue
+        bias = settle(value, f"biases[{l}]")
+        if bias.shape != weights[l].shape[:1]:
+            raise ValueError(
+                f"layer {l}: biases[{l}] has shape {bias.shape}, "
+                f"its weight is {weights[l].shape}: expected ({weights[l].shape[0]},)"
+            )
+        require_finite(bias, f"biases[{l}]")
+        result.append(bias)
+    return result
+
+
+def _check_shapes(weights: list[Array], inputs: list[Array | None], top: Array) -> None:
+    """Every array against its neighbours; messages show both sides."""
+    for l in range(1, len(weights)):
+        if weights[l].shape[1] != weights[l - 1].shape[0]:
+            raise ValueError(
+                f"layer {l}: weight is {weights[l].shape}, its input has {weights[l - 1].shape[0]} features "
+                f"(layer {l - 1}: weight is {weights[l - 1].shape}){_transposed(weights)}"
+            )
+    if top.ndim not in (1, 2):
+        raise ValueError(f"out has shape {top.shape}, expected (batch, {weights[-1].shape[0]}) or one sample")
+    last = len(weights) - 1
+    for l, a in enumerate(inputs):
+        if a is None:
+            continue
+        width = weights[l].shape[1]
+        if a.ndim not in (1, 2):
+            raise ValueError(f"layer {l}: acts[{l}] has shape {a.shape}, expected (batch, {width}) or ({width},)")
+        if a.shape[-1] != width:
+            raise ValueError(
+                f"layer {l}: weight is {weights[l].shape}, its input acts[{l}] has {a.shape[-1]} features "
+                f"(shape {a.shape}){_columns(a, width, f'acts[{l}]') or _transposed(weights)}"
+            )
+        if a.ndim != top.ndim or a.shape[:-1] != top.shape[:-1]:
+            raise ValueError(
+                f"layer {l}: acts[{l}] has shape {a.shape}, out has shape {top.shape}: the batches differ"
+                f"{_columns(top, weights[last].shape[0], 'out')}"
+            )
+    width = weights[last].shape[0]
+    if top.shape[-1] != width:
+        raise ValueError(
+            f"layer {last}: weight is {weights[last].shape}, out has {top.shape[-1]} entries a sample "
+            f"(shape {top.shape}){_columns(top, width, 'out')}"
+        )
+
+
+def _columns(array: Array, width: int, name: str) -> str:
+    if array.ndim == 2 and array.shape[0] == width and array.shape[1] != width:
+        return f"; samples are rows here, yours are columns: pass {name}.T"
+    return ""
+
+
+def _transposed(weights: list[Array]) -> str:
+    if all(a.shape[0] == b.shape[1] for a, b in zip(weights[1:], weights, strict=False)) and len(weights) > 1:
+        return "; the weights look transposed (n_in, n_out): pass [W.T for W in W_list]"
+    return "; a weight is (n_out, n_in), a row for each neuron of the next layer"
+
+
+def _check_dtypes(
+    weights: list[Array], inputs: list[Array | None], top: Array, biases: list[Array | None]
+) -> None:
+    dtype = weights[0].dtype
+    named = (("W_list", weights), ("acts", inputs), ("biases", biases))
+    for name, arrays in named:
+        for l, array in enumerate(arrays):
+            if array is not None and array.dtype is not dtype:
+                _mixed("W_list[0]", dtype, f"{name}[{l}]", array.dtype)
+    if top.dtype is not dtype:
+        _mixed("W_list[0]", dtype, "out", top.dtype)
+
+
+def _mixed(first: str, first_dtype: Any, second: str, second_dtype: Any) -> NoReturn:
+    raise TypeError(
+        f"{first} is {first_dtype}, {second} is {second_dtype}: convert all arrays to one of float32 and float64"
+    )
+
+
+def _choose_rules(rules: Rules, depth: int) -> list[Rule]:
+    if rules is None:
+        rules = "deep_taylor"
+    if isinstance(rules, Rule):
+        return [rules] * depth
+    if isinstance(rules, str):
+        rules = composite(rules)
+    if isinstance(rules, Composite):
+        return rules.assign([(str(l), "dense") for l in range(depth)])
+    if not isinstance(rules, (list, tuple)):
+        raise TypeError(f"rules must be a name, a rule or a list of rules, got {type(rules).__name__}")
+    if len(rules) != depth:
+        raise ValueError(f"W_list has {depth} entries, rules has {len(rules)}")
+    for l, rule in enumerate(rules):
+        if not isinstance(rule, Rule):
+            shown = f"{rule.__name__} (the class; write {rule.__name__}())" if isinstance(rule, type) else repr(rule)
+            raise TypeError(f"rules[{l}] is not a rule: {shown}")
+    return list(rules)
+
+
+def _check_rules(
+    rules: list[Rule], weights: list[Array], inputs: list[Array | None]
+) -> list[tuple[Array, Array] | None]:
+    """Check what a rule asks of its layer; return the bounds of those that have some."""
+    result = []
+    for l, (rule, weight, a) in enumerate(zip(rules, weights, inputs, strict=True)):
+        if rule.passes:
+            if weight.shape[0] != weight.shape[1]:
+                raise ValueError(
+                    f"layer {l}: {rule} hands relevance through unchanged, but weight is {weight.shape}: widths differ"
+                )
+        elif a is None and any(t.part not in ("one", "low", "high") for g in rule.groups() for t in g.terms):
+            raise ValueError(f"layer {l}: acts[{l}] is None, but {rule} reads the layer's input")
+        bounds = broadcast_bounds(rule, weight.shape[1:], weight.dtype, f"layer {l}")
+        if bounds is not None and a is not None and a.size and bool(((a < bounds[0]) | (a > bounds[1])).any()):
+            warnings.warn(
+                f"layer {l}: the input reaches from {a.min():g} to {a.max():g}, outside the bounds of {rule}",
+                stacklevel=3,
+            )
+        result.append(bounds)
+    return result
+
+
+def _explain(
+    error: Exception,
+    weights: list[Array],
+    biases: list[Array | None],
+    inputs: list[Array | None],
+    top: Array,
+) -> NoReturn:
+    """Say which entry made the result not finite."""
+    for l, a in enumerate(inputs):
+        if a is not None:
+            require_finite(a, f"acts[{l}]")
+    require_finite(top, "out")
+    for l, weight in enumerate(weights):
+        require_finite(weight, f"W_list[{l}]")
+    if "not finite" in str(error):
+        raise ValueError(
+            f"the relevance overflows {top.dtype}: a denominator is nearly zero; use a rule with a larger stabilizer"
+        ) from None
+    raise error

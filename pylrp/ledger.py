@@ -1,0 +1,122 @@
+"""The ledger: for each layer and sample, where the relevance went. Filled by the core; ``docs/ledger.md`` reads one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["COLUMNS", "Ledger", "LedgerRow"]
+
+#: The columns, in the core's order.
+COLUMNS = ("incoming", "outgoing", "bias", "stabilizer", "padding", "dead", "batchnorm", "rounding")
+
+Values = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class LedgerRow:
+    """One layer's account; each field ``(batch,)``, float64, in units of relevance (shape ``()`` for one sample).
+
+    ``incoming = outgoing + bias + stabilizer + padding + dead + batchnorm + rounding``.
+
+    Attributes
+    ----------
+    name, rule : str
+        The layer, and the rule that was applied.
+    incoming : ndarray
+        Arrives from the layer above.
+    outgoing : ndarray
+        Reaches the layer's input.
+    bias : ndarray
+        Share of the bias in the denominators.
+    stabilizer : ndarray
+        Taken by epsilon.
+    padding : ndarray
+        Fell on zero padding.
+    dead : ndarray
+        Of neurons with ``z = 0``: there is no receiver.
+    batchnorm : ndarray
+        Share of an unfolded BatchNorm's shift.
+    rounding : ndarray
+        What is left: the arithmetic's rounding.
+    """
+
+    name: str
+    rule: str
+    incoming: Values
+    outgoing: Values
+    bias: Values
+    stabilizer: Values
+    padding: Values
+    dead: Values
+    batchnorm: Values
+    rounding: Values
+
+    @property
+    def absorbed(self) -> Values:
+        """Return ``incoming - outgoing``: all that did not reach the layer's input."""
+        return self.incoming - self.outgoing
+
+
+class Ledger:
+    """Where the relevance of an explanation went, layer by layer.
+
+    Parameters
+    ----------
+    data : ndarray, shape (layers, 8, batch), float64
+        Columns as in :data:`COLUMNS`.
+    names, rules : sequence of str
+        One a layer, from input to output.
+    single : bool
+        Whether the explanation was of one sample without a batch axis.
+    """
+
+    def __init__(self, data: Values, names: Sequence[str], rules: Sequence[str], *, single: bool = False):
+        self.data = data
+        self.names = tuple(names)
+        self.rules = tuple(rules)
+        self.single = single
+
+    @property
+    def layers(self) -> list[LedgerRow]:
+        """Return one row a layer, from input to output."""
+        pages = self.data[:, :, 0] if self.single else self.data
+        return [
+            LedgerRow(name, rule, *page) for name, rule, page in zip(self.names, self.rules, pages, strict=True)
+        ]
+
+    def __iter__(self) -> Iterator[LedgerRow]:
+        return iter(self.layers)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, layer: int | str) -> LedgerRow:
+        index = self.names.index(layer) if isinstance(layer, str) else layer
+        return self.layers[index]
+
+    def table(self, sample: int | None = None) -> str:
+        """Return the account as text, output first.
+
+        Parameters
+        ----------
+        sample : int, optional
+            One sample of the batch; the default sums over the batch.
+        """
+        values = self.data.sum(axis=2) if sample is None else self.data[:, :, sample]
+        shown = [i for i, c in enumerate(COLUMNS) if i < 2 or c == "rounding" or np.any(values[:, i])]
+        names = [f"{n} {r}" for n, r in zip(self.names, self.rules, strict=True)]
+        width = max([len(n) for n in names] + [5])
+        lines = ["layer".ljust(width) + "".join(f"{COLUMNS[i]:>12}" for i in shown)]
+        for name, row in zip(reversed(names), values[::-1], strict=True):
+            lines.append(name.ljust(width) + "".join(f"{row[i] + 0.0:>12.4g}" for i in shown))
+        return "\n".join(lines)
+
+    def __str__(self) -> str:
+        return self.table()
+
+    def __repr__(self) -> str:
+        return f"<Ledger of {len(self)} layers, {self.data.shape[2]} samples>\n{self.table()}"

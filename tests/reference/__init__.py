@@ -1,0 +1,1 @@
+"""What the tests compare pylrp with: plain rewrites in float64 that share no code with the library."""
