@@ -15,8 +15,8 @@ import by_hand
 import numpy as np
 from by_hand import Array
 
-# Products with W that a rule needs when its input is >= 0: forward and backward, for each sign where both signs
-# count. For w^2 and for the z-box's bounds the forward half depends on the weights alone: once a network is enough.
+# Products with W that a rule needs when its input is >= 0: forward and backward, for each sign where both
+# count. The forward half of w^2 and of the z-box's bounds depends on the weights alone: once a network.
 PRODUCTS_NEEDED = {"w2": 1, "z+": 2, "epsilon": 2, "gamma": 4, "alpha2-beta1": 4, "z-box": 3}
 
 # Competitors differ in their stabilisers, and float32 sums of 25,088 products are not exact.
@@ -101,7 +101,7 @@ class Case:
             acts.append(np.maximum(acts[-1] @ W.T, 0))
         logits = acts[-1] @ weights[-1].T
         if self.rule:
-            # Relevance of both signs, but none where z is nearly 0: there R / z amplifies every rounding error.
+            # Relevance of both signs, but none where z is nearly 0: there R / z amplifies rounding errors.
             out = np.where(np.abs(logits) < 0.01 * logits.std(), 0, logits)
             return Problem(weights, tuple(acts), out, (self.rule,))
         out = np.zeros_like(logits)

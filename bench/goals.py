@@ -77,10 +77,7 @@ GOALS = (
     Goal("784-300-10 b1", "zennit", 60, name="pylrp explain"),
     Goal("784-1000-1000-10 b1024", "zennit", 4),
     Goal("784-1000-1000-10 b1024", "torch by hand", 1.5),
-    *(
-        Goal(f"{rule} 4096-4096 b256", "FMA peak", 0.8)
-        for rule in ("epsilon", "gamma", "alpha2-beta1", "z-box")
-    ),
+    *(Goal(f"{rule} 4096-4096 b256", "FMA peak", 0.8) for rule in ("epsilon", "gamma", "alpha2-beta1", "z-box")),
     Goal(f"{SQUARE} b256 float64", "pylrp", 0.5, their_case=f"{SQUARE} b256"),  # half the speed of float32
 )
 
@@ -99,6 +96,4 @@ def print_goals(cases: Sequence[Row], ceilings: Ceilings) -> None:
     if one and two and "fma_peak" in ceilings.get("2", {}):
         machine = ceilings["2"]["fma_peak"] / ceilings["1"]["fma_peak"]
         ours = one["median"] / two["median"]
-        print(
-            f"  2 threads instead of 1: pylrp {ours:.2f} times as fast (wanted 1.80), the FMA peak {machine:.2f}"
-        )
+        print(f"  2 threads instead of 1: pylrp {ours:.2f} times as fast (wanted 1.80), FMA peak {machine:.2f}")

@@ -34,7 +34,7 @@ def cpu_name() -> str:
 
 
 def ceilings(threads: int) -> dict[str, float]:
-    """Measure GFLOP/s of float32 and GB/s of reading, the best of some attempts; what the core cannot measure is left out."""
+    """Measure GFLOP/s of float32 and GB/s of reading, best of some attempts, as far as the core can."""
     core = peers.load("pylrp._core") if peers.installed("pylrp") else None
     found = {}
     for name, arguments in (("measure_fma_peak", ()), ("measure_read_bandwidth", (READ_BYTES,))):
@@ -45,7 +45,7 @@ def ceilings(threads: int) -> dict[str, float]:
 
 
 def busy_seconds_of_others() -> float:
-    """Return the CPU seconds that everybody but this process has used since the start of the machine (Linux; else 0)."""
+    """Return the CPU seconds that all other programs have used since the machine started (Linux; else 0)."""
     stat = Path("/proc/stat")
     if not stat.exists():
         return 0.0

@@ -227,7 +227,7 @@ def zennit(problem: Problem, threads: int) -> Call:
 
 
 def captum(problem: Problem, threads: int) -> Call:
-    """captum, alpha1-beta0 in every layer: it has no w^2, and it starts from one class, so no single rules."""
+    """captum, alpha1-beta0 in every layer: it has no w^2; it starts from one class, so no single rules."""
     torch, model, x = _torch_model(problem)
     x = x.clone().requires_grad_()
     attr, rules = load("captum.attr"), load("captum.attr._utils.lrp_rules")

@@ -40,9 +40,7 @@ class WrongResultError(Exception):
     """A competitor, or pylrp, does not compute what it says."""
 
 
-def checked(
-    competitor: peers.Competitor, problem: Problem, threads: int, tolerance: float
-) -> tuple[peers.Call, float]:
+def checked(competitor: peers.Competitor, problem: Problem, threads: int, tolerance: float) -> tuple[peers.Call, float]:
     """Prepare a competitor, compare its result with the reference, return the call and its error."""
     call = competitor.prepare(problem, threads)
     error = by_hand.relative_error(call(), problem.expected(competitor.computes))
@@ -122,17 +120,13 @@ def select(names: Iterable[str], quick: bool, sweep: bool) -> list[Case]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run from the command line; 1 if somebody's result is wrong."""
-    parser = argparse.ArgumentParser(
-        description="pylrp against other ways to compute relevance, side by side"
-    )
+    parser = argparse.ArgumentParser(description="pylrp against other ways to compute relevance, side by side")
     parser.add_argument("--quick", action="store_true", help="three cases, little time")
     parser.add_argument(
         "--case", action="append", default=[], metavar="TEXT", help="only cases with this in their name"
     )
     parser.add_argument("--sweep", action="store_true", help="also batch sizes from 1 to 4096")
-    parser.add_argument(
-        "--threads", type=int, default=min(2, os.cpu_count() or 1), help="for everybody (default: 2)"
-    )
+    parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1), help="for everybody (default: 2)")
     parser.add_argument("--output", type=Path, help="JSON file (default: bench/results/<date>-<cpu>.json)")
     options = parser.parse_args(arguments)
 

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import gc
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -14,9 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 SAMPLE_SECONDS = 0.005  # a shorter call is repeated within a round until it takes as long as this
-PAUSE_SECONDS = (
-    0.03  # some thread pools, OpenBLAS's for one, keep their cores busy for a while after their work
-)
+PAUSE_SECONDS = 0.03  # some thread pools, OpenBLAS's for one, keep their cores busy for a while after their work
 
 
 @dataclass
@@ -27,6 +24,14 @@ class Entrant:
     before: Callable[[], None]  # untimed, before each round: sets the number of threads
     seconds: list[float] = field(default_factory=list)
     number: int = 1
+
+    def calibrate(self) -> None:
+        """Double the calls of a sample until they take long enough; the first ones are cold."""
+        while True:
+            self.round()
+            if self.seconds.pop() * self.number >= SAMPLE_SECONDS:
+                return
+            self.number *= 2
 
     def round(self) -> None:
         """Time ``number`` calls in a row."""
@@ -52,15 +57,14 @@ class Entrant:
 def alternate(entrants: Sequence[Entrant], min_rounds: int, budget: float) -> None:
     """Run rounds A B C, A B C, ... at least ``min_rounds`` and then until ``budget`` seconds are spent.
 
-    The first round finds the number of repetitions and does not count.
+    What comes before, to find the number of repetitions, does not count.
     """
     start = time.perf_counter()
     collecting = gc.isenabled()
     gc.disable()
     try:
         for entrant in entrants:
-            entrant.round()
-            entrant.number = max(1, math.ceil(SAMPLE_SECONDS / entrant.seconds.pop()))
+            entrant.calibrate()
         rounds = 0
         while rounds < min_rounds or time.perf_counter() - start < budget:
             for entrant in entrants:

@@ -74,7 +74,7 @@ def bump_matrix(knots: int) -> Array:
     pixels, centres = np.arange(SIDE), np.linspace(0, SIDE - 1, knots)
     weight = np.exp(-0.5 * ((pixels[:, None] - centres) / (SIDE / knots / 1.2)) ** 2)
     weight /= weight.sum(axis=1, keepdims=True)
-    return np.float32(np.kron(weight, weight))
+    return np.kron(weight, weight).astype(np.float32)
 
 
 def distort(images: Array, bumps: Array, rng: np.random.Generator) -> Array:
@@ -102,7 +102,7 @@ def distort(images: Array, bumps: Array, rng: np.random.Generator) -> Array:
 
     top = at(0) * (1 - dx) + at(1) * dx
     bottom = at(SIDE + 2) * (1 - dx) + at(SIDE + 3) * dx
-    return top * (1 - dy) + bottom * dy
+    return np.asarray(top * (1 - dy) + bottom * dy)
 
 
 def forward(params: list[Array], x: Array) -> tuple[Array, Array]:
@@ -136,7 +136,7 @@ def train(x: Array, labels: Labels, rng: np.random.Generator, epochs: int) -> li
     """AdamW (Adam, decoupled weight decay); the learning rate falls to 0 along a cosine."""
 
     def start(n_out: int, n_in: int) -> Array:
-        return (rng.standard_normal((n_out, n_in)) * np.sqrt(2 / n_in)).astype(np.float32)
+        return rng.normal(0, np.sqrt(2 / n_in), (n_out, n_in)).astype(np.float32)
 
     params = [start(HIDDEN, SIDE * SIDE), np.zeros(HIDDEN, np.float32)]
     params += [start(CLASSES, HIDDEN), np.zeros(CLASSES, np.float32)]

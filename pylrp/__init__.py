@@ -4,12 +4,21 @@ The public names; each module says at its top what it is for.
 """
 
 from importlib.metadata import version as _version
+from importlib.util import find_spec as _find_spec
+
+if _find_spec("pylrp._core") is None:
+    raise ImportError(
+        f"pylrp's compiled core is not beside {__file__}: this is the source folder, not an installed pylrp. "
+        "Run `pip install .` there and start Python in another folder."
+    )
 
 from pylrp.api import relevance
 from pylrp.comparison import Comparison, compare
 from pylrp.composites import COMPOSITES, Composite, composite
+from pylrp.explanation import Explanation
 from pylrp.info import get_threads, info, set_threads
 from pylrp.ledger import Ledger
+from pylrp.network import Network
 from pylrp.rules import (
     AlphaBeta,
     Epsilon,
@@ -32,9 +41,11 @@ __all__ = [
     "Comparison",
     "Composite",
     "Epsilon",
+    "Explanation",
     "Flat",
     "Gamma",
     "Ledger",
+    "Network",
     "Norm",
     "Pass",
     "Rule",

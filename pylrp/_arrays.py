@@ -51,8 +51,11 @@ def _to_array(value: Any, name: str) -> Array:
 
 
 def _to_native(array: Array, name: str) -> Array:
-    if array.dtype.kind == "f" and array.dtype.itemsize in (4, 8):
-        return array.astype(array.dtype.newbyteorder("="))
+    for dtype in (FLOAT32, FLOAT64):
+        if array.dtype == dtype:  # an equal dtype that is another object, from unpickling for example
+            return array.view(dtype)
+        if array.dtype.newbyteorder("=") == dtype:
+            return array.astype(dtype)
     way_out = "convert it first, for example with .astype(numpy.float32)"
     raise TypeError(f"{name} has dtype {array.dtype}; relevance is computed in float32 or float64: {way_out}")
 

@@ -10,6 +10,21 @@ class CoreError(ValueError): ...
 class Rule:
     def __init__(self, groups: Sequence[tuple[Any, ...]]) -> None: ...
 
+class Plan:
+    def __init__(
+        self,
+        weights: list[NDArray[Any]],
+        biases: list[NDArray[Any] | None],
+        activations: list[list[tuple[str, float]]],
+        rules: list[Rule],
+        bounds: list[tuple[NDArray[Any], NDArray[Any]] | None],
+        threads: int,
+    ) -> None: ...
+    def forward(self, x: NDArray[Any], threads: int) -> NDArray[Any]: ...
+    def explain(
+        self, x: NDArray[Any], targets: list[NDArray[Any] | None], one: bool, threads: int
+    ) -> tuple[NDArray[Any], list[tuple[NDArray[Any] | None, list[NDArray[Any]], NDArray[Any]]]]: ...
+
 def relevance(
     weights: Sequence[NDArray[Any]],
     biases: Sequence[NDArray[Any] | None],

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal, NoReturn, overload
 
 import numpy as np
@@ -13,6 +15,7 @@ from pylrp import _core
 from pylrp._arrays import require_finite, require_finite_once, settle
 from pylrp.composites import Composite, composite
 from pylrp.conventions import compile_rule
+from pylrp.info import thread_count
 from pylrp.ledger import Ledger
 from pylrp.rules import Rule, broadcast_bounds
 
@@ -151,17 +154,21 @@ def relevance(
     depth = len(weights)
     bias_list = _settle_biases(biases, weights)
     _check_shapes(weights, inputs, top)
-    if top.dtype is not weights[0].dtype or depth > 1 or bias_list:
-        _check_dtypes(weights, inputs, top, bias_list)
-    chosen = _choose_rules(rules, depth)
-    compiled = [compile_rule(rule, convention) for rule in chosen]
-    bounds = _check_rules(chosen, weights, inputs)
-    if threads is not None and threads < 1:
-        raise ValueError(f"threads must be at least 1, got {threads}")
+    _check_dtypes(weights, inputs, top, bias_list)
+    if rules is None or isinstance(rules, str):
+        plan = _named_plan(rules or "deep_taylor", depth, convention)
+    else:
+        plan = _make_plan(rules, depth, convention)
+    if plan.demanding or any(a is None for a in inputs):
+        bounds = _check_rules(plan.rules, weights, inputs)
+    else:
+        bounds = [None] * depth
+    if threads is not None:
+        threads = thread_count(threads)
     all_biases = bias_list or [None] * depth
     try:
         answer, pages = _core.relevance(
-            weights, all_biases, inputs, compiled, bounds, top, threads or 0, return_layers, ledger
+            weights, all_biases, inputs, plan.compiled, bounds, top, threads or 0, return_layers, ledger
         )
     except _core.CoreError as error:
         _explain(error, weights, all_biases, inputs, top)
@@ -170,12 +177,10 @@ def relevance(
     if not ledger:
         return answer  # type: ignore[no-any-return]
     names = [str(l) for l in range(depth)]
-    return answer, Ledger(pages, names, [repr(r) for r in chosen], single=top.ndim == 1)
+    return answer, Ledger(pages, names, [repr(r) for r in plan.rules], single=top.ndim == 1)
 
 
-def _sequences(
-    W_list: Arrays, acts: Sequence[ArrayLike | None], out: ArrayLike
-) -> tuple[list[Array], list[Array | None], Array]:
+def _sequences(W_list: Any, acts: Any, out: Any) -> tuple[list[Array], list[Array | None], Array]:
     """Settle the arrays; lengths and numbers of axes."""
     for name, value in (("W_list", W_list), ("acts", acts)):
         if not isinstance(value, (list, tuple)):
@@ -272,9 +277,7 @@ def _transposed(weights: list[Array]) -> str:
     return "; a weight is (n_out, n_in), a row for each neuron of the next layer"
 
 
-def _check_dtypes(
-    weights: list[Array], inputs: list[Array | None], top: Array, biases: list[Array | None]
-) -> None:
+def _check_dtypes(weights: list[Array], inputs: list[Array | None], top: Array, biases: list[Array | None]) -> None:
     dtype = weights[0].dtype
     named = (("W_list", weights), ("acts", inputs), ("biases", biases))
     for name, arrays in named:
@@ -291,9 +294,30 @@ def _mixed(first: str, first_dtype: Any, second: str, second_dtype: Any) -> NoRe
     )
 
 
+@dataclass(frozen=True)
+class _Plan:
+    """The rules of a network's layers, ready for the core."""
+
+    rules: Sequence[Rule]
+    compiled: Sequence[_core.Rule]
+    demanding: bool  # a rule asks for more than its layer's input: bounds, equal widths
+
+
+def _make_plan(rules: Rules, depth: int, convention: str) -> _Plan:
+    chosen = _choose_rules(rules, depth)
+    return _Plan(
+        chosen,
+        [compile_rule(rule, convention) for rule in chosen],
+        any(rule.passes or rule.bounds() is not None for rule in chosen),
+    )
+
+
+@lru_cache(maxsize=256)
+def _named_plan(name: str, depth: int, convention: str) -> _Plan:
+    return _make_plan(name, depth, convention)
+
+
 def _choose_rules(rules: Rules, depth: int) -> list[Rule]:
-    if rules is None:
-        rules = "deep_taylor"
     if isinstance(rules, Rule):
         return [rules] * depth
     if isinstance(rules, str):
@@ -312,7 +336,7 @@ def _choose_rules(rules: Rules, depth: int) -> list[Rule]:
 
 
 def _check_rules(
-    rules: list[Rule], weights: list[Array], inputs: list[Array | None]
+    rules: Sequence[Rule], weights: list[Array], inputs: list[Array | None]
 ) -> list[tuple[Array, Array] | None]:
     """Check what a rule asks of its layer; return the bounds of those that have some."""
     result = []

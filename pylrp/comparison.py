@@ -105,7 +105,14 @@ def compare(
     for name in conventions:
         try:
             found[name] = relevance(
-                W_list, acts, out, rules=rules, biases=biases, return_layers=True, threads=threads, convention=name
+                W_list,
+                acts,
+                out,
+                rules=rules,
+                biases=biases,
+                return_layers=True,
+                threads=threads,
+                convention=name,
             )
         except ValueError as error:
             if not str(error).startswith(f"{name} has no "):

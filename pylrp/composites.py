@@ -108,7 +108,7 @@ def _epsilon_gamma_box(low: ArrayLike = 0.0, high: ArrayLike = 1.0) -> Composite
 
 
 def _excitation_backprop() -> Composite:
-    return Composite("excitation_backprop", ZPlus(bias=False), {"pool": Norm()})
+    return Composite("excitation_backprop", ZPlus(), {"pool": Norm()})
 
 
 #: Name -> function that makes the composite; those with a box take ``low`` and ``high`` (default 0 and 1).

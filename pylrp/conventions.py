@@ -39,9 +39,7 @@ def _zennit(rule: Rule) -> Groups:
 
 def _settle(groups: Groups, default: float, guard: Guard = "signed") -> Groups:
     """Replace stabilisers that were left at their default."""
-    return tuple(
-        replace(g, stabilizer=default, guard=guard) if is_default(g.stabilizer) else g for g in groups
-    )
+    return tuple(replace(g, stabilizer=default, guard=guard) if is_default(g.stabilizer) else g for g in groups)
 
 
 def _without_bias(groups: Groups) -> Groups:

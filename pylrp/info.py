@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import os
 import platform
 from importlib.metadata import version
@@ -49,10 +50,21 @@ def set_threads(count: int) -> None:
     ------
     ValueError
         If ``count`` is below 1.
+    TypeError
+        If it is not a whole number.
     """
+    _core.set_threads(thread_count(count))
+
+
+def thread_count(value: int) -> int:
+    """Return a number of threads that is one."""
+    try:
+        count = operator.index(value)
+    except TypeError:
+        raise TypeError(f"threads must be a whole number, got {value!r}") from None
     if count < 1:
-        raise ValueError(f"the number of threads must be at least 1, got {count}")
-    _core.set_threads(count)
+        raise ValueError(f"threads must be at least 1, got {count}")
+    return min(count, 1024)
 
 
 # A forked child must not start threads: the parent's OpenMP pool is gone there, and waiting for it hangs.

@@ -84,9 +84,7 @@ class Ledger:
     def layers(self) -> list[LedgerRow]:
         """Return one row a layer, from input to output."""
         pages = self.data[:, :, 0] if self.single else self.data
-        return [
-            LedgerRow(name, rule, *page) for name, rule, page in zip(self.names, self.rules, pages, strict=True)
-        ]
+        return [LedgerRow(name, rule, *page) for name, rule, page in zip(self.names, self.rules, pages, strict=True)]
 
     def __iter__(self) -> Iterator[LedgerRow]:
         return iter(self.layers)

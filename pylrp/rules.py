@@ -43,9 +43,6 @@ Guard = Literal["signed", "where_zero"]
 class _Default(float):
     """A default value that a convention may replace; otherwise the number it is."""
 
-    def __repr__(self) -> str:
-        return f"{float(self):g}"
-
 
 #: The stabiliser that is used where none is given (zennit's).
 STABILIZER = _Default(1e-6)
@@ -111,14 +108,20 @@ class Rule:
         return None
 
     def __repr__(self) -> str:
-        shown = []
-        for f in fields(self):  # type: ignore[arg-type]  # every subclass is a dataclass
-            value = getattr(self, f.name)
-            if f.name in ("stabilizer", "bias") and value == f.default:
-                continue
-            text = f"{value:g}" if isinstance(value, float) else repr(value)
-            shown.append(f"{f.name}={text}" if f.name in ("stabilizer", "bias") else text)
+        values = [(f, getattr(self, f.name)) for f in fields(self)]  # type: ignore[arg-type]  # all are dataclasses
+        shown = [_shown(value) for f, value in values if not f.kw_only]
+        shown += [
+            f"{f.name}={_shown(value)}"
+            for f, value in values
+            if f.kw_only and not (is_default(value) or value is f.default)
+        ]
         return f"{type(self).__name__}({', '.join(shown)})"
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, float):
+        return f"{int(value)}" if value.is_integer() and abs(value) < 1e15 else repr(float(value))
+    return repr(value.tolist() if isinstance(value, np.ndarray) else value)
 
 
 def _at_least(name: str, value: float, least: float) -> None:
@@ -280,8 +283,7 @@ class AlphaBeta(_Weighted):
             _at_least(name, getattr(self, name), 0)
         if abs(self.alpha - self.beta - 1) > 1e-9:
             raise ValueError(
-                f"alpha - beta must be 1, got alpha={self.alpha:g}, beta={self.beta:g}: "
-                f"{self.alpha - self.beta:g}"
+                f"alpha - beta must be 1, got alpha={self.alpha:g}, beta={self.beta:g}: {self.alpha - self.beta:g}"
             )
 
     def groups(self) -> tuple[Group, ...]:

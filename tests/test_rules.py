@@ -12,9 +12,9 @@ import pylrp
 import pytest
 from pylrp import rules
 from pylrp.rules import AlphaBeta, Epsilon, Flat, Gamma, Norm, Pass, WSquare, ZBox, Zero, ZPlus
-from reference.contributions import ORACLES, propagate
+from reference.contributions import CAUSES, ORACLES, propagate
 from reference.errors import assert_within, bound
-from reference.networks import Net, chain_rules, every_rule, forward_net, random_net
+from reference.networks import Net, chain_rules, every_rule, forward_net, random_net, settle
 
 # Two neurons, three signed inputs, a = (1, 2, -2):
 #   neuron 0: w = ( 2, -1, -1), contributions a w = ( 2, -2,  2), their sum  2 (+4 -2), R = 4
@@ -89,10 +89,11 @@ def test_worked_out_with_bias(rule, neuron0, neuron1):
     )
 
 
-@pytest.mark.parametrize(("rule", "neuron0", "neuron1"), WITHOUT_BIAS, ids=ids)
+WITH_OPTION = [case for case in WITHOUT_BIAS if "bias" in {f.name for f in dataclasses.fields(case[0])}]
+
+
+@pytest.mark.parametrize(("rule", "neuron0", "neuron1"), WITH_OPTION, ids=ids)
 def test_bias_false_leaves_the_bias_out(rule, neuron0, neuron1):
-    if "bias" not in {f.name for f in dataclasses.fields(rule)}:
-        pytest.skip(f"{rule} has no such option")
     rule = dataclasses.replace(rule, bias=False)
     R_in = pylrp.relevance([W], [A], R, rules=rule, biases=[B])
     np.testing.assert_allclose(R_in, np.add(neuron0, neuron1), rtol=1e-14, atol=1e-15)
@@ -187,6 +188,34 @@ def test_a_real_forward_pass(rng, rule):
         rule = ZBox(-50.0, 50.0)
     result = pylrp.relevance(top.W, top.acts, top.out, rules=rule, biases=top.biases, return_layers=True)
     assert_chain(result, top, [rule], np.float64, exact=False)
+
+
+WIDE = [  # widths, batch, share of zeros in the relevance: past every block of the kernels, and what only some of them skip
+    ((1031, 263), 1, 0.5),
+    ((263, 1031), 4, 0.5),
+    ((520, 600), 67, 0.5),
+    ((300, 520), 67, 0.98),
+    ((9, 800), 4100, 0.0),
+]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("widths", "batch", "zeros"), WIDE, ids=str)
+def test_wide_layers_and_large_batches(rng, widths, batch, zeros, dtype):
+    rows = np.unique([0, batch // 2, batch - 1])  # the oracle looks at these
+    for rule in (Epsilon(0.25), Gamma(stabilizer=0.25), AlphaBeta(), WSquare(), ZBox(-9.0, 9.0)):
+        net = random_net(rng, widths, batch, zeros=0.1)
+        net = Net(net.W, net.acts, np.where(rng.random(net.out.shape) < zeros, 0.0, net.out), net.biases).astype(dtype)
+        part = settle(Net(net.W, [net.acts[0][rows]], net.out[rows], net.biases), rule, dtype)
+        net.out[rows] = part.out
+        R_in, ledger = pylrp.relevance(net.W, net.acts, net.out, rules=rule, biases=net.biases, ledger=True)
+        expected = propagate(part.W, part.acts, part.out, [rule], part.biases)[0]
+        allowed = bound(expected, part.out, dtype)
+        assert_within(R_in[rows], expected.relevance, allowed.relevance, repr(rule))
+        for cause in CAUSES:
+            actual = getattr(ledger.layers[0], cause)[rows]
+            assert_within(actual, expected.causes[cause], allowed.causes[cause], f"{rule}, {cause}")
+        assert_within(ledger.layers[0].rounding[rows], np.zeros(len(rows)), allowed.rounding, f"{rule}, rounding")
 
 
 def test_one_rule_serves_every_layer_and_a_list_each_its_own(rng):
@@ -362,7 +391,7 @@ def test_every_rule_has_an_oracle_and_is_tried():
 @pytest.mark.parametrize("rule", [*every_rule(), Pass()], ids=repr)
 def test_rules_are_plain_values(rule):
     assert getattr(pylrp, type(rule).__name__) is type(rule)
-    assert type(rule).__name__ in repr(rule)
+    assert eval(repr(rule), {**vars(pylrp), "array": np.array}) == rule
     assert type(rule).__doc__
     with pytest.raises(dataclasses.FrozenInstanceError):
         rule.stabilizer = 1.0

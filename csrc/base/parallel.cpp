@@ -63,12 +63,6 @@ int openmp_version() {
 #endif
 }
 
-void check_interrupt(const Threads& threads) {
-  if (threads.poll != nullptr && (*threads.poll)()) {
-    throw Interrupted();
-  }
-}
-
 void parallel_for(Index n, const Threads& threads, const std::function<void(Index)>& task) {
   std::atomic<bool> stop{false};
   std::atomic<bool> failed{false};

@@ -12,14 +12,14 @@ namespace pylrp {
 using Poll = std::function<bool()>;
 
 struct Threads {
-  int count = 1;       // at most so many threads
+  int count = 1;  // at most so many threads
   const Poll* poll = nullptr;
 };
 
-int default_threads();             // set_default_threads, else OMP_NUM_THREADS, else the CPUs we may use
+int default_threads();  // set_default_threads, else OMP_NUM_THREADS, else the CPUs we may use
 void set_default_threads(int count);
 bool built_with_openmp();
-int openmp_version();              // _OPENMP, 0 without
+int openmp_version();  // _OPENMP, 0 without
 
 // A forked child of a process that already ran a parallel region must not enter one (libgomp would hang).
 void forbid_threads();
@@ -27,8 +27,5 @@ void forbid_threads();
 // Calls task(i) for i in [0, n), on several threads. Throws Interrupted where the poll says stop.
 // An exception of a task (out of memory, say) is kept and thrown again on the calling thread.
 void parallel_for(Index n, const Threads& threads, const std::function<void(Index)>& task);
-
-// Throws Interrupted where the poll says stop; for loops outside parallel_for.
-void check_interrupt(const Threads& threads);
 
 }  // namespace pylrp

@@ -9,5 +9,6 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   m.doc() = "pylrp's compiled core; use the pylrp package.";
   py::register_local_exception<pylrp::Error>(m, "CoreError", PyExc_ValueError);
   pylrp::bindings::register_relevance(m);
+  pylrp::bindings::register_network(m);
   pylrp::bindings::register_info(m);
 }

@@ -8,6 +8,7 @@
 namespace pylrp::bindings {
 
 void register_relevance(pybind11::module_& m);  // Rule, relevance
+void register_network(pybind11::module_& m);    // Plan
 void register_info(pybind11::module_& m);       // instruction sets, threads, the machine's ceilings
 
 // Looks for Ctrl-C; needs no lock held. True: stop, the Python error is set.

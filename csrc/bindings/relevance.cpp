@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "bindings/array.hpp"
+#include "bindings/compiled_rule.hpp"
 #include "bindings/register.hpp"
 #include "engine/chain.hpp"
 #include "kernels/dispatch.hpp"
@@ -56,8 +57,8 @@ CompiledRule compile_rule(const py::sequence& groups) {
     Group group;
     for (const py::handle term_item : fields[0]) {
       const auto term = term_item.cast<py::tuple>();
-      group.terms.push_back({choice<Part>(term[0].cast<std::string>(), kPartNames, "part"), weight_map(term[1]),
-                             term[2].cast<double>()});
+      group.terms.push_back(
+          {choice<Part>(term[0].cast<std::string>(), kPartNames, "part"), weight_map(term[1]), term[2].cast<double>()});
     }
     group.bias = bias_map(fields[1]);
     group.coefficient = fields[2].cast<double>();
@@ -88,8 +89,8 @@ struct Call {
   Matrix<const T> top;
   Threads threads;
 
-  Call(const py::sequence& weights, const py::sequence& biases, const py::sequence& inputs,
-       const py::sequence& rules, const py::sequence& bounds, const py::array& out, int thread_count)
+  Call(const py::sequence& weights, const py::sequence& biases, const py::sequence& inputs, const py::sequence& rules,
+       const py::sequence& bounds, const py::array& out, int thread_count)
       : top(matrix<T>(out, "out")), threads(threads_for(thread_count)) {
     const std::size_t depth = weights.size();
     if (biases.size() != depth || inputs.size() != depth || rules.size() != depth || bounds.size() != depth) {
@@ -109,21 +110,13 @@ struct Call {
       if (layer.rule->any_input.passes() && layer.dense.weight.rows != width) {
         throw py::value_error("relevance can only pass through a layer of equal widths");
       }
-      if (!bounds[l].is_none()) {
-        const py::tuple pair = bounds[l];
-        layer.bounds = {vector_or_null<T>(pair[0], width, "low"), vector_or_null<T>(pair[1], width, "high")};
-      }
-      const LoweredRule& lowered = layer.rule->any_input;
-      if ((lowered.reads(Part::kLow) && layer.bounds.low == nullptr) ||
-          (lowered.reads(Part::kHigh) && layer.bounds.high == nullptr)) {
-        throw py::value_error("a rule that reads bounds has none");
-      }
+      layer.bounds = bounds_of<T>(bounds[l], *layer.rule, width);
       if (!inputs[l].is_none()) {
         layer.input = matrix<T>(inputs[l], "acts");
         if (layer.input.rows != top.rows || layer.input.cols != width) {
           throw py::value_error("an activation's shape does not fit");
         }
-      } else if (lowered.reads_input()) {
+      } else if (layer.rule->any_input.reads_input()) {
         throw py::value_error("a rule that reads the input has none");
       }
     }
@@ -131,36 +124,26 @@ struct Call {
 
   // Raises on NaN and infinity; notes which inputs have no negative entry.
   void scan_inputs() {
-    const kernels::Table<T>& kernel = kernels::table<T>();
     for (std::size_t l = 0; l < layers.size(); ++l) {
-      int flags = 0;
-      for (Index i = 0; i < layers[l].input.rows; ++i) {
-        flags |= kernel.scan(layers[l].input.cols, layers[l].input.row(i));
-      }
+      const int flags = scan_rows(layers[l].input);
       if (flags & kernels::kNotFinite) {
         throw Error("acts[" + std::to_string(l) + "] is not finite");
       }
       layers[l].nonnegative = !(flags & kernels::kHasNegative);
     }
-    for (Index i = 0; i < top.rows; ++i) {
-      if (kernel.scan(top.cols, top.row(i)) & kernels::kNotFinite) {
-        throw Error("out is not finite");
-      }
+    if (scan_rows(top) & kernels::kNotFinite) {
+      throw Error("out is not finite");
     }
   }
 
   py::tuple run(bool vector, bool want_layers, bool want_ledger) {
     const std::size_t depth = layers.size();
-    const auto shape = [&](Index width) {
-      return vector ? std::vector<Index>{width} : std::vector<Index>{top.rows, width};
-    };
     std::vector<py::array_t<T>> results(depth);
     Index widest = 0;
     for (std::size_t l = 0; l < depth; ++l) {
       const Index width = layers[l].dense.weight.cols;
       if (l == 0 || want_layers) {
-        results[l] = py::array_t<T>(shape(width));
-        layers[l].result = {results[l].mutable_data(), top.rows, width, width};
+        results[l] = new_array<T>(vector, top.rows, width, &layers[l].result);
       } else {
         widest = std::max(widest, width);
       }
@@ -184,10 +167,7 @@ struct Call {
       scan_inputs();
       relevance_through_chain(layers, top, ledger_data, threads);
       for (std::size_t l = 0; l < depth && finite; l += want_layers ? 1 : depth) {
-        for (Index i = 0; i < top.rows; ++i) {
-          finite = finite && !(kernels::table<T>().scan(layers[l].result.cols, layers[l].result.row(i)) &
-                               kernels::kNotFinite);
-        }
+        finite = !(scan_rows(layers[l].result) & kernels::kNotFinite);
       }
     }
     if (!finite) {
@@ -214,11 +194,7 @@ py::tuple relevance(const py::sequence& weights, const py::sequence& biases, con
     using T = decltype(tag);
     return Call<T>(weights, biases, inputs, rules, bounds, out, threads).run(out.ndim() == 1, layers, ledger);
   };
-  try {
-    return out.dtype().equal(py::dtype::of<double>()) ? go(double{}) : go(float{});
-  } catch (const Interrupted&) {
-    throw py::error_already_set();  // the poll left KeyboardInterrupt, or what a handler raised
-  }
+  return out.dtype().equal(py::dtype::of<double>()) ? go(double{}) : go(float{});
 }
 
 py::object first_not_finite_any(const py::array& array) {

@@ -53,8 +53,7 @@ void relevance_through_chain(const std::vector<ChainLayer<T>>& layers, Matrix<co
                          threads);
     }
     if (ledger != nullptr) {
-      write_ledger(relevance, layer.result, absorbed,
-                   ledger + static_cast<Index>(l) * kLedgerColumns * relevance.rows);
+      write_ledger(relevance, layer.result, absorbed, ledger + static_cast<Index>(l) * kLedgerColumns * relevance.rows);
     }
     relevance = {layer.result.data, layer.result.rows, layer.result.cols, layer.result.stride};
   }
@@ -62,7 +61,7 @@ void relevance_through_chain(const std::vector<ChainLayer<T>>& layers, Matrix<co
 
 template void relevance_through_chain<float>(const std::vector<ChainLayer<float>>&, Matrix<const float>, double*,
                                              const Threads&);
-template void relevance_through_chain<double>(const std::vector<ChainLayer<double>>&, Matrix<const double>,
-                                              double*, const Threads&);
+template void relevance_through_chain<double>(const std::vector<ChainLayer<double>>&, Matrix<const double>, double*,
+                                              const Threads&);
 
 }  // namespace pylrp

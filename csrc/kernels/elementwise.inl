@@ -63,8 +63,8 @@ inline Vec<T> quotient(Vec<T> r, Vec<T> z, const Share<T>& g) {
 }
 
 template <class T>
-void shares(Index rows, Index cols, const Shares<T>& plan, const T* const* z, Index z_stride, const T* r, Index r_stride,
-            T* const* s, Index s_stride, Absorbed* ledger) {
+void shares(Index rows, Index cols, const Shares<T>& plan, const T* const* z, Index z_stride, const T* r,
+            Index r_stride, T* const* s, Index s_stride, Absorbed* ledger) {
   constexpr int lanes = kLanes<T>;
   const Vec<T> zero = {};
   for (Index i = 0; i < rows; ++i) {

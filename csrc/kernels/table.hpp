@@ -33,7 +33,7 @@ struct Share {
   const T* bias;  // the bias alone (for the ledger); may be null
   T coefficient;
   T epsilon;
-  int mask;        // 0 all, +1 where the plain output is positive, -1 negative
+  int mask;         // 0 all, +1 where the plain output is positive, -1 negative
   bool where_zero;  // epsilon only where z == 0
 };
 template <class T>
@@ -41,7 +41,7 @@ struct Shares {
   int sums, groups;
   Share<T> group[kMaxGroups];
   bool masked;
-  T plain[kMaxSums];      // plain output = sum_q plain[q] * Z_q + plain_base
+  T plain[kMaxSums];  // plain output = sum_q plain[q] * Z_q + plain_base
   const T* plain_base;
 };
 
@@ -73,8 +73,8 @@ struct Table {
   void (*rows_axpy)(int rows, const T* const* w, Index k, Weights<T> map, const T* s, T* c);
 
   // out = add * out + mix(a, low, high) * acc, over (rows, cols). a may be null where the mix does not use it.
-  void (*accumulate)(Index rows, Index cols, const T* acc, Index acc_stride, const T* a, Index a_stride,
-                     const T* low, const T* high, Mix<T> mix, bool add, T* out, Index out_stride);
+  void (*accumulate)(Index rows, Index cols, const T* acc, Index acc_stride, const T* a, Index a_stride, const T* low,
+                     const T* high, Mix<T> mix, bool add, T* out, Index out_stride);
   // s_g(rows, cols) from Z_q and R; z and s may be the same arrays. ledger: one Absorbed a row, added to, or null.
   void (*shares)(Index rows, Index cols, const Shares<T>& plan, const T* const* z, Index z_stride, const T* r,
                  Index r_stride, T* const* s, Index s_stride, Absorbed* ledger);

@@ -58,10 +58,8 @@ struct MakeLanes<0, kIndex...> {
 template <class T, int kStep, int... kIndex>
 inline __attribute__((always_inline)) void exchange(Vec<T>& a, Vec<T>& b, Lanes<kIndex...>) {
   constexpr int lanes = kLanes<T>;
-  const Vec<T> upper =
-      __builtin_shufflevector(a, b, ((kIndex & kStep) == 0 ? kIndex : lanes + kIndex - kStep)...);
-  const Vec<T> lower =
-      __builtin_shufflevector(a, b, ((kIndex & kStep) == 0 ? kIndex + kStep : lanes + kIndex)...);
+  const Vec<T> upper = __builtin_shufflevector(a, b, ((kIndex & kStep) == 0 ? kIndex : lanes + kIndex - kStep)...);
+  const Vec<T> lower = __builtin_shufflevector(a, b, ((kIndex & kStep) == 0 ? kIndex + kStep : lanes + kIndex)...);
   a = upper;
   b = lower;
 }
@@ -141,8 +139,11 @@ void pack_backward(int cols, Index k, const T* w, Index stride, Weights<T> map, 
 template <class T>
 double peak(Index rounds, T* sink) {
   constexpr int chains = 12;  // two units times a latency of four to five cycles
-  Vec<T> acc[chains] = {};
-  const Vec<T> x = load_part(sink, 1), y = load_part(sink + 1, 1);
+  Vec<T> acc[chains];
+  for (int c = 0; c < chains; ++c) {
+    acc[c] = splat(T(c));  // all different, or the compiler would merge them
+  }
+  const Vec<T> x = splat(sink[0]), y = splat(sink[1]);
   for (Index i = 0; i < rounds; ++i) {
 #pragma GCC unroll 16
     for (int c = 0; c < chains; ++c) {

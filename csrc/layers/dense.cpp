@@ -70,8 +70,7 @@ kernels::Mix<T> mix_of(const BackProduct& product) {
 }
 
 template <class T>
-kernels::Shares<T> shares_of(const LoweredRule& rule, const T* const* base, const T* const* bias,
-                             const T* plain_base) {
+kernels::Shares<T> shares_of(const LoweredRule& rule, const T* const* base, const T* const* bias, const T* plain_base) {
   kernels::Shares<T> plan{};
   plan.sums = static_cast<int>(rule.sums.size());
   plan.groups = static_cast<int>(rule.groups.size());
@@ -108,8 +107,7 @@ bool output_is_sum(const DenseJob<T>& job) {
   }
   const auto& groups = job.rule->groups;
   return std::all_of(groups.begin(), groups.end(), [&](const Denominator& group) {
-    const bool whole_bias =
-        group.bias.kind == BiasKind::kSigns && group.bias.p == 1 && group.bias.n == 1;
+    const bool whole_bias = group.bias.kind == BiasKind::kSigns && group.bias.p == 1 && group.bias.n == 1;
     return group.coef[0] == 1 && group.constants.empty() && (whole_bias || job.layer.bias == nullptr);
   });
 }
@@ -124,8 +122,7 @@ DenseConstants<T> prepare_dense(const DenseLayer<T>& layer, const LoweredRule& r
     auto& made = constants.groups.emplace_back();
     if (layer.bias != nullptr && group.bias.kind != BiasKind::kNone) {
       made.bias.reset(n_out);
-      std::transform(layer.bias, layer.bias + n_out, made.bias.data(),
-                     [&](T b) { return map_bias(group.bias, b); });
+      std::transform(layer.bias, layer.bias + n_out, made.bias.data(), [&](T b) { return map_bias(group.bias, b); });
     }
     if (!group.constants.empty()) {
       any = true;
@@ -148,8 +145,7 @@ DenseConstants<T> prepare_dense(const DenseLayer<T>& layer, const LoweredRule& r
         T base = made.bias.data() ? made.bias.data()[j] : T(0);
         for (const Term& term : rule.groups[g].constants) {
           T z = 0;
-          kernel.rows_dot(1, &row, layer.weight.cols, weights_of<T>(term.map),
-                          constant_input(term.part, bounds), &z);
+          kernel.rows_dot(1, &row, layer.weight.cols, weights_of<T>(term.map), constant_input(term.part, bounds), &z);
           base += static_cast<T>(term.sign) * z;
         }
         made.base.data()[j] = base;
@@ -177,7 +173,7 @@ void dense_forward(const DenseLayer<T>& layer, Matrix<const T> input, Matrix<T> 
   const kernels::Table<T>& kernel = kernels::table<T>();
   const Index n_out = layer.weight.rows;
   // Small layers are quicker on one thread than the others are woken.
-  const bool small = layer.weight.rows * layer.weight.cols * input.rows < (Index{1} << 17);
+  const bool small = layer.weight.rows * layer.weight.cols * input.rows < (Index{1} << 19);
   parallel_for((n_out + kRowsATask - 1) / kRowsATask, small ? Threads{1, threads.poll} : threads, [&](Index task) {
     const Index first = task * kRowsATask, last = std::min(n_out, first + kRowsATask);
     constexpr int kAtOnce = 4;
@@ -198,15 +194,15 @@ void dense_forward(const DenseLayer<T>& layer, Matrix<const T> input, Matrix<T> 
   });
 }
 
-#define PYLRP_INSTANTIATE(T)                                                                                     \
-  template kernels::Weights<T> weights_of<T>(const WeightMap&);                                                  \
-  template kernels::Mix<T> mix_of<T>(const BackProduct&);                                                        \
-  template kernels::Shares<T> shares_of<T>(const LoweredRule&, const T* const*, const T* const*, const T*);      \
-  template const T* constant_input<T>(Part, const Bounds<T>&);                                                   \
-  template bool output_is_sum<T>(const DenseJob<T>&);                                                            \
-  template DenseConstants<T> prepare_dense<T>(const DenseLayer<T>&, const LoweredRule&, const Bounds<T>&,        \
-                                              const Threads&);                                                   \
-  template void dense_relevance<T>(const DenseJob<T>&, const Threads&);                                          \
+#define PYLRP_INSTANTIATE(T)                                                                                \
+  template kernels::Weights<T> weights_of<T>(const WeightMap&);                                             \
+  template kernels::Mix<T> mix_of<T>(const BackProduct&);                                                   \
+  template kernels::Shares<T> shares_of<T>(const LoweredRule&, const T* const*, const T* const*, const T*); \
+  template const T* constant_input<T>(Part, const Bounds<T>&);                                              \
+  template bool output_is_sum<T>(const DenseJob<T>&);                                                       \
+  template DenseConstants<T> prepare_dense<T>(const DenseLayer<T>&, const LoweredRule&, const Bounds<T>&,   \
+                                              const Threads&);                                              \
+  template void dense_relevance<T>(const DenseJob<T>&, const Threads&);                                     \
   template void dense_forward<T>(const DenseLayer<T>&, Matrix<const T>, Matrix<T>, const Threads&);
 PYLRP_INSTANTIATE(float)
 PYLRP_INSTANTIATE(double)

@@ -46,11 +46,11 @@ struct DenseJob {
   const LoweredRule* rule = nullptr;
   Bounds<T> bounds;
   const DenseConstants<T>* constants = nullptr;  // made by prepare(), or null: computed where needed
-  Matrix<const T> input;      // (batch, n_in); may be empty where the rule does not read it
-  Matrix<const T> output;     // (batch, n_out), z = W a + b of the forward pass, where it was kept
-  Matrix<const T> relevance;  // (batch, n_out)
-  Matrix<T> result;           // (batch, n_in)
-  kernels::Absorbed* absorbed = nullptr;  // (batch), zeroed by the caller; null: no ledger
+  Matrix<const T> input;                         // (batch, n_in); may be empty where the rule does not read it
+  Matrix<const T> output;                        // (batch, n_out), z = W a + b of the forward pass, where it was kept
+  Matrix<const T> relevance;                     // (batch, n_out)
+  Matrix<T> result;                              // (batch, n_in)
+  kernels::Absorbed* absorbed = nullptr;         // (batch), zeroed by the caller; null: no ledger
 };
 
 // Reads all weights once where the rule has constant terms (w^2, flat, z-box).
@@ -73,8 +73,7 @@ template <class T>
 kernels::Mix<T> mix_of(const BackProduct& product);
 // The numbers of shares(), columns from `first` on; base and bias per group may be null.
 template <class T>
-kernels::Shares<T> shares_of(const LoweredRule& rule, const T* const* base, const T* const* bias,
-                             const T* plain_base);
+kernels::Shares<T> shares_of(const LoweredRule& rule, const T* const* base, const T* const* bias, const T* plain_base);
 // The input row a constant term multiplies with: low, high or (null) ones.
 template <class T>
 const T* constant_input(Part part, const Bounds<T>& bounds);
@@ -89,7 +88,6 @@ void relevance_by_rows(const DenseJob<T>& job, const Threads& threads);
 template <class T>
 void relevance_by_products(const DenseJob<T>& job, const Threads& threads);
 template <class T>
-void forward_by_products(const DenseLayer<T>& layer, Matrix<const T> input, Matrix<T> output,
-                         const Threads& threads);
+void forward_by_products(const DenseLayer<T>& layer, Matrix<const T> input, Matrix<T> output, const Threads& threads);
 
 }  // namespace pylrp

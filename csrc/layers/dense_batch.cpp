@@ -14,9 +14,9 @@
 namespace pylrp {
 namespace {
 
-constexpr Index kDepth = 256;                    // of the reduction, a block
-constexpr Index kShareBytes = Index{12} << 20;   // for z and s: larger batches go in several parts
-constexpr int kMaxTile = 16 * 64;                // rows times columns, of any instruction set
+constexpr Index kDepth = 256;                   // of the reduction, a block
+constexpr Index kShareBytes = Index{12} << 20;  // for z and s: larger batches go in several parts
+constexpr int kMaxTile = 16 * 64;               // rows times columns, of any instruction set
 
 Index rounded_up(Index n, Index to) { return (n + to - 1) / to * to; }
 
@@ -98,8 +98,8 @@ void add_tile(const kernels::Table<T>& kernel, Index rows, Index cols, const T* 
 
 // Z_q += X rho(W)^T for all sums of a rule; after the last block of the reduction done(panel columns, rows) is called.
 template <class T, class Done>
-void forward_products(const std::vector<Sum>& sums, Matrix<const T> input, Matrix<const T> weight,
-                      T* const* z, Index z_stride, const Threads& threads, Done done) {
+void forward_products(const std::vector<Sum>& sums, Matrix<const T> input, Matrix<const T> weight, T* const* z,
+                      Index z_stride, const Threads& threads, Done done) {
   const kernels::Table<T>& kernel = kernels::table<T>();
   const Index width = kernel.tile_cols, n_out = weight.rows, n_in = weight.cols;
   const Tiles tiles(input.rows, kernel.tile_rows);
@@ -179,8 +179,8 @@ void backward_products(const DenseJob<T>& job, Matrix<const T> input, T* const* 
           packed.multiply(back.group, depth, tile_begin, tile_end, [&](Index row, Index rows, const T* acc) {
             kernel.accumulate(rows, cols, acc, width, input ? input.row(row) + column : nullptr, input.stride,
                               job.bounds.low ? job.bounds.low + column : nullptr,
-                              job.bounds.high ? job.bounds.high + column : nullptr, mix, add,
-                              result.row(row) + column, result.stride);
+                              job.bounds.high ? job.bounds.high + column : nullptr, mix, add, result.row(row) + column,
+                              result.stride);
           });
           add = true;
         }
@@ -213,7 +213,8 @@ void relevance_of_part(const DenseJob<T>& job, const kernels::Shares<T>& plan, I
     work[i] = memory + i * batch * stride;
   }
   std::vector<kernels::Absorbed> absorbed(static_cast<std::size_t>(job.absorbed ? panels * batch : 0));
-  const auto share_panel = [&](const T* const* z, Index z_stride, Index p, Index column, Index cols, Index row, Index rows) {
+  const auto share_panel = [&](const T* const* z, Index z_stride, Index p, Index column, Index cols, Index row,
+                               Index rows) {
     const T* z_at[kernels::kMaxSums] = {};
     T* s_at[kernels::kMaxGroups] = {};
     for (int q = 0; q < plan.sums; ++q) {
@@ -222,9 +223,8 @@ void relevance_of_part(const DenseJob<T>& job, const kernels::Shares<T>& plan, I
     for (int g = 0; g < plan.groups; ++g) {
       s_at[g] = work[g] + row * stride + column;
     }
-    kernel.shares(rows, cols, at_column(plan, column), z_at, z_stride,
-                  relevance.row(row) + column, relevance.stride, s_at, stride,
-                  job.absorbed ? &absorbed[static_cast<std::size_t>(p * batch + row)] : nullptr);
+    kernel.shares(rows, cols, at_column(plan, column), z_at, z_stride, relevance.row(row) + column, relevance.stride,
+                  s_at, stride, job.absorbed ? &absorbed[static_cast<std::size_t>(p * batch + row)] : nullptr);
   };
   if (output_is_sum(job)) {
     const T* const output[] = {job.output.row(begin)};
@@ -285,8 +285,7 @@ void relevance_by_products(const DenseJob<T>& job, const Threads& threads) {
 }
 
 template <class T>
-void forward_by_products(const DenseLayer<T>& layer, Matrix<const T> input, Matrix<T> output,
-                         const Threads& threads) {
+void forward_by_products(const DenseLayer<T>& layer, Matrix<const T> input, Matrix<T> output, const Threads& threads) {
   const std::vector<Sum> sums{{Tap{Part::kInput, {}}}};
   T* const z[] = {output.data};
   forward_products<T>(sums, input, layer.weight, z, output.stride, threads,
@@ -303,8 +302,7 @@ void forward_by_products(const DenseLayer<T>& layer, Matrix<const T> input, Matr
 
 template void relevance_by_products<float>(const DenseJob<float>&, const Threads&);
 template void relevance_by_products<double>(const DenseJob<double>&, const Threads&);
-template void forward_by_products<float>(const DenseLayer<float>&, Matrix<const float>, Matrix<float>,
-                                         const Threads&);
+template void forward_by_products<float>(const DenseLayer<float>&, Matrix<const float>, Matrix<float>, const Threads&);
 template void forward_by_products<double>(const DenseLayer<double>&, Matrix<const double>, Matrix<double>,
                                           const Threads&);
 

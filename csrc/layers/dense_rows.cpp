@@ -15,7 +15,7 @@ namespace {
 constexpr Index kBlockBytes = 128 * 1024;  // rows of W between the dot products and their reuse: within the L2 cache
 constexpr Index kMaxBlock = 64;
 constexpr Index kMaxChunks = 16;
-constexpr Index kChunkWeights = 1 << 16;  // fewer weights than this are not worth a chunk (and a thread) of their own
+constexpr Index kChunkWeights = 1 << 18;  // fewer weights than this are not worth a chunk (and a thread) of their own
 constexpr Index kSlab = 4096;             // columns a task of the last step takes
 
 template <class T>
@@ -55,12 +55,12 @@ class RowPass {
   // Adds the weight rows `active[0..count)` to acc(backs, samples, n_in).
   void run(Index first, Index samples, const Index* active, Index count, const T* parts, T* acc, T* scratch,
            kernels::Absorbed* absorbed) const {
-    T* const z = scratch;                              // (sums, block)
-    T* const s = z + block_ * sums_;                   // (groups, block)
-    T* const base = s + block_ * groups_;              // (groups, block)
-    T* const bias = base + block_ * groups_;           // (groups, block)
-    T* const r = bias + block_ * groups_;              // (block)
-    T* const plain_bias = r + block_;                  // (block)
+    T* const z = scratch;                     // (sums, block)
+    T* const s = z + block_ * sums_;          // (groups, block)
+    T* const base = s + block_ * groups_;     // (groups, block)
+    T* const bias = base + block_ * groups_;  // (groups, block)
+    T* const r = bias + block_ * groups_;     // (block)
+    T* const plain_bias = r + block_;         // (block)
     const T* rows[kMaxBlock];
     const T* base_of[kernels::kMaxGroups] = {};
     const T* bias_of[kernels::kMaxGroups] = {};
@@ -80,8 +80,8 @@ class RowPass {
         rows[j] = job_.layer.weight.row(index[j]);
       }
       for (Index g = 0; g < groups_; ++g) {
-        constants(static_cast<std::size_t>(g), rows, index, n, base + g * block_, bias + g * block_,
-                  &base_of[g], &bias_of[g]);
+        constants(static_cast<std::size_t>(g), rows, index, n, base + g * block_, bias + g * block_, &base_of[g],
+                  &bias_of[g]);
       }
       const bool plain = rule_.masked && layer_bias != nullptr;
       for (Index j = 0; plain && j < n; ++j) {
@@ -125,8 +125,8 @@ class RowPass {
   bool split() const { return rule_.reads(Part::kPositive) || rule_.reads(Part::kNegative); }
 
   // rho_b(b) and the constant terms of a block of rows.
-  void constants(std::size_t g, const T* const* rows, const Index* index, Index n, T* base, T* bias,
-                 const T** base_of, const T** bias_of) const {
+  void constants(std::size_t g, const T* const* rows, const Index* index, Index n, T* base, T* bias, const T** base_of,
+                 const T** bias_of) const {
     const Denominator& group = rule_.groups[g];
     const auto& made = job_.constants->groups[g];
     const T* const made_bias = made.bias.data();
@@ -161,8 +161,8 @@ class RowPass {
     }
   }
 
-  void products(std::size_t q, const T* const* rows, const Index* index, Index n, Index first, Index samples,
-                Index i, const T* parts, T* z) const {
+  void products(std::size_t q, const T* const* rows, const Index* index, Index n, Index first, Index samples, Index i,
+                const T* parts, T* z) const {
     if (reuse_output_) {
       for (Index j = 0; j < n; ++j) {
         z[j] = job_.output.row(first + i)[index[j]];
@@ -215,7 +215,8 @@ void few_samples(const RowPass<T>& pass, const DenseJob<T>& job, const Threads& 
     const Index begin = count * c / chunks, end = count * (c + 1) / chunks;
     std::fill(acc.data() + c * size, acc.data() + (c + 1) * size, T(0));
     pass.run(0, samples, active.data() + begin, end - begin, parts.data(), acc.data() + c * size,
-             scratch.data() + c * pass.scratch(), job.absorbed ? &absorbed[static_cast<std::size_t>(c * samples)] : nullptr);
+             scratch.data() + c * pass.scratch(),
+             job.absorbed ? &absorbed[static_cast<std::size_t>(c * samples)] : nullptr);
   });
   const Index slabs = (n_in + kSlab - 1) / kSlab;
   const Threads rest = chunks > 1 ? threads : Threads{1, threads.poll};

@@ -119,8 +119,7 @@ class Lowering {
         add_tap({part, {MapKind::kSigns, 0, 1}}, rows, [](const Signs& row) { return row.n; });
       }
       for (const MapKind kind : {MapKind::kSquare, MapKind::kOne}) {
-        add_tap({part, {kind}}, forward_,
-                [&](const std::vector<Term>& terms) { return amount_of(terms, part, kind); });
+        add_tap({part, {kind}}, forward_, [&](const std::vector<Term>& terms) { return amount_of(terms, part, kind); });
       }
     }
     for (std::size_t g = 0; g < terms_.size(); ++g) {
@@ -170,8 +169,7 @@ class Lowering {
       add_back(group, {MapKind::kSigns, 0, 1}, [&](std::size_t part) { return rows[part].n; });
     }
     for (const MapKind kind : {MapKind::kSquare, MapKind::kOne}) {
-      add_back(group, {kind},
-               [&](std::size_t part) { return amount_of(terms, static_cast<Part>(part), kind); });
+      add_back(group, {kind}, [&](std::size_t part) { return amount_of(terms, static_cast<Part>(part), kind); });
     }
   }
 
@@ -188,8 +186,8 @@ class Lowering {
     }
   }
 
-  std::vector<std::vector<Term>> terms_;    // by group
-  std::vector<std::vector<Term>> forward_;  // the same, then the plain output where masked
+  std::vector<std::vector<Term>> terms_;           // by group
+  std::vector<std::vector<Term>> forward_;         // the same, then the plain output where masked
   std::vector<std::vector<double>> coefficients_;  // by sum, one entry a user
   LoweredRule out_;
 };
@@ -216,9 +214,12 @@ bool LoweredRule::reads_input() const {
   return reads(Part::kInput) || reads(Part::kPositive) || reads(Part::kNegative);
 }
 
+bool LoweredRule::vanishes_with_input() const {
+  return !passes() && !reads(Part::kOne) && !reads(Part::kLow) && !reads(Part::kHigh);
+}
+
 bool LoweredRule::sum_is_plain_output() const {
-  return sums.size() == 1 && sums[0].size() == 1 && sums[0][0].part == Part::kInput &&
-         sums[0][0].map == WeightMap{};
+  return sums.size() == 1 && sums[0].size() == 1 && sums[0][0].part == Part::kInput && sums[0][0].map == WeightMap{};
 }
 
 LoweredRule lower(const Rule& rule, bool input_nonnegative) { return Lowering(rule, input_nonnegative).take(); }

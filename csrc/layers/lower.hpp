@@ -45,12 +45,14 @@ struct LoweredRule {
   std::vector<BackProduct> back;
 
   bool passes() const { return groups.empty(); }
-  bool reads(Part part) const;        // in the forward or the backward half
-  bool reads_input() const;           // any part that depends on the sample
-  bool sum_is_plain_output() const;   // one sum, W a as it is
+  bool reads(Part part) const;       // in the forward or the backward half
+  bool reads_input() const;          // any part that depends on the sample
+  bool vanishes_with_input() const;  // R_i = 0 wherever a_i = 0
+  bool sum_is_plain_output() const;  // one sum, W a as it is
 };
 
-// input_nonnegative: a >= 0 is known, so a- terms are empty and a+ is a. Throws Error on a rule too wide for the kernels.
+// input_nonnegative: a >= 0 is known, so a- terms are empty and a+ is a. Throws Error on a rule too wide for the
+// kernels.
 LoweredRule lower(const Rule& rule, bool input_nonnegative);
 
 }  // namespace pylrp

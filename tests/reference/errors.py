@@ -79,7 +79,9 @@ def bound(outcome: Outcome, R: Array, dtype: np.dtype | type, error_of_R: Array 
         lost = (part * (np.abs(R) * width * u + error_of_R)).sum(axis=1)
         causes["stabilizer"] += (share.epsilon * off).sum(axis=1) + lost
         causes["dead"] += lost
-    total = relevance.sum(axis=1) + sum(causes.values()) + (np.abs(R) * width * u + error_of_R).sum(axis=1)
+    added = (np.abs(R) * width * u + error_of_R).sum(axis=1)
+    causes["dead"] += added  # what no share asks for
+    total = relevance.sum(axis=1) + sum(causes.values()) + added
     return Bound(relevance, causes, total)
 
 

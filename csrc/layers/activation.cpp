@@ -1,0 +1,63 @@
+#include "layers/activation.hpp"
+
+#include <algorithm>
+#include <cmath>
+
+namespace pylrp {
+namespace {
+
+constexpr Index kElementsATask = 1 << 15;
+
+template <class T, class F>
+void map(Matrix<const T> input, Matrix<T> output, const Threads& threads, F f) {
+  const Index rows_a_task = std::max<Index>(1, kElementsATask / std::max<Index>(input.cols, 1));
+  const Index tasks = (input.rows + rows_a_task - 1) / rows_a_task;
+  parallel_for(tasks, threads, [&](Index task) {
+    for (Index i = task * rows_a_task; i < std::min(input.rows, (task + 1) * rows_a_task); ++i) {
+      std::transform(input.row(i), input.row(i) + input.cols, output.row(i), f);
+    }
+  });
+}
+
+template <class T>
+T sigmoid(T x) {
+  return 1 / (1 + std::exp(-x));
+}
+
+}  // namespace
+
+template <class T>
+void activate(const Activation& f, Matrix<const T> input, Matrix<T> output, const Threads& threads) {
+  const T p = static_cast<T>(f.parameter);
+  const auto with = [&](auto function) { map<T>(input, output, threads, function); };
+  switch (f.kind) {
+    case ActivationKind::kIdentity:
+      return with([](T x) { return x; });
+    case ActivationKind::kReLU:
+      return with([](T x) { return x < 0 ? T(0) : x; });  // NaN stays NaN
+    case ActivationKind::kLeakyReLU:
+      return with([p](T x) { return x < 0 ? p * x : x; });
+    case ActivationKind::kELU:
+      return with([p](T x) { return x < 0 ? p * std::expm1(x) : x; });
+    case ActivationKind::kGELU:
+      return with([](T x) { return x * (1 + std::erf(x * T(0.70710678118654752440))) / 2; });
+    case ActivationKind::kGELUTanh:
+      return with(
+          [](T x) { return x * (1 + std::tanh(T(0.79788456080286535588) * (x + T(0.044715) * x * x * x))) / 2; });
+    case ActivationKind::kSiLU:
+      return with([](T x) { return x * sigmoid(x); });
+    case ActivationKind::kHardSwish:
+      return with([](T x) { return x * std::clamp(x / 6 + T(0.5), T(0), T(1)); });
+    case ActivationKind::kTanh:
+      return with([](T x) { return std::tanh(x); });
+    case ActivationKind::kSigmoid:
+      return with([](T x) { return sigmoid(x); });
+    case ActivationKind::kSoftplus:
+      return with([](T x) { return std::max(x, T(0)) + std::log1p(std::exp(-std::abs(x))); });
+  }
+}
+
+template void activate<float>(const Activation&, Matrix<const float>, Matrix<float>, const Threads&);
+template void activate<double>(const Activation&, Matrix<const double>, Matrix<double>, const Threads&);
+
+}  // namespace pylrp
