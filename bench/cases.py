@@ -146,4 +146,4 @@ QUICK = (
     Case("network", MNIST_WIDE, 1024),
     Case("rule", LAYER, 256, rule="epsilon"),
 )
-SWEEP = tuple(Case("sweep", SQUARE, 2**k) for k in range(13))
+SWEEP = tuple(Case("sweep", SQUARE, batch) for batch in (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096))

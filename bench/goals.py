@@ -10,13 +10,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from timing import QUIET
+
 Row = dict[str, Any]
 Ceilings = dict[str, dict[str, float]]
 
 
 def shares(case: Row, row: Row, ceilings: Ceilings) -> dict[str, float]:
     """Return what share of each ceiling one of pylrp's rows reaches, counting needed work only."""
-    if not row["name"].startswith("pylrp") or row["obstacle"]:
+    if row["name"] != "pylrp" or row["obstacle"]:
         return {}
     limits = ceilings.get(str(row["threads"]), {})
     found = {}
@@ -85,10 +87,13 @@ GOALS = (
 def print_goals(cases: Sequence[Row], ceilings: Ceilings) -> None:
     """Print every goal that this run can judge, then how pylrp and the machine scale with threads."""
     lines = [(goal, reached) for goal in GOALS if (reached := goal.reached(cases, ceilings)) is not None]
+    others = {case["name"]: case["others"] for case in cases}
     if lines:
         print("\nGoals (times as fast as, or share of)")
     for goal, reached in lines:
         verdict = "reached" if reached >= goal.wanted else "MISSED"
+        if others[goal.case] > QUIET:
+            verdict = "not judged, the machine was busy"
         print(f"  {goal.case:<34} {goal.name:<14} {goal.against:<14} ", end="")
         print(f"wanted {goal.wanted:5.2f}  got {reached:6.2f}  {verdict}")
     threads = next((case for case in cases if case["group"] == "threads"), None)

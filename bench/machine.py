@@ -18,7 +18,6 @@ import peers
 
 PACKAGES = ("pylrp", "numpy", "Cython", "torch", "zennit", "captum")
 READ_BYTES = 512 * 2**20  # far more than any cache holds
-REPEATS = 3
 
 Facts = dict[str, Any]
 
@@ -33,29 +32,22 @@ def cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
-def ceilings(threads: int) -> dict[str, float]:
-    """Measure GFLOP/s of float32 and GB/s of reading, best of some attempts, as far as the core can."""
+def raise_ceilings(facts: Facts) -> None:
+    """Measure GFLOP/s of float32 and GB/s of reading, as far as the core can, and keep the best so far.
+
+    ``run.py`` calls this before every case: a single moment may be a bad one, and a ceiling is the best there is.
+    """
     core = peers.load("pylrp._core") if peers.installed("pylrp") else None
-    found = {}
-    for name, arguments in (("measure_fma_peak", ()), ("measure_read_bandwidth", (READ_BYTES,))):
-        measure = getattr(core, name, None)
-        if measure is not None:
-            found[name.removeprefix("measure_")] = max(measure(threads, *arguments) for _ in range(REPEATS))
-    return found
-
-
-def busy_seconds_of_others() -> float:
-    """Return the CPU seconds that all other programs have used since the machine started (Linux; else 0)."""
-    stat = Path("/proc/stat")
-    if not stat.exists():
-        return 0.0
-    user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, stat.read_text().split()[1:9])
-    total = (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
-    return total - sum(os.times()[:4])
+    for threads in sorted({1, facts["threads"]}):
+        best = facts["ceilings"].setdefault(str(threads), {})
+        for name, arguments in (("fma_peak", ()), ("read_bandwidth", (READ_BYTES,))):
+            measure = getattr(core, "measure_" + name, None)
+            if measure is not None:
+                best[name] = max(best.get(name, 0.0), measure(threads, *arguments))
 
 
 def describe(threads: int) -> Facts:
-    """Collect the facts; ``ceilings`` holds one entry for each number of threads up to the run's."""
+    """Collect the facts; the ceilings are filled in by :func:`raise_ceilings`."""
     pylrp_info = peers.load("pylrp").info() if peers.installed("pylrp") else {}
     return {
         "cpu": cpu_name(),
@@ -66,7 +58,7 @@ def describe(threads: int) -> Facts:
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in PACKAGES},
-        "ceilings": {str(n): ceilings(n) for n in sorted({1, threads})},
+        "ceilings": {},
     }
 
 

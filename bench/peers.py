@@ -50,13 +50,9 @@ class Competitor:
         return "" if self.takes(problem) else "not for this case"
 
 
-@lru_cache
 def installed(name: str) -> bool:
-    """Whether a module, or an attribute of one (``pylrp:Network``), is there."""
-    module, _, attribute = name.partition(":")
-    if importlib.util.find_spec(module) is None:
-        return False
-    return not attribute or hasattr(importlib.import_module(module), attribute)
+    """Whether a top level module is there."""
+    return importlib.util.find_spec(name) is not None
 
 
 @lru_cache
@@ -115,12 +111,25 @@ def _pylrp_rule(name: str) -> Any:
 
 def pylrp_explain(problem: Problem, threads: int) -> Call:
     """``pylrp.Network.explain``: the prepared network, forward pass included."""
-    pylrp = load("pylrp")
+    network, x = _pylrp_network(problem), problem.acts[0]
+    if problem.is_question:
+        return lambda: network.explain(x, threads=threads).relevance
+    rules = [_pylrp_rule(rule) for rule in problem.rules]
+    return lambda: network.explain(x, problem.out, rules, threads=threads).relevance
+
+
+def pylrp_forward(problem: Problem, threads: int) -> Call:
+    """``pylrp.Network.forward``: the prediction alone."""
+    network, x = _pylrp_network(problem), problem.acts[0]
+    return lambda: network.forward(x, threads=threads)
+
+
+def _pylrp_network(problem: Problem) -> Any:
+    kinds = load("pylrp.layers")
     layers: list[Any] = []
     for W in problem.weights:
-        layers += [pylrp.Dense(W), pylrp.ReLU()]
-    network = pylrp.Network(layers[:-1])
-    return lambda: network.explain(problem.acts[0], composite="deep_taylor", threads=threads).relevance
+        layers += [kinds.Dense(W), kinds.ReLU()]
+    return load("pylrp").Network(layers[:-1])
 
 
 def numpy_by_hand(problem: Problem, threads: int) -> Call:
@@ -251,7 +260,8 @@ def _question(problem: Problem) -> bool:
 
 COMPETITORS = (
     Competitor("pylrp", pylrp_relevance, ("pylrp",)),
-    Competitor("pylrp explain", pylrp_explain, ("pylrp", "pylrp:Network"), takes=_question),
+    Competitor("pylrp explain", pylrp_explain, ("pylrp",)),
+    Competitor("pylrp forward", pylrp_forward, ("pylrp",), computes="logits"),
     Competitor("NumPy by hand", numpy_by_hand),
     Competitor("Cython loops", cython_loops, ("Cython",), takes=_small),
     Competitor("torch by hand", torch_by_hand, ("torch",)),

@@ -18,7 +18,6 @@ import json
 import os
 import re
 import sys
-import time
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
@@ -29,10 +28,10 @@ import goals
 import machine
 import peers
 from cases import CASES, QUICK, SWEEP, TOLERANCE, Case, Problem
-from timing import Entrant, alternate
+from timing import QUIET, Entrant, alternate, wait_for_quiet
 
 Row = dict[str, Any]
-SWEEP_NAMES = ("pylrp", "NumPy by hand", "torch by hand", "zennit", "captum")
+SWEEP_NAMES = ("pylrp", "NumPy by hand", "torch by hand", "torch forward", "zennit", "captum")
 THREADS_NAMES = ("pylrp", "torch by hand")
 
 
@@ -69,9 +68,7 @@ def measure(case: Case, threads: int, min_rounds: int, budget: float) -> Row:
                 prepare_threads()
                 call, row["error"] = checked(competitor, problem, n, TOLERANCE[case.dtype])
                 entrants.append((row, Entrant(call, prepare_threads)))
-    start, others = time.perf_counter(), machine.busy_seconds_of_others()
-    alternate([entrant for _, entrant in entrants], min_rounds, budget)
-    others = (machine.busy_seconds_of_others() - others) / (time.perf_counter() - start)
+    others = alternate([entrant for _, entrant in entrants], min_rounds, budget)
     for row, entrant in entrants:
         row.update(entrant.summary())
     return {
@@ -83,7 +80,7 @@ def measure(case: Case, threads: int, min_rounds: int, budget: float) -> Row:
         "rules": list(problem.rules),
         "flops": problem.flops,
         "bytes": problem.bytes,
-        "others": others,  # cores that other programs kept busy meanwhile
+        "others": others,  # cores that other programs kept busy
         "rows": rows,
     }
 
@@ -92,7 +89,7 @@ def print_case(case: Row, ceilings: dict[str, dict[str, float]]) -> None:
     """Print a case's table: times, ratios and what share of the ceilings the needed work makes."""
     print(f"\n{case['name']}: {' '.join(case['rules'])}, {case['flops'] / 1e9:.3g} GFLOP and ", end="")
     print(f"{case['bytes'] / 1e6:.3g} MB needed")
-    if case["others"] > 0.05:
+    if case["others"] > QUIET:
         print(f"  CAREFUL: other programs kept {case['others']:.2f} cores busy meanwhile")
     timed = [row for row in case["rows"] if not row["obstacle"]]
     base = next((row for row in timed if row["name"] == "pylrp"), None)
@@ -105,8 +102,9 @@ def print_case(case: Row, ceilings: dict[str, dict[str, float]]) -> None:
         spread = (row["upper_quartile"] - row["lower_quartile"]) / row["median"]
         print(f"  {label:<26} {row['median'] * 1e3:10.3f} ms {row['median'] / base['median']:8.2f} x", end="")
         print(f"   +-{spread / 2:4.0%}  error {row['error']:.0e}", end="")
-        for what, share in goals.shares(case, row, ceilings).items():
-            print(f"  {what} {share:.0%}", end="")
+        if shares := goals.shares(case, row, ceilings):
+            binding = max(shares, key=lambda ceiling: shares[ceiling])
+            print(f"  {shares[binding]:.0%} of the {binding}", end="")
         print("" if row["computes"] == "relevance" else f"  ({row['computes']})")
 
 
@@ -133,13 +131,15 @@ def main(arguments: list[str] | None = None) -> int:
     by_hand.check_reference()
     peers.use_threads(options.threads)
     facts = machine.describe(options.threads)
-    print(f"{facts['cpu']}, {facts['isa']}, {options.threads} threads; ceilings {facts['ceilings']}")
+    print(f"{facts['cpu']}, {facts['isa']}, {options.threads} threads, {facts['compiler']}")
     print(", ".join(f"{name} {version}" for name, version in facts["versions"].items()))
 
     results: list[Row] = []
     for case in select(options.case, options.quick, options.sweep):
         if case.threads and max(case.threads) > (os.cpu_count() or 1):
             continue
+        wait_for_quiet()
+        machine.raise_ceilings(facts)
         light = options.quick or case.group == "sweep"
         try:
             results.append(measure(case, options.threads, *((3, 1.0) if light else (5, 4.0))))
@@ -147,6 +147,8 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"\n{case.name}: {wrong}", file=sys.stderr)
             return 1
         print_case(results[-1], facts["ceilings"])
+    for threads, best in facts["ceilings"].items():
+        print(f"\nCeilings of {threads} threads: " + ", ".join(f"{k} {v:.4g}" for k, v in best.items()), end="")
     goals.print_goals(results, facts["ceilings"])
 
     date = datetime.date.today().isoformat()

@@ -27,7 +27,8 @@ def problem_of(case: Case) -> Problem:
     return case.problem()
 
 
-def test_reference_follows_the_definitions() -> None:
+@pytest.fixture(scope="session", autouse=True)
+def reference_follows_the_definitions() -> None:
     by_hand.check_reference()
 
 

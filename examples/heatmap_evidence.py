@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 import pylrp
 from pylrp import AlphaBeta, Epsilon, Flat, Gamma, WSquare, ZBox, ZPlus
 from pylrp.demo import load_demo_digits, load_demo_network
+from pylrp.plot import heatmap, new_figure
 
 Array = NDArray[np.float64]
 Labels = NDArray[np.int64]
@@ -374,20 +375,16 @@ def write(tables: dict[str, Table]) -> None:
 
 
 def draw(path: Path, columns: list[str], rows: list[tuple[Array, list[Array]]]) -> None:
-    """Save one row a digit: the image, then heatmaps, each symmetrical about zero (red for, blue against)."""
-    from matplotlib.figure import Figure  # only the pictures need it
-
-    figure = Figure(figsize=(1.2 * (1 + len(columns)), 1.2 * len(rows) + 0.4), dpi=90, layout="constrained")
+    """Save one row a digit: the image, then heatmaps, each symmetrical about zero."""
+    figure = new_figure(1.2 * (1 + len(columns)), 1.2 * len(rows) + 0.4, dpi=90)
+    figure.set_layout_engine("constrained")
     grid = figure.subplots(len(rows), 1 + len(columns), squeeze=False)
     for axes_row, (image, maps) in zip(grid, rows, strict=True):
-        axes_row[0].imshow(image.reshape(28, 28), cmap="gray_r", vmin=0, vmax=1)
+        digit = image.reshape(28, 28)
+        axes_row[0].imshow(digit, cmap="gray_r")
+        axes_row[0].set_axis_off()
         for axes, R in zip(axes_row[1:], maps, strict=True):
-            # The few largest pixels would leave the rest pale: saturate the top 0.5 %.
-            limit = np.quantile(np.abs(R), 0.995)
-            axes.imshow(R.reshape(28, 28), cmap="seismic", vmin=-limit, vmax=limit)
-        for axes in axes_row:
-            axes.set_xticks([])
-            axes.set_yticks([])
+            heatmap(axes, R.reshape(28, 28), outline=digit)
     for axes, title in zip(grid[0], ["input", *columns], strict=True):
         axes.set_title(title, fontsize=8)
     path.parent.mkdir(exist_ok=True)

@@ -159,10 +159,9 @@ def relevance(
         plan = _named_plan(rules or "deep_taylor", depth, convention)
     else:
         plan = _make_plan(rules, depth, convention)
+    bounds: list[tuple[Array, Array] | None] = [None] * depth
     if plan.demanding or any(a is None for a in inputs):
         bounds = _check_rules(plan.rules, weights, inputs)
-    else:
-        bounds = [None] * depth
     if threads is not None:
         threads = thread_count(threads)
     all_biases = bias_list or [None] * depth
@@ -172,6 +171,8 @@ def relevance(
         )
     except _core.CoreError as error:
         _explain(error, weights, all_biases, inputs, top)
+    if plan.demanding:
+        _warn_outside(plan.rules, inputs, bounds)
     if return_layers:
         answer.append(top.copy())
     if not ledger:
@@ -325,14 +326,19 @@ def _choose_rules(rules: Rules, depth: int) -> list[Rule]:
     if isinstance(rules, Composite):
         return rules.assign([(str(l), "dense") for l in range(depth)])
     if not isinstance(rules, (list, tuple)):
-        raise TypeError(f"rules must be a name, a rule or a list of rules, got {type(rules).__name__}")
+        raise TypeError(f"rules must be a name, a rule or a list of rules, got {_shown(rules)}")
     if len(rules) != depth:
         raise ValueError(f"W_list has {depth} entries, rules has {len(rules)}")
     for l, rule in enumerate(rules):
         if not isinstance(rule, Rule):
-            shown = f"{rule.__name__} (the class; write {rule.__name__}())" if isinstance(rule, type) else repr(rule)
-            raise TypeError(f"rules[{l}] is not a rule: {shown}")
+            raise TypeError(f"rules[{l}] is not a rule: {_shown(rule)}")
     return list(rules)
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, type):
+        return f"{value.__name__} (the class; write {value.__name__}())"
+    return f"{value!r} (a {type(value).__name__})"
 
 
 def _check_rules(
@@ -349,13 +355,17 @@ def _check_rules(
         elif a is None and any(t.part not in ("one", "low", "high") for g in rule.groups() for t in g.terms):
             raise ValueError(f"layer {l}: acts[{l}] is None, but {rule} reads the layer's input")
         bounds = broadcast_bounds(rule, weight.shape[1:], weight.dtype, f"layer {l}")
-        if bounds is not None and a is not None and a.size and bool(((a < bounds[0]) | (a > bounds[1])).any()):
+        result.append(bounds)
+    return result
+
+
+def _warn_outside(rules: Sequence[Rule], inputs: list[Array | None], bounds: list[tuple[Array, Array] | None]) -> None:
+    for l, (rule, a, box) in enumerate(zip(rules, inputs, bounds, strict=True)):
+        if box is not None and a is not None and a.size and bool(((a < box[0]) | (a > box[1])).any()):
             warnings.warn(
                 f"layer {l}: the input reaches from {a.min():g} to {a.max():g}, outside the bounds of {rule}",
                 stacklevel=3,
             )
-        result.append(bounds)
-    return result
 
 
 def _explain(

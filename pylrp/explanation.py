@@ -56,4 +56,5 @@ class Explanation:
             "ledger_layers": np.array(ledgers[0].names),
             "ledger_rules": np.array(ledgers[0].rules),
         }
-        np.savez_compressed(path, **arrays, **{f"layer/{name}": r for name, r in self.layers.items()})
+        arrays.update({f"layer/{name}": r for name, r in self.layers.items()})
+        np.savez_compressed(path, **arrays)

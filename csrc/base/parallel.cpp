@@ -17,24 +17,22 @@ namespace {
 std::atomic<int> user_threads{0};
 std::atomic<bool> forked{false};
 
-// Polling takes the interpreter's lock; ten times a second is enough for a person.
-class Pollster {
- public:
-  explicit Pollster(const Poll* poll) : poll_(poll), next_(Clock::now() + kInterval) {}
-  bool stop() {
-    if (poll_ == nullptr || Clock::now() < next_) {
-      return false;
-    }
-    next_ = Clock::now() + kInterval;
-    return (*poll_)();
-  }
-
- private:
+// Polling takes the interpreter's lock; ten times a second is enough for a person. The time of the last poll outlives
+// the region: a call may consist of many short ones.
+bool wants_stop(const Poll* poll) {
   using Clock = std::chrono::steady_clock;
-  static constexpr std::chrono::milliseconds kInterval{100};
-  const Poll* poll_;
-  Clock::time_point next_;
-};
+  constexpr std::chrono::milliseconds interval{100};
+  static thread_local Clock::time_point last;
+  if (poll == nullptr) {
+    return false;
+  }
+  const Clock::time_point now = Clock::now();
+  if (now - last < interval) {
+    return false;
+  }
+  last = now;
+  return (*poll)();
+}
 
 }  // namespace
 
@@ -77,7 +75,6 @@ void parallel_for(Index n, const Threads& threads, const std::function<void(Inde
       stop = true;
     }
   };
-  Pollster pollster(threads.poll);
   bool interrupted = false;
 #ifdef _OPENMP
   const int count = forked ? 1 : static_cast<int>(std::min<Index>(n, threads.count));
@@ -88,7 +85,7 @@ void parallel_for(Index n, const Threads& threads, const std::function<void(Inde
       const bool caller = omp_get_thread_num() == 0;
       for (Index i = next++; i < n && !stop; i = next++) {
         guarded(i);
-        if (caller && pollster.stop()) {
+        if (caller && wants_stop(threads.poll)) {
           interrupted = true;
           stop = true;
         }
@@ -99,7 +96,7 @@ void parallel_for(Index n, const Threads& threads, const std::function<void(Inde
 #endif
   for (Index i = 0; i < n && !stop; ++i) {
     guarded(i);
-    interrupted = pollster.stop();
+    interrupted = wants_stop(threads.poll);
     stop = stop || interrupted;
   }
   if (failure) {

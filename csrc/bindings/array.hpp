@@ -29,9 +29,11 @@ py::array checked(py::handle object, const char* what) {
     throw py::type_error(std::string(what) + " has the wrong dtype");
   }
   const auto n = array.ndim();
-  if (n < 1 || n > 2 || !aligned ||
-      (array.shape(n - 1) > 1 && array.strides(n - 1) != static_cast<py::ssize_t>(sizeof(T))) ||
-      (n == 2 && array.strides(0) % static_cast<py::ssize_t>(sizeof(T)) != 0)) {
+  const auto item = static_cast<py::ssize_t>(sizeof(T));
+  const bool fits = array.size() == 0 ||  // NumPy gives empty arrays any strides
+                    (aligned && (array.shape(n - 1) == 1 || array.strides(n - 1) == item) &&
+                     (n == 1 || array.strides(0) % item == 0));
+  if (n < 1 || n > 2 || !fits) {
     throw py::type_error(std::string(what) + " is not an aligned array with contiguous rows");
   }
   return array;

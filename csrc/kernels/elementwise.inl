@@ -56,10 +56,12 @@ inline Vec<T> quotient(Vec<T> r, Vec<T> z, const Share<T>& g) {
   } else {
     d = z + (z < zero ? -eps : eps);
   }
-  const Vec<T> q = r / d;
-  const Vec<T> size = q < zero ? -q : q;
   const Vec<T> most = splat(sizeof(T) == 4 ? T(3.4028234663852886e38) : T(1.7976931348623157e308));
-  return (d == zero) | (r == zero) | (size > most) ? zero : q;  // NaN in z stays
+  const Vec<T> q = r / d;
+  const auto overflow = (q < zero ? -q : q) > most;
+  const auto nothing = (d == zero) | (r == zero) | overflow;
+  // A denominator that is NaN or overflowed must show up in the result: d - d is NaN for both.
+  return nothing ? zero : ((d < zero ? -d : d) > most ? d - d : q);
 }
 
 template <class T>

@@ -50,6 +50,7 @@ struct Absorbed {
   double bias, stabilizer, dead;
 };
 
+inline constexpr int kSpare = 16;
 inline constexpr int kHasNegative = 1;
 inline constexpr int kNotFinite = 2;
 
@@ -58,9 +59,10 @@ struct Table {
   int tile_rows;  // most rows of a tile
   int tile_cols;  // columns of a tile: the width of a packed panel
 
-  // out(rows, tile_cols) = left(k, rows)^T panel(k, tile_cols); all packed, rows <= tile_rows.
-  void (*tile)(int rows, Index k, const T* left, const T* panel, T* out);
+  // out(rows, tile_cols) = or += left(k, rows)^T panel(k, tile_cols); all packed, rows <= tile_rows.
+  void (*tile)(int rows, Index k, const T* left, const T* panel, bool add, T* out);
   // left(k, rows) from x(rows, k): part 0 as it is, +1 positive part, -1 negative part.
+  // Writes up to kSpare entries beyond the end.
   void (*pack_left)(int rows, Index k, const T* x, Index stride, int part, T* left);
   // panel(k, tile_cols) of rho(W)^T: w(cols, k), one weight row a column of the panel.
   void (*pack_forward)(int cols, Index k, const T* w, Index stride, Weights<T> map, T* panel);

@@ -1,9 +1,15 @@
-// The one building block: a register tile of a product, out(rows, 2 vectors) = left(k, rows)^T panel(k, 2 vectors),
+// The one building block: a register tile of a product, out(rows, 2 vectors) (+)= left(k, rows)^T panel(k, 2 vectors),
 // and the packing that feeds it. Weight maps and input parts are applied while packing: no modified matrix exists.
 
 template <class T, int kRows>
-void tile_rows(Index k, const T* __restrict left, const T* __restrict panel, T* __restrict out) {
+void tile_rows(Index k, const T* __restrict left, const T* __restrict panel, bool add, T* __restrict out) {
   constexpr int lanes = kLanes<T>;
+  if (add) {
+#pragma GCC unroll 32
+    for (int i = 0; i < 2 * kRows; ++i) {  // on their way while the tile is computed
+      __builtin_prefetch(out + i * lanes, 1);
+    }
+  }
   Vec<T> acc[kRows][2] = {};
   for (Index p = 0; p < k; ++p) {
     const Vec<T> b0 = load(panel);
@@ -18,31 +24,21 @@ void tile_rows(Index k, const T* __restrict left, const T* __restrict panel, T* 
   }
 #pragma GCC unroll 16
   for (int i = 0; i < kRows; ++i) {
-    store(out + i * 2 * lanes, acc[i][0]);
-    store(out + i * 2 * lanes + lanes, acc[i][1]);
+    T* const row = out + i * 2 * lanes;
+    store(row, add ? load(row) + acc[i][0] : acc[i][0]);
+    store(row + lanes, add ? load(row + lanes) + acc[i][1] : acc[i][1]);
   }
 }
 
 // Picks the tile of `rows` rows: tiles of nearly equal height waste less than one short tile at the end.
 template <class T, int kRows = PYLRP_TILE_ROWS>
-void tile(int rows, Index k, const T* left, const T* panel, T* out) {
+void tile(int rows, Index k, const T* left, const T* panel, bool add, T* out) {
   if constexpr (kRows > 1) {
     if (rows < kRows) {
-      return tile<T, kRows - 1>(rows, k, left, panel, out);
+      return tile<T, kRows - 1>(rows, k, left, panel, add, out);
     }
   }
-  tile_rows<T, kRows>(k, left, panel, out);
-}
-
-template <class T>
-void pack_left(int rows, Index k, const T* x, Index stride, int part, T* left) {
-  for (Index p = 0; p < k; ++p) {
-    for (int i = 0; i < rows; ++i) {
-      const T v = x[i * stride + p];
-      left[i] = part == 0 ? v : (part > 0 ? (v < 0 ? T(0) : v) : (v > 0 ? T(0) : v));
-    }
-    left += rows;
-  }
+  tile_rows<T, kRows>(k, left, panel, add, out);
 }
 
 // In-register transpose of a (lanes, lanes) block: at step d, rows i and i + d exchange their off-diagonal blocks.
@@ -73,6 +69,41 @@ inline __attribute__((always_inline)) void transpose(Vec<T>* rows) {
       }
     }
     transpose<T, kStep / 2>(rows);
+  }
+}
+
+template <class T>
+inline __attribute__((always_inline)) Vec<T> take_part(Vec<T> v, int part) {
+  return part == 0 ? v : (part > 0 ? positive<T>(v) : negative<T>(v));
+}
+
+// Groups of `lanes` rows, transposed block by block. A store writes a whole vector: what reaches beyond the last row
+// lands on the next k, which is written afterwards; so the last group goes first, and `left` ends with a spare vector.
+template <class T>
+void pack_left(int rows, Index k, const T* x, Index stride, int part, T* left) {
+  constexpr int lanes = kLanes<T>;
+  for (int first = (rows - 1) / lanes * lanes; first >= 0; first -= lanes) {
+    const int valid = rows - first < lanes ? rows - first : lanes;
+    const T* const block_rows = x + first * stride;
+    Index p = 0;
+    for (; p + lanes <= k; p += lanes) {
+      Vec<T> block[lanes];
+#pragma GCC unroll 16
+      for (int i = 0; i < lanes; ++i) {
+        block[i] = i < valid ? take_part<T>(load(block_rows + i * stride + p), part) : Vec<T>{};
+      }
+      transpose<T>(block);
+#pragma GCC unroll 16
+      for (int i = 0; i < lanes; ++i) {
+        store(left + (p + i) * rows + first, block[i]);
+      }
+    }
+    for (; p < k; ++p) {
+      for (int i = 0; i < valid; ++i) {
+        const T v = block_rows[i * stride + p];
+        left[p * rows + first + i] = part == 0 ? v : (part > 0 ? (v < 0 ? T(0) : v) : (v > 0 ? T(0) : v));
+      }
+    }
   }
 }
 

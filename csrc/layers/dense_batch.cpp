@@ -1,11 +1,13 @@
 // Many samples: two products, packed panel by panel, for each sum of the rule.
 //
-//   forward    Z(batch, n_out)  = sum over taps of X_t rho_t(W)^T     epilogue: s = R / stab(z)
+//   forward    Z(batch, n_out)   = sum over taps of X_t rho_t(W)^T     epilogue: s = R / stab(z)
 //   backward   R_in(batch, n_in) = sum over products of mix(a) * (S rho(W))
 //
-// A task owns a range of columns and walks the reduction in blocks of kDepth: the left operand of a block is packed
-// once and stays in the L2 cache, a panel of W is packed just before its tiles and dropped after them. Which task
-// computes a column does not change the order of its sums.
+// Both are one loop, multiply(). The left operand is packed once for everybody. A task owns a range of panels and takes
+// them in slabs of a few: for each block of the reduction it packs the slab's panels of W, then runs all tiles over
+// them, so that W's panels and the sums stay in the L2 cache while the left operand streams by. Sums are kept panel by
+// panel, (panels, batch, tile_cols): a tile is one contiguous piece. Which task computes a panel does not change the
+// order of its sums.
 #include <algorithm>
 
 #include "kernels/dispatch.hpp"
@@ -14,11 +16,18 @@
 namespace pylrp {
 namespace {
 
-constexpr Index kDepth = 256;                   // of the reduction, a block
-constexpr Index kShareBytes = Index{12} << 20;  // for z and s: larger batches go in several parts
-constexpr int kMaxTile = 16 * 64;               // rows times columns, of any instruction set
+constexpr Index kDepth = 256;                    // of the reduction, a block
+constexpr Index kSlab = 4;                       // panels of W that are packed at a time
+constexpr Index kPartBytes = Index{8} << 20;     // for z and s, and for the packed left operand; else in several parts
+constexpr Index kPartProducts = Index{1} << 33;  // a part takes a tenth of a second: between parts we look for Ctrl-C
 
-Index rounded_up(Index n, Index to) { return (n + to - 1) / to * to; }
+// A large batch goes in parts of at most so many rows; wide: entries a row takes in the largest of the work arrays.
+template <class T>
+Index rows_of_part(Matrix<const T> weight, Index wide) {
+  const Index products = std::max<Index>(1, weight.rows * weight.cols);
+  const Index memory = std::max<Index>(1, wide * Index(sizeof(T)));
+  return std::max<Index>(64, std::min(kPartProducts / products, kPartBytes / memory));
+}
 
 // The rows of the left operand in tiles of nearly equal height.
 struct Tiles {
@@ -41,155 +50,178 @@ struct Grid {
   Index tile_end(Index task) const { return tiles * (task / across + 1) / down; }
 };
 
+// Left operands (operands, blocks of the reduction, tiles, depth, rows of the tile), packed by all threads.
 template <class T>
-struct Left {
-  Matrix<const T> x;
-  int part;  // 0 as it is, +1, -1
-};
-
-// One task's packing space and the loop over its tiles.
-template <class T>
-class Packed {
+class Left {
  public:
-  Packed(const kernels::Table<T>& kernel, const Tiles& tiles, Index operands)
-      : kernel_(kernel),
-        tiles_(tiles),
-        operands_(operands),
-        left_(std::max<Index>(1, operands) * tiles.rows * kDepth),
-        panel_(kDepth * kernel.tile_cols) {}
+  Left(const Tiles& tiles, Index operands, Index reduction)
+      : tiles_(tiles),
+        reduction_(reduction),
+        blocks_((reduction + kDepth - 1) / kDepth),
+        block_size_(tiles.rows * kDepth + kernels::kSpare),
+        memory_(operands * blocks_ * block_size_),
+        operands_(operands) {}
 
-  void pack_left(Index operand, const Left<T>& left, Index first, Index depth, Index tile_begin, Index tile_end) {
-    for (Index t = tile_begin; t < tile_end; ++t) {
-      const Index row = tiles_.begin(t);
-      kernel_.pack_left(static_cast<int>(tiles_.begin(t + 1) - row), depth, left.x.row(row) + first, left.x.stride,
-                        left.part, left_.data() + (operand * tiles_.rows + row) * kDepth);
-    }
+  // fill(operand, row, rows, first, depth, to): packs columns [first, first + depth) of some rows.
+  template <class Fill>
+  void pack(const Threads& threads, Fill fill) {
+    parallel_for(operands_ * blocks_, threads, [&](Index task) {
+      const Index operand = task / blocks_, first = task % blocks_ * kDepth;
+      const Index depth = std::min(kDepth, reduction_ - first);
+      for (Index t = 0; t < tiles_.count; ++t) {  // in order: a tile's packing writes a little beyond its end
+        const Index row = tiles_.begin(t);
+        fill(operand, row, tiles_.begin(t + 1) - row, first, depth, at(operand, first, row, depth));
+      }
+    });
   }
-  T* panel() const { return panel_.data(); }
-
-  // each(row, rows, acc): acc(rows, tile_cols) is the product of the panel with these rows of the operand.
-  template <class Each>
-  void multiply(Index operand, Index depth, Index tile_begin, Index tile_end, Each each) const {
-    alignas(64) T acc[kMaxTile];
-    for (Index t = tile_begin; t < tile_end; ++t) {
-      const Index row = tiles_.begin(t), rows = tiles_.begin(t + 1) - row;
-      kernel_.tile(static_cast<int>(rows), depth, left_.data() + (operand * tiles_.rows + row) * kDepth, panel_.data(),
-                   acc);
-      each(row, rows, acc);
-    }
+  T* at(Index operand, Index first, Index row, Index depth) const {
+    return memory_.data() + (operand * blocks_ + first / kDepth) * block_size_ + row * depth;
   }
 
  private:
-  const kernels::Table<T>& kernel_;
   Tiles tiles_;
+  Index reduction_, blocks_, block_size_;
+  Buffer<T> memory_;
   Index operands_;
-  Buffer<T> left_, panel_;
 };
+
+// sums[output] (+)= left operand times rho(W)
+template <class T>
+struct Product {
+  Index operand, output;
+  kernels::Weights<T> map;
+};
+
+// All products over all panels. pack(panel, first, depth, map, to) packs a panel of W; out(task, panel, output) is
+// where its (rows, tile_cols) sums go; done(task, panel, first row, rows) follows when they are complete.
+template <class T, class Pack, class Out, class Done>
+void multiply(const Tiles& tiles, const Grid& grid, const Left<T>& left, const std::vector<Product<T>>& products,
+              Index reduction, const Threads& threads, Pack pack, Out out, Done done) {
+  const kernels::Table<T>& kernel = kernels::table<T>();
+  const Index width = kernel.tile_cols, count = static_cast<Index>(products.size()), panel_size = kDepth * width;
+  const Index slab = std::max<Index>(1, kSlab / std::max<Index>(1, count));
+  const Buffer<T> panels(grid.tasks() * slab * count * panel_size);
+  parallel_for(grid.tasks(), threads, [&](Index task) {
+    T* const packed = panels.data() + task * slab * count * panel_size;
+    const Index row_begin = tiles.begin(grid.tile_begin(task));
+    const Index row_count = tiles.begin(grid.tile_end(task)) - row_begin;
+    for (Index begin = grid.panel_begin(task); begin < grid.panel_end(task); begin += slab) {
+      const Index end = std::min(begin + slab, grid.panel_end(task));
+      for (Index first = 0; first < reduction; first += kDepth) {
+        const Index depth = std::min(kDepth, reduction - first);
+        for (Index i = 0; i < count; ++i) {
+          for (Index p = begin; p < end; ++p) {
+            pack(p, first, depth, products[static_cast<std::size_t>(i)].map,
+                 packed + (i * slab + p - begin) * panel_size);
+          }
+        }
+        for (Index t = grid.tile_begin(task); t < grid.tile_end(task); ++t) {
+          const Index row = tiles.begin(t), rows = tiles.begin(t + 1) - row;
+          for (Index i = 0; i < count; ++i) {
+            const Product<T>& product = products[static_cast<std::size_t>(i)];
+            const bool add = first > 0 || (i > 0 && products[static_cast<std::size_t>(i - 1)].output == product.output);
+            const T* const x = left.at(product.operand, first, row, depth);
+            for (Index p = begin; p < end; ++p) {
+              kernel.tile(static_cast<int>(rows), depth, x, packed + (i * slab + p - begin) * panel_size, add,
+                          out(task, p, product.output) + row * width);
+            }
+          }
+        }
+      }
+      for (Index p = begin; p < end; ++p) {
+        done(task, p, row_begin, row_count);
+      }
+    }
+  });
+}
 
 constexpr int part_sign(Part part) { return part == Part::kPositive ? 1 : (part == Part::kNegative ? -1 : 0); }
 
-// target (+)= acc, tile by tile.
-template <class T>
-void add_tile(const kernels::Table<T>& kernel, Index rows, Index cols, const T* acc, bool add, T* target,
-              Index stride) {
-  kernel.accumulate(rows, cols, acc, kernel.tile_cols, nullptr, 0, nullptr, nullptr, {0, 0, 0, 1, 0, 0}, add, target,
-                    stride);
-}
-
-// Z_q += X rho(W)^T for all sums of a rule; after the last block of the reduction done(panel columns, rows) is called.
+// Z_q(panels, batch, tile_cols) for all sums of a rule; done(panel, first row, rows) when a panel is complete.
 template <class T, class Done>
 void forward_products(const std::vector<Sum>& sums, Matrix<const T> input, Matrix<const T> weight, T* const* z,
-                      Index z_stride, const Threads& threads, Done done) {
+                      const Threads& threads, Done done) {
   const kernels::Table<T>& kernel = kernels::table<T>();
-  const Index width = kernel.tile_cols, n_out = weight.rows, n_in = weight.cols;
+  const Index width = kernel.tile_cols, n_out = weight.rows;
   const Tiles tiles(input.rows, kernel.tile_rows);
   const Grid grid((n_out + width - 1) / width, tiles.count, threads.count);
-  Index taps = 0;
-  for (const Sum& sum : sums) {
-    taps += static_cast<Index>(sum.size());
-  }
-  std::vector<Packed<T>> space;
-  for (Index i = 0; i < grid.tasks(); ++i) {
-    space.emplace_back(kernel, tiles, taps);
-  }
-  parallel_for(grid.tasks(), threads, [&](Index task) {
-    Packed<T>& packed = space[static_cast<std::size_t>(task)];
-    const Index tile_begin = grid.tile_begin(task), tile_end = grid.tile_end(task);
-    // At least one round, so that sums over nothing are zero and `done` is called.
-    for (Index first = 0; first == 0 || first < n_in; first += kDepth) {
-      const Index depth = std::min(kDepth, n_in - first);
-      Index operand = 0;
-      for (const Sum& sum : sums) {
-        for (const Tap& tap : sum) {
-          packed.pack_left(operand++, {input, part_sign(tap.part)}, first, depth, tile_begin, tile_end);
-        }
-      }
-      for (Index p = grid.panel_begin(task); p < grid.panel_end(task); ++p) {
-        const Index column = p * width, cols = std::min(width, n_out - column);
-        operand = 0;
-        for (std::size_t q = 0; q < sums.size(); ++q) {
-          bool add = first > 0;
-          for (const Tap& tap : sums[q]) {
-            kernel.pack_forward(static_cast<int>(cols), depth, weight.row(column) + first, weight.stride,
-                                weights_of<T>(tap.map), packed.panel());
-            packed.multiply(operand++, depth, tile_begin, tile_end, [&](Index row, Index rows, const T* acc) {
-              add_tile(kernel, rows, cols, acc, add, z[q] + row * z_stride + column, z_stride);
-            });
-            add = true;
-          }
-        }
-        if (first + kDepth >= n_in) {
-          const Index row = tiles.begin(tile_begin);
-          done(p, column, cols, row, tiles.begin(tile_end) - row);
-        }
+  std::vector<Product<T>> products;
+  std::vector<Part> parts;  // the operands: each part of the input once
+  for (std::size_t q = 0; q < sums.size(); ++q) {
+    for (const Tap& tap : sums[q]) {
+      const auto known = std::find(parts.begin(), parts.end(), tap.part);
+      products.push_back({known - parts.begin(), static_cast<Index>(q), weights_of<T>(tap.map)});
+      if (known == parts.end()) {
+        parts.push_back(tap.part);
       }
     }
+  }
+  if (weight.cols == 0) {  // sums over nothing
+    for (std::size_t q = 0; q < sums.size(); ++q) {
+      std::fill_n(z[q], grid.panels * width * input.rows, T(0));
+    }
+  }
+  Left<T> left(tiles, static_cast<Index>(parts.size()), weight.cols);
+  left.pack(threads, [&](Index operand, Index row, Index rows, Index first, Index depth, T* to) {
+    kernel.pack_left(static_cast<int>(rows), depth, input.row(row) + first, input.stride,
+                     part_sign(parts[static_cast<std::size_t>(operand)]), to);
   });
+  multiply<T>(
+      tiles, grid, left, products, products.empty() ? 0 : weight.cols, threads,
+      [&](Index p, Index first, Index depth, kernels::Weights<T> map, T* to) {
+        kernel.pack_forward(static_cast<int>(std::min(width, n_out - p * width)), depth, weight.row(p * width) + first,
+                            weight.stride, map, to);
+      },
+      [&](Index, Index p, Index q) { return z[q] + p * width * input.rows; },
+      [&](Index, Index p, Index row, Index rows) { done(p, row, rows); });
 }
 
+// R_in from S_g(panels, batch, tile_cols).
 template <class T>
-void backward_products(const DenseJob<T>& job, Matrix<const T> input, T* const* s, Index s_stride, Index batch,
-                       Matrix<T> result, const Threads& threads) {
+void backward_products(const DenseJob<T>& job, Matrix<const T> input, T* const* s, Matrix<T> result,
+                       const Threads& threads) {
   const kernels::Table<T>& kernel = kernels::table<T>();
   const LoweredRule& rule = *job.rule;
   const Matrix<const T> weight = job.layer.weight;
-  const Index width = kernel.tile_cols, n_out = weight.rows, n_in = weight.cols;
+  const Index width = kernel.tile_cols, n_in = weight.cols, batch = result.rows;
   const Tiles tiles(batch, kernel.tile_rows);
   const Grid grid((n_in + width - 1) / width, tiles.count, threads.count);
-  std::vector<Packed<T>> space;
-  for (Index i = 0; i < grid.tasks(); ++i) {
-    space.emplace_back(kernel, tiles, static_cast<Index>(rule.groups.size()));
+  std::vector<Product<T>> products;
+  for (const BackProduct& back : rule.back) {
+    products.push_back({back.group, static_cast<Index>(products.size()), weights_of<T>(back.map)});
   }
-  parallel_for(grid.tasks(), threads, [&](Index task) {
-    Packed<T>& packed = space[static_cast<std::size_t>(task)];
-    const Index tile_begin = grid.tile_begin(task), tile_end = grid.tile_end(task);
-    for (Index first = 0; first < n_out; first += kDepth) {
-      const Index depth = std::min(kDepth, n_out - first);
-      for (std::size_t g = 0; g < rule.groups.size(); ++g) {
-        packed.pack_left(static_cast<Index>(g), {{s[g], batch, n_out, s_stride}, 0}, first, depth, tile_begin,
-                         tile_end);
-      }
-      for (Index p = grid.panel_begin(task); p < grid.panel_end(task); ++p) {
-        const Index column = p * width, cols = std::min(width, n_in - column);
-        bool add = first > 0;
-        for (const BackProduct& back : rule.back) {
-          kernel.pack_backward(static_cast<int>(cols), depth, weight.row(first) + column, weight.stride,
-                               weights_of<T>(back.map), packed.panel());
-          const kernels::Mix<T> mix = mix_of<T>(back);
-          packed.multiply(back.group, depth, tile_begin, tile_end, [&](Index row, Index rows, const T* acc) {
-            kernel.accumulate(rows, cols, acc, width, input ? input.row(row) + column : nullptr, input.stride,
-                              job.bounds.low ? job.bounds.low + column : nullptr,
-                              job.bounds.high ? job.bounds.high + column : nullptr, mix, add, result.row(row) + column,
-                              result.stride);
-          });
-          add = true;
-        }
-      }
+  Left<T> left(tiles, static_cast<Index>(rule.groups.size()), weight.rows);
+  left.pack(threads, [&](Index g, Index row, Index rows, Index first, Index depth, T* to) {
+    for (Index k = 0; k < depth; k += width) {
+      kernel.pack_left(static_cast<int>(rows), std::min(width, depth - k), s[g] + (first + k) * batch + row * width,
+                       width, 0, to + k * rows);
     }
   });
+  const Index backs = static_cast<Index>(products.size()), size = batch * width;
+  const Buffer<T> sums(grid.tasks() * kSlab * backs * size);
+  const auto sum_of = [&](Index task, Index p, Index b) {
+    return sums.data() + ((task * kSlab + (p - grid.panel_begin(task)) % kSlab) * backs + b) * size;
+  };
+  multiply<T>(
+      tiles, grid, left, products, weight.rows, threads,
+      [&](Index p, Index first, Index depth, kernels::Weights<T> map, T* to) {
+        kernel.pack_backward(static_cast<int>(std::min(width, n_in - p * width)), depth, weight.row(first) + p * width,
+                             weight.stride, map, to);
+      },
+      sum_of,
+      [&](Index task, Index p, Index row, Index rows) {
+        const Index column = p * width, cols = std::min(width, n_in - column);
+        for (Index b = 0; b < backs; ++b) {
+          kernel.accumulate(
+              rows, cols, sum_of(task, p, b) + row * width, width, input ? input.row(row) + column : nullptr,
+              input.stride, job.bounds.low ? job.bounds.low + column : nullptr,
+              job.bounds.high ? job.bounds.high + column : nullptr, mix_of<T>(rule.back[static_cast<std::size_t>(b)]),
+              b > 0, result.row(row) + column, result.stride);
+        }
+      });
 }
 
-// shares() over some columns and rows.
+// shares() from a column on.
 template <class T>
 kernels::Shares<T> at_column(kernels::Shares<T> plan, Index column) {
   for (int g = 0; g < plan.groups; ++g) {
@@ -200,42 +232,36 @@ kernels::Shares<T> at_column(kernels::Shares<T> plan, Index column) {
   return plan;
 }
 
+// Rows [begin, begin + batch) of a job; work: z and s, (panels, batch, tile_cols) each, in the same memory.
 template <class T>
-void relevance_of_part(const DenseJob<T>& job, const kernels::Shares<T>& plan, Index begin, Index batch, Index arrays,
-                       T* memory, Index stride, const Threads& threads) {
+void relevance_of_part(const DenseJob<T>& job, const kernels::Shares<T>& plan, Index begin, Index batch, T* const* work,
+                       const Threads& threads) {
   const kernels::Table<T>& kernel = kernels::table<T>();
   const Matrix<const T> relevance = job.relevance.slice(begin, batch);
-  const Matrix<const T> input = job.input ? job.input.slice(begin, batch) : job.input;
+  const Matrix<const T> input = job.input ? job.input.slice(begin, batch) : Matrix<const T>{nullptr, batch, 0, 0};
   const Index width = kernel.tile_cols, n_out = job.layer.weight.rows;
   const Index panels = (n_out + width - 1) / width;
-  T* work[kernels::kMaxSums > kernels::kMaxGroups ? kernels::kMaxSums : kernels::kMaxGroups] = {};
-  for (Index i = 0; i < arrays; ++i) {
-    work[i] = memory + i * batch * stride;
-  }
   std::vector<kernels::Absorbed> absorbed(static_cast<std::size_t>(job.absorbed ? panels * batch : 0));
-  const auto share_panel = [&](const T* const* z, Index z_stride, Index p, Index column, Index cols, Index row,
-                               Index rows) {
+  // z: of the first column and row, z_panel entries further a panel.
+  const auto share = [&](Index p, Index row, Index rows, const T* const* z, Index z_panel, Index z_stride) {
     const T* z_at[kernels::kMaxSums] = {};
     T* s_at[kernels::kMaxGroups] = {};
     for (int q = 0; q < plan.sums; ++q) {
-      z_at[q] = z[q] + row * z_stride + column;
+      z_at[q] = z[q] + p * z_panel + row * z_stride;
     }
     for (int g = 0; g < plan.groups; ++g) {
-      s_at[g] = work[g] + row * stride + column;
+      s_at[g] = work[g] + (p * batch + row) * width;
     }
-    kernel.shares(rows, cols, at_column(plan, column), z_at, z_stride, relevance.row(row) + column, relevance.stride,
-                  s_at, stride, job.absorbed ? &absorbed[static_cast<std::size_t>(p * batch + row)] : nullptr);
+    kernel.shares(rows, std::min(width, n_out - p * width), at_column(plan, p * width), z_at, z_stride,
+                  relevance.row(row) + p * width, relevance.stride, s_at, width,
+                  job.absorbed ? &absorbed[static_cast<std::size_t>(p * batch + row)] : nullptr);
   };
   if (output_is_sum(job)) {
     const T* const output[] = {job.output.row(begin)};
-    parallel_for(panels, threads, [&](Index p) {
-      share_panel(output, job.output.stride, p, p * width, std::min(width, n_out - p * width), 0, batch);
-    });
+    parallel_for(panels, threads, [&](Index p) { share(p, 0, batch, output, width, job.output.stride); });
   } else {
-    forward_products<T>(job.rule->sums, input ? input : Matrix<const T>{nullptr, batch, 0, 0}, job.layer.weight, work,
-                        stride, threads, [&](Index p, Index column, Index cols, Index row, Index rows) {
-                          share_panel(work, stride, p, column, cols, row, rows);
-                        });
+    forward_products<T>(job.rule->sums, input, job.layer.weight, work, threads,
+                        [&](Index p, Index row, Index rows) { share(p, row, rows, work, batch * width, width); });
   }
   for (std::size_t i = 0; i < absorbed.size(); ++i) {
     kernels::Absorbed& total = job.absorbed[begin + static_cast<Index>(i) % batch];
@@ -243,15 +269,32 @@ void relevance_of_part(const DenseJob<T>& job, const kernels::Shares<T>& plan, I
     total.stabilizer += absorbed[i].stabilizer;
     total.dead += absorbed[i].dead;
   }
-  backward_products<T>(job, input, work, stride, batch, job.result.slice(begin, batch), threads);
+  backward_products<T>(job, input, work, job.result.slice(begin, batch), threads);
 }
+
+// `arrays` buffers (panels, batch, tile_cols) one after the other.
+template <class T>
+struct PanelArrays {
+  Buffer<T> memory;
+  T* of[kernels::kMaxSums > kernels::kMaxGroups ? kernels::kMaxSums : kernels::kMaxGroups] = {};
+
+  PanelArrays(Index arrays, Index batch, Index columns) {
+    const Index width = kernels::table<T>().tile_cols;
+    const Index size = (columns + width - 1) / width * width * batch;
+    memory.reset(arrays * size);
+    for (Index i = 0; i < arrays; ++i) {
+      of[i] = memory.data() + i * size;
+    }
+  }
+};
 
 }  // namespace
 
 template <class T>
 void relevance_by_products(const DenseJob<T>& job, const Threads& threads) {
   const LoweredRule& rule = *job.rule;
-  if (rule.back.empty() || job.layer.weight.rows == 0) {
+  const Matrix<const T> weight = job.layer.weight;
+  if (rule.back.empty() || weight.rows == 0) {
     for (Index i = 0; i < job.result.rows; ++i) {
       std::fill(job.result.row(i), job.result.row(i) + job.result.cols, T(0));
     }
@@ -272,32 +315,39 @@ void relevance_by_products(const DenseJob<T>& job, const Threads& threads) {
   }
   const kernels::Shares<T> plan = shares_of<T>(rule, base, bias, job.layer.bias);
   const Index arrays = static_cast<Index>(std::max(rule.sums.size(), rule.groups.size()));
-  // 16 elements of padding keep rows of a power of two from falling on the same cache sets.
-  const Index stride = rounded_up(job.layer.weight.rows, 16) + 16;
   const Index batch = job.relevance.rows;
-  const Index most = std::max<Index>(64, kShareBytes / (arrays * stride * Index(sizeof(T))));
+  const Index most = rows_of_part(weight, std::max(arrays * weight.rows, 2 * weight.cols));
   const Index parts = (batch + most - 1) / most;
-  Buffer<T> memory(arrays * ((batch + parts - 1) / parts) * stride);
+  const PanelArrays<T> work(arrays, (batch + parts - 1) / parts, weight.rows);
   for (Index part = 0; part < parts; ++part) {
     const Index begin = batch * part / parts, end = batch * (part + 1) / parts;
-    relevance_of_part(job, plan, begin, end - begin, arrays, memory.data(), stride, threads);
+    relevance_of_part(job, plan, begin, end - begin, work.of, threads);
   }
 }
 
 template <class T>
 void forward_by_products(const DenseLayer<T>& layer, Matrix<const T> input, Matrix<T> output, const Threads& threads) {
+  const kernels::Table<T>& kernel = kernels::table<T>();
   const std::vector<Sum> sums{{Tap{Part::kInput, {}}}};
-  T* const z[] = {output.data};
-  forward_products<T>(sums, input, layer.weight, z, output.stride, threads,
-                      [&](Index, Index column, Index cols, Index row, Index rows) {
-                        if (layer.bias != nullptr) {
-                          for (Index i = row; i < row + rows; ++i) {
-                            for (Index j = column; j < column + cols; ++j) {
-                              output.row(i)[j] += layer.bias[j];
+  const Index width = kernel.tile_cols,
+              most = rows_of_part(layer.weight, std::max(layer.weight.rows, layer.weight.cols));
+  const Index parts = (input.rows + most - 1) / most;
+  const PanelArrays<T> work(1, (input.rows + parts - 1) / parts, layer.weight.rows);
+  for (Index i = 0; i < parts; ++i) {
+    const Index begin = input.rows * i / parts, batch = input.rows * (i + 1) / parts - begin;
+    const Matrix<T> part = output.slice(begin, batch);
+    forward_products<T>(sums, input.slice(begin, batch), layer.weight, work.of, threads,
+                        [&](Index p, Index first_row, Index rows) {
+                          const Index column = p * width, cols = std::min(width, part.cols - column);
+                          for (Index row = first_row; row < first_row + rows; ++row) {
+                            const T* const sum = work.of[0] + (p * batch + row) * width;
+                            T* const out = part.row(row) + column;
+                            for (Index j = 0; j < cols; ++j) {
+                              out[j] = sum[j] + (layer.bias ? layer.bias[column + j] : T(0));
                             }
                           }
-                        }
-                      });
+                        });
+  }
 }
 
 template void relevance_by_products<float>(const DenseJob<float>&, const Threads&);

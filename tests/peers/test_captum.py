@@ -93,7 +93,7 @@ def test_chains(rng, which, biases):
 
 def test_identity(rng):
     model = random_model(rng, (20, 12, 12, 5), np.float64)
-    model = torch.nn.Sequential(model[0], *model[2:])  # captum's identity loses its relevance in a ReLU right below it
+    model = torch.nn.Sequential(model[0], *model[2:])  # with a ReLU right below, captum's identity gives something else
     x = torch.from_numpy(rng.standard_normal((4, 20)))
     arrays, target = clear_targets(model, x)
     expected = attribute(model, [EpsilonRule, IdentityRule, EpsilonRule], x, target)

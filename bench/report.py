@@ -1,0 +1,144 @@
+"""Turn the JSON of ``run.py`` into the README's table and the plot of speed against batch size.
+
+    python bench/report.py bench/results/<file>.json [more.json ...]
+
+Where several files hold the same case, the last one counts. The README's text between ``<!-- bench:begin -->`` and
+``<!-- bench:end -->`` is replaced; the plot, drawn if there is a sweep, becomes ``docs/pictures/speed.png``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import goals
+from cases import PRODUCTS_NEEDED
+
+Row = dict[str, Any]
+ROOT = Path(__file__).resolve().parent.parent
+BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
+HEADINGS = {
+    "NumPy by hand": "NumPy",
+    "torch by hand": "torch",
+    "torch, W+ kept": "torch, W⁺ kept ¹",
+    "zennit": "zennit ²",
+    "captum": "captum ² ³",
+    "Cython loops": "Cython loops ⁴",
+    "torch forward": "torch, prediction alone",
+}
+
+
+def load(files: Sequence[Path]) -> Row:
+    """Read the files into one: the last one's machine, the last measurement of each case."""
+    runs = [json.loads(file.read_text()) for file in files]
+    cases = {(case["group"], case["name"]): case for run in runs for case in run["cases"]}
+    cpus = {run["machine"]["cpu"] for run in runs}
+    if len(cpus) > 1:
+        raise ValueError(f"these were measured on different machines: {', '.join(sorted(cpus))}")
+    return {**runs[-1], "cases": list(cases.values())}
+
+
+def medians(case: Row) -> dict[str, float]:
+    """Return seconds by competitor."""
+    return {row["name"]: row["median"] for row in case["rows"] if not row["obstacle"]}
+
+
+def table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """Return a Markdown table, numbers to the right."""
+    rule = ["---"] + ["---:"] * (len(header) - 1)
+    return "\n".join("| " + " | ".join(line) + " |" for line in (header, rule, *lines))
+
+
+def milliseconds(seconds: float) -> str:
+    """Return a time with three digits."""
+    return f"{seconds * 1e3:.{max(0, 2 - len(str(int(seconds * 1e3))) + 1)}f} ms" if seconds else "–"
+
+
+def network_table(cases: Sequence[Row]) -> str:
+    """Return the times of pylrp and everybody else's as multiples of ``pylrp.relevance``."""
+    lines = []
+    for case in cases:
+        times = medians(case)
+        label = case["name"].replace(" b", ", batch ", 1).replace(" float64", ", float64")
+        ratios = [f"{times[name] / times['pylrp']:.1f}×" if name in times else "–" for name in HEADINGS]
+        ours = [milliseconds(times["pylrp"]), milliseconds(times.get("pylrp explain", 0))]
+        lines.append([label, *ours, *ratios])
+    return table(["network", "`relevance`", "`explain`", *HEADINGS.values()], lines)
+
+
+def rule_table(cases: Sequence[Row], ceilings: goals.Ceilings) -> str:
+    """Return for each rule what it needs, what pylrp's time would suffice for at the peak, and the others' times."""
+    lines = []
+    for case in cases:
+        row = next(row for row in case["rows"] if row["name"] == "pylrp")
+        times, needed = medians(case), PRODUCTS_NEEDED[case["rules"][0]]
+        share = goals.shares(case, row, ceilings).get("FMA peak")
+        paid = [f"{needed / share:.1f}", f"{share:.0%}"] if share else ["–", "–"]
+        others = ("NumPy by hand", "torch by hand", "zennit")
+        ratios = [f"{times[name] / times['pylrp']:.1f}×" if name in times else "–" for name in others]
+        lines.append([case["rules"][0], str(needed), *paid, milliseconds(times["pylrp"]), *ratios])
+    header = ["rule", "products needed", "paid", "of the peak", "`relevance`", "NumPy", "torch", "zennit ²"]
+    return table(header, lines)
+
+
+def markdown(run: Row) -> str:
+    """Return the README's text."""
+    machine, ceilings = run["machine"], run["machine"]["ceilings"]
+    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+    groups: dict[str, list[Row]] = {}
+    for case in run["cases"]:
+        groups.setdefault(case["group"], []).append(case)
+    limits = ceilings.get(str(machine["threads"]), {})
+    parts = [
+        f"{machine['cpu']}, {machine['isa']}, {machine['threads']} threads for everybody, {run['date']}; {versions}. "
+        "Medians of alternating rounds in one process, every result checked first. The question's rules: w² at the "
+        "input, z+ above. `relevance` gets activations, `explain` computes them; the others' times are multiples of "
+        "`relevance`, below 1 they are faster.",
+        network_table(groups.get("network", [])),
+        "¹ W⁺ and W² made beforehand: every weight is in memory twice. ² Its forward pass is included, it cannot do "
+        "without. ³ It has no w² rule: z+ at the input too. ⁴ Compiled with -O3 -march=native, one thread.",
+    ]
+    if limits:
+        parts.append(
+            f"Measured in the same run: {limits['fma_peak']:.0f} GFLOP/s of float32 multiply-adds and "
+            f"{limits['read_bandwidth']:.0f} GB/s of reading memory."
+        )
+    if "rule" in groups:
+        parts.append(
+            "Single rules on a layer of 4096 × 4096, batch 256. *Needed* are the products with W that the algebra "
+            "cannot avoid for an input ≥ 0; *paid* is how many the time would suffice for at the measured peak."
+        )
+        parts.append(rule_table(groups["rule"], ceilings))
+    return "\n\n".join(parts)
+
+
+def update(readme: Path, text: str) -> None:
+    """Replace what stands between the markers."""
+    before, begin, rest = readme.read_text().partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        raise ValueError(f"{readme} has no {BEGIN} ... {END}")
+    readme.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}")
+
+
+def main() -> None:
+    """Run from the command line."""
+    parser = argparse.ArgumentParser(description="README table and plot from the benchmark's JSON")
+    parser.add_argument("results", type=Path, nargs="+")
+    parser.add_argument("--readme", type=Path, default=ROOT / "README.md")
+    parser.add_argument("--plot", type=Path, default=ROOT / "docs" / "pictures" / "speed.png")
+    options = parser.parse_args()
+    run = load(options.results)
+    update(options.readme, markdown(run))
+    sweep = [case for case in run["cases"] if case["group"] == "sweep"]
+    if sweep:
+        import plot
+
+        plot.speed(sweep, run["machine"], options.plot)
+
+
+if __name__ == "__main__":
+    main()

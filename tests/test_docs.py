@@ -1,0 +1,200 @@
+"""README.md and docs/*.md against the library: code runs, printed results and measured tables hold, links resolve.
+
+- ```python``` blocks run, page by page in one namespace, in an empty working directory. A statement that ends in
+  `# -> text` prints (or is) that text; a ```text``` block right after a code block is all else that the block prints.
+- ```matlab run``` blocks run in Octave with examples/ on the path, and their ```text``` is compared, too.
+- Any other language must be listed in UNCHECKED: no block is skipped without being named.
+
+Numbers may differ by 1e-6 and, in the measured tables, by one unit of their last digit: machines round differently.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import importlib.util
+import io
+import re
+import sys
+import tokenize
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from test_octave import EXAMPLES, OCTAVE, REQUIRED, octave
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+UNCHECKED = {"", "sh", "console", "cpp", "toml"}  # diagrams and formulas, commands, excerpts
+FENCE = re.compile(r"^(?P<indent> *)```(?P<info>[^\n`]*)\n(?P<code>.*?)^(?P=indent)``` *$", re.DOTALL | re.MULTILINE)
+NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d*)?(?:e[-+]?\d+)?(?: %)?")
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block, and the ```text``` block that follows it directly."""
+
+    page: Path
+    line: int
+    info: str
+    code: str
+    output: str | None
+
+    def __str__(self) -> str:
+        return f"{self.page.relative_to(ROOT)}:{self.line}"
+
+
+def blocks(page: Path) -> list[Block]:
+    text = page.read_text(encoding="utf-8")
+    found: list[Block] = []
+    end = 0
+    for m in FENCE.finditer(text):
+        indent = m["indent"]
+        code = "".join(line.removeprefix(indent) for line in m["code"].splitlines(keepends=True))
+        block = Block(page, text[: m.start()].count("\n") + 1, m["info"].strip(), code, None)
+        if block.info == "text":
+            assert not text[end : m.start()].strip(), f"{block}: a text block must follow its code directly"
+            found[-1] = Block(*(getattr(found[-1], f) for f in ("page", "line", "info", "code")), output=code)
+        else:
+            found.append(block)
+        end = m.end()
+    return found
+
+
+def prose(page: Path) -> str:
+    """The page without its code."""
+    return re.sub(r"`[^`\n]*`", "", FENCE.sub("", page.read_text(encoding="utf-8")))
+
+
+def load_evidence() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("heatmap_evidence", EXAMPLES / "heatmap_evidence.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def differs(expected: str, got: str, *, last_digit: int = 0) -> str:
+    """Say where two texts differ by more than white space, 1e-6, or so many units of a number's last digit."""
+    wanted, have = (" ".join(text.split()) for text in (expected, got))
+    if NUMBER.sub("#", wanted) != NUMBER.sub("#", have):
+        return f"expected\n{expected}\ngot\n{got}"
+    for a, b in zip(NUMBER.findall(wanted), NUMBER.findall(have), strict=True):
+        mantissa, _, exponent = a.removesuffix(" %").partition("e")
+        counted = not exponent and "." not in a and "%" not in a
+        unit = 10.0 ** (int(exponent or 0) - len(mantissa.partition(".")[2]))
+        x, y = (float(number.removesuffix(" %").replace(",", "")) for number in (a, b))
+        if abs(x - y) > max(0 if counted else 1.0001 * last_digit * unit, 1e-6):
+            return f"{a} is now {b} in\n{got}"
+    return ""
+
+
+def test_differs_notices() -> None:
+    """The comparison itself: what it lets pass, and what not."""
+    for expected, got in (("a  b\n", "a b"), ("1.2e-09", "0"), ("0", "6e-16"), ("1e+09, -1", "1e+09,  -1")):
+        assert not differs(expected, got)
+    for expected, got in (
+        ("0.81", "0.82"),
+        ("3", "4"),
+        ("a b", "a c"),
+        ("1.5 x", "1.5"),
+        ("1", "nan"),
+        ("2e-3", "2e-4"),
+    ):
+        assert differs(expected, got), f"{expected} / {got}"
+    for expected, got, one_apart in (
+        ("0.81", "0.82", True),
+        ("86 %", "85 %", True),
+        ("86 %", "84 %", False),
+        ("7", "8", False),
+    ):
+        assert bool(differs(expected, got, last_digit=1)) != one_apart
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_block_is_checked_or_named(page: Path) -> None:
+    assert page.read_text(encoding="utf-8").strip(), f"{page.name} is empty"
+    for block in blocks(page):
+        assert block.info in UNCHECKED | {"python", "matlab run"}, f"{block}: what is a block of '{block.info}'?"
+        assert block.output is None or block.info not in UNCHECKED, f"{block}: nobody checks this block's output"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_python_blocks(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    namespace: dict[str, object] = {"__name__": "__main__"}
+    for block in blocks(page):
+        if block.info == "python":
+            run_python(block, namespace)
+
+
+def run_python(block: Block, namespace: dict[str, object]) -> None:
+    comments = {
+        token.start[0]: token.string.removeprefix("# -> ")
+        for token in tokenize.generate_tokens(io.StringIO(block.code).readline)
+        if token.type == tokenize.COMMENT and token.string.startswith("# -> ")
+    }
+    rest = ""
+    for statement in ast.parse(block.code).body:
+        printed, value = io.StringIO(), None
+        with contextlib.redirect_stdout(printed):
+            if isinstance(statement, ast.Expr):
+                value = eval(compile(ast.Expression(statement.value), str(block), "eval"), namespace)
+            else:
+                exec(compile(ast.Module([statement], []), str(block), "exec"), namespace)
+        assert statement.end_lineno is not None
+        if (expected := comments.pop(statement.end_lineno, None)) is None:
+            rest += printed.getvalue()
+        else:
+            problem = differs(expected, printed.getvalue() or repr(value))
+            assert not problem, f"{block}, line {statement.end_lineno} of the block: {problem}"
+    assert not comments, f"{block}: '# ->' must stand at the end of a statement: {comments}"
+    if block.output is not None:
+        problem = differs(block.output, rest)
+        assert not problem, f"{block}: {problem}"
+
+
+@pytest.mark.parametrize(
+    "block", [b for page in PAGES if page.exists() for b in blocks(page) if b.info == "matlab run"], ids=str
+)
+@pytest.mark.skipif(OCTAVE is None and not REQUIRED, reason="GNU Octave is not installed (Debian: apt install octave)")
+def test_matlab_blocks(block: Block, tmp_path: Path) -> None:
+    printed = octave(f"addpath('{EXAMPLES}');\n{block.code}", tmp_path)
+    assert block.output is not None, f"{block}: show what it prints"
+    problem = differs(block.output, printed)
+    assert not problem, f"{block}: {problem}"
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors that GitHub gives a page's headings."""
+    heads = re.findall(r"^#+ +(.*?) *$", FENCE.sub("", page.read_text(encoding="utf-8")), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_relative_links(page: Path) -> None:
+    targets = re.findall(r"\]\(\s*([^)\s]+)[^)]*\)", prose(page))
+    targets += re.findall(r"""(?:src|href)=["']([^"']+)""", prose(page))
+    for target in targets:
+        if re.match(r"[a-z]+:", target):
+            continue
+        name, _, anchor = target.partition("#")
+        path = page.parent / name if name else page
+        assert path.exists(), f"{page.name}: {target} does not exist"
+        if anchor:
+            assert anchor in anchors(path), f"{page.name}: {target}: no such heading, there are {sorted(anchors(path))}"
+
+
+def test_measured_tables() -> None:
+    """Every number on the page comes out of examples/heatmap_evidence.py today."""
+    evidence = load_evidence()
+    text = evidence.PAGE.read_text(encoding="utf-8")
+    tables = evidence.measure()
+    assert sorted(re.findall(r"<!-- measured: (.*?) -->", text)) == sorted(tables)
+    for name, table in tables.items():
+        found = evidence.marked(name).search(text)
+        assert found is not None, name
+        problem = differs(found[2], str(table), last_digit=1)
+        assert not problem, f"table '{name}' (python examples/heatmap_evidence.py --write renews it): {problem}"
