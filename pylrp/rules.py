@@ -312,7 +312,7 @@ class Gamma(_Weighted):
 
     References
     ----------
-    Montavon et al. 2019, section 10.2.1 (LRP-gamma); the generalised form: Andeol et al., arXiv:2109.13912.
+    Montavon et al. 2019, section 10.2.1 (LRP-gamma); the generalised form: Andeol et al., arXiv:2106.04923.
     """
 
     gamma: float = 0.25

@@ -9,10 +9,11 @@ import re
 import warnings
 
 import numpy as np
-import pylrp
 import pytest
-from pylrp.rules import AlphaBeta, Epsilon, Flat, Gamma, Norm, Pass, WSquare, ZBox, Zero, ZPlus
 from reference.networks import LAYOUTS, random_net, relayout
+
+import pylrp
+from pylrp.rules import AlphaBeta, Epsilon, Flat, Gamma, Norm, Pass, WSquare, ZBox, Zero, ZPlus
 
 
 def says(*parts: str) -> str:
@@ -172,9 +173,10 @@ def test_overflow():
     big = np.full((1, 3), 1e30, np.float32)
     with pytest.raises(ValueError, match=says("overflow", "float32")):
         pylrp.relevance([big], [big], np.ones((1, 1), np.float32), rules="epsilon")
-    with pytest.raises(ValueError, match=says("overflow", "float32")):  # 1e25 (2e20 - 2e20) / 1e-6
-        cancel = np.array([[1e20, -1e20]], np.float32)
-        pylrp.relevance([cancel], [np.full((1, 2), 2.0, np.float32)], np.full((1, 1), 1e25, np.float32), rules=Epsilon())
+    # z = 2e20 - 2e20 = 0, s = 1e25 / 1e-6, each input gets 2e20 s
+    cancel, twos, R = (np.array([v], np.float32) for v in ([1e20, -1e20], [2.0, 2.0], [1e25]))
+    with pytest.raises(ValueError, match=says("overflow", "float32")):
+        pylrp.relevance([cancel], [twos], R, rules=Epsilon())
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -212,7 +214,9 @@ def test_layers_without_neurons(batch):
     # Nobody hands out, or nobody receives.
     R_in = pylrp.relevance([zeros(0, 3)], [zeros(batch, 3)], zeros(batch, 0), rules="epsilon")
     np.testing.assert_array_equal(R_in, zeros(batch, 3))
-    R_in, ledger = pylrp.relevance([zeros(2, 0)], [zeros(batch, 0)], zeros(batch, 2) + 1.0, rules="epsilon", ledger=True)
+    R_in, ledger = pylrp.relevance(
+        [zeros(2, 0)], [zeros(batch, 0)], zeros(batch, 2) + 1.0, rules="epsilon", ledger=True
+    )
     assert R_in.shape == (batch, 0)
     np.testing.assert_array_equal(ledger.layers[0].dead, np.full(batch, 2.0))
 
@@ -332,7 +336,9 @@ def test_bad_rules(make, parts):
         make()
 
 
-@pytest.mark.parametrize("make", [lambda: Epsilon("0.1"), lambda: Gamma(None), lambda: ZPlus(stabilizer="x"), lambda: Epsilon(True)])
+@pytest.mark.parametrize(
+    "make", [lambda: Epsilon("0.1"), lambda: Gamma(None), lambda: ZPlus(stabilizer="x"), lambda: Epsilon(True)]
+)
 def test_rules_of_the_wrong_kind(make):
     with pytest.raises(TypeError, match="must be a number"):
         make()
@@ -415,7 +421,9 @@ def test_lists_tuples_and_subclasses(net):
     expected = explain(net)
     as_lists = explain(net, W=[w.tolist() for w in net.W], acts=[a.tolist() for a in net.acts], out=net.out.tolist())
     np.testing.assert_array_equal(as_lists, expected)
-    np.testing.assert_array_equal(explain(net, W=tuple(net.W), acts=tuple(net.acts), biases=tuple(net.biases)), expected)
+    np.testing.assert_array_equal(
+        explain(net, W=tuple(net.W), acts=tuple(net.acts), biases=tuple(net.biases)), expected
+    )
     tagged = explain(net, W0=net.W[0].view(Tagged), acts1=net.acts[1].view(Tagged), out=net.out.view(Tagged))
     np.testing.assert_array_equal(tagged, expected)
     assert type(tagged) is np.ndarray

@@ -1,10 +1,11 @@
 """Composites by name: which rule each dense layer gets, shown by the same bits as the rules written out."""
 
 import numpy as np
-import pylrp
 import pytest
-from pylrp.rules import AlphaBeta, Epsilon, Flat, Gamma, WSquare, ZBox, ZPlus
 from reference.networks import forward_net
+
+import pylrp
+from pylrp.rules import AlphaBeta, Epsilon, Flat, Gamma, WSquare, ZBox, ZPlus
 
 EXACT = ZPlus(stabilizer=0.0)
 MEANING = {  # three layers, input first
@@ -45,7 +46,9 @@ def test_every_name_is_tried():
 
 def test_deep_taylor_is_the_default(net):
     default = pylrp.relevance(net.W, net.acts, net.out, biases=net.biases)
-    np.testing.assert_array_equal(default, pylrp.relevance(net.W, net.acts, net.out, rules="deep_taylor", biases=net.biases))
+    np.testing.assert_array_equal(
+        default, pylrp.relevance(net.W, net.acts, net.out, rules="deep_taylor", biases=net.biases)
+    )
     np.testing.assert_array_equal(default, pylrp.relevance(net.W, net.acts, net.out, rules=None, biases=net.biases))
 
 
@@ -58,7 +61,9 @@ def test_bounds_of_a_box(net):
     low, high = np.full(14, -0.5), np.linspace(1.0, 2.0, 14)
     box = pylrp.composite("epsilon_gamma_box", low=low, high=high)
     actual = pylrp.relevance(net.W, net.acts, net.out, rules=box, biases=net.biases)
-    expected = pylrp.relevance(net.W, net.acts, net.out, rules=[ZBox(low, high), Epsilon(), Epsilon()], biases=net.biases)
+    expected = pylrp.relevance(
+        net.W, net.acts, net.out, rules=[ZBox(low, high), Epsilon(), Epsilon()], biases=net.biases
+    )
     np.testing.assert_array_equal(actual, expected)
     with pytest.raises(TypeError):
         pylrp.composite("epsilon", low=0.0)

@@ -1,18 +1,20 @@
-"""Other libraries' numbers: the published probes, and random layers against their formulas written element by element."""
+"""Other libraries' numbers: published probes, and random layers against their formulas written element by element."""
 
 import numpy as np
-import pylrp
 import pytest
-from pylrp.rules import AlphaBeta, Epsilon, Flat, Gamma, Pass, WSquare, ZBox, Zero, ZPlus
 from reference.contributions import as_layer, distribute, propagate
 from reference.conventions import CONVENTIONS, GIVEN
 from reference.errors import assert_within, bound
 from reference.networks import forward_net, random_net, settle
 
+import pylrp
+from pylrp.rules import AlphaBeta, Epsilon, Flat, Gamma, Pass, WSquare, ZBox, Zero, ZPlus
+
 ZENNIT, CAPTUM, INNVESTIGATE, TOOLBOX = "zennit", "captum", "innvestigate", "lrp_toolbox"
 
-# One linear unit each: weights, bias, input, R = output; rule; what each library gives. Run on zennit 1.0.0, captum 0.9.0
-# and the toolbox's own modules, iNNvestigate from its published numbers (its issue 273; Appendix B of the innsight paper).
+# One linear unit each: weights, bias, input, R = output; rule; what each library gives. Run on zennit 1.0.0, captum
+# 0.9.0 and the toolbox's own modules; iNNvestigate from its published numbers (its issue 273; Appendix B of the
+# innsight paper).
 PROBES = {
     # Positive contributions 1, bias -1: captum and iNNvestigate divide by 1 - 1 = 0 plus their stabiliser.
     "A alpha1-beta0": (
@@ -79,7 +81,7 @@ PROBES = {
     ),
     "epsilon given": (
         ([1, 1], 0, [1, 2], 3, Epsilon(0.5)),
-        dict.fromkeys((ZENNIT, CAPTUM, INNVESTIGATE, TOOLBOX), [3 / 3.5, 6 / 3.5]),
+        {name: [3 / 3.5, 6 / 3.5] for name in (ZENNIT, CAPTUM, INNVESTIGATE, TOOLBOX)},
     ),
     "epsilon by default": (  # the toolbox's is 1.0
         ([1, 1], 0, [1, 2], 3, Epsilon()),
@@ -180,7 +182,9 @@ def test_a_rule_the_library_lacks(rng, convention, rule):
 
 def test_unknown_convention(rng):
     net = random_net(rng, (4, 3), 2)
-    with pytest.raises(ValueError, match=r"(?s)(?=.*torchlrp)(?=.*zennit)(?=.*captum)(?=.*innvestigate)(?=.*lrp_toolbox)"):
+    with pytest.raises(
+        ValueError, match=r"(?s)(?=.*torchlrp)(?=.*zennit)(?=.*captum)(?=.*innvestigate)(?=.*lrp_toolbox)"
+    ):
         pylrp.relevance(net.W, net.acts, net.out, rules="epsilon", convention="torchlrp")
 
 

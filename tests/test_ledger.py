@@ -1,13 +1,14 @@
 """The ledger: what no input receives, by cause, against the oracle's own books and numbers worked out by hand."""
 
 import numpy as np
-import pylrp
 import pytest
-from pylrp.ledger import COLUMNS, Ledger
-from pylrp.rules import AlphaBeta, Epsilon, Flat, Gamma, Pass, WSquare, ZBox, Zero, ZPlus
 from reference.contributions import CAUSES, propagate
 from reference.errors import assert_within, bound
 from reference.networks import chain_rules, every_rule, forward_net, random_net, settle
+
+import pylrp
+from pylrp.ledger import COLUMNS, Ledger
+from pylrp.rules import AlphaBeta, Epsilon, Flat, Gamma, Pass, WSquare, ZBox, Zero, ZPlus
 
 W = np.array([[2.0, -1.0, -1.0], [-3.0, 1.0, 1.0]])  # the layer of test_rules.py
 A = np.array([1.0, 2.0, -2.0])
@@ -177,7 +178,9 @@ def test_rounding_is_measured_not_assumed(rng):
     # float32 leaves a trace, float64 next to none: the column is computed from the result, not set to zero.
     net = forward_net(rng, (300, 200), 5)
     rounding = [
-        pylrp.relevance(part.W, part.acts, part.out, rules=Epsilon(0.5), biases=part.biases, ledger=True)[1].layers[0].rounding
+        pylrp.relevance(part.W, part.acts, part.out, rules=Epsilon(0.5), biases=part.biases, ledger=True)[1]
+        .layers[0]
+        .rounding
         for part in (net.astype(np.float32), net)
     ]
     assert (np.abs(rounding[0]) > 1e-10).any()
@@ -217,6 +220,8 @@ def test_the_ledger_does_not_change_the_result(rng):
     plain = pylrp.relevance(net.W, net.acts, net.out, rules="epsilon", biases=net.biases)
     with_ledger, _ = pylrp.relevance(net.W, net.acts, net.out, rules="epsilon", biases=net.biases, ledger=True)
     np.testing.assert_array_equal(plain, with_ledger)
-    layers, _ = pylrp.relevance(net.W, net.acts, net.out, rules="epsilon", biases=net.biases, ledger=True, return_layers=True)
+    layers, _ = pylrp.relevance(
+        net.W, net.acts, net.out, rules="epsilon", biases=net.biases, ledger=True, return_layers=True
+    )
     np.testing.assert_array_equal(layers[0], plain)
     assert len(layers) == 3

@@ -5,18 +5,17 @@ what matters is the shape of the case, and 70 x 70 drawn numbers shrink to nothi
 """
 
 import numpy as np
-import pylrp
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pylrp.rules import AlphaBeta, Epsilon, Flat, Gamma, Norm, Pass, WSquare, ZBox, Zero, ZPlus
 from reference.contributions import CAUSES, propagate
 from reference.errors import assert_within, bound
 from reference.networks import LAYOUTS, Net, random_net, relayout, settle
 from test_rules import assert_chain
 
-REPRODUCIBLE = settings(
-    derandomize=True, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow]
-)
+import pylrp
+from pylrp.rules import AlphaBeta, Epsilon, Flat, Gamma, Norm, Pass, WSquare, ZBox, Zero, ZPlus
+
+REPRODUCIBLE = settings(derandomize=True, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
 WIDTHS = st.one_of(st.integers(1, 9), st.sampled_from([15, 16, 17, 31, 32, 33]), st.integers(1, 70))
 BATCHES = st.one_of(st.integers(1, 6), st.sampled_from([7, 8, 9, 15, 17, 29]))
 SEEDS = st.integers(0, 2**32 - 1)
@@ -111,7 +110,9 @@ def test_memory_layout_does_not_matter(case, layouts):
     single = pylrp.relevance(
         net.W, [relayout(net.acts[0][0], layouts[1])], relayout(net.out[0], layouts[2]), rules=rule, biases=net.biases
     )
-    np.testing.assert_array_equal(single, pylrp.relevance(net.W, [net.acts[0][0]], net.out[0], rules=rule, biases=net.biases))
+    np.testing.assert_array_equal(
+        single, pylrp.relevance(net.W, [net.acts[0][0]], net.out[0], rules=rule, biases=net.biases)
+    )
 
 
 @st.composite

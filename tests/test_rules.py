@@ -1,20 +1,21 @@
 """The rules of `pylrp.relevance`, from numbers worked out by hand to whole chains.
 
-If only one test file is read, then this one: what each rule computes stands in the comments. `test_properties.py` goes on
-with random layers, `test_ledger.py` with what no input receives.
+If only one test file is read, then this one: what each rule computes stands in the comments. `test_properties.py` goes
+on with random layers, `test_ledger.py` with what no input receives.
 """
 
 import dataclasses
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-import pylrp
 import pytest
-from pylrp import rules
-from pylrp.rules import AlphaBeta, Epsilon, Flat, Gamma, Norm, Pass, WSquare, ZBox, Zero, ZPlus
 from reference.contributions import CAUSES, ORACLES, propagate
 from reference.errors import assert_within, bound
 from reference.networks import Net, chain_rules, every_rule, forward_net, random_net, settle
+
+import pylrp
+from pylrp import rules
+from pylrp.rules import AlphaBeta, Epsilon, Flat, Gamma, Norm, Pass, WSquare, ZBox, Zero, ZPlus
 
 # Two neurons, three signed inputs, a = (1, 2, -2):
 #   neuron 0: w = ( 2, -1, -1), contributions a w = ( 2, -2,  2), their sum  2 (+4 -2), R = 4
@@ -84,9 +85,7 @@ def test_worked_out_without_bias(rule, neuron0, neuron1):
 @pytest.mark.parametrize(("rule", "neuron0", "neuron1"), WITH_BIAS, ids=ids)
 def test_worked_out_with_bias(rule, neuron0, neuron1):
     expected = np.add(neuron0, neuron1)
-    np.testing.assert_allclose(
-        pylrp.relevance([W], [A], R, rules=rule, biases=[B]), expected, rtol=1e-14, atol=1e-15
-    )
+    np.testing.assert_allclose(pylrp.relevance([W], [A], R, rules=rule, biases=[B]), expected, rtol=1e-14, atol=1e-15)
 
 
 WITH_OPTION = [case for case in WITHOUT_BIAS if "bias" in {f.name for f in dataclasses.fields(case[0])}]
@@ -100,7 +99,7 @@ def test_bias_false_leaves_the_bias_out(rule, neuron0, neuron1):
 
 
 def test_gamma_asks_the_biased_output_which_sign_to_favour():
-    # a w = (2, -1), their sum 1; with b = -2 the output is -1: negative contributions are doubled, bias or not (as zennit's).
+    # a w = (2, -1), sum 1; b = -2 makes the output -1: negative contributions are doubled, bias or not (zennit's way).
     w, a, b, r = np.array([[2.0, -1.0]]), np.ones(2), np.array([-2.0]), np.array([3.0])
     # with the bias: 2 - 2 - 4 = -4, 3/-4 (2, -2); without: 2 - 2 = 0, no receiver
     np.testing.assert_allclose(pylrp.relevance([w], [a], r, rules=Gamma(1.0, stabilizer=0.0), biases=[b]), [-1.5, 1.5])
@@ -190,7 +189,8 @@ def test_a_real_forward_pass(rng, rule):
     assert_chain(result, top, [rule], np.float64, exact=False)
 
 
-WIDE = [  # widths, batch, share of zeros in the relevance: past every block of the kernels, and what only some of them skip
+# Widths, batch, share of zeros in the relevance: past every block of the kernels, and so sparse that rows are skipped.
+WIDE = [
     ((1031, 263), 1, 0.5),
     ((263, 1031), 4, 0.5),
     ((520, 600), 67, 0.5),
@@ -339,7 +339,9 @@ def test_permuting_the_inputs_permutes_the_result(rng, rule):
         low, high = (np.broadcast_to(side, 21)[order] for side in (rule.low, rule.high))
         shuffled = dataclasses.replace(rule, low=low, high=high)
     R_in = pylrp.relevance(net.W, net.acts, net.out, rules=rule, biases=net.biases)
-    permuted = pylrp.relevance([net.W[0][:, order]], [net.acts[0][:, order]], net.out, rules=shuffled, biases=net.biases)
+    permuted = pylrp.relevance(
+        [net.W[0][:, order]], [net.acts[0][:, order]], net.out, rules=shuffled, biases=net.biases
+    )
     allowed = bound(propagate(net.W, net.acts, net.out, [rule], net.biases)[0], net.out, np.float64, exact=True)
     assert_within(permuted, R_in[:, order], 2 * allowed.relevance[:, order], repr(rule))
 

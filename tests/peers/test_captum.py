@@ -1,17 +1,18 @@
 """Agreement of `convention="captum"` with captum 0.9: epsilon, gamma, alpha1-beta0 and identity, layers and chains.
 
-captum starts from R = 1 at the target and multiplies the result with the output; rules are linear in R, so that equals a
-start from the target's logit.
+captum starts from R = 1 at the target and multiplies the result with the output; rules are linear in R, so that
+equals a start from the target's logit.
 """
 
 import copy
 
 import numpy as np
-import pylrp
 import pytest
 import torch
 from captum.attr import LRP
 from captum.attr._utils.lrp_rules import Alpha1_Beta0_Rule, EpsilonRule, GammaRule, IdentityRule
+
+import pylrp
 from peers.torch_networks import as_arrays, assert_agree, clear_of_zero, linears, random_model
 from pylrp.rules import AlphaBeta, Epsilon, Gamma, Pass, ZPlus
 

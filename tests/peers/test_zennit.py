@@ -1,13 +1,14 @@
 """Agreement with zennit 1.0: every rule, signed inputs, with and without biases, single layers and chains."""
 
 import numpy as np
-import pylrp
 import pytest
 import torch
-from peers.torch_networks import as_arrays, assert_agree, clear_of_zero, linears, random_model
-from pylrp.rules import AlphaBeta, Epsilon, Flat, Gamma, Norm, Pass, WSquare, ZBox, Zero, ZPlus
 from zennit import composites as zc
 from zennit import rules as zr
+
+import pylrp
+from peers.torch_networks import as_arrays, assert_agree, clear_of_zero, linears, random_model
+from pylrp.rules import AlphaBeta, Epsilon, Flat, Gamma, Norm, Pass, WSquare, ZBox, Zero, ZPlus
 
 LOW, HIGH = np.linspace(-6.0, -5.0, 40), np.linspace(5.0, 7.0, 40)
 
@@ -125,7 +126,10 @@ CHAINS_IN_DOUBLE = {"small epsilon": (E_SMALL,) * 4, "LRP-0": (ZERO,) * 4, "LRP-
 @pytest.mark.parametrize("biases", [False, True])
 @pytest.mark.parametrize(
     ("name", "dtype"),
-    [*((name, dtype) for name in CHAINS for dtype in (np.float32, np.float64)), *((n, np.float64) for n in CHAINS_IN_DOUBLE)],
+    [
+        *((name, dtype) for name in CHAINS for dtype in (np.float32, np.float64)),
+        *((n, np.float64) for n in CHAINS_IN_DOUBLE),
+    ],
 )
 def test_chains(rng, name, dtype, biases, batch):
     ours, theirs = pick(*(CHAINS | CHAINS_IN_DOUBLE)[name])

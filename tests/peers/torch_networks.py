@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -11,11 +12,11 @@ import torch
 def import_torchvision() -> list[object]:
     """Import torchvision, which zennit needs; return what must be kept alive for it.
 
-    The package index carries torchvision built for CUDA. Beside a CPU-only torch its compiled operators do not load and the
-    import ends with "operator torchvision::nms does not exist": declaring the operators is enough, nobody calls them.
+    The package index carries torchvision built for CUDA. Beside a CPU-only torch its compiled operators do not load and
+    the import ends with "operator torchvision::nms does not exist": declaring them is enough, nobody calls them.
     """
     try:
-        import torchvision  # noqa: F401
+        import torchvision
     except RuntimeError as error:
         if "torchvision::nms" not in str(error):
             raise
@@ -39,7 +40,7 @@ def random_model(
 ) -> torch.nn.Sequential:
     """Linear layers with signed random weights and biases, a ReLU between each two."""
     modules: list[torch.nn.Module] = []
-    for n_in, n_out in zip(widths[:-1], widths[1:], strict=True):
+    for n_in, n_out in pairwise(widths):
         layer = torch.nn.Linear(n_in, n_out, bias=biases, dtype=torch.from_numpy(np.zeros(1, dtype)).dtype)
         with torch.no_grad():
             layer.weight.copy_(torch.from_numpy(rng.standard_normal((n_out, n_in)) * np.sqrt(2 / n_in)))
@@ -55,7 +56,7 @@ def linears(model: torch.nn.Sequential) -> list[torch.nn.Linear]:
 
 
 def as_arrays(model: torch.nn.Sequential, x: torch.Tensor) -> dict[str, object]:
-    """Return what `pylrp.relevance` needs: weights, the layers' inputs as torch computes them, biases; and the output."""
+    """Return what `pylrp.relevance` needs: weights, the layers' inputs as torch has them, biases; and the output."""
     W, acts, biases = [], [], []
     with torch.no_grad():
         value = x
@@ -74,7 +75,9 @@ def clear_of_zero(model: torch.nn.Sequential, x: torch.Tensor, R: np.ndarray) ->
     arrays = as_arrays(model, x)
     contributions = arrays["acts"][-1][:, None, :] * layer.weight.detach().numpy()
     bias = 0.0 if layer.bias is None else layer.bias.detach().numpy()
-    sums = [part.sum(axis=2) + bias for part in (contributions, np.maximum(contributions, 0), np.minimum(contributions, 0))]
+    sums = [
+        part.sum(axis=2) + bias for part in (contributions, np.maximum(contributions, 0), np.minimum(contributions, 0))
+    ]
     sums.append((arrays["acts"][-1] @ np.maximum(layer.weight.detach().numpy(), 0).T) + bias)
     return np.where(np.min(np.abs(sums), axis=0) < 0.05, 0.0, R).astype(R.dtype)
 

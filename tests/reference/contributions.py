@@ -1,9 +1,9 @@
 """The oracle: every rule applied element by element to full contribution tensors, in float64.
 
-A layer is its table of contributions ``C[n, k, j] = a[n, j] * W[k, j]`` (what input j brings to neuron k in sample n) and
-the bias ``b[k]``. A rule turns the table into *shares*; `distribute` hands the relevance of each neuron out along them and
-keeps the books of what no input receives. Nothing here is taken from pylrp: its rule classes serve as keys only.
-`errors.py` says how far a computation in float32 or float64 may lie from this one; `conventions.py` rewrites the
+A layer is its table of contributions ``C[n, k, j] = a[n, j] * W[k, j]`` (what input j brings to neuron k in sample n)
+and the bias ``b[k]``. A rule turns the table into *shares*; `distribute` hands the relevance of each neuron out along
+them and keeps the books of what no input receives. Nothing here is taken from pylrp: its rule classes serve as keys
+only. `errors.py` says how far a computation in float32 or float64 may lie from this one; `conventions.py` rewrites the
 rules of other libraries in the same terms.
 """
 
@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+
 from pylrp import rules
 
 Array = np.ndarray
@@ -39,7 +40,7 @@ class Layer:
     batch: int
 
     @property
-    def C(self) -> Array:  # noqa: N802
+    def C(self) -> Array:
         """Contributions (n, k, j)."""
         assert self.a is not None, "this rule needs the layer's input"
         return self.a[:, None, :] * self.W[None, :, :]
@@ -116,8 +117,8 @@ def norm(rule, layer):
     return [Share(layer.C, bias_of(rule, layer), rule.stabilizer)]
 
 
-# The contributions of the favoured sign count 1 + gamma times: positive ones where the output is positive, negative ones
-# where it is negative. An output of exactly 0 favours neither and hands nothing out.
+# The contributions of the favoured sign count 1 + gamma times: positive ones where the output is positive, negative
+# ones where it is negative. An output of exactly 0 favours neither and hands nothing out.
 @oracle(rules.Gamma)
 def gamma(rule, layer):
     C, b = layer.C, bias_of(rule, layer)
@@ -125,7 +126,11 @@ def gamma(rule, layer):
     plain = np.concatenate([C, layer.every_sample(layer.b[:, None])], axis=2)
     return [
         Share(
-            C + rule.gamma * favoured(C), b + rule.gamma * favoured(b), rule.stabilizer, np.where(mask, 1.0, 0.0), plain=plain
+            C + rule.gamma * favoured(C),
+            b + rule.gamma * favoured(b),
+            rule.stabilizer,
+            np.where(mask, 1.0, 0.0),
+            plain=plain,
         )
         for favoured, mask in ((positive, output > 0), (negative, output < 0))
     ]
@@ -155,7 +160,7 @@ def flat(rule, layer):
     return [Share(layer.every_sample(np.ones_like(layer.W)), np.zeros_like(layer.b), rule.stabilizer)]
 
 
-# Contributions counted from the corner of the box where the neuron is lowest: low on positive weights, high on negative.
+# Contributions counted from the box's corner where the neuron is lowest: low on positive weights, high on negative.
 @oracle(rules.ZBox)
 def z_box(rule, layer):
     corner = np.where(layer.W > 0, np.asarray(rule.low, float), np.asarray(rule.high, float)) * layer.W

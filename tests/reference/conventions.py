@@ -1,8 +1,8 @@
 """The rules as other libraries compute them, element by element, in the terms of `contributions.py`.
 
 Written from the published descriptions and sources: captum 0.9 (`lrp_rules.py`), iNNvestigate 2.1.2
-(`relevance_rule.py`), lrp_toolbox (`modules/linear.py`). A stabiliser or epsilon that is given counts; what is left at its
-default becomes the library's own. The tables hold the rules a library has for dense layers.
+(`relevance_rule.py`), lrp_toolbox (`modules/linear.py`). A stabiliser or epsilon that is given counts; what is left at
+its default becomes the library's own. The tables hold the rules a library has for dense layers.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+
 from pylrp import rules
 
 from .contributions import ORACLES, Array, Layer, Oracle, Share, bias_of, negative, positive

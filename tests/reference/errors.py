@@ -56,7 +56,9 @@ def undetermined(outcome: Outcome, dtype: np.dtype | type, exact: bool = False) 
     return marks
 
 
-def bound(outcome: Outcome, R: Array, dtype: np.dtype | type, error_of_R: Array | float = 0.0, exact: bool = False) -> Bound:
+def bound(
+    outcome: Outcome, R: Array, dtype: np.dtype | type, error_of_R: Array | float = 0.0, exact: bool = False
+) -> Bound:
     """Derive the allowed deviation of one layer's results for incoming relevance R known up to `error_of_R`."""
     R = np.asarray(R, np.float64)
     error_of_R = np.broadcast_to(np.asarray(error_of_R, np.float64), R.shape)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
 from pylrp import rules
 
 from .contributions import ORACLES, Array, Oracle, as_layer, distribute
@@ -30,7 +31,9 @@ class Net:
     def astype(self, dtype: type) -> Net:
         """Convert every array."""
         biases = None if self.biases is None else [b.astype(dtype) for b in self.biases]
-        return Net([w.astype(dtype) for w in self.W], [a.astype(dtype) for a in self.acts], self.out.astype(dtype), biases)
+        return Net(
+            [w.astype(dtype) for w in self.W], [a.astype(dtype) for a in self.acts], self.out.astype(dtype), biases
+        )
 
 
 def numbers(rng: np.random.Generator, shape: tuple[int, ...], grid: bool, zeros: float = 0.0) -> Array:
@@ -71,9 +74,7 @@ def forward_net(rng: np.random.Generator, widths: Sequence[int], batch: int, *, 
     return Net(W, acts[:-1], acts[-1], net.biases)
 
 
-def settle(
-    net: Net, rule: object, dtype: type, oracles: dict[type, Oracle] | None = None, exact: bool = False
-) -> Net:
+def settle(net: Net, rule: object, dtype: type, oracles: dict[type, Oracle] | None = None, exact: bool = False) -> Net:
     """Take the relevance from the neurons of a one-layer network whose result hangs on rounding alone."""
     net = net.astype(dtype)
     layer = as_layer(net.W[0], net.acts[0], None if net.biases is None else net.biases[0], len(net.out))

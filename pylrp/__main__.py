@@ -1,0 +1,5 @@
+"""``python -m pylrp``: the command line."""
+
+from pylrp.cli import main
+
+raise SystemExit(main())
