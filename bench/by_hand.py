@@ -39,7 +39,7 @@ def z_plus(xp: Any, W: Any, a: Any, R: Any) -> Any:
 def epsilon(xp: Any, W: Any, a: Any, R: Any) -> Any:
     """Epsilon rule with a stabiliser that carries the sign of z."""
     z = a @ W.T
-    return a * ((R / (z + xp.where(z < 0, -EPSILON, EPSILON))) @ W)
+    return a * ((R / xp.where(z < 0, z - EPSILON, z + EPSILON)) @ W)
 
 
 def gamma(xp: Any, W: Any, a: Any, R: Any) -> Any:
@@ -139,3 +139,5 @@ def check_reference() -> None:
     for rule in RULES:
         error = relative_error(reference([rule], [W], [a], R, rows=8), _contributions(rule, W, a, R))
         assert error < 1e-10, f"the reference of {rule} is {error:.1e} away from the rule's definition"
+        single = RULES[rule](np, *(array.astype(np.float32) for array in (W, a, R)))
+        assert single.dtype == np.float32, f"{rule} by hand leaves float32 on the way, which would cost it time"

@@ -71,9 +71,9 @@ PROBES = {
         {ZENNIT: [1, 4], INNVESTIGATE: [1.2, 4.8], TOOLBOX: [1.2, 4.8]},
     ),
     # z = 0, what LRP-0 makes of it. zennit's is infinite; here nothing receives, and the ledger says so.
-    "LRP-0 at z = 0": (
+    "E LRP-0 at z = 0": (
         ([1, -1], 0, [1, 1], 1, Zero()),
-        {ZENNIT: [0, 0], INNVESTIGATE: [1e7, -1e7], TOOLBOX: [1e16, -1e16]},
+        {ZENNIT: [0, 0], CAPTUM: [1e9, -1e9], INNVESTIGATE: [1e7, -1e7], TOOLBOX: [1e16, -1e16]},
     ),
     "epsilon at z = 0": (
         ([1, -1], 0, [1, 1], 1, Epsilon()),

@@ -69,10 +69,10 @@ struct Table {
   // panel(k, tile_cols) of rho(W): w(k, cols).
   void (*pack_backward)(int cols, Index k, const T* w, Index stride, Weights<T> map, T* panel);
 
-  // z[r] += sum_k rho(w_r[k]) x[k].   x null: ones.
-  void (*rows_dot)(int rows, const T* const* w, Index k, Weights<T> map, const T* x, T* z);
+  // z[r] += sum_k rho(w_r[k]) x[k].   x null: ones.   ahead: as many rows that are wanted next, or null.
+  void (*rows_dot)(int rows, const T* const* w, Index k, Weights<T> map, const T* x, T* z, const T* const* ahead);
   // c[k] += sum_r s[r] rho(w_r[k]).
-  void (*rows_axpy)(int rows, const T* const* w, Index k, Weights<T> map, const T* s, T* c);
+  void (*rows_axpy)(int rows, const T* const* w, Index k, Weights<T> map, const T* s, T* c, const T* const* ahead);
 
   // out = add * out + mix(a, low, high) * acc, over (rows, cols). a may be null where the mix does not use it.
   void (*accumulate)(Index rows, Index cols, const T* acc, Index acc_stride, const T* a, Index a_stride, const T* low,

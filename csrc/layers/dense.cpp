@@ -145,7 +145,8 @@ DenseConstants<T> prepare_dense(const DenseLayer<T>& layer, const LoweredRule& r
         T base = made.bias.data() ? made.bias.data()[j] : T(0);
         for (const Term& term : rule.groups[g].constants) {
           T z = 0;
-          kernel.rows_dot(1, &row, layer.weight.cols, weights_of<T>(term.map), constant_input(term.part, bounds), &z);
+          kernel.rows_dot(1, &row, layer.weight.cols, weights_of<T>(term.map), constant_input(term.part, bounds), &z,
+                          nullptr);
           base += static_cast<T>(term.sign) * z;
         }
         made.base.data()[j] = base;
@@ -188,7 +189,7 @@ void dense_forward(const DenseLayer<T>& layer, Matrix<const T> input, Matrix<T> 
         for (int r = 0; r < count; ++r) {
           out[r] = layer.bias ? layer.bias[j + r] : T(0);
         }
-        kernel.rows_dot(count, rows, layer.weight.cols, weights_of<T>(WeightMap{}), input.row(i), out);
+        kernel.rows_dot(count, rows, layer.weight.cols, weights_of<T>(WeightMap{}), input.row(i), out, nullptr);
       }
     }
   });

@@ -17,9 +17,11 @@ namespace pylrp {
 namespace {
 
 constexpr Index kDepth = 256;                    // of the reduction, a block
-constexpr Index kSlab = 4;                       // panels of W that are packed at a time
+constexpr Index kSlab = 8;                       // panels of W that are packed at a time
 constexpr Index kPartBytes = Index{8} << 20;     // for z and s, and for the packed left operand; else in several parts
 constexpr Index kPartProducts = Index{1} << 33;  // a part takes a tenth of a second: between parts we look for Ctrl-C
+
+constexpr Index kLine = 64;  // bytes of a cache line
 
 // A large batch goes in parts of at most so many rows; wide: entries a row takes in the largest of the work arrays.
 template <class T>
@@ -85,6 +87,16 @@ class Left {
   Index operands_;
 };
 
+// Asks for some rows of a matrix to be brought into the L2 cache.
+template <class T>
+void fetch(Matrix<const T> block, Index begin, Index end) {
+  for (Index i = begin; i < end; ++i) {
+    for (Index j = 0; j < block.cols; j += kLine / Index(sizeof(T))) {
+      __builtin_prefetch(block.row(i) + j, 0, 2);
+    }
+  }
+}
+
 // sums[output] (+)= left operand times rho(W)
 template <class T>
 struct Product {
@@ -94,9 +106,10 @@ struct Product {
 
 // All products over all panels. pack(panel, first, depth, map, to) packs a panel of W; out(task, panel, output) is
 // where its (rows, tile_cols) sums go; done(task, panel, first row, rows) follows when they are complete.
-template <class T, class Pack, class Out, class Done>
+// block(first panel, last panel, first, depth) is the piece of W they come from: the next one is fetched meanwhile.
+template <class T, class Pack, class Block, class Out, class Done>
 void multiply(const Tiles& tiles, const Grid& grid, const Left<T>& left, const std::vector<Product<T>>& products,
-              Index reduction, const Threads& threads, Pack pack, Out out, Done done) {
+              Index reduction, const Threads& threads, Pack pack, Block block, Out out, Done done) {
   const kernels::Table<T>& kernel = kernels::table<T>();
   const Index width = kernel.tile_cols, count = static_cast<Index>(products.size()), panel_size = kDepth * width;
   const Index slab = std::max<Index>(1, kSlab / std::max<Index>(1, count));
@@ -115,6 +128,14 @@ void multiply(const Tiles& tiles, const Grid& grid, const Left<T>& left, const s
                  packed + (i * slab + p - begin) * panel_size);
           }
         }
+        const bool last = first + depth >= reduction;
+        const Matrix<const T> next =
+            last ? (end < grid.panel_end(task)
+                        ? block(end, std::min(end + slab, grid.panel_end(task)), 0, std::min(kDepth, reduction))
+                        : Matrix<const T>{})
+                 : block(begin, end, first + depth, std::min(kDepth, reduction - first - depth));
+        const Index steps = (grid.tile_end(task) - grid.tile_begin(task)) * count * (end - begin);
+        Index step = 0;
         for (Index t = grid.tile_begin(task); t < grid.tile_end(task); ++t) {
           const Index row = tiles.begin(t), rows = tiles.begin(t + 1) - row;
           for (Index i = 0; i < count; ++i) {
@@ -122,6 +143,8 @@ void multiply(const Tiles& tiles, const Grid& grid, const Left<T>& left, const s
             const bool add = first > 0 || (i > 0 && products[static_cast<std::size_t>(i - 1)].output == product.output);
             const T* const x = left.at(product.operand, first, row, depth);
             for (Index p = begin; p < end; ++p) {
+              fetch(next, next.rows * step / steps, next.rows * (step + 1) / steps);
+              ++step;
               kernel.tile(static_cast<int>(rows), depth, x, packed + (i * slab + p - begin) * panel_size, add,
                           out(task, p, product.output) + row * width);
             }
@@ -172,6 +195,10 @@ void forward_products(const std::vector<Sum>& sums, Matrix<const T> input, Matri
         kernel.pack_forward(static_cast<int>(std::min(width, n_out - p * width)), depth, weight.row(p * width) + first,
                             weight.stride, map, to);
       },
+      [&](Index begin, Index end, Index first, Index depth) {
+        const Index row = begin * width;
+        return Matrix<const T>{weight.row(row) + first, std::min(end * width, n_out) - row, depth, weight.stride};
+      },
       [&](Index, Index p, Index q) { return z[q] + p * width * input.rows; },
       [&](Index, Index p, Index row, Index rows) { done(p, row, rows); });
 }
@@ -207,6 +234,10 @@ void backward_products(const DenseJob<T>& job, Matrix<const T> input, T* const* 
       [&](Index p, Index first, Index depth, kernels::Weights<T> map, T* to) {
         kernel.pack_backward(static_cast<int>(std::min(width, n_in - p * width)), depth, weight.row(first) + p * width,
                              weight.stride, map, to);
+      },
+      [&](Index begin, Index end, Index first, Index depth) {
+        const Index column = begin * width;
+        return Matrix<const T>{weight.row(first) + column, depth, std::min(end * width, n_in) - column, weight.stride};
       },
       sum_of,
       [&](Index task, Index p, Index row, Index rows) {

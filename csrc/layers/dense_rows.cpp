@@ -12,7 +12,7 @@
 namespace pylrp {
 namespace {
 
-constexpr Index kBlockBytes = 128 * 1024;  // rows of W between the dot products and their reuse: within the L2 cache
+constexpr Index kBlockBytes = 256 * 1024;  // rows of W between the dot products and their reuse: within the L2 cache
 constexpr Index kMaxBlock = 64;
 constexpr Index kMaxChunks = 16;
 constexpr Index kChunkWeights = 1 << 18;  // fewer weights than this are not worth a chunk (and a thread) of their own
@@ -62,6 +62,7 @@ class RowPass {
     T* const r = bias + block_ * groups_;     // (block)
     T* const plain_bias = r + block_;         // (block)
     const T* rows[kMaxBlock];
+    const T* next[kMaxBlock];
     const T* base_of[kernels::kMaxGroups] = {};
     const T* bias_of[kernels::kMaxGroups] = {};
     T* z_of[kernels::kMaxSums] = {};
@@ -78,10 +79,13 @@ class RowPass {
       const Index* const index = active + done;
       for (Index j = 0; j < n; ++j) {
         rows[j] = job_.layer.weight.row(index[j]);
+        // The same row again behind the last block: already in cache, harmless.
+        next[j] = job_.layer.weight.row(done + block_ + j < count ? index[block_ + j] : index[j]);
       }
+      const T* const* ahead = next;  // asked for once, in the first product with this block
       for (Index g = 0; g < groups_; ++g) {
         constants(static_cast<std::size_t>(g), rows, index, n, base + g * block_, bias + g * block_, &base_of[g],
-                  &bias_of[g]);
+                  &bias_of[g], g == 0 ? ahead : nullptr);
       }
       const bool plain = rule_.masked && layer_bias != nullptr;
       for (Index j = 0; plain && j < n; ++j) {
@@ -94,13 +98,14 @@ class RowPass {
           r[j] = relevance[index[j]];
         }
         for (Index q = 0; q < sums_; ++q) {
-          products(static_cast<std::size_t>(q), rows, index, n, first, samples, i, parts, z_of[q]);
+          products(static_cast<std::size_t>(q), rows, index, n, first, samples, i, parts, z_of[q],
+                   i == 0 && q == 0 ? ahead : nullptr);
         }
         kernel_.shares(1, n, plan, z_of, block_, r, block_, s_of, block_, absorbed ? absorbed + i : nullptr);
         for (Index b = 0; b < backs_; ++b) {
           const BackProduct& back = rule_.back[static_cast<std::size_t>(b)];
           kernel_.rows_axpy(static_cast<int>(n), rows, n_in_, weights_of<T>(back.map), s_of[back.group],
-                            acc + (b * samples + i) * n_in_);
+                            acc + (b * samples + i) * n_in_, i == 0 && b == 0 ? ahead : nullptr);
         }
       }
     }
@@ -126,7 +131,7 @@ class RowPass {
 
   // rho_b(b) and the constant terms of a block of rows.
   void constants(std::size_t g, const T* const* rows, const Index* index, Index n, T* base, T* bias, const T** base_of,
-                 const T** bias_of) const {
+                 const T** bias_of, const T* const* ahead) const {
     const Denominator& group = rule_.groups[g];
     const auto& made = job_.constants->groups[g];
     const T* const made_bias = made.bias.data();
@@ -154,7 +159,7 @@ class RowPass {
     for (const Term& term : group.constants) {
       std::fill(z, z + n, T(0));
       kernel_.rows_dot(static_cast<int>(n), rows, n_in_, weights_of<T>(term.map),
-                       constant_input(term.part, job_.bounds), z);
+                       constant_input(term.part, job_.bounds), z, ahead);
       for (Index j = 0; j < n; ++j) {
         base[j] += static_cast<T>(term.sign) * z[j];
       }
@@ -162,7 +167,7 @@ class RowPass {
   }
 
   void products(std::size_t q, const T* const* rows, const Index* index, Index n, Index first, Index samples, Index i,
-                const T* parts, T* z) const {
+                const T* parts, T* z, const T* const* ahead) const {
     if (reuse_output_) {
       for (Index j = 0; j < n; ++j) {
         z[j] = job_.output.row(first + i)[index[j]];
@@ -175,7 +180,7 @@ class RowPass {
       if (tap.part != Part::kInput) {
         x = parts + ((tap.part == Part::kNegative ? samples : 0) + i) * n_in_;
       }
-      kernel_.rows_dot(static_cast<int>(n), rows, n_in_, weights_of<T>(tap.map), x, z);
+      kernel_.rows_dot(static_cast<int>(n), rows, n_in_, weights_of<T>(tap.map), x, z, ahead);
     }
   }
 

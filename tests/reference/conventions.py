@@ -29,6 +29,10 @@ def scaled(factor: Array, layer: Layer) -> Array:
 
 
 # captum: one signed stabiliser of 1e-9; the input is not split by sign; the bias stays as it is.
+def captum_zero(rule, layer):
+    return [Share(layer.C, bias_of(rule, layer), 1e-9)]
+
+
 def captum_epsilon(rule, layer):
     return [Share(layer.C, bias_of(rule, layer), own(rule.epsilon, 1e-9))]
 
@@ -94,6 +98,7 @@ def toolbox_no_bias(rule, layer):
 CONVENTIONS: dict[str, dict[type, Oracle]] = {
     "zennit": ORACLES,
     "captum": {
+        rules.Zero: captum_zero,
         rules.Epsilon: captum_epsilon,
         rules.Gamma: captum_gamma,
         rules.ZPlus: captum_alpha1_beta0,

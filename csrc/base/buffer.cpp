@@ -1,0 +1,98 @@
+#include "base/buffer.hpp"
+
+#include <new>
+
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
+
+namespace pylrp {
+namespace {
+
+constexpr std::size_t kLine = 64, kHuge = std::size_t{2} << 20;
+constexpr std::size_t kLarge = std::size_t{256} << 10;  // smaller blocks are the allocator's business
+constexpr std::size_t kKept = std::size_t{16} << 20;
+
+std::size_t rounded(std::size_t bytes) { return (bytes + kLarge - 1) / kLarge * kLarge; }
+std::align_val_t alignment(std::size_t bytes) { return std::align_val_t{bytes >= kHuge ? kHuge : kLine}; }
+
+// Blocks that a thread has given back, freed with the thread.
+class Kept {
+ public:
+  ~Kept() {
+    for (int i = 0; i < count_; ++i) {
+      ::operator delete(blocks_[i].data, alignment(blocks_[i].bytes));
+    }
+  }
+  void* take(std::size_t bytes) {
+    for (int i = 0; i < count_; ++i) {
+      if (blocks_[i].bytes == bytes) {
+        void* const data = blocks_[i].data;
+        total_ -= bytes;
+        blocks_[i] = blocks_[--count_];
+        return data;
+      }
+    }
+    return nullptr;
+  }
+  bool give(void* data, std::size_t bytes) noexcept {
+    while (count_ > 0 && (count_ == kMost || total_ + bytes > kKept)) {  // the oldest make room
+      total_ -= blocks_[0].bytes;
+      ::operator delete(blocks_[0].data, alignment(blocks_[0].bytes));
+      for (int i = 1; i < count_; ++i) {
+        blocks_[i - 1] = blocks_[i];
+      }
+      --count_;
+    }
+    if (bytes > kKept) {
+      return false;
+    }
+    blocks_[count_++] = {data, bytes};
+    total_ += bytes;
+    return true;
+  }
+
+ private:
+  static constexpr int kMost = 16;
+  struct Block {
+    void* data;
+    std::size_t bytes;
+  };
+  Block blocks_[kMost];
+  int count_ = 0;
+  std::size_t total_ = 0;
+};
+
+thread_local Kept kept;
+
+}  // namespace
+
+void* take_block(std::size_t bytes) {
+  if (bytes < kLarge) {
+    return ::operator new(bytes, std::align_val_t{kLine});
+  }
+  bytes = rounded(bytes);
+  void* block = kept.take(bytes);
+  if (block == nullptr) {
+    block = ::operator new(bytes, alignment(bytes));
+#ifdef __linux__
+    if (bytes >= kHuge) {  // fewer page faults and translations; only advice
+      madvise(block, bytes / kHuge * kHuge, MADV_HUGEPAGE);
+    }
+#endif
+  }
+  return block;
+}
+
+void give_block(void* block, std::size_t bytes) noexcept {
+  if (bytes < kLarge) {
+    ::operator delete(block, std::align_val_t{kLine});
+    return;
+  }
+  bytes = rounded(bytes);
+  if (!kept.give(block, bytes)) {
+    ::operator delete(block, alignment(bytes));
+  }
+}
+
+}  // namespace pylrp

@@ -1,0 +1,59 @@
+// A test framework in one page. TEST(name) { CHECK(condition); } registers a test; the program runs them all, or those
+// whose name holds its argument, and fails where a check fails or nothing was checked.
+#pragma once
+
+#include <cstdio>
+#include <cstring>
+#include <exception>
+#include <string>
+#include <vector>
+
+namespace check {
+
+struct Test {
+  const char* name;
+  void (*run)();
+};
+inline std::vector<Test>& tests() {
+  static std::vector<Test> all;
+  return all;
+}
+inline long checks = 0, failures = 0;
+inline std::string context;  // what is looked at just now, for the message
+
+inline bool that(bool passed, const char* text, const char* file, int line) {
+  ++checks;
+  if (!passed && ++failures <= 20) {
+    std::printf("%s:%d: CHECK(%s) failed; %s\n", file, line, text, context.c_str());
+  }
+  return passed;
+}
+
+inline int run(const char* wanted) {
+  for (const Test& test : tests()) {
+    if (wanted != nullptr && std::strstr(test.name, wanted) == nullptr) {
+      continue;
+    }
+    const long checks_before = checks, failures_before = failures;
+    context.clear();
+    try {
+      test.run();
+    } catch (const std::exception& error) {
+      std::printf("%s: exception: %s; %s\n", test.name, error.what(), context.c_str());
+      ++failures;
+    }
+    failures += checks == checks_before ? 1 : 0;
+    std::printf("%-40s %8ld checks%s\n", test.name, checks - checks_before,
+                failures == failures_before ? "" : "  FAILED");
+  }
+  std::printf("%ld checks, %ld failures\n", checks, failures);
+  return failures == 0 && checks > 0 ? 0 : 1;
+}
+
+}  // namespace check
+
+#define TEST(name)                                                                          \
+  static void name();                                                                       \
+  static const bool name##_is_registered = (check::tests().push_back({#name, name}), true); \
+  static void name()
+#define CHECK(condition) check::that(condition, #condition, __FILE__, __LINE__)

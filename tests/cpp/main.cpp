@@ -1,0 +1,20 @@
+// Runs the tests: core_tests [part of a name]. PYLRP_ISA chooses the instruction set, as in the library itself.
+#include <algorithm>
+#include <cstdlib>
+
+#include "check.hpp"
+#include "kernels/dispatch.hpp"
+
+int main(int argc, char** argv) {
+  constexpr int kSkipped = 77;  // ctest's SKIP_RETURN_CODE
+  const auto holds = [](const std::vector<std::string>& names, const char* name) {
+    return std::find(names.begin(), names.end(), name) != names.end();
+  };
+  const char* const forced = std::getenv("PYLRP_ISA");
+  if (forced != nullptr && holds(pylrp::kernels::built(), forced) && !holds(pylrp::kernels::supported(), forced)) {
+    std::printf("skipped: this machine lacks %s\n", forced);
+    return kSkipped;
+  }
+  std::printf("instruction set %s\n", pylrp::kernels::active().name);
+  return check::run(argc > 1 ? argv[1] : nullptr);
+}

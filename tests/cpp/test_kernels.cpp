@@ -1,0 +1,361 @@
+// Each function of the kernels' table, for the instruction set that PYLRP_ISA names.
+#include <algorithm>
+#include <functional>
+#include <limits>
+
+#include "check.hpp"
+#include "fenced.hpp"
+#include "kernels/dispatch.hpp"
+#include "reference.hpp"
+
+namespace pylrp {
+namespace {
+
+using kernels::Read;
+
+template <class F>
+void both_types(F test) {
+  test(float{});
+  test(double{});
+}
+
+template <class T>
+std::vector<kernels::Weights<T>> all_weights() {
+  return {{Read::kPlain, 1, 1},  {Read::kPositive, 1, 0}, {Read::kNegative, 0, 1},
+          {Read::kMixed, 2, -3}, {Read::kSquare, 1, 1},   {Read::kOne, 1, 1}};
+}
+// The same in double.
+template <class T>
+double mapped(const kernels::Weights<T>& weights, T value) {
+  const double w = static_cast<double>(value);
+  switch (weights.read) {
+    case Read::kPlain:
+      return w;
+    case Read::kPositive:
+      return std::max(w, 0.0);
+    case Read::kNegative:
+      return std::min(w, 0.0);
+    case Read::kMixed:
+      return w * static_cast<double>(w < 0 ? weights.n : weights.p);
+    case Read::kSquare:
+      return w * w;
+    case Read::kOne:
+      return 1;
+  }
+  return 0;
+}
+
+template <class... Parts>
+void say(const char* what, Parts... parts) {
+  check::context = what;
+  ((check::context += ' ' + std::to_string(parts)), ...);
+}
+
+TEST(tile_is_a_product) {
+  both_types([](auto tag) {
+    using T = decltype(tag);
+    const auto& kernel = kernels::table<T>();
+    const Index width = kernel.tile_cols;
+    for (int rows = 1; rows <= kernel.tile_rows; ++rows) {
+      for (const Index k : depths(width)) {
+        Random random(static_cast<unsigned>(k));
+        Fenced<T> left(1, k * rows, 0), panel(k, width, 0), out(rows, width, 0);
+        left.fill(random);
+        panel.fill(random);
+        for (const bool add : {false, true}) {
+          say("tile: rows, k, add, bytes", rows, k, add, sizeof(T));
+          Fenced<T> before(rows, width, 0);
+          before.fill(random);
+          out.reset();
+          if (add) {
+            std::copy_n(before.data(), rows * width, out.data());
+          }
+          kernel.tile(rows, k, left.data(), panel.data(), add, out.data());
+          for (Index i = 0; i < rows; ++i) {
+            for (Index j = 0; j < width; ++j) {
+              Sum64 expected;
+              expected.add(add ? static_cast<double>(before.at(i, j)) : 0);
+              for (Index p = 0; p < k; ++p) {
+                expected.add(static_cast<double>(left.data()[p * rows + i]) * static_cast<double>(panel.at(p, j)));
+              }
+              CHECK(near(static_cast<double>(out.at(i, j)), expected.value, bound<T>(expected, k)));
+            }
+          }
+          CHECK(out.intact() && left.intact() && panel.intact());
+        }
+      }
+    }
+  });
+}
+
+TEST(pack_left_transposes) {
+  both_types([](auto tag) {
+    using T = decltype(tag);
+    const auto& kernel = kernels::table<T>();
+    for (int rows = 1; rows <= kernel.tile_rows; ++rows) {
+      for (const Index k : depths(kernel.tile_cols)) {
+        Fenced<T> x(rows, k), left(1, rows * k + kernels::kSpare, 0);
+        Random random(static_cast<unsigned>(k));
+        x.fill([&] { return random.chance(0.2) ? 0 : random(); });
+        for (const int part : {-1, 0, 1}) {
+          say("pack_left: rows, k, part, bytes", rows, k, part, sizeof(T));
+          left.reset();
+          kernel.pack_left(rows, k, x.data(), x.stride(), part, left.data());
+          bool same = true;
+          for (Index i = 0; i < rows; ++i) {
+            for (Index p = 0; p < k; ++p) {
+              const T v = x.at(i, p);
+              same = same &&
+                     left.data()[p * rows + i] == (part == 0 ? v : (part > 0 ? std::max(v, T(0)) : std::min(v, T(0))));
+            }
+          }
+          CHECK(same);
+          CHECK(left.intact() && x.intact());
+        }
+      }
+    }
+  });
+}
+
+// Every entry of a panel, and zeros' image where there are fewer columns than it has.
+template <class T>
+void check_panel(bool forward) {
+  const auto& kernel = kernels::table<T>();
+  const Index width = kernel.tile_cols;
+  for (Index cols = 1; cols <= width; ++cols) {
+    for (const Index k : {Index{1}, width / 2 - 1, width / 2, width / 2 + 1, 3 * width, Index{37}, Index{257}}) {
+      if (k == 0) {
+        continue;
+      }
+      Fenced<T> w(forward ? cols : k, forward ? k : cols), panel(k, width, 0);
+      w.fill(Random(static_cast<unsigned>(k)));
+      for (const auto& map : all_weights<T>()) {
+        say("panel: cols, k, map, bytes", cols, k, static_cast<int>(map.read), sizeof(T));
+        panel.reset();
+        (forward ? kernel.pack_forward : kernel.pack_backward)(static_cast<int>(cols), k, w.data(), w.stride(), map,
+                                                               panel.data());
+        bool right = true;
+        for (Index p = 0; p < k; ++p) {
+          for (Index j = 0; j < width; ++j) {
+            const double expected = mapped(map, j >= cols ? T(0) : (forward ? w.at(j, p) : w.at(p, j)));
+            right = right && near(static_cast<double>(panel.at(p, j)), expected, 2 * kUnit<T> * std::abs(expected));
+          }
+        }
+        CHECK(right);
+        CHECK(panel.intact() && w.intact());
+      }
+    }
+  }
+}
+TEST(pack_forward_maps_and_transposes) {
+  check_panel<float>(true);
+  check_panel<double>(true);
+}
+TEST(pack_backward_maps) {
+  check_panel<float>(false);
+  check_panel<double>(false);
+}
+
+// Rows in any order, some twice: the kernels take pointers.
+template <class T>
+std::vector<const T*> some_rows(Fenced<T>& w, Index count) {
+  std::vector<const T*> rows;
+  for (Index r = 0; r < count; ++r) {
+    rows.push_back(w.row((5 * r + 1) % w.rows()));
+  }
+  return rows;
+}
+
+TEST(rows_dot_and_axpy) {
+  both_types([](auto tag) {
+    using T = decltype(tag);
+    const auto& kernel = kernels::table<T>();
+    for (const Index count : {1, 2, 3, 4, 5, 8, 11}) {
+      for (const Index k : depths(kernel.tile_cols)) {
+        Random random(static_cast<unsigned>(k + count));
+        Fenced<T> w(7, k), x(1, k, 0), z(1, count, 0), c(1, k, 0), s(1, count, 0), start(1, std::max(k, count), 0);
+        w.fill(random);
+        x.fill(random);
+        s.fill(random);
+        start.fill(random);
+        const std::vector<const T*> rows = some_rows(w, count);
+        const T* const* const ahead = count & 1 ? rows.data() : nullptr;  // asked for early: no influence on the result
+        for (const auto& map : all_weights<T>()) {
+          say("rows: rows, k, map, bytes", count, k, static_cast<int>(map.read), sizeof(T));
+          for (const bool ones : {false, true}) {
+            std::copy_n(start.data(), count, z.data());
+            kernel.rows_dot(static_cast<int>(count), rows.data(), k, map, ones ? nullptr : x.data(), z.data(), ahead);
+            for (Index r = 0; r < count; ++r) {
+              Sum64 expected;
+              expected.add(static_cast<double>(start.at(0, r)));
+              for (Index p = 0; p < k; ++p) {
+                expected.add(mapped(map, rows[static_cast<std::size_t>(r)][p]) *
+                             (ones ? 1 : static_cast<double>(x.at(0, p))));
+              }
+              CHECK(near(static_cast<double>(z.at(0, r)), expected.value, bound<T>(expected, k)));
+            }
+          }
+          std::copy_n(start.data(), k, c.data());
+          kernel.rows_axpy(static_cast<int>(count), rows.data(), k, map, s.data(), c.data(), ahead);
+          for (Index p = 0; p < k; ++p) {
+            Sum64 expected;
+            expected.add(static_cast<double>(start.at(0, p)));
+            for (Index r = 0; r < count; ++r) {
+              expected.add(mapped(map, rows[static_cast<std::size_t>(r)][p]) * static_cast<double>(s.at(0, r)));
+            }
+            CHECK(near(static_cast<double>(c.at(0, p)), expected.value, bound<T>(expected, count)));
+          }
+          CHECK(w.intact() && x.intact() && z.intact() && c.intact() && s.intact());
+        }
+      }
+    }
+  });
+}
+
+TEST(accumulate_mixes_parts) {
+  both_types([](auto tag) {
+    using T = decltype(tag);
+    const auto& kernel = kernels::table<T>();
+    const kernels::Mix<T> mixes[] = {{1, 0, 0, 0, 0, 0},   {0, 1, 0, 0, 0, 0},       {0, 0, 1, 0, 0, 0},
+                                     {0, 0, 0, 1, 0, 0},   {0, 0, 0, 0, 1, 0},       {0, 0, 0, 0, 0, -1},
+                                     {1, 0, 0, 0, -1, -1}, {2, 3, -1, T(0.5), -2, 4}};
+    for (const Index cols : depths(kernel.tile_cols)) {
+      for (const Index rows : {1, 3}) {
+        Random random(static_cast<unsigned>(cols));
+        Fenced<T> acc(rows, cols), a(rows, cols, 1), low(1, cols), high(1, cols), out(rows, cols), start(rows, cols);
+        for (Fenced<T>* m : {&acc, &a, &low, &high, &start}) {
+          m->fill(random);
+        }
+        for (const auto& mix : mixes) {
+          const bool reads = mix.input != 0 || mix.positive != 0 || mix.negative != 0;
+          for (const bool add : {false, true}) {
+            say("accumulate: rows, cols, mix, add, bytes", rows, cols, &mix - mixes, add, sizeof(T));
+            out.reset();
+            for (Index i = 0; add && i < rows; ++i) {
+              std::copy_n(start.row(i), cols, out.row(i));
+            }
+            kernel.accumulate(rows, cols, acc.data(), acc.stride(), reads ? a.data() : nullptr, a.stride(),
+                              mix.low != 0 ? low.data() : nullptr, mix.high != 0 ? high.data() : nullptr, mix, add,
+                              out.data(), out.stride());
+            bool right = true;
+            for (Index i = 0; i < rows; ++i) {
+              for (Index j = 0; j < cols; ++j) {
+                const double x = static_cast<double>(a.at(i, j)), c = static_cast<double>(acc.at(i, j));
+                Sum64 expected;
+                expected.add(add ? static_cast<double>(start.at(i, j)) : 0);
+                expected.add(c * static_cast<double>(mix.input) * x);
+                expected.add(c * static_cast<double>(mix.positive) * std::max(x, 0.0));
+                expected.add(c * static_cast<double>(mix.negative) * std::min(x, 0.0));
+                expected.add(c * static_cast<double>(mix.one));
+                expected.add(c * static_cast<double>(mix.low) * static_cast<double>(low.at(0, j)));
+                expected.add(c * static_cast<double>(mix.high) * static_cast<double>(high.at(0, j)));
+                right = right && near(static_cast<double>(out.at(i, j)), expected.value, bound<T>(expected, 6));
+              }
+            }
+            CHECK(right);
+            CHECK(out.intact() && acc.intact() && a.intact() && low.intact() && high.intact());
+          }
+        }
+      }
+    }
+  });
+}
+
+// What the whole layer does with shares is in test_layers.cpp; here are the values where they are decided.
+template <class T>
+T share_of(T r, T z, T epsilon, bool where_zero, kernels::Absorbed* absorbed) {
+  kernels::Shares<T> plan{};
+  plan.sums = plan.groups = 1;
+  plan.group[0].coef[0] = plan.group[0].coefficient = 1;
+  plan.group[0].epsilon = epsilon;
+  plan.group[0].where_zero = where_zero;
+  const Index cols = kernels::table<T>().tile_cols + 1;
+  Fenced<T> zs(1, cols), rs(1, cols), ss(1, cols);
+  zs.fill([&] { return z; });
+  rs.fill([&] { return r; });
+  const T* const z_of[] = {zs.data()};
+  T* const s_of[] = {ss.data()};
+  *absorbed = {};
+  kernels::table<T>().shares(1, cols, plan, z_of, zs.stride(), rs.data(), rs.stride(), s_of, ss.stride(), absorbed);
+  CHECK(ss.intact());
+  for (Index j = 1; j < cols; ++j) {  // the tail does what whole vectors do
+    CHECK(std::memcmp(&ss.at(0, j), &ss.at(0, 0), sizeof(T)) == 0);
+  }
+  absorbed->dead /= static_cast<double>(cols);
+  absorbed->stabilizer /= static_cast<double>(cols);
+  return ss.at(0, 0);
+}
+
+TEST(shares_at_the_edges) {
+  both_types([](auto tag) {
+    using T = decltype(tag);
+    const T nan = std::numeric_limits<T>::quiet_NaN(), infinity = std::numeric_limits<T>::infinity();
+    const T most = std::numeric_limits<T>::max() / 64, least = std::numeric_limits<T>::min();
+    kernels::Absorbed lost;
+    say("shares: bytes", sizeof(T));
+    // z < 0 ? z - eps : z + eps; minus zero counts as zero
+    CHECK(share_of<T>(1, 0, T(0.5), false, &lost) == 2 && lost.dead == 1 && lost.stabilizer == 0);
+    CHECK(share_of<T>(1, T(-0.0), T(0.5), false, &lost) == 2 && lost.dead == 1);
+    CHECK(share_of<T>(1, T(-1.5), T(0.5), false, &lost) == T(-0.5) && lost.stabilizer == 0.25 && lost.dead == 0);
+    CHECK(share_of<T>(1, T(1.5), T(0.5), false, &lost) == T(0.5) && lost.stabilizer == 0.25);
+    // z == 0 ? eps : z
+    CHECK(share_of<T>(1, 0, T(0.5), true, &lost) == 2);
+    CHECK(share_of<T>(1, T(-0.0), T(0.5), true, &lost) == 2);
+    CHECK(share_of<T>(1, T(-2), T(0.5), true, &lost) == T(-0.5) && lost.stabilizer == 0);
+    // nobody receives
+    CHECK(share_of<T>(3, 0, 0, false, &lost) == 0 && lost.dead == 3);
+    CHECK(share_of<T>(3, T(-0.0), 0, false, &lost) == 0 && lost.dead == 3);
+    CHECK(share_of<T>(0, 5, 0, false, &lost) == 0 && lost.dead == 0);
+    // the quotient overflows
+    CHECK(share_of<T>(most, least, 0, false, &lost) == 0 && lost.dead == static_cast<double>(most));
+    CHECK(share_of<T>(-most, least, 0, false, &lost) == 0);
+    // what is not finite shows up
+    CHECK(std::isnan(share_of<T>(1, nan, 0, false, &lost)));
+    CHECK(std::isnan(share_of<T>(1, infinity, 0, false, &lost)));
+    CHECK(std::isnan(share_of<T>(nan, 1, 0, false, &lost)));
+  });
+}
+
+TEST(sum_and_scan) {
+  both_types([](auto tag) {
+    using T = decltype(tag);
+    const auto& kernel = kernels::table<T>();
+    CHECK(kernel.scan(0, nullptr) == 0 && kernel.sum(0, nullptr) == 0);
+    for (const Index n : depths(kernel.tile_cols)) {
+      say("scan: n, bytes", n, sizeof(T));
+      Fenced<T> x(1, n, 0);
+      Random random(1);
+      x.fill([&] { return random(0, 1); });
+      Sum64 expected;
+      for (Index i = 0; i < n; ++i) {
+        expected.add(static_cast<double>(x.at(0, i)));
+      }
+      CHECK(near(kernel.sum(n, x.data()), expected.value, bound<double>(expected, n)));
+      CHECK(kernel.scan(n, x.data()) == 0);
+      bool seen = true;
+      for (Index i = 0; i < n; ++i) {
+        const T kept = x.at(0, i);
+        const auto flags = [&](T value) {
+          x.at(0, i) = value;
+          return kernel.scan(n, x.data());
+        };
+        const T infinity = std::numeric_limits<T>::infinity();
+        seen = seen && flags(T(-1)) == kernels::kHasNegative && flags(T(-0.0)) == 0;
+        seen = seen && flags(std::numeric_limits<T>::quiet_NaN()) == kernels::kNotFinite &&
+               flags(infinity) == kernels::kNotFinite;
+        seen = seen && flags(-infinity) == (kernels::kNotFinite | kernels::kHasNegative);
+        x.at(0, i) = kept;
+      }
+      CHECK(seen);
+    }
+  });
+}
+
+TEST(peak_counts_its_work) {
+  float sink[2] = {0.5f, 0.25f};
+  CHECK(kernels::table<float>().peak(100, sink) == 2.0 * 100 * 12 * kernels::table<float>().tile_cols / 2);
+  CHECK(std::isfinite(sink[0]));
+}
+
+}  // namespace
+}  // namespace pylrp

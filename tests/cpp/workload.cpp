@@ -1,0 +1,100 @@
+// Small fixed pieces of work, one thread, for valgrind's callgrind: bench/instructions.py counts what measured()
+// executes.
+//   workload          the names
+//   workload NAME     that one
+#include <cmath>
+#include <cstdio>
+#include <cstring>
+#include <functional>
+
+#include "engine/chain.hpp"
+#include "kernels/dispatch.hpp"
+#include "reference.hpp"
+#include "rules.hpp"
+
+// Called once, by name: callgrind collects between its entry and its return.
+extern "C" __attribute__((noinline)) void measured(const std::function<void()>& work) {
+  work();
+  asm volatile("");  // not a tail call
+}
+
+namespace pylrp {
+namespace {
+
+const Rule& rule_named(const char* name) {
+  for (const NamedRule& named : test_rules()) {
+    if (named.name == name) {
+      return named.rule;
+    }
+  }
+  std::abort();
+}
+
+// One layer with an input >= 0, as behind a ReLU.
+template <class T>
+void layer(const char* rule, Index batch, Index n_in, Index n_out) {
+  Layer<T> layer(batch, n_in, n_out, 1, true);
+  Fenced<T> result(batch, n_in, 0);
+  const CompiledRule compiled(rule_named(rule));
+  const DenseJob<T> job{{layer.weight.read(), layer.bias.data()},
+                        &compiled.for_input(true),
+                        {layer.low.data(), layer.high.data()},
+                        nullptr,
+                        layer.input.read(),
+                        {},
+                        layer.relevance.read(),
+                        result.view()};
+  measured([&] { dense_relevance(job, {1}); });
+}
+
+template <class T>
+void forward(Index batch, Index n_in, Index n_out) {
+  Layer<T> layer(batch, n_in, n_out, 1, true);
+  Fenced<T> output(batch, n_out, 0);
+  measured([&] { dense_forward<T>({layer.weight.read(), layer.bias.data()}, layer.input.read(), output.view(), {1}); });
+}
+
+// 784-300-10, one sample: w^2 at the input, z+ above, with the ledger.
+void small_network() {
+  Layer<float> first(1, 784, 300, 1, true), second(1, 300, 10, 2, true);
+  Fenced<float> hidden(1, 300), result(1, 784);
+  const CompiledRule bottom(rule_named("w^2")), top(rule_named("z+"));
+  const std::vector<ChainLayer<float>> layers{
+      {{first.weight.read()}, &bottom, {}, true, nullptr, first.input.read(), {}, result.view()},
+      {{second.weight.read()}, &top, {}, true, nullptr, second.input.read(), {}, hidden.view()}};
+  std::vector<double> ledger(2 * kLedgerColumns);
+  measured([&] { relevance_through_chain<float>(layers, second.relevance.read(), ledger.data(), {1}); });
+}
+
+struct Workload {
+  const char* name;
+  void (*run)();
+};
+constexpr Workload kWorkloads[] = {
+    {"network 784-300-10, batch 1", small_network},
+    {"z+ 512x512, batch 1", [] { layer<float>("z+", 1, 512, 512); }},
+    {"z+ 512x512, batch 64", [] { layer<float>("z+", 64, 512, 512); }},
+    {"z+ 512x512, batch 64, float64", [] { layer<double>("z+", 64, 512, 512); }},
+    {"epsilon 512x512, batch 64", [] { layer<float>("epsilon", 64, 512, 512); }},
+    {"gamma 512x512, batch 64", [] { layer<float>("gamma", 64, 512, 512); }},
+    {"alpha-beta 512x512, batch 64", [] { layer<float>("alpha-beta", 64, 512, 512); }},
+    {"z-box 512x512, batch 64", [] { layer<float>("z-box", 64, 512, 512); }},
+    {"forward 512x512, batch 1", [] { forward<float>(1, 512, 512); }},
+    {"forward 512x512, batch 64", [] { forward<float>(64, 512, 512); }},
+};
+
+}  // namespace
+}  // namespace pylrp
+
+int main(int argc, char** argv) {
+  pylrp::kernels::active();  // chosen once, not part of the work
+  for (const auto& workload : pylrp::kWorkloads) {
+    if (argc < 2) {
+      std::puts(workload.name);
+    } else if (std::strcmp(workload.name, argv[1]) == 0) {
+      workload.run();
+      return 0;
+    }
+  }
+  return argc < 2 ? 0 : 1;
+}
