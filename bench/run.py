@@ -142,7 +142,7 @@ def main(arguments: list[str] | None = None) -> int:
         machine.raise_ceilings(facts)
         light = options.quick or case.group == "sweep"
         try:
-            results.append(measure(case, options.threads, *((3, 1.0) if light else (5, 4.0))))
+            results.append(measure(case, options.threads, *((3, 1.0) if light else (5, 3.0))))
         except WrongResultError as wrong:
             print(f"\n{case.name}: {wrong}", file=sys.stderr)
             return 1

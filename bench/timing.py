@@ -16,10 +16,10 @@ from pathlib import Path
 
 import numpy as np
 
-SAMPLE_SECONDS = 0.005  # a shorter call is repeated within a round until it takes as long as this
+SAMPLE_SECONDS = 0.02  # a shorter call is repeated within a round until it takes as long as this
 PAUSE_SECONDS = 0.03  # some thread pools, OpenBLAS's for one, keep their cores busy for a while after their work
-QUIET = 0.1  # cores that other programs may keep busy
-PATIENCE = 3  # times the budget to wait for quiet rounds
+QUIET = 0.05  # cores that other programs may keep busy
+PATIENCE = 2  # times the budget to wait for quiet rounds
 
 
 class Bystanders:

@@ -67,6 +67,9 @@ void dense_forward(const DenseLayer<T>& layer, Matrix<const T> input, Matrix<T> 
 
 // --- between the files of this room ---
 
+// Up to this batch the whole batch goes along with each weight row while it is in cache.
+template <class T>
+Index few_samples(Matrix<const T> weight);
 template <class T>
 kernels::Weights<T> weights_of(const WeightMap& map);
 template <class T>

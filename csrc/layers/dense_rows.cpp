@@ -207,7 +207,7 @@ std::vector<Index> active_rows(Matrix<const T> relevance) {
 }
 
 template <class T>
-void few_samples(const RowPass<T>& pass, const DenseJob<T>& job, const Threads& threads) {
+void all_samples(const RowPass<T>& pass, const DenseJob<T>& job, const Threads& threads) {
   const Index samples = job.relevance.rows, n_in = job.layer.weight.cols;
   const std::vector<Index> active = active_rows(job.relevance);
   const Index count = static_cast<Index>(active.size());
@@ -283,8 +283,8 @@ void relevance_by_rows(const DenseJob<T>& job, const Threads& threads) {
     with.constants = &own;
   }
   const RowPass<T> pass(with);
-  if (job.relevance.rows <= 4) {
-    few_samples(pass, with, threads);
+  if (job.relevance.rows <= few_samples(job.layer.weight)) {
+    all_samples(pass, with, threads);
   } else {
     sample_by_sample(pass, with, threads);
   }

@@ -10,6 +10,7 @@ int main(int argc, char** argv) {
   const auto holds = [](const std::vector<std::string>& names, const char* name) {
     return std::find(names.begin(), names.end(), name) != names.end();
   };
+  std::setvbuf(stdout, nullptr, _IOLBF, 0);  // a crash must not swallow what was said before it
   const char* const forced = std::getenv("PYLRP_ISA");
   if (forced != nullptr && holds(pylrp::kernels::built(), forced) && !holds(pylrp::kernels::supported(), forced)) {
     std::printf("skipped: this machine lacks %s\n", forced);

@@ -290,7 +290,7 @@ TEST(shares_at_the_edges) {
   both_types([](auto tag) {
     using T = decltype(tag);
     const T nan = std::numeric_limits<T>::quiet_NaN(), infinity = std::numeric_limits<T>::infinity();
-    const T most = std::numeric_limits<T>::max() / 64, least = std::numeric_limits<T>::min();
+    const T most = std::ldexp(T(1), std::numeric_limits<T>::max_exponent - 8), least = std::numeric_limits<T>::min();
     kernels::Absorbed lost;
     say("shares: bytes", sizeof(T));
     // z < 0 ? z - eps : z + eps; minus zero counts as zero
