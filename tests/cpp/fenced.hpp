@@ -57,6 +57,13 @@ class Fenced {
     }
     return *this;
   }
+  std::vector<T> entries() {
+    std::vector<T> all;
+    for (Index i = 0; i < rows_; ++i) {
+      all.insert(all.end(), row(i), row(i) + cols_);
+    }
+    return all;
+  }
   // As new: what was computed is forgotten.
   void reset() { fill(poison); }
 

@@ -65,9 +65,10 @@ struct Network {
     return pass;
   }
   std::vector<T> numbers() {
-    std::vector<T> all(top.data(), top.data() + top.rows() * top.stride() - 3);
+    std::vector<T> all = top.entries();
     for (auto& result : results) {
-      all.insert(all.end(), result->data(), result->data() + result->rows() * result->stride() - 3);
+      const std::vector<T> more = result->entries();
+      all.insert(all.end(), more.begin(), more.end());
     }
     return all;
   }
@@ -240,7 +241,7 @@ TEST(every_rule_same_bits_for_any_number_of_threads) {
       check::context = named.name + ", batch " + std::to_string(batch);
       Layer<float> layer(batch, 1030, 640, 9, false);
       const LoweredRule lowered = lower(named.rule, false);
-      Fenced<float> result(batch, 1030, 0);
+      Fenced<float> result(batch, 1030);
       for (const auto path : {relevance_by_rows<float>, relevance_by_products<float>}) {
         std::vector<float> alone;
         std::vector<double> alone_lost;
@@ -257,7 +258,7 @@ TEST(every_rule_same_bits_for_any_number_of_threads) {
                 result.view(),
                 absorbed.data()},
                {threads});
-          const std::vector<float> mine(result.data(), result.data() + batch * 1030);
+          const std::vector<float> mine = result.entries();
           std::vector<double> lost;
           for (const kernels::Absorbed& a : absorbed) {
             lost.insert(lost.end(), {a.bias, a.stabilizer, a.dead});
