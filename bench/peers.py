@@ -251,7 +251,7 @@ def captum(problem: Problem, threads: int) -> Call:
 
 
 def _small(problem: Problem) -> bool:
-    return problem.is_question and problem.flops < 1e10  # some 3 seconds
+    return problem.is_question and problem.flops < 6e9  # some 2 seconds
 
 
 def _question(problem: Problem) -> bool:

@@ -191,26 +191,26 @@ class RowPass {
   bool reuse_output_;
 };
 
-// Rows with relevance in any of the samples.
+// Writes the rows with relevance in any of the samples to `rows` (n_out entries); returns how many.
 template <class T>
-std::vector<Index> active_rows(Matrix<const T> relevance) {
-  std::vector<Index> rows;
+Index active_rows(Matrix<const T> relevance, Index* rows) {
+  Index count = 0;
   for (Index j = 0; j < relevance.cols; ++j) {
     for (Index i = 0; i < relevance.rows; ++i) {
       if (relevance.row(i)[j] != 0) {
-        rows.push_back(j);
+        rows[count++] = j;
         break;
       }
     }
   }
-  return rows;
+  return count;
 }
 
 template <class T>
 void all_samples(const RowPass<T>& pass, const DenseJob<T>& job, const Threads& threads) {
   const Index samples = job.relevance.rows, n_in = job.layer.weight.cols;
-  const std::vector<Index> active = active_rows(job.relevance);
-  const Index count = static_cast<Index>(active.size());
+  const Buffer<Index> active(job.relevance.cols);
+  const Index count = active_rows(job.relevance, active.data());
   const Index chunks = std::clamp<Index>(count * n_in / kChunkWeights, 1, kMaxChunks);
   const Index size = pass.accumulators(samples);
   Buffer<T> acc(size * chunks), parts(pass.parts_size(samples)), scratch(pass.scratch() * chunks);
@@ -251,17 +251,19 @@ void sample_by_sample(const RowPass<T>& pass, const DenseJob<T>& job, const Thre
   const Index samples = job.relevance.rows, n_in = job.layer.weight.cols;
   const Index tasks = std::min<Index>(samples, 4 * threads.count);
   const Index size = pass.accumulators(1) + pass.parts_size(1) + pass.scratch();
-  Buffer<T> memory(size * tasks);
+  const Index n_out = job.relevance.cols;
+  const Buffer<T> memory(size * tasks);
+  const Buffer<Index> active(n_out * tasks);
   parallel_for(tasks, threads, [&](Index task) {
     T* const acc = memory.data() + task * size;
     T* const parts = acc + pass.accumulators(1);
     T* const scratch = parts + pass.parts_size(1);
     for (Index i = samples * task / tasks; i < samples * (task + 1) / tasks; ++i) {
-      const std::vector<Index> active = active_rows(job.relevance.slice(i, 1));
+      Index* const rows = active.data() + task * n_out;
+      const Index count = active_rows(job.relevance.slice(i, 1), rows);
       std::fill(acc, parts, T(0));
       pass.split_input(i, 1, parts);
-      pass.run(i, 1, active.data(), static_cast<Index>(active.size()), parts, acc, scratch,
-               job.absorbed ? job.absorbed + i : nullptr);
+      pass.run(i, 1, rows, count, parts, acc, scratch, job.absorbed ? job.absorbed + i : nullptr);
       pass.finish(i, acc, n_in, 0, n_in);
     }
   });
