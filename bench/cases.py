@@ -88,7 +88,7 @@ class Case:
         """For example ``784-300-10 b1``; ``--case`` selects by any part of it."""
         parts = ["-".join(map(str, self.widths)), f"b{self.batch}"]
         parts += [self.dtype] if self.dtype != "float32" else []
-        parts += ["threads"] if self.threads else []
+        parts += [self.group] if self.group in ("threads", "sweep") else []
         return " ".join([self.rule, *parts] if self.rule else parts)
 
     def problem(self) -> Problem:

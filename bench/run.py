@@ -3,7 +3,7 @@
     python bench/run.py                 all cases
     python bench/run.py --quick         three cases, less than a minute
     python bench/run.py --case z-box    the cases whose name contains this
-    python bench/run.py --sweep         also speed against batch size, for the plot
+    python bench/run.py --sweep         also speed against batch size, for the plot (--case sweep: only that)
 
 Ratios say how many times as long as pylrp somebody takes (without pylrp: as the fastest). What is not
 installed is named. ``cases.py`` says what is measured, ``peers.py`` against whom, ``report.py`` makes the
@@ -18,7 +18,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -108,12 +108,10 @@ def print_case(case: Row, ceilings: dict[str, dict[str, float]]) -> None:
         print("" if row["computes"] == "relevance" else f"  ({row['computes']})")
 
 
-def select(names: Iterable[str], quick: bool, sweep: bool) -> list[Case]:
+def select(names: Sequence[str], quick: bool, sweep: bool) -> list[Case]:
     """Return the cases asked for."""
-    names = list(names)
-    if names:
-        return [case for case in (*CASES, *SWEEP) if any(name in case.name for name in names)]
-    return list(QUICK if quick else CASES) + list(SWEEP if sweep else ())
+    cases = list(QUICK if quick else CASES) + list(SWEEP if sweep else ())
+    return [case for case in cases if not names or any(name in case.name for name in names)]
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -125,7 +123,11 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--sweep", action="store_true", help="also batch sizes from 1 to 4096")
     parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1), help="for everybody (default: 2)")
-    parser.add_argument("--output", type=Path, help="JSON file (default: bench/results/<date>-<cpu>.json)")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        help="JSON file (default: bench/results/<date>-<cpu>.json; with --quick or --case bench/build/partial.json)",
+    )
     options = parser.parse_args(arguments)
 
     by_hand.check_reference()
@@ -134,30 +136,36 @@ def main(arguments: list[str] | None = None) -> int:
     print(f"{facts['cpu']}, {facts['isa']}, {options.threads} threads, {facts['compiler']}")
     print(", ".join(f"{name} {version}" for name, version in facts["versions"].items()))
 
+    output = options.output or default_output(facts["cpu"], partial=bool(options.quick or options.case))
+    output.parent.mkdir(parents=True, exist_ok=True)
     results: list[Row] = []
     for case in select(options.case, options.quick, options.sweep):
         if case.threads and max(case.threads) > (os.cpu_count() or 1):
             continue
         wait_for_quiet()
         machine.raise_ceilings(facts)
-        light = options.quick or case.group == "sweep"
+        rounds, budget = (5, 3.0) if case.group != "sweep" else (3 if case.batch < 1024 else 2, 1.0)
         try:
-            results.append(measure(case, options.threads, *((3, 1.0) if light else (5, 3.0))))
+            results.append(measure(case, options.threads, rounds, 1.0 if options.quick else budget))
         except WrongResultError as wrong:
             print(f"\n{case.name}: {wrong}", file=sys.stderr)
             return 1
         print_case(results[-1], facts["ceilings"])
+        document = {"date": datetime.date.today().isoformat(), "machine": facts, "cases": results}
+        output.write_text(json.dumps(document, indent=1) + "\n")
     for threads, best in facts["ceilings"].items():
         print(f"\nCeilings of {threads} threads: " + ", ".join(f"{k} {v:.4g}" for k, v in best.items()), end="")
     goals.print_goals(results, facts["ceilings"])
-
-    date = datetime.date.today().isoformat()
-    slug = re.sub(r"[^a-z0-9]+", "-", facts["cpu"].lower()).strip("-")
-    output = options.output or Path(__file__).parent / "results" / f"{date}-{slug}.json"
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(json.dumps({"date": date, "machine": facts, "cases": results}, indent=1) + "\n")
     print(f"\nwritten: {output}")
     return 0
+
+
+def default_output(cpu: str, partial: bool) -> Path:
+    """Return where results go: full runs are kept, partial ones must not replace them."""
+    if partial:
+        return Path(__file__).parent / "build" / "partial.json"
+    slug = re.sub(r"[^a-z0-9]+", "-", cpu.lower()).strip("-")
+    return Path(__file__).parent / "results" / f"{datetime.date.today().isoformat()}-{slug}.json"
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ namespace {
 
 constexpr std::size_t kLine = 64, kHuge = std::size_t{2} << 20;
 constexpr std::size_t kLarge = std::size_t{256} << 10;  // smaller blocks are the allocator's business
-constexpr std::size_t kKept = std::size_t{16} << 20;
+constexpr std::size_t kKept = std::size_t{32} << 20;
 
 std::size_t rounded(std::size_t bytes) { return (bytes + kLarge - 1) / kLarge * kLarge; }
 std::align_val_t alignment(std::size_t bytes) { return std::align_val_t{bytes >= kHuge ? kHuge : kLine}; }

@@ -103,7 +103,7 @@ struct Layer {
 struct Reference {
   std::vector<Sum64> relevance;    // (batch, n_in); error: what the result may be off by
   std::vector<Sum64> absorbed[3];  // bias, stabilizer, dead (batch)
-  Index unsure = 0;                // denominators whose sign a computation in T may get wrong
+  std::vector<Index> unsure;       // denominators whose sign a computation in T may get wrong (batch)
 };
 
 // Where rounding decides about a sign, no tolerance helps: such a relevance is set to zero first (settle), or counted.
@@ -115,6 +115,7 @@ Reference reference(Layer<T>& layer, const Rule& rule, bool with_bias, bool sett
     return bound<T>(z, n_in * static_cast<Index>(terms));
   };
   Reference result;
+  result.unsure.resize(static_cast<std::size_t>(batch));
   for (auto& column : result.absorbed) {
     column.resize(static_cast<std::size_t>(batch));
   }
@@ -151,7 +152,7 @@ Reference reference(Layer<T>& layer, const Rule& rule, bool with_bias, bool sett
       }
       double r = static_cast<double>(layer.relevance.at(i, j));
       if (unsure && r != 0) {
-        ++result.unsure;
+        ++result.unsure[static_cast<std::size_t>(i)];
         if (settle) {
           layer.relevance.at(i, j) = 0;
           r = 0;

@@ -1,6 +1,7 @@
 // The rules the layer tests go through: between them every input part, weight map, bias map, mask and guard.
 #pragma once
 
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -37,6 +38,7 @@ inline const std::vector<NamedRule>& test_rules() {
           Mask::kAll,
           Guard::kSigned,
           1e-6}}}},
+      {"no bias", {{{{{Part::kInput, all}}, {}, 1, Mask::kAll, Guard::kSigned, 0}}}},
       {"where zero", {{{{{Part::kInput, all}}, bias(1, 1), 1, Mask::kAll, Guard::kWhereZero, 1e-7}}}},
       // None that anyone uses, and everything that the others leave out.
       {"odd",
@@ -54,6 +56,15 @@ inline const std::vector<NamedRule>& test_rules() {
           1e-3}}}},
   };
   return rules;
+}
+
+inline const Rule& rule_named(const std::string& name) {
+  for (const NamedRule& named : test_rules()) {
+    if (named.name == name) {
+      return named.rule;
+    }
+  }
+  throw std::invalid_argument(name);
 }
 
 }  // namespace pylrp

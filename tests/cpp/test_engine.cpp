@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <chrono>
 #include <functional>
@@ -22,7 +23,18 @@
 namespace pylrp {
 namespace {
 
-// widths[0] -> ReLU widths[1] -> ReLU ... -> widths.back(): w^2 at the input, z+ above, epsilon at the top.
+// What stands between the layers, and their rules from the input up. Where a rule can reuse z = W a + b, the plan finds
+// it in the activations (a ReLU, if relevance vanishes with its output) or must keep it beside them.
+struct Kind {
+  bool smooth;  // leaky ReLU and tanh, at the top too; else ReLU between the layers
+  std::array<const char*, 3> rules;
+};
+constexpr Kind kQuestion{false, {"w^2", "z+", "epsilon"}};
+constexpr Kind kKinds[] = {kQuestion,
+                           {false, {"epsilon", "epsilon", "epsilon"}},
+                           {false, {"epsilon", "w^2", "epsilon"}},
+                           {true, {"epsilon", "z+", "epsilon"}}};
+
 template <class T>
 struct Network {
   std::vector<std::unique_ptr<Layer<T>>> layers;  // of each only weight and bias are used
@@ -33,7 +45,7 @@ struct Network {
   std::vector<std::unique_ptr<Fenced<T>>> results;
   std::vector<double> ledger;
 
-  Network(const std::vector<Index>& widths, Index batch)
+  explicit Network(const std::vector<Index>& widths, Index batch, const Kind& kind = kQuestion)
       : input(batch, widths.front()),
         top(batch, widths.back()),
         ledger((widths.size() - 1) * kLedgerColumns * static_cast<std::size_t>(batch)) {
@@ -42,13 +54,15 @@ struct Network {
     input.fill([&] { return random(0, 1); });
     for (std::size_t l = 0; l < depth; ++l) {
       layers.push_back(std::make_unique<Layer<T>>(1, widths[l], widths[l + 1], static_cast<unsigned>(l), false));
-      rules.emplace_back(test_rules()[l == 0 ? 4 : (l + 1 < depth ? 1 : 0)].rule);
+      rules.emplace_back(rule_named(kind.rules[l + 3 - depth]));  // with fewer layers those at the top
       results.push_back(std::make_unique<Fenced<T>>(batch, widths[l]));
     }
     for (std::size_t l = 0; l < depth; ++l) {
       stages.push_back({{layers[l]->weight.read(), layers[l]->bias.data()}, {}});
-      if (l + 1 < depth) {
-        stages[l].activations.push_back({ActivationKind::kReLU});
+      if (kind.smooth) {
+        stages[l].activations = {{ActivationKind::kLeakyReLU, 0.5}, {ActivationKind::kTanh}};
+      } else if (l + 1 < depth) {
+        stages[l].activations = {{ActivationKind::kReLU}};
       }
       assigned.push_back({&rules[l], {}});
     }
@@ -81,17 +95,18 @@ bool same_bits(const std::vector<T>& a, const std::vector<T>& b) {
 
 // Layer by layer, with the activations and the relevance above it that the library itself computed.
 template <class T>
-void check_network(Index batch) {
+void check_network(Index batch, const Kind& kind) {
   const std::vector<Index> widths{71, 67, 53, 19};
-  check::context = "batch " + std::to_string(batch) + ", bytes " + std::to_string(sizeof(T));
-  Network<T> net(widths, batch);
+  check::context = std::string(kind.rules[0]) + ", " + kind.rules[1] + ", batch " + std::to_string(batch) + ", bytes " +
+                   std::to_string(sizeof(T));
+  Network<T> net(widths, batch, kind);
   const Plan<T> plan(net.stages, net.assigned, {2});
   CHECK(plan.inputs() == 71 && plan.outputs() == 19 && plan.depth() == 3 && plan.width(1) == 67);
   const typename Plan<T>::Pass pass = net.explain(plan, {2});
   for (std::size_t l = 0; l < 3; ++l) {
     Layer<T> one(batch, widths[l], widths[l + 1], static_cast<unsigned>(l), false);  // the same weights and bias
     const Matrix<const T> above = l == 2 ? net.top.read() : net.results[l + 1]->read();
-    const Matrix<const T> z = l == 2 ? net.top.read() : pass.activations[l + 1];
+    const Matrix<const T> a = l == 2 ? net.top.read() : pass.activations[l + 1];
     bool forward = true, right = true;
     for (Index i = 0; i < batch; ++i) {
       std::copy_n(pass.activations[l].row(i), widths[l], one.input.row(i));
@@ -102,16 +117,22 @@ void check_network(Index batch) {
         for (Index k = 0; k < widths[l]; ++k) {
           sum.add(static_cast<double>(one.weight.at(j, k)) * static_cast<double>(one.input.at(i, k)));
         }
-        const double expected = l < 2 && sum.value < 0 ? 0 : sum.value;
-        forward = forward && near(static_cast<double>(z.row(i)[j]), expected, bound<T>(sum, widths[l]));
+        const double leaky = sum.value < 0 ? sum.value / 2 : sum.value;
+        const double expected = kind.smooth ? std::tanh(leaky) : (l < 2 && sum.value < 0 ? 0 : sum.value);
+        forward =
+            forward && near(static_cast<double>(a.row(i)[j]), expected, bound<T>(sum, widths[l]) + kFew * kUnit<T>);
       }
     }
     CHECK(forward);
     const Reference expected = reference(one, net.rules[l].rule, true, false);
-    CHECK(expected.unsure == 0);  // else take another seed
+    Index looked_at = 0;
     const double* page = &net.ledger[l * static_cast<std::size_t>(kLedgerColumns * batch)];
     for (Index i = 0; i < batch; ++i) {
       const auto at = static_cast<std::size_t>(i);
+      if (expected.unsure[at] > 0) {
+        continue;
+      }
+      ++looked_at;
       const auto column = [&](LedgerColumn c) { return page[c * batch + i]; };
       Sum64 in, out;
       for (Index j = 0; j < widths[l + 1]; ++j) {
@@ -132,15 +153,17 @@ void check_network(Index batch) {
                  out.error + expected.absorbed[0][at].error + expected.absorbed[1][at].error +
                      expected.absorbed[2][at].error));
     }
-    CHECK(right);
+    CHECK(right && 10 * looked_at >= 9 * batch);
     CHECK(net.results[l]->intact());
   }
   CHECK(net.top.intact() && net.input.intact());
 }
 TEST(network_layer_by_layer) {
   for (const Index batch : {1, 4, 5, 15, 29}) {
-    check_network<float>(batch);
-    check_network<double>(batch);
+    for (const Kind& kind : kKinds) {
+      check_network<float>(batch, kind);
+      check_network<double>(batch, kind);
+    }
   }
 }
 
@@ -399,7 +422,7 @@ TEST(fork_after_a_parallel_region) {
 TEST(rules_that_are_too_wide_are_refused) {
   Rule rule;
   for (int g = 0; g < kernels::kMaxGroups + 1; ++g) {
-    rule.groups.push_back(test_rules()[0].rule.groups[0]);
+    rule.groups.push_back(rule_named("epsilon").groups[0]);
   }
   bool refused = false;
   try {

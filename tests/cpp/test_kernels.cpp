@@ -316,6 +316,46 @@ TEST(shares_at_the_edges) {
   });
 }
 
+// Two groups, one for each sign of the plain output Z_0 + Z_1 + base; where that is zero neither serves.
+TEST(shares_with_masks) {
+  both_types([](auto tag) {
+    using T = decltype(tag);
+    kernels::Shares<T> plan{};
+    plan.sums = plan.groups = 2;
+    plan.masked = true;
+    plan.plain[0] = plan.plain[1] = 1;
+    plan.group[0] = {{T(1.25), 1}, nullptr, nullptr, 1, 0, 1, false};
+    plan.group[1] = {{1, T(1.25)}, nullptr, nullptr, 1, 0, -1, false};
+    const Index cols = kernels::table<T>().tile_cols + 1;
+    Fenced<T> base(1, cols), r(1, cols), z0(1, cols), z1(1, cols), s0(1, cols), s1(1, cols);
+    r.fill([] { return 1; });
+    base.fill([] { return T(0.5); });
+    const T* const z[] = {z0.data(), z1.data()};
+    T* const s[] = {s0.data(), s1.data()};
+    struct Case {
+      double z0, z1, s0, s1, dead;
+    };
+    for (const bool with_base : {false, true}) {
+      plan.plain_base = with_base ? base.data() : nullptr;
+      const double b = with_base ? 0.5 : 0;  // not in the denominators
+      for (const Case& c : {Case{2, -1 - b, 1 / (1.5 - b), 0, 0}, Case{1, -2 - b, 0, 1 / (-1.5 - 1.25 * b), 0},
+                            Case{2, -2 - b, 0, 0, 1}, Case{0, -b, 0, 0, 1}}) {
+        say("masks: bytes, base", sizeof(T), with_base);
+        z0.fill([&] { return c.z0; });
+        z1.fill([&] { return c.z1; });
+        kernels::Absorbed lost{};
+        kernels::table<T>().shares(1, cols, plan, z, z0.stride(), r.data(), r.stride(), s, s0.stride(), &lost);
+        for (Index j = 0; j < cols; ++j) {
+          CHECK(near(static_cast<double>(s0.at(0, j)), c.s0, 2 * kUnit<T> * std::abs(c.s0)));
+          CHECK(near(static_cast<double>(s1.at(0, j)), c.s1, 2 * kUnit<T> * std::abs(c.s1)));
+        }
+        CHECK(lost.dead == c.dead * static_cast<double>(cols) && lost.stabilizer == 0);
+        CHECK(s0.intact() && s1.intact());
+      }
+    }
+  });
+}
+
 TEST(sum_and_scan) {
   both_types([](auto tag) {
     using T = decltype(tag);

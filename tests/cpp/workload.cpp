@@ -1,6 +1,6 @@
 // Small fixed pieces of work, one thread, for valgrind's callgrind: bench/instructions.py counts what measured()
 // executes.
-//   workload          the names
+//   workload          the compiler, the instruction sets that run here (best first), the names; one a line
 //   workload NAME     that one
 #include <cmath>
 #include <cstdio>
@@ -12,7 +12,7 @@
 #include "reference.hpp"
 #include "rules.hpp"
 
-// Called once, by name: callgrind collects between its entry and its return.
+// Called once: callgrind collects between entry and return of measured* (the compiler may clone it).
 extern "C" __attribute__((noinline)) void measured(const std::function<void()>& work) {
   work();
   asm volatile("");  // not a tail call
@@ -20,15 +20,6 @@ extern "C" __attribute__((noinline)) void measured(const std::function<void()>& 
 
 namespace pylrp {
 namespace {
-
-const Rule& rule_named(const char* name) {
-  for (const NamedRule& named : test_rules()) {
-    if (named.name == name) {
-      return named.rule;
-    }
-  }
-  std::abort();
-}
 
 // One layer with an input >= 0, as behind a ReLU.
 template <class T>
@@ -88,6 +79,17 @@ constexpr Workload kWorkloads[] = {
 
 int main(int argc, char** argv) {
   pylrp::kernels::active();  // chosen once, not part of the work
+  if (argc < 2) {
+#ifdef __clang__
+    std::printf("clang %d\n", __clang_major__);
+#else
+    std::printf("gcc %d\n", __GNUC__);
+#endif
+    for (const std::string& isa : pylrp::kernels::supported()) {
+      std::printf("%s ", isa.c_str());
+    }
+    std::puts("");
+  }
   for (const auto& workload : pylrp::kWorkloads) {
     if (argc < 2) {
       std::puts(workload.name);
