@@ -3,13 +3,17 @@
 # make test-peers   agreement with zennit and captum (their environment takes 1.5 GB)
 # make lint         ruff, mypy, clang-format
 # make warnings     the C++ core with warnings as errors
+# make test-core    the core's C++ tests, each instruction set; and under the sanitizers
+# make test-neon    the same for ARM, cross-compiled, under qemu (skipped without them)
+# make instructions instruction counts of the kernels against their limits (valgrind)
 # make bench        throughput, with the result checked first
 # Each target sets up what it needs: a virtual environment beside this file, and pylrp installed into it.
 PYTHON ?= python3
 SOURCES := pyproject.toml CMakeLists.txt README.md $(shell find csrc pylrp -type f -not -path '*/__pycache__/*')
 PIP := -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test test-peers lint warnings bench clean
+.PHONY: demo test test-peers test-core test-neon instructions lint warnings bench clean
+TOOLS := PATH=$(CURDIR)/.venv/bin:$$PATH CMAKE_GENERATOR=Ninja
 
 demo: .venv/installed
 	.venv/bin/pylrp demo -o demo.png
@@ -26,6 +30,17 @@ bench: .venv-peers/installed
 
 test-peers: .venv-peers/installed
 	.venv-peers/bin/pytest tests/peers
+
+test-core: .venv/installed
+	for preset in default asan; do \
+	  $(TOOLS) cmake --preset $$preset && $(TOOLS) cmake --build --preset $$preset && \
+	  $(TOOLS) ctest --preset $$preset || exit 1; done
+
+test-neon: .venv/installed
+	$(TOOLS) tests/cpp/run_neon.sh
+
+instructions: .venv/installed
+	$(TOOLS) .venv/bin/python bench/instructions.py
 
 .venv/installed: $(SOURCES)
 	$(PYTHON) -m venv .venv || (echo "On Debian: apt-get install python3-venv python3-dev g++"; exit 1)

@@ -16,6 +16,7 @@ from typing import Any
 
 import goals
 from cases import PRODUCTS_NEEDED
+from timing import QUIET
 
 Row = dict[str, Any]
 ROOT = Path(__file__).resolve().parent.parent
@@ -112,6 +113,8 @@ def markdown(run: Row) -> str:
             "cannot avoid for an input ≥ 0; *paid* is how many the time would suffice for at the measured peak."
         )
         parts.append(rule_table(groups["rule"], ceilings))
+    if (busiest := max(case["others"] for case in run["cases"])) > QUIET:
+        parts.append(f"Other programs kept up to {busiest:.1f} cores busy meanwhile: measure again on a quiet machine.")
     return "\n\n".join(parts)
 
 

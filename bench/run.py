@@ -142,7 +142,7 @@ def main(arguments: list[str] | None = None) -> int:
     for case in select(options.case, options.quick, options.sweep):
         if case.threads and max(case.threads) > (os.cpu_count() or 1):
             continue
-        wait_for_quiet()
+        wait_for_quiet(4.0 if options.quick else 20.0)
         machine.raise_ceilings(facts)
         rounds, budget = (5, 3.0) if case.group != "sweep" else (3 if case.batch < 1024 else 2, 1.0)
         try:

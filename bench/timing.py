@@ -43,8 +43,8 @@ class Bystanders:
         return total - sum(os.times()[:4])
 
 
-def wait_for_quiet(limit: float = 20.0) -> None:
-    """Wait until other programs leave the machine alone for a second, but not for ever."""
+def wait_for_quiet(limit: float) -> None:
+    """Wait until other programs leave the machine alone for a second, up to a limit."""
     deadline = time.perf_counter() + limit
     while time.perf_counter() < deadline:
         others = Bystanders()

@@ -11,7 +11,7 @@ namespace {
 
 constexpr std::size_t kLine = 64, kHuge = std::size_t{2} << 20;
 constexpr std::size_t kLarge = std::size_t{256} << 10;  // smaller blocks are the allocator's business
-constexpr std::size_t kKept = std::size_t{32} << 20;
+constexpr std::size_t kBudget = std::size_t{16} << 20;  // of a thread, in use and kept together
 
 std::size_t rounded(std::size_t bytes) { return (bytes + kLarge - 1) / kLarge * kLarge; }
 std::align_val_t alignment(std::size_t bytes) { return std::align_val_t{bytes >= kHuge ? kHuge : kLine}; }
@@ -24,31 +24,29 @@ class Kept {
       ::operator delete(blocks_[i].data, alignment(blocks_[i].bytes));
     }
   }
-  void* take(std::size_t bytes) {
+  // null: there is none of this size; the others have made room for a new one.
+  void* take(std::size_t bytes) noexcept {
     for (int i = 0; i < count_; ++i) {
       if (blocks_[i].bytes == bytes) {
         void* const data = blocks_[i].data;
-        total_ -= bytes;
+        kept_ -= bytes;
+        used_ += bytes;
         blocks_[i] = blocks_[--count_];
         return data;
       }
     }
+    make_room(bytes);
+    used_ += bytes;
     return nullptr;
   }
   bool give(void* data, std::size_t bytes) noexcept {
-    while (count_ > 0 && (count_ == kMost || total_ + bytes > kKept)) {  // the oldest make room
-      total_ -= blocks_[0].bytes;
-      ::operator delete(blocks_[0].data, alignment(blocks_[0].bytes));
-      for (int i = 1; i < count_; ++i) {
-        blocks_[i - 1] = blocks_[i];
-      }
-      --count_;
-    }
-    if (bytes > kKept) {
+    used_ -= bytes < used_ ? bytes : used_;  // it may have been taken by another thread
+    if (bytes > kBudget) {
       return false;
     }
+    make_room(bytes);
     blocks_[count_++] = {data, bytes};
-    total_ += bytes;
+    kept_ += bytes;
     return true;
   }
 
@@ -58,9 +56,19 @@ class Kept {
     void* data;
     std::size_t bytes;
   };
+  void make_room(std::size_t bytes) noexcept {
+    while (count_ > 0 && (count_ == kMost || used_ + kept_ + bytes > kBudget)) {  // the oldest go first
+      kept_ -= blocks_[0].bytes;
+      ::operator delete(blocks_[0].data, alignment(blocks_[0].bytes));
+      --count_;
+      for (int i = 0; i < count_; ++i) {
+        blocks_[i] = blocks_[i + 1];
+      }
+    }
+  }
   Block blocks_[kMost];
   int count_ = 0;
-  std::size_t total_ = 0;
+  std::size_t kept_ = 0, used_ = 0;
 };
 
 thread_local Kept kept;

@@ -8,7 +8,7 @@
 
 namespace pylrp {
 
-// Large blocks are kept for the thread's next call, up to 32 MB in all: fresh pages from the system have to be cleared
+// Large blocks are kept for the thread's next call, up to 16 MB in all: fresh pages from the system have to be cleared
 // and mapped, which cost up to a tenth of a product here.
 void* take_block(std::size_t bytes);  // aligned to a cache line, large ones to a huge page
 void give_block(void* block, std::size_t bytes) noexcept;

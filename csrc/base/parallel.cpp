@@ -62,7 +62,10 @@ int openmp_version() {
 }
 
 void parallel_for(Index n, const Threads& threads, const std::function<void(Index)>& task) {
+  // Relaxed: the end of the region orders everything the tasks have done.
+  constexpr auto relaxed = std::memory_order_relaxed;
   std::atomic<bool> stop{false};
+  const auto stopped = [&] { return stop.load(relaxed); };
   std::atomic<bool> failed{false};
   std::exception_ptr failure;  // written once, by whoever turns `failed` first
   const auto guarded = [&](Index i) noexcept {
@@ -72,7 +75,7 @@ void parallel_for(Index n, const Threads& threads, const std::function<void(Inde
       if (!failed.exchange(true)) {
         failure = std::current_exception();
       }
-      stop = true;
+      stop.store(true, relaxed);
     }
   };
   bool interrupted = false;
@@ -80,24 +83,24 @@ void parallel_for(Index n, const Threads& threads, const std::function<void(Inde
   const int count = forked ? 1 : static_cast<int>(std::min<Index>(n, threads.count));
   if (count > 1) {
     std::atomic<Index> next{0};
+    const auto take = [&] { return next.fetch_add(1, relaxed); };
 #pragma omp parallel num_threads(count)
     {
       const bool caller = omp_get_thread_num() == 0;
-      for (Index i = next++; i < n && !stop; i = next++) {
+      for (Index i = take(); i < n && !stopped(); i = take()) {
         guarded(i);
         if (caller && wants_stop(threads.poll)) {
           interrupted = true;
-          stop = true;
+          stop.store(true, relaxed);
         }
       }
     }
     n = 0;  // done
   }
 #endif
-  for (Index i = 0; i < n && !stop; ++i) {
+  for (Index i = 0; i < n && !stopped() && !interrupted; ++i) {
     guarded(i);
     interrupted = wants_stop(threads.poll);
-    stop = stop || interrupted;
   }
   if (failure) {
     std::rethrow_exception(failure);

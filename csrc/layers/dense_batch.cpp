@@ -348,7 +348,7 @@ void relevance_by_products(const DenseJob<T>& job, const Threads& threads) {
   const Index arrays = static_cast<Index>(std::max(rule.sums.size(), rule.groups.size()));
   const Index batch = job.relevance.rows;
   const Index most = rows_of_part(weight, std::max(arrays * weight.rows, 2 * weight.cols));
-  const Index parts = (batch + most - 1) / most;
+  const Index parts = std::max<Index>(1, (batch + most - 1) / most);
   const PanelArrays<T> work(arrays, (batch + parts - 1) / parts, weight.rows);
   for (Index part = 0; part < parts; ++part) {
     const Index begin = batch * part / parts, end = batch * (part + 1) / parts;
@@ -362,7 +362,7 @@ void forward_by_products(const DenseLayer<T>& layer, Matrix<const T> input, Matr
   const std::vector<Sum> sums{{Tap{Part::kInput, {}}}};
   const Index width = kernel.tile_cols,
               most = rows_of_part(layer.weight, std::max(layer.weight.rows, layer.weight.cols));
-  const Index parts = (input.rows + most - 1) / most;
+  const Index parts = std::max<Index>(1, (input.rows + most - 1) / most);
   const PanelArrays<T> work(1, (input.rows + parts - 1) / parts, layer.weight.rows);
   for (Index i = 0; i < parts; ++i) {
     const Index begin = input.rows * i / parts, batch = input.rows * (i + 1) / parts - begin;

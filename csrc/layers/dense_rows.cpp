@@ -16,7 +16,8 @@ constexpr Index kBlockBytes = 256 * 1024;  // rows of W between the dot products
 constexpr Index kMaxBlock = 64;
 constexpr Index kMaxChunks = 16;
 constexpr Index kChunkWeights = 1 << 18;  // fewer weights than this are not worth a chunk (and a thread) of their own
-constexpr Index kSlab = 4096;             // columns a task of the last step takes
+constexpr Index kChunkBytes = Index{8} << 20;  // for the accumulators of all chunks
+constexpr Index kSlab = 4096;                  // columns a task of the last step takes
 
 template <class T>
 class RowPass {
@@ -211,8 +212,9 @@ void all_samples(const RowPass<T>& pass, const DenseJob<T>& job, const Threads& 
   const Index samples = job.relevance.rows, n_in = job.layer.weight.cols;
   const Buffer<Index> active(job.relevance.cols);
   const Index count = active_rows(job.relevance, active.data());
-  const Index chunks = std::clamp<Index>(count * n_in / kChunkWeights, 1, kMaxChunks);
   const Index size = pass.accumulators(samples);
+  const Index fitting = kChunkBytes / std::max<Index>(1, size * Index(sizeof(T)));
+  const Index chunks = std::clamp<Index>(std::min(count * n_in / kChunkWeights, fitting), 1, kMaxChunks);
   Buffer<T> acc(size * chunks), parts(pass.parts_size(samples)), scratch(pass.scratch() * chunks);
   std::vector<kernels::Absorbed> absorbed(static_cast<std::size_t>(job.absorbed ? chunks * samples : 0));
   pass.split_input(0, samples, parts.data());
