@@ -54,8 +54,9 @@ def table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
 
 
 def milliseconds(seconds: float) -> str:
-    """Return a time with three digits."""
-    return f"{seconds * 1e3:.{max(0, 2 - len(str(int(seconds * 1e3))) + 1)}f} ms" if seconds else "–"
+    """Return a time with three digits, a dash for none."""
+    value = seconds * 1e3
+    return f"{value:.3g} ms" if 0 < value < 100 else f"{value:.0f} ms" if value else "–"
 
 
 def network_table(cases: Sequence[Row]) -> str:

@@ -36,6 +36,13 @@ T map_bias(const BiasMap& map, T b) {
   return static_cast<T>(b < 0 ? map.n : map.p) * b;
 }
 
+// Less work than this is done before the other threads are awake.
+constexpr Index kWorthThreads = Index{1} << 21;
+
+Threads threads_worth(Index products, const Threads& threads) {
+  return {products < kWorthThreads ? 1 : threads.count, threads.poll};
+}
+
 // Rows of weights a task of the passes over all rows takes.
 constexpr Index kRowsATask = 64;
 
@@ -162,24 +169,27 @@ DenseConstants<T> prepare_dense(const DenseLayer<T>& layer, const LoweredRule& r
 
 template <class T>
 void dense_relevance(const DenseJob<T>& job, const Threads& threads) {
+  const Threads some = threads_worth(job.relevance.rows * job.layer.weight.rows * job.layer.weight.cols, threads);
   if (rows_win(job)) {
-    relevance_by_rows(job, threads);
+    // The pass over the rows of few samples shares out by chunks, large ones only.
+    relevance_by_rows(job, job.relevance.rows <= few_samples(job.layer.weight) ? threads : some);
   } else {
-    relevance_by_products(job, threads);
+    relevance_by_products(job, some);
   }
 }
 
 template <class T>
 void dense_forward(const DenseLayer<T>& layer, Matrix<const T> input, Matrix<T> output, const Threads& threads) {
   if (input.rows > few_samples(layer.weight)) {
-    forward_by_products(layer, input, output, threads);
+    forward_by_products(layer, input, output,
+                        threads_worth(input.rows * layer.weight.rows * layer.weight.cols, threads));
     return;
   }
   const kernels::Table<T>& kernel = kernels::table<T>();
   const Index n_out = layer.weight.rows;
-  // Small layers are quicker on one thread than the others are woken.
-  const bool small = layer.weight.rows * layer.weight.cols * input.rows < (Index{1} << 19);
-  parallel_for((n_out + kRowsATask - 1) / kRowsATask, small ? Threads{1, threads.poll} : threads, [&](Index task) {
+  // One sample is a matter of reading the weights: a fourth of the work is worth a thread.
+  const Threads some = threads_worth(4 * layer.weight.rows * layer.weight.cols * input.rows, threads);
+  parallel_for((n_out + kRowsATask - 1) / kRowsATask, some, [&](Index task) {
     const Index first = task * kRowsATask, last = std::min(n_out, first + kRowsATask);
     constexpr int kAtOnce = 4;
     for (Index j = first; j < last; j += kAtOnce) {
