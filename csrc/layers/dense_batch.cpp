@@ -42,7 +42,9 @@ struct Tiles {
 struct Grid {
   Index panels, tiles, across, down;
   Grid(Index panels_, Index tiles_, int threads) : panels(panels_), tiles(tiles_) {
-    across = std::clamp<Index>(threads, 1, std::max<Index>(panels, 1));
+    // A few tasks a thread where there are slabs enough: a disturbed thread then does fewer of them.
+    const Index tasks_a_thread = std::clamp<Index>(panels / (kSlab * threads), 1, 4);
+    across = std::clamp<Index>(threads * tasks_a_thread, 1, std::max<Index>(panels, 1));
     down = std::clamp<Index>(threads / across, 1, std::max<Index>(tiles, 1));
   }
   Index tasks() const { return across * down; }
