@@ -25,6 +25,7 @@ from pylrp.rules import Rule, broadcast_bounds
 __all__ = ["Network"]
 
 Array = NDArray[Any]
+_MOST_PLANS = 64
 
 
 class Network:
@@ -237,6 +238,8 @@ class Network:
                     raise ValueError(f"layer {name}: {rule} hands relevance through unchanged, but weight is {w.shape}")
             plan = _core.Plan(self._weights, self._biases, self._activations, compiled, bounds, 0)
             low, high = bounds[0] or (None, None)
+            if len(self._plans) >= _MOST_PLANS:  # a sweep over parameters must not collect them
+                self._plans.clear()
             self._plans[inner] = plan, [repr(rule) for rule in chosen], low, high
         if key is not None:
             self._plans[key] = self._plans[inner]
