@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from pylrp import _core
 from pylrp._arrays import require_finite, require_finite_once, settle
-from pylrp.composites import Composite, composite
+from pylrp.composites import Composite, spread
 from pylrp.conventions import compile_rule
 from pylrp.info import thread_count
 from pylrp.ledger import Ledger
@@ -319,12 +319,9 @@ def _named_plan(name: str, depth: int, convention: str) -> _Plan:
 
 
 def _choose_rules(rules: Rules, depth: int) -> list[Rule]:
-    if isinstance(rules, Rule):
-        return [rules] * depth
-    if isinstance(rules, str):
-        rules = composite(rules)
-    if isinstance(rules, Composite):
-        return rules.assign([(str(l), "dense") for l in range(depth)])
+    chosen = spread(rules, [str(l) for l in range(depth)])
+    if chosen is not None:
+        return chosen
     if not isinstance(rules, (list, tuple)):
         raise TypeError(f"rules must be a name, a rule or a list of rules, got {_shown(rules)}")
     if len(rules) != depth:

@@ -72,6 +72,17 @@ class Composite:
         return rules
 
 
+def spread(rules: object, names: Sequence[str]) -> list[Rule] | None:
+    """Return one rule for each dense layer where ``rules`` is a rule, a composite or its name; else None."""
+    if isinstance(rules, Rule):
+        return [rules] * len(names)
+    if isinstance(rules, str):
+        rules = composite(rules)
+    if isinstance(rules, Composite):
+        return rules.assign([(name, "dense") for name in names])
+    return None
+
+
 def _deep_taylor() -> Composite:
     # The two equations of Montavon et al. 2017 to the letter: nothing is added to the denominators.
     return Composite("deep_taylor", ZPlus(stabilizer=0), first=WSquare(stabilizer=0))

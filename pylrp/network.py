@@ -6,6 +6,7 @@ the first time a composite is used and kept. :func:`pylrp.relevance` is the one-
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -14,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from pylrp import _core
 from pylrp._arrays import require_finite, settle
-from pylrp.composites import Composite, composite
+from pylrp.composites import Composite, spread
 from pylrp.conventions import compile_rule
 from pylrp.explanation import Explanation
 from pylrp.info import thread_count
@@ -246,13 +247,10 @@ class Network:
         return self._plans[inner]
 
     def _assign(self, rules: str | Composite | Rule | Sequence[Rule]) -> list[Rule]:
-        if isinstance(rules, Rule):
-            return [rules] * len(self.names)
-        if isinstance(rules, str):
-            rules = composite(rules)
-        if isinstance(rules, Composite):
-            return rules.assign([(name, "dense") for name in self.names])
-        chosen = list(rules)
+        chosen = spread(rules, self.names)
+        if chosen is not None:
+            return chosen
+        chosen = list(rules)  # type: ignore[arg-type]  # all else was spread
         if len(chosen) != len(self.names):
             raise ValueError(f"the network has {len(self.names)} dense layers, composite has {len(chosen)} rules")
         for position, rule in enumerate(chosen):
@@ -295,8 +293,6 @@ class Network:
         return np.atleast_1d(target).astype(np.int64)
 
     def _warn_outside(self, values: Array, rule: str) -> None:
-        import warnings
-
         warnings.warn(
             f"the input reaches from {values.min():g} to {values.max():g}, outside the bounds of {rule}", stacklevel=3
         )

@@ -51,8 +51,6 @@ int default_threads() {
 #endif
 }
 
-bool built_with_openmp() { return openmp_version() != 0; }
-
 int openmp_version() {
 #ifdef _OPENMP
   return _OPENMP;

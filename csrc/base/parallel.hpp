@@ -18,7 +18,6 @@ struct Threads {
 
 int default_threads();  // set_default_threads, else OMP_NUM_THREADS, else the CPUs we may use
 void set_default_threads(int count);
-bool built_with_openmp();
 int openmp_version();  // _OPENMP, 0 without
 
 // A forked child of a process that already ran a parallel region must not enter one (libgomp would hang).

@@ -13,10 +13,6 @@ namespace pylrp::bindings {
 
 namespace py = pybind11;
 
-inline bool is_array_of(py::handle object, py::handle dtype) {
-  return py::isinstance<py::array>(object) && py::reinterpret_borrow<py::array>(object).dtype().is(dtype);
-}
-
 template <class T>
 py::array checked(py::handle object, const char* what) {
   if (!py::isinstance<py::array>(object)) {

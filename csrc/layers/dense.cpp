@@ -124,20 +124,29 @@ bool output_is_sum(const DenseJob<T>& job) {
 }
 
 template <class T>
-DenseConstants<T> prepare_dense(const DenseLayer<T>& layer, const LoweredRule& rule, const Bounds<T>& bounds,
-                                const Threads& threads) {
+DenseConstants<T> prepare_biases(const DenseLayer<T>& layer, const LoweredRule& rule) {
   const Index n_out = layer.weight.rows;
   DenseConstants<T> constants;
-  bool any = false;
   for (const Denominator& group : rule.groups) {
     auto& made = constants.groups.emplace_back();
     if (layer.bias != nullptr && group.bias.kind != BiasKind::kNone) {
       made.bias.reset(n_out);
       std::transform(layer.bias, layer.bias + n_out, made.bias.data(), [&](T b) { return map_bias(group.bias, b); });
     }
-    if (!group.constants.empty()) {
+  }
+  return constants;
+}
+
+template <class T>
+DenseConstants<T> prepare_dense(const DenseLayer<T>& layer, const LoweredRule& rule, const Bounds<T>& bounds,
+                                const Threads& threads) {
+  const Index n_out = layer.weight.rows;
+  DenseConstants<T> constants = prepare_biases(layer, rule);
+  bool any = false;
+  for (std::size_t g = 0; g < rule.groups.size(); ++g) {
+    if (!rule.groups[g].constants.empty()) {
       any = true;
-      made.base.reset(n_out);
+      constants.groups[g].base.reset(n_out);
     }
   }
   if (!any) {
@@ -216,6 +225,7 @@ void dense_forward(const DenseLayer<T>& layer, Matrix<const T> input, Matrix<T> 
   template kernels::Shares<T> shares_of<T>(const LoweredRule&, const T* const*, const T* const*, const T*); \
   template const T* constant_input<T>(Part, const Bounds<T>&);                                              \
   template bool output_is_sum<T>(const DenseJob<T>&);                                                       \
+  template DenseConstants<T> prepare_biases<T>(const DenseLayer<T>&, const LoweredRule&);                   \
   template DenseConstants<T> prepare_dense<T>(const DenseLayer<T>&, const LoweredRule&, const Bounds<T>&,   \
                                               const Threads&);                                              \
   template void dense_relevance<T>(const DenseJob<T>&, const Threads&);                                     \

@@ -67,6 +67,14 @@ void dense_forward(const DenseLayer<T>& layer, Matrix<const T> input, Matrix<T> 
 
 // --- between the files of this room ---
 
+// prepare_dense() without the constant terms: reads no weights.
+template <class T>
+DenseConstants<T> prepare_biases(const DenseLayer<T>& layer, const LoweredRule& rule);
+inline void add_absorbed(const kernels::Absorbed& part, kernels::Absorbed* total) {
+  total->bias += part.bias;
+  total->stabilizer += part.stabilizer;
+  total->dead += part.dead;
+}
 // Up to this batch the whole batch goes along with each weight row while it is in cache.
 template <class T>
 Index few_samples(Matrix<const T> weight);

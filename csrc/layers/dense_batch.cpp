@@ -298,9 +298,7 @@ void relevance_of_part(const DenseJob<T>& job, const kernels::Shares<T>& plan, I
   }
   for (std::size_t i = 0; i < absorbed.size(); ++i) {
     kernels::Absorbed& total = job.absorbed[begin + static_cast<Index>(i) % batch];
-    total.bias += absorbed[i].bias;
-    total.stabilizer += absorbed[i].stabilizer;
-    total.dead += absorbed[i].dead;
+    add_absorbed(absorbed[i], &total);
   }
   backward_products<T>(job, input, work, job.result.slice(begin, batch), threads);
 }

@@ -242,9 +242,7 @@ void all_samples(const RowPass<T>& pass, const DenseJob<T>& job, const Threads& 
   });
   for (std::size_t c = 0; c < absorbed.size(); ++c) {
     kernels::Absorbed& total = job.absorbed[c % static_cast<std::size_t>(samples)];
-    total.bias += absorbed[c].bias;
-    total.stabilizer += absorbed[c].stabilizer;
-    total.dead += absorbed[c].dead;
+    add_absorbed(absorbed[c], &total);
   }
 }
 
@@ -279,11 +277,7 @@ void relevance_by_rows(const DenseJob<T>& job, const Threads& threads) {
   DenseConstants<T> own;
   DenseJob<T> with = job;
   if (job.constants == nullptr) {
-    LoweredRule biases_only = *job.rule;
-    for (Denominator& group : biases_only.groups) {
-      group.constants.clear();
-    }
-    own = prepare_dense(job.layer, biases_only, job.bounds, threads);
+    own = prepare_biases(job.layer, *job.rule);
     with.constants = &own;
   }
   const RowPass<T> pass(with);
