@@ -67,7 +67,7 @@ CompiledRule compile_rule(const py::sequence& groups) {
     group.epsilon = fields[5].cast<double>();
     rule.groups.push_back(std::move(group));
   }
-  return CompiledRule(rule);
+  return CompiledRule(std::move(rule));
 }
 
 // Index of the first entry that is NaN or infinite; rows scanned by the kernel, then searched.

@@ -29,7 +29,8 @@ void write_ledger(Matrix<const T> relevance, Matrix<T> result, const std::vector
 
 }  // namespace
 
-CompiledRule::CompiledRule(const Rule& rule) : any_input(lower(rule, false)), nonnegative_input(lower(rule, true)) {}
+CompiledRule::CompiledRule(Rule rule_)
+    : rule(std::move(rule_)), any_input(lower(rule, false)), nonnegative_input(lower(rule, true)) {}
 
 template <class T>
 void relevance_through_chain(const std::vector<ChainLayer<T>>& layers, Matrix<const T> top, double* ledger,

@@ -9,9 +9,10 @@ namespace pylrp {
 
 // A rule with both of its lowered forms, made once.
 struct CompiledRule {
-  explicit CompiledRule(const Rule& rule);
+  explicit CompiledRule(Rule rule_);
   const LoweredRule& for_input(bool nonnegative) const { return nonnegative ? nonnegative_input : any_input; }
 
+  Rule rule;
   LoweredRule any_input, nonnegative_input;
 };
 
