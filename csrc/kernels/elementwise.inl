@@ -14,6 +14,18 @@ inline void store_n(T* p, Vec<T> v, Index n) {
   }
 }
 
+// Rows of a panel lie far apart in the arrays it is cut from, and the processor foresees no such jumps: asks for the
+// piece of a later row.
+constexpr Index kRowsAhead = 12;
+template <int kWrite, class T>
+inline __attribute__((always_inline)) void fetch_row(const T* row, Index stride, Index cols) {
+  if (stride > cols) {
+    for (Index j = 0; j < cols; j += 64 / static_cast<Index>(sizeof(T))) {
+      __builtin_prefetch(row + kRowsAhead * stride + j, kWrite);
+    }
+  }
+}
+
 template <class T>
 void accumulate(Index rows, Index cols, const T* acc, Index acc_stride, const T* a, Index a_stride, const T* low,
                 const T* high, Mix<T> mix, bool add, T* out, Index out_stride) {
@@ -21,6 +33,10 @@ void accumulate(Index rows, Index cols, const T* acc, Index acc_stride, const T*
   const bool reads_input = mix.input != 0 || mix.positive != 0 || mix.negative != 0;
   const bool plain = mix.positive == 0 && mix.negative == 0 && mix.one == 0 && mix.low == 0 && mix.high == 0;
   for (Index i = 0; i < rows; ++i) {
+    fetch_row<1>(out + i * out_stride, out_stride, cols);
+    if (reads_input) {
+      fetch_row<0>(a + i * a_stride, a_stride, cols);
+    }
     for (Index j = 0; j < cols; j += lanes) {
       const Index n = cols - j;
       Vec<T> v = load_n(acc + i * acc_stride + j, n);
@@ -64,43 +80,48 @@ inline Vec<T> quotient(Vec<T> r, Vec<T> z, const Share<T>& g) {
   return nothing ? zero : ((d < zero ? -d : d) > most ? d - d : q);
 }
 
-template <class T>
-void shares(Index rows, Index cols, const Shares<T>& plan, const T* const* z, Index z_stride, const T* r,
-            Index r_stride, T* const* s, Index s_stride, Absorbed* ledger) {
+// The numbers of sums, groups and what is masked are constants here for the rules met most, so that nothing is kept
+// in memory between the loads and the division; kSums = 0: as many as the plan says.
+template <class T, int kSums, bool kLedger>
+inline void shares_of_rows(Index rows, Index cols, const Shares<T>& plan, const T* const* z, Index z_stride, const T* r,
+                           Index r_stride, T* const* s, Index s_stride, Absorbed* ledger) {
   constexpr int lanes = kLanes<T>;
+  constexpr bool kOne = kSums == 1;
+  const int sums = kOne ? 1 : plan.sums, groups = kOne ? 1 : plan.groups;
+  const bool masked = !kOne && plan.masked;
   const Vec<T> zero = {};
+  const Share<T> first = plan.group[0];
   for (Index i = 0; i < rows; ++i) {
     Vec<T> by_bias = {}, by_stabilizer = {}, by_dead = {};
+    fetch_row<0>(r + i * r_stride, r_stride, cols);
     for (Index j = 0; j < cols; j += lanes) {
       const Index n = cols - j;
       const Vec<T> relevance = load_n(r + i * r_stride + j, n);
-      Vec<T> sum[kMaxSums];
-      for (int q = 0; q < plan.sums; ++q) {
+      Vec<T> sum[kOne ? 1 : kMaxSums];
+      for (int q = 0; q < sums; ++q) {
         sum[q] = load_n(z[q] + i * z_stride + j, n);
       }
       Vec<T> output = {};
-      if (plan.masked) {
+      if (masked) {
         output = plan.plain_base ? load_n(plan.plain_base + j, n) : zero;
-        for (int q = 0; q < plan.sums; ++q) {
+        for (int q = 0; q < sums; ++q) {
           output += plan.plain[q] * sum[q];
         }
       }
       Vec<T> unserved = relevance;  // what no group takes (a masked rule where the plain output is 0)
-      for (int g = 0; g < plan.groups; ++g) {
-        const Share<T>& share = plan.group[g];
+      for (int g = 0; g < groups; ++g) {
+        const Share<T>& share = kOne ? first : plan.group[g];
         Vec<T> denominator = share.base ? load_n(share.base + j, n) : zero;
-        for (int q = 0; q < plan.sums; ++q) {
+        for (int q = 0; q < sums; ++q) {
           denominator += share.coef[q] * sum[q];
         }
         Vec<T> numerator = share.coefficient * relevance;
-        if (share.mask > 0) {
-          numerator = output > zero ? numerator : zero;
-        } else if (share.mask < 0) {
-          numerator = output < zero ? numerator : zero;
+        if (masked && share.mask != 0) {
+          numerator = (share.mask > 0 ? output > zero : output < zero) ? numerator : zero;
         }
         const Vec<T> quot = quotient<T>(numerator, denominator, share);
         store_n(s[g] + i * s_stride + j, quot, n);
-        if (ledger) {
+        if constexpr (kLedger) {
           unserved -= numerator;
           const Vec<T> kept = numerator - denominator * quot;
           const auto lost = (denominator == zero) | (quot == zero);
@@ -115,12 +136,21 @@ void shares(Index rows, Index cols, const Shares<T>& plan, const T* const* z, In
       }
       by_dead += unserved;
     }
-    if (ledger) {
+    if constexpr (kLedger) {
       ledger[i].bias += static_cast<double>(sum_lanes<T>(by_bias));
       ledger[i].stabilizer += static_cast<double>(sum_lanes<T>(by_stabilizer));
       ledger[i].dead += static_cast<double>(sum_lanes<T>(by_dead));
     }
   }
+}
+
+template <class T>
+void shares(Index rows, Index cols, const Shares<T>& plan, const T* const* z, Index z_stride, const T* r,
+            Index r_stride, T* const* s, Index s_stride, Absorbed* ledger) {
+  const bool one = plan.sums == 1 && plan.groups == 1 && !plan.masked;
+  const auto run = one ? (ledger ? shares_of_rows<T, 1, true> : shares_of_rows<T, 1, false>)
+                       : (ledger ? shares_of_rows<T, 0, true> : shares_of_rows<T, 0, false>);
+  run(rows, cols, plan, z, z_stride, r, r_stride, s, s_stride, ledger);
 }
 
 // In double, in a fixed order.

@@ -42,15 +42,6 @@ void tile(int rows, Index k, const T* left, const T* panel, bool add, T* out) {
 }
 
 // In-register transpose of a (lanes, lanes) block: at step d, rows i and i + d exchange their off-diagonal blocks.
-template <int... kIndex>
-struct Lanes {};
-template <int kCount, int... kIndex>
-struct MakeLanes : MakeLanes<kCount - 1, kCount - 1, kIndex...> {};
-template <int... kIndex>
-struct MakeLanes<0, kIndex...> {
-  using type = Lanes<kIndex...>;
-};
-
 template <class T, int kStep, int... kIndex>
 inline __attribute__((always_inline)) void exchange(Vec<T>& a, Vec<T>& b, Lanes<kIndex...>) {
   constexpr int lanes = kLanes<T>;

@@ -48,17 +48,29 @@ template <class T>
 inline __attribute__((always_inline)) Vec<T> negative(Vec<T> v) {
   return v > Vec<T>{} ? Vec<T>{} : v;
 }
+// A list of lane numbers, for shuffles.
+template <int... kIndex>
+struct Lanes {};
+template <int kCount, int... kIndex>
+struct MakeLanes : MakeLanes<kCount - 1, kCount - 1, kIndex...> {};
+template <int... kIndex>
+struct MakeLanes<0, kIndex...> {
+  using type = Lanes<kIndex...>;
+};
+
+// Adds the upper half of the first 2 * kHalf lanes to the lower half, and so on down.
+template <class T, int kHalf, int... kIndex>
+inline __attribute__((always_inline)) void fold(Vec<T>& v, Lanes<kIndex...> lanes) {
+  if constexpr (kHalf > 0) {
+    v += __builtin_shufflevector(v, v, (kIndex < kHalf ? kIndex + kHalf : kIndex)...);
+    fold<T, kHalf / 2>(v, lanes);
+  }
+}
 // Sum of the lanes, always in the same order.
 template <class T>
 inline T sum_lanes(Vec<T> v) {
-  T lane[kLanes<T>];
-  store(lane, v);
-  for (int half = kLanes<T> / 2; half > 0; half /= 2) {
-    for (int i = 0; i < half; ++i) {
-      lane[i] += lane[i + half];
-    }
-  }
-  return lane[0];
+  fold<T, kLanes<T> / 2>(v, typename MakeLanes<kLanes<T>>::type{});
+  return v[0];
 }
 
 // rho(w), by kind of reading; p and n are the broadcast factors of kMixed.
