@@ -11,19 +11,29 @@ class Rule:
     def __init__(self, groups: Sequence[tuple[Any, ...]]) -> None: ...
 
 class Plan:
-    def __init__(
-        self,
-        weights: list[NDArray[Any]],
-        biases: list[NDArray[Any] | None],
-        activations: list[list[tuple[str, float]]],
-        rules: list[Rule],
-        bounds: list[tuple[NDArray[Any], NDArray[Any]] | None],
-        threads: int,
-    ) -> None: ...
-    def forward(self, x: NDArray[Any], threads: int) -> NDArray[Any]: ...
+    def forward(self, inputs: list[NDArray[Any]], wanted: list[int], threads: int) -> list[NDArray[Any]]: ...
     def explain(
-        self, x: NDArray[Any], targets: list[NDArray[Any] | None], one: bool, threads: int
-    ) -> tuple[NDArray[Any], list[tuple[NDArray[Any] | None, list[NDArray[Any]], NDArray[Any]]]]: ...
+        self,
+        inputs: list[NDArray[Any]],
+        targets: Sequence[NDArray[Any] | None],
+        one: bool,
+        start: int,
+        outputs: list[int],
+        wanted: list[int],
+        masks: list[tuple[int, list[bool]]],
+        threads: int,
+    ) -> tuple[list[NDArray[Any]], list[NDArray[Any] | None], list[NDArray[Any]], NDArray[Any]]: ...
+
+class Graph:
+    def __init__(
+        self, dtype: str, layouts: list[tuple[int, int, bool]], nodes: list[tuple[str, dict[str, Any], list[int]]]
+    ) -> None: ...
+    def plan(
+        self,
+        rules: Sequence[Rule | None],
+        bounds: Sequence[tuple[NDArray[Any], NDArray[Any]] | None],
+        threads: int,
+    ) -> Plan: ...
 
 def relevance(
     weights: Sequence[NDArray[Any]],

@@ -6,7 +6,7 @@ default of :func:`pylrp.relevance`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from numpy.typing import ArrayLike
@@ -16,25 +16,36 @@ from pylrp.rules import AlphaBeta, Epsilon, Flat, Gamma, Norm, Rule, WSquare, ZB
 __all__ = ["COMPOSITES", "Composite", "composite"]
 
 
+#: Kinds of layers with weights.
+WEIGHTED = ("dense", "conv")
+
+
 @dataclass(frozen=True)
 class Composite:
     """A map from layers to rules.
 
-    A layer's rule is, in this order: ``names[name]``; ``first`` where it is the first layer with weights; ``last``
-    where it is the last one; ``kinds[kind]``; ``default``.
+    A layer's rule is, in this order: ``names[name]``; ``first`` where it is a first layer with weights; ``last``
+    where it is a last one; ``kinds[kind]``; ``default``, or for layers without weights ``Norm()``.
 
     Parameters
     ----------
     name : str
         What it is called in tables.
     default : Rule
-        For every kind of layer that is not named.
+        For every kind of layer with weights that is not named.
     kinds : mapping of str to Rule
-        By kind of layer: ``"dense"``, ``"conv"``, ``"pool"``.
+        By kind of layer: with weights ``"dense"`` and ``"conv"`` (transposed ones too); without ``"pool"`` (averages),
+        ``"add"``, ``"batchnorm"`` (where it could not be folded, and other factors with a shift), ``"resize"``.
     first, last : Rule, optional
-        For the first and the last layer with weights (seen from the input).
+        For the layers with weights that no other such layer stands before, resp. behind. In a graph there may be
+        several: one for each input, or for each branch that starts at it.
     names : mapping of str to Rule
         By name of a layer; in a plain list of weights the names are ``"0"``, ``"1"``, ...
+
+    Examples
+    --------
+    >>> import pylrp
+    >>> mine = pylrp.Composite("mine", pylrp.Epsilon(0.01), {"conv": pylrp.Gamma(0.1)}, first=pylrp.ZBox(-2.1, 2.6))
     """
 
     name: str
@@ -44,8 +55,20 @@ class Composite:
     last: Rule | None = None
     names: Mapping[str, Rule] = field(default_factory=dict)
 
-    def assign(self, layers: Sequence[tuple[str, str]]) -> list[Rule]:
-        """Return one rule a layer; ``layers`` are (name, kind) from input to output.
+    def assign(
+        self,
+        layers: Sequence[tuple[str, str]],
+        first: Collection[str] | None = None,
+        last: Collection[str] | None = None,
+    ) -> list[Rule]:
+        """Return one rule a layer.
+
+        Parameters
+        ----------
+        layers : sequence of (name, kind)
+            From input to output.
+        first, last : collection of str, optional
+            Names of the first and last layers with weights. Default: the one that stands first, last.
 
         Raises
         ------
@@ -58,18 +81,19 @@ class Composite:
                 f"composite {self.name}: no layer is called {', '.join(sorted(unknown))}; "
                 f"there are {', '.join(name for name, _ in layers)}"
             )
-        rules = []
-        for i, (name, kind) in enumerate(layers):
-            if name in self.names:
-                rule = self.names[name]
-            elif i == 0 and self.first is not None:
-                rule = self.first
-            elif i == len(layers) - 1 and self.last is not None:
-                rule = self.last
-            else:
-                rule = self.kinds.get(kind, self.default)
-            rules.append(rule)
-        return rules
+        weighted = [name for name, kind in layers if kind in WEIGHTED]
+        first = weighted[:1] if first is None else first
+        last = weighted[-1:] if last is None else last
+        return [self._rule(name, kind, name in first, name in last) for name, kind in layers]
+
+    def _rule(self, name: str, kind: str, is_first: bool, is_last: bool) -> Rule:
+        if name in self.names:
+            return self.names[name]
+        if is_first and self.first is not None:
+            return self.first
+        if is_last and self.last is not None:
+            return self.last
+        return self.kinds.get(kind, self.default if kind in WEIGHTED else Norm())
 
 
 def spread(rules: object, names: Sequence[str]) -> list[Rule] | None:
@@ -93,33 +117,33 @@ def _deep_taylor_box(low: ArrayLike = 0.0, high: ArrayLike = 1.0) -> Composite:
 
 
 def _epsilon() -> Composite:
-    return Composite("epsilon", Epsilon(), {"pool": Norm()})
+    return Composite("epsilon", Epsilon())
 
 
 def _epsilon_plus() -> Composite:
-    return Composite("epsilon_plus", Epsilon(), {"conv": ZPlus(), "pool": Norm()})
+    return Composite("epsilon_plus", Epsilon(), {"conv": ZPlus()})
 
 
 def _epsilon_plus_flat() -> Composite:
-    return Composite("epsilon_plus_flat", Epsilon(), {"conv": ZPlus(), "pool": Norm()}, first=Flat())
+    return Composite("epsilon_plus_flat", Epsilon(), {"conv": ZPlus()}, first=Flat())
 
 
 def _epsilon_alpha2_beta1() -> Composite:
-    return Composite("epsilon_alpha2_beta1", Epsilon(), {"conv": AlphaBeta(2, 1), "pool": Norm()})
+    return Composite("epsilon_alpha2_beta1", Epsilon(), {"conv": AlphaBeta(2, 1)})
 
 
 def _epsilon_alpha2_beta1_flat() -> Composite:
-    kinds = {"conv": AlphaBeta(2, 1), "pool": Norm()}
+    kinds = {"conv": AlphaBeta(2, 1)}
     return Composite("epsilon_alpha2_beta1_flat", Epsilon(), kinds, first=Flat())
 
 
 def _epsilon_gamma_box(low: ArrayLike = 0.0, high: ArrayLike = 1.0) -> Composite:
-    kinds = {"conv": Gamma(0.25), "pool": Norm()}
+    kinds = {"conv": Gamma(0.25)}
     return Composite("epsilon_gamma_box", Epsilon(), kinds, first=ZBox(low, high))
 
 
 def _excitation_backprop() -> Composite:
-    return Composite("excitation_backprop", ZPlus(), {"pool": Norm()})
+    return Composite("excitation_backprop", ZPlus())
 
 
 #: Name -> function that makes the composite; those with a box take ``low`` and ``high`` (default 0 and 1).

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 __all__ = ["COLUMNS", "Ledger", "LedgerRow"]
 
 #: The columns, in the core's order.
-COLUMNS = ("incoming", "outgoing", "bias", "stabilizer", "padding", "dead", "batchnorm", "rounding")
+COLUMNS = ("incoming", "outgoing", "bias", "stabilizer", "padding", "dead", "batchnorm", "masked", "rounding")
 
 Values = NDArray[np.float64]
 
@@ -20,7 +20,7 @@ Values = NDArray[np.float64]
 class LedgerRow:
     """One layer's account; each field ``(batch,)``, float64, in units of relevance (shape ``()`` for one sample).
 
-    ``incoming = outgoing + bias + stabilizer + padding + dead + batchnorm + rounding``.
+    ``incoming = outgoing + bias + stabilizer + padding + dead + batchnorm + masked + rounding``.
 
     Attributes
     ----------
@@ -40,6 +40,8 @@ class LedgerRow:
         Of neurons with ``z = 0``: there is no receiver.
     batchnorm : ndarray
         Share of an unfolded BatchNorm's shift.
+    masked : ndarray
+        Of channels that a mask closed.
     rounding : ndarray
         What is left: the arithmetic's rounding.
     """
@@ -53,6 +55,7 @@ class LedgerRow:
     padding: Values
     dead: Values
     batchnorm: Values
+    masked: Values
     rounding: Values
 
     @property
@@ -66,7 +69,7 @@ class Ledger:
 
     Parameters
     ----------
-    data : ndarray, shape (layers, 8, batch), float64
+    data : ndarray, shape (layers, 9, batch), float64
         Columns as in :data:`COLUMNS`.
     names, rules : sequence of str
         One a layer, from input to output.

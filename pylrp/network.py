@@ -2,41 +2,51 @@
 
 What depends on the weights and the rules alone (w² and flat normalisations, the constant parts of a z-box) is computed
 the first time a composite is used and kept. :func:`pylrp.relevance` is the one-shot form for bare arrays.
+``requests.py`` settles inputs and targets, ``assignment.py`` finds the rules, ``lowering.py`` speaks to the core.
 """
 
 from __future__ import annotations
 
+import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pylrp import _core
-from pylrp._arrays import require_finite, settle
-from pylrp.composites import Composite, spread
-from pylrp.conventions import compile_rule
-from pylrp.explanation import Explanation
+from pylrp import _core, requests
+from pylrp._arrays import require_finite
+from pylrp.assignment import Assignment, assign, choose, rule_kind
+from pylrp.canonise import canonise
+from pylrp.composites import Composite
+from pylrp.explanation import Explanation, Layers
+from pylrp.graph import Graph
 from pylrp.info import thread_count
-from pylrp.layers import Activation, Dense, Layer
+from pylrp.layers import Layer, Shape
+from pylrp.layers.base import product
 from pylrp.ledger import Ledger
-from pylrp.rules import Rule, broadcast_bounds
+from pylrp.lowering import lower
+from pylrp.rules import Rule
 
 __all__ = ["Network"]
 
 Array = NDArray[Any]
+Rules = str | Composite | Rule | Sequence[Rule]
 _MOST_PLANS = 64
 
 
 class Network:
-    """A network of dense layers and activations.
+    """A network of layers.
 
     Parameters
     ----------
     layers : sequence of Layer
-        From the input up: :class:`pylrp.layers.Dense` and activations such as :class:`pylrp.layers.ReLU`. The arrays
-        are used in place where they are float32 or float64 with contiguous rows; don't change them afterwards.
+        From the input up: :class:`pylrp.layers.Dense`, :class:`pylrp.layers.Conv`, :class:`pylrp.layers.ReLU`, ...
+        The arrays are used in place where they are float32 or float64 with contiguous rows; don't change them
+        afterwards.
+    input_shape : tuple of int, optional
+        The shape of a sample, channels first: ``(3, 224, 224)``. Not needed where the first layer is dense.
 
     Raises
     ------
@@ -44,6 +54,12 @@ class Network:
         If shapes do not fit, or a weight or bias is NaN or infinite.
     TypeError
         If an entry is no layer, or arrays are of mixed or other dtypes.
+    UnsupportedLayer
+        If a layer can't be explained.
+
+    See Also
+    --------
+    pylrp.load : From a model file or another library's model.
 
     Examples
     --------
@@ -55,91 +71,134 @@ class Network:
     (array([1. , 1. ]), array([2.]))
     """
 
-    def __init__(self, layers: Sequence[Layer]):
-        self.names: list[str] = []
-        self._weights: list[Array] = []
-        self._biases: list[Array | None] = []
-        self._activations: list[list[tuple[str, float]]] = []
-        for position, layer in enumerate(layers):
-            if isinstance(layer, Dense):
-                self._add_dense(layer, position)
-            elif isinstance(layer, Activation):
-                if not self._weights:
-                    raise ValueError(f"layers[{position}] is {layer}: an activation needs a dense layer before it")
-                self._activations[-1].append(layer.core())
-            else:
-                raise TypeError(f"layers[{position}] is not a layer of pylrp.layers: {layer!r}")
-        if not self._weights:
-            raise ValueError("a network needs at least one dense layer")
-        if len(set(self.names)) != len(self.names):
-            raise ValueError(f"names of layers must differ, got {', '.join(self.names)}")
-        self._plans: dict[Any, tuple[_core.Plan, list[str], Array | None, Array | None]] = {}
+    def __init__(self, layers: Sequence[Layer], input_shape: Shape | None = None):
+        self._take(canonise(Graph.sequential(layers, input_shape)))
 
-    def _add_dense(self, layer: Dense, position: int) -> None:
-        where = f"layers[{position}]"
-        weight = settle(layer.weight, f"{where}: weight")
-        if weight.ndim != 2:
-            raise ValueError(f"{where}: weight has shape {weight.shape}, expected (n_out, n_in)")
-        if self._weights and self._weights[-1].shape[0] != weight.shape[1]:
-            below = self._weights[-1].shape
-            raise ValueError(f"{where}: weight is {weight.shape}, its input has {below[0]} features (weight {below})")
-        dtype = self._weights[0].dtype if self._weights else weight.dtype
-        bias = None if layer.bias is None else settle(layer.bias, f"{where}: bias")
-        if bias is not None and bias.shape != weight.shape[:1]:
-            raise ValueError(f"{where}: bias has shape {bias.shape}, its weight is {weight.shape}")
-        for name, array in (("weight", weight), ("bias", bias)):
-            if array is None:
-                continue
-            if array.dtype is not dtype:
-                raise TypeError(f"{where}: {name} is {array.dtype}, the first weight is {dtype}: convert to one dtype")
-            require_finite(array, f"{where}: {name}")
-        self.names.append(layer.name or str(len(self.names)))
-        self._weights.append(weight)
-        self._biases.append(bias)
-        self._activations.append([])
+    @classmethod
+    def from_graph(cls, graph: Graph, *, keep_softmax: bool = False) -> Network:
+        """Return the network of a graph of layers.
+
+        Parameters
+        ----------
+        graph : pylrp.graph.Graph
+        keep_softmax : bool, default False
+            Explain the probabilities of a softmax at the top instead of the logits before it.
+        """
+        network = cls.__new__(cls)
+        network._take(canonise(graph, keep_softmax=keep_softmax))
+        return network
+
+    def _take(self, graph: Graph) -> None:
+        lowered = lower(graph)
+        self._core, self._values = lowered.core, lowered.values
+        #: The layers and how they are connected.
+        self.graph: Graph = lowered.graph
+        #: The layers that take part in the ledger, from input to output.
+        self.names: list[str] = [node.name for node in graph.nodes if _accounts(node.layer)]
+        self._rows = [i for i, node in enumerate(graph.nodes) if _accounts(node.layer)]
+        self._plans: dict[Any, tuple[_core.Plan, Assignment]] = {}
 
     @property
     def dtype(self) -> np.dtype[Any]:
         """Return the dtype in which everything is computed: float32 or float64."""
-        return self._weights[0].dtype
+        return self.graph.dtype
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Return what loading changed: a softmax that was removed, weights that were converted."""
+        return self.graph.notes
 
     @property
     def input_size(self) -> int:
-        """Return the number of input features."""
-        return int(self._weights[0].shape[1])
+        """Return the number of input features of one sample."""
+        return sum(product(shape) for shape in self.graph.inputs.values())
 
     @property
     def output_size(self) -> int:
-        """Return the number of outputs."""
-        return int(self._weights[-1].shape[0])
+        """Return the number of outputs of one sample."""
+        return product(self.graph.shapes[self.graph.outputs[0]])
 
     def __repr__(self) -> str:
-        sizes = [self.input_size] + [int(w.shape[0]) for w in self._weights]
-        return f"<Network {'-'.join(map(str, sizes))}, {self.dtype}>"
+        inputs = ", ".join(str(shape) for shape in self.graph.inputs.values())
+        outputs = ", ".join(str(self.graph.shapes[name]) for name in self.graph.outputs)
+        return f"<Network {inputs} -> {outputs}, {len(self.graph.nodes)} layers, {self.dtype}>"
 
-    def forward(self, x: ArrayLike, *, threads: int | None = None) -> Array:
+    def summary(self, composite: Rules = "deep_taylor") -> str:
+        """Return a table of the layers: name, kind, shape of the output, parameters, and the rule each gets.
+
+        Parameters
+        ----------
+        composite : str, Composite, Rule or sequence of Rule, default "deep_taylor"
+        """
+        rules = choose(self.graph, composite)
+        rows = [("layer", "kind", "output", "parameters", "rule")]
+        rows += [(name, "input", str(shape), "", "") for name, shape in self.graph.inputs.items()]
+        total, seen = 0, set()
+        for node in self.graph.nodes:
+            arrays = [getattr(node.layer, name) for name in node.layer.arrays]
+            count = sum(np.size(array) for array in arrays if array is not None)
+            shared = id(node.layer) in seen and count > 0
+            total += 0 if shared else count
+            seen.add(id(node.layer))
+            rule = repr(rules[node.name]) if rule_kind(node) else _way(node.layer)
+            parameters = "shared" if shared else (f"{count:,}" if count else "")
+            rows.append((node.name, node.layer.kind, str(self.graph.shapes[node.name]), parameters, rule))
+        widths = [max(len(row[i]) for row in rows) for i in range(4)]
+        lines = ["  ".join([*(c.ljust(w) for c, w in zip(row, widths, strict=False)), row[4]]).rstrip() for row in rows]
+        lines.append(f"{total:,} parameters, {self.dtype}; outputs: {', '.join(self.graph.outputs)}")
+        return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the network to a ``.pylrp.npz`` file; :func:`pylrp.load` reads it back, equal bits.
+
+        Parameters
+        ----------
+        path : path-like
+
+        Raises
+        ------
+        TypeError
+            If the network has a :class:`pylrp.layers.CustomLayer`.
+        """
+        from pylrp.loaders.native import save_graph
+
+        save_graph(self.graph, path)
+
+    def forward(self, x: ArrayLike | Mapping[str, ArrayLike] | tuple[ArrayLike, ...], *, threads: int | None = None) -> Any:
         """Return the network's output.
 
         Parameters
         ----------
-        x : array_like of shape (batch, n_0) or (n_0,)
+        x : array_like of shape (batch, ...) or (...)
+            With several inputs a dict by name, or a tuple.
         threads : int, optional
 
         Returns
         -------
-        ndarray of shape (batch, n_L) or (n_L,)
+        ndarray, or dict of str to ndarray
+            A dict by name where the network has several outputs.
         """
+        inputs = requests.Inputs(self.graph, x)
         plan = self._plan("epsilon", "zennit")[0]
-        return plan.forward(self._settle_input(x), 0 if threads is None else thread_count(threads))
+        names = self.graph.outputs
+        found = self._run(
+            inputs, lambda: plan.forward(inputs.flat, [self._values[name] for name in names], _threads(threads))
+        )
+        arrays = {name: inputs.shaped(flat, self.graph.shapes[name]) for name, flat in zip(names, found, strict=True)}
+        return arrays if len(names) > 1 else arrays[names[0]]
 
     def explain(
         self,
-        x: ArrayLike,
+        x: ArrayLike | Mapping[str, ArrayLike] | tuple[ArrayLike, ...],
         target: int | ArrayLike | None = None,
-        composite: str | Composite | Rule | Sequence[Rule] = "deep_taylor",
+        composite: Rules = "deep_taylor",
         *,
         targets: Sequence[int] | None = None,
+        against: int | ArrayLike | None = None,
         start: Literal["logit", "one"] = "logit",
+        output: str | None = None,
+        layers: Literal["all"] | Sequence[str] | None = None,
+        masks: Mapping[str, Sequence[int]] | None = None,
         convention: str = "zennit",
         threads: int | None = None,
     ) -> Explanation:
@@ -147,18 +206,29 @@ class Network:
 
         Parameters
         ----------
-        x : array_like of shape (batch, n_0) or (n_0,)
-            In the network's dtype.
-        target : int, sequence of int or array_like of shape (batch, n_L), optional
+        x : array_like of shape (batch, ...) or (...)
+            In the network's dtype; one sample without a batch axis gives results without one. With several inputs a
+            dict by name, or a tuple.
+        target : int, sequence of int or array_like, optional
             The class to explain: the top class of each sample (default), one for all, one a sample, or relevance at
-            the top, used as it is.
+            the top, used as it is. Of an output with positions, ``(channels, ...)``, an int is a channel.
         composite : str, Composite, Rule or sequence of Rule, default "deep_taylor"
-            Rules by name, one for all layers, or one for each dense layer from the input up.
+            Rules by name, one for all layers, or one for each layer with weights from the input up.
         targets : sequence of int, optional
-            Explain several classes on one forward pass; the relevance has shape (batch, targets, n_0), for a single
-            sample (targets, n_0).
+            Explain several classes on one forward pass; the relevance has shape (batch, targets, ...), for a single
+            sample (targets, ...).
+        against : int or sequence of int, optional
+            A second class: explains the difference of ``target`` and this one. The relevance at the top is the
+            target's logit (or 1) there and minus this class's logit (or -1) here.
         start : {"logit", "one"}, default "logit"
             Relevance at the top: the class's output, or 1.
+        output : str, optional
+            The value where relevance starts: an output's name (needed where there are several), or any layer's.
+        layers : "all" or sequence of str, optional
+            Values whose relevance is kept in ``ex.layers``. Default: found anew when it is asked for.
+        masks : mapping of str to sequence of int, optional
+            By name of a layer, the channels through which relevance may pass (concept relevance propagation, Achtibat
+            et al. 2023); what the others got is "masked" in the ledger.
         convention : str, default "zennit"
         threads : int, optional
 
@@ -180,119 +250,110 @@ class Network:
         """
         if start not in ("logit", "one"):
             raise ValueError(f"start must be 'logit' or 'one', got {start!r}")
-        values = self._settle_input(x)
-        plan, rules, low, high = self._plan(composite, convention)
-        if low is not None and values.size and bool(((values < low) | (values > high)).any()):
-            self._warn_outside(values, rules[0])
-        wanted = self._targets(target, targets, values)
+        graph = self.graph
+        inputs = requests.Inputs(graph, x)
+        top = requests.start_value(graph, output)
+        plan, assignment = self._plan(composite, convention)
+        for box in assignment.boxes:
+            _warn_outside(inputs, *box)
+        wanted = requests.wanted_values(graph, layers)
+        masked = requests.channel_masks(graph, masks, self._values)
+        shape = graph.shapes[top]
+        starts = requests.starts(inputs, shape, top, target, targets)
+        if against is not None:
+            starts = [requests.contrast(self._output_at(plan, inputs, top, threads), starts, against, start, shape)]
+        names = list(dict.fromkeys([*graph.inputs, *wanted]))
+        outputs = [*graph.outputs, *([top] if top not in graph.outputs else [])]
+        found, chosen, relevance, ledger = self._run(
+            inputs,
+            lambda: plan.explain(
+                inputs.flat,
+                starts,
+                start == "one",
+                self._values[top],
+                [self._values[name] for name in outputs],
+                [self._values[name] for name in names],
+                masked,
+                _threads(threads),
+            ),
+        )
+        predicted = {name: inputs.shaped(a, graph.shapes[name]) for name, a in zip(outputs, found, strict=True)}
+        count = None if targets is None else len(starts)
+        maps = {name: inputs.several(a, graph.shapes[name], count, name) for name, a in zip(names, relevance, strict=True)}
+        rules = [_shown(assignment, graph.nodes[row]) for row in self._rows]
+        pages = ledger[self._rows].reshape(len(self._rows), ledger.shape[1], len(starts), inputs.batch)
+        ledgers = [Ledger(pages[:, :, t], self.names, rules, single=inputs.single) for t in range(len(starts))]
+        by_input = {name: maps[name] for name in graph.inputs}
+
+        def again(name: str) -> Array:
+            return self.explain(
+                x, target, composite, targets=targets, against=against, start=start, output=output, layers=[name],
+                masks=masks, convention=convention, threads=threads,
+            ).layers[name]  # fmt: skip
+
+        return Explanation(
+            relevance=maps[next(iter(by_input))] if len(by_input) == 1 else by_input,
+            output=predicted[top] if len(graph.outputs) == 1 or output is not None else predicted,
+            target=requests.explained(chosen, starts, targets),
+            layers=Layers(maps, list(graph.shapes), again),
+            ledger=ledgers[0] if targets is None else ledgers,
+        )
+
+    def _output_at(self, plan: _core.Plan, inputs: requests.Inputs, value: str, threads: int | None) -> Array:
+        found: Array = self._run(inputs, lambda: plan.forward(inputs.flat, [self._values[value]], _threads(threads)))[0]
+        return found
+
+    def _run(self, inputs: requests.Inputs, call: Any) -> Any:
         try:
-            output, answers = plan.explain(
-                values, wanted, start == "one", 0 if threads is None else thread_count(threads)
-            )
+            return call()
         except _core.CoreError:
-            require_finite(values, "x")
+            for name, array in inputs.given.items():
+                require_finite(
+                    array.reshape(inputs.batch, -1) if array.ndim > 2 else array,
+                    "x" if len(inputs.given) == 1 else f"x[{name!r}]",
+                )
             raise
-        single = values.ndim == 1
-        ledgers = [Ledger(pages, self.names, rules, single=single) for _, _, pages in answers]
-        names = [*self.names, "output"]
-        if targets is None:
-            chosen, layers, _ = answers[0]
-            return Explanation(layers[0], output, chosen, dict(zip(names, layers, strict=True)), ledgers[0])
-        axis = 0 if single else 1
-        stacked = [np.stack(parts, axis=axis) for parts in zip(*(a[1] for a in answers), strict=True)]
-        chosen = np.stack([a[0] for a in answers if a[0] is not None], axis=1)
-        return Explanation(stacked[0], output, chosen, dict(zip(names, stacked, strict=True)), ledgers)
 
-    def _settle_input(self, x: ArrayLike) -> Array:
-        values = settle(x, "x")
-        if values.ndim not in (1, 2) or values.shape[-1] != self.input_size:
-            transposed = values.ndim == 2 and values.shape[0] == self.input_size
-            raise ValueError(
-                f"x has shape {values.shape}, the network takes (batch, {self.input_size})"
-                + ("; samples are rows here, yours are columns: pass x.T" if transposed else "")
-            )
-        if values.dtype is not self.dtype:
-            raise TypeError(
-                f"x is {values.dtype}, the network is {self.dtype}: convert x, or build it in {values.dtype}"
-            )
-        return values
-
-    def _plan(
-        self, rules: str | Composite | Rule | Sequence[Rule], convention: str
-    ) -> tuple[_core.Plan, list[str], Array | None, Array | None]:
-        """Return what is prepared for these rules: the plan, the rules' names, the first layer's bounds."""
+    def _plan(self, rules: Rules, convention: str) -> tuple[_core.Plan, Assignment]:
+        """Return what is prepared for these rules."""
         key = (rules, convention) if isinstance(rules, str) else None
         if key is not None and key in self._plans:
             return self._plans[key]
-        chosen = self._assign(rules)
+        made = assign(self.graph, rules, convention)
         # Equal rules may differ in whether a number was left at its default, which conventions may replace: the
         # compiled rules tell them apart.
-        compiled = [compile_rule(rule, convention) for rule in chosen]
-        inner = tuple(chosen), tuple(map(id, compiled))
+        inner = tuple(made.rules.items()), tuple(map(id, made.compiled))
         if inner not in self._plans:
-            bounds = [
-                broadcast_bounds(rule, w.shape[1:], self.dtype, f"layer {name}")
-                for rule, w, name in zip(chosen, self._weights, self.names, strict=True)
-            ]
-            for rule, w, name in zip(chosen, self._weights, self.names, strict=True):
-                if rule.passes and w.shape[0] != w.shape[1]:
-                    raise ValueError(f"layer {name}: {rule} hands relevance through unchanged, but weight is {w.shape}")
-            plan = _core.Plan(self._weights, self._biases, self._activations, compiled, bounds, 0)
-            low, high = bounds[0] or (None, None)
             if len(self._plans) >= _MOST_PLANS:  # a sweep over parameters must not collect them
                 self._plans.clear()
-            self._plans[inner] = plan, [repr(rule) for rule in chosen], low, high
+            self._plans[inner] = self._core.plan(made.compiled, made.bounds, 0), made
         if key is not None:
             self._plans[key] = self._plans[inner]
         return self._plans[inner]
 
-    def _assign(self, rules: str | Composite | Rule | Sequence[Rule]) -> list[Rule]:
-        chosen = spread(rules, self.names)
-        if chosen is not None:
-            return chosen
-        chosen = list(rules)  # type: ignore[arg-type]  # all else was spread
-        if len(chosen) != len(self.names):
-            raise ValueError(f"the network has {len(self.names)} dense layers, composite has {len(chosen)} rules")
-        for position, rule in enumerate(chosen):
-            if not isinstance(rule, Rule):
-                raise TypeError(f"composite[{position}] is not a rule: {rule!r}")
-        return chosen
 
-    def _targets(
-        self, target: int | ArrayLike | None, targets: Sequence[int] | None, values: Array
-    ) -> list[Array | None]:
-        if targets is not None:
-            if target is not None:
-                raise ValueError("give target or targets, not both")
-            if len(targets) == 0:
-                raise ValueError("targets is empty")
-            return [self._classes(np.asarray(t), values) for t in targets]
-        if target is None:
-            return [None]
-        array = np.asarray(target)
-        if array.dtype.kind in "iu" and array.ndim < 2:
-            return [self._classes(array, values)]
-        given = settle(target, "target")
-        shape = (*values.shape[:-1], self.output_size)
-        if given.shape != shape:
-            raise ValueError(f"target has shape {given.shape}, the output has shape {shape}")
-        if given.dtype is not self.dtype:
-            raise TypeError(f"target is {given.dtype}, the network is {self.dtype}")
-        require_finite(given, "target")
-        return [given]
+def _threads(threads: int | None) -> int:
+    return 0 if threads is None else thread_count(threads)
 
-    def _classes(self, target: Array, values: Array) -> Array:
-        if target.dtype.kind not in "iu":
-            raise TypeError(f"a target must be an integer, got {target.dtype}")
-        batch = 1 if values.ndim == 1 else len(values)
-        if target.ndim == 1 and len(target) != batch:
-            raise ValueError(f"target has {len(target)} entries, x has {batch} samples")
-        wrong = (target < 0) | (target >= self.output_size)
-        if wrong.any():
-            raise ValueError(f"target {target[wrong].flat[0]} is no class: the network has {self.output_size} outputs")
-        return np.atleast_1d(target).astype(np.int64)
 
-    def _warn_outside(self, values: Array, rule: str) -> None:
+def _accounts(layer: Layer) -> bool:
+    """Whether relevance can get lost in a layer: it has a row in the ledger."""
+    return layer.kind in {"dense", "conv", "conv_transpose", "batchnorm", "affine", "maxpool", "avgpool", "add",
+                          "pad", "slice", "resize", "custom"}  # fmt: skip
+
+
+def _way(layer: Layer) -> str:
+    return {"maxpool": "winner takes all", "custom": "its own"}.get(layer.kind, "passes")
+
+
+def _shown(assignment: Assignment, node: Any) -> str:
+    rule = assignment.rules.get(node.name)
+    return _way(node.layer) if rule is None else repr(rule)
+
+
+def _warn_outside(inputs: requests.Inputs, name: str, rule: str, low: Array, high: Array) -> None:
+    values = inputs.logical(name)
+    if values.size and bool(((values < low) | (values > high)).any()):
         warnings.warn(
-            f"the input reaches from {values.min():g} to {values.max():g}, outside the bounds of {rule}", stacklevel=3
+            f"the input reaches from {values.min():g} to {values.max():g}, outside the bounds of {rule}", stacklevel=4
         )

@@ -17,7 +17,7 @@ Bounds<T> bounds_of(py::handle pair, const CompiledRule& rule, Index width) {
     const auto fields = py::reinterpret_borrow<py::tuple>(pair);
     bounds = {vector_or_null<T>(fields[0], width, "low"), vector_or_null<T>(fields[1], width, "high")};
   }
-  const LoweredRule& lowered = rule.any_input;
+  const LoweredRule& lowered = rule.any();
   if ((lowered.reads(Part::kLow) && bounds.low == nullptr) || (lowered.reads(Part::kHigh) && bounds.high == nullptr)) {
     throw py::value_error("a rule that reads bounds has none");
   }

@@ -1,159 +1,217 @@
-// Plan: a network with its rules, prepared once; forward and explain in one call each.
-#include "engine/network.hpp"
-
+// Graph: the layers of a network. Plan: a graph with its rules; forward and explain in one call each.
 #include <pybind11/stl.h>
 
 #include <algorithm>
-#include <map>
-#include <string>
+#include <optional>
 
 #include "bindings/compiled_rule.hpp"
+#include "bindings/layout.hpp"
+#include "bindings/make_layer.hpp"
 #include "bindings/register.hpp"
+#include "engine/graph.hpp"
 
 namespace pylrp::bindings {
 namespace {
 
-Activation activation_of(py::handle item) {
-  static const std::map<std::string, ActivationKind> kinds = {
-      {"identity", ActivationKind::kIdentity},
-      {"relu", ActivationKind::kReLU},
-      {"leaky_relu", ActivationKind::kLeakyReLU},
-      {"elu", ActivationKind::kELU},
-      {"gelu", ActivationKind::kGELU},
-      {"gelu_tanh", ActivationKind::kGELUTanh},
-      {"silu", ActivationKind::kSiLU},
-      {"hard_swish", ActivationKind::kHardSwish},
-      {"tanh", ActivationKind::kTanh},
-      {"sigmoid", ActivationKind::kSigmoid},
-      {"softplus", ActivationKind::kSoftplus},
-  };
-  const auto [name, parameter] = item.cast<std::pair<std::string, double>>();
-  const auto found = kinds.find(name);
-  if (found == kinds.end()) {
-    throw py::value_error("unknown activation '" + name + "'");
-  }
-  return {found->second, parameter};
-}
-
 class AnyPlan {
  public:
   virtual ~AnyPlan() = default;
-  virtual py::object forward(const py::array& x, int threads) const = 0;
-  virtual py::tuple explain(const py::array& x, const py::list& targets, bool one, int threads) const = 0;
+  virtual py::list forward(const py::list& inputs, const std::vector<std::size_t>& wanted, int threads) const = 0;
+  virtual py::tuple explain(const py::list& inputs, const py::list& targets, bool one, std::size_t start,
+                            const std::vector<std::size_t>& outputs, const std::vector<std::size_t>& wanted,
+                            const std::vector<std::pair<std::size_t, std::vector<bool>>>& masks,
+                            int threads) const = 0;
+};
+
+class AnyGraph {
+ public:
+  virtual ~AnyGraph() = default;
+  virtual std::unique_ptr<AnyPlan> plan(const py::list& rules, const py::list& bounds, int threads) const = 0;
+};
+
+template <class T>
+struct GraphAndLayouts {
+  Graph<T> graph;
+  std::vector<Layout> layouts;  // of each value
 };
 
 template <class T>
 class TypedPlan : public AnyPlan {
  public:
-  TypedPlan(const py::list& weights, const py::list& biases, const py::list& activations, const py::list& rules,
-            const py::list& bounds, int threads)
-      : owned_(py::make_tuple(weights, biases, rules, bounds)),
-        plan_(make(weights, biases, activations, rules, bounds, threads)) {}
+  TypedPlan(std::shared_ptr<const GraphAndLayouts<T>> graph, const py::list& rules, const py::list& bounds, int threads)
+      : owned_(py::make_tuple(rules, bounds)), graph_(std::move(graph)), plan_(make(*graph_, rules, bounds, threads)) {}
 
-  py::object forward(const py::array& x, int threads) const override {
-    const Matrix<const T> input = checked_input(x);
-    Matrix<T> view;
-    auto output = new_array<T>(x.ndim() == 1, input.rows, plan_.outputs(), &view);
-    const py::gil_scoped_release release;
-    require_finite(input);
-    plan_.forward(input, view, threads_for(threads));
-    return std::move(output);
+  py::list forward(const py::list& inputs, const std::vector<std::size_t>& wanted, int thread_count) const override {
+    const Threads threads = threads_for(thread_count);
+    Run run = begin(inputs, wanted, Plan<T>::kNoValue, threads);
+    return outputs_of(run, wanted, threads);
   }
 
-  // targets: each None, an int64 array (1) or (batch), or an array (batch, classes) of relevance.
-  // Returns output, and a list of (classes or None, [R by layer, input first, top last], ledger), one a target.
-  py::tuple explain(const py::array& x, const py::list& targets, bool one, int thread_count) const override {
-    const Matrix<const T> input = checked_input(x);
-    const bool single = x.ndim() == 1;
-    const Index batch = input.rows, classes = plan_.outputs();
+  // targets: one, each None (the top class), an int64 array (1) or (batch) of channels, or an array (batch, size of the
+  // start) of relevance. Returns (values of `outputs`, chosen channels a target or None, relevance (targets * batch,
+  // size) of `wanted`, ledger (nodes, columns, targets * batch)).
+  py::tuple explain(const py::list& inputs, const py::list& targets, bool one, std::size_t start,
+                    const std::vector<std::size_t>& outputs, const std::vector<std::size_t>& wanted,
+                    const std::vector<std::pair<std::size_t, std::vector<bool>>>& masks,
+                    int thread_count) const override {
+    check_value(start);
     const Threads threads = threads_for(thread_count);
-    Matrix<T> output;
-    auto output_array = new_array<T>(single, batch, classes, &output);
-    typename Plan<T>::Pass pass;
+    std::vector<std::size_t> kept = outputs;
+    kept.push_back(start);
+    Run run = begin(inputs, kept, start, threads);
+    const Index batch = run.pass.batch, rows = batch * static_cast<Index>(targets.size());
+    const Layout& layout = graph_->layouts[start];
+    const Buffer<T> top(rows * layout.size());
+    const Matrix<T> top_view{top.data(), rows, layout.size(), layout.size()};
+    py::list chosen;
+    for (std::size_t t = 0; t < targets.size(); ++t) {
+      chosen.append(begin_target(targets[t], run.pass.values[start], layout, one,
+                                 top_view.slice(static_cast<Index>(t) * batch, batch)));
+    }
+    typename Plan<T>::Request request{start, {top.data(), rows, layout.size(), layout.size()}, {}, {}, nullptr};
+    request.results.resize(graph_->graph.values());
+    std::vector<Buffer<T>> converted(wanted.size());
+    py::list relevance;
+    std::vector<Matrix<T>> user(wanted.size());
+    for (std::size_t i = 0; i < wanted.size(); ++i) {
+      check_value(wanted[i]);
+      const Layout& of = graph_->layouts[wanted[i]];
+      relevance.append(new_array<T>(false, rows, of.size(), &user[i]));
+      Matrix<T>& result = request.results[wanted[i]];
+      if (of.same()) {
+        result = user[i];
+      } else {
+        converted[i].reset(rows * of.size());
+        result = {converted[i].data(), rows, of.size(), of.size()};
+      }
+    }
+    for (const auto& [value, channels] : masks) {
+      check_value(value);
+      if (static_cast<Index>(channels.size()) != graph_->layouts[value].channels) {
+        throw py::value_error("a mask has one entry a channel");
+      }
+      request.masks.push_back({value, channels});
+    }
+    py::array_t<double> ledger({static_cast<Index>(graph_->graph.nodes().size()), Index{kLedgerColumns}, rows});
+    request.ledger = ledger.mutable_data();
+    bool finite = true;
     {
       const py::gil_scoped_release release;
-      require_finite(input);
-      pass = plan_.forward(input, output, threads);
+      plan_.relevance(run.pass, request, threads);
+      for (std::size_t i = 0; i < wanted.size(); ++i) {
+        finite = finite && !(scan_rows(request.results[wanted[i]]) & kernels::kNotFinite);
+        if (converted[i].data() != nullptr) {
+          to_user(graph_->layouts[wanted[i]], {converted[i].data(), rows, user[i].cols, user[i].cols}, user[i],
+                  threads);
+        }
+      }
     }
-    py::list answers;
-    for (const py::handle target : targets) {
-      Matrix<T> top;
-      auto top_array = new_array<T>(single, batch, classes, &top);
-      py::object chosen = start(target, output, one, top);
-      std::vector<Matrix<T>> results(plan_.depth());
-      py::list layers;
-      for (std::size_t l = 0; l < plan_.depth(); ++l) {
-        layers.append(new_array<T>(single, batch, plan_.width(l), &results[l]));
-      }
-      layers.append(std::move(top_array));
-      py::array_t<double> ledger({static_cast<Index>(plan_.depth()), Index{kLedgerColumns}, batch});
-      double* const ledger_data = ledger.mutable_data();
-      bool finite = true;
-      {
-        const py::gil_scoped_release release;
-        plan_.relevance(pass, {top.data, batch, classes, classes}, results, ledger_data, threads);
-        finite = !(scan_rows(results[0]) & kernels::kNotFinite);
-      }
-      if (!finite) {
-        throw Error("the relevance overflows: a denominator is nearly zero; use a rule with a larger stabilizer");
-      }
-      answers.append(py::make_tuple(std::move(chosen), std::move(layers), std::move(ledger)));
+    if (!finite) {
+      throw Error("the relevance overflows: a denominator is nearly zero; use a rule with a larger stabilizer");
     }
-    return py::make_tuple(std::move(output_array), std::move(answers));
+    return py::make_tuple(outputs_of(run, outputs, threads), std::move(chosen), std::move(relevance),
+                          std::move(ledger));
   }
 
  private:
-  static Plan<T> make(const py::list& weights, const py::list& biases, const py::list& activations,
-                      const py::list& rules, const py::list& bounds, int threads) {
-    const std::size_t depth = weights.size();
-    if (depth == 0 || biases.size() != depth || activations.size() != depth || rules.size() != depth ||
-        bounds.size() != depth) {
-      throw py::value_error("weights, biases, activations, rules and bounds differ in length");
+  static Plan<T> make(const GraphAndLayouts<T>& graph, const py::list& rules, const py::list& bounds, int threads) {
+    const std::size_t nodes = graph.graph.nodes().size();
+    if (rules.size() != nodes || bounds.size() != nodes) {
+      throw py::value_error("there is one rule and one pair of bounds a node");
     }
-    std::vector<Stage<T>> stages(depth);
-    std::vector<typename Plan<T>::LayerRule> assigned;
-    for (std::size_t l = 0; l < depth; ++l) {
-      const Matrix<const T> weight = matrix<T>(weights[l], "weight");
-      if (l > 0 && weight.cols != stages[l - 1].dense.weight.rows) {
-        throw py::value_error("a weight's columns differ from the layer below");
+    std::vector<typename Plan<T>::NodeRule> assigned(nodes);
+    for (std::size_t n = 0; n < nodes; ++n) {
+      const GraphNode<T>& node = graph.graph.nodes()[n];
+      if (rules[n].is_none()) {
+        if (node.layer->flow() == Flow::kRule) {
+          throw py::value_error("a layer with weights needs a rule");
+        }
+        continue;
       }
-      stages[l].dense = {weight, vector_or_null<T>(biases[l], weight.rows, "bias")};
-      for (const py::handle item : activations[l]) {
-        stages[l].activations.push_back(activation_of(item));
-      }
-      const auto& rule = rules[l].cast<const CompiledRule&>();
-      if (rule.any_input.passes() && weight.rows != weight.cols) {
+      const auto& rule = rules[n].cast<const CompiledRule&>();
+      const Index size = graph.graph.size(node.inputs[0]);
+      if (rule.any().passes() && (node.inputs.size() != 1 || size != node.size)) {
         throw py::value_error("relevance can only pass through a layer of equal widths");
       }
-      assigned.push_back({&rule, bounds_of<T>(bounds[l], rule, weight.cols)});
+      assigned[n] = {&rule, bounds_of<T>(bounds[n], rule, size)};
     }
     const py::gil_scoped_release release;
-    return Plan<T>(std::move(stages), assigned, threads_for(threads));
+    return Plan<T>(graph.graph, std::move(assigned), threads_for(threads));
   }
 
-  Matrix<const T> checked_input(const py::array& x) const {
-    const Matrix<const T> input = matrix<T>(x, "x");
-    if (input.cols != plan_.inputs()) {
-      throw py::value_error("the input's width does not fit");
-    }
-    return input;
-  }
-
-  static void require_finite(Matrix<const T> input) {
-    if (scan_rows(input) & kernels::kNotFinite) {
-      throw Error("x is not finite");
+  void check_value(std::size_t value) const {
+    if (value >= graph_->graph.values()) {
+      throw py::value_error("there is no such value");
     }
   }
 
-  // Writes the relevance at the top; returns the explained classes, or None where the relevance was given.
-  static py::object start(py::handle target, Matrix<T> output, bool one, Matrix<T> top) {
+  struct Run {
+    typename Plan<T>::Pass pass;
+    std::vector<Buffer<T>> converted;  // inputs in the core's layout
+  };
+  Run begin(const py::list& arrays, const std::vector<std::size_t>& wanted, std::size_t start,
+            const Threads& threads) const {
+    if (arrays.size() != graph_->graph.inputs()) {
+      throw py::value_error("the number of inputs does not fit");
+    }
+    std::for_each(wanted.begin(), wanted.end(), [&](std::size_t value) { check_value(value); });
+    std::vector<Matrix<const T>> inputs;
+    for (std::size_t i = 0; i < arrays.size(); ++i) {
+      inputs.push_back(matrix<T>(arrays[i], "x"));
+      if (inputs[i].cols != graph_->graph.size(i) || inputs[i].rows != inputs[0].rows) {
+        throw py::value_error("the input's width does not fit");
+      }
+    }
+    Run run;
+    const py::gil_scoped_release release;
+    for (std::size_t i = 0; i < inputs.size(); ++i) {
+      if (scan_rows(inputs[i]) & kernels::kNotFinite) {
+        throw Error("x is not finite");
+      }
+      const Layout& layout = graph_->layouts[i];
+      if (!layout.same()) {
+        run.converted.emplace_back(inputs[i].rows * layout.size());
+        const Matrix<T> made{run.converted.back().data(), inputs[i].rows, layout.size(), layout.size()};
+        to_core(layout, inputs[i], made, threads);
+        inputs[i] = {made.data, made.rows, made.cols, made.stride};
+      }
+    }
+    run.pass = plan_.forward(inputs, wanted, start, threads);
+    return run;
+  }
+
+  py::list outputs_of(const Run& run, const std::vector<std::size_t>& wanted, const Threads& threads) const {
+    py::list outputs;
+    for (const std::size_t value : wanted) {
+      const Layout& layout = graph_->layouts[value];
+      Matrix<T> user;
+      outputs.append(new_array<T>(false, run.pass.batch, layout.size(), &user));
+      const Matrix<const T> core = run.pass.values[value];
+      if (layout.same()) {
+        for (Index i = 0; i < core.rows; ++i) {
+          std::copy_n(core.row(i), core.cols, user.row(i));
+        }
+      } else {
+        to_user(layout, core, user, threads);
+      }
+    }
+    return outputs;
+  }
+
+  // Writes the relevance at the start; returns the explained channels, or None where the relevance was given.
+  static py::object begin_target(py::handle target, Matrix<const T> output, const Layout& layout, bool one,
+                                 Matrix<T> top) {
     if (!target.is_none() && !py::isinstance<py::array_t<std::int64_t>>(target)) {
       const Matrix<const T> given = matrix<T>(target, "target");
       if (given.rows != top.rows || given.cols != top.cols) {
         throw py::value_error("the target's shape differs from the output's");
       }
-      for (Index i = 0; i < top.rows; ++i) {
-        std::copy_n(given.row(i), top.cols, top.row(i));
+      if (layout.same()) {
+        for (Index i = 0; i < top.rows; ++i) {
+          std::copy_n(given.row(i), top.cols, top.row(i));
+        }
+      } else {
+        to_core(layout, given, top, Threads{});
       }
       return py::none();
     }
@@ -166,35 +224,85 @@ class TypedPlan : public AnyPlan {
       } else {
         const auto array = py::reinterpret_borrow<py::array_t<std::int64_t>>(target);
         classes[i] = array.at(array.size() == 1 ? 0 : i);
-        if (classes[i] < 0 || classes[i] >= output.cols) {
-          throw py::value_error("a target is not a class of the output");
-        }
+      }
+      if (classes[i] < 0 || classes[i] >= layout.channels) {
+        throw py::value_error("a target is not a class of the output");
       }
       std::fill_n(top.row(i), top.cols, T(0));
-      top.row(i)[classes[i]] = one ? T(1) : row[classes[i]];
+      for (Index p = 0; p < layout.positions; ++p) {
+        const Index at = p * layout.channels + classes[i];
+        top.row(i)[at] = one ? T(1) : row[at];
+      }
     }
     return std::move(chosen);
   }
 
-  py::tuple owned_;  // keeps the arrays and rules alive that the plan looks at
+  py::tuple owned_;  // keeps the rules and bounds alive that the plan looks at
+  std::shared_ptr<const GraphAndLayouts<T>> graph_;
   Plan<T> plan_;
+};
+
+template <class T>
+class TypedGraph : public AnyGraph {
+ public:
+  // layouts: (channels, positions, channels last) of each value, inputs first; nodes: (kind, fields, inputs).
+  TypedGraph(const py::list& layouts, const py::list& nodes) : owned_(nodes) {
+    std::vector<Layout> of;
+    for (const py::handle item : layouts) {
+      const auto [channels, positions, last] = item.cast<std::tuple<Index, Index, bool>>();
+      of.push_back({channels, positions, last});
+    }
+    if (of.size() <= nodes.size()) {
+      throw py::value_error("a graph needs an input and a layout for each value");
+    }
+    const std::size_t inputs = of.size() - nodes.size();
+    std::vector<Index> sizes;
+    for (std::size_t i = 0; i < inputs; ++i) {
+      sizes.push_back(of[i].size());
+    }
+    std::vector<GraphNode<T>> made;
+    for (const py::handle item : nodes) {
+      const auto fields = py::reinterpret_borrow<py::tuple>(item);
+      GraphNode<T> node{make_layer<T>(fields[0].cast<std::string>(), fields[1].cast<py::dict>()),
+                        fields[2].cast<std::vector<std::size_t>>(), of[inputs + made.size()].size()};
+      if (node.inputs.empty() || std::any_of(node.inputs.begin(), node.inputs.end(),
+                                             [&](std::size_t value) { return value >= inputs + made.size(); })) {
+        throw py::value_error("a node reads what comes later");
+      }
+      made.push_back(std::move(node));
+    }
+    graph_ = std::make_shared<GraphAndLayouts<T>>(
+        GraphAndLayouts<T>{Graph<T>(std::move(sizes), std::move(made)), std::move(of)});
+  }
+  std::unique_ptr<AnyPlan> plan(const py::list& rules, const py::list& bounds, int threads) const override {
+    return std::make_unique<TypedPlan<T>>(graph_, rules, bounds, threads);
+  }
+
+ private:
+  py::list owned_;  // keeps the arrays alive that the layers look at
+  std::shared_ptr<const GraphAndLayouts<T>> graph_;
 };
 
 }  // namespace
 
 void register_network(py::module_& m) {
   py::class_<AnyPlan>(m, "Plan")
-      .def(py::init([](const py::list& weights, const py::list& biases, const py::list& activations,
-                       const py::list& rules, const py::list& bounds, int threads) -> std::unique_ptr<AnyPlan> {
-             if (weights.size() > 0 && py::cast<py::array>(weights[0]).dtype().equal(py::dtype::of<double>())) {
-               return std::make_unique<TypedPlan<double>>(weights, biases, activations, rules, bounds, threads);
+      .def("forward", &AnyPlan::forward, py::arg("inputs"), py::arg("wanted"), py::arg("threads"))
+      .def("explain", &AnyPlan::explain, py::arg("inputs"), py::arg("targets"), py::arg("one"), py::arg("start"),
+           py::arg("outputs"), py::arg("wanted"), py::arg("masks"), py::arg("threads"));
+  py::class_<AnyGraph>(m, "Graph")
+      .def(py::init([](const std::string& dtype, const py::list& layouts,
+                       const py::list& nodes) -> std::unique_ptr<AnyGraph> {
+             if (dtype == "float64") {
+               return std::make_unique<TypedGraph<double>>(layouts, nodes);
              }
-             return std::make_unique<TypedPlan<float>>(weights, biases, activations, rules, bounds, threads);
+             if (dtype == "float32") {
+               return std::make_unique<TypedGraph<float>>(layouts, nodes);
+             }
+             throw py::value_error("dtype must be float32 or float64");
            }),
-           py::arg("weights"), py::arg("biases"), py::arg("activations"), py::arg("rules"), py::arg("bounds"),
-           py::arg("threads"))
-      .def("forward", &AnyPlan::forward, py::arg("x"), py::arg("threads"))
-      .def("explain", &AnyPlan::explain, py::arg("x"), py::arg("targets"), py::arg("one"), py::arg("threads"));
+           py::arg("dtype"), py::arg("layouts"), py::arg("nodes"))
+      .def("plan", &AnyGraph::plan, py::arg("rules"), py::arg("bounds"), py::arg("threads"), py::keep_alive<0, 1>());
   // The poll leaves Python's own exception (KeyboardInterrupt) behind; hand that on.
   py::register_local_exception_translator([](std::exception_ptr p) {
     try {

@@ -107,7 +107,7 @@ struct Call {
       layer.dense.bias = vector_or_null<T>(biases[l], width, "bias");
       width = layer.dense.weight.cols;
       layer.rule = &rules[l].template cast<const CompiledRule&>();
-      if (layer.rule->any_input.passes() && layer.dense.weight.rows != width) {
+      if (layer.rule->any().passes() && layer.dense.weight.rows != width) {
         throw py::value_error("relevance can only pass through a layer of equal widths");
       }
       layer.bounds = bounds_of<T>(bounds[l], *layer.rule, width);
@@ -116,7 +116,7 @@ struct Call {
         if (layer.input.rows != top.rows || layer.input.cols != width) {
           throw py::value_error("an activation's shape does not fit");
         }
-      } else if (layer.rule->any_input.reads_input()) {
+      } else if (layer.rule->any().reads_input()) {
         throw py::value_error("a rule that reads the input has none");
       }
     }

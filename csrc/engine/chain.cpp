@@ -2,36 +2,9 @@
 
 #include <algorithm>
 
-#include "kernels/dispatch.hpp"
+#include "engine/ledger.hpp"
 
 namespace pylrp {
-namespace {
-
-// One layer's page of the ledger: (kLedgerColumns, batch).
-template <class T>
-void write_ledger(Matrix<const T> relevance, Matrix<T> result, const std::vector<kernels::Absorbed>& absorbed,
-                  double* page) {
-  const kernels::Table<T>& kernel = kernels::table<T>();
-  const Index batch = relevance.rows;
-  const auto at = [&](LedgerColumn column, Index i) -> double& { return page[column * batch + i]; };
-  for (Index i = 0; i < batch; ++i) {
-    const kernels::Absorbed& lost = absorbed[static_cast<std::size_t>(i)];
-    at(kIncoming, i) = kernel.sum(relevance.cols, relevance.row(i));
-    at(kOutgoing, i) = kernel.sum(result.cols, result.row(i));
-    at(kBias, i) = lost.bias;
-    at(kStabilizer, i) = lost.stabilizer;
-    at(kPadding, i) = 0;
-    at(kDead, i) = lost.dead;
-    at(kBatchNorm, i) = 0;
-    at(kRounding, i) = at(kIncoming, i) - at(kOutgoing, i) - lost.bias - lost.stabilizer - lost.dead;
-  }
-}
-
-}  // namespace
-
-CompiledRule::CompiledRule(Rule rule_)
-    : rule(std::move(rule_)), any_input(lower(rule, false)), nonnegative_input(lower(rule, true)) {}
-
 template <class T>
 void relevance_through_chain(const std::vector<ChainLayer<T>>& layers, Matrix<const T> top, double* ledger,
                              const Threads& threads) {
@@ -39,7 +12,7 @@ void relevance_through_chain(const std::vector<ChainLayer<T>>& layers, Matrix<co
   std::vector<kernels::Absorbed> absorbed;
   for (std::size_t l = layers.size(); l-- > 0;) {
     const ChainLayer<T>& layer = layers[l];
-    const LoweredRule& rule = layer.rule->for_input(layer.nonnegative);
+    const LoweredRule& rule = layer.rule->form(layer.nonnegative);
     if (ledger != nullptr) {
       absorbed.assign(static_cast<std::size_t>(top.rows), {});
     }
@@ -53,7 +26,9 @@ void relevance_through_chain(const std::vector<ChainLayer<T>>& layers, Matrix<co
                          threads);
     }
     if (ledger != nullptr) {
-      write_ledger(relevance, layer.result, absorbed, ledger + static_cast<Index>(l) * kLedgerColumns * relevance.rows);
+      const Matrix<const T> result{layer.result.data, layer.result.rows, layer.result.cols, layer.result.stride};
+      write_page(row_sums(relevance, threads), row_sums(result, threads), {}, absorbed,
+                 ledger + static_cast<Index>(l) * kLedgerColumns * relevance.rows);
     }
     relevance = {layer.result.data, layer.result.rows, layer.result.cols, layer.result.stride};
   }

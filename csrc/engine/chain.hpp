@@ -3,18 +3,10 @@
 
 #include <vector>
 
+#include "engine/ledger.hpp"
 #include "layers/dense.hpp"
 
 namespace pylrp {
-
-// A rule with both of its lowered forms, made once.
-struct CompiledRule {
-  explicit CompiledRule(Rule rule_);
-  const LoweredRule& for_input(bool nonnegative) const { return nonnegative ? nonnegative_input : any_input; }
-
-  Rule rule;
-  LoweredRule any_input, nonnegative_input;
-};
 
 template <class T>
 struct ChainLayer {

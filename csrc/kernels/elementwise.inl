@@ -28,7 +28,7 @@ inline __attribute__((always_inline)) void fetch_row(const T* row, Index stride,
 
 template <class T>
 void accumulate(Index rows, Index cols, const T* acc, Index acc_stride, const T* a, Index a_stride, const T* low,
-                const T* high, Mix<T> mix, bool add, T* out, Index out_stride) {
+                const T* high, Index bound_stride, Mix<T> mix, bool add, T* out, Index out_stride) {
   constexpr int lanes = kLanes<T>;
   const bool reads_input = mix.input != 0 || mix.positive != 0 || mix.negative != 0;
   const bool plain = mix.positive == 0 && mix.negative == 0 && mix.one == 0 && mix.low == 0 && mix.high == 0;
@@ -49,10 +49,10 @@ void accumulate(Index rows, Index cols, const T* acc, Index acc_stride, const T*
         }
       }
       if (mix.low != 0) {
-        m += mix.low * load_n(low + j, n);
+        m += mix.low * load_n(low + i * bound_stride + j, n);
       }
       if (mix.high != 0) {
-        m += mix.high * load_n(high + j, n);
+        m += mix.high * load_n(high + i * bound_stride + j, n);
       }
       v *= m;
       T* const target = out + i * out_stride + j;
@@ -84,15 +84,15 @@ inline Vec<T> quotient(Vec<T> r, Vec<T> z, const Share<T>& g) {
 // in memory between the loads and the division; kSums = 0: as many as the plan says.
 template <class T, int kSums, bool kLedger>
 inline void shares_of_rows(Index rows, Index cols, const Shares<T>& plan, const T* const* z, Index z_stride, const T* r,
-                           Index r_stride, T* const* s, Index s_stride, Absorbed* ledger) {
+                           Index r_stride, T* const* s, Index s_stride, Absorbed* ledger, int ledger_step) {
   constexpr int lanes = kLanes<T>;
   constexpr bool kOne = kSums == 1;
   const int sums = kOne ? 1 : plan.sums, groups = kOne ? 1 : plan.groups;
   const bool masked = !kOne && plan.masked;
   const Vec<T> zero = {};
   const Share<T> first = plan.group[0];
+  Vec<T> by_bias = {}, by_stabilizer = {}, by_dead = {};
   for (Index i = 0; i < rows; ++i) {
-    Vec<T> by_bias = {}, by_stabilizer = {}, by_dead = {};
     fetch_row<0>(r + i * r_stride, r_stride, cols);
     for (Index j = 0; j < cols; j += lanes) {
       const Index n = cols - j;
@@ -137,20 +137,50 @@ inline void shares_of_rows(Index rows, Index cols, const Shares<T>& plan, const 
       by_dead += unserved;
     }
     if constexpr (kLedger) {
-      ledger[i].bias += static_cast<double>(sum_lanes<T>(by_bias));
-      ledger[i].stabilizer += static_cast<double>(sum_lanes<T>(by_stabilizer));
-      ledger[i].dead += static_cast<double>(sum_lanes<T>(by_dead));
+      if (ledger_step != 0 || i + 1 == rows) {
+        Absorbed& page = ledger[i * ledger_step];
+        page.bias += static_cast<double>(sum_lanes<T>(by_bias));
+        page.stabilizer += static_cast<double>(sum_lanes<T>(by_stabilizer));
+        page.dead += static_cast<double>(sum_lanes<T>(by_dead));
+        by_bias = by_stabilizer = by_dead = zero;
+      }
     }
   }
 }
 
 template <class T>
 void shares(Index rows, Index cols, const Shares<T>& plan, const T* const* z, Index z_stride, const T* r,
-            Index r_stride, T* const* s, Index s_stride, Absorbed* ledger) {
+            Index r_stride, T* const* s, Index s_stride, Absorbed* ledger, int ledger_step) {
   const bool one = plan.sums == 1 && plan.groups == 1 && !plan.masked;
   const auto run = one ? (ledger ? shares_of_rows<T, 1, true> : shares_of_rows<T, 1, false>)
                        : (ledger ? shares_of_rows<T, 0, true> : shares_of_rows<T, 0, false>);
-  run(rows, cols, plan, z, z_stride, r, r_stride, s, s_stride, ledger);
+  run(rows, cols, plan, z, z_stride, r, r_stride, s, s_stride, ledger, ledger_step);
+}
+
+template <class T>
+void finish(Index rows, Index cols, const T* acc, Index acc_stride, const T* bias, T low, T high, T* out,
+            Index out_stride) {
+  constexpr int lanes = kLanes<T>;
+  const Vec<T> least = splat(low), most = splat(high);
+  for (Index i = 0; i < rows; ++i) {
+    for (Index j = 0; j < cols; j += lanes) {
+      const Index n = cols - j;
+      Vec<T> v = load_n(acc + i * acc_stride + j, n);
+      if (bias) {
+        v += load_n(bias + j, n);
+      }
+      v = v < least ? least : v;  // NaN stays NaN
+      store_n(out + i * out_stride + j, v > most ? most : v, n);
+    }
+  }
+}
+
+template <class T>
+void part_of(Index n, const T* x, int part, T* out) {
+  for (Index i = 0; i < n; i += kLanes<T>) {
+    const Vec<T> v = load_n(x + i, n - i);
+    store_n(out + i, part > 0 ? positive<T>(v) : negative<T>(v), n - i);
+  }
 }
 
 // In double, in a fixed order.

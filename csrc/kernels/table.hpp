@@ -45,9 +45,10 @@ struct Shares {
   const T* plain_base;
 };
 
-// Sums over the columns of one row: relevance taken by the bias, the stabiliser, neurons without receiver.
+// Relevance of one sample that does not go on: taken by the bias, the stabiliser, neurons without receiver (these three
+// are the kernels'), by padding, by the shift of a BatchNorm.
 struct Absorbed {
-  double bias, stabilizer, dead;
+  double bias, stabilizer, dead, padding, batchnorm;
 };
 
 inline constexpr int kSpare = 16;
@@ -61,6 +62,13 @@ struct Table {
 
   // out(rows, tile_cols) = or += left(k, rows)^T panel(k, tile_cols); all packed, rows <= tile_rows.
   void (*tile)(int rows, Index k, const T* left, const T* panel, bool add, T* out);
+  // The same with rows found by pointers, summed over taps: out(rows, tile_cols) = or += sum_t x_t panel_t, where
+  // x_t(rows, k) has row i at rows_at[t * rows + i] and the panels lie one after the other. halves: how many of the
+  // tile's two vectors are computed.
+  void (*tile_taps)(int rows, int halves, int taps, Index k, const T* const* rows_at, const T* panel, bool add, T* out);
+  // out(rows, n) = or += sum_t rho(w_t) * x_t, element by element; w(taps, n), row i of x_t at rows_at[t * rows + i].
+  void (*depthwise)(int rows, int taps, Index n, const T* const* rows_at, const T* w, Weights<T> map, bool add, T* out,
+                    Index out_stride);
   // left(k, rows) from x(rows, k): part 0 as it is, +1 positive part, -1 negative part.
   // Writes up to kSpare entries beyond the end.
   void (*pack_left)(int rows, Index k, const T* x, Index stride, int part, T* left);
@@ -74,12 +82,19 @@ struct Table {
   // c[k] += sum_r s[r] rho(w_r[k]).
   void (*rows_axpy)(int rows, const T* const* w, Index k, Weights<T> map, const T* s, T* c, const T* const* ahead);
 
-  // out = add * out + mix(a, low, high) * acc, over (rows, cols). a may be null where the mix does not use it.
+  // out = add * out + mix(a, low, high) * acc, over (rows, cols). a may be null where the mix does not use it; row i of
+  // the bounds starts at i * bound_stride.
   void (*accumulate)(Index rows, Index cols, const T* acc, Index acc_stride, const T* a, Index a_stride, const T* low,
-                     const T* high, Mix<T> mix, bool add, T* out, Index out_stride);
-  // s_g(rows, cols) from Z_q and R; z and s may be the same arrays. ledger: one Absorbed a row, added to, or null.
+                     const T* high, Index bound_stride, Mix<T> mix, bool add, T* out, Index out_stride);
+  // s_g(rows, cols) from Z_q and R; z and s may be the same arrays. ledger: added to, one Absorbed a row or (step 0) one
+  // for all rows; or null.
   void (*shares)(Index rows, Index cols, const Shares<T>& plan, const T* const* z, Index z_stride, const T* r,
-                 Index r_stride, T* const* s, Index s_stride, Absorbed* ledger);
+                 Index r_stride, T* const* s, Index s_stride, Absorbed* ledger, int ledger_step);
+  // out(rows, cols) = min(max(acc + bias, low), high); bias may be null.
+  void (*finish)(Index rows, Index cols, const T* acc, Index acc_stride, const T* bias, T low, T high, T* out,
+                 Index out_stride);
+  // out = the part of x: +1 positive, -1 negative.
+  void (*part_of)(Index n, const T* x, int part, T* out);
 
   double (*sum)(Index n, const T* x);
   int (*scan)(Index n, const T* x);  // kHasNegative | kNotFinite

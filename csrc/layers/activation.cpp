@@ -3,14 +3,20 @@
 #include <algorithm>
 #include <cmath>
 
+#include "layers/pieces.hpp"
+
 namespace pylrp {
 namespace {
 
-constexpr Index kElementsATask = 1 << 15;
-
 template <class T, class F>
 void map(Matrix<const T> input, Matrix<T> output, const Threads& threads, F f) {
-  const Index rows_a_task = std::max<Index>(1, kElementsATask / std::max<Index>(input.cols, 1));
+  if (input.cols >= kPiece) {
+    each_piece(input.rows, input.cols, threads, [&](Index, Index row, Index first, Index count) {
+      std::transform(input.row(row) + first, input.row(row) + first + count, output.row(row) + first, f);
+    });
+    return;
+  }
+  const Index rows_a_task = std::max<Index>(1, 2 * kPiece / std::max<Index>(input.cols, 1));
   const Index tasks = (input.rows + rows_a_task - 1) / rows_a_task;
   parallel_for(tasks, threads, [&](Index task) {
     for (Index i = task * rows_a_task; i < std::min(input.rows, (task + 1) * rows_a_task); ++i) {
@@ -24,11 +30,16 @@ T sigmoid(T x) {
   return 1 / (1 + std::exp(-x));
 }
 
+template <class T>
+T softplus(T x) {
+  return std::max(x, T(0)) + std::log1p(std::exp(-std::abs(x)));
+}
+
 }  // namespace
 
 template <class T>
 void activate(const Activation& f, Matrix<const T> input, Matrix<T> output, const Threads& threads) {
-  const T p = static_cast<T>(f.parameter);
+  const T a = static_cast<T>(f.a), b = static_cast<T>(f.b);
   const auto with = [&](auto function) { map<T>(input, output, threads, function); };
   switch (f.kind) {
     case ActivationKind::kIdentity:
@@ -36,9 +47,9 @@ void activate(const Activation& f, Matrix<const T> input, Matrix<T> output, cons
     case ActivationKind::kReLU:
       return with([](T x) { return x < 0 ? T(0) : x; });  // NaN stays NaN
     case ActivationKind::kLeakyReLU:
-      return with([p](T x) { return x < 0 ? p * x : x; });
+      return with([a](T x) { return x < 0 ? a * x : x; });
     case ActivationKind::kELU:
-      return with([p](T x) { return x < 0 ? p * std::expm1(x) : x; });
+      return with([a](T x) { return x < 0 ? a * std::expm1(x) : x; });
     case ActivationKind::kGELU:
       return with([](T x) { return x * (1 + std::erf(x * T(0.70710678118654752440))) / 2; });
     case ActivationKind::kGELUTanh:
@@ -53,7 +64,13 @@ void activate(const Activation& f, Matrix<const T> input, Matrix<T> output, cons
     case ActivationKind::kSigmoid:
       return with([](T x) { return sigmoid(x); });
     case ActivationKind::kSoftplus:
-      return with([](T x) { return std::max(x, T(0)) + std::log1p(std::exp(-std::abs(x))); });
+      return with(softplus<T>);
+    case ActivationKind::kClip:
+      return with([a, b](T x) { return x < a ? a : (x > b ? b : x); });
+    case ActivationKind::kHardSigmoid:
+      return with([a, b](T x) { return std::clamp(a * x + b, T(0), T(1)); });
+    case ActivationKind::kMish:
+      return with([](T x) { return x * std::tanh(softplus(x)); });
   }
 }
 

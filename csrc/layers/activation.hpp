@@ -11,8 +11,8 @@ namespace pylrp {
 enum class ActivationKind : std::uint8_t {
   kIdentity,
   kReLU,
-  kLeakyReLU,  // parameter: slope below zero
-  kELU,        // parameter: alpha
+  kLeakyReLU,  // a: slope below zero
+  kELU,        // a: alpha
   kGELU,       // exact, with erf
   kGELUTanh,   // the tanh approximation
   kSiLU,
@@ -20,15 +20,25 @@ enum class ActivationKind : std::uint8_t {
   kTanh,
   kSigmoid,
   kSoftplus,
+  kClip,         // a: low, b: high
+  kHardSigmoid,  // a: alpha, b: beta
+  kMish,
 };
 
 struct Activation {
   ActivationKind kind = ActivationKind::kIdentity;
-  double parameter = 0;
+  double a = 0, b = 0;
 
   bool nonnegative() const {
-    return kind == ActivationKind::kReLU || kind == ActivationKind::kSigmoid || kind == ActivationKind::kSoftplus;
+    return kind == ActivationKind::kReLU || kind == ActivationKind::kSigmoid || kind == ActivationKind::kSoftplus ||
+           kind == ActivationKind::kHardSigmoid || (kind == ActivationKind::kClip && a >= 0);
   }
+  bool keeps_zero() const {
+    return !(kind == ActivationKind::kSigmoid || kind == ActivationKind::kSoftplus ||
+             kind == ActivationKind::kHardSigmoid || (kind == ActivationKind::kClip && (a > 0 || b < 0)));
+  }
+  // f(x) >= 0 for x >= 0
+  bool keeps_nonnegative() const { return kind != ActivationKind::kClip || b >= 0; }
 };
 
 // output = f(input), both (rows, cols); they may be the same.

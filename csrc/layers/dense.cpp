@@ -113,14 +113,24 @@ const T* constant_input(Part part, const Bounds<T>& bounds) {
 
 template <class T>
 bool output_is_sum(const DenseJob<T>& job) {
-  if (!job.output || !job.rule->sum_is_plain_output()) {
-    return false;
-  }
-  const auto& groups = job.rule->groups;
-  return std::all_of(groups.begin(), groups.end(), [&](const Denominator& group) {
+  return job.output && job.rule->sum_is_plain_output() && sum_takes_whole_bias(*job.rule, job.layer.bias != nullptr);
+}
+
+bool sum_takes_whole_bias(const LoweredRule& rule, bool has_bias) {
+  return std::all_of(rule.groups.begin(), rule.groups.end(), [&](const Denominator& group) {
     const bool whole_bias = group.bias.kind == BiasKind::kSigns && group.bias.p == 1 && group.bias.n == 1;
-    return group.coef[0] == 1 && group.constants.empty() && (whole_bias || job.layer.bias == nullptr);
+    return group.coef[0] == 1 && group.constants.empty() && (whole_bias || !has_bias);
   });
+}
+
+template <class T>
+kernels::Shares<T> shares_at_column(kernels::Shares<T> plan, Index column) {
+  for (int g = 0; g < plan.groups; ++g) {
+    plan.group[g].base += plan.group[g].base ? column : 0;
+    plan.group[g].bias += plan.group[g].bias ? column : 0;
+  }
+  plan.plain_base += plan.plain_base ? column : 0;
+  return plan;
 }
 
 template <class T>
@@ -223,6 +233,7 @@ void dense_forward(const DenseLayer<T>& layer, Matrix<const T> input, Matrix<T> 
   template kernels::Weights<T> weights_of<T>(const WeightMap&);                                             \
   template kernels::Mix<T> mix_of<T>(const BackProduct&);                                                   \
   template kernels::Shares<T> shares_of<T>(const LoweredRule&, const T* const*, const T* const*, const T*); \
+  template kernels::Shares<T> shares_at_column<T>(kernels::Shares<T>, Index);                               \
   template const T* constant_input<T>(Part, const Bounds<T>&);                                              \
   template bool output_is_sum<T>(const DenseJob<T>&);                                                       \
   template DenseConstants<T> prepare_biases<T>(const DenseLayer<T>&, const LoweredRule&);                   \

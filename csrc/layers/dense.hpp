@@ -10,12 +10,9 @@
 #include "base/parallel.hpp"
 #include "base/view.hpp"
 #include "kernels/table.hpp"
-#include "layers/lower.hpp"
+#include "layers/layer.hpp"
 
 namespace pylrp {
-
-inline constexpr int kLedgerColumns = 8;
-enum LedgerColumn { kIncoming, kOutgoing, kBias, kStabilizer, kPadding, kDead, kBatchNorm, kRounding };
 
 template <class T>
 struct DenseLayer {
@@ -23,16 +20,9 @@ struct DenseLayer {
   const T* bias = nullptr;  // (n_out) or null
 };
 
-// The bounds of a z-box, (n_in) each.
-template <class T>
-struct Bounds {
-  const T* low = nullptr;
-  const T* high = nullptr;
-};
-
 // What the denominators hold besides the products: per group rho_b(b), and the constant terms with it.
 template <class T>
-struct DenseConstants {
+struct DenseConstants : Prepared {
   struct OfGroup {
     Buffer<T> bias;  // (n_out), empty where the rule takes no bias
     Buffer<T> base;  // (n_out), empty where there are no constant terms: then the bias is all
@@ -74,6 +64,8 @@ inline void add_absorbed(const kernels::Absorbed& part, kernels::Absorbed* total
   total->bias += part.bias;
   total->stabilizer += part.stabilizer;
   total->dead += part.dead;
+  total->padding += part.padding;
+  total->batchnorm += part.batchnorm;
 }
 // Up to this batch the whole batch goes along with each weight row while it is in cache.
 template <class T>
@@ -82,13 +74,18 @@ template <class T>
 kernels::Weights<T> weights_of(const WeightMap& map);
 template <class T>
 kernels::Mix<T> mix_of(const BackProduct& product);
-// The numbers of shares(), columns from `first` on; base and bias per group may be null.
+// The numbers of shares(), base and bias per group may be null.
 template <class T>
 kernels::Shares<T> shares_of(const LoweredRule& rule, const T* const* base, const T* const* bias, const T* plain_base);
 // The input row a constant term multiplies with: low, high or (null) ones.
 template <class T>
 const T* constant_input(Part part, const Bounds<T>& bounds);
 
+// The same from a column on.
+template <class T>
+kernels::Shares<T> shares_at_column(kernels::Shares<T> plan, Index column);
+// Of a rule whose one sum is the plain output: whether that may hold the bias, too.
+bool sum_takes_whole_bias(const LoweredRule& rule, bool has_bias);
 // Whether job.output can stand in for the one sum: same weights, whole bias.
 template <class T>
 bool output_is_sum(const DenseJob<T>& job);

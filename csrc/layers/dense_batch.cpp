@@ -248,21 +248,10 @@ void backward_products(const DenseJob<T>& job, Matrix<const T> input, T* const* 
           kernel.accumulate(
               rows, cols, sum_of(task, p, b) + row * width, width, input ? input.row(row) + column : nullptr,
               input.stride, job.bounds.low ? job.bounds.low + column : nullptr,
-              job.bounds.high ? job.bounds.high + column : nullptr, mix_of<T>(rule.back[static_cast<std::size_t>(b)]),
+              job.bounds.high ? job.bounds.high + column : nullptr, 0, mix_of<T>(rule.back[static_cast<std::size_t>(b)]),
               b > 0, result.row(row) + column, result.stride);
         }
       });
-}
-
-// shares() from a column on.
-template <class T>
-kernels::Shares<T> at_column(kernels::Shares<T> plan, Index column) {
-  for (int g = 0; g < plan.groups; ++g) {
-    plan.group[g].base += plan.group[g].base ? column : 0;
-    plan.group[g].bias += plan.group[g].bias ? column : 0;
-  }
-  plan.plain_base += plan.plain_base ? column : 0;
-  return plan;
 }
 
 // Rows [begin, begin + batch) of a job; work: z and s, (panels, batch, tile_cols) each, in the same memory.
@@ -285,9 +274,9 @@ void relevance_of_part(const DenseJob<T>& job, const kernels::Shares<T>& plan, I
     for (int g = 0; g < plan.groups; ++g) {
       s_at[g] = work[g] + (p * batch + row) * width;
     }
-    kernel.shares(rows, std::min(width, n_out - p * width), at_column(plan, p * width), z_at, z_stride,
+    kernel.shares(rows, std::min(width, n_out - p * width), shares_at_column(plan, p * width), z_at, z_stride,
                   relevance.row(row) + p * width, relevance.stride, s_at, width,
-                  job.absorbed ? &absorbed[static_cast<std::size_t>(p * batch + row)] : nullptr);
+                  job.absorbed ? &absorbed[static_cast<std::size_t>(p * batch + row)] : nullptr, 1);
   };
   if (output_is_sum(job)) {
     const T* const output[] = {job.output.row(begin)};

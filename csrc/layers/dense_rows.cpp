@@ -102,7 +102,7 @@ class RowPass {
           products(static_cast<std::size_t>(q), rows, index, n, first, samples, i, parts, z_of[q],
                    i == 0 && q == 0 ? ahead : nullptr);
         }
-        kernel_.shares(1, n, plan, z_of, block_, r, block_, s_of, block_, absorbed ? absorbed + i : nullptr);
+        kernel_.shares(1, n, plan, z_of, block_, r, block_, s_of, block_, absorbed ? absorbed + i : nullptr, 1);
         for (Index b = 0; b < backs_; ++b) {
           const BackProduct& back = rule_.back[static_cast<std::size_t>(b)];
           kernel_.rows_axpy(static_cast<int>(n), rows, n_in_, weights_of<T>(back.map), s_of[back.group],
@@ -122,7 +122,7 @@ class RowPass {
       std::fill(out, out + (end - begin), T(0));
     }
     for (Index b = 0; b < backs_; ++b) {
-      kernel_.accumulate(1, end - begin, acc + b * acc_stride + begin, 0, a, 0, low, high,
+      kernel_.accumulate(1, end - begin, acc + b * acc_stride + begin, 0, a, 0, low, high, 0,
                          mix_of<T>(rule_.back[static_cast<std::size_t>(b)]), b > 0, out, 0);
     }
   }

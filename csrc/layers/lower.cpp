@@ -71,6 +71,14 @@ double amount_of(const std::vector<Term>& terms, Part part, MapKind kind) {
   return total;
 }
 
+void check_width(const LoweredRule& rule) {
+  if (rule.sums.size() > kernels::kMaxSums || rule.groups.size() > kernels::kMaxGroups) {
+    throw Error("a rule may have at most " + std::to_string(kernels::kMaxGroups) + " groups and need at most " +
+                std::to_string(kernels::kMaxSums) + " different sums; this one has " +
+                std::to_string(rule.groups.size()) + " and " + std::to_string(rule.sums.size()));
+  }
+}
+
 class Lowering {
  public:
   Lowering(const Rule& rule, bool nonnegative) {
@@ -95,11 +103,7 @@ class Lowering {
     for (std::size_t g = 0; g < terms_.size(); ++g) {
       lower_backward(static_cast<int>(g), terms_[g]);
     }
-    if (out_.sums.size() > kernels::kMaxSums || out_.groups.size() > kernels::kMaxGroups) {
-      throw Error("a rule may have at most " + std::to_string(kernels::kMaxGroups) + " groups and need at most " +
-                  std::to_string(kernels::kMaxSums) + " different sums; this one has " +
-                  std::to_string(out_.groups.size()) + " and " + std::to_string(out_.sums.size()));
-    }
+    check_width(out_);
   }
   LoweredRule take() { return std::move(out_); }
 
@@ -222,6 +226,43 @@ bool LoweredRule::sum_is_plain_output() const {
   return sums.size() == 1 && sums[0].size() == 1 && sums[0][0].part == Part::kInput && sums[0][0].map == WeightMap{};
 }
 
-LoweredRule lower(const Rule& rule, bool input_nonnegative) { return Lowering(rule, input_nonnegative).take(); }
+LoweredRule lower(const Rule& rule, bool input_nonnegative, bool output_positive) {
+  if (!output_positive) {
+    return Lowering(rule, input_nonnegative).take();
+  }
+  Rule served;
+  for (Group group : rule.groups) {
+    if (group.mask != Mask::kNegative) {
+      group.mask = Mask::kAll;
+      served.groups.push_back(std::move(group));
+    }
+  }
+  return Lowering(served, input_nonnegative).take();
+}
+
+LoweredRule with_constants_as_sums(LoweredRule rule) {
+  for (std::size_t g = 0; g < rule.groups.size(); ++g) {
+    for (const Term& term : rule.groups[g].constants) {
+      rule.sums.push_back({{term.part, term.map}});
+      rule.plain.push_back(0);
+      for (std::size_t other = 0; other < rule.groups.size(); ++other) {
+        rule.groups[other].coef.push_back(other == g ? term.sign : 0);
+      }
+    }
+    rule.groups[g].constants.clear();
+  }
+  check_width(rule);
+  return rule;
+}
+
+CompiledRule::CompiledRule(Rule rule) : rule_(std::move(rule)) {
+  for (const bool output_positive : {false, true}) {
+    for (const bool input_nonnegative : {false, true}) {
+      LoweredRule form = lower(rule_, input_nonnegative, output_positive);
+      // A rule that serves no positive output at all must not look like one that lets relevance pass.
+      forms_.push_back(form.passes() && !rule_.groups.empty() ? lower(rule_, input_nonnegative) : std::move(form));
+    }
+  }
+}
 
 }  // namespace pylrp

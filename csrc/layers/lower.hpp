@@ -51,8 +51,28 @@ struct LoweredRule {
   bool sum_is_plain_output() const;  // one sum, W a as it is
 };
 
-// input_nonnegative: a >= 0 is known, so a- terms are empty and a+ is a. Throws Error on a rule too wide for the
-// kernels.
-LoweredRule lower(const Rule& rule, bool input_nonnegative);
+// input_nonnegative: a >= 0 is known, so a- terms are empty and a+ is a.
+// output_positive: z > 0 wherever there is relevance (a ReLU follows whose zeros get none), so masks are decided.
+// Throws Error on a rule too wide for the kernels.
+LoweredRule lower(const Rule& rule, bool input_nonnegative, bool output_positive = false);
+
+// The same with constant terms as sums of their own, for layers where they differ from position to position.
+LoweredRule with_constants_as_sums(LoweredRule rule);
+
+// A rule with all its lowered forms, made once.
+class CompiledRule {
+ public:
+  explicit CompiledRule(Rule rule);
+  const LoweredRule& form(bool input_nonnegative, bool output_positive = false) const {
+    return forms_[(input_nonnegative ? 1 : 0) + (output_positive ? 2 : 0)];
+  }
+  // The form that holds always.
+  const LoweredRule& any() const { return forms_[0]; }
+  const Rule& rule() const { return rule_; }
+
+ private:
+  Rule rule_;
+  std::vector<LoweredRule> forms_;
+};
 
 }  // namespace pylrp

@@ -235,7 +235,7 @@ TEST(accumulate_mixes_parts) {
               std::copy_n(start.row(i), cols, out.row(i));
             }
             kernel.accumulate(rows, cols, acc.data(), acc.stride(), reads ? a.data() : nullptr, a.stride(),
-                              mix.low != 0 ? low.data() : nullptr, mix.high != 0 ? high.data() : nullptr, mix, add,
+                              mix.low != 0 ? low.data() : nullptr, mix.high != 0 ? high.data() : nullptr, 0, mix, add,
                               out.data(), out.stride());
             bool right = true;
             for (Index i = 0; i < rows; ++i) {
@@ -276,7 +276,7 @@ T share_of(T r, T z, T epsilon, bool where_zero, kernels::Absorbed* absorbed) {
   const T* const z_of[] = {zs.data()};
   T* const s_of[] = {ss.data()};
   *absorbed = {};
-  kernels::table<T>().shares(1, cols, plan, z_of, zs.stride(), rs.data(), rs.stride(), s_of, ss.stride(), absorbed);
+  kernels::table<T>().shares(1, cols, plan, z_of, zs.stride(), rs.data(), rs.stride(), s_of, ss.stride(), absorbed, 1);
   CHECK(ss.intact());
   for (Index j = 1; j < cols; ++j) {  // the tail does what whole vectors do
     CHECK(std::memcmp(&ss.at(0, j), &ss.at(0, 0), sizeof(T)) == 0);
@@ -344,7 +344,7 @@ TEST(shares_with_masks) {
         z0.fill([&] { return c.z0; });
         z1.fill([&] { return c.z1; });
         kernels::Absorbed lost{};
-        kernels::table<T>().shares(1, cols, plan, z, z0.stride(), r.data(), r.stride(), s, s0.stride(), &lost);
+        kernels::table<T>().shares(1, cols, plan, z, z0.stride(), r.data(), r.stride(), s, s0.stride(), &lost, 1);
         for (Index j = 0; j < cols; ++j) {
           CHECK(near(static_cast<double>(s0.at(0, j)), c.s0, 2 * kUnit<T> * std::abs(c.s0)));
           CHECK(near(static_cast<double>(s1.at(0, j)), c.s1, 2 * kUnit<T> * std::abs(c.s1)));

@@ -28,7 +28,7 @@ void layer(const char* rule, Index batch, Index n_in, Index n_out) {
   Fenced<T> result(batch, n_in, 0);
   const CompiledRule compiled(rule_named(rule));
   const DenseJob<T> job{{layer.weight.read(), layer.bias.data()},
-                        &compiled.for_input(true),
+                        &compiled.form(true),
                         {layer.low.data(), layer.high.data()},
                         nullptr,
                         layer.input.read(),

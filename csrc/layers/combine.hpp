@@ -1,0 +1,39 @@
+// Several values into one: sums and concatenations.
+#pragma once
+
+#include <vector>
+
+#include "layers/layer.hpp"
+
+namespace pylrp {
+
+// y = x_1 + x_2 + ...; relevance goes to each in proportion to what it added.
+template <class T>
+class AddLayer : public Layer<T> {
+ public:
+  Flow flow() const override { return Flow::kOwn; }
+  bool keeps_nonnegative() const override { return true; }
+  bool clamps() const override { return true; }
+  void forward(const std::vector<Matrix<const T>>& inputs, Matrix<T> output, const Clamp<T>& clamp,
+               const Threads& threads) const override;
+  void relevance(const RelevanceJob<T>& job, const Threads& threads) const override;
+};
+
+// Input k takes blocks[k] entries of each of `outer` stretches of the output.
+template <class T>
+class ConcatLayer : public Layer<T> {
+ public:
+  ConcatLayer(Index outer, std::vector<Index> blocks);
+  Flow flow() const override { return Flow::kThrough; }
+  bool keeps_nonnegative() const override { return true; }
+  bool reads_inputs(const CompiledRule*) const override { return false; }
+  void forward(const std::vector<Matrix<const T>>& inputs, Matrix<T> output, const Clamp<T>& clamp,
+               const Threads& threads) const override;
+  void relevance(const RelevanceJob<T>& job, const Threads& threads) const override;
+
+ private:
+  Index outer_, total_ = 0;
+  std::vector<Index> blocks_;
+};
+
+}  // namespace pylrp

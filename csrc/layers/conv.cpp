@@ -1,0 +1,322 @@
+#include "layers/conv.hpp"
+
+#include <algorithm>
+
+#include "kernels/dispatch.hpp"
+#include "layers/dense.hpp"
+
+namespace pylrp {
+namespace {
+
+constexpr Index kShareBytes = Index{32} << 20;  // for s, where a batch or several targets need more they go in parts
+
+template <class T>
+PackTap<T> packer(const ConvWeights<T>& w, bool to_out) {
+  const kernels::Table<T>& kernel = kernels::table<T>();
+  const Index row = w.shape.taps() * w.shape.group_in(), in = w.shape.group_in(), out = w.shape.group_out();
+  if (to_out) {  // columns are rows of the weights
+    return [=, &kernel, weight = w.weight](Index group, Index tap, Index column, Index columns,
+                                           kernels::Weights<T> map, T* to) {
+      kernel.pack_forward(static_cast<int>(columns), in, weight + (group * out + column) * row + tap * in, row, map, to);
+    };
+  }
+  return [=, &kernel, weight = w.weight](Index group, Index tap, Index column, Index columns, kernels::Weights<T> map,
+                                         T* to) {
+    kernel.pack_backward(static_cast<int>(columns), out, weight + group * out * row + tap * in + column, row, map, to);
+  };
+}
+
+template <class T>
+TapWork<T> work_of(const ConvSums<T>& sums, const Walk* walk) {
+  const ConvShape& shape = sums.weights->shape;
+  const bool to_out = sums.up != sums.weights->transposed;
+  return {walk,          sums.samples, shape.groups, to_out ? shape.group_in() : shape.group_out(),
+          to_out ? shape.group_out() : shape.group_in(),
+          sums.products, sums.outputs, packer(*sums.weights, to_out), {}};
+}
+
+// The constants of shares(): biases per group of the rule, one a channel.
+template <class T>
+struct ChannelBases {
+  DenseConstants<T> constants;
+  kernels::Shares<T> plan;
+
+  ChannelBases(const ConvWeights<T>& w, const LoweredRule& rule, bool reuse) {
+    constants = prepare_biases(DenseLayer<T>{{nullptr, w.target_channels(), 0, 0}, w.bias}, rule);
+    const T* base[kernels::kMaxGroups] = {};
+    const T* bias[kernels::kMaxGroups] = {};
+    for (std::size_t g = 0; g < rule.groups.size(); ++g) {
+      bias[g] = constants.groups[g].bias.data();
+      base[g] = reuse ? nullptr : bias[g];
+    }
+    plan = shares_of<T>(rule, base, bias, w.bias);
+  }
+};
+
+// What a term reads, as images; a+ and a- are made where they are asked for.
+template <class T>
+class Parts {
+ public:
+  Parts(const ConvWeights<T>& w, Matrix<const T> input, const Bounds<T>& bounds, const LoweredRule& rule,
+        const Threads& threads)
+      : channels_(w.source_channels()), size_(w.source_size()), input_(input), bounds_(bounds) {
+    for (const Sum& sum : rule.sums) {
+      for (const Tap& tap : sum) {
+        if (tap.part == Part::kOne && ones_.data() == nullptr) {
+          ones_.reset(channels_);
+          std::fill_n(ones_.data(), channels_, T(1));
+        }
+        for (const Part part : {Part::kPositive, Part::kNegative}) {
+          Buffer<T>& half = part == Part::kPositive ? positive_ : negative_;
+          if (tap.part == part && half.data() == nullptr) {
+            half.reset(input.rows * size_);
+            constexpr Index kPiece = 1 << 14;
+            const Index pieces = (size_ + kPiece - 1) / kPiece;
+            parallel_for(input.rows * pieces, threads, [&](Index task) {
+              const Index i = task / pieces, first = task % pieces * kPiece;
+              kernels::table<T>().part_of(std::min(kPiece, size_ - first), input.row(i) + first,
+                                          part == Part::kPositive ? 1 : -1, half.data() + i * size_ + first);
+            });
+          }
+        }
+      }
+    }
+  }
+  Image<T> image(Part part) const {
+    switch (part) {
+      case Part::kInput:
+        return {input_.data, input_.stride, channels_};
+      case Part::kPositive:
+        return {positive_.data(), size_, channels_};
+      case Part::kNegative:
+        return {negative_.data(), size_, channels_};
+      case Part::kOne:
+        return {ones_.data(), 0, 0};
+      case Part::kLow:
+        return {bounds_.low, 0, channels_};
+      case Part::kHigh:
+        return {bounds_.high, 0, channels_};
+    }
+    return {};
+  }
+
+ private:
+  Index channels_, size_;
+  Matrix<const T> input_;
+  Bounds<T> bounds_;
+  Buffer<T> positive_, negative_, ones_;
+};
+
+Threads worth(Index products, const Threads& threads) {
+  constexpr Index kWorthThreads = Index{1} << 19;
+  return {products < kWorthThreads ? 1 : threads.count, threads.poll};
+}
+
+// Samples [begin, begin + samples) of a job, targets [first, first + targets).
+template <class T>
+struct PartOfJob {
+  Index begin, samples, first, targets;
+  Index row(const RelevanceJob<T>& job, Index target, Index sample) const {
+    return (first + target) * job.batch + begin + sample;
+  }
+};
+
+// s of all groups and targets, (groups, targets, samples, size of the output), into `shares`.
+template <class T>
+void make_shares(const ConvWeights<T>& w, const LoweredRule& rule, const RelevanceJob<T>& job, const PartOfJob<T>& part,
+                 bool reuse, T* shares, const Threads& threads) {
+  const kernels::Table<T>& kernel = kernels::table<T>();
+  const ChannelBases<T> bases(w, rule, reuse);
+  const Index channels = w.target_channels(), size = w.target_size(), groups = static_cast<Index>(rule.groups.size());
+  const auto share = [&](const Run& run, Index column, Index columns, const T* const* z, Index z_stride,
+                         kernels::Absorbed* absorbed) {
+    const kernels::Shares<T> plan = shares_at_column(bases.plan, column);
+    const Index at = run.pixel * channels + column;
+    for (Index t = 0; t < part.targets; ++t) {
+      T* s[kernels::kMaxGroups] = {};
+      for (Index g = 0; g < groups; ++g) {
+        s[g] = shares + ((g * part.targets + t) * part.samples + run.sample) * size + at;
+      }
+      kernel.shares(run.count, columns, plan, z, z_stride, job.relevance.row(part.row(job, t, run.sample)) + at,
+                    run.step * channels, s, run.step * channels, absorbed ? absorbed + t : nullptr, 0);
+    }
+  };
+  // What is lost, by (task, samples a block meets, targets): added up in a fixed order afterwards.
+  std::vector<kernels::Absorbed> lost;
+  const auto add_up = [&](Index page, Index sample) {
+    for (Index t = 0; t < part.targets; ++t) {
+      add_absorbed(lost[static_cast<std::size_t>(page * part.targets + t)], &job.absorbed[part.row(job, t, sample)]);
+    }
+  };
+  if (reuse) {
+    constexpr Index kPixels = 1024;
+    const Index pixels = count(w.target()), pieces = (pixels + kPixels - 1) / kPixels;
+    lost.resize(static_cast<std::size_t>(part.samples * pieces * part.targets));
+    parallel_for(part.samples * pieces, threads, [&](Index task) {
+      const Index sample = task / pieces, first = task % pieces * kPixels;
+      const Run run{0, std::min(kPixels, pixels - first), sample, first, 1};
+      const T* const z[] = {job.output.row(part.begin + sample) + first * channels};
+      share(run, 0, channels, z, channels, &lost[static_cast<std::size_t>(task * part.targets)]);
+    });
+    for (Index task = 0; task < part.samples * pieces; ++task) {
+      add_up(task, task / pieces);
+    }
+    return;
+  }
+  const Matrix<const T> input = job.inputs[0] ? job.inputs[0].slice(part.begin, part.samples) : Matrix<const T>{};
+  const Parts<T> parts(w, input, job.bounds, rule, threads);
+  ConvSums<T> sums{&w, true, part.samples, {}, static_cast<Index>(rule.sums.size()), {}};
+  for (std::size_t q = 0; q < rule.sums.size(); ++q) {
+    for (const Tap& tap : rule.sums[q]) {
+      sums.products.push_back({parts.image(tap.part), weights_of<T>(tap.map), static_cast<Index>(q)});
+    }
+  }
+  // A block meets at most so many samples; pages (task, sample - first sample of the task's block).
+  Index least = count(w.target());
+  for (const Walk& walk : sums.walks()) {
+    least = std::min(least, walk.count());
+  }
+  const Index meets = std::min(part.samples, kBlockRows / std::max<Index>(least, 1) + 2);
+  const Index tasks = conv_tasks(sums);
+  lost.resize(static_cast<std::size_t>(tasks * meets * part.targets));
+  std::vector<Index> first_sample(static_cast<std::size_t>(tasks), -1);
+  sums.done = [&](Index task, const Block& block, Index column, Index columns, const SumsOf<T>& z, Index stride) {
+    Index& first = first_sample[static_cast<std::size_t>(task)];
+    first = first < 0 ? block.first_sample() : first;
+    const T* of[kernels::kMaxSums] = {};
+    for (const Run& run : block.runs()) {
+      for (std::size_t q = 0; q < rule.sums.size(); ++q) {
+        of[q] = z(static_cast<Index>(q)) + run.first * stride;
+      }
+      share(run, column, columns, of, stride,
+            &lost[static_cast<std::size_t>((task * meets + run.sample - first) * part.targets)]);
+    }
+  };
+  conv_sums(sums, threads);
+  for (Index task = 0; task < tasks; ++task) {
+    const Index first = first_sample[static_cast<std::size_t>(task)];
+    for (Index i = 0; i < meets && first >= 0 && first + i < part.samples; ++i) {
+      add_up(task * meets + i, first + i);
+    }
+  }
+}
+
+// R_in of a part from its shares.
+template <class T>
+void spread_shares(const ConvWeights<T>& w, const LoweredRule& rule, const RelevanceJob<T>& job,
+                   const PartOfJob<T>& part, const T* shares, const Threads& threads) {
+  const kernels::Table<T>& kernel = kernels::table<T>();
+  const Index channels = w.source_channels(), rows = part.targets * part.samples;
+  if (rule.back.empty()) {  // nothing receives
+    for (Index i = 0; i < rows; ++i) {
+      T* const result = job.results[0].row(part.row(job, i / part.samples, i % part.samples));
+      std::fill_n(result, w.source_size(), T(0));
+    }
+    return;
+  }
+  ConvSums<T> sums{&w, false, rows, {}, static_cast<Index>(rule.back.size()), {}};
+  for (const BackProduct& back : rule.back) {
+    sums.products.push_back({{shares + back.group * rows * w.target_size(), w.target_size(), w.target_channels()},
+                             weights_of<T>(back.map),
+                             static_cast<Index>(sums.products.size())});
+  }
+  sums.done = [&](Index, const Block& block, Index column, Index columns, const SumsOf<T>& of, Index stride) {
+    for (const Run& run : block.runs()) {
+      const Index target = run.sample / part.samples, sample = run.sample % part.samples;
+      const Index at = run.pixel * channels + column, step = run.step * channels;
+      const T* const a = job.inputs[0] ? job.inputs[0].row(part.begin + sample) + at : nullptr;
+      for (std::size_t b = 0; b < rule.back.size(); ++b) {
+        kernel.accumulate(run.count, columns, of(static_cast<Index>(b)) + run.first * stride, stride, a, step,
+                          job.bounds.low ? job.bounds.low + at : nullptr,
+                          job.bounds.high ? job.bounds.high + at : nullptr, step, mix_of<T>(rule.back[b]), b > 0,
+                          job.results[0].row(part.row(job, target, sample)) + at, step);
+      }
+    }
+  };
+  conv_sums(sums, threads);
+}
+
+}  // namespace
+
+template <class T>
+Index conv_tasks(const ConvSums<T>& sums) {
+  Index tasks = 0;
+  for (const Walk& walk : sums.walks()) {
+    const TapWork<T> work = work_of(sums, &walk);
+    tasks += sums.weights->depthwise() ? work.blocks() : work.tasks();
+  }
+  return tasks;
+}
+
+template <class T>
+void conv_sums(const ConvSums<T>& sums, const Threads& threads) {
+  if (sums.weights->depthwise()) {
+    depthwise_sums(sums, threads);
+    return;
+  }
+  const Index width = kernels::table<T>().tile_cols;
+  Index base = 0;
+  for (const Walk& walk : sums.walks()) {
+    TapWork<T> work = work_of(sums, &walk);
+    work.done = [&](Index task, const Block& block, Index column, Index columns, const SumsOf<T>& of) {
+      sums.done(base + task, block, column, columns, of, width);
+    };
+    multiply_taps(work, threads);
+    base += work.tasks();
+  }
+}
+
+template <class T>
+void ConvLayer<T>::forward(const std::vector<Matrix<const T>>& inputs, Matrix<T> output, const Clamp<T>& clamp,
+                           const Threads& threads) const {
+  const kernels::Table<T>& kernel = kernels::table<T>();
+  const Matrix<const T> input = inputs[0];
+  const Index channels = weights_.target_channels();
+  ConvSums<T> sums{&weights_, true, input.rows, {}, 1, {}};
+  sums.products.push_back({{input.data, input.stride, weights_.source_channels()}, weights_of<T>(WeightMap{}), 0});
+  sums.done = [&](Index, const Block& block, Index column, Index columns, const SumsOf<T>& of, Index stride) {
+    for (const Run& run : block.runs()) {
+      kernel.finish(run.count, columns, of(0) + run.first * stride, stride,
+                    weights_.bias ? weights_.bias + column : nullptr, clamp.low, clamp.high,
+                    output.row(run.sample) + run.pixel * channels + column, run.step * channels);
+    }
+  };
+  conv_sums(sums, worth(weights_.products() * input.rows, threads));
+}
+
+template <class T>
+void ConvLayer<T>::relevance(const RelevanceJob<T>& job, const Threads& all) const {
+  const bool reuse = job.output && reads_output(job.rule);
+  // Constant terms are only there for sums that are not the plain output.
+  const LoweredRule rule = with_constants_as_sums(job.rule->form(job.input_nonnegative, job.output_positive));
+  const Threads threads = worth(weights_.products() * job.relevance.rows, all);
+  const Index groups = std::max<Index>(1, static_cast<Index>(rule.groups.size()));
+  const Index sample_bytes = groups * weights_.target_size() * static_cast<Index>(sizeof(T));
+  const Index at_once = std::max<Index>(1, kShareBytes / std::max<Index>(1, sample_bytes));  // rows of relevance
+  const Index targets = std::min(job.targets(), at_once), samples = std::max<Index>(1, at_once / targets);
+  for (Index begin = 0; begin < job.batch; begin += samples) {
+    for (Index first = 0; first < job.targets(); first += targets) {
+      const PartOfJob<T> part{begin, std::min(samples, job.batch - begin), first,
+                              std::min(targets, job.targets() - first)};
+      const Buffer<T> shares(groups * part.targets * part.samples * weights_.target_size());
+      make_shares(weights_, rule, job, part, reuse, shares.data(), threads);
+      spread_shares(weights_, rule, job, part, shares.data(), threads);
+    }
+  }
+}
+
+template <class T>
+bool ConvLayer<T>::reads_inputs(const CompiledRule* rule) const {
+  return rule->any().reads_input();
+}
+
+template <class T>
+bool ConvLayer<T>::reads_output(const CompiledRule* rule) const {
+  const LoweredRule& form = rule->any();
+  return form.sum_is_plain_output() && sum_takes_whole_bias(form, weights_.bias != nullptr);
+}
+
+template class ConvLayer<float>;
+template class ConvLayer<double>;
+
+}  // namespace pylrp

@@ -1,0 +1,73 @@
+// Convolution in one to three dimensions, with stride, padding, dilation and groups, and its transpose.
+//   conv.cpp            forward pass and relevance from products over taps
+//   conv_depthwise.cpp  the same where every channel is its own group
+// Both read the weights as (out_channels, taps, in_channels of a group): in one direction a row is a row of a dense
+// layer, in the other a tap is a matrix.
+#pragma once
+
+#include <vector>
+
+#include "layers/layer.hpp"
+#include "layers/taps.hpp"
+
+namespace pylrp {
+
+template <class T>
+struct ConvWeights {
+  ConvShape shape;
+  bool transposed;      // the layer goes from shape.out to shape.in
+  const T* weight;      // (out_channels, taps, in_channels / groups); depthwise (taps, channels)
+  const T* bias;        // one a channel of the layer's output, or null
+
+  bool depthwise() const { return shape.group_in() == 1 && shape.group_out() == 1 && shape.groups > 1; }
+  const Axes& source() const { return transposed ? shape.out : shape.in; }
+  const Axes& target() const { return transposed ? shape.in : shape.out; }
+  Index source_channels() const { return transposed ? shape.out_channels : shape.in_channels; }
+  Index target_channels() const { return transposed ? shape.in_channels : shape.out_channels; }
+  Index source_size() const { return count(source()) * source_channels(); }
+  Index target_size() const { return count(target()) * target_channels(); }
+  Index products() const { return count(shape.out) * shape.taps() * shape.in_channels / shape.groups * shape.out_channels; }
+};
+
+template <class T>
+class ConvLayer : public Layer<T> {
+ public:
+  explicit ConvLayer(const ConvWeights<T>& weights) : weights_(weights) {}
+  Flow flow() const override { return Flow::kRule; }
+  bool clamps() const override { return true; }
+  void forward(const std::vector<Matrix<const T>>& inputs, Matrix<T> output, const Clamp<T>& clamp,
+               const Threads& threads) const override;
+  void relevance(const RelevanceJob<T>& job, const Threads& threads) const override;
+  bool reads_inputs(const CompiledRule* rule) const override;
+  bool reads_output(const CompiledRule* rule) const override;
+
+ private:
+  ConvWeights<T> weights_;
+};
+
+// --- between the files of this room ---
+
+// One direction of a layer: sums over the taps of each walk, handed to `done` block by block and channels by channels.
+template <class T>
+struct ConvSums {
+  const ConvWeights<T>* weights;
+  bool up;  // from the layer's input to its output
+  Index samples;
+  std::vector<TapProduct<T>> products;
+  Index outputs;
+  // task counts up over walks; stride: of a row of the sums.
+  std::function<void(Index task, const Block&, Index column, Index columns, const SumsOf<T>&, Index stride)> done;
+
+  std::vector<Walk> walks() const {
+    return up == weights->transposed ? walks_to_in(weights->shape) : walks_to_out(weights->shape);
+  }
+};
+template <class T>
+void conv_sums(const ConvSums<T>& sums, const Threads& threads);
+template <class T>
+void depthwise_sums(const ConvSums<T>& sums, const Threads& threads);
+// How many tasks they will count.
+template <class T>
+Index conv_tasks(const ConvSums<T>& sums);
+
+}  // namespace pylrp

@@ -1,0 +1,25 @@
+// The dense layer as a layer of a graph.
+#pragma once
+
+#include "layers/dense.hpp"
+
+namespace pylrp {
+
+template <class T>
+class DenseInGraph : public Layer<T> {
+ public:
+  explicit DenseInGraph(const DenseLayer<T>& dense) : dense_(dense) {}
+  Flow flow() const override { return Flow::kRule; }
+  void forward(const std::vector<Matrix<const T>>& inputs, Matrix<T> output, const Clamp<T>& clamp,
+               const Threads& threads) const override;
+  void relevance(const RelevanceJob<T>& job, const Threads& threads) const override;
+  bool reads_inputs(const CompiledRule* rule) const override { return rule->any().reads_input(); }
+  bool reads_output(const CompiledRule* rule) const override;
+  std::unique_ptr<Prepared> prepare(const CompiledRule& rule, const Bounds<T>& bounds,
+                                    const Threads& threads) const override;
+
+ private:
+  DenseLayer<T> dense_;
+};
+
+}  // namespace pylrp

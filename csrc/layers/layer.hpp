@@ -1,0 +1,94 @@
+// What the engine asks of a layer: the forward pass, and relevance from its output to its inputs.
+//
+// Values are matrices (batch, size), a sample channels last. Relevance may be that of several targets on one forward
+// pass: (targets * batch, size), row t * batch + i belongs to sample i.
+#pragma once
+
+#include <limits>
+#include <memory>
+#include <vector>
+
+#include "base/parallel.hpp"
+#include "base/view.hpp"
+#include "kernels/table.hpp"
+#include "layers/lower.hpp"
+
+namespace pylrp {
+
+// The bounds of a z-box, one an input.
+template <class T>
+struct Bounds {
+  const T* low = nullptr;
+  const T* high = nullptr;
+};
+
+// A following ReLU or Clip, done while the output is written.
+template <class T>
+struct Clamp {
+  T low = -std::numeric_limits<T>::infinity();
+  T high = std::numeric_limits<T>::infinity();
+};
+
+// What a layer computes once for a rule.
+struct Prepared {
+  virtual ~Prepared() = default;
+};
+
+template <class T>
+struct RelevanceJob {
+  std::vector<Matrix<const T>> inputs;  // empty views where the layer said it does not read them
+  Matrix<const T> output;               // of this layer, before what follows; empty where it was not kept
+  Matrix<const T> relevance;            // (targets * batch, size of the output)
+  std::vector<Matrix<T>> results;       // (targets * batch, size of the input), one an input; no data: not wanted
+  Index batch = 0;
+
+  // Where the layer has weights:
+  const CompiledRule* rule = nullptr;
+  Bounds<T> bounds;
+  const Prepared* prepared = nullptr;
+  bool input_nonnegative = false;  // known of inputs[0]
+  bool output_positive = false;    // the output is > 0 wherever there is relevance
+
+  kernels::Absorbed* absorbed = nullptr;  // (targets * batch), zeroed by the caller
+
+  Index targets() const { return batch == 0 ? 0 : relevance.rows / batch; }
+};
+
+// How relevance goes through a layer, for the engine's planning.
+enum class Flow {
+  kRule,     // by the assigned rule
+  kOwn,      // in proportion to the input, by the layer's own formula: none where the input is zero
+  kThrough,  // moved or scaled: none where the input is zero if the output gets none where it is zero
+  kSame,     // the very same relevance: activations
+  kUnknown,  // a layer in Python
+};
+
+template <class T>
+class Layer {
+ public:
+  virtual ~Layer() = default;
+  virtual Flow flow() const = 0;
+  virtual void forward(const std::vector<Matrix<const T>>& inputs, Matrix<T> output, const Clamp<T>& clamp,
+                       const Threads& threads) const = 0;
+  // Not called where the flow is kSame.
+  virtual void relevance(const RelevanceJob<T>& job, const Threads& threads) const = 0;
+
+  // Can forward() work in place (output over the first input), resp. clamp?
+  virtual bool in_place() const { return false; }
+  virtual bool clamps() const { return false; }
+  // The clamp that this layer is, where it is one.
+  virtual bool is_clamp(Clamp<T>*) const { return false; }
+  // f(x) >= 0 for every x, resp. for every x >= 0.
+  virtual bool makes_nonnegative() const { return false; }
+  virtual bool keeps_nonnegative() const { return false; }
+  // f(0) = 0
+  virtual bool keeps_zero() const { return false; }
+  // What relevance() wants to see of the forward pass.
+  virtual bool reads_inputs(const CompiledRule*) const { return true; }
+  virtual bool reads_output(const CompiledRule*) const { return false; }
+  virtual std::unique_ptr<Prepared> prepare(const CompiledRule&, const Bounds<T>&, const Threads&) const {
+    return nullptr;
+  }
+};
+
+}  // namespace pylrp

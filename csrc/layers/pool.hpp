@@ -1,0 +1,43 @@
+// Max and average pooling over windows: ordinary, global, adaptive.
+#pragma once
+
+#include <array>
+#include <vector>
+
+#include "layers/geometry.hpp"
+#include "layers/layer.hpp"
+
+namespace pylrp {
+
+// Along one axis: output o looks at begin[o], begin[o] + step, ... below end[o]; an average divides by the product of
+// count[o] over the axes.
+struct PoolAxis {
+  std::vector<Index> begin, end, count;
+  Index step = 1;
+  Index in = 1;
+
+  Index out() const { return static_cast<Index>(begin.size()); }
+};
+
+template <class T>
+class PoolLayer : public Layer<T> {
+ public:
+  PoolLayer(bool max, std::array<PoolAxis, 3> axes, Index channels)
+      : max_(max), axes_(std::move(axes)), channels_(channels) {}
+  // The maximum passes relevance to the winner, first of ties; an average shares in proportion.
+  Flow flow() const override { return max_ ? Flow::kThrough : Flow::kOwn; }
+  bool keeps_nonnegative() const override { return true; }
+  void forward(const std::vector<Matrix<const T>>& inputs, Matrix<T> output, const Clamp<T>& clamp,
+               const Threads& threads) const override;
+  void relevance(const RelevanceJob<T>& job, const Threads& threads) const override;
+
+ private:
+  template <class Body>
+  void each_window(Index rows, const Threads& threads, Body body) const;
+
+  bool max_;
+  std::array<PoolAxis, 3> axes_;
+  Index channels_;
+};
+
+}  // namespace pylrp

@@ -1,0 +1,101 @@
+#include "layers/sparse.hpp"
+
+#include <algorithm>
+
+#include "layers/pieces.hpp"
+#include "layers/share.hpp"
+
+namespace pylrp {
+template <class T>
+SparseLayer<T>::SparseLayer(Index inputs, Index outputs, Index taps, const std::int32_t* index, const T* weight, T fill)
+    : inputs_(inputs),
+      outputs_(outputs),
+      taps_(taps),
+      index_(index, index + outputs * taps),
+      fill_(fill),
+      begin_(static_cast<std::size_t>(inputs + 1)) {
+  if (weight != nullptr) {
+    weight_.assign(weight, weight + outputs * taps);
+  }
+  for (const std::int32_t i : index_) {
+    if (i >= 0) {
+      ++begin_[static_cast<std::size_t>(i) + 1];
+    }
+  }
+  for (std::size_t i = 1; i < begin_.size(); ++i) {
+    begin_[i] += begin_[i - 1];
+  }
+  reader_.resize(static_cast<std::size_t>(begin_.back()));
+  std::vector<std::int32_t> next(begin_.begin(), begin_.end() - 1);
+  for (std::size_t entry = 0; entry < index_.size(); ++entry) {
+    if (index_[entry] >= 0) {
+      reader_[static_cast<std::size_t>(next[static_cast<std::size_t>(index_[entry])]++)] =
+          static_cast<std::int32_t>(entry);
+    }
+  }
+}
+
+template <class T>
+T SparseLayer<T>::sum(const T* x, Index output) const {
+  const std::size_t first = static_cast<std::size_t>(output * taps_);
+  if (weight_.empty()) {
+    return index_[first] < 0 ? fill_ : x[index_[first]];
+  }
+  T total = 0;
+  for (std::size_t t = first; t < first + static_cast<std::size_t>(taps_); ++t) {
+    total += weight_[t] * (index_[t] < 0 ? fill_ : x[index_[t]]);
+  }
+  return total;
+}
+
+template <class T>
+void SparseLayer<T>::forward(const std::vector<Matrix<const T>>& inputs, Matrix<T> output, const Clamp<T>&,
+                             const Threads& threads) const {
+  each_piece(output.rows, outputs_, threads, [&](Index, Index row, Index begin, Index columns) {
+    const T* const x = inputs[0].row(row);
+    T* const out = output.row(row);
+    for (Index j = begin; j < begin + columns; ++j) {
+      out[j] = sum(x, j);
+    }
+  });
+}
+
+template <class T>
+void SparseLayer<T>::relevance(const RelevanceJob<T>& job, const Threads& threads) const {
+  Matrix<const T> shares = job.relevance;
+  Buffer<T> memory;
+  if (!weight_.empty()) {
+    const Stabilizer<T> stabilizer(job.rule);
+    memory.reset(shares.rows * outputs_);
+    parallel_for(shares.rows, threads, [&](Index row) {
+      const T* const x = job.inputs[0].row(row % job.batch);
+      for (Index j = 0; j < outputs_; ++j) {
+        memory.data()[row * outputs_ + j] =
+            stabilizer.share(job.relevance.row(row)[j], sum(x, j), &job.absorbed[row]);
+      }
+    });
+    shares = {memory.data(), shares.rows, outputs_, outputs_};
+  } else if (reader_.size() < index_.size()) {
+    for (Index row = 0; row < shares.rows; ++row) {
+      for (Index j = 0; j < outputs_; ++j) {
+        job.absorbed[row].padding += index_[static_cast<std::size_t>(j)] < 0 ? static_cast<double>(shares.row(row)[j]) : 0;
+      }
+    }
+  }
+  each_piece(shares.rows, inputs_, threads, [&](Index, Index row, Index begin, Index columns) {
+    const T* const s = shares.row(row);
+    for (Index i = begin; i < begin + columns; ++i) {
+      T total = 0;
+      for (std::int32_t e = begin_[static_cast<std::size_t>(i)]; e < begin_[static_cast<std::size_t>(i) + 1]; ++e) {
+        const std::int32_t entry = reader_[static_cast<std::size_t>(e)];
+        total += weight_.empty() ? s[entry] : weight_[static_cast<std::size_t>(entry)] * s[entry / taps_];
+      }
+      job.results[0].row(row)[i] = weight_.empty() ? total : total * job.inputs[0].row(row % job.batch)[i];
+    }
+  });
+}
+
+template class SparseLayer<float>;
+template class SparseLayer<double>;
+
+}  // namespace pylrp

@@ -1,0 +1,322 @@
+"""A network as a graph of layers: named values, each made by one node, checked once and then trusted.
+
+Loaders build it, ``canonise.py`` simplifies it, ``network.py`` hands it to the compiled core.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from pylrp._arrays import require_finite, settle
+from pylrp.layers import Conv, ConvTranspose, Dense, Layer, Shape
+
+__all__ = ["Graph", "Node"]
+
+Array = NDArray[Any]
+_NUMBERED = (Dense, Conv, ConvTranspose)  # in a sequence of layers these are called "0", "1", ...
+
+
+@dataclass(frozen=True)
+class Node:
+    """A layer in its place.
+
+    Parameters
+    ----------
+    name : str
+        Also the name of the value it makes.
+    layer : Layer
+    inputs : tuple of str
+        The values it takes: names of nodes or of the graph's inputs.
+    """
+
+    name: str
+    layer: Layer
+    inputs: tuple[str, ...]
+
+
+class Graph:
+    """Layers and how they are connected.
+
+    Parameters
+    ----------
+    inputs : mapping of str to tuple of int
+        The logical shape of each input: without the batch, channels first.
+    nodes : sequence of Node
+        In any order; they are sorted so that each follows what it takes.
+    outputs : sequence of str
+        Names of the values that are the network's outputs.
+    channels_last : collection of str, optional
+        The inputs that users pass with channels last. Their shapes here have channels first all the same.
+    notes : sequence of str, optional
+        What a loader did to the model, for people to read.
+    dtype : dtype, optional
+        float32 or float64, for a graph without arrays. Default: the dtype of its arrays, else float32.
+
+    Attributes
+    ----------
+    inputs : dict of str to tuple of int
+    nodes : tuple of Node
+        Arrays in their layers are settled: one dtype, aligned, rows contiguous; an array that fits is used in place.
+    outputs : tuple of str
+    shapes : dict of str to tuple of int
+        The logical shape of every value, inputs included.
+    channels_last : frozenset of str
+    notes : tuple of str
+    dtype : dtype
+
+    Raises
+    ------
+    ValueError
+        If names repeat or are unknown, nodes form a circle, shapes do not fit, or a weight is NaN or infinite.
+    TypeError
+        If arrays are of mixed or other dtypes.
+    """
+
+    def __init__(
+        self,
+        inputs: Mapping[str, Shape],
+        nodes: Sequence[Node],
+        outputs: Sequence[str],
+        *,
+        channels_last: Collection[str] = (),
+        notes: Sequence[str] = (),
+        dtype: DTypeLike | None = None,
+    ):
+        self._build(inputs, nodes, outputs, channels_last, notes, dtype, _place, {})
+
+    def _build(
+        self,
+        inputs: Mapping[str, Shape],
+        nodes: Sequence[Node],
+        outputs: Sequence[str],
+        channels_last: Collection[str],
+        notes: Sequence[str],
+        dtype: DTypeLike | None,
+        place: Callable[[Node], str],
+        finite: Mapping[int, Array],
+    ) -> None:
+        self.inputs = {name: _input_shape(name, shape) for name, shape in inputs.items()}
+        self.outputs = tuple(outputs)
+        self.channels_last = frozenset(channels_last)
+        self.notes = tuple(notes)
+        self._require_names(nodes)
+        ordered = _sorted(nodes, self.inputs)
+        arrays = _Arrays(_first_dtype(ordered) if dtype is None else np.dtype(dtype), dict(finite))
+        self.shapes: dict[str, Shape] = dict(self.inputs)
+        settled = []
+        for node in ordered:
+            where = place(node)
+            layer = arrays.settle(node.layer, where)
+            try:
+                self.shapes[node.name] = layer.output_shape(*(self.shapes[value] for value in node.inputs))
+            except ValueError as error:
+                raise ValueError(f"{where}: {error}") from None
+            arrays.check(layer, where)
+            settled.append(replace(node, layer=layer))
+        self.nodes = tuple(settled)
+        self.dtype = arrays.dtype
+        self._finite = arrays.finite
+
+    def _require_names(self, nodes: Sequence[Node]) -> None:
+        if not self.inputs:
+            raise ValueError("a graph needs at least one input")
+        if not self.outputs:
+            raise ValueError("a graph needs at least one output")
+        for name, count in Counter([*self.inputs, *(node.name for node in nodes)]).items():
+            if count > 1:
+                raise ValueError(f"names in a graph must differ, {name!r} is there {count} times")
+        known = {*self.inputs, *(node.name for node in nodes)}
+        for node in nodes:
+            for value in node.inputs:
+                if value not in known:
+                    raise ValueError(f"{_place(node)} takes {value!r}, which is no input and no node of the graph")
+        for name in self.outputs:
+            if name not in known:
+                raise ValueError(f"output {name!r} is no input and no node of the graph")
+        if len(set(self.outputs)) != len(self.outputs):
+            raise ValueError(f"outputs must differ, got {', '.join(self.outputs)}")
+        if not self.channels_last <= set(self.inputs):
+            wrong = ", ".join(sorted(self.channels_last - set(self.inputs)))
+            raise ValueError(f"channels_last names {wrong}, the inputs are {', '.join(self.inputs)}")
+
+    @classmethod
+    def sequential(cls, layers: Sequence[Layer], input_shape: Shape | None = None) -> Graph:
+        """Return the graph of layers one after the other; its input is called "input".
+
+        Parameters
+        ----------
+        layers : sequence of Layer
+            Dense layers and convolutions are called by their ``name``, else "0", "1", ... by their position among
+            those; others by kind and number: "relu0", "maxpool1". A layer that comes twice shares its weights.
+        input_shape : tuple of int, optional
+            The logical shape of the input. Not needed where the first layer is dense.
+        """
+        for position, layer in enumerate(layers):
+            if not isinstance(layer, Layer):
+                raise TypeError(f"layers[{position}] is not a layer of pylrp.layers: {layer!r}")
+        if not layers:
+            raise ValueError("layers is empty: a network needs at least one layer")
+        if input_shape is None:
+            first = layers[0]
+            weight = np.shape(first.weight) if isinstance(first, Dense) else ()
+            if not isinstance(first, Dense):
+                raise ValueError(
+                    f"layers[0] is {first}: pass input_shape=, only a dense layer tells the shape of its input"
+                )
+            if len(weight) != 2:
+                raise ValueError(f"layers[0]: weight has shape {weight}, expected (n_out, n_in)")
+            input_shape = (weight[1],)
+        names = _sequential_names(layers)
+        if len(set(names)) != len(names):
+            raise ValueError(f"names of layers must differ, got {', '.join(names)}")
+        nodes = [
+            Node(name, layer, (below,)) for name, layer, below in zip(names, layers, ["input", *names], strict=False)
+        ]
+        places = {name: f"layers[{position}]" for position, name in enumerate(names)}
+        graph = cls.__new__(cls)
+        graph._build({"input": input_shape}, nodes, names[-1:], (), (), None, lambda node: places[node.name], {})
+        return graph
+
+    def changed(
+        self,
+        *,
+        nodes: Sequence[Node] | None = None,
+        outputs: Sequence[str] | None = None,
+        notes: Sequence[str] | None = None,
+    ) -> Graph:
+        """Return a graph with other nodes, outputs or notes; arrays seen here are not looked through again."""
+        graph = type(self).__new__(type(self))
+        graph._build(
+            self.inputs,
+            self.nodes if nodes is None else nodes,
+            self.outputs if outputs is None else outputs,
+            self.channels_last,
+            self.notes if notes is None else notes,
+            self.dtype,
+            _place,
+            self._finite,
+        )
+        return graph
+
+    def consumers(self, value: str) -> list[tuple[Node, int]]:
+        """Return the nodes that take a value, each with the position of the value among its inputs."""
+        return [(node, at) for node in self.nodes for at, name in enumerate(node.inputs) if name == value]
+
+    def __repr__(self) -> str:
+        inputs = ", ".join(f"{name} {shape}" for name, shape in self.inputs.items())
+        outputs = ", ".join(f"{name} {self.shapes[name]}" for name in self.outputs)
+        return f"<Graph {inputs} -> {outputs}, {len(self.nodes)} nodes, {self.dtype}>"
+
+
+def _place(node: Node) -> str:
+    return f"node {node.name!r} ({type(node.layer).__name__})"
+
+
+def _input_shape(name: str, shape: Shape) -> Shape:
+    if not shape or any(int(n) != n or n < 1 for n in shape):
+        raise ValueError(f"input {name!r} has shape {tuple(shape)}, expected sizes of at least 1, without the batch")
+    return tuple(int(n) for n in shape)
+
+
+def _sequential_names(layers: Sequence[Layer]) -> list[str]:
+    names: list[str] = []
+    uses, numbers = Counter[int](), Counter[str]()
+    of_layer: dict[int, str] = {}
+    for layer in layers:
+        group = "" if isinstance(layer, _NUMBERED) else layer.kind
+        number = numbers[group]
+        numbers[group] += 1
+        uses[id(layer)] += 1
+        name = of_layer.setdefault(id(layer), getattr(layer, "name", None) or f"{group}{number}")
+        # Only weights make two uses one layer: ReLU() may be one object or two.
+        if uses[id(layer)] > 1:
+            name = f"{name}_{uses[id(layer)]}" if layer.arrays else f"{group}{number}"
+        names.append(name)
+    return names
+
+
+def _sorted(nodes: Sequence[Node], inputs: Collection[str]) -> list[Node]:
+    """Return the nodes so that each follows those it takes, otherwise in their order."""
+    ready, waiting, done = set(inputs), list(nodes), []
+    while waiting:
+        later = []
+        for node in waiting:
+            if ready.issuperset(node.inputs):
+                ready.add(node.name)
+                done.append(node)
+            else:
+                later.append(node)
+        if len(later) == len(waiting):
+            raise ValueError(f"nodes take each other's values in a circle: {', '.join(node.name for node in later)}")
+        waiting = later
+    return done
+
+
+def _first_dtype(nodes: Sequence[Node]) -> np.dtype[Any]:
+    """Return the dtype of the first array that can be computed with; plain numbers follow it."""
+    for node in nodes:
+        for name in node.layer.arrays:
+            value = getattr(node.layer, name)
+            if value is not None and type(value) not in (int, float):
+                dtype = np.asarray(value).dtype.newbyteorder("=")
+                if dtype in (np.float32, np.float64):
+                    return dtype
+    return np.dtype(np.float32)
+
+
+class _Arrays:
+    """The one policy for all arrays of a graph: a common dtype, settled layouts, finite values."""
+
+    def __init__(self, dtype: np.dtype[Any], finite: dict[int, Array]):
+        self.dtype = dtype
+        self.finite = finite  # by id; the arrays are held, so that an id stays theirs
+        self._settled: dict[int, tuple[Layer, Layer]] = {}
+        self._copies: dict[int, tuple[object, Array]] = {}
+        if dtype not in (np.float32, np.float64):
+            raise TypeError(f"dtype is {dtype}, relevance is computed in float32 or float64")
+
+    def settle(self, layer: Layer, where: str) -> Layer:
+        """Return the layer with settled arrays: itself where they fit, one layer for one layer."""
+        if id(layer) in self._settled:
+            return self._settled[id(layer)][1]
+        changes = {}
+        for name in layer.arrays:
+            value = getattr(layer, name)
+            if value is None:
+                continue
+            array = self._settle(value, f"{where}: {name}")
+            if array is not value:
+                changes[name] = array
+        made: Layer = replace(layer, **changes) if changes else layer  # type: ignore[type-var]
+        self._settled[id(layer)] = layer, made
+        return made
+
+    def _settle(self, value: object, name: str) -> Array:
+        if type(value) in (int, float):  # a plain number takes the graph's dtype
+            return np.asarray(value, self.dtype)
+        if id(value) not in self._copies:
+            array = settle(value, name)
+            # Rows of a matrix may lie anywhere, a kernel's are walked through as one block.
+            self._copies[id(value)] = value, array if array.ndim <= 2 else np.ascontiguousarray(array)
+        return self._copies[id(value)][1]
+
+    def check(self, layer: Layer, where: str) -> None:
+        """Raise if an array is of another dtype than those before it, or not finite."""
+        for name in layer.arrays:
+            array = getattr(layer, name)
+            if array is None:
+                continue
+            if array.dtype != self.dtype:
+                raise TypeError(
+                    f"{where}: {name} is {array.dtype}, the first weight is {self.dtype}: convert to one dtype"
+                )
+            if id(array) not in self.finite:
+                rows = array if array.ndim in (1, 2) else array.reshape(-1, *array.shape[-1:])
+                require_finite(rows, f"{where}: {name}" + ("" if rows is array else f".reshape{rows.shape}"))
+                self.finite[id(array)] = array

@@ -1,0 +1,118 @@
+"""Layers as plain values: what a network is built from.
+
+Each holds its arrays and settings, tells the shape it makes (:meth:`Layer.output_shape`) and what the core needs to
+know; nothing is computed here. Shapes leave the batch out and put channels first.
+
+- ``linear.py``: Dense, Conv, ConvTranspose, BatchNorm, Affine
+- ``pooling.py``: MaxPool, AveragePool and their global and adaptive forms
+- ``combine.py``: Add, Concat
+- ``movement.py``: Flatten, Reshape, Transpose, Pad, Slice, Take, Expand, Upsample, ...
+- ``resize.py``: Resize
+- ``activations.py``: ReLU and its kin, Softmax, LocalResponseNorm
+- ``base.py``: Layer, CustomLayer
+"""
+
+from pylrp.layers.activations import (
+    ELU,
+    GELU,
+    Activation,
+    Clip,
+    Dropout,
+    HardSigmoid,
+    HardSwish,
+    Identity,
+    LeakyReLU,
+    LocalResponseNorm,
+    LogSoftmax,
+    Mish,
+    PReLU,
+    ReLU,
+    ReLU6,
+    Sigmoid,
+    SiLU,
+    Softmax,
+    Softplus,
+    Tanh,
+)
+from pylrp.layers.base import CustomLayer, Layer, Shape
+from pylrp.layers.combine import Add, Concat
+from pylrp.layers.linear import Affine, BatchNorm, Conv, ConvTranspose, Dense
+from pylrp.layers.movement import (
+    ChannelShuffle,
+    DepthToSpace,
+    Expand,
+    Flatten,
+    Movement,
+    Pad,
+    Reshape,
+    Slice,
+    SpaceToDepth,
+    Take,
+    Transpose,
+    Upsample,
+)
+from pylrp.layers.pooling import (
+    AdaptiveAveragePool,
+    AdaptiveMaxPool,
+    AveragePool,
+    GlobalAveragePool,
+    GlobalMaxPool,
+    MaxPool,
+    Pool,
+)
+from pylrp.layers.resize import Resize
+from pylrp.layers.windows import Windows
+
+__all__ = [
+    "ELU",
+    "GELU",
+    "Activation",
+    "AdaptiveAveragePool",
+    "AdaptiveMaxPool",
+    "Add",
+    "Affine",
+    "AveragePool",
+    "BatchNorm",
+    "ChannelShuffle",
+    "Clip",
+    "Concat",
+    "Conv",
+    "ConvTranspose",
+    "CustomLayer",
+    "Dense",
+    "DepthToSpace",
+    "Dropout",
+    "Expand",
+    "Flatten",
+    "GlobalAveragePool",
+    "GlobalMaxPool",
+    "HardSigmoid",
+    "HardSwish",
+    "Identity",
+    "Layer",
+    "LeakyReLU",
+    "LocalResponseNorm",
+    "LogSoftmax",
+    "MaxPool",
+    "Mish",
+    "Movement",
+    "PReLU",
+    "Pad",
+    "Pool",
+    "ReLU",
+    "ReLU6",
+    "Reshape",
+    "Resize",
+    "Shape",
+    "SiLU",
+    "Sigmoid",
+    "Slice",
+    "Softmax",
+    "Softplus",
+    "SpaceToDepth",
+    "Take",
+    "Tanh",
+    "Transpose",
+    "Upsample",
+    "Windows",
+]

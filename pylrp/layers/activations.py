@@ -1,0 +1,232 @@
+"""Functions of one value at a time, and the few that look at a whole axis.
+
+Relevance passes through all of them unchanged, but for softmax, which the network refuses unless it is asked for.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from pylrp.layers.base import Layer, Shape, sole
+
+__all__ = [
+    "ELU",
+    "GELU",
+    "Activation",
+    "Clip",
+    "Dropout",
+    "HardSigmoid",
+    "HardSwish",
+    "Identity",
+    "LeakyReLU",
+    "LocalResponseNorm",
+    "LogSoftmax",
+    "Mish",
+    "PReLU",
+    "ReLU",
+    "ReLU6",
+    "SiLU",
+    "Sigmoid",
+    "Softmax",
+    "Softplus",
+    "Tanh",
+]
+
+
+@dataclass(frozen=True)
+class Activation(Layer):
+    """Base of the functions that the core knows by name."""
+
+    def output_shape(self, *shapes: Shape) -> Shape:
+        """Return the shape of the input."""
+        return sole(self, shapes)
+
+    def core(self) -> tuple[str, float, float]:
+        """Return what the core takes: the function's name and two parameters, 0 where there are fewer."""
+        a, b, *_ = [*(float(getattr(self, f.name)) for f in fields(self)), 0.0, 0.0]
+        return self.kind, a, b
+
+
+@dataclass(frozen=True)
+class Identity(Activation):
+    """``f(x) = x``."""
+
+    kind: ClassVar[str] = "identity"
+
+
+@dataclass(frozen=True)
+class Dropout(Identity):
+    """``f(x) = x``: a trained network drops nothing."""
+
+
+@dataclass(frozen=True)
+class ReLU(Activation):
+    """``f(x) = max(x, 0)``."""
+
+    kind: ClassVar[str] = "relu"
+
+
+@dataclass(frozen=True)
+class LeakyReLU(Activation):
+    """``f(x) = x`` where ``x >= 0``, else ``slope * x``."""
+
+    slope: float = 0.01
+    kind: ClassVar[str] = "leaky_relu"
+
+
+@dataclass(frozen=True)
+class ELU(Activation):
+    """``f(x) = x`` where ``x >= 0``, else ``alpha * (exp(x) - 1)``."""
+
+    alpha: float = 1.0
+    kind: ClassVar[str] = "elu"
+
+
+@dataclass(frozen=True)
+class Clip(Activation):
+    """``f(x) = min(max(x, low), high)``; a bound may be infinite."""
+
+    low: float = -math.inf
+    high: float = math.inf
+    kind: ClassVar[str] = "clip"
+
+    def __post_init__(self) -> None:
+        if not self.low <= self.high:
+            raise ValueError(f"low is {self.low}, high is {self.high}: low must not lie above high")
+
+
+def ReLU6() -> Clip:
+    """Return ``Clip(0, 6)``."""
+    return Clip(0.0, 6.0)
+
+
+@dataclass(frozen=True)
+class GELU(Activation):
+    """``f(x) = x * Phi(x)``; ``approximate``: with tanh, as in torch's ``approximate="tanh"``."""
+
+    approximate: bool = False
+    kind: ClassVar[str] = "gelu"
+
+    def core(self) -> tuple[str, float, float]:
+        """Return what the core takes: the function's name and two parameters."""
+        return ("gelu_tanh" if self.approximate else "gelu"), 0.0, 0.0
+
+
+@dataclass(frozen=True)
+class SiLU(Activation):
+    """``f(x) = x / (1 + exp(-x))``."""
+
+    kind: ClassVar[str] = "silu"
+
+
+@dataclass(frozen=True)
+class HardSwish(Activation):
+    """``f(x) = x * min(max(x + 3, 0), 6) / 6``."""
+
+    kind: ClassVar[str] = "hard_swish"
+
+
+@dataclass(frozen=True)
+class Mish(Activation):
+    """``f(x) = x * tanh(log(1 + exp(x)))``."""
+
+    kind: ClassVar[str] = "mish"
+
+
+@dataclass(frozen=True)
+class Tanh(Activation):
+    """``f(x) = tanh(x)``."""
+
+    kind: ClassVar[str] = "tanh"
+
+
+@dataclass(frozen=True)
+class Sigmoid(Activation):
+    """``f(x) = 1 / (1 + exp(-x))``."""
+
+    kind: ClassVar[str] = "sigmoid"
+
+
+@dataclass(frozen=True)
+class HardSigmoid(Activation):
+    """``f(x) = min(max(alpha * x + beta, 0), 1)``; torch and Keras use 1/6, ONNX's default is 0.2."""
+
+    alpha: float = 1 / 6
+    beta: float = 0.5
+    kind: ClassVar[str] = "hard_sigmoid"
+
+
+@dataclass(frozen=True)
+class Softplus(Activation):
+    """``f(x) = log(1 + exp(x))``."""
+
+    kind: ClassVar[str] = "softplus"
+
+
+@dataclass(frozen=True, eq=False)
+class PReLU(Layer):
+    """``f(x) = x`` where ``x >= 0``, else ``slope * x``.
+
+    Parameters
+    ----------
+    slope : float or array_like of shape (C,)
+        One for all, or one for each channel (axis 0 of the logical shape).
+    """
+
+    slope: ArrayLike
+    kind: ClassVar[str] = "prelu"
+    arrays: ClassVar[tuple[str, ...]] = ("slope",)
+
+    def output_shape(self, *shapes: Shape) -> Shape:
+        """Return the shape of the input."""
+        shape = sole(self, shapes)
+        slopes = np.shape(self.slope)
+        if slopes not in ((), (1,)) and slopes != shape[:1]:
+            raise ValueError(f"slope has shape {slopes}, the input {shape} has {shape[0]} channels")
+        return shape
+
+
+@dataclass(frozen=True)
+class Softmax(Layer):
+    """``f(x) = exp(x) / sum(exp(x))`` along an axis of the logical shape."""
+
+    axis: int = 0
+    kind: ClassVar[str] = "softmax"
+
+    def output_shape(self, *shapes: Shape) -> Shape:
+        """Return the shape of the input."""
+        shape = sole(self, shapes)
+        if not -len(shape) <= self.axis < len(shape):
+            raise ValueError(f"axis is {self.axis}, the input has shape {shape} (without the batch)")
+        return shape
+
+
+@dataclass(frozen=True)
+class LogSoftmax(Softmax):
+    """``f(x) = x - log(sum(exp(x)))`` along an axis of the logical shape."""
+
+    kind: ClassVar[str] = "log_softmax"
+
+
+@dataclass(frozen=True)
+class LocalResponseNorm(Layer):
+    """``f(x) = x / (bias + alpha / size * s) ** beta``, ``s`` the sum of x² over the ``size`` channels around x.
+
+    Relevance passes through unchanged, as through an activation: the usual treatment. AlexNet, ZFNet and GoogLeNet
+    have it.
+    """
+
+    size: int
+    alpha: float = 1e-4
+    beta: float = 0.75
+    bias: float = 1.0
+    kind: ClassVar[str] = "lrn"
+
+    def output_shape(self, *shapes: Shape) -> Shape:
+        """Return the shape of the input."""
+        return sole(self, shapes)

@@ -1,0 +1,104 @@
+"""What every layer is: a kind, a shape function, and the names of its arrays; and the layer that users write.
+
+The files beside this one define the layers, ``graph.py`` connects and checks them, the compiled core runs them.
+A *logical shape* leaves the batch out and puts channels first: ``(n,)``, ``(C, L)``, ``(C, H, W)``, ``(C, D, H, W)``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Array", "CustomLayer", "Layer", "Shape", "per_axis", "product", "sole"]
+
+Array = NDArray[Any]
+Shape = tuple[int, ...]
+
+
+class Layer:
+    """Base of all layers."""
+
+    #: What it is: composites choose rules by it, and a node without a name is called after it.
+    kind: ClassVar[str]
+    #: The attributes that hold its arrays, in the network's dtype.
+    arrays: ClassVar[tuple[str, ...]] = ()
+
+    def output_shape(self, *shapes: Shape) -> Shape:
+        """Return the logical shape of the output.
+
+        Parameters
+        ----------
+        *shapes : tuple of int
+            The logical shape of each input.
+
+        Raises
+        ------
+        ValueError
+            If the layer can't take these inputs.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not define output_shape")
+
+
+class CustomLayer(Layer):
+    """A layer that you write: its forward pass, and how it hands relevance down.
+
+    Derive from it and define :meth:`output_shape`, :meth:`forward` and :meth:`relevance`. Arrays are
+    ``(batch, *logical shape)`` in the network's dtype.
+
+    Examples
+    --------
+    >>> class Square(CustomLayer):
+    ...     def output_shape(self, *shapes):
+    ...         return shapes[0]
+    ...
+    ...     def forward(self, *inputs):
+    ...         return inputs[0] ** 2
+    ...
+    ...     def relevance(self, inputs, output, relevance):
+    ...         return (relevance,)  # one array for each input
+    """
+
+    kind: ClassVar[str] = "custom"
+
+    def forward(self, *inputs: Array) -> Array:
+        """Return the output for these inputs."""
+        raise NotImplementedError(f"{type(self).__name__} does not define forward")
+
+    def relevance(self, inputs: tuple[Array, ...], output: Array, relevance: Array) -> tuple[Array, ...]:
+        """Return the relevance of each input, given that of the output."""
+        raise NotImplementedError(f"{type(self).__name__} does not define relevance")
+
+
+def sole(layer: Layer, shapes: Sequence[Shape]) -> Shape:
+    """Return the shape of a layer's one input."""
+    if len(shapes) != 1:
+        raise ValueError(f"{type(layer).__name__} takes 1 input, got {len(shapes)}")
+    return shapes[0]
+
+
+def product(shape: Sequence[int]) -> int:
+    """Return the number of entries of a shape."""
+    count = 1
+    for n in shape:
+        count *= n
+    return count
+
+
+def per_axis(value: int | Sequence[int], axes: int, what: str, least: int = 1) -> tuple[int, ...]:
+    """Return one int for each spatial axis: one for all of them, or as given."""
+    given: Any = value  # whatever the caller passes is looked at
+    if np.ndim(given) > 1:
+        raise ValueError(f"{what} is {value}, expected one number or one for each spatial axis")
+    numbers = [int(n) for n in np.atleast_1d(np.asarray(given))]
+    if any(n != m for n, m in zip(numbers, np.atleast_1d(np.asarray(given)), strict=True)):
+        raise ValueError(f"{what} is {value}, expected whole numbers")
+    if len(numbers) == 1:
+        numbers *= axes
+    if len(numbers) != axes:
+        raise ValueError(f"{what} has {len(numbers)} entries, the layer has {axes} spatial axes")
+    if min(numbers, default=least) < least:
+        raise ValueError(f"{what} is {value}, expected at least {least}")
+    return tuple(numbers)

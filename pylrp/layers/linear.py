@@ -1,0 +1,288 @@
+"""Layers with weights: dense, convolutions in 1 to 3 dimensions and their transposes, and scalings per channel.
+
+Arrays are kept as they are given; ``graph.py`` settles their dtype and layout, ``canonise.py`` folds the scalings away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from pylrp.layers.base import Array, Layer, Shape, per_axis, sole
+from pylrp.layers.windows import Pads, normalise_padding, output_size, resolve_pads
+
+__all__ = ["Affine", "BatchNorm", "Conv", "ConvTranspose", "Dense"]
+
+_SPATIAL = {1: "length", 2: "height, width", 3: "depth, height, width"}
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Dense(Layer):
+    """``z = W a + b``.
+
+    Parameters
+    ----------
+    weight : array_like of shape (n_out, n_in)
+        A row holds the weights of one neuron. float32 or float64.
+    bias : array_like of shape (n_out,), optional
+    name : str, optional
+        Default: its position among the layers with weights, "0", "1", ...
+    """
+
+    weight: ArrayLike
+    bias: ArrayLike | None = None
+    name: str | None = None
+    kind: ClassVar[str] = "dense"
+    arrays: ClassVar[tuple[str, ...]] = ("weight", "bias")
+
+    def __repr__(self) -> str:
+        shape = getattr(self.weight, "shape", "?")
+        return f"Dense({shape}{', bias' if self.bias is not None else ''})"
+
+    def output_shape(self, *shapes: Shape) -> Shape:
+        """Return ``(n_out,)``."""
+        weight = np.shape(self.weight)
+        if len(weight) != 2:
+            raise ValueError(f"weight has shape {weight}, expected (n_out, n_in)")
+        shape = sole(self, shapes)
+        if len(shape) != 1:
+            raise ValueError(f"weight is {weight}, its input has shape {shape}: put a Flatten before a dense layer")
+        if shape[0] != weight[1]:
+            raise ValueError(f"weight is {weight}, its input has {shape[0]} features")
+        if self.bias is not None and np.shape(self.bias) != weight[:1]:
+            raise ValueError(f"bias has shape {np.shape(self.bias)}, its weight is {weight}")
+        return (weight[0],)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class _Convolution(Layer):
+    """What a convolution and its transpose share; after construction every field has one form."""
+
+    weight: ArrayLike
+    bias: ArrayLike | None = None
+    _: KW_ONLY
+    stride: Any = 1  # a tuple, one int for each spatial axis
+    padding: Any = 0  # pairs (low, high), or "same_upper", "same_lower"
+    dilation: Any = 1  # a tuple
+    groups: int = 1
+    name: str | None = None
+    arrays: ClassVar[tuple[str, ...]] = ("weight", "bias")
+
+    def __post_init__(self) -> None:
+        shape = np.shape(self.weight)
+        if not 3 <= len(shape) <= 5 or 0 in shape:
+            raise ValueError(f"weight has shape {shape}, expected two axes of channels and 1 to 3 of the kernel")
+        axes = len(shape) - 2
+        self._set("stride", per_axis(self.stride, axes, "stride"))
+        self._set("dilation", per_axis(self.dilation, axes, "dilation"))
+        self._set("padding", normalise_padding(self.padding, axes))
+        if self.groups < 1 or shape[0] % self.groups:
+            raise ValueError(f"groups is {self.groups}, weight has shape {shape}: {shape[0]} channels can't be divided")
+        if self.bias is not None and np.shape(self.bias) != (self.channels[1],):
+            raise ValueError(
+                f"bias has shape {np.shape(self.bias)}, weight {shape} gives {self.channels[1]} output channels"
+            )
+
+    def _set(self, field: str, value: object) -> None:
+        object.__setattr__(self, field, value)
+
+    def __repr__(self) -> str:
+        words = [str(np.shape(self.weight)), *(["bias"] if self.bias is not None else [])]
+        usual = {"stride": 1, "padding": 0, "output_padding": 0, "dilation": 1, "groups": 1}
+        for field, value in usual.items():
+            given = getattr(self, field, value)
+            if isinstance(given, str) or np.any(np.asarray(given) != value):
+                words.append(f"{field}={given!r}")
+        return f"{type(self).__name__}({', '.join(words)})"
+
+    @property
+    def kernel(self) -> tuple[int, ...]:
+        """Return the kernel's size along each spatial axis."""
+        return tuple(np.shape(self.weight)[2:])
+
+    @property
+    def channels(self) -> tuple[int, int]:
+        """Return the number of input channels and of output channels."""
+        raise NotImplementedError
+
+    def _spatial(self, shapes: Sequence[Shape]) -> tuple[int, ...]:
+        shape = sole(self, shapes)
+        weight = np.shape(self.weight)
+        if len(shape) != len(weight) - 1:
+            expected = _SPATIAL[len(weight) - 2]
+            raise ValueError(f"weight is {weight}, its input has shape {shape}, expected (channels, {expected})")
+        if shape[0] != self.channels[0]:
+            groups = f" in {self.groups} groups" if self.groups > 1 else ""
+            raise ValueError(
+                f"weight is {weight}{groups} and takes {self.channels[0]} channels, its input {shape} has {shape[0]}"
+            )
+        return shape[1:]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Conv(_Convolution):
+    """A convolution along 1 to 3 spatial axes (a cross-correlation, as in torch and ONNX).
+
+    Parameters
+    ----------
+    weight : array_like of shape (out, in / groups, *kernel)
+    bias : array_like of shape (out,), optional
+    stride, dilation : int or sequence of int, default 1
+        One for all spatial axes, or one each.
+    padding : int, sequence of int, sequence of (low, high), or str, default 0
+        Zeros around the input. ``"same_upper"`` and ``"same_lower"`` make the output ``ceil(input / stride)`` and put
+        an odd zero at the end or at the beginning; ``"valid"`` is 0.
+    groups : int, default 1
+    name : str, optional
+        Default: its position among the layers with weights, "0", "1", ...
+    """
+
+    kind: ClassVar[str] = "conv"
+
+    @property
+    def channels(self) -> tuple[int, int]:
+        """Return the number of input channels and of output channels."""
+        out, per_group, *_ = np.shape(self.weight)
+        return per_group * self.groups, out
+
+    def pads(self, shape: Shape) -> Pads:
+        """Return the padding (low, high) along each spatial axis of an input of this logical shape."""
+        return resolve_pads(self.padding, shape[1:], self.kernel, self.stride, self.dilation)
+
+    def output_shape(self, *shapes: Shape) -> Shape:
+        """Return ``(out, *spatial)``."""
+        spatial = self._spatial(shapes)
+        steps = zip(spatial, self.kernel, self.stride, self.dilation, self.pads(shapes[0]), strict=True)
+        return (self.channels[1], *(output_size(*step) for step in steps))
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ConvTranspose(_Convolution):
+    """The transpose of a convolution, as in torch and ONNX.
+
+    Parameters
+    ----------
+    weight : array_like of shape (in, out / groups, *kernel)
+    bias : array_like of shape (out,), optional
+    stride, dilation : int or sequence of int, default 1
+        One for all spatial axes, or one each.
+    padding : int, sequence of int or sequence of (low, high), default 0
+        What is cut off the output's ends.
+    output_padding : int or sequence of int, default 0
+        What the output is longer at its end.
+    groups : int, default 1
+    name : str, optional
+        Default: its position among the layers with weights, "0", "1", ...
+    """
+
+    _: KW_ONLY
+    output_padding: Any = 0
+    kind: ClassVar[str] = "conv_transpose"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if isinstance(self.padding, str):
+            raise ValueError(f"padding is {self.padding!r}: a transposed convolution takes numbers")
+        self._set("output_padding", per_axis(self.output_padding, len(self.kernel), "output_padding", least=0))
+
+    @property
+    def channels(self) -> tuple[int, int]:
+        """Return the number of input channels and of output channels."""
+        into, per_group, *_ = np.shape(self.weight)
+        return into, per_group * self.groups
+
+    def pads(self, shape: Shape) -> Pads:
+        """Return what is cut off (low, high) along each spatial axis."""
+        pads: Pads = self.padding
+        return pads
+
+    def output_shape(self, *shapes: Shape) -> Shape:
+        """Return ``(out, *spatial)``."""
+        spatial = self._spatial(shapes)
+        steps = zip(spatial, self.kernel, self.stride, self.dilation, self.padding, self.output_padding, strict=True)
+        out = tuple((n - 1) * s + (k - 1) * d + 1 - sum(p) + extra for n, k, s, d, p, extra in steps)
+        if min(out) < 1:
+            raise ValueError(f"padding is {self.padding}, nothing of the output is left: {out}")
+        return (self.channels[1], *out)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class BatchNorm(Layer):
+    """``(x - mean) / sqrt(variance + epsilon) * scale + shift`` for each channel: batch normalisation, trained.
+
+    Parameters
+    ----------
+    scale, shift, mean, variance : array_like of shape (C,)
+    epsilon : float, default 1e-5
+    name : str, optional
+    """
+
+    scale: ArrayLike
+    shift: ArrayLike
+    mean: ArrayLike
+    variance: ArrayLike
+    epsilon: float = 1e-5
+    name: str | None = None
+    kind: ClassVar[str] = "batchnorm"
+    arrays: ClassVar[tuple[str, ...]] = ("scale", "shift", "mean", "variance")
+
+    def __repr__(self) -> str:
+        return f"BatchNorm({np.shape(self.scale)}, epsilon={self.epsilon:g})"
+
+    def affine(self) -> tuple[Array, Array]:
+        """Return ``(scale, shift)`` of ``x * scale + shift``, computed in float64, in the layer's dtype."""
+        scale, shift = self.affine64()
+        dtype = np.asarray(self.scale).dtype
+        return scale.astype(dtype), shift.astype(dtype)
+
+    def affine64(self) -> tuple[Array, Array]:
+        """Return the same in float64."""
+        scale, shift, mean, variance = (np.asarray(getattr(self, name), np.float64) for name in self.arrays)
+        factor = scale / np.sqrt(variance + self.epsilon)
+        return factor, shift - mean * factor
+
+    def output_shape(self, *shapes: Shape) -> Shape:
+        """Return the shape of the input."""
+        shape = sole(self, shapes)
+        for name in self.arrays:
+            if np.shape(getattr(self, name)) != shape[:1]:
+                raise ValueError(f"{name} has shape {np.shape(getattr(self, name))}, the input is {shape}")
+        if np.any(np.asarray(self.variance) + self.epsilon <= 0):
+            raise ValueError("variance + epsilon is not positive everywhere")
+        return shape
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Affine(Layer):
+    """``x * scale + shift`` with constants.
+
+    Parameters
+    ----------
+    scale, shift : float or array_like
+        They broadcast to the logical shape: one number, ``(C, 1, 1)`` for channels, or all of it.
+    name : str, optional
+    """
+
+    scale: ArrayLike = 1.0
+    shift: ArrayLike = 0.0
+    name: str | None = None
+    kind: ClassVar[str] = "affine"
+    arrays: ClassVar[tuple[str, ...]] = ("scale", "shift")
+
+    def __repr__(self) -> str:
+        words = [f"{v:g}" if np.ndim(v) == 0 else str(np.shape(v)) for v in (self.scale, self.shift)]
+        return f"Affine({', '.join(words)})"
+
+    def output_shape(self, *shapes: Shape) -> Shape:
+        """Return the shape of the input."""
+        shape = sole(self, shapes)
+        for name in self.arrays:
+            given = np.shape(getattr(self, name))
+            padded = (1,) * (len(shape) - len(given)) + given
+            if len(given) > len(shape) or any(n not in (1, m) for n, m in zip(padded, shape, strict=True)):
+                raise ValueError(f"{name} has shape {given}, which does not broadcast to the input {shape}")
+        return shape

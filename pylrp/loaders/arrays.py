@@ -1,0 +1,286 @@
+"""Plainly named weights, ``W1, b1, W2, b2, ...``, from an ``.npz`` or a MATLAB file.
+
+``pylrp.load`` calls in. This file finds the weights among the names, turns them so that a row is a neuron of the next
+layer, and says in the graph's notes what it assumed; ``chain.py`` makes the graph.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pylrp.graph import Graph
+from pylrp.layers import Dense
+from pylrp.loaders.chain import chain
+from pylrp.loaders.mat_file import read_mat
+
+__all__ = ["load_mat", "load_npz"]
+
+Array = NDArray[Any]
+
+_WEIGHT, _BIAS = ("w", "weight", "weights", "kernel"), ("b", "bias", "biases")
+_ROLE = "|".join((*_WEIGHT, *_BIAS))
+_NUMBER_LAST = re.compile(rf"(?P<stem>)(?P<role>{_ROLE})_?(?P<number>\d+)", re.IGNORECASE)  # W1, bias_2
+_NUMBER_FIRST = re.compile(rf"(?P<stem>.*?)(?P<number>\d+)[._](?P<role>{_ROLE})", re.IGNORECASE)  # layer1.weight
+
+
+def load_npz(path: str | os.PathLike[str]) -> Graph:
+    """Read dense layers from an ``.npz`` file of plainly named arrays.
+
+    Names, in small or capital letters: ``W1, b1, W2, b2, ...``, also ``weights_1, bias_1``, ``layer1.weight,
+    layer1.bias`` or ``fc1_w, fc1_b``; numbers begin at 0 or 1 and have no gaps. A torch ``Sequential``'s
+    ``0.weight, 2.weight, ...`` may have gaps, where its activations stand. A single layer may be ``W, b``.
+
+    Weights have a row for each neuron of the next layer; where only the other way round fits, they are transposed.
+    Biases are ``(n,)``, ``(1, n)`` or ``(n, 1)``, and may be missing.
+
+    An entry ``activations`` names the functions: one string for all hidden layers, or one for each layer or for each
+    hidden layer: "relu", "tanh", "sigmoid", "linear", ... and "softmax" at the end. Without it there is a ReLU between
+    each two layers and nothing at the end. What was assumed stands in the graph's ``notes``.
+
+    Parameters
+    ----------
+    path : str or PathLike
+
+    Returns
+    -------
+    Graph
+
+    Raises
+    ------
+    ValueError
+        If no weights are found, a number is missing, or shapes do not fit.
+    TypeError
+        If dtypes are mixed, or neither float32, float64 nor whole numbers.
+    """
+    path = Path(path)
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            if not isinstance(file, np.lib.npyio.NpzFile):
+                raise ValueError("it holds a single array without a name")
+            entries = {name: _readable(file, name) for name in file.files}
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # zip and npy each have their own for a file cut short or altered
+        raise ValueError(f"{path} is no readable .npz file: {error}: write it with np.savez(path, W1=...)") from error
+    return _network(entries, path)
+
+
+def _readable(file: Mapping[str, Array], name: str) -> Any:
+    try:
+        array = file[name]
+    except ValueError as error:
+        if "allow_pickle" not in str(error):
+            raise
+        return None  # Python objects: not ours
+    if array.dtype.kind == "U":
+        return str(array) if array.ndim == 0 else [str(item) for item in array.ravel()]
+    return array
+
+
+def load_mat(path: str | os.PathLike[str]) -> Graph:
+    """Read dense layers from a MATLAB file, version 4 to 7.3, of plainly named arrays.
+
+    Names are those of :func:`load_npz`. Besides, ``W`` and ``b`` may be cell arrays with a cell for each layer, and all
+    may be fields of one struct (``net.W{1}``, ``net.W1``). ``activations`` is a string or a cell array of strings;
+    "tansig", "logsig", "poslin" and "purelin" are understood.
+
+    Parameters
+    ----------
+    path : str or PathLike
+
+    Returns
+    -------
+    Graph
+
+    Raises
+    ------
+    ImportError
+        If SciPy, or h5py for version 7.3, is missing: ``pip install "pylrp[mat]"``.
+    ValueError
+        If it is no MATLAB file, no weights are found, a number is missing, or shapes do not fit.
+    TypeError
+        If dtypes are mixed, or neither single, double nor whole numbers.
+    """
+    path = Path(path)
+    return _network(read_mat(path), path)
+
+
+@dataclass
+class _Found:
+    """What the names of a file say: arrays by the layer's number, each with its name."""
+
+    weights: dict[int, tuple[str, Any]] = field(default_factory=dict)
+    biases: dict[int, tuple[str, Any]] = field(default_factory=dict)
+    layers: dict[int, str] = field(default_factory=dict)  # what names say before the dot, "fc1" of "fc1.weight"
+    stems: dict[str, str] = field(default_factory=dict)  # of the names -> one such name
+    activations: Any = None
+    unread: list[str] = field(default_factory=list)
+
+    def add(self, role: str, number: int, stem: str, name: str, value: Any) -> None:
+        table = self.weights if role.lower() in _WEIGHT else self.biases
+        if number in table:
+            raise ValueError(f"{table[number][0]} and {name} both mean layer {number}: remove one")
+        table[number] = name, value
+        self.stems.setdefault(stem.lower(), name)
+
+
+def _sort(entries: Mapping[str, Any]) -> _Found:
+    found = _Found()
+    for name, value in entries.items():
+        match = _NUMBER_LAST.fullmatch(name) or _NUMBER_FIRST.fullmatch(name)
+        if name.lower() in ("activations", "activation"):
+            found.activations = value
+        elif name.lower() in (*_WEIGHT, *_BIAS):
+            cells = value if isinstance(value, list) else [value]
+            for number, cell in enumerate(cells):
+                if name.lower() in _WEIGHT or np.size(cell):  # an empty cell: no bias
+                    found.add(name, number, "", f"{name}{{{number + 1}}}" if cells is value else name, cell)
+        elif match:
+            number = int(match["number"])
+            found.add(match["role"], number, match["stem"], name, value)
+            if match.re is _NUMBER_FIRST:
+                found.layers[number] = match["stem"] + match["number"]
+        else:
+            found.unread.append(name)
+    return found
+
+
+def _network(entries: Mapping[str, Any], path: Path) -> Graph:
+    found = _sort(entries)
+    structs = [name for name, value in entries.items() if isinstance(value, dict)]
+    if not found.weights and len(structs) == 1:
+        found = _sort(entries[structs[0]])
+    try:
+        return _build(found, entries)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{path}: {error}") from None
+
+
+def _build(found: _Found, entries: Mapping[str, Any]) -> Graph:
+    if not found.weights:
+        raise ValueError(
+            f"no weights among {', '.join(entries) or 'no entries'}: name them W1, b1, W2, b2, ... from the input up"
+        )
+    if len(found.stems) > 1:
+        raise ValueError(f"{' and '.join(found.stems.values())} are named in different ways: name all in one")
+    stem = next(iter(found.stems))
+    numbers = _require_numbers(found, stem)
+    notes: list[str] = []
+    weights, biases = _convert(found, numbers, notes)
+    _turn(weights, biases, found, numbers, notes)
+    functions = _functions(found, numbers, stem, notes)
+    if found.unread:
+        notes.append(f"entries not read: {', '.join(sorted(found.unread))}")
+    layers = [Dense(w, b, name=found.layers.get(n)) for w, b, n in zip(weights, biases, numbers, strict=True)]
+    return chain(layers, functions, notes=notes)
+
+
+def _require_numbers(found: _Found, stem: str) -> list[int]:
+    """Return the layers' numbers, the input's first; raise where one is missing."""
+    numbers = sorted(found.weights)
+    for number, (name, _) in found.biases.items():
+        if number not in found.weights:
+            raise ValueError(f"{name} has no weights beside it: there are {_listed(found.weights.values())}")
+    missing = set(range(min(numbers[0], 1), numbers[-1])) - set(numbers)
+    if missing and not _counts_modules(found, stem):
+        raise ValueError(f"layer {min(missing)} is missing: there are {_listed(found.weights.values())}")
+    return numbers
+
+
+def _counts_modules(found: _Found, stem: str) -> bool:
+    """Return whether numbers count all modules of a torch Sequential, as in ``0.weight`` and ``net.0.weight``."""
+    return "." in next(iter(found.weights.values()))[0] and (not stem or stem.endswith("."))
+
+
+def _listed(named: Iterable[tuple[str, Any]]) -> str:
+    return ", ".join(name for name, _ in named)
+
+
+def _convert(found: _Found, numbers: list[int], notes: list[str]) -> tuple[list[Array], list[Array | None]]:
+    """Return weights and biases as arrays of one dtype."""
+    named = {name: value for table in (found.weights, found.biases) for name, value in table.values()}
+    for name, value in named.items():
+        if not isinstance(value, np.ndarray) or value.dtype.kind not in "fiub":
+            kind = value.dtype if isinstance(value, np.ndarray) else type(value).__name__
+            raise TypeError(f"{name} is no array of numbers but {kind}")
+    whole = [name for name, value in named.items() if value.dtype.kind in "iub"]
+    floats = {value.dtype.newbyteorder("=") for value in named.values() if value.dtype.kind == "f"}
+    if len(floats) > 1 or not floats <= {np.dtype(np.float32), np.dtype(np.float64)}:
+        dtypes = ", ".join(f"{name} {value.dtype}" for name, value in named.items())
+        raise TypeError(f"the arrays must all be float32 or all float64: {dtypes}")
+    dtype = floats.pop() if floats else np.dtype(np.float64)
+    if whole:
+        notes.append(f"whole numbers converted to {dtype}: {', '.join(whole)}")
+
+    weights: list[Array] = []
+    biases: list[Array | None] = []
+    for number in numbers:
+        name, value = found.weights[number]
+        if value.ndim != 2:
+            raise ValueError(
+                f"{name} has shape {value.shape}; only dense layers, with two axes, are read from plain arrays: "
+                "build others with pylrp.layers, or export the model to ONNX"
+            )
+        weights.append(value.astype(dtype, copy=False))
+        name, value = found.biases.get(number, ("", None))
+        if value is not None and value.size != max(value.shape, default=1):
+            raise ValueError(f"{name} has shape {value.shape}, expected (n,), (1, n) or (n, 1)")
+        biases.append(None if value is None else value.astype(dtype, copy=False).reshape(-1))
+    return weights, biases
+
+
+def _turn(
+    weights: list[Array], biases: list[Array | None], found: _Found, numbers: list[int], notes: list[str]
+) -> None:
+    """Turn the weights in place so that a row is a neuron of the next layer."""
+    turned = [w.T for w in weights]
+    as_given, other = _fits(weights, biases), _fits(turned, biases)
+    if as_given and other:
+        notes.append("the weights fit both ways round: read with a row for each neuron of the next layer")
+    elif other:
+        notes.append("weights transposed: the file has a column for each neuron of the next layer")
+        weights[:] = [np.ascontiguousarray(w) for w in turned]
+    elif not as_given:
+        shapes = [f"{found.weights[n][0]} {w.shape}" for n, w in zip(numbers, weights, strict=True)]
+        shapes += [f"{found.biases[n][0]} {b.shape}" for n, b in zip(numbers, biases, strict=True) if b is not None]
+        raise ValueError(
+            "the shapes fit neither with a row nor with a column for each neuron of the next layer: "
+            + ", ".join(shapes)
+        )
+
+
+def _fits(weights: list[Array], biases: list[Array | None]) -> bool:
+    chained = all(above.shape[1] == below.shape[0] for below, above in pairwise(weights))
+    return chained and all(b is None or len(b) == len(w) for w, b in zip(weights, biases, strict=True))
+
+
+def _functions(found: _Found, numbers: list[int], stem: str, notes: list[str]) -> list[str]:
+    """Return the name of each layer's activation."""
+    count = len(numbers)
+    given = found.activations
+    if given is None:
+        steps = {above - below for below, above in pairwise(numbers)}
+        if _counts_modules(found, stem) and len(steps) > 1 and 1 in steps:
+            raise ValueError(
+                f"between some of {_listed(found.weights.values())} there are modules, between others none: "
+                "add an entry activations, with a name for each layer"
+            )
+        if count > 1:
+            notes.append("no entry activations: relu assumed between the layers, nothing at the end")
+        return ["relu"] * (count - 1) + ["none"]
+    if isinstance(given, str):
+        return [given] * (count - 1) + ["none"]
+    if not isinstance(given, list) or not all(isinstance(name, str) for name in given):
+        raise ValueError("activations must be a string, or a string for each layer")
+    if len(given) not in (count, count - 1):
+        raise ValueError(f"activations has {len(given)} names, there are {count} layers: {', '.join(given)}")
+    return given if len(given) == count else [*given, "none"]

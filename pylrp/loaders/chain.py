@@ -1,0 +1,95 @@
+"""A chain of dense layers and named activations as a graph: what weights without a framework amount to.
+
+``arrays.py`` and ``sklearn_mlp.py`` find the weights and call in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from pylrp.graph import Graph
+from pylrp.layers import (
+    ELU,
+    GELU,
+    Clip,
+    Dense,
+    HardSwish,
+    Layer,
+    LeakyReLU,
+    LogSoftmax,
+    Mish,
+    ReLU,
+    ReLU6,
+    Sigmoid,
+    SiLU,
+    Softmax,
+    Softplus,
+    Tanh,
+)
+
+__all__ = ["ACTIVATIONS", "activation", "chain"]
+
+#: Names in small letters without dashes -> the layer, or None where it changes nothing. MATLAB's names are among them.
+ACTIVATIONS: dict[str, Callable[[], Layer] | None] = {
+    "identity": None,
+    "linear": None,
+    "none": None,
+    "purelin": None,
+    "relu": ReLU,
+    "poslin": ReLU,
+    "relu6": ReLU6,
+    "satlin": lambda: Clip(0.0, 1.0),
+    "leakyrelu": LeakyReLU,
+    "elu": ELU,
+    "gelu": GELU,
+    "silu": SiLU,
+    "swish": SiLU,
+    "hardswish": HardSwish,
+    "mish": Mish,
+    "softplus": Softplus,
+    "sigmoid": Sigmoid,
+    "logistic": Sigmoid,
+    "logsig": Sigmoid,
+    "tanh": Tanh,
+    "tansig": Tanh,
+    "softmax": Softmax,
+    "logsoftmax": LogSoftmax,
+}
+
+
+def activation(name: str) -> Layer | None:
+    """Return the layer of that name, None where it changes nothing.
+
+    Raises
+    ------
+    ValueError
+        If there is none of that name.
+    """
+    plain = name.strip().lower().replace("_", "").replace("-", "")
+    if plain not in ACTIVATIONS:
+        raise ValueError(f"unknown activation {name!r}; choose one of {', '.join(ACTIVATIONS)}")
+    make = ACTIVATIONS[plain]
+    return None if make is None else make()
+
+
+def chain(
+    layers: Sequence[Dense], activations: Sequence[str], *, notes: Sequence[str] = (), first: Sequence[Layer] = ()
+) -> Graph:
+    """Return the graph of dense layers, each followed by its activation.
+
+    Parameters
+    ----------
+    layers : sequence of Dense
+    activations : sequence of str
+        One a layer, "none" where there is none.
+    notes : sequence of str, optional
+        What was done to the model on the way.
+    first : sequence of Layer, optional
+        What comes before the first dense layer and keeps its shape.
+    """
+    whole: list[Layer] = list(first)
+    for layer, name in zip(layers, activations, strict=True):
+        function = activation(name)
+        whole += [layer] if function is None else [layer, function]
+    inputs = int(layers[0].weight.shape[1])  # type: ignore[union-attr]  # the loaders bring arrays
+    return Graph.sequential(whole, (inputs,)).changed(notes=notes)

@@ -1,0 +1,175 @@
+"""A graph in the making, for the Keras loader: nodes, and where each tensor has its channels.
+
+``keras_layers.py`` and its neighbours add nodes here and register for the layers they know; ``keras_model.py`` makes
+the graph of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, NoReturn
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from pylrp.errors import UnsupportedLayer
+from pylrp.graph import Node
+from pylrp.layers import Layer, Shape, Transpose
+
+__all__ = ["Builder", "Operators", "Value", "convert", "reads"]
+
+Array = NDArray[Any]
+Operators = Mapping[str, Callable[[Any], Layer]]
+
+
+class Value(NamedTuple):
+    """A tensor of Keras's in the graph.
+
+    ``last``: the channels are Keras's last axis and the graph's first. Otherwise the graph has Keras's order of axes.
+    """
+
+    name: str
+    last: bool = False
+
+
+class Builder:
+    """Nodes in the order of the model.
+
+    Parameters
+    ----------
+    dtype : dtype
+        Of the model's weights; constants are converted to it.
+    inputs : dict of str to tuple of int
+        Logical shapes.
+    operators : mapping of str to function, optional
+        The user's own, by the name of a Keras class.
+    """
+
+    def __init__(self, dtype: np.dtype[Any], inputs: dict[str, Shape], operators: Operators | None = None):
+        self.operators = operators or {}
+        self.dtype = dtype
+        self.nodes: list[Node] = []
+        self.shapes = dict(inputs)
+        self._made: dict[tuple[int, str], Layer] = {}
+
+    def emit(self, name: str, layer: Layer, *values: Value, last: bool | None = None) -> Value:
+        """Add a node and return its value; the second of a name is called ``NAME_2``.
+
+        ``last`` is where the result has its channels; by default where the first value has them.
+        """
+        unique, number = name, 1
+        while unique in self.shapes:
+            number += 1
+            unique = f"{name}_{number}"
+        try:
+            self.shapes[unique] = layer.output_shape(*(self.shapes[value.name] for value in values))
+        except ValueError as error:
+            raise ValueError(f"{name} ({type(layer).__name__}): {error}") from None
+        self.nodes.append(Node(unique, layer, tuple(value.name for value in values)))
+        return Value(unique, values[0].last if last is None else last)
+
+    def once(self, operation: Any, make: Callable[[], Layer], part: str = "") -> Layer:
+        """Return the layer of a Keras layer, one and the same wherever that is used."""
+        key = id(operation), part
+        if key not in self._made:
+            self._made[key] = make()
+        return self._made[key]
+
+    def rank(self, value: Value) -> int:
+        """Return the number of axes without the batch."""
+        return len(self.shapes[value.name])
+
+    def order(self, value: Value) -> Shape:
+        """Return the shape as Keras has it, without the batch."""
+        shape = self.shapes[value.name]
+        return (*shape[1:], shape[0]) if value.last else shape
+
+    def to_front(self, value: Value) -> Value:
+        """Return the value with Keras's last axis first."""
+        rank = self.rank(value)
+        if value.last or rank < 2:
+            return value
+        return self.emit(f"{value.name}.channels_first", Transpose((rank - 1, *range(rank - 1))), value, last=True)
+
+    def in_order(self, value: Value) -> Value:
+        """Return the value with its axes in Keras's order."""
+        if not value.last:
+            return value
+        rank = self.rank(value)
+        return self.emit(f"{value.name}.channels_last", Transpose((*range(1, rank), 0)), value, last=False)
+
+    def aligned(self, values: tuple[Value, ...]) -> list[Value]:
+        """Return the values with their axes in one order."""
+        front = any(value.last for value in values)
+        return [self.to_front(value) if front else value for value in values]
+
+    def axis(self, value: Value, axis: int) -> int:
+        """Return the logical axis that Keras calls ``axis``, the batch being 0."""
+        rank = self.rank(value)
+        at = axis + rank if axis < 0 else axis - 1
+        return (at + 1) % rank if value.last else at
+
+    def constant(self, value: Value, constant: ArrayLike) -> Array:
+        """Return a constant that Keras broadcasts against the value as one for the graph's order of axes."""
+        array = self.array(constant)
+        rank = self.rank(value)
+        if array.ndim == rank + 1 and len(array) == 1:  # an axis for the batch
+            array = array[0]
+        if array.size == 1:
+            return array.reshape(())
+        if value.last:
+            array = np.moveaxis(array.reshape((1,) * (rank - array.ndim) + array.shape), -1, 0)
+        return np.ascontiguousarray(array)
+
+    def array(self, variable: Any, axes: tuple[int, ...] | None = None) -> Array:
+        """Return a copy of a variable in the model's dtype, its axes rearranged."""
+        if hasattr(variable, "numpy") and not isinstance(variable, np.ndarray):
+            import keras
+
+            variable = keras.ops.convert_to_numpy(variable)
+        array = np.asarray(variable)
+        # A copy always: training goes on in the variable's memory.
+        return np.array(array if axes is None else array.transpose(axes), self.dtype, order="C")
+
+    def refuse(self, name: str, operation: Any, reason: str = "can't be explained") -> NoReturn:
+        """Raise for a layer that has no counterpart here."""
+        raise UnsupportedLayer(
+            name,
+            type(operation).__name__,
+            reason,
+            f"give a layer of your own, pylrp.load(..., operators={{{type(operation).__name__!r}: function}}), where "
+            "function(keras_layer) returns a pylrp.layers.Layer",
+        )
+
+
+Function = Callable[..., Value]
+_KNOWN: dict[tuple[str, str], Function] = {}
+
+
+def convert(build: Builder, layer: Any, name: str, *values: Any) -> Value:
+    """Add what a layer or an operation of Keras does to the graph.
+
+    Raises
+    ------
+    UnsupportedLayer
+        If it has no counterpart, or is a class of the user's own: what such a class computes is not known here.
+    """
+    kind = type(layer)
+    if kind.__name__ in build.operators:
+        made = build.once(layer, lambda: build.operators[kind.__name__](layer))
+        return build.emit(name, made, *(build.in_order(value) for value in values))
+    package, *rooms = kind.__module__.split(".")
+    room = "ops" if "ops" in rooms else "layers"
+    if package != "keras" or (room, kind.__name__) not in _KNOWN:
+        build.refuse(name, layer)
+    return _KNOWN[room, kind.__name__](build, layer, name, *values)
+
+
+def reads(*names: str, room: str = "layers") -> Callable[[Function], Function]:
+    """Register a function for the classes of these names in ``keras.layers``, or in ``keras.ops``."""
+
+    def register(function: Function) -> Function:
+        _KNOWN.update({(room, name): function for name in names})
+        return function
+
+    return register

@@ -1,0 +1,176 @@
+"""Keras 3 models, sequential and functional, as graphs.
+
+``pylrp.load`` calls in. This file walks through a model and the models within it; ``keras_layers.py`` knows the layers,
+``keras_builder.py`` collects the nodes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from pylrp.graph import Graph
+from pylrp.layers import Shape
+from pylrp.loaders import keras_layers, keras_operations  # noqa: F401  # they register in keras_builder
+from pylrp.loaders.keras_builder import Builder, Operators, Value, convert
+
+__all__ = ["load_keras"]
+
+
+def load_keras(model: Any, example_input: Any = None, *, operators: Operators | None = None) -> Graph:
+    """Return the graph of a Keras 3 model.
+
+    Inputs of a model with ``channels_last`` images are passed as Keras takes them; shapes in the graph have channels
+    first all the same. Layers have their names, within a nested model "model.layer"; the activation of a layer is a
+    node of its own, "dense.relu". Outputs have their axes in Keras's order.
+
+    Parameters
+    ----------
+    model : keras.Model, str or PathLike
+        Sequential or functional, of any backend; or the path of a ``.keras`` file.
+    example_input : array_like or list of array_like, optional
+        A batch, one for each input. Needed where the model leaves the size of an axis open; only its shape matters.
+    operators : mapping of str to function, optional
+        For layers that pylrp does not know, or to be read in another way: by the name of their class, a function that
+        takes the Keras layer and returns a :class:`pylrp.layers.Layer`. That gets values with their axes in Keras's
+        order, without the batch.
+
+    Returns
+    -------
+    Graph
+
+    Raises
+    ------
+    ImportError
+        If Keras 3 is missing.
+    TypeError
+        If it is no Keras model, or its weights are neither float32 nor float64.
+    ValueError
+        If the model is not built, or the size of an input is open.
+    UnsupportedLayer
+        If a layer can't be explained.
+    """
+    keras = _import_keras()
+    if isinstance(model, str | os.PathLike):
+        model = keras.saving.load_model(os.fspath(model), compile=False)
+    if not isinstance(model, keras.Model):
+        raise TypeError(f"expected a model of Keras {keras.__version__}, got {model!r}")
+    function = _function(keras, model)
+    if function is None:
+        raise ValueError(
+            f"the model {model.name!r} has no fixed graph: begin a Sequential with keras.Input(shape), write a subclass"
+            " of Model as a functional one, or load the file of model.export(path, format='onnx')"
+        )
+    operations = list(_operations(keras, function))
+    # Images of a model that has them so anywhere come with their channels first.
+    last = not any(getattr(operation, "data_format", "") == "channels_first" for operation in operations)
+    names = [tensor._keras_history.operation.name for tensor in function.inputs]
+    shapes = dict(zip(names, _input_shapes(names, function.inputs, example_input), strict=True))
+    inputs = {name: (shape[-1], *shape[:-1]) if last and len(shape) > 1 else shape for name, shape in shapes.items()}
+    values = [Value(name, last and len(shape) > 1) for name, shape in inputs.items()]
+    build = Builder(_dtype(keras, model), inputs, operators)
+    outputs = [build.in_order(value) for value in _run(keras, build, function, "", values)]
+    return Graph(
+        inputs,
+        build.nodes,
+        list(dict.fromkeys(value.name for value in outputs)),
+        channels_last=[value.name for value in values if value.last],
+        notes=_notes(operations, build.dtype),
+        dtype=build.dtype,
+    )
+
+
+def _import_keras() -> Any:
+    try:
+        import keras
+    except ImportError as error:
+        raise ImportError(
+            f'a Keras model needs Keras 3 and its backend: pip install "pylrp[keras]" ({error})'
+        ) from error
+    if int(keras.__version__.split(".")[0]) < 3:
+        raise ImportError(f'Keras {keras.__version__} is too old, version 3 is read: pip install "pylrp[keras]"')
+    return keras
+
+
+def _function(keras: Any, model: Any) -> Any:
+    """Return what holds a model's graph, None if it has none."""
+    if isinstance(model, keras.Sequential):
+        return model._functional
+    return model if hasattr(model, "_nodes_by_depth") else None
+
+
+def _nodes(function: Any) -> Iterator[Any]:
+    """Yield the calls of layers, each after those whose results it takes."""
+    for depth in sorted(function._nodes_by_depth, reverse=True):
+        yield from (node for node in function._nodes_by_depth[depth] if not node.is_input)
+
+
+def _operations(keras: Any, function: Any) -> Iterator[Any]:
+    """Yield the layers of a model and of the models within it."""
+    for node in _nodes(function):
+        inner = _function(keras, node.operation)
+        yield from [node.operation] if inner is None else _operations(keras, inner)
+
+
+def _run(keras: Any, build: Builder, function: Any, within: str, values: Sequence[Value]) -> list[Value]:
+    """Add a model's layers to the graph and return the values of its outputs."""
+    known = {id(tensor): value for tensor, value in zip(function.inputs, values, strict=True)}
+    for node in _nodes(function):
+        operation = node.operation
+        name = f"{within}{operation.name}"
+        inputs = [known[id(tensor)] for tensor in node.input_tensors]
+        inner = _function(keras, operation)
+        if inner is not None:
+            made = _run(keras, build, inner, f"{name}.", inputs)
+        else:
+            extra = [key for key, given in node.arguments.kwargs.items() if given is not None and given is not False]
+            if extra:
+                build.refuse(name, operation, f"is called with {', '.join(extra)}, which can't be explained")
+            is_layer = isinstance(operation, keras.layers.Layer)
+            arguments = inputs if is_layer else _known(node.arguments.args, known)
+            made = [convert(build, operation, name, *arguments)]
+        known.update(zip(map(id, node.outputs), made, strict=True))
+    return [known[id(tensor)] for tensor in function.outputs]
+
+
+def _known(argument: Any, known: Mapping[int, Value]) -> Any:
+    """Return arguments of an operation with their tensors replaced by values of the graph."""
+    if isinstance(argument, tuple | list):
+        return [_known(item, known) for item in argument]
+    return known.get(id(argument), argument)
+
+
+def _input_shapes(names: Sequence[str], tensors: Sequence[Any], example: Any) -> list[Shape]:
+    """Return the shape of each input without the batch, as Keras has it."""
+    shapes = [tuple(tensor.shape) for tensor in tensors]
+    if example is not None:
+        examples = list(example) if len(tensors) > 1 else [example]
+        given = [tuple(np.shape(value)) for value in examples]
+        fits = len(given) == len(shapes) and all(
+            len(a) == len(b) and all(m in (None, n) for n, m in zip(a, b, strict=True))
+            for a, b in zip(given, shapes, strict=False)
+        )
+        if not fits:
+            raise ValueError(f"example_input has shapes {given}, the model takes {shapes}")
+        shapes = given
+    for name, shape in zip(names, shapes, strict=True):
+        if None in shape[1:]:
+            raise ValueError(f"input {name!r} has the shape {shape}: give example_input, a batch of the size you mean")
+    return [shape[1:] for shape in shapes]
+
+
+def _dtype(keras: Any, model: Any) -> np.dtype[Any]:
+    """Return the dtype of a model's weights."""
+    name = next((str(weight.dtype) for weight in model.weights if "float" in str(weight.dtype)), keras.config.floatx())
+    if name not in ("float32", "float64"):
+        raise TypeError(f"the weights of {model.name!r} are {name}, relevance is computed in float32 or float64")
+    return np.dtype(name)
+
+
+def _notes(operations: Sequence[Any], dtype: np.dtype[Any]) -> list[str]:
+    """Return a word on layers that Keras itself computes in another precision."""
+    others = {str(getattr(operation, "compute_dtype", dtype)) for operation in operations} - {str(dtype)}
+    return [f"computed in {dtype}; in Keras some layers compute in {', '.join(sorted(others))}"] if others else []

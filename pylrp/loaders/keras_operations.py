@@ -1,0 +1,117 @@
+"""What Keras's operations on tensors are in :mod:`pylrp.layers`: ``x + y``, ``keras.ops.relu(x)`` in a functional model.
+
+``keras_model.py`` comes here through the table in ``keras_builder.py``. An argument is a value of the graph or a
+constant.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from pylrp.layers import ELU, GELU, Affine, LeakyReLU, LogSoftmax, Reshape, Softmax
+from pylrp.loaders.keras_activations import ACTIVATIONS, selu, soft
+from pylrp.loaders.keras_builder import Builder, Value, reads
+from pylrp.loaders.keras_layers import concatenate, total
+
+__all__: list[str] = []
+
+operation = partial(reads, room="ops")
+
+
+def scaled(build: Builder, name: str, value: Value, scale: Any = 1.0, shift: Any = 0.0) -> Value:
+    """Add ``value * scale + shift``."""
+    return build.emit(name, Affine(build.constant(value, scale), build.constant(value, shift)), value)
+
+
+@operation("Add")
+def add(build: Builder, op: Any, name: str, one: Any, other: Any) -> Value:
+    """Two values, or a value and a constant."""
+    if isinstance(one, Value) and isinstance(other, Value):
+        return total(build, op, name, (one, other))
+    return scaled(build, name, one, shift=other) if isinstance(one, Value) else scaled(build, name, other, shift=one)
+
+
+@operation("Subtract")
+def subtract(build: Builder, op: Any, name: str, one: Any, other: Any) -> Value:
+    """Two values, or a value and a constant."""
+    if isinstance(one, Value) and isinstance(other, Value):
+        return total(build, op, name, (one, scaled(build, f"{name}.negative", other, -1.0)))
+    if isinstance(one, Value):
+        return scaled(build, name, one, shift=-build.array(other))
+    return scaled(build, name, other, -1.0, one)
+
+
+@operation("Multiply")
+def multiply(build: Builder, op: Any, name: str, one: Any, other: Any) -> Value:
+    """A value and a constant."""
+    if isinstance(one, Value) and isinstance(other, Value):
+        build.refuse(name, op, "multiplies two values, which can't be explained")
+    return scaled(build, name, one, other) if isinstance(one, Value) else scaled(build, name, other, one)
+
+
+@operation("Divide", "TrueDivide")
+def divide(build: Builder, op: Any, name: str, one: Any, other: Any) -> Value:
+    """A value by a constant."""
+    if isinstance(other, Value):
+        build.refuse(name, op, "divides by a value, which can't be explained")
+    return scaled(build, name, one, 1 / build.array(other))
+
+
+@operation("Negative")
+def negative(build: Builder, op: Any, name: str, value: Value) -> Value:
+    """Times -1."""
+    return scaled(build, name, value, -1.0)
+
+
+@operation("Concatenate")
+def join(build: Builder, op: Any, name: str, values: list[Value]) -> Value:
+    """Along any axis."""
+    return concatenate(build, op, name, *values)
+
+
+@operation("Reshape")
+def reshape(build: Builder, op: Any, name: str, value: Value) -> Value:
+    """In Keras's order; the batch is the first entry."""
+    if op.newshape[0] not in (-1, None) or -1 in op.newshape[1:]:
+        build.refuse(name, op, f"makes the shape {op.newshape}, where the first entry must be -1 for the batch")
+    return build.emit(name, Reshape(op.newshape[1:]), build.in_order(value))
+
+
+@operation("Relu", "Relu6", "Silu", "HardSilu", "HardSigmoid", "HardTanh", "Sigmoid", "Tanh", "Softplus")
+def activation(build: Builder, op: Any, name: str, value: Value) -> Value:
+    """A function without settings."""
+    plain = {function.replace("_", ""): make for function, make in ACTIVATIONS.items()}
+    return build.emit(name, plain[type(op).__name__.lower()](), value)
+
+
+@operation("LeakyRelu")
+def leaky_relu(build: Builder, op: Any, name: str, value: Value) -> Value:
+    """One slope."""
+    return build.emit(name, LeakyReLU(float(op.negative_slope)), value)
+
+
+@operation("Elu")
+def elu(build: Builder, op: Any, name: str, value: Value) -> Value:
+    """Along alpha * (exp(x) - 1) below 0."""
+    return build.emit(name, ELU(float(op.alpha)), value)
+
+
+@operation("Gelu")
+def gelu(build: Builder, op: Any, name: str, value: Value) -> Value:
+    """With tanh by default, unlike the layers' "gelu"."""
+    return build.emit(name, GELU(bool(op.approximate)), value)
+
+
+@operation("Selu")
+def scaled_elu(build: Builder, op: Any, name: str, value: Value) -> Value:
+    """Two layers."""
+    return selu(build, name, value)
+
+
+@operation("Softmax", "LogSoftmax")
+def softmax(build: Builder, op: Any, name: str, value: Value) -> Value:
+    """Along one axis."""
+    if not isinstance(op.axis, int):
+        build.refuse(name, op, f"goes along the axes {op.axis}, one can be explained")
+    return soft(build, name, Softmax if type(op).__name__ == "Softmax" else LogSoftmax, op.axis, value)

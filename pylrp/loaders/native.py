@@ -1,0 +1,221 @@
+"""pylrp's own file, ``NAME.pylrp.npz``: a graph exactly as it is, every array once.
+
+``Network.save`` and ``pylrp.load`` call in. The file is an ordinary ``.npz`` without pickled objects: the arrays, and
+one entry of JSON that says which layers they belong to. Layers are read and written by their dataclass fields, so a
+new layer needs no change here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pylrp import layers
+from pylrp.graph import Graph, Node
+from pylrp.layers import CustomLayer, Layer
+
+__all__ = ["is_native", "load_graph", "save_graph"]
+
+FORMAT_VERSION = 1
+_STRUCTURE = "pylrp.json"
+_SUFFIX = ".npz"
+
+Array = NDArray[Any]
+
+#: Every layer that a file may name.
+_LAYERS: dict[str, type[Layer]] = {
+    name: kind
+    for name, kind in vars(layers).items()
+    if isinstance(kind, type) and issubclass(kind, Layer) and dataclasses.is_dataclass(kind)
+}
+
+
+class _Arrays:
+    """The arrays of a file: each memory once, however many layers hold it."""
+
+    def __init__(self) -> None:
+        self.entries: dict[str, Array] = {}
+        self._known: dict[tuple[Any, ...], str] = {}
+
+    def add(self, array: Array, wish: str) -> str:
+        """Return the name under which the array is stored, ``wish`` if it is new."""
+        if array.dtype.hasobject:
+            raise TypeError(f"{wish} holds Python objects, which can't be saved")
+        key = (array.__array_interface__["data"][0], array.shape, array.strides, array.dtype.str)
+        if key not in self._known:
+            self._known[key] = wish
+            self.entries[wish] = array
+        return self._known[key]
+
+
+def save_graph(graph: Graph, path: str | os.PathLike[str]) -> None:
+    """Write a graph into a file that :func:`load_graph` reads back, equal to the last bit.
+
+    The file appears whole or not at all: it is written beside its place and moved there.
+
+    Parameters
+    ----------
+    graph : Graph
+    path : str or PathLike
+        Ends in ``.npz``, by custom in ``.pylrp.npz``.
+
+    Raises
+    ------
+    TypeError
+        If the graph has a :class:`pylrp.layers.CustomLayer`: its Python code can't be saved.
+    ValueError
+        If the name ends otherwise.
+    """
+    path = Path(path)
+    if path.suffix != _SUFFIX:
+        raise ValueError(f"{path} must end in {_SUFFIX}, for example {path.stem}.pylrp.npz")
+    arrays = _Arrays()
+    numbers: dict[int, int] = {}
+    written: list[dict[str, Any]] = []
+    nodes: list[list[Any]] = []
+    for node in graph.nodes:
+        if id(node.layer) not in numbers:
+            numbers[id(node.layer)] = len(written)
+            written.append(_write_layer(node, arrays))
+        nodes.append([node.name, numbers[id(node.layer)], list(node.inputs)])
+    structure = {
+        "version": FORMAT_VERSION,
+        "inputs": [[name, list(shape)] for name, shape in graph.inputs.items()],
+        "outputs": list(graph.outputs),
+        "channels_last": sorted(graph.channels_last),
+        "notes": list(graph.notes),
+        "dtype": graph.dtype.name,
+        "layers": written,
+        "nodes": nodes,
+    }
+    entries: dict[str, Any] = {_STRUCTURE: np.frombuffer(json.dumps(structure).encode(), np.uint8), **arrays.entries}
+    beside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        with beside.open("wb") as file:
+            np.savez(file, **entries)
+        os.replace(beside, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            beside.unlink()
+        raise
+
+
+def _write_layer(node: Node, arrays: _Arrays) -> dict[str, Any]:
+    layer = node.layer
+    kind = type(layer).__name__
+    if isinstance(layer, CustomLayer) or _LAYERS.get(kind) is not type(layer):
+        raise TypeError(
+            f"{node.name} is a {kind}, written in Python, which can't be saved: "
+            "save the weights yourself and build the network again"
+        )
+    fields = {}
+    for field in dataclasses.fields(layer):  # type: ignore[arg-type]  # all in _LAYERS are dataclasses
+        if field.init:
+            fields[field.name] = _encode(getattr(layer, field.name), arrays, f"{node.name}.{field.name}")
+    return {"kind": kind, "fields": fields}
+
+
+def _encode(value: object, arrays: _Arrays, name: str) -> object:
+    """Return a value as JSON has it; what JSON lacks becomes a pair (what, content)."""
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float) and type(value) is float:
+        return value if np.isfinite(value) else ["float", str(value)]
+    if isinstance(value, tuple | list):
+        return [type(value).__name__, [_encode(item, arrays, f"{name}.{i}") for i, item in enumerate(value)]]
+    if isinstance(value, np.ndarray | np.generic):
+        return ["array", arrays.add(np.asarray(value), name)]
+    raise TypeError(f"{name} is a {type(value).__name__}, which can't be saved")
+
+
+def _decode(value: object, arrays: Mapping[str, Array]) -> Any:
+    if not isinstance(value, list):
+        return value
+    what, content = value
+    if what == "array":
+        return arrays[content]
+    if what == "float":
+        return float(content)
+    items = [_decode(item, arrays) for item in content]
+    return tuple(items) if what == "tuple" else items
+
+
+def is_native(path: str | os.PathLike[str]) -> bool:
+    """Return whether this is a file of :func:`save_graph`; False for any other."""
+    try:
+        with zipfile.ZipFile(path) as file:
+            return f"{_STRUCTURE}.npy" in file.namelist()
+    except zipfile.BadZipFile:
+        return False
+
+
+def load_graph(path: str | os.PathLike[str]) -> Graph:
+    """Read a graph that :func:`save_graph` has written.
+
+    Parameters
+    ----------
+    path : str or PathLike
+
+    Returns
+    -------
+    Graph
+        What was saved, to the last bit; layers and arrays that were shared are shared again.
+
+    Raises
+    ------
+    ValueError
+        If it is no such file, a broken one, or written by a newer pylrp.
+    """
+    path = Path(path)
+    structure, arrays = _read(path)
+    try:
+        unknown = {entry["kind"] for entry in structure["layers"]} - set(_LAYERS)
+        if not unknown:
+            return _build(structure, arrays)
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is broken: {error}") from error
+    raise ValueError(f"{path} has layers that this pylrp does not know, {', '.join(sorted(unknown))}: update pylrp")
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, Array]]:
+    """Return the description and the arrays."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            if not isinstance(file, np.lib.npyio.NpzFile) or _STRUCTURE not in file.files:
+                raise ValueError("it has no description of a network")
+            structure = json.loads(file[_STRUCTURE].tobytes())
+            version = structure["version"]
+            # A newer file may hold what can't be read here: look no further.
+            names = [name for name in file.files if name != _STRUCTURE and version == FORMAT_VERSION]
+            arrays = {name: file[name] for name in names}
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # zip, npy and JSON each have their own for a file cut short or altered
+        raise ValueError(f"{path} is no readable file of pylrp: {error}") from error
+    if version != FORMAT_VERSION:
+        raise ValueError(f"{path} has format version {version}, this pylrp reads {FORMAT_VERSION}: update pylrp")
+    return structure, arrays
+
+
+def _build(structure: dict[str, Any], arrays: Mapping[str, Array]) -> Graph:
+    made = [
+        _LAYERS[entry["kind"]](**{name: _decode(value, arrays) for name, value in entry["fields"].items()})
+        for entry in structure["layers"]
+    ]
+    return Graph(
+        {name: tuple(shape) for name, shape in structure["inputs"]},
+        [Node(name, made[number], tuple(inputs)) for name, number, inputs in structure["nodes"]],
+        structure["outputs"],
+        channels_last=structure["channels_last"],
+        notes=structure["notes"],
+        dtype=structure["dtype"],
+    )

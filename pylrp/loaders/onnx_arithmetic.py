@@ -1,0 +1,217 @@
+"""ONNX operators of arithmetic: sums, scalings by constants, averages over axes, activation functions written out.
+
+Each function translates one node, see ``onnx_node.py``; :data:`ARITHMETIC` is part of the table of
+``onnx_operators.py``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pylrp.layers import (
+    Activation,
+    Add,
+    Affine,
+    Clip,
+    Expand,
+    GlobalAveragePool,
+    GlobalMaxPool,
+    Identity,
+    Layer,
+    ReLU,
+    Reshape,
+    Shape,
+    Transpose,
+)
+from pylrp.layers.base import product
+from pylrp.loaders.onnx_curves import identify
+from pylrp.loaders.onnx_node import Call, Value
+
+__all__ = ["ARITHMETIC", "clip", "curve"]
+
+Array = NDArray[Any]
+Translate = Callable[[Call], Value | list[Value] | None]
+
+
+def curve(call: Call) -> Value | None:
+    """Return the activation function that ends here; None where it may still be going on.
+
+    The caller notes a node without a value as pending: :meth:`Translation.value` raises if anything else needs it.
+    """
+    found = identify(call.node, call.translation)
+    if found is not None:
+        return call.emit(*found)
+    pending = call.translation.pending
+    causes = [pending[name] for name in call.node.input if name in pending]
+    reason = "multiplies values that are both computed" if call.op == "Mul" else "has no rule of LRP"
+    pending[call.node.output[0]] = causes[0] if causes else call.unsupported(reason)
+    return None
+
+
+def clip(low: float, high: float) -> Activation:
+    """Return the layer that keeps values between two bounds."""
+    return ReLU() if (low, high) == (0.0, math.inf) else Clip(low, high)
+
+
+def _split(call: Call) -> tuple[list[Value], list[int]] | None:
+    """Return a node's activations and the positions of its constants; None where a pattern is under way."""
+    positions = range(len(call.node.input))
+    constants = [i for i in positions if call.is_constant(i)]
+    if any(call.node.input[i] in call.translation.pending for i in positions):
+        return None
+    return [call.value(i) for i in positions if i not in constants], constants
+
+
+def _operand(call: Call, position: int, rank: int) -> Array | float:
+    """Return a constant operand of an activation of this rank (without the batch), in float64."""
+    array = np.asarray(call.constant(position), np.float64)
+    if call.attribute("broadcast", 0) and call.attribute("axis") is not None:  # before opset 7
+        array = array.reshape(*array.shape, *(1,) * (rank + 1 - call.attribute("axis") - array.ndim))
+    if array.size == 1 and array.ndim <= rank + 1:
+        return array.item()
+    if array.ndim == rank + 1 and array.shape[0] == 1:
+        array = array[0]
+    if array.ndim > rank:
+        raise call.unsupported(f"has a constant of shape {array.shape}, another one for each sample of the batch")
+    return array
+
+
+def _affine(call: Call, value: Value, scale: Array | float, shift: Array | float) -> Value:
+    """Emit ``value * scale + shift``; first repeat the value where the constants are larger."""
+    shape: Shape = np.broadcast_shapes(value.shape, np.shape(scale), np.shape(shift))
+    if shape != value.shape:
+        value = call.emit(Expand(shape), value, part="expand")
+    # Plain numbers take the network's dtype wherever they stand.
+    pair = (float(v) if np.ndim(v) == 0 else v.astype(call.translation.constants.dtype) for v in (scale, shift))
+    return call.emit(Affine(*pair), value)
+
+
+def _alike(call: Call, values: list[Value]) -> list[Value]:
+    """Return the values, the smaller ones repeated to the shape of the others."""
+    if len({len(value.shape) for value in values}) > 1:
+        raise call.unsupported("joins values of different ranks, one's batch and another axis of the other")
+    shape = np.broadcast_shapes(*(value.shape for value in values))
+    return [v if v.shape == shape else call.emit(Expand(shape), v, part="expand") for v in values]
+
+
+def _sum(call: Call) -> Value | None:
+    parts = _split(call)
+    if parts is None:
+        return curve(call)
+    values, constants = parts
+    if not constants:
+        return call.emit(Add() if len(values) > 1 else Identity(), *_alike(call, values))
+    total = values[0] if len(values) == 1 else call.emit(Add(), *_alike(call, values), part="add")
+    return _affine(call, total, 1.0, sum((_operand(call, i, len(total.shape)) for i in constants), start=0.0))
+
+
+def _mean(call: Call) -> Value | None:
+    count = len(call.node.input)
+    values = _alike(call, [call.value(position) for position in range(count)])
+    if count == 1:
+        return call.emit(Identity(), *values)
+    return call.emit(Affine(1 / count, 0.0), call.emit(Add(), *values, part="add"))
+
+
+def _subtract(call: Call) -> Value | None:
+    parts = _split(call)
+    if parts is None:
+        return curve(call)
+    values, constants = parts
+    if constants:
+        operand = _operand(call, constants[0], len(values[0].shape))
+        return _affine(call, values[0], *((-1.0, operand) if constants == [0] else (1.0, -operand)))
+    first, second = _alike(call, values)
+    return call.emit(Add(), first, call.emit(Affine(-1.0, 0.0), second, part="minus"))
+
+
+def _multiply(call: Call) -> Value | None:
+    parts = _split(call)
+    if parts is None or not parts[1]:
+        return curve(call)
+    (value,), (position,) = parts
+    return _affine(call, value, _operand(call, position, len(value.shape)), 0.0)
+
+
+def _divide(call: Call) -> Value | None:
+    parts = _split(call)
+    if parts is None or parts[1] != [1]:
+        return curve(call)
+    (value,), _ = parts
+    with np.errstate(divide="ignore"):  # the graph refuses what is not finite
+        return _affine(call, value, 1.0 / np.asarray(_operand(call, 1, len(value.shape))) + 0.0, 0.0)
+
+
+def _negate(call: Call) -> Value | None:
+    if call.node.input[0] in call.translation.pending:
+        return curve(call)
+    return call.emit(Affine(-1.0, 0.0), call.value())
+
+
+def _extreme(low: bool) -> Translate:
+    def translate(call: Call) -> Value | None:
+        parts = _split(call)
+        if parts is None or len(parts[0]) != 1 or len(parts[1]) != 1:
+            return curve(call)
+        bound = _operand(call, parts[1][0], len(parts[0][0].shape))
+        if not isinstance(bound, float):
+            return curve(call)
+        return call.emit(clip(bound, math.inf) if low else clip(-math.inf, bound), parts[0][0])
+
+    return translate
+
+
+def _reduce(pool: Layer, total: bool = False) -> Translate:
+    """Translate a reduction by a global pool over the axes that vanish, which are moved to the end."""
+
+    def translate(call: Call) -> Value | None:
+        value = call.value()
+        rank = len(value.shape)
+        given = call.setting("axes", 1)
+        if not given and call.attribute("noop_with_empty_axes", 0):
+            return call.emit(Identity(), value)
+        axes = sorted({call.axis(int(a)) for a in given}) if given else None
+        if axes is None:
+            raise call.unsupported("reduces over all axes, the batch among them")
+        kept = [axis for axis in range(rank) if axis not in axes]
+        result = tuple(1 if axis in axes else n for axis, n in enumerate(value.shape))
+        if not call.attribute("keepdims", 1):
+            result = tuple(value.shape[axis] for axis in kept)
+        steps: list[tuple[str, Layer]] = []
+        count = product([value.shape[axis] for axis in axes])
+        shape: Shape = value.shape
+        if kept != [0] or rank > 4:
+            if kept != list(range(len(kept))):
+                steps.append(("transpose", Transpose((*kept, *axes))))
+            shape = (product([value.shape[axis] for axis in kept]), count)
+            steps.append(("reshape", Reshape(shape)))
+        steps.append(("pool", pool))
+        if total:
+            steps.append(("sum", Affine(float(count), 0.0)))
+        if result != (shape[0], *(1,) * (len(shape) - 1)):
+            steps.append(("shape", Reshape(result)))
+        return call.emit_all(steps, value)
+
+    return translate
+
+
+ARITHMETIC: dict[str, Translate] = {
+    "Add": _sum,
+    "Sum": _sum,
+    "Mean": _mean,
+    "Sub": _subtract,
+    "Mul": _multiply,
+    "Div": _divide,
+    "Neg": _negate,
+    "Max": _extreme(low=True),
+    "Min": _extreme(low=False),
+    "ReduceMean": _reduce(GlobalAveragePool()),
+    "ReduceSum": _reduce(GlobalAveragePool(), total=True),
+    "ReduceMax": _reduce(GlobalMaxPool()),
+    **dict.fromkeys(("Abs", "Erf", "Exp", "Log", "Pow", "Reciprocal", "Sqrt", "Softsign", "Sign"), curve),
+}

@@ -1,0 +1,195 @@
+"""The part of an ONNX model that no input changes: initialisers, and what nodes compute from them and from shapes.
+
+The batch size is not known, so whatever derives from it is computed for two sizes; entries that differ are the ones
+that follow the batch. ``onnx_model.py`` folds nodes with it, the operators ask it for weights and settings.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import NodeProto, TensorProto, helper, numpy_helper
+from onnx.external_data_helper import load_external_data_for_tensor, uses_external_data
+from onnx.reference import ReferenceEvaluator
+
+__all__ = ["BATCHES", "Constant", "Constants", "attributes_of"]
+
+Array = NDArray[Any]
+
+#: Two batch sizes that no model mentions by chance.
+BATCHES = (7919, 7927)
+
+_RANDOM = {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli"}
+_SMALL_FLOATS = {TensorProto.FLOAT16, TensorProto.BFLOAT16}
+
+
+@dataclass(frozen=True)
+class Constant:
+    """A value that no input changes, for two batch sizes; mostly one array twice."""
+
+    first: Array
+    second: Array
+
+    @property
+    def follows_batch(self) -> bool:
+        """Tell whether the value depends on the batch size."""
+        return self.first is not self.second and not np.array_equal(self.first, self.second)
+
+
+def attributes_of(node: NodeProto) -> dict[str, Any]:
+    """Return a node's attributes: numbers, strings, lists, arrays."""
+    found = {}
+    for attribute in node.attribute:
+        value = helper.get_attribute_value(attribute)
+        if isinstance(value, bytes):
+            value = value.decode()
+        elif isinstance(value, TensorProto):
+            value = numpy_helper.to_array(value)
+        found[attribute.name] = value
+    return found
+
+
+class Constants:
+    """Constants by name.
+
+    Parameters
+    ----------
+    model : ModelProto
+    folder : Path
+        Where the model's external data lie.
+    dtype : dtype
+        In which floating-point weights are handed out.
+    """
+
+    def __init__(self, model: onnx.ModelProto, folder: Path, dtype: np.dtype[Any]):
+        self._folder = folder
+        self.dtype = dtype
+        self._opsets = list(model.opset_import)
+        self._ir_version = model.ir_version
+        self._tensors: dict[str, TensorProto] = {tensor.name: tensor for tensor in model.graph.initializer}
+        self._sparse = {tensor.values.name for tensor in model.graph.sparse_initializer}
+        self._known: dict[str, Constant] = {}
+        self._made: dict[tuple[str, str], Array] = {}
+        #: Names of float types that were converted, for a note.
+        self.converted: set[str] = set()
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._known or name in self._tensors
+
+    def __getitem__(self, name: str) -> Constant:
+        if name not in self._known:
+            array = self._read(self._tensors[name])
+            self._known[name] = Constant(array, array)
+        return self._known[name]
+
+    def __setitem__(self, name: str, constant: Constant) -> None:
+        self._known[name] = constant
+
+    def _read(self, tensor: TensorProto) -> Array:
+        if uses_external_data(tensor):
+            whole = TensorProto()  # freed with its bytes, which the model would hold until its end
+            whole.CopyFrom(tensor)
+            try:
+                load_external_data_for_tensor(whole, str(self._folder))
+            except (OSError, onnx.checker.ValidationError) as error:
+                raise ValueError(
+                    f"the weight {tensor.name!r} lies in a file beside the model which can't be read: {error}"
+                ) from None
+            tensor = whole
+        if tensor.data_type in _SMALL_FLOATS:
+            self.converted.add(TensorProto.DataType.Name(tensor.data_type).lower())
+            return numpy_helper.to_array(tensor).astype(np.float32)
+        return numpy_helper.to_array(tensor)
+
+    def weight(self, name: str, what: str = "", make: Callable[[Array], Array] | None = None) -> Array:
+        """Return a constant in the network's dtype; one array for one name, so that shared weights stay shared.
+
+        Parameters
+        ----------
+        name : str
+        what, make : str and callable, optional
+            Another form of it, and what it is called: its transpose, for example.
+        """
+        key = name, what
+        if key not in self._made:
+            array = self[name].first
+            if array.dtype != self.dtype:
+                if array.dtype.kind == "f":
+                    self.converted.add(str(array.dtype))
+                array = array.astype(self.dtype)
+            self._made[key] = array if make is None else np.ascontiguousarray(make(array))
+        return self._made[key]
+
+    def fold(self, node: NodeProto) -> None:
+        """Compute the outputs of a node of which all inputs are constant.
+
+        Raises
+        ------
+        ValueError
+            If the node can't be computed without the model's inputs.
+        """
+        if node.op_type in _RANDOM or any(a.type in (a.GRAPH, a.GRAPHS) for a in node.attribute):
+            raise ValueError("can't be computed when the model is loaded")
+        inputs = [self[name] if name else None for name in node.input]
+        if node.op_type == "Identity" and inputs[0] is not None:  # the same array, not a copy
+            self[node.output[0]] = inputs[0]
+            return
+        first = self.run(node, [c and c.first for c in inputs])
+        second = first
+        if any(c is not None and c.follows_batch for c in inputs):
+            second = self.run(node, [c and c.second for c in inputs])
+        for name, one, other in zip(node.output, first, second, strict=False):
+            if name:
+                self[name] = Constant(one, other)
+
+    def run(self, node: NodeProto, inputs: Sequence[Array | None]) -> list[Array]:
+        """Compute one node for these inputs; an optional one that is missing is None."""
+        if node.op_type == "Constant" and node.domain in ("", "ai.onnx"):
+            return [self._constant(node)]
+        if node.op_type == "ConstantOfShape" and inputs[0] is not None:
+            value = attributes_of(node).get("value", np.zeros(1, np.float32))
+            return [np.full([int(n) for n in inputs[0]], value.ravel()[0], value.dtype)]
+        names = [name if array is not None else "" for name, array in zip(node.input, inputs, strict=True)]
+        lone = NodeProto()
+        lone.CopyFrom(node)
+        del lone.input[:]
+        lone.input.extend(names)
+        graph = helper.make_graph(
+            [lone],
+            "constant",
+            [onnx.ValueInfoProto(name=name) for name in dict.fromkeys(filter(None, names))],
+            [onnx.ValueInfoProto(name=name) for name in node.output if name],
+        )
+        model = helper.make_model(graph, opset_imports=self._opsets, ir_version=self._ir_version)
+        feeds = {name: array for name, array in zip(names, inputs, strict=True) if array is not None}
+        try:
+            # Integer divisions by zero and the like: the reference warns, we look at the result.
+            with np.errstate(all="ignore"):
+                return [np.asarray(out) for out in ReferenceEvaluator(model).run(None, feeds)]
+        except Exception as error:  # whatever the reference meets, the node can't be computed here
+            raise ValueError(f"can't be computed when the model is loaded ({error})") from error
+
+    def _constant(self, node: NodeProto) -> Array:
+        (attribute,) = node.attribute
+        if attribute.name == "value":
+            return self._read(attribute.t)
+        if attribute.name in ("value_float", "value_floats"):
+            return np.asarray(helper.get_attribute_value(attribute), np.float32)
+        if attribute.name in ("value_int", "value_ints"):
+            return np.asarray(helper.get_attribute_value(attribute), np.int64)
+        raise ValueError(f"holds {attribute.name}, which is no tensor of numbers")
+
+    def shape(self, name: str, shape: Sequence[int], start: int = 0, end: int | None = None) -> None:
+        """Note what Shape gives for an activation of this logical shape."""
+        self[name] = Constant(*(np.asarray([batch, *shape][start:end], np.int64) for batch in BATCHES))
+
+    def size(self, name: str, shape: Sequence[int]) -> None:
+        """Note what Size gives for an activation of this logical shape."""
+        self[name] = Constant(*(np.asarray(batch * math.prod(shape), np.int64) for batch in BATCHES))

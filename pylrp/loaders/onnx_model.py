@@ -1,0 +1,243 @@
+"""An ONNX file or ModelProto as a graph of layers.
+
+Node by node: what no input changes is computed here and now (``onnx_constants.py``), everything else is looked up in
+the table of ``onnx_operators.py``. What can't be explained is :class:`pylrp.UnsupportedLayer` before any work is done.
+``loaders/__init__.py`` calls :func:`load_onnx`; the graph goes to ``canonise.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import NodeProto, TensorProto, ValueInfoProto
+
+from pylrp.errors import UnsupportedLayer
+from pylrp.graph import Graph
+from pylrp.layers import Layer, Shape
+from pylrp.loaders.onnx_constants import Constants
+from pylrp.loaders.onnx_node import Call, Translation, Value
+from pylrp.loaders.onnx_operators import FLOATS, OPERATORS
+
+__all__ = ["Operator", "load_onnx"]
+
+Array = NDArray[Any]
+_ONNX = ("", "ai.onnx")
+Operator = Callable[[dict[str, Any], list[Array]], Layer]
+InputShape = Sequence[int] | Mapping[str, Sequence[int]]
+
+
+def load_onnx(
+    source: str | Path | onnx.ModelProto,
+    *,
+    input_shape: InputShape | None = None,
+    operators: Mapping[str, Operator] | None = None,
+) -> Graph:
+    """Return the graph of an ONNX model.
+
+    Parameters
+    ----------
+    source : path or ModelProto
+        External data of a ModelProto must be loaded already; those of a file lie beside it.
+    input_shape : sequence of int or mapping of str to sequence of int, optional
+        The shape of the input without the batch, or of each input by name, where the model leaves sizes open.
+    operators : mapping of str to callable, optional
+        By operator or name of a node: a function of the node's attributes (a dict) and its constant inputs (a list of
+        arrays) that returns a layer for its other inputs. It goes before pylrp's own translation.
+
+    Returns
+    -------
+    Graph
+        As the model has it; ``canonise.py`` simplifies it.
+
+    Raises
+    ------
+    UnsupportedLayer
+        If an operator can't be explained.
+    ValueError
+        If the file is no ONNX model, or an input's size is not known.
+    """
+    if isinstance(source, onnx.ModelProto):
+        model, folder = source, Path()
+    else:
+        model, folder = _read(Path(source)), Path(source).parent
+    if model.functions:
+        from onnx.inliner import inline_local_functions
+
+        model = inline_local_functions(model)
+    return _Reader(model, folder, input_shape, operators or {}).read()
+
+
+def _read(path: Path) -> onnx.ModelProto:
+    try:
+        model = onnx.load(str(path), load_external_data=False)
+    except OSError:
+        raise
+    except Exception:  # protobuf's own kinds, which differ from version to version
+        model = onnx.ModelProto()
+    if not model.graph.node:
+        raise ValueError(f"{path} is no ONNX model: save it with torch.onnx.export or another exporter")
+    return model
+
+
+class _Reader:
+    """One model on its way to a graph."""
+
+    def __init__(
+        self,
+        model: onnx.ModelProto,
+        folder: Path,
+        input_shape: InputShape | None,
+        operators: Mapping[str, Operator],
+    ):
+        self.outputs = [info.name for info in model.graph.output]
+        self.nodes, needed = _needed(model.graph.node, self.outputs)
+        stored = {tensor.name for tensor in model.graph.initializer}
+        self.inputs = {info.name: info for info in model.graph.input if info.name in needed and info.name not in stored}
+        self.input_shape = input_shape
+        self.operators = operators
+        self.needed = needed
+        doubles = any(info.type.tensor_type.elem_type == TensorProto.DOUBLE for info in self.inputs.values())
+        batches = {sizes[0] for info in self.inputs.values() if (sizes := _declared(info))}
+        self.translation = Translation(
+            constants=Constants(model, folder, np.dtype(np.float64 if doubles else np.float32)),
+            opset=max((o.version for o in model.opset_import if o.domain in _ONNX), default=1),
+            batch=batches.pop() if len(batches) == 1 else None,
+            producers={name: node for node in self.nodes for name in node.output if name},
+        )
+
+    def read(self) -> Graph:
+        """Return the graph."""
+        translation = self.translation
+        shapes = self._input_shapes()
+        for name, shape in shapes.items():
+            translation.values[name] = Value(translation.unique(name), shape)
+        for node in self.nodes:
+            self._translate(node)
+        for name in self.outputs:
+            if name in translation.constants:
+                raise ValueError(f"output {name!r} of the model is a constant: there is nothing to explain")
+        outputs = [translation.value(name).name for name in self.outputs]
+        converted = sorted(translation.constants.converted)
+        dtype = translation.constants.dtype
+        return Graph(
+            shapes,
+            translation.nodes,
+            list(dict.fromkeys(outputs)),
+            notes=[f"{name} weights converted to {dtype}" for name in converted],
+            dtype=dtype,
+        )
+
+    def _input_shapes(self) -> dict[str, Shape]:
+        given = self.input_shape
+        if given is not None and not isinstance(given, Mapping):
+            if len(self.inputs) != 1:
+                raise ValueError(
+                    f"input_shape is {tuple(given)}, the model has the inputs {', '.join(self.inputs)}: "
+                    "give a dict of name to shape"
+                )
+            given = dict.fromkeys(self.inputs, given)
+        wrong = set(given or ()) - set(self.inputs)
+        if wrong:
+            raise ValueError(f"input_shape names {', '.join(sorted(wrong))}, the inputs are {', '.join(self.inputs)}")
+        return {name: _input_shape(info, (given or {}).get(name)) for name, info in self.inputs.items()}
+
+    def _translate(self, node: NodeProto) -> None:
+        translation = self.translation
+        inputs = [name for name in node.input if name]
+        for name in inputs:
+            if not translation.knows(name):
+                raise ValueError(f"{node.op_type} {node.name!r} takes {name!r}, which nothing in the model makes")
+        constant = all(name in translation.constants for name in inputs)
+        call = Call(node, translation)
+        try:
+            if constant:
+                translation.constants.fold(node)
+                return
+            made = self._apply(call)
+        except UnsupportedLayer:
+            raise
+        except ValueError as error:
+            raise call.unsupported(f"can't be taken over ({error})") from None
+        values = made if isinstance(made, list) else [made] if made is not None else []
+        translation.values.update(zip(node.output, values, strict=False))
+        for name in node.output:
+            if name in self.needed and not translation.knows(name):
+                raise call.unsupported(f"has an output {name!r} that can't be explained")
+
+    def _apply(self, call: Call) -> Value | list[Value] | None:
+        by_hand = self.operators.get(call.node.name) or self.operators.get(call.op)
+        if by_hand is not None:
+            return _by_hand(call, by_hand)
+        output = call.node.output[0]
+        if call.op == "Shape":
+            start, end = call.attribute("start", 0), call.attribute("end")
+            self.translation.constants.shape(output, call.value().shape, start, end)
+            return None
+        if call.op == "Size":
+            self.translation.constants.size(output, call.value().shape)
+            return None
+        translate = OPERATORS.get(call.op)
+        if translate is None:
+            raise call.unsupported("has no rule of LRP")
+        return translate(call)
+
+
+def _by_hand(call: Call, function: Operator) -> Value:
+    """Return what a user's layer makes of the inputs that are no constants."""
+    positions = [i for i in range(len(call.node.input)) if call.has(i)]
+    constants = [i for i in positions if call.is_constant(i)]
+    layer = function(call.attributes, [call.weight(i) for i in constants])
+    if not isinstance(layer, Layer):
+        raise TypeError(f"operators: the function for {call.op} {call.name!r} returned {layer!r}, which is no layer")
+    return call.emit(layer, *(call.value(i) for i in positions if i not in constants))
+
+
+def _needed(nodes: Sequence[NodeProto], outputs: Sequence[str]) -> tuple[list[NodeProto], set[str]]:
+    """Return the nodes that the outputs depend on, and the names of the values they need."""
+    needed, kept = set(outputs), []
+    for node in reversed(nodes):
+        if needed.intersection(node.output):
+            kept.append(node)
+            needed.update(node.input)
+    return kept[::-1], needed
+
+
+def _declared(info: ValueInfoProto) -> list[int | None] | None:
+    """Return an input's declared sizes, None where one is open; None where the rank is, too."""
+    if not info.type.tensor_type.HasField("shape"):
+        return None
+    return [dim.dim_value or None for dim in info.type.tensor_type.shape.dim]
+
+
+def _input_shape(info: ValueInfoProto, given: Sequence[int] | None) -> Shape:
+    kind = info.type.tensor_type.elem_type
+    if kind not in FLOATS:
+        held = TensorProto.DataType.Name(kind).lower() if kind else "no tensor"
+        way_out = "cut the model after the layer that turns it into floating-point values"
+        raise UnsupportedLayer(info.name, "input", f"holds {held}", way_out)
+    sizes = _declared(info)
+    if sizes is not None and len(sizes) < 2:
+        way_out = "export the model with a batch axis and at least one axis of features"
+        raise UnsupportedLayer(info.name, "input", f"has {len(sizes)} axes, of which the first is the batch", way_out)
+    if given is not None:
+        if sizes is not None and len(given) != len(sizes) - 1:
+            raise ValueError(
+                f"input_shape is {tuple(given)}, input {info.name!r} has {len(sizes) - 1} axes without the batch: "
+                f"{_written(sizes)}"
+            )
+        return tuple(int(n) for n in given)
+    if sizes is None or None in sizes[1:]:
+        raise ValueError(
+            f"input {info.name!r} has {'no shape' if sizes is None else f'shape {_written(sizes)}'} in the model: give "
+            "the sizes without the batch, for example pylrp.load(..., input_shape=(3, 224, 224))"
+        )
+    return tuple(n for n in sizes[1:] if n is not None)
+
+
+def _written(sizes: Sequence[int | None]) -> str:
+    return f"(batch, {', '.join('?' if n is None else str(n) for n in sizes[1:])})"

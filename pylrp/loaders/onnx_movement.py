@@ -1,0 +1,242 @@
+"""ONNX operators that move values: reshape, transpose, slice, pad, resize.
+
+Each function translates one node, see ``onnx_node.py``; :data:`MOVEMENT` is part of the table of
+``onnx_operators.py``. ONNX counts axes with the batch, layers without.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from pylrp.layers import (
+    Concat,
+    DepthToSpace,
+    Expand,
+    Flatten,
+    Identity,
+    Pad,
+    Reshape,
+    Resize,
+    Shape,
+    Slice,
+    SpaceToDepth,
+    Take,
+    Transpose,
+)
+from pylrp.layers.base import product
+from pylrp.loaders.onnx_node import Call, Value
+
+__all__ = ["MOVEMENT"]
+
+Translate = Callable[[Call], Value | list[Value] | None]
+_MIXES = "mixes the batch with other axes"
+
+
+def _flatten(call: Call) -> Value:
+    value = call.value()
+    axis = call.attribute("axis", 1)
+    before = value.shape[: call.axis(axis, len(value.shape) + 1)] if axis != len(value.shape) + 1 else value.shape
+    if product(before) != 1:
+        raise call.unsupported(_MIXES)
+    return call.emit(Reshape((product(value.shape),)) if before else Flatten(), value)
+
+
+def _reshape(call: Call) -> Value:
+    value = call.value()
+    target = call.attribute("shape") if call.opset < 5 else call.numbers(1)
+    if not call.attribute("allowzero", 0):
+        whole: list[int | None] = [None, *value.shape]
+        target = [whole[i] if n == 0 and i < len(whole) else n for i, n in enumerate(target)]
+    return call.emit(Reshape(_without_batch(call, target, product(value.shape))), value)
+
+
+def _without_batch(call: Call, target: Sequence[int | None], count: int) -> Shape:
+    """Return the logical shape that a reshape's target means for ``count`` values a sample."""
+    batch, *rest = target if target else [1]
+    if None in rest or not (batch == -1 or call.is_batch(batch)):
+        raise call.unsupported(f"reshapes to {_written(target)} and so {_MIXES}")
+    shape = [n for n in rest if n is not None]
+    if -1 in shape:
+        known = product([n for n in shape if n != -1])
+        shape = [count // known if n == -1 and known else n for n in shape]
+    if product(shape) != count:
+        raise call.unsupported(f"reshapes {count} values of a sample to {_written(target)} and so {_MIXES}")
+    return tuple(shape)
+
+
+def _written(target: Sequence[int | None]) -> str:
+    return f"({', '.join('batch' if n is None else str(n) for n in target)})"
+
+
+def _transpose(call: Call) -> Value:
+    value = call.value()
+    rank = len(value.shape) + 1
+    permutation = call.attribute("perm", list(range(rank))[::-1])
+    if permutation[0] != 0:
+        raise call.unsupported(f"moves the batch axis (perm {list(permutation)})")
+    return call.emit(Transpose([axis - 1 for axis in permutation[1:]]), value)
+
+
+def _squeeze(call: Call) -> Value:
+    value = call.value()
+    axes = call.setting("axes", 1)
+    gone = {axis for axis, n in enumerate(value.shape) if n == 1} if axes is None else {call.axis(int(a)) for a in axes}
+    wrong = [axis for axis in gone if value.shape[axis] != 1]
+    if wrong:
+        raise call.unsupported(f"squeezes axis {wrong[0] + 1}, which has size {value.shape[wrong[0]]}")
+    return call.emit(Reshape([n for axis, n in enumerate(value.shape) if axis not in gone]), value)
+
+
+def _unsqueeze(call: Call) -> Value:
+    value = call.value()
+    axes = call.setting("axes", 1)
+    rank = len(value.shape) + 1 + len(axes)
+    new = {call.axis(int(a), rank) for a in axes}
+    old = iter(value.shape)
+    return call.emit(Reshape([1 if axis in new else next(old) for axis in range(rank - 1)]), value)
+
+
+def _expand(call: Call) -> Value:
+    value = call.value()
+    batch, *rest = call.numbers(1)
+    sizes = [n for n in rest if n is not None]
+    if len(rest) != len(value.shape):
+        # Right-aligned: a shorter target leaves the batch alone, a longer one would move it.
+        sizes = [n for n in (batch, *rest) if n is not None]
+        if len(sizes) > len(value.shape) or len(sizes) != len(rest) + 1:
+            raise call.unsupported("adds axes before the batch")
+    elif len(sizes) != len(rest) or not call.is_batch(batch):
+        raise call.unsupported("repeats samples")
+    return call.emit(Expand(np.broadcast_shapes(value.shape, tuple(sizes))), value)
+
+
+def _concat(call: Call) -> Value:
+    values = [call.value(i) for i in range(len(call.node.input))]
+    return call.emit(Concat(call.axis(call.attribute("axis", 1))), *values)
+
+
+def _split(call: Call) -> list[Value]:
+    value = call.value()
+    axis = call.axis(call.attribute("axis", 0))
+    size, parts = value.shape[axis], len(call.node.output)
+    sizes = call.setting("split", 1)
+    if sizes is None:
+        each = -(-size // call.attribute("num_outputs", parts))
+        sizes = [min(each, size - i * each) for i in range(parts)]
+    ends = np.cumsum(sizes)
+    return [
+        call.emit(Slice([end - n], [end], [axis]), value, part=str(i))
+        for i, (n, end) in enumerate(zip(sizes, ends, strict=True))
+    ]
+
+
+def _slice(call: Call) -> Value:
+    value = call.value()
+    if call.opset < 10:
+        starts, stops = call.attribute("starts"), call.attribute("ends")
+        axes, steps = call.attribute("axes"), None
+    else:
+        starts, stops = (_known(call, position) for position in (1, 2))
+        axes, steps = (_known(call, position) if call.has(position) else None for position in (3, 4))
+    count = len(starts)
+    rank = len(value.shape) + 1
+    kept: dict[int, tuple[int, int, int]] = {}
+    for start, stop, axis, step in zip(starts, stops, axes or range(count), steps or (1,) * count, strict=True):
+        if axis % rank == 0 and start in (0, None) and step == 1 and (stop is None or stop >= 2**31 - 1):
+            continue  # all samples
+        at = call.axis(axis)
+        if start is None or stop is None:
+            raise call.unsupported("cuts where the batch size says")
+        kept[at] = start, stop, step
+    if not kept:
+        return call.emit(Identity(), value)
+    begin, end, step = zip(*kept.values(), strict=True)
+    return call.emit(Slice(begin, end, tuple(kept), step), value)
+
+
+def _known(call: Call, position: int) -> list[Any]:
+    return call.numbers(position)
+
+
+def _gather(call: Call) -> Value:
+    axis = call.axis(call.attribute("axis", 0))
+    indices = call.constant(1)
+    return call.emit(Take(np.asarray(indices), axis), call.value())
+
+
+def _pad(call: Call) -> Value:
+    value = call.value()
+    rank = len(value.shape) + 1
+    pads = call.setting("pads", 1)
+    fill = call.setting("value", 2, 0.0)
+    given = call.setting("axes", 3)
+    axes = [int(a) % rank for a in given] if given is not None else list(range(rank))
+    widths = [(0, 0)] * rank
+    for i, axis in enumerate(axes):
+        widths[axis] = int(pads[i]), int(pads[i + len(axes)])
+    if widths[0] != (0, 0):
+        raise call.unsupported("pads the batch axis")
+    mode = call.attribute("mode", "constant")
+    number = float(np.ravel(fill)[0]) if fill is not None and np.size(fill) else 0.0
+    return call.emit(Pad(widths[1:], mode, number), value)
+
+
+def _resize(call: Call) -> Value:
+    value = call.value()
+    mode = call.attribute("mode", "nearest")
+    mode = "linear" if mode in ("linear", "bilinear", "trilinear") else mode
+    for name, plain in (("antialias", 0), ("keep_aspect_ratio_policy", "stretch"), ("exclude_outside", 0)):
+        if call.attribute(name, plain) != plain:
+            raise call.unsupported(f"has {name}={call.attribute(name)!r}")
+    if call.opset < 11:  # Upsample, and Resize as it was then: its scales, coordinates and rounding
+        sizes, scales = None, call.setting("scales", 1)
+        coordinates, nearest = "asymmetric", "floor"
+    else:
+        sizes = call.numbers(3) if call.has(3) else None
+        scales = call.setting("", 2) if sizes is None else None
+        coordinates = call.attribute("coordinate_transformation_mode", "half_pixel")
+        nearest = call.attribute("nearest_mode", "round_prefer_floor")
+    rank = len(value.shape) + 1
+    axes = [int(a) % rank for a in call.attribute("axes", range(rank))]
+    wanted: dict[int, Any] = dict(zip(axes, sizes or scales or (), strict=True))
+    first = wanted.pop(0, None)
+    if not (call.is_batch(first) if scales is None else first in (None, 1)):
+        raise call.unsupported("resizes the batch axis")
+    old = {axis: value.shape[axis - 1] if scales is None else 1 for axis in wanted}
+    changed = [axis for axis, n in wanted.items() if n != old[axis]]
+    if not changed:
+        return call.emit(Identity(), value)
+    new = tuple(wanted[axis] for axis in changed)
+    layer = Resize(
+        new if scales is None else None,
+        None if scales is None else new,
+        mode,
+        coordinates,
+        nearest,
+        axes=[axis - 1 for axis in changed],
+    )
+    return call.emit(layer, value)
+
+
+MOVEMENT: dict[str, Translate] = {
+    "Concat": _concat,
+    "DepthToSpace": lambda call: call.emit(
+        DepthToSpace(call.attribute("blocksize"), call.attribute("mode", "DCR")), call.value()
+    ),
+    "Expand": _expand,
+    "Flatten": _flatten,
+    "Gather": _gather,
+    "Pad": _pad,
+    "Reshape": _reshape,
+    "Resize": _resize,
+    "Slice": _slice,
+    "SpaceToDepth": lambda call: call.emit(SpaceToDepth(call.attribute("blocksize")), call.value()),
+    "Split": _split,
+    "Squeeze": _squeeze,
+    "Transpose": _transpose,
+    "Unsqueeze": _unsqueeze,
+    "Upsample": _resize,
+}

@@ -1,0 +1,318 @@
+"""ONNX operator -> the function that translates it: layers with weights, pools and activations here, the rest joined.
+
+Each function reads one node through ``onnx_node.py`` and emits layers of ``pylrp.layers``; ``onnx_model.py`` looks
+operators up in :data:`OPERATORS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import TensorProto
+
+from pylrp.layers import (
+    ELU,
+    GELU,
+    Activation,
+    Affine,
+    AveragePool,
+    BatchNorm,
+    Conv,
+    ConvTranspose,
+    Dense,
+    Dropout,
+    Flatten,
+    GlobalAveragePool,
+    GlobalMaxPool,
+    HardSigmoid,
+    HardSwish,
+    Identity,
+    Layer,
+    LeakyReLU,
+    LocalResponseNorm,
+    LogSoftmax,
+    MaxPool,
+    Mish,
+    PReLU,
+    ReLU,
+    Reshape,
+    Sigmoid,
+    SiLU,
+    Softmax,
+    Softplus,
+    Tanh,
+    Transpose,
+)
+from pylrp.layers.base import product
+from pylrp.loaders.onnx_arithmetic import ARITHMETIC, clip, curve
+from pylrp.loaders.onnx_movement import MOVEMENT
+from pylrp.loaders.onnx_node import Call, Value
+
+__all__ = ["FLOATS", "OPERATORS"]
+
+Array = NDArray[Any]
+Translate = Callable[[Call], Value | list[Value] | None]
+
+#: The element types that are computed with.
+FLOATS = {TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16}
+
+
+def _pairs(pads: Sequence[int]) -> list[tuple[int, int]]:
+    """Return (low, high) for each axis; ONNX lists all lows, then all highs."""
+    half = len(pads) // 2
+    return list(zip(pads[:half], pads[half:], strict=True))
+
+
+def _padding(call: Call) -> Any:
+    auto = call.attribute("auto_pad", "NOTSET")
+    if auto != "NOTSET":
+        return auto.lower()
+    return _pairs(call.attribute("pads", ())) or 0
+
+
+def _bias(call: Call, position: int) -> Array | None:
+    return call.weight(position) if call.has(position) else None
+
+
+def _conv(call: Call) -> Value:
+    return call.emit(
+        Conv(
+            call.weight(1),
+            _bias(call, 2),
+            stride=call.attribute("strides", 1),
+            padding=_padding(call),
+            dilation=call.attribute("dilations", 1),
+            groups=call.attribute("group", 1),
+        ),
+        call.value(),
+    )
+
+
+def _conv_transpose(call: Call) -> Value:
+    value = call.value()
+    weight = call.weight(1)
+    axes = weight.ndim - 2
+    stride = call.attribute("strides", [1] * axes)
+    dilation = call.attribute("dilations", [1] * axes)
+    extra = list(call.attribute("output_padding", [0] * axes))
+    padding: Any = _padding(call)
+    wanted = call.attribute("output_shape")
+    if isinstance(padding, str) and padding != "valid" and wanted is None:
+        wanted = [n * s for n, s in zip(value.shape[1:], stride, strict=True)]
+    if wanted is not None:
+        upper, padding = padding == "same_upper", []
+        steps = zip(value.shape[1:], weight.shape[2:], stride, dilation, wanted[-axes:], strict=True)
+        for i, (n, k, s, d, want) in enumerate(steps):
+            total = (n - 1) * s + extra[i] + (k - 1) * d + 1 - want
+            extra[i] += max(-total, 0)
+            less, more = max(total, 0) // 2, max(total, 0) - max(total, 0) // 2
+            padding.append((less, more) if upper else (more, less))
+    return call.emit(
+        ConvTranspose(
+            weight,
+            _bias(call, 2),
+            stride=stride,
+            padding=0 if padding == "valid" else padding,
+            output_padding=extra,
+            dilation=dilation,
+            groups=call.attribute("group", 1),
+        ),
+        value,
+    )
+
+
+def _gemm(call: Call) -> Value:
+    value = call.value()
+    if len(value.shape) != 1 or call.attribute("transA", 0):
+        raise call.unsupported("moves the batch axis")
+    alpha, beta = call.attribute("alpha", 1.0), call.attribute("beta", 1.0)
+
+    def make(weight: Array) -> Array:
+        rows = weight if call.attribute("transB", 0) else weight.T
+        return rows if alpha == 1 else rows * rows.dtype.type(alpha)
+
+    weight = call.weight(1, f"Gemm {call.attribute('transB', 0)} {alpha}", make)
+    bias = None
+    if call.has(2):
+        given = call.weight(2) if beta == 1 else call.weight(2) * call.weight(2).dtype.type(beta)
+        if given.size not in (1, len(weight)):
+            raise call.unsupported(f"has a bias of shape {given.shape} for {len(weight)} outputs")
+        bias = given.ravel() if given.size == len(weight) else np.full(len(weight), given.ravel()[0])
+    return call.emit(Dense(weight, bias), value)
+
+
+def _matmul(call: Call) -> Value:
+    if call.is_constant(0):  # W x for each sample: the axis before last is mixed
+        weight = call.weight(0, "MatMul left", lambda w: w.reshape(*w.shape[-2:], 1))
+        if np.ndim(call.constant(0)) != 2 or len(call.value(1).shape) != 2:
+            raise call.unsupported("multiplies by one matrix for each part of its input")
+        return call.emit(Conv(weight), call.value(1))
+    if not call.is_constant(1):
+        raise call.unsupported("multiplies values that are both computed")
+    value = call.value()
+    shape = np.shape(call.constant(1))
+    if product(shape[:-2]) != 1 or len(shape) < 2 or len(shape) > len(value.shape) + 1:
+        raise call.unsupported(f"multiplies by an array of shape {shape}")
+    if len(value.shape) == 1:
+        return call.emit(Dense(call.weight(1, "MatMul", lambda w: w.reshape(w.shape[-2:]).T)), value)
+    spatial = len(value.shape) - 1
+    if not 1 <= spatial <= 3:
+        raise call.unsupported(f"multiplies a value of shape {value.shape} (without the batch) by a matrix")
+    weight = call.weight(
+        1, f"MatMul {spatial}", lambda w: w.reshape(w.shape[-2:]).T.reshape(*shape[:-3:-1], *(1,) * spatial)
+    )
+    steps = [
+        ("transpose", Transpose((spatial, *range(spatial)))),
+        ("product", Conv(weight)),
+        ("", Transpose((*range(1, spatial + 1), 0))),
+    ]
+    return call.emit_all(steps, value)
+
+
+def _batch_norm(call: Call) -> Value:
+    if call.attribute("training_mode", 0) or not call.attribute("spatial", 1):
+        setting = "training_mode=1" if call.attribute("training_mode", 0) else "spatial=0"
+        raise call.unsupported(f"has {setting}", "export the model in evaluation mode")
+    arrays = [call.weight(position) for position in range(1, 5)]
+    return call.emit(BatchNorm(*arrays, epsilon=call.attribute("epsilon", 1e-5)), call.value())
+
+
+def _max_pool(call: Call) -> Value:
+    return call.emit(
+        MaxPool(
+            call.attribute("kernel_shape"),
+            call.attribute("strides", 1),
+            _padding(call),
+            call.attribute("dilations", 1),
+            bool(call.attribute("ceil_mode", 0)),
+        ),
+        call.value(),
+    )
+
+
+def _average_pool(call: Call) -> Value:
+    return call.emit(
+        AveragePool(
+            call.attribute("kernel_shape"),
+            call.attribute("strides", 1),
+            _padding(call),
+            call.attribute("dilations", 1),
+            bool(call.attribute("ceil_mode", 0)),
+            count_include_pad=bool(call.attribute("count_include_pad", 0)),
+        ),
+        call.value(),
+    )
+
+
+def _softmax(kind: type[Softmax]) -> Translate:
+    def translate(call: Call) -> Value:
+        value = call.value()
+        if call.opset >= 13:
+            return call.emit(kind(call.axis(call.attribute("axis", -1))), value)
+        axis = call.axis(call.attribute("axis", 1))  # all axes from this one on are one
+        if product(value.shape[:axis]) == 1 and product(value.shape) > max(value.shape):
+            return call.emit_all([("flatten", Flatten()), ("softmax", kind(0)), ("", Reshape(value.shape))], value)
+        if product(value.shape[axis + 1 :]) == 1:
+            return call.emit(kind(axis), value)
+        merged = [("flatten", Flatten(axis)), ("softmax", kind(axis)), ("", Reshape(value.shape))]
+        return call.emit_all(merged, value)
+
+    return translate
+
+
+def _prelu(call: Call) -> Value:
+    value = call.value()
+    slope = call.weight(1)
+    rank = len(value.shape)
+    if slope.size == 1:
+        return call.emit(PReLU(slope.reshape(())), value)
+    if slope.ndim == 1 and call.opset < 7:  # one for each channel
+        return call.emit(PReLU(slope), value)
+    full = slope.reshape((1,) * (rank - slope.ndim) + slope.shape) if slope.ndim <= rank else slope[0]
+    if full.size != full.shape[0]:
+        raise call.unsupported(f"has slopes of shape {slope.shape}, not one for each channel")
+    return call.emit(PReLU(full.reshape(-1)), value)
+
+
+def _clip(call: Call) -> Value | None:
+    if call.node.input[0] in call.translation.pending:
+        return curve(call)
+    bounds = (call.setting(name, position) for name, position in (("min", 1), ("max", 2)))
+    low, high = (
+        plain if b is None else float(np.ravel(b)[0]) for b, plain in zip(bounds, (-np.inf, np.inf), strict=True)
+    )
+    return call.emit(clip(low, high), call.value())
+
+
+def _cast(call: Call) -> Value:
+    if call.attribute("to") not in FLOATS:
+        raise call.unsupported(f"makes {TensorProto.DataType.Name(call.attribute('to')).lower()} of its input")
+    return call.emit(Identity(), call.value())
+
+
+def _scaled(call: Call, before: float, layer: Activation, after: float) -> Value:
+    steps: list[tuple[str, Layer]] = [("before", Affine(before, 0.0))] if before != 1 else []
+    steps += [("activation", layer)]
+    steps += [("after", Affine(after, 0.0))] if after != 1 else []
+    return call.emit_all(steps, call.value())
+
+
+def _activation(make: Callable[[Call], Layer]) -> Translate:
+    def translate(call: Call) -> Value | None:
+        if call.node.input[0] in call.translation.pending:
+            return curve(call)
+        return call.emit(make(call), call.value())
+
+    return translate
+
+
+OPERATORS: dict[str, Translate] = {
+    **ARITHMETIC,
+    **MOVEMENT,
+    "AveragePool": _average_pool,
+    "BatchNormalization": _batch_norm,
+    "Cast": _cast,
+    "Celu": lambda call: _scaled(call, 1 / call.attribute("alpha", 1.0), ELU(), call.attribute("alpha", 1.0)),
+    "Clip": _clip,
+    "Conv": _conv,
+    "ConvTranspose": _conv_transpose,
+    "Dropout": lambda call: call.emit(Dropout(), call.value()),
+    "Elu": _activation(lambda call: ELU(call.attribute("alpha", 1.0))),
+    "Gelu": _activation(lambda call: GELU(approximate=call.attribute("approximate", "none") == "tanh")),
+    "Gemm": _gemm,
+    "GlobalAveragePool": lambda call: call.emit(GlobalAveragePool(), call.value()),
+    "GlobalMaxPool": lambda call: call.emit(GlobalMaxPool(), call.value()),
+    "HardSigmoid": _activation(lambda call: HardSigmoid(call.attribute("alpha", 0.2), call.attribute("beta", 0.5))),
+    "HardSwish": _activation(lambda call: HardSwish()),
+    "Identity": _activation(lambda call: Identity()),
+    "LRN": lambda call: call.emit(
+        LocalResponseNorm(
+            call.attribute("size"),
+            call.attribute("alpha", 1e-4),
+            call.attribute("beta", 0.75),
+            call.attribute("bias", 1.0),
+        ),
+        call.value(),
+    ),
+    "LeakyRelu": _activation(lambda call: LeakyReLU(call.attribute("alpha", 0.01))),
+    "LogSoftmax": _softmax(LogSoftmax),
+    "MatMul": _matmul,
+    "MaxPool": _max_pool,
+    "Mish": _activation(lambda call: Mish()),
+    "PRelu": _prelu,
+    "Relu": _activation(lambda call: ReLU()),
+    "Selu": lambda call: _scaled(
+        call,
+        1.0,
+        ELU(call.attribute("alpha", 1.67326319217681884765625)),
+        call.attribute("gamma", 1.05070102214813232421875),
+    ),
+    "Sigmoid": _activation(lambda call: Sigmoid()),
+    "Softmax": _softmax(Softmax),
+    "Softplus": _activation(lambda call: Softplus()),
+    "Swish": lambda call: _scaled(call, call.attribute("alpha", 1.0), SiLU(), 1 / call.attribute("alpha", 1.0)),
+    "Tanh": _activation(lambda call: Tanh()),
+}
