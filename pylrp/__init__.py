@@ -12,12 +12,15 @@ if _find_spec("pylrp._core") is None:
         "Run `pip install .` there and start Python in another folder."
     )
 
+from pylrp import layers
 from pylrp.api import relevance
 from pylrp.comparison import Comparison, compare
 from pylrp.composites import COMPOSITES, Composite, composite
+from pylrp.errors import UnsupportedLayer
 from pylrp.explanation import Explanation
 from pylrp.info import get_threads, info, set_threads
 from pylrp.ledger import Ledger
+from pylrp.loaders import load
 from pylrp.network import Network
 from pylrp.rules import (
     AlphaBeta,
@@ -49,6 +52,7 @@ __all__ = [
     "Norm",
     "Pass",
     "Rule",
+    "UnsupportedLayer",
     "WSquare",
     "ZBox",
     "ZPlus",
@@ -58,6 +62,8 @@ __all__ = [
     "composite",
     "get_threads",
     "info",
+    "layers",
+    "load",
     "relevance",
     "set_threads",
 ]

@@ -16,7 +16,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pylrp.graph import Graph, Node
-from pylrp.layers import Affine, BatchNorm, Conv, ConvTranspose, Dense, Identity, Layer, Movement, Pad, Shape, Softmax
+from pylrp.layers import (
+    Affine,
+    BatchNorm,
+    Conv,
+    ConvTranspose,
+    Dense,
+    Identity,
+    Layer,
+    Movement,
+    Pad,
+    Shape,
+    Softmax,
+    Transpose,
+)
 
 __all__ = ["canonise"]
 
@@ -42,7 +55,7 @@ def canonise(graph: Graph, *, keep_softmax: bool = False) -> Graph:
     """
     passes: list[Callable[[Graph], Graph]] = [_drop_unused, _drop_identities]
     passes += [] if keep_softmax else [_drop_softmax]
-    passes += [_merge_padding, _fold_into_layer_before, _fold_into_layer_after]
+    passes += [_merge_padding, _lower_scalings, _join_scalings, _fold_into_layer_before, _fold_into_layer_after]
     for step in passes:
         graph = step(graph)
     return graph
@@ -50,6 +63,8 @@ def canonise(graph: Graph, *, keep_softmax: bool = False) -> Graph:
 
 def _rewired(graph: Graph, nodes: Sequence[Node], instead: Mapping[str, str], notes: Sequence[str] = ()) -> Graph:
     """Return the graph of these nodes, each value in ``instead`` replaced by another one."""
+    if not instead:
+        return graph
 
     def found(value: str) -> str:
         while value in instead:
@@ -120,7 +135,7 @@ def _per_channel(layer: Layer, shape: Shape) -> tuple[Array, Array] | None:
     """Return scale and shift in float64, one for each channel of a value of this shape; None for other layers."""
     if isinstance(layer, BatchNorm):
         return layer.affine64()
-    if not isinstance(layer, Affine):
+    if not isinstance(layer, Affine) or not shape:
         return None
     pair = []
     for value in (layer.scale, layer.shift):
@@ -130,6 +145,51 @@ def _per_channel(layer: Layer, shape: Shape) -> tuple[Array, Array] | None:
             return None  # differs from place to place
         pair.append(np.broadcast_to(given.ravel(), shape[:1]))
     return pair[0], pair[1]
+
+
+def _lower_scalings(graph: Graph) -> Graph:
+    """Put constants after a transpose before it, where they are the bias of the layer that the transpose follows."""
+    nodes = {node.name: node for node in graph.nodes}
+    for node in graph.nodes:
+        below = nodes.get(node.inputs[0])
+        if not isinstance(node.layer, Affine) or below is None or not isinstance(below.layer, Transpose):
+            continue
+        source = nodes.get(below.inputs[0])
+        if _only_for(graph, below.name) is None or source is None or not isinstance(source.layer, Weighted):
+            continue
+        back = np.argsort(below.layer.permutation)
+        scale, shift = (
+            v if v.ndim == 0 else v.reshape((1,) * (len(back) - v.ndim) + v.shape).transpose(back)
+            for v in (np.asarray(node.layer.scale), np.asarray(node.layer.shift))
+        )
+        # The two change places: the value after both keeps its name.
+        nodes[below.name] = replace(below, layer=replace(node.layer, scale=scale, shift=shift))
+        nodes[node.name] = replace(node, layer=below.layer)
+    return graph.changed(nodes=list(nodes.values()))
+
+
+def _join_scalings(graph: Graph) -> Graph:
+    """Make one of two scalings per channel in a row."""
+    nodes = {node.name: node for node in graph.nodes}
+    instead: dict[str, str] = {}
+    for node in graph.nodes:
+        first = instead.get(node.inputs[0], node.inputs[0])
+        outer = _per_channel(node.layer, graph.shapes[node.name])
+        inner = _per_channel(nodes[first].layer, graph.shapes[first]) if first in nodes else None
+        if outer is None or inner is None or _only_for(graph, node.inputs[0]) is None:
+            continue
+        scale, shift = (v.astype(graph.dtype) for v in (inner[0] * outer[0], inner[1] * outer[0] + outer[1]))
+        norm = any(isinstance(layer, BatchNorm) for layer in (nodes[first].layer, node.layer))
+        nodes[first] = replace(nodes[first], layer=_scaling(scale, shift, norm, graph.shapes[node.name]))
+        instead[node.name] = first
+    return _rewired(graph, [node for name, node in nodes.items() if name not in instead], instead)
+
+
+def _scaling(scale: Array, shift: Array, norm: bool, shape: Shape) -> Layer:
+    if norm:  # a BatchNorm stays one: its kind decides its rule
+        return BatchNorm(scale, shift, np.zeros_like(shift), np.ones_like(shift), epsilon=0.0)
+    channels = (-1, *(1,) * (len(shape) - 1))
+    return Affine(scale.reshape(channels), shift.reshape(channels))
 
 
 def _fold_into_layer_before(graph: Graph) -> Graph:
@@ -164,21 +224,20 @@ def _scaled_after(layer: Weighted, scale: Array, shift: Array, dtype: np.dtype[A
 
 def _fold_into_layer_after(graph: Graph) -> Graph:
     nodes = {node.name: node for node in graph.nodes}
-    instead, into = {}, dict[str, str]()
+    instead = {}
     for node in reversed(graph.nodes):
         taker = _only_for(graph, node.name)
         pair = _per_channel(node.layer, graph.shapes[node.name])
         if pair is None or taker is None:
             continue
-        above = into.get(taker.name, taker.name)
-        layer = nodes[above].layer
+        layer = nodes[taker.name].layer
         # A shift would have to stand in the padding, too, which is zero.
         whole = isinstance(layer, Dense) or (
             isinstance(layer, Conv) and (not np.any(pair[1]) or not np.any(layer.pads(graph.shapes[node.name])))
         )
         if whole and isinstance(layer, Dense | Conv):
-            nodes[above] = replace(nodes[above], layer=_scaled_before(layer, *pair, graph.dtype))
-            instead[node.name], into[node.name] = node.inputs[0], above
+            nodes[taker.name] = replace(nodes[taker.name], layer=_scaled_before(layer, *pair, graph.dtype))
+            instead[node.name] = node.inputs[0]
     return _rewired(graph, [node for name, node in nodes.items() if name not in instead], instead)
 
 

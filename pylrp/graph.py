@@ -122,6 +122,10 @@ class Graph:
         self.nodes = tuple(settled)
         self.dtype = arrays.dtype
         self._finite = arrays.finite
+        self._consumers: dict[str, list[tuple[Node, int]]] = {}
+        for node in self.nodes:
+            for at, value in enumerate(node.inputs):
+                self._consumers.setdefault(value, []).append((node, at))
 
     def _require_names(self, nodes: Sequence[Node]) -> None:
         if not self.inputs:
@@ -206,7 +210,7 @@ class Graph:
 
     def consumers(self, value: str) -> list[tuple[Node, int]]:
         """Return the nodes that take a value, each with the position of the value among its inputs."""
-        return [(node, at) for node in self.nodes for at, name in enumerate(node.inputs) if name == value]
+        return self._consumers.get(value, [])
 
     def __repr__(self) -> str:
         inputs = ", ".join(f"{name} {shape}" for name, shape in self.inputs.items())
@@ -317,6 +321,6 @@ class _Arrays:
                     f"{where}: {name} is {array.dtype}, the first weight is {self.dtype}: convert to one dtype"
                 )
             if id(array) not in self.finite:
-                rows = array if array.ndim in (1, 2) else array.reshape(-1, *array.shape[-1:])
+                rows = array if array.ndim in (1, 2) else array.reshape(len(array) if array.ndim else 1, -1)
                 require_finite(rows, f"{where}: {name}" + ("" if rows is array else f".reshape{rows.shape}"))
                 self.finite[id(array)] = array

@@ -72,15 +72,50 @@ class Kept {
 };
 
 thread_local Kept kept;
+thread_local Workspace* workspace = nullptr;
+
+constexpr std::size_t kWorkspace = std::size_t{192} << 20;
 
 }  // namespace
+
+Workspace::~Workspace() {
+  for (std::size_t i = 0; i < count_; ++i) {
+    ::operator delete(blocks_[i].data, alignment(blocks_[i].bytes));
+  }
+}
+
+void* Workspace::take(std::size_t bytes) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  for (std::size_t i = count_; i-- > 0;) {
+    if (blocks_[i].bytes == bytes) {
+      void* const data = blocks_[i].data;
+      kept_ -= bytes;
+      blocks_[i] = blocks_[--count_];
+      return data;
+    }
+  }
+  return nullptr;
+}
+
+bool Workspace::give(void* block, std::size_t bytes) noexcept {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  if (count_ == kMost || kept_ + bytes > kWorkspace) {
+    return false;
+  }
+  blocks_[count_++] = {block, bytes};
+  kept_ += bytes;
+  return true;
+}
+
+Workspace::Use::Use(Workspace& used) : before_(workspace) { workspace = &used; }
+Workspace::Use::~Use() { workspace = before_; }
 
 void* take_block(std::size_t bytes) {
   if (bytes < kLarge) {
     return ::operator new(bytes, std::align_val_t{kLine});
   }
   bytes = rounded(bytes);
-  void* block = kept.take(bytes);
+  void* block = workspace != nullptr ? workspace->take(bytes) : kept.take(bytes);
   if (block == nullptr) {
     block = ::operator new(bytes, alignment(bytes));
 #ifdef __linux__
@@ -98,7 +133,7 @@ void give_block(void* block, std::size_t bytes) noexcept {
     return;
   }
   bytes = rounded(bytes);
-  if (!kept.give(block, bytes)) {
+  if (!(workspace != nullptr ? workspace->give(block, bytes) : kept.give(block, bytes))) {
     ::operator delete(block, alignment(bytes));
   }
 }

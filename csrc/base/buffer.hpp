@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <mutex>
 #include <utility>
 
 #include "base/view.hpp"
@@ -12,6 +13,41 @@ namespace pylrp {
 // and mapped, which cost up to a tenth of a product here.
 void* take_block(std::size_t bytes);  // aligned to a cache line, large ones to a huge page
 void give_block(void* block, std::size_t bytes) noexcept;
+
+// Large blocks that a network keeps for its next run, up to 192 MB: its activations are of the same sizes each time.
+// Several threads may use it at once.
+class Workspace {
+ public:
+  Workspace() = default;
+  ~Workspace();
+  Workspace(const Workspace&) = delete;
+  Workspace& operator=(const Workspace&) = delete;
+
+  // While it lives, the large blocks of this thread come from a workspace and go back there.
+  class Use {
+   public:
+    explicit Use(Workspace& workspace);
+    ~Use();
+    Use(const Use&) = delete;
+    Use& operator=(const Use&) = delete;
+
+   private:
+    Workspace* before_;
+  };
+
+  void* take(std::size_t bytes);  // null: there is none of this size
+  bool give(void* block, std::size_t bytes) noexcept;
+
+ private:
+  struct Block {
+    void* data;
+    std::size_t bytes;
+  };
+  static constexpr std::size_t kMost = 256;
+  std::mutex mutex_;
+  Block blocks_[kMost];
+  std::size_t count_ = 0, kept_ = 0;
+};
 
 template <class T>
 class Buffer {

@@ -57,7 +57,23 @@ template <Read kRead, class T, int kRows>
 inline void depthwise_rows(int rows, int taps, Index n, const T* const* rows_at, const T* w, Vec<T> vp, Vec<T> vn,
                            bool add, T* out, Index out_stride) {
   constexpr int lanes = kLanes<T>;
-  for (Index j = 0; j < n; j += lanes) {
+  Index j = 0;
+  for (; j + lanes <= n; j += lanes) {
+    Vec<T> acc[kRows] = {};
+    for (int t = 0; t < taps; ++t) {
+      const Vec<T> weight = map_weight<kRead, T>(load(w + t * n + j), vp, vn);
+#pragma GCC unroll 4
+      for (int i = 0; i < kRows; ++i) {
+        acc[i] += weight * load(rows_at[t * rows + i] + j);
+      }
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < kRows; ++i) {
+      T* const target = out + i * out_stride + j;
+      store(target, add ? load(target) + acc[i] : acc[i]);
+    }
+  }
+  if (j < n) {
     const Index left = n - j;
     Vec<T> acc[kRows] = {};
     for (int t = 0; t < taps; ++t) {

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "base/buffer.hpp"
+#include "kernels/dispatch.hpp"
 #include "layers/dense.hpp"
 #include "layers/pieces.hpp"
 #include "layers/share.hpp"
@@ -27,22 +29,44 @@ void AddLayer<T>::forward(const std::vector<Matrix<const T>>& inputs, Matrix<T> 
 
 template <class T>
 void AddLayer<T>::relevance(const RelevanceJob<T>& job, const Threads& threads) const {
+  const kernels::Table<T>& kernel = kernels::table<T>();
   const Stabilizer<T> stabilizer(job.rule);
+  // The kernel adds up a few terms itself; of more, the first are added before.
+  const std::size_t together = std::min<std::size_t>(job.inputs.size(), kernels::kMaxSums);
+  kernels::Shares<T> plan{};
+  plan.sums = static_cast<int>(together);
+  plan.groups = 1;
+  std::fill_n(plan.group[0].coef, together, T(1));
+  plan.group[0].coefficient = T(1);
+  plan.group[0].epsilon = stabilizer.epsilon;
+  plan.group[0].where_zero = stabilizer.where_zero;
   const Index pieces = pieces_of(job.relevance.cols);
   std::vector<kernels::Absorbed> lost(static_cast<std::size_t>(job.relevance.rows * pieces));
   each_piece(job.relevance.rows, job.relevance.cols, threads, [&](Index task, Index row, Index first, Index count) {
-    const T* const r = job.relevance.row(row) + first;
     const Index sample = row % job.batch;
-    for (Index j = 0; j < count; ++j) {
-      T z = job.inputs[0].row(sample)[first + j];
-      for (std::size_t k = 1; k < job.inputs.size(); ++k) {
-        z += job.inputs[k].row(sample)[first + j];
-      }
-      const T q = stabilizer.share(r[j], z, &lost[static_cast<std::size_t>(task)]);
-      for (std::size_t k = 0; k < job.inputs.size(); ++k) {
-        if (job.results[k]) {
-          job.results[k].row(row)[first + j] = job.inputs[k].row(sample)[first + j] * q;
+    const auto x = [&](std::size_t k) { return job.inputs[k].row(sample) + first; };
+    const Buffer<T> memory(2 * count);
+    T* const share = memory.data();
+    T* const sum = memory.data() + count;
+    const T* terms[kernels::kMaxSums] = {};
+    for (std::size_t k = 0; k < together; ++k) {
+      terms[k] = x(k);
+    }
+    if (together < job.inputs.size()) {
+      std::copy_n(x(0), count, sum);
+      for (std::size_t k = together; k < job.inputs.size(); ++k) {
+        for (Index j = 0; j < count; ++j) {
+          sum[j] += x(k)[j];
         }
+      }
+      terms[0] = sum;
+    }
+    kernel.shares(1, count, plan, terms, count, job.relevance.row(row) + first, count, &share, count,
+                  &lost[static_cast<std::size_t>(task)], 0);
+    for (std::size_t k = 0; k < job.inputs.size(); ++k) {
+      if (job.results[k]) {
+        kernel.accumulate(1, count, share, count, x(k), count, nullptr, nullptr, 0, {1, 0, 0, 0, 0, 0}, false,
+                          job.results[k].row(row) + first, count);
       }
     }
   });

@@ -1,6 +1,8 @@
 #include "layers/pool.hpp"
 
 #include <algorithm>
+#include <cstdint>
+#include <type_traits>
 
 #include "layers/dense.hpp"
 #include "layers/share.hpp"
@@ -9,6 +11,20 @@ namespace pylrp {
 namespace {
 
 constexpr Index kChannels = 16;  // a task's share of the channels: windows may overlap, channels do not
+
+// A full count is a constant, which makes vectors of the loop.
+template <class Body>
+void each_channel(Index count, Body body) {
+  if (count == kChannels) {
+    for (Index c = 0; c < kChannels; ++c) {
+      body(c);
+    }
+    return;
+  }
+  for (Index c = 0; c < count; ++c) {
+    body(c);
+  }
+}
 
 }  // namespace
 
@@ -48,21 +64,16 @@ void PoolLayer<T>::forward(const std::vector<Matrix<const T>>& inputs, Matrix<T>
               [&](Index, Index row, Index first, Index count, Index pixel, const std::vector<Index>& window, T divisor) {
                 const T* const in = input.row(row) + first;
                 T total[kChannels];
-                std::fill_n(total, count, max_ ? -std::numeric_limits<T>::infinity() : T(0));
+                std::fill_n(total, kChannels, max_ ? -std::numeric_limits<T>::infinity() : T(0));
                 for (const Index at : window) {
                   const T* const a = in + at * channels_;
-                  for (Index c = 0; c < count; ++c) {
-                    if (max_) {
-                      total[c] = a[c] > total[c] || a[c] != a[c] ? a[c] : total[c];
-                    } else {
-                      total[c] += a[c];
-                    }
-                  }
+                  each_channel(count, [&](Index c) {
+                    const T larger = a[c] > total[c] || a[c] != a[c] ? a[c] : total[c];
+                    total[c] = max_ ? larger : total[c] + a[c];
+                  });
                 }
                 T* const out = output.row(row) + pixel * channels_ + first;
-                for (Index c = 0; c < count; ++c) {
-                  out[c] = max_ ? total[c] : total[c] / divisor;
-                }
+                each_channel(count, [&](Index c) { out[c] = max_ ? total[c] : total[c] / divisor; });
               });
 }
 
@@ -86,18 +97,20 @@ void PoolLayer<T>::relevance(const RelevanceJob<T>& job, const Threads& threads)
                 const T* const r = job.relevance.row(row) + pixel * channels_ + first;
                 T* const out = result.row(row) + first;
                 if (max_) {
+                  using Number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;  // as wide as T
                   T best[kChannels];
-                  Index winner[kChannels];
-                  for (std::size_t w = 0; w < window.size(); ++w) {
+                  Number winner[kChannels] = {};
+                  each_channel(count, [&](Index c) { best[c] = in[window[0] * channels_ + c]; });
+                  for (std::size_t w = 1; w < window.size(); ++w) {
                     const T* const a = in + window[w] * channels_;
-                    for (Index c = 0; c < count; ++c) {
-                      const bool wins = w == 0 || a[c] > best[c];
+                    each_channel(count, [&](Index c) {
+                      const bool wins = a[c] > best[c];
                       best[c] = wins ? a[c] : best[c];
-                      winner[c] = wins ? window[w] : winner[c];
-                    }
+                      winner[c] = wins ? static_cast<Number>(w) : winner[c];
+                    });
                   }
-                  for (Index c = 0; c < count && !window.empty(); ++c) {
-                    out[winner[c] * channels_ + c] += r[c];
+                  for (Index c = 0; c < count; ++c) {
+                    out[window[static_cast<std::size_t>(winner[c])] * channels_ + c] += r[c];
                   }
                   return;
                 }

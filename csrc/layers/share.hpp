@@ -29,13 +29,11 @@ struct Stabilizer {
     }
     const T d = where_zero ? (z == 0 ? epsilon : z) : (z < 0 ? z - epsilon : z + epsilon);
     const T q = r / d;
-    if (d == 0 || (std::isinf(q) && std::isfinite(d))) {
+    if (z == 0 || (std::isinf(q) && std::isfinite(d))) {
       lost->dead += static_cast<double>(r);
-      return 0;
+      return d == 0 || std::isinf(q) ? T(0) : q;
     }
-    if (z == 0) {
-      lost->dead += static_cast<double>(r);
-    } else if (epsilon != 0) {
+    if (epsilon != 0) {
       lost->stabilizer += static_cast<double>(r - z * q);
     }
     return q;

@@ -11,6 +11,7 @@ namespace {
 constexpr Index kDepth = 256;  // of the reduction, a block
 constexpr Index kSlab = 8;     // panels
 constexpr Index kTasks = 16;   // wanted at least
+constexpr Index kWorthPacking = 1 << 16;  // weights, for a second thread
 
 // A block of the reduction: some taps with all channels, or some channels of one tap.
 struct Chunk {
@@ -38,6 +39,11 @@ std::vector<Chunk> chunks_of(std::size_t taps, Index channels) {
 
 }  // namespace
 
+// Blocks come and go by the thousand: their memory stays with the thread.
+thread_local std::vector<Block::At> Block::spare;
+
+Block::~Block() { at_.swap(spare); }
+
 Block::Block(const Walk& walk, Index begin, Index end) : walk_(walk), begin_(begin) {
   Axes least{}, most{};
   for (const Walk::Tap& tap : walk.taps) {
@@ -47,7 +53,9 @@ Block::Block(const Walk& walk, Index begin, Index end) : walk_(walk), begin_(beg
       most[a] = std::max(most[a], tap.offset[a]);
     }
   }
+  at_.swap(spare);
   at_.resize(static_cast<std::size_t>(end - begin));
+  const bool dense = walk.dense();
   const Index positions = walk.count();
   Index sample = begin / positions, position = begin % positions;
   Axes row{position / (walk.rows[1] * walk.rows[2]), position / walk.rows[2] % walk.rows[1], position % walk.rows[2]};
@@ -60,7 +68,7 @@ Block::Block(const Walk& walk, Index begin, Index end) : walk_(walk), begin_(beg
       at.inside = at.inside && at.position[a] + least[a] >= 0 && at.position[a] + most[a] < walk.source[a];
     }
     at.pixel = (at.position[0] * walk.source[1] + at.position[1]) * walk.source[2] + at.position[2];
-    if (runs_.empty() || runs_.back().sample != sample || (!walk.dense() && row[2] == 0)) {
+    if (runs_.empty() || runs_.back().sample != sample || (!dense && row[2] == 0)) {
       Axes target{};
       for (std::size_t a = 0; a < 3; ++a) {
         target[a] = walk.start[a] + walk.step[a] * row[a];
@@ -106,7 +114,8 @@ void multiply_taps(const TapWork<T>& work, const Threads& threads) {
   const auto panel_at = [&](Index group, Index product, Index panel) {
     return weights.data() + ((group * count + product) * panels + panel) * panel_size;
   };
-  parallel_for(work.groups * count * panels, threads, [&](Index i) {
+  const bool small = work.groups * count * panels * panel_size < kWorthPacking;
+  parallel_for(work.groups * count * panels, {small ? 1 : threads.count, threads.poll}, [&](Index i) {
     const Index panel = i % panels, product = i / panels % count, group = i / panels / count;
     for (Index t = 0; t < taps; ++t) {
       work.pack(group, walk.taps[static_cast<std::size_t>(t)].kernel, panel * width, columns_of(panel),

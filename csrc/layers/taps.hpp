@@ -32,6 +32,9 @@ struct Run {
 class Block {
  public:
   Block(const Walk& walk, Index begin, Index end);
+  ~Block();
+  Block(const Block&) = delete;
+  Block& operator=(const Block&) = delete;
   const std::vector<Run>& runs() const { return runs_; }
   Index begin() const { return begin_; }
   Index rows() const { return static_cast<Index>(at_.size()); }
@@ -48,6 +51,8 @@ class Block {
     Axes position;        // scale * row
     bool inside;          // for every tap
   };
+  static thread_local std::vector<At> spare;
+
   const Walk& walk_;
   Index begin_;
   std::vector<Index> delta_;  // of each tap, in source pixels

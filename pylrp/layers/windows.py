@@ -67,15 +67,13 @@ def output_size(
     size: int, kernel: int, stride: int, dilation: int, pads: tuple[int, int], *, ceil_mode: bool = False
 ) -> int:
     """Return the number of windows along one axis."""
-    room = size + sum(pads) - ((kernel - 1) * dilation + 1)
-    if room < 0:
-        reach = (kernel - 1) * dilation + 1
+    reach = (kernel - 1) * dilation + 1
+    room = size + sum(pads) - reach
+    count = (-(-room // stride) if ceil_mode else room // stride) + 1
+    if count < 1:
         raise ValueError(f"the kernel spans {reach}, its input {size} with padding {pads[0]} + {pads[1]}")
-    if not ceil_mode:
-        return room // stride + 1
-    count = -(-room // stride) + 1
-    # The last window must begin inside the input or its left padding.
-    return count - 1 if (count - 1) * stride >= size + pads[0] else count
+    # In ceil mode the last window must begin inside the input or its left padding.
+    return count - 1 if ceil_mode and (count - 1) * stride >= size + pads[0] else count
 
 
 def place(

@@ -63,7 +63,8 @@ def load_npz(path: str | os.PathLike[str]) -> Graph:
     """
     path = Path(path)
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as stream:
+            file = np.load(stream, allow_pickle=False)
             if not isinstance(file, np.lib.npyio.NpzFile):
                 raise ValueError("it holds a single array without a name")
             entries = {name: _readable(file, name) for name in file.files}
@@ -155,11 +156,13 @@ def _sort(entries: Mapping[str, Any]) -> _Found:
 
 
 def _network(entries: Mapping[str, Any], path: Path) -> Graph:
-    found = _sort(entries)
-    structs = [name for name, value in entries.items() if isinstance(value, dict)]
-    if not found.weights and len(structs) == 1:
-        found = _sort(entries[structs[0]])
+    structs = [value for value in entries.values() if isinstance(value, dict)]
     try:
+        found = _sort(entries)
+        if not found.weights and len(structs) == 1:
+            others = [name for name, value in entries.items() if value is not structs[0]]
+            found = _sort(structs[0])
+            found.unread += others
         return _build(found, entries)
     except (TypeError, ValueError) as error:
         raise type(error)(f"{path}: {error}") from None

@@ -214,9 +214,11 @@ def batch_norm(build: Builder, layer: Any, name: str, value: Value) -> Value:
 @reads("Rescaling")
 def rescaling(build: Builder, layer: Any, name: str, value: Value) -> Value:
     """``x * scale + offset``."""
+    import keras
+
     scale, offset = np.asarray(layer.scale), np.asarray(layer.offset)
-    if not value.last and max(scale.ndim, offset.ndim) == 1 and build.rank(value) == 3:
-        scale, offset = (np.reshape(v, (-1, 1, 1)) if v.ndim else v for v in (scale, offset))  # channels first
+    if scale.ndim and keras.config.image_data_format() == "channels_first":
+        scale = scale.reshape(*scale.shape, *(1,) * (3 - scale.ndim))  # the offset Keras leaves as it is
     return build.emit(name, Affine(build.constant(value, scale), build.constant(value, offset)), value)
 
 
@@ -264,6 +266,12 @@ def average(build: Builder, layer: Any, name: str, *values: Value) -> Value:
 def subtract(build: Builder, layer: Any, name: str, one: Value, other: Value) -> Value:
     """One and the other's negative."""
     return total(build, layer, name, (one, build.emit(f"{name}.negative", Affine(-1.0, 0.0), other)))
+
+
+@reads("CustomScaleLayer")
+def scaled_sum(build: Builder, layer: Any, name: str, one: Value, other: Value) -> Value:
+    """One and a share of the other: a layer of ``keras.applications.InceptionResNetV2``."""
+    return total(build, layer, name, (one, build.emit(f"{name}.scale", Affine(float(layer.scale), 0.0), other)))
 
 
 @reads("Concatenate")

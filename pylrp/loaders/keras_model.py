@@ -20,7 +20,12 @@ from pylrp.loaders.keras_builder import Builder, Operators, Value, convert
 __all__ = ["load_keras"]
 
 
-def load_keras(model: Any, example_input: Any = None, *, operators: Operators | None = None) -> Graph:
+def load_keras(
+    model: Any,
+    *,
+    input_shape: Sequence[int] | Mapping[str, Sequence[int]] | None = None,
+    operators: Operators | None = None,
+) -> Graph:
     """Return the graph of a Keras 3 model.
 
     Inputs of a model with ``channels_last`` images are passed as Keras takes them; shapes in the graph have channels
@@ -31,8 +36,9 @@ def load_keras(model: Any, example_input: Any = None, *, operators: Operators | 
     ----------
     model : keras.Model, str or PathLike
         Sequential or functional, of any backend; or the path of a ``.keras`` file.
-    example_input : array_like or list of array_like, optional
-        A batch, one for each input. Needed where the model leaves the size of an axis open; only its shape matters.
+    input_shape : sequence of int or mapping of str to sequence of int, optional
+        The shape of the input as Keras has it, without the batch, or of each input by name. Needed where the model
+        leaves the size of an axis open.
     operators : mapping of str to function, optional
         For layers that pylrp does not know, or to be read in another way: by the name of their class, a function that
         takes the Keras layer and returns a :class:`pylrp.layers.Layer`. That gets values with their axes in Keras's
@@ -68,7 +74,9 @@ def load_keras(model: Any, example_input: Any = None, *, operators: Operators | 
     # Images of a model that has them so anywhere come with their channels first.
     last = not any(getattr(operation, "data_format", "") == "channels_first" for operation in operations)
     names = [tensor._keras_history.operation.name for tensor in function.inputs]
-    shapes = dict(zip(names, _input_shapes(names, function.inputs, example_input), strict=True))
+    shapes = _input_shapes(
+        {name: tensor.shape[1:] for name, tensor in zip(names, function.inputs, strict=True)}, input_shape
+    )
     inputs = {name: (shape[-1], *shape[:-1]) if last and len(shape) > 1 else shape for name, shape in shapes.items()}
     values = [Value(name, last and len(shape) > 1) for name, shape in inputs.items()]
     build = Builder(_dtype(keras, model), inputs, operators)
@@ -126,7 +134,8 @@ def _run(keras: Any, build: Builder, function: Any, within: str, values: Sequenc
         if inner is not None:
             made = _run(keras, build, inner, f"{name}.", inputs)
         else:
-            extra = [key for key, given in node.arguments.kwargs.items() if given is not None and given is not False]
+            # Whatever a layer is told about training, predicting means none.
+            extra = [key for key, given in node.arguments.kwargs.items() if given is not None and key != "training"]
             if extra:
                 build.refuse(name, operation, f"is called with {', '.join(extra)}, which can't be explained")
             is_layer = isinstance(operation, keras.layers.Layer)
@@ -143,23 +152,30 @@ def _known(argument: Any, known: Mapping[int, Value]) -> Any:
     return known.get(id(argument), argument)
 
 
-def _input_shapes(names: Sequence[str], tensors: Sequence[Any], example: Any) -> list[Shape]:
+def _input_shapes(
+    declared: Mapping[str, tuple[int | None, ...]], given: Sequence[int] | Mapping[str, Sequence[int]] | None
+) -> dict[str, Shape]:
     """Return the shape of each input without the batch, as Keras has it."""
-    shapes = [tuple(tensor.shape) for tensor in tensors]
-    if example is not None:
-        examples = list(example) if len(tensors) > 1 else [example]
-        given = [tuple(np.shape(value)) for value in examples]
-        fits = len(given) == len(shapes) and all(
-            len(a) == len(b) and all(m in (None, n) for n, m in zip(a, b, strict=True))
-            for a, b in zip(given, shapes, strict=False)
-        )
-        if not fits:
-            raise ValueError(f"example_input has shapes {given}, the model takes {shapes}")
-        shapes = given
-    for name, shape in zip(names, shapes, strict=True):
-        if None in shape[1:]:
-            raise ValueError(f"input {name!r} has the shape {shape}: give example_input, a batch of the size you mean")
-    return [shape[1:] for shape in shapes]
+    if given is not None and not isinstance(given, Mapping):
+        if len(declared) > 1:
+            raise ValueError(
+                f"input_shape is {tuple(given)}, the model has the inputs {', '.join(declared)}: "
+                "give a dict of name to shape"
+            )
+        given = dict.fromkeys(declared, given)
+    given = given or {}
+    if set(given) - set(declared):
+        wrong = ", ".join(sorted(set(given) - set(declared)))
+        raise ValueError(f"input_shape names {wrong}, the inputs are {', '.join(declared)}")
+    shapes = {}
+    for name, sizes in declared.items():
+        shape = tuple(given.get(name, sizes))
+        if len(shape) != len(sizes) or any(m not in (None, n) for n, m in zip(shape, sizes, strict=True)):
+            raise ValueError(f"input_shape is {shape}, input {name!r} takes {sizes} (without the batch)")
+        if None in shape:
+            raise ValueError(f"input {name!r} has the shape {shape}: give the sizes you mean as input_shape=")
+        shapes[name] = tuple(int(n) for n in shape if n is not None)
+    return shapes
 
 
 def _dtype(keras: Any, model: Any) -> np.dtype[Any]:

@@ -1,4 +1,4 @@
-"""What Keras's operations on tensors are in :mod:`pylrp.layers`: ``x + y``, ``keras.ops.relu(x)`` in a functional model.
+"""What Keras's operations on tensors are in :mod:`pylrp.layers`: ``x + y`` or ``keras.ops.relu(x)`` in a model.
 
 ``keras_model.py`` comes here through the table in ``keras_builder.py``. An argument is a value of the graph or a
 constant.

@@ -189,7 +189,8 @@ def load_graph(path: str | os.PathLike[str]) -> Graph:
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Array]]:
     """Return the description and the arrays."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as stream:
+            file = np.load(stream, allow_pickle=False)
             if not isinstance(file, np.lib.npyio.NpzFile) or _STRUCTURE not in file.files:
                 raise ValueError("it has no description of a network")
             structure = json.loads(file[_STRUCTURE].tobytes())

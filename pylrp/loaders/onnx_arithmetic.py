@@ -77,7 +77,7 @@ def _operand(call: Call, position: int, rank: int) -> Array | float:
     if array.ndim == rank + 1 and array.shape[0] == 1:
         array = array[0]
     if array.ndim > rank:
-        raise call.unsupported(f"has a constant of shape {array.shape}, another one for each sample of the batch")
+        raise call.mixes_batch(f"has a constant of shape {array.shape}, another one for each sample of the batch")
     return array
 
 
@@ -87,14 +87,15 @@ def _affine(call: Call, value: Value, scale: Array | float, shift: Array | float
     if shape != value.shape:
         value = call.emit(Expand(shape), value, part="expand")
     # Plain numbers take the network's dtype wherever they stand.
-    pair = (float(v) if np.ndim(v) == 0 else v.astype(call.translation.constants.dtype) for v in (scale, shift))
-    return call.emit(Affine(*pair), value)
+    dtype = call.translation.constants.dtype
+    factor, added = (float(v) if np.ndim(v) == 0 else np.asarray(v, dtype) for v in (scale, shift))
+    return call.emit(Affine(factor, added), value)
 
 
 def _alike(call: Call, values: list[Value]) -> list[Value]:
     """Return the values, the smaller ones repeated to the shape of the others."""
     if len({len(value.shape) for value in values}) > 1:
-        raise call.unsupported("joins values of different ranks, one's batch and another axis of the other")
+        raise call.mixes_batch("joins values of different ranks, one's batch and another axis of the other")
     shape = np.broadcast_shapes(*(value.shape for value in values))
     return [v if v.shape == shape else call.emit(Expand(shape), v, part="expand") for v in values]
 
@@ -177,7 +178,7 @@ def _reduce(pool: Layer, total: bool = False) -> Translate:
             return call.emit(Identity(), value)
         axes = sorted({call.axis(int(a)) for a in given}) if given else None
         if axes is None:
-            raise call.unsupported("reduces over all axes, the batch among them")
+            raise call.mixes_batch("reduces over all axes, the batch among them")
         kept = [axis for axis in range(rank) if axis not in axes]
         result = tuple(1 if axis in axes else n for axis, n in enumerate(value.shape))
         if not call.attribute("keepdims", 1):

@@ -9,15 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
-from onnx.external_data_helper import load_external_data_for_tensor, uses_external_data
 from onnx.reference import ReferenceEvaluator
+
+from pylrp.loaders.onnx_file import ModelFile
 
 __all__ = ["BATCHES", "Constant", "Constants", "attributes_of"]
 
@@ -61,15 +61,14 @@ class Constants:
 
     Parameters
     ----------
-    model : ModelProto
-    folder : Path
-        Where the model's external data lie.
+    file : ModelFile
     dtype : dtype
         In which floating-point weights are handed out.
     """
 
-    def __init__(self, model: onnx.ModelProto, folder: Path, dtype: np.dtype[Any]):
-        self._folder = folder
+    def __init__(self, file: ModelFile, dtype: np.dtype[Any]):
+        model = file.model
+        self._file = file
         self.dtype = dtype
         self._opsets = list(model.opset_import)
         self._ir_version = model.ir_version
@@ -93,20 +92,11 @@ class Constants:
         self._known[name] = constant
 
     def _read(self, tensor: TensorProto) -> Array:
-        if uses_external_data(tensor):
-            whole = TensorProto()  # freed with its bytes, which the model would hold until its end
-            whole.CopyFrom(tensor)
-            try:
-                load_external_data_for_tensor(whole, str(self._folder))
-            except (OSError, onnx.checker.ValidationError) as error:
-                raise ValueError(
-                    f"the weight {tensor.name!r} lies in a file beside the model which can't be read: {error}"
-                ) from None
-            tensor = whole
+        array = self._file.array(tensor)
         if tensor.data_type in _SMALL_FLOATS:
             self.converted.add(TensorProto.DataType.Name(tensor.data_type).lower())
-            return numpy_helper.to_array(tensor).astype(np.float32)
-        return numpy_helper.to_array(tensor)
+            return array.astype(np.float32)
+        return array
 
     def weight(self, name: str, what: str = "", make: Callable[[Array], Array] | None = None) -> Array:
         """Return a constant in the network's dtype; one array for one name, so that shared weights stay shared.
@@ -125,6 +115,8 @@ class Constants:
                     self.converted.add(str(array.dtype))
                 array = array.astype(self.dtype)
             self._made[key] = array if make is None else np.ascontiguousarray(make(array))
+            if make is not None and name in self._tensors:  # one form is enough in memory, the file has the other
+                del self._known[name]
         return self._made[key]
 
     def fold(self, node: NodeProto) -> None:
@@ -141,10 +133,10 @@ class Constants:
         if node.op_type == "Identity" and inputs[0] is not None:  # the same array, not a copy
             self[node.output[0]] = inputs[0]
             return
-        first = self.run(node, [c and c.first for c in inputs])
+        first = self.run(node, [None if c is None else c.first for c in inputs])
         second = first
         if any(c is not None and c.follows_batch for c in inputs):
-            second = self.run(node, [c and c.second for c in inputs])
+            second = self.run(node, [None if c is None else c.second for c in inputs])
         for name, one, other in zip(node.output, first, second, strict=False):
             if name:
                 self[name] = Constant(one, other)

@@ -8,6 +8,7 @@ the table of ``onnx_operators.py``. What can't be explained is :class:`pylrp.Uns
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ from onnx import NodeProto, TensorProto, ValueInfoProto
 from pylrp.errors import UnsupportedLayer
 from pylrp.graph import Graph
 from pylrp.layers import Layer, Shape
-from pylrp.loaders.onnx_constants import Constants
+from pylrp.loaders.onnx_constants import Constant, Constants
+from pylrp.loaders.onnx_file import ModelFile
 from pylrp.loaders.onnx_node import Call, Translation, Value
 from pylrp.loaders.onnx_operators import FLOATS, OPERATORS
 
@@ -61,27 +63,12 @@ def load_onnx(
     ValueError
         If the file is no ONNX model, or an input's size is not known.
     """
-    if isinstance(source, onnx.ModelProto):
-        model, folder = source, Path()
-    else:
-        model, folder = _read(Path(source)), Path(source).parent
-    if model.functions:
+    file = ModelFile(source) if isinstance(source, onnx.ModelProto) else ModelFile.open(Path(source))
+    if file.model.functions:
         from onnx.inliner import inline_local_functions
 
-        model = inline_local_functions(model)
-    return _Reader(model, folder, input_shape, operators or {}).read()
-
-
-def _read(path: Path) -> onnx.ModelProto:
-    try:
-        model = onnx.load(str(path), load_external_data=False)
-    except OSError:
-        raise
-    except Exception:  # protobuf's own kinds, which differ from version to version
-        model = onnx.ModelProto()
-    if not model.graph.node:
-        raise ValueError(f"{path} is no ONNX model: save it with torch.onnx.export or another exporter")
-    return model
+        file = replace(file, model=inline_local_functions(file.model))
+    return _Reader(file, input_shape, operators or {}).read()
 
 
 class _Reader:
@@ -89,11 +76,11 @@ class _Reader:
 
     def __init__(
         self,
-        model: onnx.ModelProto,
-        folder: Path,
+        file: ModelFile,
         input_shape: InputShape | None,
         operators: Mapping[str, Operator],
     ):
+        model = file.model
         self.outputs = [info.name for info in model.graph.output]
         self.nodes, needed = _needed(model.graph.node, self.outputs)
         stored = {tensor.name for tensor in model.graph.initializer}
@@ -104,7 +91,7 @@ class _Reader:
         doubles = any(info.type.tensor_type.elem_type == TensorProto.DOUBLE for info in self.inputs.values())
         batches = {sizes[0] for info in self.inputs.values() if (sizes := _declared(info))}
         self.translation = Translation(
-            constants=Constants(model, folder, np.dtype(np.float64 if doubles else np.float32)),
+            constants=Constants(file, np.dtype(np.float64 if doubles else np.float32)),
             opset=max((o.version for o in model.opset_import if o.domain in _ONNX), default=1),
             batch=batches.pop() if len(batches) == 1 else None,
             producers={name: node for node in self.nodes for name in node.output if name},
@@ -180,6 +167,10 @@ class _Reader:
             return None
         if call.op == "Size":
             self.translation.constants.size(output, call.value().shape)
+            return None
+        if call.op == "CastLike" and call.is_constant(0):
+            weight = call.weight(0)
+            self.translation.constants[output] = Constant(weight, weight)
             return None
         translate = OPERATORS.get(call.op)
         if translate is None:

@@ -40,7 +40,7 @@ def _flatten(call: Call) -> Value:
     axis = call.attribute("axis", 1)
     before = value.shape[: call.axis(axis, len(value.shape) + 1)] if axis != len(value.shape) + 1 else value.shape
     if product(before) != 1:
-        raise call.unsupported(_MIXES)
+        raise call.mixes_batch(_MIXES)
     return call.emit(Reshape((product(value.shape),)) if before else Flatten(), value)
 
 
@@ -57,13 +57,13 @@ def _without_batch(call: Call, target: Sequence[int | None], count: int) -> Shap
     """Return the logical shape that a reshape's target means for ``count`` values a sample."""
     batch, *rest = target if target else [1]
     if None in rest or not (batch == -1 or call.is_batch(batch)):
-        raise call.unsupported(f"reshapes to {_written(target)} and so {_MIXES}")
+        raise call.mixes_batch(f"reshapes to {_written(target)} and so {_MIXES}")
     shape = [n for n in rest if n is not None]
     if -1 in shape:
         known = product([n for n in shape if n != -1])
         shape = [count // known if n == -1 and known else n for n in shape]
     if product(shape) != count:
-        raise call.unsupported(f"reshapes {count} values of a sample to {_written(target)} and so {_MIXES}")
+        raise call.mixes_batch(f"reshapes {count} values of a sample to {_written(target)} and so {_MIXES}")
     return tuple(shape)
 
 
@@ -76,7 +76,7 @@ def _transpose(call: Call) -> Value:
     rank = len(value.shape) + 1
     permutation = call.attribute("perm", list(range(rank))[::-1])
     if permutation[0] != 0:
-        raise call.unsupported(f"moves the batch axis (perm {list(permutation)})")
+        raise call.mixes_batch(f"moves the batch axis (perm {list(permutation)})")
     return call.emit(Transpose([axis - 1 for axis in permutation[1:]]), value)
 
 
@@ -107,9 +107,9 @@ def _expand(call: Call) -> Value:
         # Right-aligned: a shorter target leaves the batch alone, a longer one would move it.
         sizes = [n for n in (batch, *rest) if n is not None]
         if len(sizes) > len(value.shape) or len(sizes) != len(rest) + 1:
-            raise call.unsupported("adds axes before the batch")
+            raise call.mixes_batch("adds axes before the batch")
     elif len(sizes) != len(rest) or not call.is_batch(batch):
-        raise call.unsupported("repeats samples")
+        raise call.mixes_batch("repeats samples")
     return call.emit(Expand(np.broadcast_shapes(value.shape, tuple(sizes))), value)
 
 
@@ -149,7 +149,7 @@ def _slice(call: Call) -> Value:
             continue  # all samples
         at = call.axis(axis)
         if start is None or stop is None:
-            raise call.unsupported("cuts where the batch size says")
+            raise call.mixes_batch("cuts where the batch size says")
         kept[at] = start, stop, step
     if not kept:
         return call.emit(Identity(), value)
@@ -167,6 +167,30 @@ def _gather(call: Call) -> Value:
     return call.emit(Take(np.asarray(indices), axis), call.value())
 
 
+def _space_to_depth(call: Call) -> Value:
+    value, block = call.value(), call.attribute("blocksize")
+    if call.attribute("mode", "DCR") == "DCR":
+        return call.emit(SpaceToDepth(block), value)
+    channels, height, width = value.shape
+    steps = [
+        ("blocks", Reshape((channels, height // block, block, width // block, block))),
+        ("move", Transpose((0, 2, 4, 1, 3))),
+        ("join", Reshape((channels * block * block, height // block, width // block))),
+    ]
+    return call.emit_all(steps, value)
+
+
+def _tile(call: Call) -> Value:
+    value = call.value()
+    first, *repeats = call.numbers(1)
+    if first != 1 or None in repeats:
+        raise call.mixes_batch("repeats samples")
+    for axis, (n, times) in enumerate(zip(value.shape, repeats, strict=True)):
+        if times != 1:
+            value = call.emit(Take(np.tile(np.arange(n), times or 0), axis), value, part=f"axis{axis}")
+    return call.emit(Identity(), value)
+
+
 def _pad(call: Call) -> Value:
     value = call.value()
     rank = len(value.shape) + 1
@@ -178,7 +202,7 @@ def _pad(call: Call) -> Value:
     for i, axis in enumerate(axes):
         widths[axis] = int(pads[i]), int(pads[i + len(axes)])
     if widths[0] != (0, 0):
-        raise call.unsupported("pads the batch axis")
+        raise call.mixes_batch("pads the batch axis")
     mode = call.attribute("mode", "constant")
     number = float(np.ravel(fill)[0]) if fill is not None and np.size(fill) else 0.0
     return call.emit(Pad(widths[1:], mode, number), value)
@@ -186,8 +210,7 @@ def _pad(call: Call) -> Value:
 
 def _resize(call: Call) -> Value:
     value = call.value()
-    mode = call.attribute("mode", "nearest")
-    mode = "linear" if mode in ("linear", "bilinear", "trilinear") else mode
+    mode: Any = call.attribute("mode", "nearest")
     for name, plain in (("antialias", 0), ("keep_aspect_ratio_policy", "stretch"), ("exclude_outside", 0)):
         if call.attribute(name, plain) != plain:
             raise call.unsupported(f"has {name}={call.attribute(name)!r}")
@@ -204,7 +227,7 @@ def _resize(call: Call) -> Value:
     wanted: dict[int, Any] = dict(zip(axes, sizes or scales or (), strict=True))
     first = wanted.pop(0, None)
     if not (call.is_batch(first) if scales is None else first in (None, 1)):
-        raise call.unsupported("resizes the batch axis")
+        raise call.mixes_batch("resizes the batch axis")
     old = {axis: value.shape[axis - 1] if scales is None else 1 for axis in wanted}
     changed = [axis for axis, n in wanted.items() if n != old[axis]]
     if not changed:
@@ -213,7 +236,7 @@ def _resize(call: Call) -> Value:
     layer = Resize(
         new if scales is None else None,
         None if scales is None else new,
-        mode,
+        "linear" if mode in ("bilinear", "trilinear") else mode,
         coordinates,
         nearest,
         axes=[axis - 1 for axis in changed],
@@ -233,9 +256,10 @@ MOVEMENT: dict[str, Translate] = {
     "Reshape": _reshape,
     "Resize": _resize,
     "Slice": _slice,
-    "SpaceToDepth": lambda call: call.emit(SpaceToDepth(call.attribute("blocksize")), call.value()),
+    "SpaceToDepth": _space_to_depth,
     "Split": _split,
     "Squeeze": _squeeze,
+    "Tile": _tile,
     "Transpose": _transpose,
     "Unsqueeze": _unsqueeze,
     "Upsample": _resize,

@@ -138,7 +138,7 @@ class Call:
         found: list[int | None] = []
         for pair in pairs:
             if pair[0] != pair[1] and pair != BATCHES:
-                raise self.unsupported("makes an axis whose size depends on the batch size")
+                raise self.mixes_batch("makes an axis whose size depends on the batch size")
             found.append(int(pair[0]) if pair[0] == pair[1] else None)
         return found
 
@@ -158,7 +158,7 @@ class Call:
         count = len(self.value().shape) + 1 if rank is None else rank
         at = axis + count if axis < 0 else axis
         if at == 0:
-            raise self.unsupported("works along the batch axis", "samples must not meet")
+            raise self.mixes_batch("works along the batch axis")
         return at - 1
 
     def emit(self, layer: Layer, *values: Value, part: str = "") -> Value:
@@ -184,8 +184,13 @@ class Call:
 
     def unsupported(self, reason: str, way_out: str | None = None) -> UnsupportedLayer:
         """Return the error for this node."""
+        key = self.node.name or self.op
         by_hand = (
-            f"give a layer of your own, pylrp.load(..., operators={{{self.op!r}: function}}), where "
+            f"give a layer of your own, pylrp.load(..., operators={{{key!r}: function}}), where "
             "function(attributes, constants) returns a pylrp.layers.Layer"
         )
         return UnsupportedLayer(self.name, self.op, reason, way_out or by_hand)
+
+    def mixes_batch(self, reason: str) -> UnsupportedLayer:
+        """Return the error for this node where samples of a batch would meet."""
+        return self.unsupported(reason, "export the model so that axis 0 is the batch from the input to the output")

@@ -56,6 +56,7 @@ __all__ = ["FLOATS", "OPERATORS"]
 Array = NDArray[Any]
 Translate = Callable[[Call], Value | list[Value] | None]
 
+_SELU = 1.67326319217681884765625, 1.05070102214813232421875  # ONNX's defaults
 #: The element types that are computed with.
 FLOATS = {TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16}
 
@@ -127,7 +128,7 @@ def _conv_transpose(call: Call) -> Value:
 def _gemm(call: Call) -> Value:
     value = call.value()
     if len(value.shape) != 1 or call.attribute("transA", 0):
-        raise call.unsupported("moves the batch axis")
+        raise call.mixes_batch("moves the batch axis")
     alpha, beta = call.attribute("alpha", 1.0), call.attribute("beta", 1.0)
 
     def make(weight: Array) -> Array:
@@ -146,14 +147,13 @@ def _gemm(call: Call) -> Value:
 
 def _matmul(call: Call) -> Value:
     if call.is_constant(0):  # W x for each sample: the axis before last is mixed
-        weight = call.weight(0, "MatMul left", lambda w: w.reshape(*w.shape[-2:], 1))
-        if np.ndim(call.constant(0)) != 2 or len(call.value(1).shape) != 2:
+        if call.weight(0).ndim != 2 or len(call.value(1).shape) != 2:
             raise call.unsupported("multiplies by one matrix for each part of its input")
-        return call.emit(Conv(weight), call.value(1))
+        return call.emit(Conv(call.weight(0, "MatMul left", lambda w: w[..., None])), call.value(1))
     if not call.is_constant(1):
         raise call.unsupported("multiplies values that are both computed")
     value = call.value()
-    shape = np.shape(call.constant(1))
+    shape = call.weight(1).shape
     if product(shape[:-2]) != 1 or len(shape) < 2 or len(shape) > len(value.shape) + 1:
         raise call.unsupported(f"multiplies by an array of shape {shape}")
     if len(value.shape) == 1:
@@ -161,9 +161,8 @@ def _matmul(call: Call) -> Value:
     spatial = len(value.shape) - 1
     if not 1 <= spatial <= 3:
         raise call.unsupported(f"multiplies a value of shape {value.shape} (without the batch) by a matrix")
-    weight = call.weight(
-        1, f"MatMul {spatial}", lambda w: w.reshape(w.shape[-2:]).T.reshape(*shape[:-3:-1], *(1,) * spatial)
-    )
+    kernel = (1,) * spatial
+    weight = call.weight(1, f"MatMul {spatial}", lambda w: w.reshape(shape[-2:]).T.reshape(*shape[:-3:-1], *kernel))
     steps = [
         ("transpose", Transpose((spatial, *range(spatial)))),
         ("product", Conv(weight)),
@@ -176,8 +175,8 @@ def _batch_norm(call: Call) -> Value:
     if call.attribute("training_mode", 0) or not call.attribute("spatial", 1):
         setting = "training_mode=1" if call.attribute("training_mode", 0) else "spatial=0"
         raise call.unsupported(f"has {setting}", "export the model in evaluation mode")
-    arrays = [call.weight(position) for position in range(1, 5)]
-    return call.emit(BatchNorm(*arrays, epsilon=call.attribute("epsilon", 1e-5)), call.value())
+    scale, shift, mean, variance = (call.weight(position) for position in range(1, 5))
+    return call.emit(BatchNorm(scale, shift, mean, variance, call.attribute("epsilon", 1e-5)), call.value())
 
 
 def _max_pool(call: Call) -> Value:
@@ -240,11 +239,8 @@ def _prelu(call: Call) -> Value:
 def _clip(call: Call) -> Value | None:
     if call.node.input[0] in call.translation.pending:
         return curve(call)
-    bounds = (call.setting(name, position) for name, position in (("min", 1), ("max", 2)))
-    low, high = (
-        plain if b is None else float(np.ravel(b)[0]) for b, plain in zip(bounds, (-np.inf, np.inf), strict=True)
-    )
-    return call.emit(clip(low, high), call.value())
+    low, high = call.setting("min", 1, -np.inf), call.setting("max", 2, np.inf)
+    return call.emit(clip(float(np.ravel(low)[0]), float(np.ravel(high)[0])), call.value())
 
 
 def _cast(call: Call) -> Value:
@@ -275,6 +271,7 @@ OPERATORS: dict[str, Translate] = {
     "AveragePool": _average_pool,
     "BatchNormalization": _batch_norm,
     "Cast": _cast,
+    "CastLike": _activation(lambda call: Identity()),
     "Celu": lambda call: _scaled(call, 1 / call.attribute("alpha", 1.0), ELU(), call.attribute("alpha", 1.0)),
     "Clip": _clip,
     "Conv": _conv,
@@ -304,12 +301,7 @@ OPERATORS: dict[str, Translate] = {
     "Mish": _activation(lambda call: Mish()),
     "PRelu": _prelu,
     "Relu": _activation(lambda call: ReLU()),
-    "Selu": lambda call: _scaled(
-        call,
-        1.0,
-        ELU(call.attribute("alpha", 1.67326319217681884765625)),
-        call.attribute("gamma", 1.05070102214813232421875),
-    ),
+    "Selu": lambda call: _scaled(call, 1.0, ELU(call.attribute("alpha", _SELU[0])), call.attribute("gamma", _SELU[1])),
     "Sigmoid": _activation(lambda call: Sigmoid()),
     "Softmax": _softmax(Softmax),
     "Softplus": _activation(lambda call: Softplus()),

@@ -22,7 +22,8 @@ def load_sklearn(estimator: Any) -> Graph:
     """Return the network of a fitted ``MLPClassifier`` or ``MLPRegressor``.
 
     The softmax or logistic function at the end of a classifier is left out, and a note says so: its logits are
-    explained. For two classes there is one logit, that of ``classes_[1]``.
+    explained. For two classes there is one logit, that of ``classes_[1]``. The same goes for the exponential function
+    at the end of a regressor with ``loss="poisson"``.
 
     Parameters
     ----------
@@ -61,6 +62,7 @@ def load_sklearn(estimator: Any) -> Graph:
     notes = []
     if mlp.out_activation_ != "identity":
         of = "the logit of classes_[1] is" if len(weights[-1]) == 1 else "the logits are"
+        of = "the logarithm of the prediction is" if mlp.out_activation_ == "exp" else of
         notes.append(f"{mlp.out_activation_} at the top removed: {of} explained")
     return chain(layers, [mlp.activation] * (len(layers) - 1) + ["identity"], notes=notes, first=before)
 

@@ -1,6 +1,6 @@
-// The relevance of one dense layer as base/rule.hpp states it, written out in double, with the error that a computation
-// in T may make. No step is shared with the library: the rule is read as it is, not lowered, in the order of the
-// indices.
+// The relevance of one layer with weights as base/rule.hpp states it, written out in double, with the error that a
+// computation in T may make. No step is shared with the library: the rule is read as it is, not lowered, and the layer,
+// dense or convolution, is a list of wires.
 //
 // Errors: u = epsilon / 2. A sum of n products in any order is off by at most (n + c) u times the sum of magnitudes, c
 // for the few roundings of the weight map, of signs and coefficients. An error dz of a denominator d changes s = r / d
@@ -9,6 +9,7 @@
 
 #include <cmath>
 #include <limits>
+#include <utility>
 #include <vector>
 
 #include "base/rule.hpp"
@@ -37,6 +38,15 @@ double bound(const Sum64& sum, Index n) {
 }
 // NaN is not near anything.
 inline bool near(double got, double expected, double tolerance) { return std::abs(got - expected) <= tolerance; }
+template <class T>
+bool near(T got, const Sum64& expected) {
+  return near(static_cast<double>(got), expected.value, expected.error);
+}
+
+template <class T>
+bool same_bits(const std::vector<T>& a, const std::vector<T>& b) {
+  return a.size() == b.size() && (a.empty() || std::memcmp(a.data(), b.data(), a.size() * sizeof(T)) == 0);
+}
 
 inline double rho(const WeightMap& map, double w) {
   if (map.kind == MapKind::kSquare) {
@@ -51,29 +61,28 @@ inline double rho(const BiasMap& map, double b) {
   return map.kind == BiasKind::kNone ? 0 : (b > 0 ? map.p : map.n) * b;
 }
 
-// A layer with everything a rule may read.
+// What a layer with weights computes, output by output.
+struct Wire {
+  Index input;
+  double weight;
+};
+struct Wires {
+  Index inputs = 0;
+  std::vector<std::vector<Wire>> outputs;
+  std::vector<double> bias;
+};
+
+// What a rule may read besides the weights.
 template <class T>
-struct Layer {
-  Layer(Index batch, Index n_in, Index n_out, unsigned seed, bool nonnegative)
-      : weight(n_out, n_in, 5),
-        bias(1, n_out, 0),
-        low(1, n_in, 0),
-        high(1, n_in, 0),
-        input(batch, n_in),
-        relevance(batch, n_out, 2) {
-    Random random(seed);
-    weight.fill(random);
-    bias.fill([&] { return random() / 2; });
+struct Operands {
+  // Relevance: row t * batch + i is that of target t and sample i.
+  Operands(Index batch, Index targets, Index n_in, Index n_out)
+      : low(1, n_in, 0), high(1, n_in, 0), input(batch, n_in), relevance(targets * batch, n_out, 2) {}
+  void fill(Random& random, bool nonnegative) {
     low.fill([&] { return random(-2, -1); });
     high.fill([&] { return random(1, 2); });
     input.fill([&] { return random.chance(0.3) ? 0 : (nonnegative ? random(0, 1) : random()); });
     relevance.fill([&] { return random.chance(0.2) ? 0 : random(); });
-    if (n_out > 3) {  // a neuron without receivers
-      for (Index k = 0; k < n_in; ++k) {
-        weight.at(2, k) = 0;
-      }
-      bias.at(0, 2) = 0;
-    }
   }
   double part(Part which, Index i, Index k) {
     const double a = static_cast<double>(input.at(i, k));
@@ -93,112 +102,158 @@ struct Layer {
     }
     return 0;
   }
-  bool intact() {
-    return weight.intact() && bias.intact() && low.intact() && high.intact() && input.intact() && relevance.intact();
-  }
+  Bounds<T> bounds() { return {low.data(), high.data()}; }
+  bool intact() { return low.intact() && high.intact() && input.intact() && relevance.intact(); }
 
-  Fenced<T> weight, bias, low, high, input, relevance;
+  Fenced<T> low, high, input, relevance;
+};
+
+// A dense layer with everything a rule may read.
+template <class T>
+struct DenseData : Operands<T> {
+  DenseData(Index batch, Index n_in, Index n_out, unsigned seed, bool nonnegative)
+      : Operands<T>(batch, 1, n_in, n_out), weight(n_out, n_in, 5), bias(1, n_out, 0) {
+    Random random(seed);
+    weight.fill(random);
+    bias.fill([&] { return random() / 2; });
+    this->fill(random, nonnegative);
+    if (n_out > 3) {  // a neuron without receivers
+      for (Index k = 0; k < n_in; ++k) {
+        weight.at(2, k) = 0;
+      }
+      bias.at(0, 2) = 0;
+    }
+  }
+  Wires wires(bool with_bias) {
+    Wires wires{weight.cols(), {}, {}};
+    for (Index j = 0; j < weight.rows(); ++j) {
+      auto& fed = wires.outputs.emplace_back();
+      for (Index k = 0; k < weight.cols(); ++k) {
+        fed.push_back({k, static_cast<double>(weight.at(j, k))});
+      }
+      wires.bias.push_back(with_bias ? static_cast<double>(bias.at(0, j)) : 0);
+    }
+    return wires;
+  }
+  DenseLayer<T> layer(bool with_bias = true) { return {weight.read(), with_bias ? bias.data() : nullptr}; }
+  bool intact() { return weight.intact() && bias.intact() && Operands<T>::intact(); }
+
+  Fenced<T> weight, bias;
 };
 
 struct Reference {
-  std::vector<Sum64> relevance;    // (batch, n_in); error: what the result may be off by
-  std::vector<Sum64> absorbed[3];  // bias, stabilizer, dead (batch)
-  std::vector<Index> unsure;       // denominators whose sign a computation in T may get wrong (batch)
+  std::vector<Sum64> output;       // (batch, n_out); error: what the result may be off by
+  std::vector<Sum64> relevance;    // (targets * batch, n_in)
+  std::vector<Sum64> absorbed[3];  // bias, stabilizer, dead (targets * batch)
+  std::vector<Index> unsure;       // denominators whose sign a computation in T may get wrong (targets * batch)
 };
 
-// Where rounding decides about a sign, no tolerance helps: such a relevance is set to zero first (settle), or counted.
+// Where rounding decides about a sign, no tolerance helps: such a relevance is counted, and (kSettle) set to zero first.
+// kPositive: so is that of outputs that are not positive, as behind a ReLU.
+enum class Care { kCount, kSettle, kPositive };
+
 template <class T>
-Reference reference(Layer<T>& layer, const Rule& rule, bool with_bias, bool settle) {
-  const Index batch = layer.input.rows(), n_in = layer.input.cols(), n_out = layer.weight.rows();
-  const auto weight = [&](Index j, Index k) { return static_cast<double>(layer.weight.at(j, k)); };
-  const auto product_error = [&](const Sum64& z, std::size_t terms) {
-    return bound<T>(z, n_in * static_cast<Index>(terms));
-  };
+Reference reference(const Wires& wires, Operands<T>& data, const Rule& rule, Care care) {
+  const Index batch = data.input.rows(), targets = batch == 0 ? 0 : data.relevance.rows() / batch;
+  const std::size_t n_in = static_cast<std::size_t>(wires.inputs), n_out = wires.outputs.size();
+  const std::size_t rows = static_cast<std::size_t>(data.relevance.rows()), groups = rule.groups.size();
   Reference result;
-  result.unsure.resize(static_cast<std::size_t>(batch));
+  result.unsure.resize(rows);
+  result.relevance.resize(rows * n_in);
   for (auto& column : result.absorbed) {
-    column.resize(static_cast<std::size_t>(batch));
+    column.resize(rows);
   }
-  struct Share {
-    double s, error;
+  struct Denominator64 {
+    Sum64 z;
+    double d;
   };
-  std::vector<Share> shares(rule.groups.size() * static_cast<std::size_t>(n_out));
+  std::vector<Denominator64> of(groups);
+  std::vector<Index> receives(n_in);
+  for (const auto& fed : wires.outputs) {
+    for (const Wire& wire : fed) {
+      ++receives[static_cast<std::size_t>(wire.input)];
+    }
+  }
   for (Index i = 0; i < batch; ++i) {
-    for (Index j = 0; j < n_out; ++j) {
-      const double b = with_bias ? static_cast<double>(layer.bias.at(0, j)) : 0;
+    for (std::size_t j = 0; j < n_out; ++j) {
+      const double b = wires.bias[j];
+      const std::vector<Wire>& fed = wires.outputs[j];
+      const Index n = static_cast<Index>(fed.size());
       Sum64 plain;
       plain.add(b);
-      for (Index k = 0; k < n_in; ++k) {
-        plain.add(weight(j, k) * layer.part(Part::kInput, i, k));
+      for (const Wire& wire : fed) {
+        plain.add(wire.weight * data.part(Part::kInput, i, wire.input));
       }
-      std::vector<Sum64> z(rule.groups.size());
-      std::vector<double> d(rule.groups.size());
-      bool unsure = false;
-      for (std::size_t g = 0; g < z.size(); ++g) {
+      plain.error = bound<T>(plain, 2 * n);
+      result.output.push_back(plain);
+      const bool plain_unsure = plain.size > 0 && std::abs(plain.value) <= 4 * plain.error;
+      bool unsure = care == Care::kPositive && plain_unsure;
+      for (std::size_t g = 0; g < groups; ++g) {
         const Group& group = rule.groups[g];
-        z[g].add(rho(group.bias, b));
+        Sum64 z;
+        z.add(rho(group.bias, b));
         for (const Term& term : group.terms) {
-          for (Index k = 0; k < n_in; ++k) {
-            z[g].add(term.sign * rho(term.map, weight(j, k)) * layer.part(term.part, i, k));
+          for (const Wire& wire : fed) {
+            z.add(term.sign * rho(term.map, wire.weight) * data.part(term.part, i, wire.input));
           }
         }
-        const double v = z[g].value;
-        d[g] = group.guard == Guard::kSigned ? (v < 0 ? v - group.epsilon : v + group.epsilon)
-                                             : (v == 0 ? group.epsilon : v);
-        z[g].error = product_error(z[g], group.terms.size());
-        unsure = unsure || (z[g].size > 0 && std::abs(v) <= 4 * z[g].error);
-        unsure = unsure ||
-                 (group.mask != Mask::kAll && plain.size > 0 && std::abs(plain.value) <= 4 * product_error(plain, 2));
+        const double v = z.value;
+        z.error = bound<T>(z, n * static_cast<Index>(group.terms.size()));
+        of[g] = {z, group.guard == Guard::kSigned ? (v < 0 ? v - group.epsilon : v + group.epsilon)
+                                                  : (v == 0 ? group.epsilon : v)};
+        unsure = unsure || (z.size > 0 && std::abs(v) <= 4 * z.error) || (group.mask != Mask::kAll && plain_unsure);
       }
-      double r = static_cast<double>(layer.relevance.at(i, j));
-      if (unsure && r != 0) {
-        ++result.unsure[static_cast<std::size_t>(i)];
-        if (settle) {
-          layer.relevance.at(i, j) = 0;
-          r = 0;
+      for (Index t = 0; t < targets; ++t) {
+        const std::size_t row = static_cast<std::size_t>(t * batch + i);
+        T& entry = data.relevance.at(t * batch + i, static_cast<Index>(j));
+        if (care == Care::kPositive && !(plain.value > 0)) {
+          entry = 0;
         }
-      }
-      double unserved = r;
-      const auto at = static_cast<std::size_t>(i);
-      for (std::size_t g = 0; g < z.size(); ++g) {
-        const Group& group = rule.groups[g];
-        const bool serves =
-            group.mask == Mask::kAll || (group.mask == Mask::kPositive ? plain.value > 0 : plain.value < 0);
-        const double numerator = serves ? group.coefficient * r : 0;
-        const double s = numerator == 0 || d[g] == 0 ? 0 : numerator / d[g];
-        const double error = s == 0 ? 0 : std::abs(s) * (z[g].error / (std::abs(d[g]) - z[g].error) + kFew * kUnit<T>);
-        shares[g * static_cast<std::size_t>(n_out) + static_cast<std::size_t>(j)] = {s, error};
-        unserved -= numerator;
-        result.absorbed[2][at].error += kFew * kUnit<T> * std::abs(numerator);
-        if (z[g].value == 0 || s == 0) {
-          result.absorbed[2][at].add(numerator);
-        } else if (group.epsilon != 0) {
-          result.absorbed[1][at].add(
-              numerator - z[g].value * s,
-              kFew * kUnit<T> * std::abs(numerator) + z[g].error * std::abs(s) + std::abs(z[g].value) * error);
+        if (unsure && entry != 0) {
+          ++result.unsure[row];
+          entry = care == Care::kCount ? entry : 0;
         }
-        result.absorbed[0][at].add(rho(group.bias, b) * s, std::abs(rho(group.bias, b)) * error);
-      }
-      result.absorbed[2][at].add(unserved);
-    }
-    for (Index k = 0; k < n_in; ++k) {
-      Sum64 total;
-      for (std::size_t g = 0; g < rule.groups.size(); ++g) {
-        for (const Term& term : rule.groups[g].terms) {
-          const double x = term.sign * layer.part(term.part, i, k);
-          for (Index j = 0; x != 0 && j < n_out; ++j) {
-            const Share& share = shares[g * static_cast<std::size_t>(n_out) + static_cast<std::size_t>(j)];
-            const double factor = x * rho(term.map, weight(j, k));
-            total.add(factor * share.s, std::abs(factor) * share.error);
+        const double r = static_cast<double>(entry);
+        double unserved = r;
+        for (std::size_t g = 0; g < groups; ++g) {
+          const Group& group = rule.groups[g];
+          const auto& [z, d] = of[g];
+          const bool serves =
+              group.mask == Mask::kAll || (group.mask == Mask::kPositive ? plain.value > 0 : plain.value < 0);
+          const double numerator = serves ? group.coefficient * r : 0;
+          const double s = numerator == 0 || d == 0 ? 0 : numerator / d;
+          const double error = s == 0 ? 0 : std::abs(s) * (z.error / (std::abs(d) - z.error) + kFew * kUnit<T>);
+          unserved -= numerator;
+          Sum64 &bias = result.absorbed[0][row], &stabilizer = result.absorbed[1][row], &dead = result.absorbed[2][row];
+          dead.error += kFew * kUnit<T> * std::abs(numerator);
+          if (z.value == 0 || s == 0) {
+            dead.add(numerator);
+          } else if (group.epsilon != 0) {
+            stabilizer.add(numerator - z.value * s, kFew * kUnit<T> * std::abs(numerator) + z.error * std::abs(s) +
+                                                        std::abs(z.value) * error);
+          }
+          bias.add(rho(group.bias, b) * s, std::abs(rho(group.bias, b)) * error);
+          for (const Term& term : group.terms) {
+            for (const Wire& wire : fed) {
+              const double x = term.sign * data.part(term.part, i, wire.input);
+              if (s != 0 && x != 0) {
+                const double factor = x * rho(term.map, wire.weight);
+                result.relevance[row * n_in + static_cast<std::size_t>(wire.input)].add(factor * s,
+                                                                                         std::abs(factor) * error);
+              }
+            }
           }
         }
+        result.absorbed[2][row].add(unserved);
       }
-      total.error = bound<T>(total, n_out);
-      result.relevance.push_back(total);
     }
-    for (auto& column : result.absorbed) {
-      Sum64& lost = column[static_cast<std::size_t>(i)];
-      lost.error = bound<T>(lost, n_out);
+  }
+  for (std::size_t n = 0; n < result.relevance.size(); ++n) {
+    result.relevance[n].error = bound<T>(result.relevance[n], receives[n % n_in]);
+  }
+  for (auto& column : result.absorbed) {
+    for (Sum64& lost : column) {
+      lost.error = bound<T>(lost, static_cast<Index>(n_out));
     }
   }
   return result;

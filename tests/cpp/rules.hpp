@@ -40,6 +40,10 @@ inline const std::vector<NamedRule>& test_rules() {
           1e-6}}}},
       {"no bias", {{{{{Part::kInput, all}}, {}, 1, Mask::kAll, Guard::kSigned, 0}}}},
       {"where zero", {{{{{Part::kInput, all}}, bias(1, 1), 1, Mask::kAll, Guard::kWhereZero, 1e-7}}}},
+      // The plain output is the denominator and decides who serves.
+      {"epsilon by sign",
+       {{{{{Part::kInput, all}}, bias(1, 1), 1, Mask::kPositive, Guard::kSigned, 0.25},
+         {{{Part::kInput, all}}, bias(1, 1), 1, Mask::kNegative, Guard::kSigned, 0.01}}}},
       // None that anyone uses, and everything that the others leave out.
       {"odd",
        {{{{{Part::kInput, square, -1}, {Part::kNegative, signs(0.3, -0.7)}, {Part::kOne, signs(1, 0.5)}},
@@ -55,6 +59,20 @@ inline const std::vector<NamedRule>& test_rules() {
           Guard::kWhereZero,
           1e-3}}}},
   };
+  return rules;
+}
+
+// The same for convolutions, where constant terms count as sums: "odd" is too wide for the kernels, its groups are not.
+inline const std::vector<NamedRule>& conv_rules() {
+  static const std::vector<NamedRule> rules = [] {
+    std::vector<NamedRule> made = test_rules();
+    const Rule odd = made.back().rule;
+    made.pop_back();
+    for (const Group& group : odd.groups) {
+      made.push_back({"odd, one group", {{group}}});
+    }
+    return made;
+  }();
   return rules;
 }
 

@@ -30,8 +30,8 @@ void check_layer(const NamedRule& named, Index batch, Index n_in, Index n_out, u
   const Options options(n);
   check::context = named.name + ": batch " + std::to_string(batch) + ", " + std::to_string(n_in) + " -> " +
                    std::to_string(n_out) + ", bytes " + std::to_string(sizeof(T)) + ", choice " + std::to_string(n);
-  Layer<T> layer(batch, n_in, n_out, n, options.nonnegative);
-  const Reference expected = reference(layer, named.rule, options.with_bias, true);
+  DenseData<T> layer(batch, n_in, n_out, n, options.nonnegative);
+  const Reference expected = reference<T>(layer.wires(options.with_bias), layer, named.rule, Care::kSettle);
   const Index unsure = std::accumulate(expected.unsure.begin(), expected.unsure.end(), Index{0});
   CHECK(4 * unsure <= 3 + batch * n_out);  // else little would be left to look at
 
@@ -129,12 +129,12 @@ TEST(sparse_relevance) {
   const LoweredRule lowered = lower(rule, false);
   for (const Index batch : {1, 4, 5, 30}) {
     check::context = "batch " + std::to_string(batch);
-    Layer<float> layer(batch, 83, 64, 7, false);
+    DenseData<float> layer(batch, 83, 64, 7, false);
     layer.relevance.fill([] { return 0; });
     for (Index i = 1; i < batch; ++i) {  // the first sample has none at all
       layer.relevance.at(i, (7 * i) % 64) = 1;
     }
-    const Reference expected = reference(layer, rule, true, true);
+    const Reference expected = reference<float>(layer.wires(true), layer, rule, Care::kSettle);
     Fenced<float> result(batch, 83);
     const DenseJob<float> job{{layer.weight.read(), layer.bias.data()},
                               &lowered,
@@ -161,7 +161,7 @@ TEST(nothing_to_do) {
   for (const auto& [batch, n_in, n_out] :
        {std::array<Index, 3>{0, 5, 4}, {3, 0, 4}, {3, 5, 0}, {20, 5, 0}, {20, 0, 4}, {0, 0, 0}}) {
     check::context = std::to_string(batch) + " samples, " + std::to_string(n_in) + " -> " + std::to_string(n_out);
-    Layer<float> layer(batch, n_in, n_out, 1, false);
+    DenseData<float> layer(batch, n_in, n_out, 1, false);
     for (const NamedRule& named : test_rules()) {
       const LoweredRule lowered = lower(named.rule, false);
       Fenced<float> result(batch, n_in), output(batch, n_out);
@@ -194,7 +194,7 @@ template <class T>
 void check_forward(Index batch, Index n_in, Index n_out, bool with_bias) {
   check::context = "forward: batch " + std::to_string(batch) + ", " + std::to_string(n_in) + " -> " +
                    std::to_string(n_out) + ", bytes " + std::to_string(sizeof(T));
-  Layer<T> layer(batch, n_in, n_out, 3, false);
+  DenseData<T> layer(batch, n_in, n_out, 3, false);
   Fenced<T> output(batch, n_out);
   dense_forward<T>({layer.weight.read(), with_bias ? layer.bias.data() : nullptr}, layer.input.read(), output.view(),
                    {2});

@@ -24,7 +24,7 @@ namespace {
 // One layer with an input >= 0, as behind a ReLU.
 template <class T>
 void layer(const char* rule, Index batch, Index n_in, Index n_out) {
-  Layer<T> layer(batch, n_in, n_out, 1, true);
+  DenseData<T> layer(batch, n_in, n_out, 1, true);
   Fenced<T> result(batch, n_in, 0);
   const CompiledRule compiled(rule_named(rule));
   const DenseJob<T> job{{layer.weight.read(), layer.bias.data()},
@@ -40,14 +40,14 @@ void layer(const char* rule, Index batch, Index n_in, Index n_out) {
 
 template <class T>
 void forward(Index batch, Index n_in, Index n_out) {
-  Layer<T> layer(batch, n_in, n_out, 1, true);
+  DenseData<T> layer(batch, n_in, n_out, 1, true);
   Fenced<T> output(batch, n_out, 0);
   measured([&] { dense_forward<T>({layer.weight.read(), layer.bias.data()}, layer.input.read(), output.view(), {1}); });
 }
 
 // 784-300-10, one sample: w^2 at the input, z+ above, with the ledger.
 void small_network() {
-  Layer<float> first(1, 784, 300, 1, true), second(1, 300, 10, 2, true);
+  DenseData<float> first(1, 784, 300, 1, true), second(1, 300, 10, 2, true);
   Fenced<float> hidden(1, 300), result(1, 784);
   const CompiledRule bottom(rule_named("w^2")), top(rule_named("z+"));
   const std::vector<ChainLayer<float>> layers{

@@ -19,8 +19,21 @@ from pylrp.graph import Graph
 
 from .contributions import Array, Share
 from .errors import unit
-from .graph_forward import POINTWISE, apply, gather, windows
-from .graph_relevance import CAUSES, MAXIMA, Account, Matrix, Step, handing, joined, moved, only_moves, parted
+from .graph_forward import POINTWISE, apply, gather, resize, windows
+from .graph_relevance import (
+    CAUSES,
+    MAXIMA,
+    SHIFTING,
+    Account,
+    Matrix,
+    Step,
+    handing,
+    joined,
+    moved,
+    only_moves,
+    parted,
+    pushed,
+)
 
 COORDINATE = 64 * np.finfo(np.float64).eps  # a linear resize's weights come from coordinates, in float64
 COPYING = (kinds.Identity, kinds.ReLU, kinds.LeakyReLU, kinds.PReLU, kinds.Clip)  # of what they don't cut or scale
@@ -32,19 +45,26 @@ class Undetermined(Exception):
     """No precision gives an answer here: the test has to ask for something else."""
 
 
-def exact(terms: Array, total: Array, dtype: Any) -> Array:
-    """Mark the sums over the last axis that have no rounding: all terms are multiples of what the dtype resolves."""
+def short(x: Array, dtype: Any) -> Array:
+    """Mark numbers of so few digits that a product of three is exact."""
+    mantissa, _ = np.frexp(x)
+    digits = np.ldexp(mantissa, (np.finfo(dtype).nmant + 1) // 3)
+    return digits == np.rint(digits)
+
+
+def exact(terms: Array, total: Array, factors_short: Array, dtype: Any) -> Array:
+    """Mark sums over the last axis without rounding: of exact terms that are multiples of what the sum resolves."""
     _, exponent = np.frexp(total)
     steps = np.ldexp(terms, (np.finfo(dtype).nmant + 1 - exponent)[..., None])
-    return (steps == np.rint(steps)).all(axis=-1)
+    return ((steps == np.rint(steps)) & (factors_short | (terms == 0))).all(axis=-1)
 
 
-def sum_error(terms: Array, dterms: Array, size: Array, dtype: Any) -> Array:
+def sum_error(terms: Array, dterms: Array, size: Array, factors_short: Array, dtype: Any) -> Array:
     """Return the error of sums over the last axis, for terms known up to `dterms` and added in magnitudes `size`."""
     total = size.sum(axis=-1)
     rounding = (2 * np.count_nonzero(size, axis=-1) + 8) * unit(dtype) * total
     known = dterms.sum(axis=-1)
-    return np.where((known == 0) & exact(terms, total, dtype), 0.0, rounding + known)
+    return np.where((known == 0) & exact(terms, total, factors_short, dtype), 0.0, rounding + known)
 
 
 def value_errors(graph: Graph, values: Mapping[str, Array], made: Mapping[str, Step], dtype: Any) -> Errors:
@@ -61,13 +81,14 @@ def output_error(layer: Any, matrix: Matrix | None, xs: list[Array], dxs: list[A
     """Return the error of a layer's output for inputs known up to `dxs`."""
     if matrix is not None:
         a, da = joined(xs), joined(dxs)
-        dterms = da[:, None, :] * np.abs(matrix.W) + weight_errors(layer, matrix, a, dtype)
+        if only_moves(layer):
+            return da @ matrix.connected.T
+        dterms = da[:, None, :] * np.abs(matrix.W) + weight_errors(layer, matrix, a, xs[0].shape[1:], dtype)
         terms = np.concatenate(
             [a[:, None] * matrix.W, np.broadcast_to(matrix.b[:, None], (len(a), len(matrix.b), 1))], 2
         )
-        if only_moves(layer):
-            return da @ matrix.connected.T
-        return sum_error(terms, dterms, np.abs(terms), dtype) + shift_error(layer, xs[0].shape, dtype)
+        tidy = with_bias(short(a, dtype)[:, None] & short(matrix.W, dtype))
+        return sum_error(terms, dterms, np.abs(terms), tidy, dtype) + shift_error(layer, xs[0].shape, dtype)
     (x,), (dx,) = xs, dxs
     if isinstance(layer, MAXIMA):
         return np.stack([gather(dx, at).max(axis=2) for _, at, _ in windows(layer, x.shape[2:])], axis=2)
@@ -91,12 +112,14 @@ def output_error(layer: Any, matrix: Matrix | None, xs: list[Array], dxs: list[A
     return np.where(nought, 0.0, moves + 64 * u * (1 + np.abs(x).max() + np.abs(y)))
 
 
-def weight_errors(layer: Any, matrix: Matrix, a: Array, dtype: Any) -> Array | float:
+def weight_errors(layer: Any, matrix: Matrix, a: Array, shape: tuple[int, ...], dtype: Any) -> Array | float:
     """Return the error of the products a W, (n, k, j), that comes from W."""
     if isinstance(layer, kinds.BatchNorm):
         return 8 * unit(dtype) * np.abs(a[:, None, :] * matrix.W)
     if isinstance(layer, kinds.Resize) and layer.mode == "linear":
-        return COORDINATE * np.abs(a)[:, None, :]
+        # A place that lies on a value may come out just before or behind it.
+        moved_by = [pushed(lambda x, by=by: resize(layer, x, by), [shape])[0] for by in (-1e-9, 1e-9)]
+        return COORDINATE * np.abs(a)[:, None, :] * ((matrix.W != 0) | (moved_by[0] != 0) | (moved_by[1] != 0))
     return 0.0
 
 
@@ -161,10 +184,11 @@ def through(
         return down
     assert how.matrix is not None
     a, da = joined(xs), joined(dxs)
-    wrong = weight_errors(layer, how.matrix, a, dtype)
+    wrong = weight_errors(layer, how.matrix, a, xs[0].shape[1:], dtype)
+    tidy = with_bias(short(a, dtype)[:, None] & short(how.matrix.W, dtype))
     dplain = da[:, None, :] * np.abs(how.matrix.W) + wrong
     shift = np.broadcast_to(shift_error(layer, xs[0].shape, dtype), R.shape)
-    cause_of_bias = "batchnorm" if isinstance(layer, (kinds.Affine, kinds.BatchNorm)) else "bias"
+    cause_of_bias = "batchnorm" if isinstance(layer, SHIFTING) else "bias"
     width = (2 * np.count_nonzero(how.matrix.connected, axis=0) + 8) * u  # the products added for an input
     most = float(width.max()) + len(how.matrix.b) * u
     down = np.zeros((len(R), how.matrix.W.shape[1]))
@@ -172,10 +196,11 @@ def through(
         dC = dshare + wrong
         part = np.abs(np.broadcast_to(share.part, R.shape))
         size = np.abs(share.inputs) if share.size is None else share.size
-        z, dz = denominators(share, dC, size, shift, dtype)
+        z, dz = denominators(share, dC, size, shift, tidy, dtype)
         uncertain = (np.abs(z) <= 8 * dz) & (dz > 0) & (part != 0)
         if share.plain is not None:
-            dy = sum_error(share.plain, np.concatenate([dplain, shift[:, :, None]], axis=2), np.abs(share.plain), dtype)
+            dy = np.concatenate([dplain, shift[:, :, None]], axis=2)
+            dy = sum_error(share.plain, dy, np.abs(share.plain), tidy, dtype)
             uncertain |= (np.abs(share.plain.sum(axis=2)) <= 8 * dy) & (dy > 0)
         if (uncertain & asked).any():
             raise Undetermined
@@ -193,12 +218,17 @@ def through(
     return down
 
 
-def denominators(share: Share, dC: Array, size: Array, shift: Array, dtype: Any) -> tuple[Array, Array]:
+def with_bias(factors_short: Array) -> Array:
+    """Return the marks (n, k, j) with those of a bias behind them, which is a number as it is."""
+    return np.concatenate([factors_short, np.ones((*factors_short.shape[:2], 1), bool)], axis=2)
+
+
+def denominators(share: Share, dC: Array, size: Array, shift: Array, tidy: Array, dtype: Any) -> tuple[Array, Array]:
     """Return the denominators z (n, k) of a share and their errors."""
     bias = np.broadcast_to(share.bias, shift.shape)[:, :, None]
     terms = np.concatenate([share.inputs, bias], axis=2)
     dterms = np.concatenate([dC, np.where(bias != 0, shift[:, :, None], 0.0)], axis=2)
-    return terms.sum(axis=2), sum_error(terms, dterms, np.concatenate([size, np.abs(bias)], axis=2), dtype)
+    return terms.sum(axis=2), sum_error(terms, dterms, np.concatenate([size, np.abs(bias)], axis=2), tidy, dtype)
 
 
 def share_errors(how: Step, a: Array, da: Array) -> list[Array]:

@@ -132,7 +132,8 @@ def windows(layer: Any, space: Sequence[int]) -> Iterator[tuple[Place, list[Plac
     if isinstance(layer, (kinds.GlobalAveragePool, kinds.GlobalMaxPool)):
         axes = [[(list(range(size)), size)] for size in space]
     elif isinstance(layer, (kinds.AdaptiveAveragePool, kinds.AdaptiveMaxPool)):
-        for size, out in zip(space, each(layer.size, len(space)), strict=True):
+        for size, wanted in zip(space, each(layer.size, len(space)), strict=True):
+            out = size if wanted is None else wanted
             taps = [list(range(math.floor(i * size / out), math.ceil((i + 1) * size / out))) for i in range(out)]
             axes.append([(t, len(t)) for t in taps])
     else:
@@ -391,7 +392,8 @@ def place_on_input(layer: Any, i: int, n: int, m: int, scale: float) -> float:
 
 
 @runs(kinds.Resize)
-def resize(layer, x):
+def resize(layer, x, shift=0.0):
+    """`shift` moves every place: `graph_errors.py` asks which values are near."""
     rounded = {
         "round_prefer_floor": lambda p: math.ceil(p - 0.5),
         "round_prefer_ceil": lambda p: math.floor(p + 0.5),
@@ -403,7 +405,7 @@ def resize(layer, x):
         n = x.shape[1:][axis]
         m = layer.size[number_of_axis] if layer.size else math.floor(n * layer.scales[number_of_axis])
         scale = m / n if layer.size else layer.scales[number_of_axis]
-        places = [place_on_input(layer, i, n, m, scale) for i in range(m)]
+        places = [place_on_input(layer, i, n, m, scale) + shift for i in range(m)]
         if layer.mode == "nearest":
             x = at_axis(x, axis, [min(max(rounded(p), 0), n - 1) for p in places])
             continue

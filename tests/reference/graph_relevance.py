@@ -18,11 +18,13 @@ from pylrp import rules
 from pylrp.graph import Graph, Node
 
 from .contributions import ORACLES, Array, Layer, Share, distribute
-from .graph_forward import POINTWISE, apply, linear, number, windows
+from .graph_forward import POINTWISE, apply, linear, number, per_channel, windows
 
 CAUSES = ("bias", "stabilizer", "padding", "dead", "batchnorm", "masked")
 Account = dict[str, dict[str, Array]]
 WEIGHTED = (kinds.Dense, kinds.Conv, kinds.ConvTranspose)
+SHIFTING = (kinds.BatchNorm, kinds.Affine)
+SHARING = (kinds.AveragePool, kinds.GlobalAveragePool, kinds.AdaptiveAveragePool, kinds.Add, *SHIFTING)
 PASSING = (*POINTWISE, kinds.PReLU, kinds.LocalResponseNorm, kinds.Softmax)
 MAXIMA = (kinds.MaxPool, kinds.GlobalMaxPool, kinds.AdaptiveMaxPool)
 
@@ -74,7 +76,7 @@ def matrix(layer: Any, shapes: Sequence[tuple[int, ...]]) -> Matrix | None:
         connected, _ = pushed(lambda x: linear(layer, x, np.ones_like(weight)), shapes)
         bias = np.zeros(1) if layer.bias is None else number(layer.bias)
         return Matrix(W, np.repeat(bias, len(W) // len(bias)), connected)
-    if isinstance(layer, (kinds.Affine, kinds.BatchNorm)):
+    if isinstance(layer, SHIFTING):
         # y(1) - y(0) would cancel: the factor and the shift are what the definition says.
         ones = np.ones((1, *shapes[0]))
         if isinstance(layer, kinds.BatchNorm):
@@ -100,8 +102,8 @@ def step(node: Node, rule: Any, xs: Sequence[Array], made: Matrix | None) -> Ste
     whole = np.arange(a.shape[1])[None]
     if isinstance(rule, rules.Pass) or isinstance(layer, PASSING):
         return Step(made, source=whole)
-    if isinstance(layer, kinds.Affine) and not np.any(number(layer.shift)):
-        return Step(made, source=whole)
+    if isinstance(layer, SHIFTING) and made is not None and not np.any(made.b):
+        return Step(made, source=whole)  # a factor alone, whatever the rule
     if isinstance(layer, MAXIMA):
         return Step(made, source=winners(layer, xs[0]))
     if isinstance(layer, kinds.CustomLayer):
@@ -109,15 +111,20 @@ def step(node: Node, rule: Any, xs: Sequence[Array], made: Matrix | None) -> Ste
     assert made is not None
     if only_moves(layer):
         return Step(made, source=np.where(made.connected.any(axis=1), made.connected.argmax(axis=1), -1)[None])
-    if isinstance(layer, (kinds.Affine, kinds.BatchNorm)):
+    if isinstance(layer, SHIFTING):
         rule = rules.Epsilon(1e-6) if rule is None else rule
     elif not isinstance(layer, WEIGHTED):
         rule = rules.Norm(stabilizer=1e-6) if rule is None else rule
     assert rule is not None, f"node {node.name} needs a rule"
     if isinstance(rule, rules.ZBox):
-        low, high = (np.broadcast_to(bound, xs[0].shape[1:]).ravel() for bound in rule.bounds())
+        low, high = (np.broadcast_to(one_a_channel(bound, xs[0]), xs[0].shape[1:]).ravel() for bound in rule.bounds())
         rule = rules.ZBox(low, high, stabilizer=rule.stabilizer)
     return Step(made, rule, handing(rule, made, a))
+
+
+def one_a_channel(bound: Any, x: Array) -> Array:
+    """Return a bound with its axis where the channels of x are, if it has one number for each."""
+    return per_channel(bound, x) if np.shape(bound) == x.shape[1:2] else number(bound)
 
 
 def handing(rule: Any, made: Matrix, a: Array) -> list[Share]:
@@ -203,7 +210,7 @@ def handed_down(
     if how.shares is not None:
         outcome = distribute(how.shares, flat)
         row.update(outcome.causes)
-        if isinstance(node.layer, (kinds.Affine, kinds.BatchNorm)):
+        if isinstance(node.layer, SHIFTING):
             row["batchnorm"], row["bias"] = row["bias"], np.zeros(len(flat))
         down = outcome.relevance
     else:

@@ -1,9 +1,9 @@
 """Random small graphs, their rules and relevance at an output, as Hypothesis strategies.
 
 The number of layers and a seed are drawn; the seed alone decides which layers, so a failing graph shrinks to its first
-ones (drawn layer by layer, most examples come out alike). Where the numbers put a denominator, a sign or a pool's winner
-so close to the edge that rounding decides, or the bound would say little, the same structure is tried with the next
-numbers. Every value has at most `MOST` entries, so that the oracle's matrices stay small.
+ones (drawn layer by layer, most examples come out alike). Where the numbers put a denominator, a sign or a pool's
+winner so close to the edge that rounding decides, or the bound would say little, the same structure is tried with the
+next numbers. Every value has at most `MOST` entries, so that the oracle's matrices stay small.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ from hypothesis import reject
 from hypothesis import strategies as st
 
 from pylrp import layers as kinds
+from pylrp.canonise import canonise
 from pylrp.graph import Graph, Node
 from pylrp.rules import AlphaBeta, Epsilon, Flat, Gamma, Norm, Pass, WSquare, ZBox, Zero, ZPlus
 
 from .contributions import Array
 from .graph_errors import Undetermined, bounds, value_errors
 from .graph_forward import forward
-from .graph_relevance import WEIGHTED, Account, relevance, steps
+from .graph_relevance import SHARING, WEIGHTED, Account, matrix, relevance, steps
 from .networks import numbers
 
 MOST = 160
@@ -47,18 +48,32 @@ ACTIVATIONS = [
 REPEATING = (kinds.Upsample, kinds.Resize, kinds.Expand, kinds.Pad, kinds.Take, kinds.Concat)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Case:
-    """A graph, what goes in, the rules by node and the relevance at one output."""
+    """A graph as networks keep it (canonised), what goes in, the rules by node and the relevance at one output."""
 
+    original: Graph
     graph: Graph
     inputs: dict[str, Array]
     rules: dict[str, Any]
     output: str
     top: Array
+    recipe: str = ""
+
+    def _repr_pretty_(self, printer: Any, _: bool) -> None:
+        """Tell Hypothesis what to show of a failing example: the graphs, layer by layer."""
+        lines = [self.recipe, f"{len(self.top)} samples of {self.graph.dtype}, {self.output!r} is explained"]
+        for graph in (self.original, self.graph):
+            last = [f"{name} (channels last)" for name in graph.channels_last]
+            lines.append(f"{graph.inputs}, {', '.join(last)}, outputs {graph.outputs}")
+            for node in graph.nodes:
+                rule = self.rules.get(node.name, "") if graph is self.graph else ""
+                layer = f"{type(node.layer).__name__} {node.layer}"
+                lines.append(f"  {node.name}: {layer} of {node.inputs} -> {graph.shapes[node.name]} {rule}")
+        printer.text("\n".join(["", *lines, ""]))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Expected:
     """What the oracle says about a case, and how far a computation in the graph's dtype may lie from it."""
 
@@ -68,6 +83,9 @@ class Expected:
     account: Account
     dR: dict[str, Array]
     allowed: Account
+
+    def _repr_pretty_(self, printer: Any, _: bool) -> None:
+        printer.text("its answer")
 
 
 def expectation(case: Case, masks: dict[str, list[int]] | None = None) -> Expected:
@@ -87,6 +105,7 @@ class Builder:
     def __init__(self, seed: int, attempt: int, dtype: Any, grid: bool):
         self.structure, self.rng = np.random.default_rng(seed), np.random.default_rng([seed, attempt])
         self.dtype, self.grid = dtype, grid
+        self.recipe = f"Builder({seed}, {attempt}, np.{np.dtype(dtype)}, {grid})"
         self.inputs: dict[str, Shape] = {}
         self.shapes: dict[str, Shape] = {}
         self.nodes: list[Node] = []
@@ -289,14 +308,23 @@ def move(b: Builder, value: str) -> str | None:
 
 
 def resize(b: Builder, shape: Shape) -> kinds.Resize:
-    """Places that rounding could put elsewhere are avoided: where a place lies on an edge, it lies there exactly."""
+    """Draw a resize. Where a place lies on an edge, it lies there exactly: rounding must not put it elsewhere."""
     mode = b.choice(["nearest", "linear", "linear"])
     coordinates = b.choice(["half_pixel", "asymmetric", "pytorch_half_pixel", *["align_corners"] * (mode == "linear")])
     nearest = b.choice(["round_prefer_floor", "round_prefer_ceil", "floor", "ceil"])
-    if mode == "nearest" or b.flip():
-        scales = [b.choice([0.5, 1.0, 2.0, 4.0] if n > 1 else [1.0, 2.0]) for n in shape[1:]]
-        return kinds.Resize(scales=scales, mode=mode, coordinates=coordinates, nearest=nearest)
-    return kinds.Resize(size=[b.integer(1, 2 * n) for n in shape[1:]], mode="linear", coordinates=coordinates)
+    by_scale = mode == "nearest" or b.flip()
+    scales = [b.choice([0.5, 1.0, 2.0, 4.0] if n > 1 else [1.0, 2.0]) for n in shape[1:]]
+    size = [b.integer(1, 2 * n) for n in shape[1:]]
+    given: dict[str, Any] = {"scales": scales} if by_scale else {"size": size}
+    made = kinds.Resize(mode=mode, coordinates=coordinates, nearest=nearest, **given)
+    # One that mixes nothing is a move, whatever it is called.
+    return made if mode == "nearest" or mixes(made, shape) else kinds.Resize(scales=scales, coordinates="asymmetric")
+
+
+def mixes(layer: kinds.Resize, shape: Shape) -> bool:
+    """Tell whether a linear resize makes anything of more than one value."""
+    made = matrix(layer, [shape])
+    return made is not None and bool((np.count_nonzero(made.W, axis=1) > 1).any())
 
 
 FLAT = [dense, dense, dense, activation, activation, normalise, residual, block, concat, again, move]
@@ -344,26 +372,34 @@ def build(b: Builder, layers: int) -> Case:
         joined = b.add(kinds.Concat(), *head) if len(head) > 1 else head[0]
         if joined is not None:
             dense(b, joined)
-    outputs = b.leaves()
-    graph = Graph(b.inputs, b.nodes, outputs, dtype=b.dtype)
+    channels_last = [name for name, shape in b.inputs.items() if len(shape) > 1 and b.integer(0, 3) == 0]
+    original = Graph(b.inputs, b.nodes, b.leaves(), channels_last=channels_last, dtype=b.dtype)
+    graph = canonise(original)
     batch = b.integer(1, 3)
     inputs = {
         name: numbers(b.rng, (batch, *shape), b.grid, 0.2).clip(-4, 4).astype(b.dtype)
         for name, shape in b.inputs.items()
     }
-    rules = {n.name: a_rule(b, n, graph) for n in graph.nodes if isinstance(n.layer, WEIGHTED)}
-    output = b.choice([outputs[-1], *outputs])
+    drawn = {node.name: a_rule(b, node, graph) for node in graph.nodes}
+    inner = [node.name for node in graph.nodes] * (b.integer(0, 7) == 0)  # relevance may start anywhere
+    output = b.choice(inner or [graph.outputs[-1], *graph.outputs])
     top = numbers(b.rng, (batch, *graph.shapes[output]), b.grid, b.choice([0.0, 0.0, 0.5])).astype(b.dtype)
-    return Case(graph, inputs, rules, output, top)
+    rules = {name: rule for name, rule in drawn.items() if rule is not None}
+    return Case(original, graph, inputs, rules, output, top, f"build({b.recipe}, {layers})")
 
 
 def a_rule(b: Builder, node: Node, graph: Graph) -> Any:
-    """Draw a rule that is valid for a node with weights."""
-    (value,) = node.inputs
-    shape = graph.shapes[value]
-    options = [Zero, Epsilon, Gamma, ZPlus, AlphaBeta, WSquare, Flat, Norm]
-    options += [ZBox] * 4 * (value in graph.inputs) + [Pass] * (shape == graph.shapes[node.name])
-    kind = b.choice(options)
+    """Draw a rule that is valid for a node; for those without weights mostly None, their own."""
+    value, shape = node.inputs[0], graph.shapes[node.inputs[0]]
+    if not isinstance(node.layer, WEIGHTED):
+        options = (
+            [Norm(stabilizer=0.25), Epsilon(0.25), Epsilon(1e-9), Zero()] if isinstance(node.layer, SHARING) else []
+        )
+        options += [Pass()] if isinstance(node.layer, (kinds.BatchNorm, kinds.Affine)) else []
+        return b.choice([None] * (6 if options else 1) + options)
+    kinds_of = [Zero, Epsilon, Gamma, ZPlus, AlphaBeta, WSquare, Flat, Norm]
+    kinds_of += [ZBox] * 4 * (value in graph.inputs) + [Pass] * (shape == graph.shapes[node.name])
+    kind = b.choice(kinds_of)
     if kind is Pass:
         return Pass()
     given: dict[str, Any] = {}
@@ -379,8 +415,8 @@ def a_rule(b: Builder, node: Node, graph: Graph) -> Any:
         given["beta"] = b.choice(COARSE)
         given["alpha"] = 1.0 + given["beta"]
     if kind is ZBox:
-        per_channel = (np.arange(shape[0]) % 4 / 4).reshape(-1, *[1] * (len(shape) - 1))
-        given["low"], given["high"] = b.choice([(-9.0, 9.0), (-9.0 - per_channel, 8.0 + per_channel)])
+        steps_of = np.arange(shape[0]) % 4 / 4  # one bound a channel
+        given["low"], given["high"] = b.choice([(-9.0, 9.0), (-9.0 - steps_of, 8.0 + steps_of)])
     return kind(**given)
 
 

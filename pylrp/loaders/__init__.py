@@ -1,0 +1,153 @@
+"""``pylrp.load``: a trained network from wherever it is, as a :class:`pylrp.Network`.
+
+Looks at what it is given and hands it to the one loader for it, which returns a graph of layers. Loaders are imported
+when they are needed, and only then the package that they read with.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pylrp.graph import Graph
+from pylrp.layers import Layer
+
+if TYPE_CHECKING:
+    from pylrp.network import Network
+
+__all__ = ["load"]
+
+_OWN = "a file of pylrp"
+_SUFFIXES = (".onnx", ".npz", ".mat", ".keras", ".h5")
+
+
+def load(
+    source: Any,
+    example_input: Any = None,
+    *,
+    input_shape: Sequence[int] | Mapping[str, Sequence[int]] | None = None,
+    operators: Mapping[str, Callable[..., Layer]] | None = None,
+    keep_softmax: bool = False,
+    **options: Any,
+) -> Network:
+    """Return a trained network, ready to be explained.
+
+    Parameters
+    ----------
+    source : path, model or list of Layer
+        - a path: ``.onnx``; ``.npz``, pylrp's own (:meth:`Network.save`) or plainly named arrays; ``.mat`` (MATLAB);
+          ``.keras`` or ``.h5`` (Keras);
+        - a ``torch.nn.Module``, a Keras model, a fitted scikit-learn ``MLPClassifier`` or ``MLPRegressor``, an
+          ``onnx.ModelProto``;
+        - a list of :mod:`pylrp.layers`, or a :class:`pylrp.graph.Graph`.
+    example_input : array_like, tensor or tuple of them, optional
+        An input as the model takes it, with the batch; torch needs it.
+    input_shape : sequence of int or mapping of str to sequence of int, optional
+        The shape of the input without the batch, or of each input by name. Needed where the model leaves sizes open,
+        and for a list of layers that does not begin with a dense layer.
+    operators : mapping of str to callable, optional
+        How to explain operators that pylrp does not know, or knows otherwise. For ONNX: by operator or name of a node,
+        a function ``f(attributes, constants)`` that returns a :class:`pylrp.layers.Layer` for the node's inputs that
+        are no constants; ``attributes`` is the node's dict, ``constants`` the list of its constant inputs. The layer
+        may be one of pylrp's or a :class:`pylrp.layers.CustomLayer` of your own.
+    keep_softmax : bool, default False
+        Leave a softmax at the top, to explain probabilities instead of logits.
+    **options
+        Further settings of the loader for this kind of source.
+
+    Returns
+    -------
+    Network
+
+    Raises
+    ------
+    UnsupportedLayer
+        If the model holds an operator that can't be explained.
+    ImportError
+        If the package that reads this kind of model is not installed.
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If the file is of no known kind or broken, or shapes do not fit.
+    TypeError
+        If the source is of no known kind, or its loader does not take an option.
+
+    Examples
+    --------
+    >>> from pylrp.layers import Dense, ReLU
+    >>> load([Dense([[1.0, -1.0], [0.5, 2.0]]), ReLU(), Dense([[1.0, 1.0]])]).forward([1.0, 0.5])
+    array([2.])
+
+    An operator of your own, here one that doubles its input::
+
+        pylrp.load("model.onnx", operators={"Double": lambda attributes, constants: Affine(2.0)})
+    """
+    from pylrp.network import Network  # which saves with a loader's twin
+
+    given = {"example_input": example_input, "input_shape": input_shape, "operators": operators, **options}
+    given = {name: value for name, value in given.items() if value is not None}
+    what, loader = _choose(source)
+    taken = inspect.signature(loader).parameters
+    wrong = [name for name in given if name not in taken]
+    if wrong:
+        able = list(taken)[1:]
+        raise TypeError(f"{what} takes no {wrong[0]}=" + (f", only {', '.join(able)}" if able else ""))
+    # A softmax in a file of our own was kept on purpose.
+    return Network.from_graph(loader(source, **given), keep_softmax=keep_softmax or what == _OWN)
+
+
+def _choose(source: Any) -> tuple[str, Callable[..., Graph]]:
+    """Return what the source is, in words, and the function that reads it."""
+    if isinstance(source, str | os.PathLike):
+        return _choose_file(Path(source))
+    if isinstance(source, Graph):
+        return "a graph", lambda graph: graph
+    if isinstance(source, list | tuple) and source and all(isinstance(layer, Layer) for layer in source):
+        return "a list of layers", Graph.sequential
+    # Without importing anything: whoever made the object has imported its package.
+    kinds = {(kind.__module__.partition(".")[0], kind.__name__) for kind in type(source).__mro__}
+    packages = {package for package, _ in kinds}
+    if ("torch", "Module") in kinds:
+        return "a torch module", _loader("torch_module", "load_torch")
+    if "keras" in packages:
+        return "a Keras model", _loader("keras_model", "load_keras")
+    if "sklearn" in packages:
+        return "a scikit-learn estimator", _loader("sklearn_mlp", "load_sklearn")
+    if any(name == "ModelProto" for _, name in kinds):
+        return "an ONNX model", _loader("onnx_model", "load_onnx")
+    raise TypeError(
+        f"source is a {type(source).__name__}: give the path of a file ({', '.join(_SUFFIXES)}), a torch, Keras or "
+        "scikit-learn model, or a list of pylrp.layers"
+    )
+
+
+def _choose_file(path: Path) -> tuple[str, Callable[..., Graph]]:
+    if not path.exists():
+        raise FileNotFoundError(f"there is no file {path}")
+    suffix = path.suffix.lower()
+    if suffix == ".onnx":
+        return "an ONNX file", _loader("onnx_model", "load_onnx")
+    if suffix == ".npz":
+        is_native = _loader("native", "is_native")
+        if is_native(path):
+            return _OWN, _loader("native", "load_graph")
+        return "a file of arrays", _loader("arrays", "load_npz")
+    if suffix == ".mat":
+        return "a MATLAB file", _loader("arrays", "load_mat")
+    if suffix in (".keras", ".h5"):
+        return "a Keras file", _loader("keras_model", "load_keras")
+    raise ValueError(f"{path} ends in {suffix or 'nothing'}, a network is read from {', '.join(_SUFFIXES)}")
+
+
+def _loader(module: str, function: str) -> Callable[..., Any]:
+    try:
+        found: Callable[..., Any] = getattr(import_module(f"pylrp.loaders.{module}"), function)
+    except ModuleNotFoundError as error:
+        if error.name != "onnx":
+            raise
+        raise ImportError('an ONNX model is read with the package onnx: pip install "pylrp[onnx]"') from None
+    return found

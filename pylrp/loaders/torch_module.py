@@ -1,0 +1,231 @@
+"""A ``torch.nn.Module`` as a graph, by way of torch's own ONNX exporter.
+
+``pylrp.load`` calls in. The module is traced on an example, in evaluation mode, into a temporary file that
+``onnx_model.py`` reads; this file gives the layers the names they have in torch.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import tempfile
+import warnings
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from pylrp.errors import UnsupportedLayer
+from pylrp.graph import Graph, Node
+from pylrp.layers import Conv, ConvTranspose, Dense, Layer
+
+__all__ = ["load_torch"]
+
+_WEIGHTS = "weights.bin"
+#: What the exporter says about itself.
+_ABOUT_ITSELF = (
+    r"You are using the legacy TorchScript-based ONNX export",
+    r"The feature will be removed",
+    r"Constant folding - Only steps=1 can be constant folded",
+)
+
+
+def load_torch(
+    module: Any, example_input: Any = None, *, operators: Mapping[str, Callable[..., Layer]] | None = None
+) -> Graph:
+    """Return the graph of a torch module.
+
+    The module is traced: what its ``forward`` does for the example is what the graph does for every input, with any
+    batch size. It is left as it was. Layers are called as in ``module.named_modules()``, a module that is used again
+    "NAME_2"; functions in ``forward`` have names of ONNX, such as "/block/Add".
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        With parameters in float32 or float64; they are copied.
+    example_input : tensor, array or tuple of them
+        A batch that the module can take, with its dtype and device; one entry for each argument of ``forward``.
+    operators : mapping of str to callable, optional
+        By operator or name of a node in ONNX, as for an ONNX file.
+
+    Returns
+    -------
+    Graph
+
+    Raises
+    ------
+    ValueError
+        If there is no example, or torch can't export the module.
+    TypeError
+        If parameters are neither float32 nor float64.
+    ImportError
+        If torch or onnx is missing.
+    UnsupportedLayer
+        If an operator can't be explained.
+    """
+    if example_input is None:
+        raise ValueError(
+            "example_input is missing: torch traces a module on an example, "
+            "for instance pylrp.load(module, torch.zeros(1, 3, 224, 224))"
+        )
+    try:
+        import onnx  # noqa: F401
+        import torch
+    except ImportError as error:
+        raise ImportError(f'a torch module needs torch and onnx: pip install "pylrp[torch]" ({error})') from None
+    from pylrp.loaders.onnx_model import load_onnx
+
+    _require_dtype(torch, module)
+    given = example_input if isinstance(example_input, tuple | list) else (example_input,)
+    examples = tuple(torch.as_tensor(example) for example in given)
+    with tempfile.TemporaryDirectory(prefix="pylrp-") as folder:
+        path = Path(folder) / "model.onnx"
+        _export(torch, module, examples, path)
+        _add_weights(module, path)
+        graph = load_onnx(path, operators=operators)
+    return _rename(graph, {name: part for name, part in module.named_modules() if name})
+
+
+def _require_dtype(torch: Any, module: Any) -> None:
+    for name, tensor in module.state_dict().items():
+        if tensor.is_floating_point() and tensor.dtype not in (torch.float32, torch.float64):
+            raise TypeError(
+                f"{name} is {tensor.dtype}, relevance is computed in float32 or float64: call module.float() first"
+            )
+
+
+def _export(torch: Any, module: Any, examples: Sequence[Any], path: Path) -> None:
+    names = _input_names(module, len(examples))
+    with _evaluating(module), torch.no_grad(), warnings.catch_warnings():
+        for message in _ABOUT_ITSELF:
+            warnings.filterwarnings("ignore", message)
+        # torch's own modules compare sizes; what forward itself does with values is for the user to see.
+        warnings.filterwarnings("ignore", category=torch.jit.TracerWarning, module=r"torch\.")
+        try:
+            torch.onnx.export(
+                module,
+                tuple(examples),
+                str(path),
+                input_names=names,
+                dynamic_axes={name: {0: "batch"} for name in names},
+                # Weights take the exporter long, and three copies; constants are computed by onnx_constants.py.
+                export_params=False,
+                do_constant_folding=False,
+                # The exporter on torch.export needs onnxscript and merges BatchNorm in the weights' own precision.
+                dynamo=False,
+                # Evaluation mode as set above, but with BatchNorm left alone: canonise.py merges it in float64.
+                training=torch.onnx.TrainingMode.PRESERVE,
+            )
+        except torch.onnx.errors.UnsupportedOperatorError as error:
+            operator = re.search(r"'([\w:]+)'", str(error))
+            raise UnsupportedLayer(
+                type(module).__name__,
+                operator[1] if operator else "?",
+                "can't be written as ONNX by torch",
+                "leave the operator out of forward, or write it with others",
+            ) from error
+        except (torch.onnx.errors.OnnxExporterError, RuntimeError, TypeError, ValueError) as error:
+            shapes = ", ".join(f"{tuple(example.shape)} {example.dtype}" for example in examples)
+            raise ValueError(
+                f"torch can't run or export {type(module).__name__} with example_input {shapes}: {error}"
+            ) from error
+
+
+def _add_weights(module: Any, path: Path) -> None:
+    """Write the weights, which the exporter has left out, into a file beside the model."""
+    import onnx
+
+    model = onnx.load(str(path))
+    weights = module.state_dict()
+    with path.with_name(_WEIGHTS).open("wb") as file:
+        for info in model.graph.input:
+            if info.name not in weights:
+                continue
+            array = weights[info.name].detach().cpu().contiguous().numpy()
+            entry = onnx.TensorProto(
+                name=info.name,
+                data_type=onnx.helper.np_dtype_to_tensor_dtype(array.dtype),
+                dims=array.shape,
+                data_location=onnx.TensorProto.EXTERNAL,
+            )
+            for key, value in (("location", _WEIGHTS), ("offset", file.tell()), ("length", array.nbytes)):
+                entry.external_data.add(key=key, value=str(value))
+            array.tofile(file)
+            model.graph.initializer.append(entry)
+    onnx.save(model, str(path))
+
+
+def _input_names(module: Any, count: int) -> list[str]:
+    """Return what forward calls its arguments; a single one is "input"."""
+    if count == 1:
+        return ["input"]
+    names = list(inspect.signature(module.forward).parameters)[:count]
+    return names if len(names) == count else [f"input{i}" for i in range(count)]
+
+
+@contextmanager
+def _evaluating(module: Any) -> Iterator[None]:
+    """Put a module into evaluation mode, and back each of its parts as it was."""
+    before = {part: part.training for part in module.modules()}
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, training in before.items():
+            part.training = training
+
+
+def _rename(graph: Graph, modules: Mapping[str, Any]) -> Graph:
+    """Call nodes after the modules they stand for; functions keep the names they have in ONNX."""
+    with_parts = {name.rpartition(".")[0] for name in modules if ".parametrizations" not in name}
+    heads: dict[str, Node] = {}  # for each use of a module, which has its own path in ONNX, the node that gets its name
+    module_of: dict[str, str] = {}
+    for node in graph.nodes:
+        module, use = _module_of(node.name, modules)
+        if not module:
+            continue
+        # A module with parts is no layer, unless it has weights of its own: then it is where those are.
+        own = module in with_parts and any(True for _ in modules[module].parameters(recurse=False))
+        if module not in with_parts or (own and isinstance(node.layer, Dense | Conv | ConvTranspose)):
+            module_of[use] = module
+            # Of several nodes the last, unless an earlier one has the weights.
+            if use not in heads or node.layer.arrays or not heads[use].layer.arrays:
+                heads[use] = node
+    new: dict[str, str] = {}
+    taken = {*graph.inputs, *(node.name for node in graph.nodes)}
+    for use, node in heads.items():
+        name, number = module_of[use], 1
+        while name in taken:
+            number += 1
+            name = f"{module_of[use]}_{number}"
+        taken.add(name)
+        new[node.name] = name
+
+    nodes = [
+        replace(node, name=new.get(node.name, node.name), inputs=tuple(new.get(value, value) for value in node.inputs))
+        for node in graph.nodes
+    ]
+    return graph.changed(nodes=nodes, outputs=[new.get(name, name) for name in graph.outputs])
+
+
+def _module_of(node: str, modules: Collection[str]) -> tuple[str, str]:
+    """Return the module that a node of the exporter's belongs to, and the part of its name that says so.
+
+    Nodes are called "/layer1/layer1.0/conv/Conv": a path of modules, where those in a Sequential repeat its name, and
+    the operator. A module's second use ends in "_1".
+    """
+    module, last, depth = "", "", 0
+    parts = node.split("/")[1:]
+    for part in parts:
+        again = re.fullmatch(r"(.+)_\d+", part)
+        found = []
+        for text in (part, again[1]) if again else (part,):
+            path = f"{module}{text[len(last) :]}" if last and text.startswith(f"{last}.") else f"{module}.{text}"
+            if path.lstrip(".") in modules:
+                found.append((path.lstrip("."), text))
+        if len(found) != 1:  # no module; or one called "act_1" beside "act", which might be the second use of that
+            break
+        module, last = found[0]
+        depth += 1
+    return module, "/".join(parts[:depth])

@@ -1,0 +1,291 @@
+// The kernels of convolutions: products over taps, depthwise sums, what follows them; for the instruction set that
+// PYLRP_ISA names.
+#include <algorithm>
+#include <limits>
+
+#include "check.hpp"
+#include "fenced.hpp"
+#include "kernel_cases.hpp"
+#include "kernels/dispatch.hpp"
+#include "reference.hpp"
+
+namespace pylrp {
+namespace {
+
+// rows_at(taps, rows) into x: rows in any order, some twice, each starting at another column.
+template <class T>
+std::vector<const T*> scattered_rows(Fenced<T>& x, Index count, Index spare) {
+  std::vector<const T*> rows;
+  for (Index r = 0; r < count; ++r) {
+    rows.push_back(x.row((5 * r + 1) % x.rows()) + r % (spare + 1));
+  }
+  return rows;
+}
+
+TEST(tile_taps_sums_over_taps) {
+  both_types([](auto tag) {
+    using T = decltype(tag);
+    const auto& kernel = kernels::table<T>();
+    const Index width = kernel.tile_cols, lanes = width / 2;
+    constexpr Index kShift = 3;
+    for (Index rows = 1; rows <= kernel.tile_rows; ++rows) {
+      for (const Index taps : {1, 2, 3, 5}) {
+        for (const Index k : {1, 7, 16, 33}) {
+          Random random(static_cast<unsigned>(100 * k + rows));
+          Fenced<T> x(7, k + kShift), panel(taps * k, width, 0), out(rows, width, 0), before(rows, width, 0);
+          x.fill(random);
+          panel.fill(random);
+          before.fill(random);
+          const std::vector<const T*> at = scattered_rows(x, taps * rows, kShift);
+          for (const Index halves : {1, 2}) {
+            for (const bool add : {false, true}) {
+              say("tile_taps: rows, taps, k, halves, add, bytes", rows, taps, k, halves, add, sizeof(T));
+              out.reset();
+              if (add) {
+                for (Index i = 0; i < rows; ++i) {
+                  std::copy_n(before.row(i), halves * lanes, out.row(i));
+                }
+              }
+              const std::vector<T> untouched = out.entries();
+              kernel.tile_taps(static_cast<int>(rows), static_cast<int>(halves), static_cast<int>(taps), k, at.data(),
+                               panel.data(), add, out.data());
+              bool right = true, left_alone = true;
+              for (Index i = 0; i < rows; ++i) {
+                for (Index j = 0; j < width; ++j) {
+                  if (j >= halves * lanes) {
+                    left_alone = left_alone &&
+                                 std::memcmp(&out.at(i, j), &untouched[static_cast<std::size_t>(i * width + j)],
+                                             sizeof(T)) == 0;
+                    continue;
+                  }
+                  Sum64 expected;
+                  expected.add(add ? static_cast<double>(before.at(i, j)) : 0);
+                  for (Index t = 0; t < taps; ++t) {
+                    for (Index p = 0; p < k; ++p) {
+                      expected.add(static_cast<double>(at[static_cast<std::size_t>(t * rows + i)][p]) *
+                                   static_cast<double>(panel.at(t * k + p, j)));
+                    }
+                  }
+                  right = right && near(static_cast<double>(out.at(i, j)), expected.value, bound<T>(expected, taps * k));
+                }
+              }
+              CHECK(right);
+              CHECK(left_alone);
+              CHECK(out.intact() && x.intact() && panel.intact());
+            }
+          }
+        }
+      }
+    }
+  });
+}
+
+TEST(depthwise_sums_element_by_element) {
+  both_types([](auto tag) {
+    using T = decltype(tag);
+    const auto& kernel = kernels::table<T>();
+    constexpr Index kShift = 2;
+    for (const Index n : around(kernel.tile_cols)) {
+      for (const Index rows : {1, 2, 3, 4, 5, 8, 11}) {
+        for (const Index taps : {1, 2, 3, 5}) {
+          Random random(static_cast<unsigned>(100 * n + rows));
+          Fenced<T> x(6, n + kShift), w(taps, n, 0), out(rows, n), before(rows, n);
+          x.fill(random);
+          w.fill(random);
+          before.fill(random);
+          const std::vector<const T*> at = scattered_rows(x, taps * rows, kShift);
+          for (const auto& map : all_weights<T>()) {
+            for (const bool add : {false, true}) {
+              say("depthwise: n, rows, taps, map, add, bytes", n, rows, taps, static_cast<int>(map.read), add,
+                  sizeof(T));
+              out.reset();
+              for (Index i = 0; add && i < rows; ++i) {
+                std::copy_n(before.row(i), n, out.row(i));
+              }
+              kernel.depthwise(static_cast<int>(rows), static_cast<int>(taps), n, at.data(), w.data(), map, add,
+                               out.data(), out.stride());
+              bool right = true;
+              for (Index i = 0; i < rows; ++i) {
+                for (Index j = 0; j < n; ++j) {
+                  Sum64 expected;
+                  expected.add(add ? static_cast<double>(before.at(i, j)) : 0);
+                  for (Index t = 0; t < taps; ++t) {
+                    expected.add(mapped(map, w.at(t, j)) *
+                                 static_cast<double>(at[static_cast<std::size_t>(t * rows + i)][j]));
+                  }
+                  right = right && near(static_cast<double>(out.at(i, j)), expected.value, bound<T>(expected, taps));
+                }
+              }
+              CHECK(right);
+              CHECK(out.intact() && x.intact() && w.intact());
+            }
+          }
+        }
+      }
+    }
+  });
+}
+
+// Exact: one addition, then comparisons.
+TEST(finish_adds_the_bias_and_clamps) {
+  both_types([](auto tag) {
+    using T = decltype(tag);
+    const T infinity = std::numeric_limits<T>::infinity(), nan = std::numeric_limits<T>::quiet_NaN();
+    for (const Index cols : around(kernels::table<T>().tile_cols)) {
+      for (const Index rows : {1, 3}) {
+        Random random(static_cast<unsigned>(cols));
+        Fenced<T> acc(rows, cols), bias(1, cols, 0), out(rows, cols, 5);
+        acc.fill([&] { return random(-2, 2); });
+        bias.fill(random);
+        acc.at(rows - 1, cols - 1) = nan;
+        acc.at(0, cols / 2) = infinity;
+        bias.at(0, cols / 3) = 0;
+        acc.at(0, cols / 3) = T(-0.0);
+        struct Limits {
+          T low, high;
+        };
+        for (const Limits& limits : {Limits{-infinity, infinity}, {0, infinity}, {0, T(0.75)}, {T(-0.5), T(0.25)}}) {
+          for (const bool with_bias : {false, true}) {
+            say("finish: cols, rows, bias, bytes", cols, rows, with_bias, sizeof(T));
+            out.reset();
+            kernels::table<T>().finish(rows, cols, acc.data(), acc.stride(), with_bias ? bias.data() : nullptr,
+                                       limits.low, limits.high, out.data(), out.stride());
+            bool right = true;
+            for (Index i = 0; i < rows; ++i) {
+              for (Index j = 0; j < cols; ++j) {
+                const T v = with_bias ? acc.at(i, j) + bias.at(0, j) : acc.at(i, j);
+                const T expected = std::isnan(v) ? v : std::min(std::max(v, limits.low), limits.high);
+                right = right && (std::isnan(v) ? std::isnan(out.at(i, j)) : out.at(i, j) == expected);
+              }
+            }
+            CHECK(right);
+            CHECK(out.intact() && acc.intact() && bias.intact());
+          }
+        }
+      }
+    }
+  });
+}
+
+TEST(part_of_splits_by_sign) {
+  both_types([](auto tag) {
+    using T = decltype(tag);
+    for (const Index n : around(kernels::table<T>().tile_cols)) {
+      Fenced<T> x(1, n, 0), out(1, n, 0);
+      x.fill(Random(3));
+      x.at(0, n - 1) = std::numeric_limits<T>::quiet_NaN();
+      x.at(0, n / 2) = -std::numeric_limits<T>::infinity();
+      for (const int part : {-1, 1}) {
+        say("part_of: n, part, bytes", n, part, sizeof(T));
+        out.reset();
+        kernels::table<T>().part_of(n, x.data(), part, out.data());
+        bool right = true;
+        for (Index i = 0; i < n; ++i) {
+          const T v = x.at(0, i), expected = (part > 0) == (v > 0) ? v : T(0);
+          right = right && (std::isnan(v) ? std::isnan(out.at(0, i)) : out.at(0, i) == expected);
+        }
+        CHECK(right);
+        CHECK(out.intact() && x.intact());
+      }
+    }
+  });
+}
+
+// One page for all rows: the same shares, and the sum of the rows' own pages. Pages are added to.
+TEST(shares_with_one_page_for_all_rows) {
+  both_types([](auto tag) {
+    using T = decltype(tag);
+    const auto& kernel = kernels::table<T>();
+    for (const Index cols : around(kernel.tile_cols)) {
+      for (const Index rows : {1, 2, 7}) {
+        for (const int groups : {1, 2}) {  // the kernel has a way of its own for one sum and one group
+          say("shares: cols, rows, groups, bytes", cols, rows, groups, sizeof(T));
+          Random random(static_cast<unsigned>(cols));
+          Fenced<T> z0(rows, cols), z1(rows, cols), r(rows, cols, 1), bias(1, cols, 0);
+          z0.fill([&] { return random.chance(0.2) ? 0 : random(); });
+          z1.fill([&] { return random.chance(0.2) ? 0 : random(); });
+          r.fill([&] { return random.chance(0.2) ? 0 : random(); });
+          bias.fill([&] { return random.chance(0.2) ? 0 : random(); });
+          kernels::Shares<T> plan{};
+          plan.sums = plan.groups = groups;
+          plan.masked = groups > 1;
+          plan.plain[0] = plan.plain[1] = 1;
+          plan.group[0] = {{1, 0}, bias.data(), bias.data(), 2, T(0.5), 0, false};
+          plan.group[1] = {{T(0.5), 1}, nullptr, bias.data(), -1, T(0.25), 1, true};
+          const T* const z[] = {z0.data(), z1.data()};
+          const auto run = [&](Fenced<T>& s0, Fenced<T>& s1, kernels::Absorbed* ledger, int step) {
+            T* const s[] = {s0.data(), s1.data()};
+            kernel.shares(rows, cols, plan, z, z0.stride(), r.data(), r.stride(), s, s0.stride(), ledger, step);
+            CHECK(s0.intact() && s1.intact());
+            std::vector<T> all = s0.entries();
+            const std::vector<T> more = s1.entries();
+            all.insert(all.end(), more.begin(), more.end());
+            return all;
+          };
+          Fenced<T> s0(rows, cols), s1(rows, cols);
+          s1.fill([] { return 0; });
+          const kernels::Absorbed start{1, 2, 3, 4, 5};
+          std::vector<kernels::Absorbed> pages(static_cast<std::size_t>(rows), start);
+          const std::vector<T> of_rows = run(s0, s1, pages.data(), 1);
+          kernels::Absorbed one[] = {start, start};
+          s0.reset();
+          CHECK(same_bits(of_rows, run(s0, s1, one, 0)));
+          CHECK(same_bits(of_rows, run(s0, s1, nullptr, 0)));
+          // Sums of at most rows * cols terms, each of the size of r or bias * s.
+          Sum64 sizes;
+          for (std::size_t n = 0; n < of_rows.size(); ++n) {
+            const Index at = static_cast<Index>(n) % (rows * cols);
+            sizes.add(4 * std::abs(static_cast<double>(r.at(at / cols, at % cols))) +
+                      2 * std::abs(static_cast<double>(of_rows[n])));
+          }
+          Sum64 bias_sum, stabilizer, dead;
+          for (const kernels::Absorbed& page : pages) {
+            CHECK(page.padding == 4 && page.batchnorm == 5);
+            bias_sum.add(page.bias - start.bias);
+            stabilizer.add(page.stabilizer - start.stabilizer);
+            dead.add(page.dead - start.dead);
+          }
+          const double tolerance = bound<T>(sizes, 2 * rows * cols);
+          CHECK(near(one[0].bias - start.bias, bias_sum.value, tolerance));
+          CHECK(near(one[0].stabilizer - start.stabilizer, stabilizer.value, tolerance));
+          CHECK(near(one[0].dead - start.dead, dead.value, tolerance));
+          CHECK(rows * cols < 10 || (bias_sum.size > 10 * tolerance && stabilizer.size > 10 * tolerance));
+          CHECK(one[0].padding == 4 && one[0].batchnorm == 5);
+          CHECK(one[1].bias == 1 && one[1].stabilizer == 2 && one[1].dead == 3);  // nothing beyond the page
+        }
+      }
+    }
+  });
+}
+
+// The bounds of a convolution differ from pixel to pixel: each row has its own.
+TEST(accumulate_with_bounds_a_row) {
+  both_types([](auto tag) {
+    using T = decltype(tag);
+    for (const Index cols : around(kernels::table<T>().tile_cols)) {
+      say("accumulate, bounds a row: cols, bytes", cols, sizeof(T));
+      const Index rows = 4;
+      Random random(static_cast<unsigned>(cols));
+      Fenced<T> acc(rows, cols), low(rows, cols), high(rows, cols), out(rows, cols, 7);
+      for (Fenced<T>* m : {&acc, &low, &high}) {
+        m->fill(random);
+      }
+      kernels::table<T>().accumulate(rows, cols, acc.data(), acc.stride(), nullptr, 0, low.data(), high.data(),
+                                     low.stride(), {0, 0, 0, 0, -1, 2}, false, out.data(), out.stride());
+      bool right = true;
+      for (Index i = 0; i < rows; ++i) {
+        for (Index j = 0; j < cols; ++j) {
+          Sum64 expected;
+          expected.add(-static_cast<double>(acc.at(i, j)) * static_cast<double>(low.at(i, j)));
+          expected.add(2 * static_cast<double>(acc.at(i, j)) * static_cast<double>(high.at(i, j)));
+          right = right && near(static_cast<double>(out.at(i, j)), expected.value, bound<T>(expected, 2));
+        }
+      }
+      CHECK(right);
+      CHECK(out.intact() && acc.intact() && low.intact() && high.intact());
+    }
+  });
+}
+
+}  // namespace
+}  // namespace pylrp
