@@ -91,11 +91,13 @@ def _drop_unused(graph: Graph) -> Graph:
 
 
 def _drop_identities(graph: Graph) -> Graph:
-    def idle(node: Node) -> bool:
-        # An output that is an input has no layer that could be explained; a copy of it has.
-        return isinstance(node.layer, Identity) and not (node.name in graph.outputs and node.inputs[0] in graph.inputs)
-
-    instead = {node.name: node.inputs[0] for node in graph.nodes if idle(node)}
+    instead: dict[str, str] = {}
+    for node in graph.nodes:
+        if isinstance(node.layer, Identity):
+            source = instead.get(node.inputs[0], node.inputs[0])
+            # An output that is an input has no layer that could be explained; a copy of it has.
+            if node.name not in graph.outputs or source not in graph.inputs:
+                instead[node.name] = source
     return _rewired(graph, [node for node in graph.nodes if node.name not in instead], instead)
 
 

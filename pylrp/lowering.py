@@ -61,7 +61,7 @@ class Lowered:
     def __init__(self, graph: Graph):
         self.values = {name: i for i, name in enumerate([*graph.inputs, *(node.name for node in graph.nodes)])}
         weights: dict[int, tuple[Layer, Layer]] = {}
-        layouts = [(shape[0], product(shape[1:]), name in graph.channels_last) for name, shape in graph.shapes.items()]
+        layouts = [(_channels(shape), product(shape[1:]), name in graph.channels_last) for name, shape in graph.shapes.items()]
         specs, nodes = [], []
         for node in graph.nodes:
             layer = _share_weights(node.layer, weights)
@@ -85,14 +85,18 @@ def lower(graph: Graph) -> Lowered:
     return Lowered(graph)
 
 
+def _channels(shape: Shape) -> int:
+    return shape[0] if shape else 1
+
+
 def to_core(values: Array) -> Array:
     """Return an array of a logical shape as the core stores it, flat."""
-    return np.ascontiguousarray(np.moveaxis(values, 0, -1)).reshape(-1)
+    return np.ascontiguousarray(np.moveaxis(values, 0, -1) if values.ndim else values).reshape(-1)
 
 
 def from_core(flat: Array, shape: Shape) -> Array:
     """Return a core's flat array in its logical shape."""
-    return np.moveaxis(flat.reshape(*shape[1:], shape[0]), -1, 0)
+    return np.moveaxis(flat.reshape(*shape[1:], shape[0]), -1, 0) if shape else flat.reshape(())
 
 
 def _positions(shape: Shape) -> NDArray[np.int64]:

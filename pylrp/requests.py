@@ -200,10 +200,11 @@ def _classes(target: Array, inputs: Inputs, shape: Shape, top: str) -> Array:
         raise TypeError(f"a target must be an integer, got {target.dtype}")
     if target.ndim == 1 and len(target) != inputs.batch:
         raise ValueError(f"target has {len(target)} entries, x has {inputs.batch} samples")
-    wrong = (target < 0) | (target >= shape[0])
+    classes = shape[0] if shape else 1
+    wrong = (target < 0) | (target >= classes)
     if wrong.any():
-        what = "outputs" if len(shape) == 1 else f"channels in {top!r}"
-        raise ValueError(f"target {target[wrong].flat[0]} is no class: the network has {shape[0]} {what}")
+        what = "outputs" if len(shape) < 2 else f"channels in {top!r}"
+        raise ValueError(f"target {target[wrong].flat[0]} is no class: the network has {classes} {what}")
     return np.atleast_1d(target).astype(np.int64)
 
 
@@ -212,7 +213,7 @@ def contrast(
 ) -> Array:
     """Return relevance at the top that explains the difference of two classes; ``output`` is (batch, size)."""
     batch = len(output)
-    channels = output.reshape(batch, shape[0], -1)
+    channels = output.reshape(batch, shape[0] if shape else 1, -1)
     target = given[0]
     if len(given) != 1 or (target is not None and target.dtype.kind not in "iu"):
         raise ValueError("against goes with one target, a class")
@@ -220,8 +221,8 @@ def contrast(
     minus = np.broadcast_to(np.asarray(against), (batch,))
     if minus.dtype.kind not in "iu":
         raise TypeError(f"against must be a class, got {against!r}")
-    if ((minus < 0) | (minus >= shape[0])).any():
-        raise ValueError(f"against is {against}, the network has {shape[0]} outputs")
+    if ((minus < 0) | (minus >= channels.shape[1])).any():
+        raise ValueError(f"against is {against}, the network has {channels.shape[1]} outputs")
     if (plus == minus).any():
         raise ValueError("against is the class that is explained: pass another one")
     top = np.zeros_like(channels)

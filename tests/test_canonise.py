@@ -95,6 +95,7 @@ SEQUENCES: list[tuple[str, list[L.Layer], L.Shape, list[str]]] = [
     ("softmax inside stays", [dense(3, 4), L.Softmax(), dense(2, 3)], (4,), ["dense", "softmax", "dense"]),
     ("nothing but softmax stays", [L.Softmax()], (4,), ["softmax"]),
     ("nothing but identity stays", [L.Identity()], (4,), ["identity"]),
+    ("one identity of two stays", [L.Dropout(), L.Identity()], (4,), ["identity"]),
 ]
 
 

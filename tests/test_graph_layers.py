@@ -221,6 +221,33 @@ def test_layers_without_weights(name, dtype):
     assert_like_the_oracle(*settled(between(layer, shape, dtype), lambda _: Epsilon(), dtype))
 
 
+LARGER = {
+    "image": (one(conv, 9, 3, 3, 3, padding=1), (3, 15, 14)),
+    "stride 2": (one(conv, 17, 5, 3, 3, stride=2, padding=1), (5, 13, 12)),
+    "depthwise": (one(conv, 20, 20, 3, 3, groups=20, padding=1), (20, 7, 9)),
+    "1 x 1": (one(conv, 40, 33, 1, 1), (33, 5, 6)),
+    "transposed": (one(back, 8, 5, 3, 3, stride=2), (8, 7, 7)),
+}
+
+
+@pytest.mark.parametrize("rule", [ZPlus(), Epsilon(bias=False), Gamma(), Flat()], ids=repr)
+@pytest.mark.parametrize("name", LARGER)
+def test_more_than_one_tile(name, rule):
+    make, shape = LARGER[name]
+    graph = alone(make(np.float32), shape, np.float32)
+    assert_like_the_oracle(*settled(graph, lambda _: rule, np.float32, batch=1))
+
+
+@pytest.mark.parametrize("rule", [ZPlus(), Gamma(), AlphaBeta(bias=False)], ids=repr)
+@pytest.mark.parametrize("name", ["dense", "1-D", "stride 2", "groups", "depthwise", "transposed"])
+@pytest.mark.parametrize("batch", [7, 21])
+def test_larger_batches(batch, name, rule):
+    make, shape = WITH_WEIGHTS[name]
+    graph = between(make(np.float32), shape, np.float32)
+    rule_of = {"first": Flat(), "layer": rule, "top": Epsilon()}
+    assert_like_the_oracle(*settled(graph, lambda node: rule_of[node.name], np.float32, batch=batch))
+
+
 ACTIVATIONS = [
     *[ReLU(), kinds.LeakyReLU(0.25), kinds.ELU(0.5), kinds.ReLU6(), kinds.Clip(-0.5, 0.25), kinds.GELU()],
     *[kinds.GELU(approximate=True), kinds.SiLU(), kinds.HardSwish(), kinds.Mish(), kinds.Tanh(), kinds.Sigmoid()],

@@ -149,26 +149,26 @@ def back(into, out, *kernel, bias=True, dtype=np.float64, **options):
 
 
 # Random graphs.
-@settings(REPRODUCIBLE, max_examples=600)
+@settings(REPRODUCIBLE, max_examples=500)
 @given(cases(np.float64))
 def test_random_graphs(case_and_answer):
     assert_like_the_oracle(*case_and_answer)
 
 
-@settings(REPRODUCIBLE, max_examples=300)
+@settings(REPRODUCIBLE, max_examples=250)
 @given(cases(np.float64, grid=True))
 def test_random_graphs_of_exact_numbers(case_and_answer):
     # Sums cancel exactly: z = 0, equal values in a pool, outputs of exactly 0.
     assert_like_the_oracle(*case_and_answer)
 
 
-@settings(REPRODUCIBLE, max_examples=300)
+@settings(REPRODUCIBLE, max_examples=250)
 @given(cases(np.float32))
 def test_random_graphs_in_float32(case_and_answer):
     assert_like_the_oracle(*case_and_answer)
 
 
-@settings(REPRODUCIBLE, max_examples=100)
+@settings(REPRODUCIBLE, max_examples=40)
 @given(cases(np.float64))
 def test_every_value_of_the_forward_pass(case_and_answer):
     case, expected = case_and_answer
@@ -179,7 +179,7 @@ def test_every_value_of_the_forward_pass(case_and_answer):
         assert_within(found, expected.values[node.name], expected.errors[node.name], f"value {node.name}")
 
 
-@settings(REPRODUCIBLE, max_examples=300)
+@settings(REPRODUCIBLE, max_examples=200)
 @given(cases(np.float64))
 def test_a_simpler_graph_has_the_same_outputs(case_and_answer):
     case, expected = case_and_answer
@@ -202,7 +202,7 @@ def test_equal_bits_for_any_number_of_threads(case_and_answer):
             assert ex.layers[name].tobytes() == R.tobytes(), name
 
 
-@settings(REPRODUCIBLE, max_examples=100)
+@settings(REPRODUCIBLE, max_examples=60)
 @given(cases(np.float64))
 def test_a_batch_is_its_samples(case_and_answer):
     case, expected = case_and_answer
@@ -249,7 +249,7 @@ def test_several_targets_are_one_after_the_other(case_and_answer, start):
         return
 
 
-@settings(REPRODUCIBLE, max_examples=150)
+@settings(REPRODUCIBLE, max_examples=80)
 @given(cases(np.float64), st.randoms(use_true_random=False))
 def test_masks(case_and_answer, random):
     case, _ = case_and_answer

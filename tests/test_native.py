@@ -142,6 +142,27 @@ def test_what_is_shared_stays_shared_and_is_stored_once(tmp_path, rng):
     assert 3 * weight.nbytes < (tmp_path / "net.npz").stat().st_size < 3.5 * weight.nbytes
 
 
+def test_views_of_one_memory_are_told_apart(tmp_path, rng):
+    whole = rng.standard_normal((8, 4))
+    views = [whole[:4], whole[::2], whole[:4]]  # one address and shape, two strides
+    save_graph(Graph.sequential([L.Dense(view) for view in views]), tmp_path / "net.npz")
+    again = [node.layer.weight for node in load_graph(tmp_path / "net.npz").nodes]
+    for view, array in zip(views, again, strict=True):
+        np.testing.assert_array_equal(view, array)
+    assert again[0] is again[2]
+
+
+def test_a_newer_file_is_not_read_further(saved):
+    """What a newer version holds may be unreadable here."""
+    rewrite(saved, lambda structure: structure.update(version=2))
+    with np.load(saved) as file:
+        entries = dict(file)
+    with saved.open("wb") as file:
+        np.savez(file, **entries, new=np.array([print], object))
+    with pytest.raises(ValueError, match=r"update pylrp$"):
+        load_graph(saved)
+
+
 def test_it_is_an_ordinary_npz(tmp_path, rng):
     dense = L.Dense(rng.standard_normal((3, 2)), name="top")
     save_graph(Graph.sequential([dense]), tmp_path / "net.npz")

@@ -150,8 +150,7 @@ class Resize(Layer):
             low = np.minimum(places.astype(np.int64), max(n - 2, 0))
             high = np.minimum(low + 1, n - 1)
             share = (places - low).reshape(-1, *(1,) * (len(shape) - axis))
-            if not share.any():
-                high, share = high[:0], share  # whole places: one value each
+            if not share.any():  # whole places: one value each
                 index, weight = np.take(index, low, axis=axis), np.take(weight, low, axis=axis)
                 continue
             index = np.concatenate([np.take(index, low, axis=axis), np.take(index, high, axis=axis)], axis=-1)

@@ -50,10 +50,19 @@ def attributes_of(node: NodeProto) -> dict[str, Any]:
         value = helper.get_attribute_value(attribute)
         if isinstance(value, bytes):
             value = value.decode()
+        elif isinstance(value, float):
+            value = _meant(value)
+        elif isinstance(value, list) and value and isinstance(value[0], float):
+            value = [_meant(v) for v in value]
         elif isinstance(value, TensorProto):
             value = numpy_helper.to_array(value)
         found[attribute.name] = value
     return found
+
+
+def _meant(value: float) -> float:
+    """Return the number that a float32 attribute stands for: 0.1, not 0.10000000149."""
+    return float(str(np.float32(value)))
 
 
 class Constants:

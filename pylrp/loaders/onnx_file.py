@@ -68,7 +68,8 @@ class ModelFile:
         """
         span = self._external(tensor) if tensor.external_data else self.spans.get(tensor.name)
         if span is None:
-            return numpy_helper.to_array(tensor)
+            inline: Array = numpy_helper.to_array(tensor)
+            return inline
         path, offset, length = span
         try:
             raw = np.fromfile(path, np.uint8, length, offset=offset)
@@ -80,7 +81,8 @@ class ModelFile:
                 f"weight {tensor.name!r} has {len(raw)} bytes in {path}, expected {math.prod(tensor.dims)} numbers of "
                 f"{dtype.itemsize}"
             )
-        return raw.view(dtype.newbyteorder("<")).astype(dtype, copy=False).reshape(tuple(tensor.dims))
+        array: Array = raw.view(dtype.newbyteorder("<")).astype(dtype, copy=False)
+        return array.reshape(tuple(tensor.dims))
 
     def _external(self, tensor: TensorProto) -> tuple[Path, int, int]:
         entries = {entry.key: entry.value for entry in tensor.external_data}

@@ -97,7 +97,7 @@ def _require_dtype(torch: Any, module: Any) -> None:
 
 def _export(torch: Any, module: Any, examples: Sequence[Any], path: Path) -> None:
     names = _input_names(module, len(examples))
-    with _evaluating(module), torch.no_grad(), warnings.catch_warnings():
+    with _evaluating(module), _quiet(torch), torch.no_grad(), warnings.catch_warnings():
         for message in _ABOUT_ITSELF:
             warnings.filterwarnings("ignore", message)
         # torch's own modules compare sizes; what forward itself does with values is for the user to see.
@@ -109,13 +109,11 @@ def _export(torch: Any, module: Any, examples: Sequence[Any], path: Path) -> Non
                 str(path),
                 input_names=names,
                 dynamic_axes={name: {0: "batch"} for name in names},
-                # Weights take the exporter long, and three copies; constants are computed by onnx_constants.py.
+                # The exporter takes long over weights and copies them three times: they come later.
                 export_params=False,
+                # With it the exporter merges BatchNorm in the weights' own precision; canonise.py does in float64.
                 do_constant_folding=False,
-                # The exporter on torch.export needs onnxscript and merges BatchNorm in the weights' own precision.
-                dynamo=False,
-                # Evaluation mode as set above, but with BatchNorm left alone: canonise.py merges it in float64.
-                training=torch.onnx.TrainingMode.PRESERVE,
+                dynamo=False,  # the exporter made on torch.export needs onnxscript
             )
         except torch.onnx.errors.UnsupportedOperatorError as error:
             operator = re.search(r"'([\w:]+)'", str(error))
@@ -162,6 +160,17 @@ def _input_names(module: Any, count: int) -> list[str]:
         return ["input"]
     names = list(inspect.signature(module.forward).parameters)[:count]
     return names if len(names) == count else [f"input{i}" for i in range(count)]
+
+
+@contextmanager
+def _quiet(torch: Any) -> Iterator[None]:
+    """Keep the exporter from printing the whole graph where it fails, which torch switches on by mistake."""
+    log = getattr(torch._C, "_jit_onnx_log", None)
+    torch._C._jit_onnx_log = lambda *words: None
+    try:
+        yield
+    finally:
+        torch._C._jit_onnx_log = log
 
 
 @contextmanager

@@ -18,12 +18,12 @@ inline std::vector<Test>& tests() {
   static std::vector<Test> all;
   return all;
 }
-inline long checks = 0, failures = 0;
-inline std::string context;  // what is looked at just now, for the message
+inline long checks = 0, failures = 0, shown = 0;  // shown: failures of the test that runs, the first few are enough
+inline std::string context;                       // what is looked at just now, for the message
 
 inline bool that(bool passed, const char* text, const char* file, int line) {
   ++checks;
-  if (!passed && ++failures <= 20) {
+  if (!passed && ++failures && ++shown <= 8) {
     std::printf("%s:%d: CHECK(%s) failed; %s\n", file, line, text, context.c_str());
   }
   return passed;
@@ -36,6 +36,7 @@ inline int run(const char* wanted) {
     }
     const long checks_before = checks, failures_before = failures;
     context.clear();
+    shown = 0;
     try {
       test.run();
     } catch (const std::exception& error) {

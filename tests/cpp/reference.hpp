@@ -148,8 +148,8 @@ struct Reference {
   std::vector<Index> unsure;       // denominators whose sign a computation in T may get wrong (targets * batch)
 };
 
-// Where rounding decides about a sign, no tolerance helps: such a relevance is counted, and (kSettle) set to zero first.
-// kPositive: so is that of outputs that are not positive, as behind a ReLU.
+// Where rounding decides about a sign, no tolerance helps: such a relevance is counted, and (kSettle) set to zero
+// first. kPositive: so is that of outputs that are not positive, as behind a ReLU.
 enum class Care { kCount, kSettle, kPositive };
 
 template <class T>
@@ -229,8 +229,8 @@ Reference reference(const Wires& wires, Operands<T>& data, const Rule& rule, Car
           if (z.value == 0 || s == 0) {
             dead.add(numerator);
           } else if (group.epsilon != 0) {
-            stabilizer.add(numerator - z.value * s, kFew * kUnit<T> * std::abs(numerator) + z.error * std::abs(s) +
-                                                        std::abs(z.value) * error);
+            stabilizer.add(numerator - z.value * s,
+                           kFew * kUnit<T> * std::abs(numerator) + z.error * std::abs(s) + std::abs(z.value) * error);
           }
           bias.add(rho(group.bias, b) * s, std::abs(rho(group.bias, b)) * error);
           for (const Term& term : group.terms) {
@@ -239,7 +239,7 @@ Reference reference(const Wires& wires, Operands<T>& data, const Rule& rule, Car
               if (s != 0 && x != 0) {
                 const double factor = x * rho(term.map, wire.weight);
                 result.relevance[row * n_in + static_cast<std::size_t>(wire.input)].add(factor * s,
-                                                                                         std::abs(factor) * error);
+                                                                                        std::abs(factor) * error);
               }
             }
           }

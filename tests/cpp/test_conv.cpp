@@ -47,8 +47,7 @@ struct Relevance {
 
   Relevance(const ConvLayer<T>& layer, ConvData<T>& data, const CompiledRule& rule, Matrix<const T> output,
             const Options& options)
-      : result(data.relevance.rows(), data.input.cols()),
-        absorbed(static_cast<std::size_t>(data.relevance.rows())) {
+      : result(data.relevance.rows(), data.input.cols()), absorbed(static_cast<std::size_t>(data.relevance.rows())) {
     RelevanceJob<T> job;
     job.inputs = {layer.reads_inputs(&rule) ? data.input.read() : Matrix<const T>{}};
     job.output = output;
@@ -251,8 +250,10 @@ TEST(conv_of_many_small_samples) {
 TEST(conv_same_bits_for_any_number_of_threads) {
   const Geometry plain{{1, 15, 14}, {1, 3, 3}, {1, 1, 1}, {1, 1, 1}, {0, 1, 1}, {0, 1, 1}};
   const Geometry strided{{1, 29, 28}, {1, 3, 3}, {1, 2, 2}, {1, 1, 1}, {0, 1, 1}, {0, 1, 1}};
-  const ConvCase cases[] = {{"plain", plain, 33, 34, 1, false},         {"transposed", strided, 20, 34, 1, true},
-                            {"grouped", plain, 66, 68, 2, false},       {"depthwise", strided, 290, 290, 290, false},
+  const ConvCase cases[] = {{"plain", plain, 33, 34, 1, false},
+                            {"transposed", strided, 20, 34, 1, true},
+                            {"grouped", plain, 66, 68, 2, false},
+                            {"depthwise", strided, 290, 290, 290, false},
                             {"depthwise", strided, 290, 290, 290, true}};
   for (const ConvCase& c : cases) {
     unsigned n = 0;

@@ -53,9 +53,9 @@ TEST(tile_taps_sums_over_taps) {
               for (Index i = 0; i < rows; ++i) {
                 for (Index j = 0; j < width; ++j) {
                   if (j >= halves * lanes) {
-                    left_alone = left_alone &&
-                                 std::memcmp(&out.at(i, j), &untouched[static_cast<std::size_t>(i * width + j)],
-                                             sizeof(T)) == 0;
+                    left_alone =
+                        left_alone &&
+                        std::memcmp(&out.at(i, j), &untouched[static_cast<std::size_t>(i * width + j)], sizeof(T)) == 0;
                     continue;
                   }
                   Sum64 expected;
@@ -66,7 +66,8 @@ TEST(tile_taps_sums_over_taps) {
                                    static_cast<double>(panel.at(t * k + p, j)));
                     }
                   }
-                  right = right && near(static_cast<double>(out.at(i, j)), expected.value, bound<T>(expected, taps * k));
+                  right =
+                      right && near(static_cast<double>(out.at(i, j)), expected.value, bound<T>(expected, taps * k));
                 }
               }
               CHECK(right);

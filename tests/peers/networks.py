@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import torch
 from torch import nn
-
-from peers.torch_networks import KEEP_ALIVE
-
-assert KEEP_ALIVE is not None  # torchvision has to be importable before zennit
-from zennit.canonizers import AttributeCanonizer, CompositeCanonizer, NamedMergeBatchNorm  # noqa: E402
-from zennit.layer import Sum  # noqa: E402
+from zennit.canonizers import AttributeCanonizer, CompositeCanonizer, NamedMergeBatchNorm
+from zennit.layer import Sum
 
 
 class Residual(nn.Module):

@@ -122,6 +122,7 @@ SINGLE = {  # name of the test: shape of the input, layer
     "flatten features": ((6,), lambda: L.Flatten()),
     "reshape": (IMAGE, lambda: L.Reshape((6, -1))),
     "permute": (IMAGE, lambda: L.Permute((3, 1, 2))),
+    "permute two": (IMAGE, lambda: L.Permute((2, 1, 3))),
     "repeat": ((6,), lambda: L.RepeatVector(3)),
     "zero padding 1d": (SIGNAL, lambda: L.ZeroPadding1D((1, 2))),
     "zero padding 2d": (IMAGE, lambda: L.ZeroPadding2D(((1, 2), (0, 3)))),
@@ -199,6 +200,12 @@ def test_activations(rng, name):
         assert graph.nodes[1].name.startswith(f"dense.{name}")
 
 
+def test_nothing_moves_after_a_softmax_at_the_top(rng):
+    """Else canonise.py would not find it there."""
+    for parts in ([L.Conv2D(5, 1, activation="softmax")], [L.Conv2D(5, 1), L.Softmax(axis=1)]):
+        assert kinds(agree(sequential((4, 3, 2), *parts), rng))[-1] == "Softmax"
+
+
 def test_a_layer_as_activation(rng):
     agree(sequential((9,), L.Dense(12, activation=L.LeakyReLU(negative_slope=0.4))), rng)
 
@@ -274,7 +281,9 @@ def test_channels_first(rng, norm_axis):
     graph = agree(model, rng)
     assert graph.channels_last == frozenset()
     assert graph.inputs == {"image": (3, 9, 8)}
-    agree(sequential((3, 9, 8), L.Conv2D(4, 3, **first), L.GlobalMaxPooling2D(**first)), rng)
+    inner = sequential((3, 9, 8), L.Conv2D(4, 3, **first), L.GlobalMaxPooling2D(**first))
+    x = keras.Input((3, 9, 8), name="image")
+    assert agree(keras.Model(x, inner(x)), rng).channels_last == frozenset()
 
 
 def test_rescaling_where_images_have_channels_first(rng):

@@ -256,6 +256,22 @@ def test_a_module_used_again():
         assert by_name[name].weight is by_name[f"{name}_2"].weight
 
 
+def test_of_several_nodes_the_one_with_weights_has_the_modules_name():
+    padded = nn.Conv2d(3, 4, 3, padding=1, padding_mode="replicate")
+    graph = agree(nn.Sequential(padded, nn.Softplus(beta=2), nn.PixelShuffle(2)), (3, 5, 5))
+    by_name = {node.name: node.layer for node in graph.nodes}
+    assert isinstance(by_name["0"], layers.Conv)
+    assert {"0", "1", "2"} <= set(by_name)
+    assert len(by_name) > 4
+    assert graph.outputs == ("2",)  # of those without weights the last
+
+    class Layer(nn.Linear):
+        def forward(self, x):
+            return F.relu(super().forward(x))
+
+    assert isinstance({n.name: n.layer for n in agree(nn.Sequential(Layer(4, 3)), (4,)).nodes}["0"], layers.Dense)
+
+
 def test_names_that_look_like_a_second_use():
     """Where "fc_1" may be a module or the second use of "fc", no name is better than a wrong one."""
 
@@ -351,11 +367,12 @@ def test_a_choice_that_depends_on_the_input_warns():
         load_torch(net, torch.ones(1, 3))
 
 
-def test_what_onnx_does_not_have():
+def test_what_onnx_does_not_have(capfd):
     net = Apply(lambda m, x: torch.special.bessel_j0(x))
     with pytest.raises(UnsupportedLayer, match="can't be written as ONNX by torch") as caught:
         load_torch(net, torch.ones(1, 3))
     assert caught.value.operator == "aten::special_bessel_j0"
+    assert capfd.readouterr() == ("", "")
 
 
 def test_what_pylrp_does_not_have():

@@ -284,7 +284,7 @@ def move(b: Builder, value: str) -> str | None:
         for i in range(rank)
     ]
     start, stop = sorted((b.integer(0, n - 1), b.integer(0, n - 1)))
-    bounds_of = b.choice([(start, stop + 1, 1), (start - n, 99, 2), (stop, start - n - 1, -1)])
+    bounds_of = b.choice([(start, stop + 1, 1), (start - n, n + 7, 2), (stop, start - n - 1, -1)])
     options = [
         kinds.Flatten(axis),
         kinds.Reshape((-1,) if rank > 3 else (*shape[:axis], 1, *shape[axis:])),
@@ -375,7 +375,7 @@ def build(b: Builder, layers: int) -> Case:
     channels_last = [name for name, shape in b.inputs.items() if len(shape) > 1 and b.integer(0, 3) == 0]
     original = Graph(b.inputs, b.nodes, b.leaves(), channels_last=channels_last, dtype=b.dtype)
     graph = canonise(original)
-    batch = b.integer(1, 3)
+    batch = b.choice([1, 1, 2, 3, 3, 6])
     inputs = {
         name: numbers(b.rng, (batch, *shape), b.grid, 0.2).clip(-4, 4).astype(b.dtype)
         for name, shape in b.inputs.items()
@@ -383,7 +383,7 @@ def build(b: Builder, layers: int) -> Case:
     drawn = {node.name: a_rule(b, node, graph) for node in graph.nodes}
     inner = [node.name for node in graph.nodes] * (b.integer(0, 7) == 0)  # relevance may start anywhere
     output = b.choice(inner or [graph.outputs[-1], *graph.outputs])
-    top = numbers(b.rng, (batch, *graph.shapes[output]), b.grid, b.choice([0.0, 0.0, 0.5])).astype(b.dtype)
+    top = numbers(b.rng, (batch, *graph.shapes[output]), b.grid, b.choice([0.0, 0.0, 0.5, 0.9])).astype(b.dtype)
     rules = {name: rule for name, rule in drawn.items() if rule is not None}
     return Case(original, graph, inputs, rules, output, top, f"build({b.recipe}, {layers})")
 
