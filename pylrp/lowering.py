@@ -181,7 +181,8 @@ def _movement(node: Node, shapes: list[Shape], graph: Graph) -> Spec:
     layer = _as(Movement, node)
     index = to_core(layer.move(_positions(shapes[0])))
     size = product(shapes[0])
-    if index.size == size and bool((index == np.arange(size)).all()):
+    # Layers with a row in the ledger stay what they are.
+    if layer.kind not in ("pad", "slice") and index.size == size and bool((index == np.arange(size)).all()):
         return "identity", {"a": 0.0, "b": 0.0}
     return "sparse", _table(index.reshape(-1, 1), None, size, layer.fill)
 

@@ -280,9 +280,16 @@ class Network:
         predicted = {name: inputs.shaped(a, graph.shapes[name]) for name, a in zip(outputs, found, strict=True)}
         count = None if targets is None else len(starts)
         maps = {name: inputs.several(a, graph.shapes[name], count, name) for name, a in zip(names, relevance, strict=True)}
-        rules = [_shown(assignment, graph.nodes[row]) for row in self._rows]
-        pages = ledger[self._rows].reshape(len(self._rows), ledger.shape[1], len(starts), inputs.batch)
-        ledgers = [Ledger(pages[:, :, t], self.names, rules, single=inputs.single) for t in range(len(starts))]
+        rows = self._rows if not masks else [
+            i for i, node in enumerate(graph.nodes) if i in self._rows or node.name in masks
+        ]  # fmt: skip
+        shown = [graph.nodes[row] for row in rows]
+        rules = [_shown(assignment, node) for node in shown]
+        pages = ledger[rows].reshape(len(rows), ledger.shape[1], len(starts), inputs.batch)
+        ledgers = [
+            Ledger(pages[:, :, t], [node.name for node in shown], rules, single=inputs.single)
+            for t in range(len(starts))
+        ]
         by_input = {name: maps[name] for name in graph.inputs}
 
         def again(name: str) -> Array:

@@ -264,7 +264,10 @@ void Plan<T>::relevance(const Pass& pass, const Request& request, const Threads&
     }
     const bool same = node.layer->flow() == Flow::kSame;
     std::vector<double> incoming, outgoing(static_cast<std::size_t>(rows)), masked;
-    if (!same) {
+    const bool is_masked = std::any_of(request.masks.begin(), request.masks.end(),
+                                       [&](const Mask& mask) { return mask.value == value; });
+    const bool accounts = !same || is_masked;
+    if (accounts) {
       incoming = row_sums(read_only(relevance[value]), threads);
     }
     for (const Mask& mask : request.masks) {
@@ -278,11 +281,17 @@ void Plan<T>::relevance(const Pass& pass, const Request& request, const Threads&
           }
         }
         const std::vector<double> stays = row_sums(read_only(relevance[value]), threads);
-        masked = incoming.empty() ? stays : incoming;
+        masked = incoming;
         for (std::size_t i = 0; i < stays.size(); ++i) {
           masked[i] -= stays[i];
         }
       }
+    }
+    double* const page = request.ledger + static_cast<Index>(n) * kLedgerColumns * rows;
+    if (same && is_masked) {
+      std::vector<double> stays = incoming;
+      std::transform(stays.begin(), stays.end(), masked.begin(), stays.begin(), std::minus<>());
+      write_page(incoming, stays, masked, std::vector<kernels::Absorbed>(static_cast<std::size_t>(rows)), page);
     }
     if (same && !relevance[node.inputs[0]] && !request.results[node.inputs[0]] && !request.results[value]) {
       relevance[node.inputs[0]] = relevance[value];
@@ -334,8 +343,7 @@ void Plan<T>::relevance(const Pass& pass, const Request& request, const Threads&
       }
     }
     if (!same) {
-      write_page(incoming, outgoing, masked, absorbed,
-                 request.ledger + static_cast<Index>(n) * kLedgerColumns * rows);
+      write_page(incoming, outgoing, masked, absorbed, page);
     }
     memory[value] = Buffer<T>();
   }

@@ -17,13 +17,11 @@ void AddLayer<T>::forward(const std::vector<Matrix<const T>>& inputs, Matrix<T> 
     std::copy_n(inputs[0].row(row) + first, count, out);
     for (std::size_t k = 1; k < inputs.size(); ++k) {
       const T* const x = inputs[k].row(row) + first;
-      const bool last = k + 1 == inputs.size();
-      const T low = last ? clamp.low : Clamp<T>{}.low, high = last ? clamp.high : Clamp<T>{}.high;
       for (Index j = 0; j < count; ++j) {
-        const T sum = out[j] + x[j];
-        out[j] = sum < low ? low : (sum > high ? high : sum);
+        out[j] += x[j];
       }
     }
+    kernels::table<T>().finish(1, count, out, count, nullptr, clamp.low, clamp.high, out, count);
   });
 }
 

@@ -49,7 +49,7 @@ struct ChannelBases {
       bias[g] = constants.groups[g].bias.data();
       base[g] = reuse ? nullptr : bias[g];
     }
-    plan = shares_of<T>(rule, base, bias, w.bias);
+    plan = shares_of<T>(rule, base, bias, reuse ? nullptr : w.bias);
   }
 };
 
@@ -286,6 +286,9 @@ void ConvLayer<T>::forward(const std::vector<Matrix<const T>>& inputs, Matrix<T>
 
 template <class T>
 void ConvLayer<T>::relevance(const RelevanceJob<T>& job, const Threads& all) const {
+  if (job.relevance.rows == 0) {
+    return;
+  }
   const bool reuse = job.output && reads_output(job.rule);
   // Constant terms are only there for sums that are not the plain output.
   const LoweredRule rule = with_constants_as_sums(job.rule->form(job.input_nonnegative, job.output_positive));

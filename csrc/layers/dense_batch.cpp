@@ -333,7 +333,7 @@ void relevance_by_products(const DenseJob<T>& job, const Threads& threads) {
     bias[g] = constants->groups[g].bias.data();
     base[g] = constants->groups[g].base.data() ? constants->groups[g].base.data() : (reuse ? nullptr : bias[g]);
   }
-  const kernels::Shares<T> plan = shares_of<T>(rule, base, bias, job.layer.bias);
+  const kernels::Shares<T> plan = shares_of<T>(rule, base, bias, reuse ? nullptr : job.layer.bias);
   const Index arrays = static_cast<Index>(std::max(rule.sums.size(), rule.groups.size()));
   const Index batch = job.relevance.rows;
   const Index most = rows_of_part(weight, std::max(arrays * weight.rows, 2 * weight.cols));

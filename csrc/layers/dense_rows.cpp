@@ -88,7 +88,7 @@ class RowPass {
         constants(static_cast<std::size_t>(g), rows, index, n, base + g * block_, bias + g * block_, &base_of[g],
                   &bias_of[g], g == 0 ? ahead : nullptr);
       }
-      const bool plain = rule_.masked && layer_bias != nullptr;
+      const bool plain = rule_.masked && layer_bias != nullptr && !reuse_output_;
       for (Index j = 0; plain && j < n; ++j) {
         plain_bias[j] = layer_bias[index[j]];
       }

@@ -96,6 +96,9 @@ void PoolLayer<T>::relevance(const RelevanceJob<T>& job, const Threads& threads)
                 const T* const in = job.inputs[0].row(row % job.batch) + first;
                 const T* const r = job.relevance.row(row) + pixel * channels_ + first;
                 T* const out = result.row(row) + first;
+                if (max_ && window.empty()) {
+                  return;
+                }
                 if (max_) {
                   using Number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;  // as wide as T
                   T best[kChannels];

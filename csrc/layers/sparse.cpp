@@ -70,8 +70,11 @@ void SparseLayer<T>::relevance(const RelevanceJob<T>& job, const Threads& thread
     parallel_for(shares.rows, threads, [&](Index row) {
       const T* const x = job.inputs[0].row(row % job.batch);
       for (Index j = 0; j < outputs_; ++j) {
-        memory.data()[row * outputs_ + j] =
-            stabilizer.share(job.relevance.row(row)[j], sum(x, j), &job.absorbed[row]);
+        const T share = stabilizer.share(job.relevance.row(row)[j], sum(x, j), &job.absorbed[row]);
+        memory.data()[row * outputs_ + j] = share;
+        for (std::size_t t = static_cast<std::size_t>(j * taps_); t < static_cast<std::size_t>((j + 1) * taps_); ++t) {
+          job.absorbed[row].padding += index_[t] < 0 ? static_cast<double>(fill_ * weight_[t] * share) : 0;
+        }
       }
     });
     shares = {memory.data(), shares.rows, outputs_, outputs_};

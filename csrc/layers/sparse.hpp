@@ -2,6 +2,7 @@
 // input, weight 1) and linear interpolation (several inputs with weights).
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <vector>
 
@@ -17,7 +18,9 @@ class SparseLayer : public Layer<T> {
   SparseLayer(Index inputs, Index outputs, Index taps, const std::int32_t* index, const T* weight, T fill);
   // Moved relevance goes where the value came from; interpolated relevance is shared in proportion.
   Flow flow() const override { return weight_.empty() ? Flow::kThrough : Flow::kOwn; }
-  bool keeps_nonnegative() const override { return fill_ >= 0; }
+  bool keeps_nonnegative() const override {
+    return fill_ >= 0 && std::all_of(weight_.begin(), weight_.end(), [](T w) { return w >= 0; });
+  }
   bool reads_inputs(const CompiledRule*) const override { return !weight_.empty(); }
   void forward(const std::vector<Matrix<const T>>& inputs, Matrix<T> output, const Clamp<T>& clamp,
                const Threads& threads) const override;

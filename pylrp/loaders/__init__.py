@@ -111,10 +111,10 @@ def _choose(source: Any) -> tuple[str, Callable[..., Graph]]:
     # Without importing anything: whoever made the object has imported its package.
     kinds = {(kind.__module__.partition(".")[0], kind.__name__) for kind in type(source).__mro__}
     packages = {package for package, _ in kinds}
+    if "keras" in packages:  # before torch: on that backend a Keras model is a torch module, too
+        return "a Keras model", _loader("keras_model", "load_keras")
     if ("torch", "Module") in kinds:
         return "a torch module", _loader("torch_module", "load_torch")
-    if "keras" in packages:
-        return "a Keras model", _loader("keras_model", "load_keras")
     if "sklearn" in packages:
         return "a scikit-learn estimator", _loader("sklearn_mlp", "load_sklearn")
     if any(name == "ModelProto" for _, name in kinds):

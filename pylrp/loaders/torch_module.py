@@ -156,10 +156,11 @@ def _add_weights(module: Any, path: Path) -> None:
 
 def _input_names(module: Any, count: int) -> list[str]:
     """Return what forward calls its arguments; a single one is "input"."""
-    if count == 1:
-        return ["input"]
-    names = list(inspect.signature(module.forward).parameters)[:count]
-    return names if len(names) == count else [f"input{i}" for i in range(count)]
+    names = ["input"] if count == 1 else list(inspect.signature(module.forward).parameters)[:count]
+    # Weights are told from inputs by name.
+    if len(names) != count or not set(names).isdisjoint(module.state_dict()):
+        return [f"input{i}" for i in range(count)]
+    return names
 
 
 @contextmanager

@@ -281,43 +281,60 @@ TEST(conv_same_bits_for_any_number_of_threads) {
   }
 }
 
-// Samples and targets have nothing to do with each other: together they get what each gets alone. Large ones go in
-// parts, since their shares would take too much memory at once.
+// Samples and targets have nothing to do with each other: together they get what each gets alone.
+void check_rows(const ConvShape& shape, const char* name, bool kept,
+                const std::vector<std::array<Index, 2>>& looked_at) {
+  constexpr Index kBatch = 2, kTargets = 4;
+  const CompiledRule rule(rule_named(name));
+  Options options(1);
+  options.nonnegative = options.positive = false;
+  options.threads = 2;
+  ConvData<double> all(shape, false, kBatch, kTargets, 8, false), one(shape, false, 1, 1, 8, false);
+  const ConvLayer<double> layer = all.layer(true);
+  Fenced<double> output(kBatch, all.relevance.cols()), its_output(1, all.relevance.cols());
+  layer.forward({all.input.read()}, output.view(), {}, {2});
+  Relevance<double> together(layer, all, rule, kept ? output.read() : Matrix<const double>{}, options);
+  for (const auto& [target, sample] : looked_at) {
+    const Index row = target * kBatch + sample;
+    std::copy_n(all.input.row(sample), all.input.cols(), one.input.row(0));
+    std::copy_n(all.relevance.row(row), all.relevance.cols(), one.relevance.row(0));
+    layer.forward({one.input.read()}, its_output.view(), {}, {1});
+    Relevance<double> alone(layer, one, rule, kept ? its_output.read() : Matrix<const double>{}, options);
+    const auto same = [](const double* a, const double* b, Index n) {
+      return std::memcmp(a, b, static_cast<std::size_t>(n) * sizeof(double)) == 0;
+    };
+    CHECK(same(its_output.row(0), output.row(sample), output.cols()));
+    CHECK(same(alone.result.row(0), together.result.row(row), all.input.cols()));
+    const kernels::Absorbed &a = alone.absorbed[0], &b = together.absorbed[static_cast<std::size_t>(row)];
+    const double few = 1e-10 * static_cast<double>(all.relevance.cols());
+    CHECK(near(a.bias, b.bias, few) && near(a.stabilizer, b.stabilizer, few) && near(a.dead, b.dead, few));
+  }
+}
 TEST(conv_rows_are_independent) {
-  const Geometry small{{1, 6, 7}, {1, 3, 3}, {1, 2, 1}}, large{{1, 700, 900}, {1, 1, 2}};
-  for (const bool parts : {false, true}) {
-    for (const char* name : {"alpha-beta", "epsilon", "w^2"}) {
-      for (const bool kept : {false, true}) {
-        check::context = std::string(name) + (parts ? ", in parts" : "") + (kept ? ", kept" : "");
-        const CompiledRule rule(rule_named(name));
-        Options options(1);
-        options.nonnegative = options.positive = false;
-        options.threads = 2;
-        const ConvShape shape = parts ? large.shape(1, 1) : small.shape(3, 18);
-        ConvData<double> all(shape, false, 3, 2, 8, false);
-        const ConvLayer<double> layer = all.layer(true);
-        Fenced<double> output(3, all.relevance.cols());
-        layer.forward({all.input.read()}, output.view(), {}, {2});
-        Relevance<double> together(layer, all, rule, kept ? output.read() : Matrix<const double>{}, options);
-        for (Index t = 0; t < 2; ++t) {
-          for (Index i = 0; i < 3; ++i) {
-            ConvData<double> one(shape, false, 1, 1, 8, false);
-            const Index row = t * 3 + i;
-            std::copy_n(all.low.row(0), all.low.cols(), one.low.row(0));
-            std::copy_n(all.high.row(0), all.high.cols(), one.high.row(0));
-            std::copy_n(all.input.row(i), all.input.cols(), one.input.row(0));
-            std::copy_n(all.relevance.row(row), all.relevance.cols(), one.relevance.row(0));
-            Fenced<double> its_output(1, all.relevance.cols());
-            layer.forward({one.input.read()}, its_output.view(), {}, {1});
-            Relevance<double> alone(layer, one, rule, kept ? its_output.read() : Matrix<const double>{}, options);
-            CHECK(std::memcmp(its_output.row(0), output.row(i), sizeof(double) * std::size_t(output.cols())) == 0);
-            CHECK(std::memcmp(alone.result.row(0), together.result.row(row),
-                              sizeof(double) * std::size_t(all.input.cols())) == 0);
-            const kernels::Absorbed &a = alone.absorbed[0], &b = together.absorbed[std::size_t(row)];
-            const double few = 1e-10 * static_cast<double>(all.relevance.cols());
-            CHECK(near(a.bias, b.bias, few) && near(a.stabilizer, b.stabilizer, few) && near(a.dead, b.dead, few));
-          }
-        }
+  const Geometry small{{1, 6, 7}, {1, 3, 3}, {1, 2, 1}};
+  for (const char* name : {"alpha-beta", "epsilon", "w^2"}) {
+    for (const bool kept : {false, true}) {
+      check::context = std::string(name) + (kept ? ", kept" : "");
+      check_rows(small.shape(3, 18), name, kept, {{0, 0}, {0, 1}, {1, 0}, {1, 1}, {2, 0}, {2, 1}, {3, 0}, {3, 1}});
+    }
+  }
+  // Shares that would take too much memory at once go in parts: here three targets of one sample, then the fourth.
+  check::context = "in parts";
+  const Geometry large{{1, 700, 900}, {1, 1, 2}};
+  check_rows(large.shape(), "alpha-beta", false, {{0, 1}, {2, 0}, {3, 0}, {3, 1}});
+}
+
+TEST(conv_nothing_to_do) {
+  for (const auto& [batch, targets] : {std::array<Index, 2>{0, 1}, {2, 0}, {0, 0}}) {
+    for (const bool transposed : {false, true}) {
+      ConvData<float> data(kSame.shape(2, 3), transposed, batch, targets, 1, false);
+      const ConvLayer<float> layer = data.layer(true);
+      Fenced<float> output(batch, data.relevance.cols());
+      layer.forward({data.input.read()}, output.view(), {}, {2});
+      for (const NamedRule& named : conv_rules()) {
+        const CompiledRule rule(named.rule);
+        Relevance<float> found(layer, data, rule, {}, Options(1));
+        CHECK(found.result.intact() && output.intact());
       }
     }
   }

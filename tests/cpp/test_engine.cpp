@@ -176,6 +176,20 @@ TEST(activations) {
   }
 }
 
+// Behind a ReLU one of gamma's groups is enough, and one product each way.
+TEST(rules_get_simpler_where_signs_are_known) {
+  const CompiledRule gamma(rule_named("gamma")), below(Rule{{rule_named("gamma").groups[1]}});
+  CHECK(gamma.any().masked && gamma.form(true).masked && gamma.form(true).groups.size() == 2);
+  for (const bool nonnegative : {false, true}) {
+    const LoweredRule& form = gamma.form(nonnegative, true);
+    CHECK(!form.masked && form.groups.size() == 1 && form.groups[0].mask == Mask::kAll);
+    CHECK(form.back.size() == (nonnegative ? 1 : 2));
+  }
+  CHECK(gamma.form(true, true).sums.size() == 1 && gamma.form(true).sums.size() > 1);
+  // Where nothing would be left the full form stays: a rule without groups lets relevance pass.
+  CHECK(!below.form(true, true).passes() && below.form(true, true).masked);
+}
+
 TEST(rules_that_are_too_wide_are_refused) {
   Rule rule;
   for (int g = 0; g < kernels::kMaxGroups + 1; ++g) {

@@ -234,6 +234,10 @@ TEST(graph_knows_signs) {
   both([&](Value from) {
     return net.add(std::make_unique<SparseLayer<double>>(32, 2, 2, index, mean, 0.0), {from}, 2);
   });
+  const double cubic[] = {-0.25, 1.25, 0.5, 0.5};
+  both([&](Value from) {
+    return net.add(std::make_unique<SparseLayer<double>>(32, 2, 2, index, cubic, 0.0), {from}, 2);
+  });
   Index known = 0;
   for (unsigned seed = 0; seed < 4; ++seed) {
     const Inputs<double> inputs(net, 1, 8, seed);

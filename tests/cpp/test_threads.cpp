@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <cstdint>
 #include <new>
 #include <thread>
 
@@ -90,6 +91,54 @@ TEST(one_plan_used_by_several_threads_at_once) {
     worker.join();
   }
   CHECK(equal == 20);
+}
+
+// A workspace keeps large blocks for the next run; threads that share one never get the same block.
+TEST(workspaces) {
+  constexpr Index kSize = 1 << 20;
+  Workspace workspace;
+  void *mine = nullptr, *other = nullptr;
+  {
+    const Workspace::Use use(workspace);
+    const Buffer<float> first(kSize), second(kSize), small(100);
+    CHECK(first.data() != second.data());
+    CHECK(reinterpret_cast<std::uintptr_t>(first.data()) % 64 == 0);
+    mine = first.data();
+    other = second.data();
+  }
+  {
+    const Buffer<float> outside(kSize);  // not from there
+    CHECK(outside.data() != mine && outside.data() != other);
+    const Workspace::Use use(workspace);
+    const Buffer<float> larger(2 * kSize), same(kSize - 1), again(kSize), more(kSize);
+    CHECK(larger.data() != mine && larger.data() != other);
+    CHECK((same.data() == mine || same.data() == other) && (again.data() == mine || again.data() == other));
+    CHECK(same.data() != again.data() && more.data() != mine && more.data() != other);
+    Workspace inner;
+    {
+      const Workspace::Use nested(inner);
+      CHECK(Buffer<float>(2 * kSize).data() != nullptr);
+    }
+    CHECK(inner.take(2 * kSize * sizeof(float)) != nullptr && inner.take(2 * kSize * sizeof(float)) == nullptr);
+  }
+  std::atomic<int> clashes{0};
+  std::vector<std::thread> workers;
+  for (int w = 0; w < 4; ++w) {
+    workers.emplace_back([&, w] {
+      const Workspace::Use use(workspace);
+      for (int round = 0; round < 50; ++round) {
+        const Buffer<int> block(kSize);
+        int* const at = block.data() + round * 64;
+        *at = w;
+        std::this_thread::yield();
+        clashes += *at == w ? 0 : 1;
+      }
+    });
+  }
+  for (std::thread& worker : workers) {
+    worker.join();
+  }
+  CHECK(clashes == 0);
 }
 
 TEST(parallel_for_does_every_task_once) {

@@ -14,6 +14,7 @@ from reference.graph_forward import forward
 
 from pylrp import layers
 from pylrp.errors import UnsupportedLayer
+from pylrp.loaders import load
 from pylrp.loaders.keras_model import load_keras
 
 # Keras's conversion of torch's tensors, with NumPy 2.
@@ -421,6 +422,14 @@ class Squared(layers.CustomLayer):
 def test_layers_of_the_users_own(rng):
     model = sequential((5, 6, 3), L.Conv2D(3, 1), Square(), L.Conv2D(2, 3))
     agree(model, rng, operators={"Square": lambda layer: Squared()})
+
+
+def test_load_takes_it_for_a_keras_model(rng):
+    """With torch behind Keras it is a torch module, too."""
+    model = sequential((5, 4, 3), L.Conv2D(2, 3, activation="relu"), L.Flatten(), L.Dense(3, activation="softmax"))
+    net = load(model)
+    assert net.notes == ("softmax 'dense.softmax' at the top removed: the logits are explained",)
+    assert net.explain(rng.standard_normal((2, 5, 4, 3))).relevance.shape == (2, 5, 4, 3)
 
 
 def test_without_keras(monkeypatch):

@@ -310,6 +310,14 @@ def test_several_inputs_and_outputs():
     assert len(graph.outputs) == 2
 
 
+def test_inputs_that_are_called_as_weights():
+    class Net(nn.Linear):
+        def forward(self, weight, bias):
+            return super().forward(weight) + bias
+
+    assert agree(Net(4, 3), (4,), (3,)).inputs == {"input0": (4,), "input1": (3,)}
+
+
 def test_float32():
     net = nn.Sequential(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3), nn.ReLU(), nn.Flatten(), nn.Linear(27, 2))
     agree(net, (2, 5, 5), dtype=torch.float32, limit=1e-5)

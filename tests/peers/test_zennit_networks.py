@@ -114,10 +114,12 @@ def test_efficientnet_with_its_trained_weights(photographs):
             canonizer = nets.efficientnet_canonizer(model)
             theirs = attribute(model, zennit_composite(composite, x.shape[1:], kind, canonizer), x, top_class(out))
             found = ours(net, x, composite)
-            # In float32 alpha-beta is as far from the truth as its smallest denominators make it, zennit's too.
+            # In float32 alpha-beta is as far from the truth as its smallest denominators make it: on these and six more
+            # images zennit was off by up to 1.2e-4, pylrp by up to 1.1e-4.
             expected = truth.setdefault(composite, theirs)
             scale = np.abs(expected).max()
-            allowed = max(TOLERANCE[dtype], 3 * np.abs(theirs - expected).max() / scale)
+            allowed = TOLERANCE[dtype] * (3 if composite == "epsilon_alpha2_beta1" else 1)
+            assert np.abs(theirs - expected).max() / scale < allowed, (composite, dtype)
             assert np.abs(found.relevance - expected).max() / scale < allowed, (composite, dtype)
             data = found.ledger.data
             assert np.abs(data[:, -1]).max() < 1e-5 * np.abs(data[:, 0]).max()
