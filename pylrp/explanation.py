@@ -82,8 +82,8 @@ class Explanation:
         """Write relevance, output, target, the relevance of kept layers and the ledger to a ``.npz`` file.
 
         Layers are stored as ``layer/<name>``, the ledger as ``ledger`` of shape (targets, layers, 9, batch) with its
-        ``ledger_columns``, ``ledger_layers`` and ``ledger_rules``; of several inputs or outputs ``relevance/<name>`` and
-        ``output/<name>``.
+        ``ledger_columns``, ``ledger_layers`` and ``ledger_rules``; of several inputs or outputs ``relevance/<name>``
+        and ``output/<name>``.
         """
         ledgers = self.ledger if isinstance(self.ledger, list) else [self.ledger]
         arrays: dict[str, Any] = {
@@ -94,6 +94,8 @@ class Explanation:
             "ledger_rules": np.array(ledgers[0].rules),
         }
         for what, found in (("relevance", self.relevance), ("output", self.output)):
-            arrays.update({f"{what}/{name}": a for name, a in found.items()} if isinstance(found, dict) else {what: found})
+            arrays.update(
+                {f"{what}/{name}": a for name, a in found.items()} if isinstance(found, dict) else {what: found}
+            )
         arrays.update({f"layer/{name}": r for name, r in self.layers.kept.items()})
         np.savez_compressed(path, **arrays)

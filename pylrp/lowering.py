@@ -61,7 +61,9 @@ class Lowered:
     def __init__(self, graph: Graph):
         self.values = {name: i for i, name in enumerate([*graph.inputs, *(node.name for node in graph.nodes)])}
         weights: dict[int, tuple[Layer, Layer]] = {}
-        layouts = [(_channels(shape), product(shape[1:]), name in graph.channels_last) for name, shape in graph.shapes.items()]
+        layouts = [
+            (_channels(shape), product(shape[1:]), name in graph.channels_last) for name, shape in graph.shapes.items()
+        ]
         specs, nodes = [], []
         for node in graph.nodes:
             layer = _share_weights(node.layer, weights)
@@ -118,7 +120,7 @@ def _share_weights(layer: Layer, seen: dict[int, tuple[Layer, Layer]]) -> Layer:
 
 
 def _core_axes(layer: Conv | ConvTranspose) -> tuple[int, ...]:
-    """Return the order of a weight's axes (out, in, *kernel) in the core: (out, *kernel, in), depthwise (*kernel, out)."""
+    """Return the order of a weight's axes (out, in, *kernel) in the core, (out, *kernel, in); depthwise (*kernel, out)."""
     spatial = tuple(range(2, 2 + len(layer.kernel)))
     return (*spatial, 1, 0) if _depthwise(layer) else (0, *spatial, 1)
 
@@ -295,7 +297,9 @@ class _Custom:
         output = np.asarray(self.layer.forward(*arrays))
         given = self.layer.relevance(tuple(arrays), output, _batch_from_core(relevance, self.shape))
         if not isinstance(given, (tuple, list)) or len(given) != len(inputs):
-            raise ValueError(f"layer {self.name!r}: relevance() must return a tuple of {len(inputs)} arrays, one an input")
+            raise ValueError(
+                f"layer {self.name!r}: relevance() must return a tuple of {len(inputs)} arrays, one an input"
+            )
         return [
             self._flat(array, shape, inputs[0], "relevance") for array, shape in zip(given, self.shapes, strict=True)
         ]
@@ -305,10 +309,9 @@ class _Custom:
 
     def _flat(self, value: Any, shape: Shape, like: Array, what: str) -> Array:
         array = np.asarray(value, dtype=like.dtype)
-        if array.shape != (len(like), *shape):
-            raise ValueError(
-                f"layer {self.name!r}: {what}() returned an array of shape {array.shape}, expected {(len(like), *shape)}"
-            )
+        expected = (len(like), *shape)
+        if array.shape != expected:
+            raise ValueError(f"layer {self.name!r}: {what}() returned shape {array.shape}, expected {expected}")
         return np.ascontiguousarray(np.moveaxis(array, 1, -1)).reshape(len(like), -1)
 
 

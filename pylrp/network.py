@@ -164,7 +164,9 @@ class Network:
 
         save_graph(self.graph, path)
 
-    def forward(self, x: ArrayLike | Mapping[str, ArrayLike] | tuple[ArrayLike, ...], *, threads: int | None = None) -> Any:
+    def forward(
+        self, x: ArrayLike | Mapping[str, ArrayLike] | tuple[ArrayLike, ...], *, threads: int | None = None
+    ) -> Any:
         """Return the network's output.
 
         Parameters
@@ -279,7 +281,9 @@ class Network:
         )
         predicted = {name: inputs.shaped(a, graph.shapes[name]) for name, a in zip(outputs, found, strict=True)}
         count = None if targets is None else len(starts)
-        maps = {name: inputs.several(a, graph.shapes[name], count, name) for name, a in zip(names, relevance, strict=True)}
+        maps = {
+            name: inputs.several(a, graph.shapes[name], count, name) for name, a in zip(names, relevance, strict=True)
+        }
         rows = self._rows if not masks else [
             i for i, node in enumerate(graph.nodes) if i in self._rows or node.name in masks
         ]  # fmt: skip

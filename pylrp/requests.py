@@ -86,7 +86,7 @@ class Inputs:
         return flat.reshape(shape if self.single else (self.batch, *shape))
 
     def several(self, flat: Array, shape: Shape, targets: int | None, name: str) -> Array:
-        """Return (targets * batch, size) as (batch, targets, *shape), without the axes that the user did not ask for."""
+        """Return (targets * batch, size) as (batch, targets, *shape), as the user asked for it."""
         if name in self._graph.channels_last:
             shape = self.user_shape(name)
         if targets is None:
@@ -117,8 +117,8 @@ def _misfit(array: Array, shape: Shape, what: str, channels_last: bool) -> str:
         return text
     other = (*shape[1:], shape[0]) if not channels_last else (shape[-1], *shape[:-1])
     if array.shape[-len(shape) :] == other and array.ndim in (len(shape), len(shape) + 1):
-        axes = (-1, -len(shape)) if not channels_last else (-len(shape), -1)
-        text += f"; its channels come {'last' if not channels_last else 'first'}: pass numpy.moveaxis(x, {axes[0]}, {axes[1]})"
+        where, axes = ("first", (-len(shape), -1)) if channels_last else ("last", (-1, -len(shape)))
+        text += f"; its channels come {where}: pass numpy.moveaxis(x, {axes[0]}, {axes[1]})"
     return text
 
 
@@ -126,7 +126,9 @@ def start_value(graph: Graph, output: str | None) -> str:
     """Return the value where relevance starts."""
     if output is None:
         if len(graph.outputs) > 1:
-            raise ValueError(f"the network has several outputs, {', '.join(graph.outputs)}: pass output= with one's name")
+            raise ValueError(
+                f"the network has several outputs, {', '.join(graph.outputs)}: pass output= with one's name"
+            )
         return graph.outputs[0]
     return _known(graph, output, "output")
 
@@ -178,7 +180,9 @@ def starts(
         return [_classes(np.asarray(t), inputs, shape, top) for t in targets]
     if target is None:
         if len(shape) > 1 and product(shape[1:]) > 1:
-            raise ValueError(f"{top!r} has shape {shape}, no single class is on top: pass target=, a channel or an array")
+            raise ValueError(
+                f"{top!r} has shape {shape}, no single class is on top: pass target=, a channel or an array"
+            )
         return [None]
     array = np.asarray(target)
     if array.dtype.kind in "iu" and array.ndim < 2:
@@ -208,9 +212,7 @@ def _classes(target: Array, inputs: Inputs, shape: Shape, top: str) -> Array:
     return np.atleast_1d(target).astype(np.int64)
 
 
-def contrast(
-    output: Array, given: list[Array | None], against: int | ArrayLike, start: str, shape: Shape
-) -> Array:
+def contrast(output: Array, given: list[Array | None], against: int | ArrayLike, start: str, shape: Shape) -> Array:
     """Return relevance at the top that explains the difference of two classes; ``output`` is (batch, size)."""
     batch = len(output)
     channels = output.reshape(batch, shape[0] if shape else 1, -1)
@@ -220,9 +222,9 @@ def contrast(
     plus = channels[:, :, 0].argmax(1) if target is None else np.broadcast_to(target, (batch,))
     minus = np.broadcast_to(np.asarray(against), (batch,))
     if minus.dtype.kind not in "iu":
-        raise TypeError(f"against must be a class, got {against!r}")
+        raise TypeError(f"against must be a class, got {np.asarray(against).dtype}")
     if ((minus < 0) | (minus >= channels.shape[1])).any():
-        raise ValueError(f"against is {against}, the network has {channels.shape[1]} outputs")
+        raise ValueError(f"against is {minus.tolist()}, the network has {channels.shape[1]} outputs")
     if (plus == minus).any():
         raise ValueError("against is the class that is explained: pass another one")
     top = np.zeros_like(channels)

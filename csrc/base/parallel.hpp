@@ -23,6 +23,12 @@ int openmp_version();  // _OPENMP, 0 without
 // A forked child of a process that already ran a parallel region must not enter one (libgomp would hang).
 void forbid_threads();
 
+// Multiplications from which a call is worth a team: less is done before the other threads are awake.
+inline constexpr Index kWorthTeam = Index{1} << 22;
+
+// Runs body() on this thread, with a team at hand for all its loops: one parallel region instead of one a loop.
+void with_team(const Threads& threads, const std::function<void()>& body);
+
 // Calls task(i) for i in [0, n), on several threads. Throws Interrupted where the poll says stop.
 // An exception of a task (out of memory, say) is kept and thrown again on the calling thread.
 void parallel_for(Index n, const Threads& threads, const std::function<void(Index)>& task);

@@ -2,7 +2,7 @@
 #include <pybind11/stl.h>
 
 #include <algorithm>
-#include <optional>
+#include <functional>
 
 #include "bindings/compiled_rule.hpp"
 #include "bindings/layout.hpp"
@@ -19,8 +19,7 @@ class AnyPlan {
   virtual py::list forward(const py::list& inputs, const std::vector<std::size_t>& wanted, int threads) const = 0;
   virtual py::tuple explain(const py::list& inputs, const py::list& targets, bool one, std::size_t start,
                             const std::vector<std::size_t>& outputs, const std::vector<std::size_t>& wanted,
-                            const std::vector<std::pair<std::size_t, std::vector<bool>>>& masks,
-                            int threads) const = 0;
+                            const std::vector<std::pair<std::size_t, std::vector<bool>>>& masks, int threads) const = 0;
 };
 
 class AnyGraph {
@@ -103,14 +102,16 @@ class TypedPlan : public AnyPlan {
     bool finite = true;
     {
       const py::gil_scoped_release release;
-      plan_.relevance(run.pass, request, threads);
-      for (std::size_t i = 0; i < wanted.size(); ++i) {
-        finite = finite && !(scan_rows(request.results[wanted[i]]) & kernels::kNotFinite);
-        if (converted[i].data() != nullptr) {
-          to_user(graph_->layouts[wanted[i]], {converted[i].data(), rows, user[i].cols, user[i].cols}, user[i],
-                  threads);
+      together(rows, threads, [&] {
+        plan_.relevance(run.pass, request, threads);
+        for (std::size_t i = 0; i < wanted.size(); ++i) {
+          finite = finite && !(scan_rows(request.results[wanted[i]]) & kernels::kNotFinite);
+          if (converted[i].data() != nullptr) {
+            to_user(graph_->layouts[wanted[i]], {converted[i].data(), rows, user[i].cols, user[i].cols}, user[i],
+                    threads);
+          }
         }
-      }
+      });
     }
     if (!finite) {
       throw Error("the relevance overflows: a denominator is nearly zero; use a rule with a larger stabilizer");
@@ -170,20 +171,31 @@ class TypedPlan : public AnyPlan {
     }
     Run run;
     const py::gil_scoped_release release;
-    for (std::size_t i = 0; i < inputs.size(); ++i) {
-      if (scan_rows(inputs[i]) & kernels::kNotFinite) {
-        throw Error("x is not finite");
+    together(inputs[0].rows, threads, [&] {
+      for (std::size_t i = 0; i < inputs.size(); ++i) {
+        if (scan_rows(inputs[i]) & kernels::kNotFinite) {
+          throw Error("x is not finite");
+        }
+        const Layout& layout = graph_->layouts[i];
+        if (!layout.same()) {
+          run.converted.emplace_back(inputs[i].rows * layout.size());
+          const Matrix<T> made{run.converted.back().data(), inputs[i].rows, layout.size(), layout.size()};
+          to_core(layout, inputs[i], made, threads);
+          inputs[i] = {made.data, made.rows, made.cols, made.stride};
+        }
       }
-      const Layout& layout = graph_->layouts[i];
-      if (!layout.same()) {
-        run.converted.emplace_back(inputs[i].rows * layout.size());
-        const Matrix<T> made{run.converted.back().data(), inputs[i].rows, layout.size(), layout.size()};
-        to_core(layout, inputs[i], made, threads);
-        inputs[i] = {made.data, made.rows, made.cols, made.stride};
-      }
-    }
-    run.pass = plan_.forward(inputs, wanted, start, threads);
+      run.pass = plan_.forward(inputs, wanted, start, threads);
+    });
     return run;
+  }
+
+  // One team for all the loops of a run that is worth it; a small network's loops find out for themselves.
+  void together(Index samples, const Threads& threads, const std::function<void()>& body) const {
+    if (graph_->graph.products() * samples >= kWorthTeam) {
+      with_team(threads, body);
+    } else {
+      body();
+    }
   }
 
   py::list outputs_of(const Run& run, const std::vector<std::size_t>& wanted, const Threads& threads) const {

@@ -61,6 +61,7 @@ Graph<T>::Graph(std::vector<Index> inputs, std::vector<GraphNode<T>> nodes)
       all = all && nonnegative_[value];
     }
     const Layer<T>& layer = *nodes_[n].layer;
+    products_ += layer.products();
     nonnegative_[inputs_.size() + n] = layer.makes_nonnegative() || (all && layer.keeps_nonnegative());
   }
 }
@@ -264,8 +265,8 @@ void Plan<T>::relevance(const Pass& pass, const Request& request, const Threads&
     }
     const bool same = node.layer->flow() == Flow::kSame;
     std::vector<double> incoming, outgoing(static_cast<std::size_t>(rows)), masked;
-    const bool is_masked = std::any_of(request.masks.begin(), request.masks.end(),
-                                       [&](const Mask& mask) { return mask.value == value; });
+    const bool is_masked =
+        std::any_of(request.masks.begin(), request.masks.end(), [&](const Mask& mask) { return mask.value == value; });
     const bool accounts = !same || is_masked;
     if (accounts) {
       incoming = row_sums(read_only(relevance[value]), threads);

@@ -24,8 +24,13 @@ inline void write_page(const std::vector<double>& incoming, const std::vector<do
   for (Index i = 0; i < rows; ++i) {
     const std::size_t row = static_cast<std::size_t>(i);
     const kernels::Absorbed& lost = absorbed[row];
-    const double parts[] = {outgoing[row],  lost.bias,      lost.stabilizer, lost.padding,
-                            lost.dead,      lost.batchnorm, masked.empty() ? 0 : masked[row]};
+    const double parts[] = {outgoing[row],
+                            lost.bias,
+                            lost.stabilizer,
+                            lost.padding,
+                            lost.dead,
+                            lost.batchnorm,
+                            masked.empty() ? 0 : masked[row]};
     double left = incoming[row];
     page[kIncoming * rows + i] = left;
     for (int column = kOutgoing; column < kRounding; ++column) {

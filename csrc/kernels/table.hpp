@@ -86,8 +86,8 @@ struct Table {
   // the bounds starts at i * bound_stride.
   void (*accumulate)(Index rows, Index cols, const T* acc, Index acc_stride, const T* a, Index a_stride, const T* low,
                      const T* high, Index bound_stride, Mix<T> mix, bool add, T* out, Index out_stride);
-  // s_g(rows, cols) from Z_q and R; z and s may be the same arrays. ledger: added to, one Absorbed a row or (step 0) one
-  // for all rows; or null.
+  // s_g(rows, cols) from Z_q and R; z and s may be the same arrays. ledger: added to, one Absorbed a row or (step 0)
+  // one for all rows; or null.
   void (*shares)(Index rows, Index cols, const Shares<T>& plan, const T* const* z, Index z_stride, const T* r,
                  Index r_stride, T* const* s, Index s_stride, Absorbed* ledger, int ledger_step);
   // out(rows, cols) = min(max(acc + bias, low), high); bias may be null.

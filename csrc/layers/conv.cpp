@@ -15,9 +15,10 @@ PackTap<T> packer(const ConvWeights<T>& w, bool to_out) {
   const kernels::Table<T>& kernel = kernels::table<T>();
   const Index row = w.shape.taps() * w.shape.group_in(), in = w.shape.group_in(), out = w.shape.group_out();
   if (to_out) {  // columns are rows of the weights
-    return [=, &kernel, weight = w.weight](Index group, Index tap, Index column, Index columns,
-                                           kernels::Weights<T> map, T* to) {
-      kernel.pack_forward(static_cast<int>(columns), in, weight + (group * out + column) * row + tap * in, row, map, to);
+    return [=, &kernel, weight = w.weight](Index group, Index tap, Index column, Index columns, kernels::Weights<T> map,
+                                           T* to) {
+      kernel.pack_forward(static_cast<int>(columns), in, weight + (group * out + column) * row + tap * in, row, map,
+                          to);
     };
   }
   return [=, &kernel, weight = w.weight](Index group, Index tap, Index column, Index columns, kernels::Weights<T> map,
@@ -30,9 +31,15 @@ template <class T>
 TapWork<T> work_of(const ConvSums<T>& sums, const Walk* walk) {
   const ConvShape& shape = sums.weights->shape;
   const bool to_out = sums.up != sums.weights->transposed;
-  return {walk,          sums.samples, shape.groups, to_out ? shape.group_in() : shape.group_out(),
+  return {walk,
+          sums.samples,
+          shape.groups,
+          to_out ? shape.group_in() : shape.group_out(),
           to_out ? shape.group_out() : shape.group_in(),
-          sums.products, sums.outputs, packer(*sums.weights, to_out), {}};
+          sums.products,
+          sums.outputs,
+          packer(*sums.weights, to_out),
+          {}};
 }
 
 // The constants of shares(): biases per group of the rule, one a channel.

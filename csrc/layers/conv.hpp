@@ -15,9 +15,9 @@ namespace pylrp {
 template <class T>
 struct ConvWeights {
   ConvShape shape;
-  bool transposed;      // the layer goes from shape.out to shape.in
-  const T* weight;      // (out_channels, taps, in_channels / groups); depthwise (taps, channels)
-  const T* bias;        // one a channel of the layer's output, or null
+  bool transposed;  // the layer goes from shape.out to shape.in
+  const T* weight;  // (out_channels, taps, in_channels / groups); depthwise (taps, channels)
+  const T* bias;    // one a channel of the layer's output, or null
 
   bool depthwise() const { return shape.group_in() == 1 && shape.group_out() == 1 && shape.groups > 1; }
   const Axes& source() const { return transposed ? shape.out : shape.in; }
@@ -26,7 +26,9 @@ struct ConvWeights {
   Index target_channels() const { return transposed ? shape.in_channels : shape.out_channels; }
   Index source_size() const { return count(source()) * source_channels(); }
   Index target_size() const { return count(target()) * target_channels(); }
-  Index products() const { return count(shape.out) * shape.taps() * shape.in_channels / shape.groups * shape.out_channels; }
+  Index products() const {
+    return count(shape.out) * shape.taps() * shape.in_channels / shape.groups * shape.out_channels;
+  }
 };
 
 template <class T>
@@ -35,6 +37,7 @@ class ConvLayer : public Layer<T> {
   explicit ConvLayer(const ConvWeights<T>& weights) : weights_(weights) {}
   Flow flow() const override { return Flow::kRule; }
   bool clamps() const override { return true; }
+  Index products() const override { return weights_.products(); }
   void forward(const std::vector<Matrix<const T>>& inputs, Matrix<T> output, const Clamp<T>& clamp,
                const Threads& threads) const override;
   void relevance(const RelevanceJob<T>& job, const Threads& threads) const override;

@@ -37,8 +37,9 @@ void depthwise_sums(const ConvSums<T>& sums, const Threads& threads) {
                            product.map, i > 0 && sums.products[i - 1].output == product.output,
                            memory.data() + product.output * height * channels, channels);
         }
-        sums.done(task_base + task, block, 0, channels,
-                  [&](Index output) { return memory.data() + output * height * channels; }, channels);
+        sums.done(
+            task_base + task, block, 0, channels,
+            [&](Index output) { return memory.data() + output * height * channels; }, channels);
       }
     });
     task_base += blocks;

@@ -248,8 +248,8 @@ void backward_products(const DenseJob<T>& job, Matrix<const T> input, T* const* 
           kernel.accumulate(
               rows, cols, sum_of(task, p, b) + row * width, width, input ? input.row(row) + column : nullptr,
               input.stride, job.bounds.low ? job.bounds.low + column : nullptr,
-              job.bounds.high ? job.bounds.high + column : nullptr, 0, mix_of<T>(rule.back[static_cast<std::size_t>(b)]),
-              b > 0, result.row(row) + column, result.stride);
+              job.bounds.high ? job.bounds.high + column : nullptr, 0,
+              mix_of<T>(rule.back[static_cast<std::size_t>(b)]), b > 0, result.row(row) + column, result.stride);
         }
       });
 }

@@ -73,6 +73,9 @@ class Layer {
   // Not called where the flow is kSame.
   virtual void relevance(const RelevanceJob<T>& job, const Threads& threads) const = 0;
 
+  // Multiplications of a forward pass of one sample, where they are many.
+  virtual Index products() const { return 0; }
+
   // Can forward() work in place (output over the first input), resp. clamp?
   virtual bool in_place() const { return false; }
   virtual bool clamps() const { return false; }

@@ -60,21 +60,22 @@ template <class T>
 void PoolLayer<T>::forward(const std::vector<Matrix<const T>>& inputs, Matrix<T> output, const Clamp<T>&,
                            const Threads& threads) const {
   const Matrix<const T> input = inputs[0];
-  each_window(input.rows, threads,
-              [&](Index, Index row, Index first, Index count, Index pixel, const std::vector<Index>& window, T divisor) {
-                const T* const in = input.row(row) + first;
-                T total[kChannels];
-                std::fill_n(total, kChannels, max_ ? -std::numeric_limits<T>::infinity() : T(0));
-                for (const Index at : window) {
-                  const T* const a = in + at * channels_;
-                  each_channel(count, [&](Index c) {
-                    const T larger = a[c] > total[c] || a[c] != a[c] ? a[c] : total[c];
-                    total[c] = max_ ? larger : total[c] + a[c];
-                  });
-                }
-                T* const out = output.row(row) + pixel * channels_ + first;
-                each_channel(count, [&](Index c) { out[c] = max_ ? total[c] : total[c] / divisor; });
-              });
+  each_window(
+      input.rows, threads,
+      [&](Index, Index row, Index first, Index count, Index pixel, const std::vector<Index>& window, T divisor) {
+        const T* const in = input.row(row) + first;
+        T total[kChannels];
+        std::fill_n(total, kChannels, max_ ? -std::numeric_limits<T>::infinity() : T(0));
+        for (const Index at : window) {
+          const T* const a = in + at * channels_;
+          each_channel(count, [&](Index c) {
+            const T larger = a[c] > total[c] || a[c] != a[c] ? a[c] : total[c];
+            total[c] = max_ ? larger : total[c] + a[c];
+          });
+        }
+        T* const out = output.row(row) + pixel * channels_ + first;
+        each_channel(count, [&](Index c) { out[c] = max_ ? total[c] : total[c] / divisor; });
+      });
 }
 
 template <class T>
@@ -90,48 +91,48 @@ void PoolLayer<T>::relevance(const RelevanceJob<T>& job, const Threads& threads)
     }
   });
   const Stabilizer<T> stabilizer(job.rule);
-  each_window(result.rows, threads,
-              [&](Index task, Index row, Index first, Index count, Index pixel, const std::vector<Index>& window,
-                  T divisor) {
-                const T* const in = job.inputs[0].row(row % job.batch) + first;
-                const T* const r = job.relevance.row(row) + pixel * channels_ + first;
-                T* const out = result.row(row) + first;
-                if (max_ && window.empty()) {
-                  return;
-                }
-                if (max_) {
-                  using Number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;  // as wide as T
-                  T best[kChannels];
-                  Number winner[kChannels] = {};
-                  each_channel(count, [&](Index c) { best[c] = in[window[0] * channels_ + c]; });
-                  for (std::size_t w = 1; w < window.size(); ++w) {
-                    const T* const a = in + window[w] * channels_;
-                    each_channel(count, [&](Index c) {
-                      const bool wins = a[c] > best[c];
-                      best[c] = wins ? a[c] : best[c];
-                      winner[c] = wins ? static_cast<Number>(w) : winner[c];
-                    });
-                  }
-                  for (Index c = 0; c < count; ++c) {
-                    out[window[static_cast<std::size_t>(winner[c])] * channels_ + c] += r[c];
-                  }
-                  return;
-                }
-                T share[kChannels] = {};
-                for (const Index at : window) {
-                  for (Index c = 0; c < count; ++c) {
-                    share[c] += in[at * channels_ + c];
-                  }
-                }
-                for (Index c = 0; c < count; ++c) {
-                  share[c] = stabilizer.share(r[c], share[c] / divisor, &lost[static_cast<std::size_t>(task)]) / divisor;
-                }
-                for (const Index at : window) {
-                  for (Index c = 0; c < count; ++c) {
-                    out[at * channels_ + c] += in[at * channels_ + c] * share[c];
-                  }
-                }
-              });
+  each_window(
+      result.rows, threads,
+      [&](Index task, Index row, Index first, Index count, Index pixel, const std::vector<Index>& window, T divisor) {
+        const T* const in = job.inputs[0].row(row % job.batch) + first;
+        const T* const r = job.relevance.row(row) + pixel * channels_ + first;
+        T* const out = result.row(row) + first;
+        if (max_ && window.empty()) {
+          return;
+        }
+        if (max_) {
+          using Number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;  // as wide as T
+          T best[kChannels];
+          Number winner[kChannels] = {};
+          each_channel(count, [&](Index c) { best[c] = in[window[0] * channels_ + c]; });
+          for (std::size_t w = 1; w < window.size(); ++w) {
+            const T* const a = in + window[w] * channels_;
+            each_channel(count, [&](Index c) {
+              const bool wins = a[c] > best[c];
+              best[c] = wins ? a[c] : best[c];
+              winner[c] = wins ? static_cast<Number>(w) : winner[c];
+            });
+          }
+          for (Index c = 0; c < count; ++c) {
+            out[window[static_cast<std::size_t>(winner[c])] * channels_ + c] += r[c];
+          }
+          return;
+        }
+        T share[kChannels] = {};
+        for (const Index at : window) {
+          for (Index c = 0; c < count; ++c) {
+            share[c] += in[at * channels_ + c];
+          }
+        }
+        for (Index c = 0; c < count; ++c) {
+          share[c] = stabilizer.share(r[c], share[c] / divisor, &lost[static_cast<std::size_t>(task)]) / divisor;
+        }
+        for (const Index at : window) {
+          for (Index c = 0; c < count; ++c) {
+            out[at * channels_ + c] += in[at * channels_ + c] * share[c];
+          }
+        }
+      });
   for (Index task = 0; task < result.rows * pieces; ++task) {
     add_absorbed(lost[static_cast<std::size_t>(task)], &job.absorbed[task / pieces]);
   }

@@ -81,7 +81,8 @@ void SparseLayer<T>::relevance(const RelevanceJob<T>& job, const Threads& thread
   } else if (reader_.size() < index_.size()) {
     for (Index row = 0; row < shares.rows; ++row) {
       for (Index j = 0; j < outputs_; ++j) {
-        job.absorbed[row].padding += index_[static_cast<std::size_t>(j)] < 0 ? static_cast<double>(shares.row(row)[j]) : 0;
+        job.absorbed[row].padding +=
+            index_[static_cast<std::size_t>(j)] < 0 ? static_cast<double>(shares.row(row)[j]) : 0;
       }
     }
   }

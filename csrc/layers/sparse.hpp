@@ -1,5 +1,5 @@
-// Outputs that read a few inputs each, by a table: data movement (flatten, transpose, pad, slice, nearest upsampling: one
-// input, weight 1) and linear interpolation (several inputs with weights).
+// Outputs that read a few inputs each, by a table: data movement (flatten, transpose, pad, slice, nearest upsampling:
+// one input, weight 1) and linear interpolation (several inputs with weights).
 #pragma once
 
 #include <algorithm>

@@ -8,9 +8,9 @@
 namespace pylrp {
 namespace {
 
-constexpr Index kDepth = 256;  // of the reduction, a block
-constexpr Index kSlab = 8;     // panels
-constexpr Index kTasks = 16;   // wanted at least
+constexpr Index kDepth = 256;             // of the reduction, a block
+constexpr Index kSlab = 8;                // panels
+constexpr Index kTasks = 16;              // wanted at least
 constexpr Index kWorthPacking = 1 << 16;  // weights, for a second thread
 
 // A block of the reduction: some taps with all channels, or some channels of one tap.
@@ -155,9 +155,8 @@ void multiply_taps(const TapWork<T>& work, const Threads& threads) {
               from.data += (from.pixel_stride == 0 ? 0 : group * work.channels) + chunk.channel;
               block.sources(from, row, height, chunk.tap, chunk.taps, nothing, pointers.data());
             }
-            const bool add =
-                &chunk != &chunks.front() ||
-                (i > 0 && work.products[static_cast<std::size_t>(i - 1)].output == product.output);
+            const bool add = &chunk != &chunks.front() ||
+                             (i > 0 && work.products[static_cast<std::size_t>(i - 1)].output == product.output);
             for (Index p = first; p < last; ++p) {
               kernel.tile_taps(static_cast<int>(height), 2 * columns_of(p) <= width ? 1 : 2,
                                static_cast<int>(chunk.taps), chunk.depth, pointers.data(),

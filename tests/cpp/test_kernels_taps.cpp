@@ -29,7 +29,7 @@ TEST(tile_taps_sums_over_taps) {
     const Index width = kernel.tile_cols, lanes = width / 2;
     constexpr Index kShift = 3;
     for (Index rows = 1; rows <= kernel.tile_rows; ++rows) {
-      for (const Index taps : {1, 2, 3, 5}) {
+      for (Index taps = 1; taps <= 5; ++taps) {
         for (const Index k : {1, 7, 16, 33}) {
           Random random(static_cast<unsigned>(100 * k + rows));
           Fenced<T> x(7, k + kShift), panel(taps * k, width, 0), out(rows, width, 0), before(rows, width, 0);

@@ -119,7 +119,9 @@ TEST(workspaces) {
       const Workspace::Use nested(inner);
       CHECK(Buffer<float>(2 * kSize).data() != nullptr);
     }
-    CHECK(inner.take(2 * kSize * sizeof(float)) != nullptr && inner.take(2 * kSize * sizeof(float)) == nullptr);
+    void* const block = inner.take(2 * kSize * sizeof(float));
+    CHECK(block != nullptr && inner.take(2 * kSize * sizeof(float)) == nullptr);
+    CHECK(inner.give(block, 2 * kSize * sizeof(float)));
   }
   std::atomic<int> clashes{0};
   std::vector<std::thread> workers;

@@ -1,4 +1,4 @@
-"""Convolutional torch networks for the peer tests: as zennit wants them (sums as modules) and as everybody writes them."""
+"""Convolutional torch networks for the peer tests, with sums as zennit wants them or as everybody writes them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The onnx package's light_* graphs, with random weights: they load, run like onnxruntime, and the ledger sums to zero."""
+"""The onnx package's light_* graphs with random weights load, run like onnxruntime, and their ledger sums to zero."""
 
 from pathlib import Path
 
