@@ -120,7 +120,7 @@ def _share_weights(layer: Layer, seen: dict[int, tuple[Layer, Layer]]) -> Layer:
 
 
 def _core_axes(layer: Conv | ConvTranspose) -> tuple[int, ...]:
-    """Return the order of a weight's axes (out, in, *kernel) in the core, (out, *kernel, in); depthwise (*kernel, out)."""
+    """Return the core's order of a weight's axes (out, in, *kernel): (out, *kernel, in), depthwise (*kernel, out)."""
     spatial = tuple(range(2, 2 + len(layer.kernel)))
     return (*spatial, 1, 0) if _depthwise(layer) else (0, *spatial, 1)
 
