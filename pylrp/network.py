@@ -259,11 +259,14 @@ class Network:
         for box in assignment.boxes:
             _warn_outside(inputs, *box)
         wanted = requests.wanted_values(graph, layers)
+        contrasted: Array | None = None
         masked = requests.channel_masks(graph, masks, self._values)
         shape = graph.shapes[top]
         starts = requests.starts(inputs, shape, top, target, targets)
         if against is not None:
-            starts = [requests.contrast(self._output_at(plan, inputs, top, threads), starts, against, start, shape)]
+            contrasted, starts = requests.contrast(
+                self._output_at(plan, inputs, top, threads), starts, against, start, shape
+            )
         names = list(dict.fromkeys([*graph.inputs, *wanted]))
         outputs = [*graph.outputs, *([top] if top not in graph.outputs else [])]
         found, chosen, relevance, ledger = self._run(
@@ -305,7 +308,7 @@ class Network:
         return Explanation(
             relevance=maps[next(iter(by_input))] if len(by_input) == 1 else by_input,
             output=predicted[top] if len(graph.outputs) == 1 or output is not None else predicted,
-            target=requests.explained(chosen, starts, targets),
+            target=requests.explained(chosen, targets) if contrasted is None else contrasted,
             layers=Layers(maps, list(graph.shapes), again),
             ledger=ledgers[0] if targets is None else ledgers,
         )

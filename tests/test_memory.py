@@ -118,7 +118,7 @@ for threads in (1, 2):
 
         def explain():
             net = pylrp.Network([Dense(W), ReLU(), top])
-            ex = net.explain(x, composite="epsilon_plus", threads=threads)
+            ex = net.explain(x, composite="epsilon_plus", threads=threads, layers="all")
             return [ex.output, *ex.layers.values()]
 
         hidden = 2 * batch * 4096  # before and behind the activation

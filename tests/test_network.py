@@ -268,3 +268,19 @@ def test_an_empty_batch(net):
     ex = net.explain(np.ones((0, 9)))
     assert ex.relevance.shape == (0, 9)
     assert ex.output.shape == (0, 5)
+
+
+def test_against_another_class(net, x):
+    out = net.forward(x)
+    ex = net.explain(x, 2, "epsilon", against=4)
+    np.testing.assert_array_equal(ex.target, [2, 2, 2, 2])
+    parts = [net.explain(x, c, "epsilon").relevance for c in (2, 4)]
+    np.testing.assert_allclose(ex.relevance, parts[0] - parts[1], rtol=0, atol=1e-12 * np.abs(parts).max())
+    lost = ex.ledger.data[:, 2:].sum(axis=(0, 1))
+    np.testing.assert_allclose(ex.relevance.sum(1) + lost, out[:, 2] - out[:, 4], atol=1e-10)
+    one = net.explain(x, 2, "epsilon", against=[0, 1, 3, 4], start="one")
+    np.testing.assert_array_equal(one.layers["1"].sum(1), [0, 0, 0, 0])
+    with pytest.raises(ValueError, match="against is the class that is explained"):
+        net.explain(x, 2, against=2)
+    with pytest.raises(ValueError, match="against goes with one target"):
+        net.explain(x, out, against=2)

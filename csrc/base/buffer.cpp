@@ -72,7 +72,6 @@ class Kept {
 };
 
 thread_local Kept kept;
-thread_local Workspace* workspace = nullptr;
 
 constexpr std::size_t kWorkspace = std::size_t{192} << 20;
 
@@ -107,15 +106,12 @@ bool Workspace::give(void* block, std::size_t bytes) noexcept {
   return true;
 }
 
-Workspace::Use::Use(Workspace& used) : before_(workspace) { workspace = &used; }
-Workspace::Use::~Use() { workspace = before_; }
-
-void* take_block(std::size_t bytes) {
+void* take_block(std::size_t bytes, Workspace* home) {
   if (bytes < kLarge) {
     return ::operator new(bytes, std::align_val_t{kLine});
   }
   bytes = rounded(bytes);
-  void* block = workspace != nullptr ? workspace->take(bytes) : kept.take(bytes);
+  void* block = home != nullptr ? home->take(bytes) : kept.take(bytes);
   if (block == nullptr) {
     block = ::operator new(bytes, alignment(bytes));
 #ifdef __linux__
@@ -127,13 +123,13 @@ void* take_block(std::size_t bytes) {
   return block;
 }
 
-void give_block(void* block, std::size_t bytes) noexcept {
+void give_block(void* block, std::size_t bytes, Workspace* home) noexcept {
   if (bytes < kLarge) {
     ::operator delete(block, std::align_val_t{kLine});
     return;
   }
   bytes = rounded(bytes);
-  if (!(workspace != nullptr ? workspace->give(block, bytes) : kept.give(block, bytes))) {
+  if (!(home != nullptr ? home->give(block, bytes) : kept.give(block, bytes))) {
     ::operator delete(block, alignment(bytes));
   }
 }

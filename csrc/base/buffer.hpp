@@ -9,11 +9,6 @@
 
 namespace pylrp {
 
-// Large blocks are kept for the thread's next call, up to 16 MB in all: fresh pages from the system have to be cleared
-// and mapped, which cost up to a tenth of a product here.
-void* take_block(std::size_t bytes);  // aligned to a cache line, large ones to a huge page
-void give_block(void* block, std::size_t bytes) noexcept;
-
 // Large blocks that a network keeps for its next run, up to 192 MB: its activations are of the same sizes each time.
 // Several threads may use it at once.
 class Workspace {
@@ -22,18 +17,6 @@ class Workspace {
   ~Workspace();
   Workspace(const Workspace&) = delete;
   Workspace& operator=(const Workspace&) = delete;
-
-  // While it lives, the large blocks of this thread come from a workspace and go back there.
-  class Use {
-   public:
-    explicit Use(Workspace& workspace);
-    ~Use();
-    Use(const Use&) = delete;
-    Use& operator=(const Use&) = delete;
-
-   private:
-    Workspace* before_;
-  };
 
   void* take(std::size_t bytes);  // null: there is none of this size
   bool give(void* block, std::size_t bytes) noexcept;
@@ -49,11 +32,16 @@ class Workspace {
   std::size_t count_ = 0, kept_ = 0;
 };
 
+// Without a home, large blocks are kept for the thread's next call, up to 16 MB in all: fresh pages from the system
+// have to be cleared and mapped, which cost up to a tenth of a product here.
+void* take_block(std::size_t bytes, Workspace* home);  // aligned to a cache line, large ones to a huge page
+void give_block(void* block, std::size_t bytes, Workspace* home) noexcept;
+
 template <class T>
 class Buffer {
  public:
   Buffer() = default;
-  explicit Buffer(Index size) { reset(size); }
+  explicit Buffer(Index size, Workspace* home = nullptr) { reset(size, home); }
   ~Buffer() { release(); }
   Buffer(Buffer&& other) noexcept { *this = std::move(other); }
   Buffer(const Buffer&) = delete;
@@ -61,26 +49,29 @@ class Buffer {
   Buffer& operator=(Buffer&& other) noexcept {
     std::swap(data_, other.data_);
     std::swap(bytes_, other.bytes_);
+    std::swap(home_, other.home_);
     return *this;
   }
 
-  // Drops what it held.
-  void reset(Index size) {
+  // Drops what it held. A large block comes from `home` and goes back there.
+  void reset(Index size, Workspace* home = nullptr) {
     release();
     bytes_ = static_cast<std::size_t>(size) * sizeof(T);
-    data_ = static_cast<T*>(take_block(bytes_));
+    data_ = static_cast<T*>(take_block(bytes_, home));
+    home_ = home;
   }
   T* data() const { return data_; }
 
  private:
   void release() noexcept {
     if (data_ != nullptr) {
-      give_block(data_, bytes_);
+      give_block(data_, bytes_, home_);
       data_ = nullptr;
     }
   }
   T* data_ = nullptr;
   std::size_t bytes_ = 0;
+  Workspace* home_ = nullptr;
 };
 
 }  // namespace pylrp

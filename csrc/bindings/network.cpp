@@ -32,10 +32,6 @@ template <class T>
 struct GraphAndLayouts {
   Graph<T> graph;
   std::vector<Layout> layouts;  // of each value
-  mutable Workspace workspace;
-
-  GraphAndLayouts(Graph<T> graph_, std::vector<Layout> layouts_)
-      : graph(std::move(graph_)), layouts(std::move(layouts_)) {}
 };
 
 template <class T>
@@ -46,7 +42,6 @@ class TypedPlan : public AnyPlan {
 
   py::list forward(const py::list& inputs, const std::vector<std::size_t>& wanted, int thread_count) const override {
     const Threads threads = threads_for(thread_count);
-    const Workspace::Use use(graph_->workspace);
     Run run = begin(inputs, wanted, Plan<T>::kNoValue, threads);
     return outputs_of(run, wanted, threads);
   }
@@ -60,7 +55,6 @@ class TypedPlan : public AnyPlan {
                     int thread_count) const override {
     check_value(start);
     const Threads threads = threads_for(thread_count);
-    const Workspace::Use use(graph_->workspace);
     std::vector<std::size_t> kept = outputs;
     kept.push_back(start);
     Run run = begin(inputs, kept, start, threads);
@@ -289,7 +283,8 @@ class TypedGraph : public AnyGraph {
       }
       made.push_back(std::move(node));
     }
-    graph_ = std::make_shared<GraphAndLayouts<T>>(Graph<T>(std::move(sizes), std::move(made)), std::move(of));
+    graph_ = std::make_shared<GraphAndLayouts<T>>(
+        GraphAndLayouts<T>{Graph<T>(std::move(sizes), std::move(made)), std::move(of)});
   }
   std::unique_ptr<AnyPlan> plan(const py::list& rules, const py::list& bounds, int threads) const override {
     return std::make_unique<TypedPlan<T>>(graph_, rules, bounds, threads);

@@ -213,7 +213,7 @@ typename Plan<T>::Pass Plan<T>::forward(const std::vector<Matrix<const T>>& inpu
     if (node.layer->in_place() && last_use) {
       pass.memory[value] = std::move(pass.memory[first]);
     } else {
-      pass.memory[value].reset(pass.batch * node.size);
+      pass.memory[value].reset(pass.batch * node.size, graph_.workspace());
     }
     to.data = pass.memory[value].data();
     Clamp<T> clamp;
@@ -249,7 +249,7 @@ void Plan<T>::relevance(const Pass& pass, const Request& request, const Threads&
   const auto make = [&](std::size_t value) {
     Matrix<T> made = request.results[value];
     if (!made) {
-      memory[value].reset(rows * graph_.size(value));
+      memory[value].reset(rows * graph_.size(value), graph_.workspace());
       made = {memory[value].data(), rows, graph_.size(value), graph_.size(value)};
     }
     relevance[value] = made;
@@ -304,11 +304,12 @@ void Plan<T>::relevance(const Pass& pass, const Request& request, const Threads&
     std::vector<Buffer<T>> extra(node.inputs.size());
     job.relevance = read_only(relevance[value]);
     job.batch = pass.batch;
+    job.workspace = graph_.workspace();
     for (std::size_t k = 0; k < node.inputs.size(); ++k) {
       const std::size_t input = node.inputs[k];
       job.inputs.push_back(pass.values[input]);
       if (relevance[input]) {  // another reader was here, or this one reads it twice
-        extra[k].reset(rows * graph_.size(input));
+        extra[k].reset(rows * graph_.size(input), graph_.workspace());
         job.results.push_back({extra[k].data(), rows, graph_.size(input), graph_.size(input)});
       } else {
         make(input);

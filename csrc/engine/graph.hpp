@@ -31,6 +31,8 @@ class Graph {
   Index size(std::size_t value) const;
   // The nodes that read a value, once for each time they do.
   const std::vector<std::size_t>& readers(std::size_t value) const { return readers_[value]; }
+  // Where runs get the memory of their values.
+  Workspace* workspace() const { return workspace_.get(); }
   // Multiplications of a forward pass of one sample.
   Index products() const { return products_; }
   // >= 0 whatever the inputs are.
@@ -42,6 +44,7 @@ class Graph {
   std::vector<std::vector<std::size_t>> readers_;
   std::vector<bool> nonnegative_;
   Index products_ = 0;
+  std::unique_ptr<Workspace> workspace_ = std::make_unique<Workspace>();
 };
 
 // The rules of a graph's nodes, and what depends on them and the weights alone.

@@ -308,7 +308,7 @@ void ConvLayer<T>::relevance(const RelevanceJob<T>& job, const Threads& all) con
     for (Index first = 0; first < job.targets(); first += targets) {
       const PartOfJob<T> part{begin, std::min(samples, job.batch - begin), first,
                               std::min(targets, job.targets() - first)};
-      const Buffer<T> shares(groups * part.targets * part.samples * weights_.target_size());
+      const Buffer<T> shares(groups * part.targets * part.samples * weights_.target_size(), job.workspace);
       make_shares(weights_, rule, job, part, reuse, shares.data(), threads);
       spread_shares(weights_, rule, job, part, shares.data(), threads);
     }

@@ -8,6 +8,7 @@
 #include <memory>
 #include <vector>
 
+#include "base/buffer.hpp"
 #include "base/parallel.hpp"
 #include "base/view.hpp"
 #include "kernels/table.hpp"
@@ -49,6 +50,7 @@ struct RelevanceJob {
   bool input_nonnegative = false;  // known of inputs[0]
   bool output_positive = false;    // the output is > 0 wherever there is relevance
 
+  Workspace* workspace = nullptr;         // for arrays as large as values
   kernels::Absorbed* absorbed = nullptr;  // (targets * batch), zeroed by the caller
 
   Index targets() const { return batch == 0 ? 0 : relevance.rows / batch; }

@@ -44,6 +44,10 @@ inline const std::vector<NamedRule>& test_rules() {
       {"epsilon by sign",
        {{{{{Part::kInput, all}}, bias(1, 1), 1, Mask::kPositive, Guard::kSigned, 0.25},
          {{{Part::kInput, all}}, bias(1, 1), 1, Mask::kNegative, Guard::kSigned, 0.01}}}},
+      // Constant terms that differ from group to group.
+      {"two constants",
+       {{{{{Part::kInput, all}, {Part::kLow, up, -1}}, {}, 2, Mask::kAll, Guard::kSigned, 1e-3},
+         {{{Part::kInput, all, 2}, {Part::kOne, square}}, {}, -1, Mask::kAll, Guard::kSigned, 1e-3}}}},
       // None that anyone uses, and everything that the others leave out.
       {"odd",
        {{{{{Part::kInput, square, -1}, {Part::kNegative, signs(0.3, -0.7)}, {Part::kOne, signs(1, 0.5)}},

@@ -247,6 +247,21 @@ TEST(conv_of_many_small_samples) {
   }
 }
 
+// Walks of different lengths, each in several blocks of rows: every block has its pages.
+TEST(conv_pages_of_several_walks) {
+  const Geometry by_three{{1, 1, 5}, {1, 1, 2}, {1, 1, 3}};  // walks of two, two and one position
+  unsigned n = 0;
+  for (const char* name : {"epsilon", "z+", "alpha-beta"}) {
+    Options options(++n);
+    options.batch = 1000;
+    options.targets = 1 + n % 2;
+    options.threads = 2;
+    options.kept = false;
+    check_conv<float>({"many samples", by_three, 2, 3, 1, true}, {name, rule_named(name)}, options, n);
+    check_conv<double>({"many samples, depthwise", by_three, 3, 3, 3, true}, {name, rule_named(name)}, options, n);
+  }
+}
+
 TEST(conv_same_bits_for_any_number_of_threads) {
   const Geometry plain{{1, 15, 14}, {1, 3, 3}, {1, 1, 1}, {1, 1, 1}, {0, 1, 1}, {0, 1, 1}};
   const Geometry strided{{1, 29, 28}, {1, 3, 3}, {1, 2, 2}, {1, 1, 1}, {0, 1, 1}, {0, 1, 1}};

@@ -112,6 +112,10 @@ TEST(plan_follows_zeros_upwards) {
       return net.add(std::make_unique<AffineLayer<float>>(std::vector<float>{2, 3}, std::vector<float>{1, 0}), {from},
                      32);
     }));
+    CHECK(!conv_is_positive([](Net<float>& net, From from) {
+      return net.add(std::make_unique<AffineLayer<float>>(std::vector<float>{2, 3}, std::vector<float>{1, 0}), {from},
+                     32, net.compiled(""));
+    }));
     // A layer that passes everything on may hand relevance to zeros.
     CHECK(!conv_is_positive([](Net<float>& net, From from) { return net.dense(from, 32, ""); }));
   }
@@ -153,6 +157,14 @@ TEST(plan_overwrites_what_nobody_wants) {
   };
   CHECK(in_place(false, false, false));
   CHECK(!in_place(true, false, false) && !in_place(false, true, false) && !in_place(false, false, true));
+  Net<float> both{{9}};  // a concatenation needs no inputs for relevance, but both for its output
+  const std::size_t dense = both.dense(0, 8, "z+");
+  const std::size_t tanh = both.activation(dense, {ActivationKind::kTanh});
+  const std::size_t joined =
+      both.add(std::make_unique<ConcatLayer<float>>(1, std::vector<Index>{8, 8}), {tanh, dense}, 16);
+  const Inputs<float> x(both, 1, 2, 1);
+  ask(both, both.plan(), x, {both.dense(joined, 3, "flat")});
+  CHECK(!both.seen(tanh).in_place);
   Net<float> net{{9}};  // the caller's memory is not ours
   const std::size_t relu = net.relu(0);
   const Inputs<float> inputs(net, 1, 2, 1);
@@ -284,10 +296,12 @@ TEST(relevance_stays_where_it_belongs) {
   CHECK(zero(1) && zero(right) && zero(beyond) && !zero(0) && !zero(left));
   CHECK(same_bits(answer.relevance[passed], answer.relevance[left]));
   CHECK(net.seen(passed).relevances == 0 && net.seen(left).relevances == 1 && net.seen(right).forwards == 1);
+  const int before = net.seen(left).forwards + net.seen(right).forwards;
   const Answer<float> at_input = ask(net, net.plan(), inputs, {1, 1, {}, {0, 1}});
   Fenced<float> top(2, 4);
   fill_top(top, 2);
   CHECK(same_bits(at_input.relevance[1], top.entries()));
+  CHECK(net.seen(left).forwards + net.seen(right).forwards == before);  // nothing to compute
   CHECK(std::all_of(at_input.ledger.begin(), at_input.ledger.end(), [](double v) { return v == 0; }));
 }
 

@@ -6,6 +6,7 @@
 #include <atomic>
 #include <chrono>
 #include <cstdint>
+#include <iterator>
 #include <new>
 #include <thread>
 
@@ -154,6 +155,112 @@ TEST(parallel_for_does_every_task_once) {
   std::atomic<int> nested{0};
   parallel_for(3, {3}, [&](Index) { parallel_for(5, {2}, [&](Index) { ++nested; }); });
   CHECK(nested == 15);
+}
+
+// A loop within a task is the task's own business, whoever does it; the others must not look for it when it is over.
+__attribute__((noinline)) void overwrite_the_stack() {
+  volatile char over[8192];
+  std::fill(std::begin(over), std::end(over), '\0');
+}
+TEST(loops_within_loops) {
+  for (const bool in_team : {false, true}) {
+    std::atomic<int> outer{0}, inner{0};
+    const auto body = [&] {
+      for (int round = 0; round < 50; ++round) {
+        parallel_for(4, {3}, [&](Index) {
+          ++outer;
+          parallel_for(6, {3}, [&](Index) {
+            ++inner;
+            std::this_thread::sleep_for(std::chrono::microseconds(50));
+          });
+          overwrite_the_stack();
+          std::this_thread::sleep_for(std::chrono::microseconds(150));
+        });
+      }
+    };
+    in_team ? with_team({3}, body) : body();
+    CHECK(outer == 200 && inner == 1200);
+  }
+}
+
+TEST(team_serves_one_loop_after_the_other) {
+  for (const int threads : {1, 2, 3, 4}) {
+    std::vector<std::atomic<int>> done(500);
+    bool body_ran_here = false;
+    const std::thread::id caller = std::this_thread::get_id();
+    with_team({threads}, [&] {
+      body_ran_here = std::this_thread::get_id() == caller;
+      for (Index n = 0; n < 500; ++n) {  // most are over before anyone comes
+        parallel_for(n, {threads}, [&](Index i) { ++done[static_cast<std::size_t>(i)]; });
+      }
+      with_team({threads}, [&] { parallel_for(500, {threads}, [&](Index i) { ++done[std::size_t(i)]; }); });
+      parallel_for(500, {1}, [&](Index i) { ++done[static_cast<std::size_t>(i)]; });
+    });
+    bool right = body_ran_here;
+    for (std::size_t i = 0; i < 500; ++i) {
+      right = right && done[i] == 501 - static_cast<int>(i);
+    }
+    CHECK(right);
+  }
+}
+
+// What a loop wrote is there for the next one, whoever wrote it.
+TEST(team_hands_results_on) {
+  constexpr Index kSize = 256;
+  std::vector<Index> a(kSize), b(kSize);
+  with_team({3}, [&] {
+    for (Index round = 0; round < 300; ++round) {
+      parallel_for(kSize, {3},
+                   [&](Index i) { b[static_cast<std::size_t>(i)] = a[static_cast<std::size_t>((i + 1) % kSize)] + 1; });
+      std::swap(a, b);
+    }
+  });
+  CHECK(std::all_of(a.begin(), a.end(), [](Index v) { return v == 300; }));
+}
+
+TEST(team_lets_exceptions_through) {
+  for (const int threads : {1, 2, 4}) {
+    int caught = 0, after = 0;
+    std::string message;
+    try {
+      with_team({threads}, [&] {
+        for (int round = 0; round < 20; ++round) {
+          try {
+            parallel_for(100, {threads}, [&](Index i) {
+              if (i % 7 == 3) {
+                throw Error("task");
+              }
+            });
+          } catch (const Error&) {
+            ++caught;
+          }
+        }
+        std::atomic<int> done{0};
+        parallel_for(100, {threads}, [&](Index) { ++done; });
+        after = done;
+        throw Error("body");
+      });
+    } catch (const Error& error) {
+      message = error.what();
+    }
+    CHECK(caught == 20 && after == 100 && message == "body");
+    std::atomic<int> done{0};  // and nothing is left behind
+    parallel_for(100, {threads}, [&](Index) { ++done; });
+    CHECK(done == 100);
+  }
+}
+
+TEST(team_changes_no_bit) {
+  Network<float> network({300, 270, 70}, 30);
+  const Plan<float> plan = network.net.plan(3);
+  const Answer<float> alone = network.explain(plan, 1);
+  for (const int threads : {2, 3}) {
+    with_team({threads}, [&] {
+      const Answer<float> together = network.explain(plan, threads);
+      CHECK(same_bits(network.numbers(alone), network.numbers(together)));
+      CHECK(same_bits(alone.ledger, together.ledger));
+    });
+  }
 }
 
 TEST(exceptions_reach_the_caller) {
