@@ -212,8 +212,10 @@ def _classes(target: Array, inputs: Inputs, shape: Shape, top: str) -> Array:
     return np.atleast_1d(target).astype(np.int64)
 
 
-def contrast(output: Array, given: list[Array | None], against: int | ArrayLike, start: str, shape: Shape) -> Array:
-    """Return relevance at the top that explains the difference of two classes; ``output`` is (batch, size)."""
+def contrast(
+    output: Array, given: list[Array | None], against: int | ArrayLike, start: str, shape: Shape
+) -> tuple[Array, list[Array | None]]:
+    """Return the explained classes and the start of their difference to others; ``output`` is (batch, size)."""
     batch = len(output)
     channels = output.reshape(batch, shape[0] if shape else 1, -1)
     target = given[0]
@@ -231,10 +233,10 @@ def contrast(output: Array, given: list[Array | None], against: int | ArrayLike,
     rows = np.arange(batch)
     top[rows, plus] = channels[rows, plus] if start == "logit" else 1
     top[rows, minus] = -channels[rows, minus] if start == "logit" else -1
-    return top.reshape(batch, -1)
+    return np.array(plus, dtype=np.int64), [top.reshape(batch, -1)]
 
 
-def explained(chosen: list[Array | None], given: list[Array | None], targets: Sequence[int] | None) -> Array | None:
+def explained(chosen: list[Array | None], targets: Sequence[int] | None) -> Array | None:
     """Return the classes that were explained, (batch,) or (batch, targets); None where relevance was given."""
     if targets is None:
         return chosen[0]

@@ -43,15 +43,17 @@ class Team {
   // Calls work() on this thread and on those that come in time; it returns when no task is left to take.
   void run(const std::function<void()>& work) {
     work_ = &work;
+    busy = true;          // a loop within a task is done by its own thread
     round_.fetch_add(1);  // odd: there is a loop
     work();
     round_.fetch_add(1);
+    busy = false;
     for (int idle = 0; inside_.load() > 0; ++idle) {
       wait(idle);
     }
   }
   void serve() {
-    serving = true;
+    busy = true;
     std::uint64_t served = 0;
     for (int idle = 0; !closed_.load(); ++idle) {
       const std::uint64_t round = round_.load();
@@ -67,11 +69,11 @@ class Team {
         wait(idle);
       }
     }
-    serving = false;
+    busy = false;
   }
   void close() { closed_.store(true); }
 
-  static thread_local bool serving;
+  static thread_local bool busy;  // this thread is in a loop
 
  private:
   // Some microseconds at full speed, then others may have the processor, then we sleep.
@@ -92,7 +94,7 @@ class Team {
   std::atomic<bool> closed_{false};
   const std::function<void()>* work_ = nullptr;
 };
-thread_local bool Team::serving = false;
+thread_local bool Team::busy = false;
 thread_local Team* team = nullptr;  // of the caller
 
 void run_tasks(Index n, const Threads& threads, const std::function<void(Index)>& task) {
@@ -102,8 +104,9 @@ void run_tasks(Index n, const Threads& threads, const std::function<void(Index)>
   std::exception_ptr failure;  // written once, by whoever turns `failed` first
   bool interrupted = false;
   std::atomic<Index> next{0};
+  const std::thread::id self = std::this_thread::get_id();
   const std::function<void()> work = [&] {
-    const bool caller = !Team::serving;
+    const bool caller = std::this_thread::get_id() == self;
     for (Index i = next.fetch_add(1, relaxed); i < n && !stop.load(relaxed); i = next.fetch_add(1, relaxed)) {
       try {
         task(i);
@@ -119,7 +122,7 @@ void run_tasks(Index n, const Threads& threads, const std::function<void(Index)>
       }
     }
   };
-  if (team != nullptr && threads.count > 1 && n > 1) {
+  if (team != nullptr && !Team::busy && threads.count > 1 && n > 1) {
     team->run(work);
   } else {
     work();
@@ -187,7 +190,7 @@ void with_team(const Threads& threads, const std::function<void()>& body) {
 }
 
 void parallel_for(Index n, const Threads& threads, const std::function<void(Index)>& task) {
-  if (n > 1 && threads.count > 1 && team == nullptr && !forked && !Team::serving) {
+  if (n > 1 && threads.count > 1 && team == nullptr && !forked && !Team::busy) {
     with_team({static_cast<int>(std::min<Index>(n, threads.count)), threads.poll},
               [&] { run_tasks(n, threads, task); });
   } else {
