@@ -73,7 +73,8 @@ TEST(every_rule_same_bits_for_any_number_of_threads) {
 }
 
 TEST(one_plan_used_by_several_threads_at_once) {
-  Network<float> network({600, 500, 50}, 9, kQuestion, false);  // enough work for regions of their own
+  // Enough work for regions of their own, and values large enough for the graph's workspace.
+  Network<float> network({40, 1800, 30}, 40, kQuestion, false);
   const Graph<float>& graph = network.net.graph();
   const Plan<float> plan = network.net.plan(2);
   const std::vector<float> alone = network.numbers(network.explain(plan, 1));
@@ -81,7 +82,7 @@ TEST(one_plan_used_by_several_threads_at_once) {
   std::atomic<int> equal{0};
   for (int w = 0; w < 4; ++w) {
     workers.emplace_back([&, w] {
-      const Inputs<float> mine(network.net, 1, 9, 5, true);  // its own input and results, the others' plan
+      const Inputs<float> mine(network.net, 1, 40, 5, true);  // its own input and results, the others' plan
       for (int round = 0; round < 5; ++round) {
         const Answer<float> answer = ask_plan(graph, plan, mine, network.question(1 + w % 2));
         equal += answer.clean && same_bits(alone, network.numbers(answer)) ? 1 : 0;
@@ -97,40 +98,37 @@ TEST(one_plan_used_by_several_threads_at_once) {
 // A workspace keeps large blocks for the next run; threads that share one never get the same block.
 TEST(workspaces) {
   constexpr Index kSize = 1 << 20;
-  Workspace workspace;
+  Workspace home, empty;
   void *mine = nullptr, *other = nullptr;
   {
-    const Workspace::Use use(workspace);
-    const Buffer<float> first(kSize), second(kSize), small(100);
+    const Buffer<float> first(kSize, &home), second(kSize, &home), small(100, &home);
     CHECK(first.data() != second.data());
     CHECK(reinterpret_cast<std::uintptr_t>(first.data()) % 64 == 0);
     mine = first.data();
     other = second.data();
   }
   {
-    const Buffer<float> outside(kSize);  // not from there
-    CHECK(outside.data() != mine && outside.data() != other);
-    const Workspace::Use use(workspace);
-    const Buffer<float> larger(2 * kSize), same(kSize - 1), again(kSize), more(kSize);
-    CHECK(larger.data() != mine && larger.data() != other);
+    const Buffer<float> outside(kSize), elsewhere(kSize, &empty), larger(2 * kSize, &home);
+    for (const void* const data : {outside.data(), elsewhere.data(), larger.data()}) {
+      CHECK(data != mine && data != other);
+    }
+    Buffer<float> same(kSize - 1, &home);  // blocks have few different sizes
+    const Buffer<float> again(kSize, &home), more(kSize, &home);
     CHECK((same.data() == mine || same.data() == other) && (again.data() == mine || again.data() == other));
     CHECK(same.data() != again.data() && more.data() != mine && more.data() != other);
-    Workspace inner;
-    {
-      const Workspace::Use nested(inner);
-      CHECK(Buffer<float>(2 * kSize).data() != nullptr);
-    }
-    void* const block = inner.take(2 * kSize * sizeof(float));
-    CHECK(block != nullptr && inner.take(2 * kSize * sizeof(float)) == nullptr);
-    CHECK(inner.give(block, 2 * kSize * sizeof(float)));
+    Buffer<float> moved = std::move(same);  // and goes home from there
+    same = Buffer<float>(kSize, &empty);
+    const void* const data = moved.data();
+    moved.reset(10);
+    const Buffer<float> back(kSize, &home);
+    CHECK(back.data() == data);
   }
   std::atomic<int> clashes{0};
   std::vector<std::thread> workers;
   for (int w = 0; w < 4; ++w) {
     workers.emplace_back([&, w] {
-      const Workspace::Use use(workspace);
       for (int round = 0; round < 50; ++round) {
-        const Buffer<int> block(kSize);
+        const Buffer<int> block(kSize, &home);
         int* const at = block.data() + round * 64;
         *at = w;
         std::this_thread::yield();
