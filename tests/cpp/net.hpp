@@ -3,6 +3,7 @@
 
 #include <deque>
 #include <memory>
+#include <stdexcept>
 #include <string>
 #include <utility>
 #include <vector>
@@ -76,6 +77,9 @@ class Net {
 
   std::size_t add(std::unique_ptr<Layer<T>> layer, std::vector<std::size_t> from, Index size,
                   const CompiledRule* rule = nullptr, Bounds<T> bounds = {}) {
+    if (graph_) {
+      throw std::logic_error("the graph is made already");
+    }
     if (spied_) {
       auto spy = std::make_unique<Spy<T>>(std::move(layer));
       spies_.push_back(spy.get());

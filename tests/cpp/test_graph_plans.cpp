@@ -162,8 +162,9 @@ TEST(plan_overwrites_what_nobody_wants) {
   const std::size_t tanh = both.activation(dense, {ActivationKind::kTanh});
   const std::size_t joined =
       both.add(std::make_unique<ConcatLayer<float>>(1, std::vector<Index>{8, 8}), {tanh, dense}, 16);
+  const std::size_t top = both.dense(joined, 3, "flat");
   const Inputs<float> x(both, 1, 2, 1);
-  ask(both, both.plan(), x, {both.dense(joined, 3, "flat")});
+  ask(both, both.plan(), x, {top});
   CHECK(!both.seen(tanh).in_place);
   Net<float> net{{9}};  // the caller's memory is not ours
   const std::size_t relu = net.relu(0);
