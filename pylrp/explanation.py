@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -70,6 +70,10 @@ class Explanation:
         a layer puts out. An activation has the relevance of the layer before it.
     ledger : Ledger or list of Ledger
         Where the relevance went; with several targets one each.
+    input : ndarray
+        What was explained, as it was given; a dict by name where the network has several inputs.
+    settings : dict
+        Composite, convention, start and what else the call was given: enough to repeat it.
     """
 
     relevance: Any
@@ -77,6 +81,8 @@ class Explanation:
     target: Array | None
     layers: Layers
     ledger: Ledger | list[Ledger]
+    input: Any = None
+    settings: dict[str, Any] = field(default_factory=dict)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write relevance, output, target, the relevance of kept layers and the ledger to a ``.npz`` file.

@@ -311,6 +311,12 @@ class Network:
             target=requests.explained(chosen, targets) if contrasted is None else contrasted,
             layers=Layers(maps, list(graph.shapes), again),
             ledger=ledgers[0] if targets is None else ledgers,
+            input=inputs.given if len(inputs.given) > 1 else next(iter(inputs.given.values())),
+            settings={
+                "composite": composite, "convention": convention, "start": start, "output": top, "masks": masks,
+                "targets": targets, "against": against, "single": inputs.single,
+                "channels_last": [name for name in graph.channels_last if name in graph.inputs],
+            },  # fmt: skip
         )
 
     def _output_at(self, plan: _core.Plan, inputs: requests.Inputs, value: str, threads: int | None) -> Array:
