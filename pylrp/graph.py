@@ -5,6 +5,7 @@ Loaders build it, ``canonise.py`` simplifies it, ``network.py`` hands it to the 
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -119,9 +120,12 @@ class Graph:
                 raise ValueError(f"{where}: {error}") from None
             arrays.check(layer, where)
             settled.append(replace(node, layer=layer))
-        self.nodes = tuple(settled)
         self.dtype = arrays.dtype
         self._finite = arrays.finite
+        self._connect(settled)
+
+    def _connect(self, nodes: Sequence[Node]) -> None:
+        self.nodes = tuple(nodes)
         self._consumers: dict[str, list[tuple[Node, int]]] = {}
         for node in self.nodes:
             for at, value in enumerate(node.inputs):
@@ -206,6 +210,18 @@ class Graph:
             _place,
             self._finite,
         )
+        return graph
+
+    def stored_anew(self, nodes: Sequence[Node]) -> Graph:
+        """Return the same graph with equal arrays in other memory; nothing of it holds the old ones."""
+        graph = copy.copy(self)
+        graph._connect(nodes)
+        graph._finite = {
+            id(array): array
+            for node in nodes
+            for name in node.layer.arrays
+            if (array := getattr(node.layer, name)) is not None
+        }
         return graph
 
     def consumers(self, value: str) -> list[tuple[Node, int]]:

@@ -72,8 +72,7 @@ class Lowered:
             specs.append((kind, fields, [self.values[value] for value in node.inputs]))
             nodes.append(Node(node.name, layer, node.inputs))
         self.core = _core.Graph(graph.dtype.name, layouts, specs)
-        self.graph = copy.copy(graph)
-        self.graph.nodes = tuple(nodes)
+        self.graph = graph.stored_anew(nodes)
 
 
 def lower(graph: Graph) -> Lowered:

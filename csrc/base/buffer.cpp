@@ -1,5 +1,6 @@
 #include "base/buffer.hpp"
 
+#include <algorithm>
 #include <new>
 
 #ifdef __linux__
@@ -83,21 +84,41 @@ Workspace::~Workspace() {
   }
 }
 
-void* Workspace::take(std::size_t bytes) {
+void* Workspace::take_at(std::size_t i, std::size_t* bytes) {
+  const Block block = blocks_[i];
+  blocks_[i] = blocks_[--count_];
+  kept_ -= block.bytes;
+  used_ += block.bytes;
+  *bytes = block.bytes;
+  return block.data;
+}
+
+void* Workspace::take(std::size_t* bytes) {
   const std::lock_guard<std::mutex> lock(mutex_);
-  for (std::size_t i = count_; i-- > 0;) {
-    if (blocks_[i].bytes == bytes) {
-      void* const data = blocks_[i].data;
-      kept_ -= bytes;
-      blocks_[i] = blocks_[--count_];
-      return data;
+  std::size_t best = count_;
+  for (std::size_t i = 0; i < count_; ++i) {
+    if (blocks_[i].bytes >= *bytes && (best == count_ || blocks_[i].bytes < blocks_[best].bytes)) {
+      best = i;
     }
   }
+  // A block that is much too large is taken rather than that the workspace grows.
+  most_used_ = std::max(most_used_, used_ + *bytes);
+  const std::size_t limit = most_used_ + most_used_ / 16;
+  const bool room = used_ + kept_ + *bytes <= limit;
+  if (best < count_ && (blocks_[best].bytes <= *bytes + *bytes / 4 || !room)) {
+    return take_at(best, bytes);
+  }
+  while (count_ > 0 && used_ + kept_ + *bytes > limit) {  // all are too small
+    ::operator delete(blocks_[count_ - 1].data, alignment(blocks_[count_ - 1].bytes));
+    kept_ -= blocks_[--count_].bytes;
+  }
+  used_ += *bytes;
   return nullptr;
 }
 
 bool Workspace::give(void* block, std::size_t bytes) noexcept {
   const std::lock_guard<std::mutex> lock(mutex_);
+  used_ -= bytes;
   if (count_ == kMost || kept_ + bytes > kWorkspace) {
     return false;
   }
@@ -106,17 +127,17 @@ bool Workspace::give(void* block, std::size_t bytes) noexcept {
   return true;
 }
 
-void* take_block(std::size_t bytes, Workspace* home) {
-  if (bytes < kLarge) {
-    return ::operator new(bytes, std::align_val_t{kLine});
+void* take_block(std::size_t* bytes, Workspace* home) {
+  if (*bytes < kLarge) {
+    return ::operator new(*bytes, std::align_val_t{kLine});
   }
-  bytes = rounded(bytes);
-  void* block = home != nullptr ? home->take(bytes) : kept.take(bytes);
+  *bytes = rounded(*bytes);
+  void* block = home != nullptr ? home->take(bytes) : kept.take(*bytes);
   if (block == nullptr) {
-    block = ::operator new(bytes, alignment(bytes));
+    block = ::operator new(*bytes, alignment(*bytes));
 #ifdef __linux__
-    if (bytes >= kHuge) {  // fewer page faults and translations; only advice
-      madvise(block, bytes / kHuge * kHuge, MADV_HUGEPAGE);
+    if (*bytes >= kHuge) {  // fewer page faults and translations; only advice
+      madvise(block, *bytes / kHuge * kHuge, MADV_HUGEPAGE);
     }
 #endif
   }
@@ -128,7 +149,6 @@ void give_block(void* block, std::size_t bytes, Workspace* home) noexcept {
     ::operator delete(block, std::align_val_t{kLine});
     return;
   }
-  bytes = rounded(bytes);
   if (!(home != nullptr ? home->give(block, bytes) : kept.give(block, bytes))) {
     ::operator delete(block, alignment(bytes));
   }

@@ -10,7 +10,7 @@
 namespace pylrp {
 
 // Large blocks that a network keeps for its next run, up to 192 MB: its activations are of the same sizes each time.
-// Several threads may use it at once.
+// Kept and in use together they are little more than what was in use at once. Several threads may use it.
 class Workspace {
  public:
   Workspace() = default;
@@ -18,7 +18,7 @@ class Workspace {
   Workspace(const Workspace&) = delete;
   Workspace& operator=(const Workspace&) = delete;
 
-  void* take(std::size_t bytes);  // null: there is none of this size
+  void* take(std::size_t* bytes);  // sets the size it has; null: there is none that fits
   bool give(void* block, std::size_t bytes) noexcept;
 
  private:
@@ -26,15 +26,17 @@ class Workspace {
     void* data;
     std::size_t bytes;
   };
+  void* take_at(std::size_t i, std::size_t* bytes);
   static constexpr std::size_t kMost = 256;
   std::mutex mutex_;
   Block blocks_[kMost];
-  std::size_t count_ = 0, kept_ = 0;
+  std::size_t count_ = 0, kept_ = 0, used_ = 0, most_used_ = 0;
 };
 
 // Without a home, large blocks are kept for the thread's next call, up to 16 MB in all: fresh pages from the system
 // have to be cleared and mapped, which cost up to a tenth of a product here.
-void* take_block(std::size_t bytes, Workspace* home);  // aligned to a cache line, large ones to a huge page
+// Aligned to a cache line, large blocks to a huge page; `bytes` becomes the size of the block.
+void* take_block(std::size_t* bytes, Workspace* home);
 void give_block(void* block, std::size_t bytes, Workspace* home) noexcept;
 
 template <class T>
@@ -57,7 +59,7 @@ class Buffer {
   void reset(Index size, Workspace* home = nullptr) {
     release();
     bytes_ = static_cast<std::size_t>(size) * sizeof(T);
-    data_ = static_cast<T*>(take_block(bytes_, home));
+    data_ = static_cast<T*>(take_block(&bytes_, home));
     home_ = home;
   }
   T* data() const { return data_; }

@@ -4,6 +4,7 @@
 
 #include <functional>
 
+#include "base/buffer.hpp"
 #include "base/view.hpp"
 
 namespace pylrp {
@@ -11,9 +12,14 @@ namespace pylrp {
 // Asked now and then by the calling thread of a long run; true means stop.
 using Poll = std::function<bool()>;
 
+// What a call may use.
 struct Threads {
   int count = 1;  // at most so many threads
   const Poll* poll = nullptr;
+  Workspace* workspace = nullptr;  // for blocks as large as values
+
+  // The same, but for the calling thread alone where the work is too little for more.
+  Threads alone_if(bool little) const { return {little ? 1 : count, poll, workspace}; }
 };
 
 int default_threads();  // set_default_threads, else OMP_NUM_THREADS, else the CPUs we may use

@@ -19,19 +19,18 @@ template <class T>
 void transpose_samples(Matrix<const T> from, Index rows, Index columns, Matrix<T> to, const Threads& threads) {
   constexpr Index kBlock = 32;
   const Index pieces = (rows + kBlock - 1) / kBlock;
-  parallel_for(from.rows * pieces, {from.rows * from.cols < 2 * kPiece ? 1 : threads.count, threads.poll},
-               [&](Index task) {
-                 const Index first = task % pieces * kBlock, last = std::min(rows, first + kBlock);
-                 const T* const x = from.row(task / pieces);
-                 T* const y = to.row(task / pieces);
-                 for (Index block = 0; block < columns; block += kBlock) {
-                   for (Index i = first; i < last; ++i) {
-                     for (Index j = block; j < std::min(columns, block + kBlock); ++j) {
-                       y[j * rows + i] = x[i * columns + j];
-                     }
-                   }
-                 }
-               });
+  parallel_for(from.rows * pieces, threads.alone_if(from.rows * from.cols < 2 * kPiece), [&](Index task) {
+    const Index first = task % pieces * kBlock, last = std::min(rows, first + kBlock);
+    const T* const x = from.row(task / pieces);
+    T* const y = to.row(task / pieces);
+    for (Index block = 0; block < columns; block += kBlock) {
+      for (Index i = first; i < last; ++i) {
+        for (Index j = block; j < std::min(columns, block + kBlock); ++j) {
+          y[j * rows + i] = x[i * columns + j];
+        }
+      }
+    }
+  });
 }
 template <class T>
 void to_core(const Layout& layout, Matrix<const T> user, Matrix<T> core, const Threads& threads) {

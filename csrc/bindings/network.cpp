@@ -97,7 +97,7 @@ class TypedPlan : public AnyPlan {
     {
       const py::gil_scoped_release release;
       together(rows, threads, [&] {
-        plan_.relevance(run.pass, request, threads);
+        plan_.relevance(&run.pass, request, threads);
         for (std::size_t i = 0; i < wanted.size(); ++i) {
           finite = finite && !(scan_rows(request.results[wanted[i]]) & kernels::kNotFinite);
           if (converted[i].data() != nullptr) {

@@ -159,7 +159,7 @@ typename Plan<T>::Roles Plan<T>::roles(std::size_t start) const {
         }
       }
     }
-    if (layer.reads_output(rules_[n].rule)) {
+    if (layer.reads_output(rules_[n].rule, stands_for != value)) {
       roles.output[n] = stands_for;
       roles.kept[stands_for] = true;
     }
@@ -170,7 +170,8 @@ typename Plan<T>::Roles Plan<T>::roles(std::size_t start) const {
 template <class T>
 typename Plan<T>::Pass Plan<T>::forward(const std::vector<Matrix<const T>>& inputs,
                                         const std::vector<std::size_t>& wanted, std::size_t start,
-                                        const Threads& threads) const {
+                                        const Threads& all) const {
+  const Threads threads{all.count, all.poll, graph_.workspace()};
   const std::size_t count = graph_.inputs();
   Pass pass;
   pass.batch = inputs[0].rows;
@@ -183,8 +184,9 @@ typename Plan<T>::Pass Plan<T>::forward(const std::vector<Matrix<const T>>& inpu
     unread[value] = graph_.readers(value).size();
   }
   std::vector<bool> needed(graph_.values());  // the others are not computed
+  pass.wanted.resize(graph_.values());
   for (const std::size_t value : wanted) {
-    kept[value] = needed[value] = true;
+    kept[value] = needed[value] = pass.wanted[value] = true;
   }
   if (start != kNoValue) {
     needed[start] = true;
@@ -239,7 +241,8 @@ typename Plan<T>::Pass Plan<T>::forward(const std::vector<Matrix<const T>>& inpu
 }
 
 template <class T>
-void Plan<T>::relevance(const Pass& pass, const Request& request, const Threads& threads) const {
+void Plan<T>::relevance(Pass* pass, const Request& request, const Threads& all) const {
+  const Threads threads{all.count, all.poll, graph_.workspace()};
   const std::size_t inputs = graph_.inputs(), nodes = graph_.nodes().size();
   const Roles roles = this->roles(request.start);
   const Index rows = request.top.rows;
@@ -253,6 +256,21 @@ void Plan<T>::relevance(const Pass& pass, const Request& request, const Threads&
       made = {memory[value].data(), rows, graph_.size(value), graph_.size(value)};
     }
     relevance[value] = made;
+  };
+  std::vector<std::size_t> last_use(graph_.values(), kNoValue);  // nodes run backwards here
+  for (std::size_t n = nodes; n-- > 0;) {
+    for (const std::size_t input : graph_.nodes()[n].inputs) {
+      last_use[input] = n;
+    }
+    if (roles.output[n] != kNoValue) {
+      last_use[roles.output[n]] = n;
+    }
+  }
+  const auto release = [&](std::size_t value, std::size_t n) {
+    if (value != kNoValue && last_use[value] == n && !pass->wanted[value]) {
+      pass->values[value] = {};
+      pass->memory[value] = Buffer<T>();
+    }
   };
   make(request.start);
   copy(request.top, relevance[request.start], threads);
@@ -303,11 +321,10 @@ void Plan<T>::relevance(const Pass& pass, const Request& request, const Threads&
     RelevanceJob<T> job;
     std::vector<Buffer<T>> extra(node.inputs.size());
     job.relevance = read_only(relevance[value]);
-    job.batch = pass.batch;
-    job.workspace = graph_.workspace();
+    job.batch = pass->batch;
     for (std::size_t k = 0; k < node.inputs.size(); ++k) {
       const std::size_t input = node.inputs[k];
-      job.inputs.push_back(pass.values[input]);
+      job.inputs.push_back(pass->values[input]);
       if (relevance[input]) {  // another reader was here, or this one reads it twice
         extra[k].reset(rows * graph_.size(input), graph_.workspace());
         job.results.push_back({extra[k].data(), rows, graph_.size(input), graph_.size(input)});
@@ -324,7 +341,7 @@ void Plan<T>::relevance(const Pass& pass, const Request& request, const Threads&
       job.bounds = rules_[n].bounds;
       job.prepared = prepared_[n].get();
       job.output_positive = roles.output_positive[n];
-      job.output = roles.output[n] == kNoValue ? Matrix<const T>{} : pass.values[roles.output[n]];
+      job.output = roles.output[n] == kNoValue ? Matrix<const T>{} : pass->values[roles.output[n]];
       job.absorbed = absorbed.data();
       if (node.layer->flow() == Flow::kRule && job.inputs[0]) {
         int& known = nonnegative[node.inputs[0]];
@@ -348,6 +365,10 @@ void Plan<T>::relevance(const Pass& pass, const Request& request, const Threads&
       write_page(incoming, outgoing, masked, absorbed, page);
     }
     memory[value] = Buffer<T>();
+    for (const std::size_t input : node.inputs) {
+      release(input, n);
+    }
+    release(roles.output[n], n);
   }
   for (std::size_t value = 0; value < graph_.values(); ++value) {  // where nothing arrived
     const Matrix<T> result = request.results[value];

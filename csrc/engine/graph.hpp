@@ -62,6 +62,7 @@ class Plan {
   struct Pass {
     std::vector<Matrix<const T>> values;
     std::vector<Buffer<T>> memory;
+    std::vector<bool> wanted;
     Index batch = 0;
   };
   // wanted: values that must be there afterwards. start: the value whose relevance will be asked for, or none
@@ -83,7 +84,8 @@ class Plan {
     std::vector<Mask> masks;
     double* ledger;
   };
-  void relevance(const Pass& pass, const Request& request, const Threads& threads) const;
+  // Frees what it has read for the last time, but for the values wanted.
+  void relevance(Pass* pass, const Request& request, const Threads& threads) const;
 
  private:
   struct Roles;

@@ -158,6 +158,33 @@ void shares(Index rows, Index cols, const Shares<T>& plan, const T* const* z, In
 }
 
 template <class T>
+Index rest(Index rows, Index cols, const T* z, Index z_stride, const T* bias, const T* first, Index first_stride,
+           T* out, Index out_stride, Index* doubtful) {
+  constexpr int lanes = kLanes<T>;
+  const Vec<T> zero = {};
+  Index count = 0;
+  for (Index i = 0; i < rows; ++i) {
+    fetch_row<0>(z + i * z_stride, z_stride, cols);
+    for (Index j = 0; j < cols; j += lanes) {
+      const Index n = cols - j;
+      const Vec<T> whole = load_n(z + i * z_stride + j, n), part = load_n(first + i * first_stride + j, n);
+      const Vec<T> left = (bias ? whole - load_n(bias + j, n) : whole) - part;
+      store_n(out + i * out_stride + j, left, n);
+      const Vec<T> size = left < zero ? -left : left, most = part < zero ? -part : part;
+      const Vec<T> flags = (T(16) * size < most) & (whole != zero) ? splat(T(1)) : zero;
+      if (sum_lanes<T>(flags) != 0) {
+        for (int l = 0; l < lanes; ++l) {
+          if (flags[l] != 0) {
+            doubtful[count++] = i * cols + j + l;
+          }
+        }
+      }
+    }
+  }
+  return count;
+}
+
+template <class T>
 void finish(Index rows, Index cols, const T* acc, Index acc_stride, const T* bias, T low, T high, T* out,
             Index out_stride) {
   constexpr int lanes = kLanes<T>;

@@ -11,12 +11,13 @@ namespace {
 #include "kernels/rows.inl"
 #include "kernels/taps.inl"
 #include "kernels/tile.inl"
+#include "kernels/windows.inl"
 
 template <class T>
 constexpr Table<T> make_table() {
-  return {PYLRP_TILE_ROWS, 2 * kLanes<T>,    tile<T>,     tile_taps<T>, depthwise<T>,  pack_left<T>,
-          pack_forward<T>, pack_backward<T>, rows_dot<T>, rows_axpy<T>, accumulate<T>, shares<T>,
-          finish<T>,       part_of<T>,       sum<T>,      scan<T>,      peak<T>};
+  return {PYLRP_TILE_ROWS,  2 * kLanes<T>, tile<T>,      tile_taps<T>,  depthwise<T>, pack_left<T>, pack_forward<T>,
+          pack_backward<T>, rows_dot<T>,   rows_axpy<T>, accumulate<T>, shares<T>,    rest<T>,      finish<T>,
+          part_of<T>,       pool_rows<T>,  to_winner<T>, sum<T>,        scan<T>,      peak<T>};
 }
 }  // namespace
 

@@ -90,11 +90,20 @@ struct Table {
   // one for all rows; or null.
   void (*shares)(Index rows, Index cols, const Shares<T>& plan, const T* const* z, Index z_stride, const T* r,
                  Index r_stride, T* const* s, Index s_stride, Absorbed* ledger, int ledger_step);
+  // The sum that is left: out(rows, cols) = z - bias - first; bias may be null. Where that cancels (|out| < |first| /
+  // 16 and z != 0) the entry is doubtful: i * cols + j is written down, their number returned.
+  Index (*rest)(Index rows, Index cols, const T* z, Index z_stride, const T* bias, const T* first, Index first_stride,
+                T* out, Index out_stride, Index* doubtful);
   // out(rows, cols) = min(max(acc + bias, low), high); bias may be null.
   void (*finish)(Index rows, Index cols, const T* acc, Index acc_stride, const T* bias, T low, T high, T* out,
                  Index out_stride);
   // out = the part of x: +1 positive, -1 negative.
   void (*part_of)(Index n, const T* x, int part, T* out);
+
+  // Windows of a pool, count >= 1 rows of n: out = their maximum, or their sum / divisor.
+  void (*pool_rows)(int count, const T* const* rows_at, Index n, bool max, T divisor, T* out);
+  // to_w = or += r where row w has the maximum, the first of ties, and 0 elsewhere.
+  void (*to_winner)(int count, const T* const* rows_at, Index n, const T* r, bool add, T* const* to);
 
   double (*sum)(Index n, const T* x);
   int (*scan)(Index n, const T* x);  // kHasNegative | kNotFinite

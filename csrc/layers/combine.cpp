@@ -31,13 +31,7 @@ void AddLayer<T>::relevance(const RelevanceJob<T>& job, const Threads& threads) 
   const Stabilizer<T> stabilizer(job.rule);
   // The kernel adds up a few terms itself; of more, the first are added before.
   const std::size_t together = std::min<std::size_t>(job.inputs.size(), kernels::kMaxSums);
-  kernels::Shares<T> plan{};
-  plan.sums = static_cast<int>(together);
-  plan.groups = 1;
-  std::fill_n(plan.group[0].coef, together, T(1));
-  plan.group[0].coefficient = T(1);
-  plan.group[0].epsilon = stabilizer.epsilon;
-  plan.group[0].where_zero = stabilizer.where_zero;
+  const kernels::Shares<T> plan = stabilizer.of_sum(static_cast<int>(together));
   const Index pieces = pieces_of(job.relevance.cols);
   std::vector<kernels::Absorbed> lost(static_cast<std::size_t>(job.relevance.rows * pieces));
   each_piece(job.relevance.rows, job.relevance.cols, threads, [&](Index task, Index row, Index first, Index count) {
@@ -83,20 +77,19 @@ ConcatLayer<T>::ConcatLayer(Index outer, std::vector<Index> blocks) : outer_(out
 template <class T>
 void ConcatLayer<T>::forward(const std::vector<Matrix<const T>>& inputs, Matrix<T> output, const Clamp<T>&,
                              const Threads& threads) const {
-  parallel_for(output.rows * outer_, {output.rows * output.cols < kPiece ? 1 : threads.count, threads.poll},
-               [&](Index task) {
-                 const Index row = task / outer_, stretch = task % outer_;
-                 T* out = output.row(row) + stretch * total_;
-                 for (std::size_t k = 0; k < inputs.size(); ++k) {
-                   out = std::copy_n(inputs[k].row(row) + stretch * blocks_[k], blocks_[k], out);
-                 }
-               });
+  parallel_for(output.rows * outer_, threads.alone_if(output.rows * output.cols < kPiece), [&](Index task) {
+    const Index row = task / outer_, stretch = task % outer_;
+    T* out = output.row(row) + stretch * total_;
+    for (std::size_t k = 0; k < inputs.size(); ++k) {
+      out = std::copy_n(inputs[k].row(row) + stretch * blocks_[k], blocks_[k], out);
+    }
+  });
 }
 
 template <class T>
 void ConcatLayer<T>::relevance(const RelevanceJob<T>& job, const Threads& threads) const {
   const Matrix<const T> r = job.relevance;
-  parallel_for(r.rows * outer_, {r.rows * r.cols < kPiece ? 1 : threads.count, threads.poll}, [&](Index task) {
+  parallel_for(r.rows * outer_, threads.alone_if(r.rows * r.cols < kPiece), [&](Index task) {
     const Index row = task / outer_, stretch = task % outer_;
     const T* from = r.row(row) + stretch * total_;
     for (std::size_t k = 0; k < blocks_.size(); ++k) {

@@ -1,6 +1,7 @@
 #include "layers/conv.hpp"
 
 #include <algorithm>
+#include <atomic>
 
 #include "kernels/dispatch.hpp"
 #include "layers/dense.hpp"
@@ -114,9 +115,82 @@ class Parts {
   Buffer<T> positive_, negative_, ones_;
 };
 
+// The second sum of a rule as what the first leaves of the output; what cancels there is computed after all.
+template <class T>
+class RestOfOutput {
+ public:
+  RestOfOutput(const ConvWeights<T>& w, const LoweredRule& rule, const Parts<T>& parts, Matrix<const T> output)
+      : w_(w), parts_(parts), output_(output), limit_(output.rows * output.cols / 64 + 64) {
+    if (rule.sums.size() > 1) {
+      second_ = rule.sums[1];
+    }
+  }
+  // Of the columns of a run: to = output - bias - first.
+  void subtract(const Block& block, const Run& run, Index column, Index columns, const T* first, Index stride, T* to) {
+    const Index channels = w_.target_channels();
+    std::vector<Index> doubtful(static_cast<std::size_t>(run.count * columns));
+    const Index count = kernels::table<T>().rest(
+        run.count, columns, output_.row(run.sample) + run.pixel * channels + column, run.step * channels,
+        w_.bias ? w_.bias + column : nullptr, first, stride, to, stride, doubtful.data());
+    if ((doubtful_ += count) > limit_) {
+      return;
+    }
+    for (Index i = 0; i < count; ++i) {
+      const Index row = doubtful[static_cast<std::size_t>(i)] / columns;
+      const Index at = doubtful[static_cast<std::size_t>(i)] % columns;
+      to[row * stride + at] = compute(block, run.first + row, column + at);
+    }
+  }
+  // So much cancels that computing the whole sum is less work. Does not depend on who came first.
+  bool hopeless() const { return doubtful_ > limit_; }
+
+ private:
+  T compute(const Block& block, Index row, Index column) const {
+    const Index size = w_.shape.group_in(), group = column / w_.shape.group_out();
+    const std::size_t taps = block.walk().taps.size();
+    std::vector<const T*> at(taps);
+    Buffer<T> own;
+    const T* const nothing = zeros<T>(size, &own);
+    T sum = 0;
+    for (const Tap& tap : second_) {
+      Image<T> image = parts_.image(tap.part);
+      image.data += group * size;
+      block.sources(image, row, 1, 0, taps, nothing, at.data());
+      for (std::size_t t = 0; t < taps; ++t) {
+        const T* const weights = w_.weight + (column * w_.shape.taps() + block.walk().taps[t].kernel) * size;
+        kernels::table<T>().rows_dot(1, &weights, size, weights_of<T>(tap.map), at[t], &sum, nullptr);
+      }
+    }
+    return sum;
+  }
+
+  const ConvWeights<T>& w_;
+  const Parts<T>& parts_;
+  Matrix<const T> output_;
+  Sum second_;
+  Index limit_;
+  std::atomic<Index> doubtful_{0};
+};
+
 Threads worth(Index products, const Threads& threads) {
   constexpr Index kWorthThreads = Index{1} << 19;
-  return {products < kWorthThreads ? 1 : threads.count, threads.poll};
+  return threads.alone_if(products < kWorthThreads);
+}
+
+// The plain output is there, and what follows from it:
+enum class Known {
+  kNothing,
+  kSum,   // it is the rule's only sum
+  kRest,  // it is the sum of the rule's two sums: the second need not be computed
+};
+
+template <class T>
+bool is_plain_output(const ConvWeights<T>& w, const LoweredRule& rule) {
+  return rule.sum_is_plain_output() && sum_takes_whole_bias(rule, w.bias != nullptr);
+}
+template <class T>
+bool can_subtract(const ConvWeights<T>& w, const LoweredRule& rule) {
+  return rule.two_sums_make_plain_output() && !w.transposed && !w.depthwise();
 }
 
 // Samples [begin, begin + samples) of a job, targets [first, first + targets).
@@ -129,10 +203,12 @@ struct PartOfJob {
 };
 
 // s of all groups and targets, (groups, targets, samples, size of the output), into `shares`.
+// false: too much of what is Known::kRest cancels.
 template <class T>
-void make_shares(const ConvWeights<T>& w, const LoweredRule& rule, const RelevanceJob<T>& job, const PartOfJob<T>& part,
-                 bool reuse, T* shares, const Threads& threads) {
+bool make_shares(const ConvWeights<T>& w, const LoweredRule& rule, const RelevanceJob<T>& job, const PartOfJob<T>& part,
+                 Known known, T* shares, const Threads& threads) {
   const kernels::Table<T>& kernel = kernels::table<T>();
+  const bool reuse = known == Known::kSum;
   const ChannelBases<T> bases(w, rule, reuse);
   const Index channels = w.target_channels(), size = w.target_size(), groups = static_cast<Index>(rule.groups.size());
   const auto share = [&](const Run& run, Index column, Index columns, const T* const* z, Index z_stride,
@@ -168,16 +244,18 @@ void make_shares(const ConvWeights<T>& w, const LoweredRule& rule, const Relevan
     for (Index task = 0; task < part.samples * pieces; ++task) {
       add_up(task, task / pieces);
     }
-    return;
+    return true;
   }
   const Matrix<const T> input = job.inputs[0] ? job.inputs[0].slice(part.begin, part.samples) : Matrix<const T>{};
   const Parts<T> parts(w, input, job.bounds, rule, threads);
-  ConvSums<T> sums{&w, true, part.samples, {}, static_cast<Index>(rule.sums.size()), {}};
-  for (std::size_t q = 0; q < rule.sums.size(); ++q) {
+  const std::size_t computed = known == Known::kRest ? 1 : rule.sums.size();
+  ConvSums<T> sums{&w, true, part.samples, {}, static_cast<Index>(computed), {}};
+  for (std::size_t q = 0; q < computed; ++q) {
     for (const Tap& tap : rule.sums[q]) {
       sums.products.push_back({parts.image(tap.part), weights_of<T>(tap.map), static_cast<Index>(q)});
     }
   }
+  RestOfOutput<T> rest(w, rule, parts, job.output ? job.output.slice(part.begin, part.samples) : Matrix<const T>{});
   // A block meets at most so many samples; pages (task, sample - first sample of the task's block).
   Index least = count(w.target());
   for (const Walk& walk : sums.walks()) {
@@ -191,21 +269,31 @@ void make_shares(const ConvWeights<T>& w, const LoweredRule& rule, const Relevan
     Index& first = first_sample[static_cast<std::size_t>(task)];
     first = first < 0 ? block.first_sample() : first;
     const T* of[kernels::kMaxSums] = {};
+    const Buffer<T> left(known == Known::kRest ? block.rows() * stride : 0);
     for (const Run& run : block.runs()) {
-      for (std::size_t q = 0; q < rule.sums.size(); ++q) {
+      for (std::size_t q = 0; q < computed; ++q) {
         of[q] = z(static_cast<Index>(q)) + run.first * stride;
+      }
+      if (known == Known::kRest) {
+        T* const to = left.data() + run.first * stride;
+        rest.subtract(block, run, column, columns, of[0], stride, to);
+        of[1] = to;
       }
       share(run, column, columns, of, stride,
             &lost[static_cast<std::size_t>((task * meets + run.sample - first) * part.targets)]);
     }
   };
   conv_sums(sums, threads);
+  if (rest.hopeless()) {
+    return false;
+  }
   for (Index task = 0; task < tasks; ++task) {
     const Index first = first_sample[static_cast<std::size_t>(task)];
     for (Index i = 0; i < meets && first >= 0 && first + i < part.samples; ++i) {
       add_up(task * meets + i, first + i);
     }
   }
+  return true;
 }
 
 // R_in of a part from its shares.
@@ -296,9 +384,13 @@ void ConvLayer<T>::relevance(const RelevanceJob<T>& job, const Threads& all) con
   if (job.relevance.rows == 0) {
     return;
   }
-  const bool reuse = job.output && reads_output(job.rule);
   // Constant terms are only there for sums that are not the plain output.
   const LoweredRule rule = with_constants_as_sums(job.rule->form(job.input_nonnegative, job.output_positive));
+  const bool reuse = job.output && is_plain_output(weights_, rule);
+  Known known = reuse ? Known::kSum : Known::kNothing;
+  if (!reuse && job.output && job.output_positive && can_subtract(weights_, rule)) {
+    known = Known::kRest;
+  }
   const Threads threads = worth(weights_.products() * job.relevance.rows, all);
   const Index groups = std::max<Index>(1, static_cast<Index>(rule.groups.size()));
   const Index sample_bytes = groups * weights_.target_size() * static_cast<Index>(sizeof(T));
@@ -308,8 +400,11 @@ void ConvLayer<T>::relevance(const RelevanceJob<T>& job, const Threads& all) con
     for (Index first = 0; first < job.targets(); first += targets) {
       const PartOfJob<T> part{begin, std::min(samples, job.batch - begin), first,
                               std::min(targets, job.targets() - first)};
-      const Buffer<T> shares(groups * part.targets * part.samples * weights_.target_size(), job.workspace);
-      make_shares(weights_, rule, job, part, reuse, shares.data(), threads);
+      const Buffer<T> shares(groups * part.targets * part.samples * weights_.target_size(), threads.workspace);
+      if (!make_shares(weights_, rule, job, part, known, shares.data(), threads)) {
+        known = Known::kNothing;
+        make_shares(weights_, rule, job, part, known, shares.data(), threads);
+      }
       spread_shares(weights_, rule, job, part, shares.data(), threads);
     }
   }
@@ -321,9 +416,8 @@ bool ConvLayer<T>::reads_inputs(const CompiledRule* rule) const {
 }
 
 template <class T>
-bool ConvLayer<T>::reads_output(const CompiledRule* rule) const {
-  const LoweredRule& form = rule->any();
-  return form.sum_is_plain_output() && sum_takes_whole_bias(form, weights_.bias != nullptr);
+bool ConvLayer<T>::reads_output(const CompiledRule* rule, bool at_hand) const {
+  return is_plain_output(weights_, rule->any()) || (at_hand && can_subtract(weights_, rule->form(false, true)));
 }
 
 template class ConvLayer<float>;

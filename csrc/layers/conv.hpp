@@ -42,7 +42,7 @@ class ConvLayer : public Layer<T> {
                const Threads& threads) const override;
   void relevance(const RelevanceJob<T>& job, const Threads& threads) const override;
   bool reads_inputs(const CompiledRule* rule) const override;
-  bool reads_output(const CompiledRule* rule) const override;
+  bool reads_output(const CompiledRule* rule, bool at_hand) const override;
 
  private:
   ConvWeights<T> weights_;

@@ -39,9 +39,7 @@ T map_bias(const BiasMap& map, T b) {
 // Less work than this is done before the other threads are awake.
 constexpr Index kWorthThreads = Index{1} << 21;
 
-Threads threads_worth(Index products, const Threads& threads) {
-  return {products < kWorthThreads ? 1 : threads.count, threads.poll};
-}
+Threads threads_worth(Index products, const Threads& threads) { return threads.alone_if(products < kWorthThreads); }
 
 // Rows of weights a task of the passes over all rows takes.
 constexpr Index kRowsATask = 64;

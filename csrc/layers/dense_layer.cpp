@@ -31,7 +31,7 @@ void DenseInGraph<T>::relevance(const RelevanceJob<T>& job, const Threads& threa
 }
 
 template <class T>
-bool DenseInGraph<T>::reads_output(const CompiledRule* rule) const {
+bool DenseInGraph<T>::reads_output(const CompiledRule* rule, bool) const {
   return rule->any().sum_is_plain_output() && sum_takes_whole_bias(rule->any(), dense_.bias != nullptr);
 }
 

@@ -15,7 +15,7 @@ class DenseInGraph : public Layer<T> {
                const Threads& threads) const override;
   void relevance(const RelevanceJob<T>& job, const Threads& threads) const override;
   bool reads_inputs(const CompiledRule* rule) const override { return rule->any().reads_input(); }
-  bool reads_output(const CompiledRule* rule) const override;
+  bool reads_output(const CompiledRule* rule, bool at_hand) const override;
   std::unique_ptr<Prepared> prepare(const CompiledRule& rule, const Bounds<T>& bounds,
                                     const Threads& threads) const override;
 

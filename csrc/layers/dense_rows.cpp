@@ -226,7 +226,7 @@ void all_samples(const RowPass<T>& pass, const DenseJob<T>& job, const Threads& 
              job.absorbed ? &absorbed[static_cast<std::size_t>(c * samples)] : nullptr);
   });
   const Index slabs = (n_in + kSlab - 1) / kSlab;
-  const Threads rest = chunks > 1 ? threads : Threads{1, threads.poll};
+  const Threads rest = threads.alone_if(chunks <= 1);
   parallel_for(slabs * samples, rest, [&](Index task) {
     const Index i = task / slabs, begin = task % slabs * kSlab, end = std::min(n_in, begin + kSlab);
     for (Index b = i; b < size / std::max<Index>(n_in, 1); b += samples) {

@@ -50,7 +50,6 @@ struct RelevanceJob {
   bool input_nonnegative = false;  // known of inputs[0]
   bool output_positive = false;    // the output is > 0 wherever there is relevance
 
-  Workspace* workspace = nullptr;         // for arrays as large as values
   kernels::Absorbed* absorbed = nullptr;  // (targets * batch), zeroed by the caller
 
   Index targets() const { return batch == 0 ? 0 : relevance.rows / batch; }
@@ -90,7 +89,8 @@ class Layer {
   virtual bool keeps_zero() const { return false; }
   // What relevance() wants to see of the forward pass.
   virtual bool reads_inputs(const CompiledRule*) const { return true; }
-  virtual bool reads_output(const CompiledRule*) const { return false; }
+  // at_hand: the output is there anyway, behind a ReLU, wherever there is relevance.
+  virtual bool reads_output(const CompiledRule*, bool /*at_hand*/) const { return false; }
   virtual std::unique_ptr<Prepared> prepare(const CompiledRule&, const Bounds<T>&, const Threads&) const {
     return nullptr;
   }

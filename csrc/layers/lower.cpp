@@ -226,6 +226,26 @@ bool LoweredRule::sum_is_plain_output() const {
   return sums.size() == 1 && sums[0].size() == 1 && sums[0][0].part == Part::kInput && sums[0][0].map == WeightMap{};
 }
 
+bool LoweredRule::two_sums_make_plain_output() const {
+  if (sums.size() != 2) {
+    return false;
+  }
+  // Each part that is read is read once with W+ and once with W-; together the parts are the input.
+  std::array<int, kParts> positive{}, negative{};
+  for (const Sum& sum : sums) {
+    for (const Tap& tap : sum) {
+      const std::size_t part = static_cast<std::size_t>(tap.part);
+      positive[part] += tap.map == WeightMap{MapKind::kSigns, 1, 0} ? 1 : 0;
+      negative[part] += tap.map == WeightMap{MapKind::kSigns, 0, 1} ? 1 : 0;
+    }
+  }
+  const bool whole = sums[0].size() + sums[1].size() == 2, halves = sums[0].size() + sums[1].size() == 4;
+  const auto once = [&](Part part) {
+    return positive[static_cast<std::size_t>(part)] == 1 && negative[static_cast<std::size_t>(part)] == 1;
+  };
+  return (whole && once(Part::kInput)) || (halves && once(Part::kPositive) && once(Part::kNegative));
+}
+
 LoweredRule lower(const Rule& rule, bool input_nonnegative, bool output_positive) {
   if (!output_positive) {
     return Lowering(rule, input_nonnegative).take();

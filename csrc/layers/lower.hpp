@@ -49,6 +49,7 @@ struct LoweredRule {
   bool reads_input() const;          // any part that depends on the sample
   bool vanishes_with_input() const;  // R_i = 0 wherever a_i = 0
   bool sum_is_plain_output() const;  // one sum, W a as it is
+  bool two_sums_make_plain_output() const;
 };
 
 // input_nonnegative: a >= 0 is known, so a- terms are empty and a+ is a.

@@ -14,7 +14,7 @@ inline Index pieces_of(Index cols) { return (cols + kPiece - 1) / kPiece; }
 template <class Body>
 void each_piece(Index rows, Index cols, const Threads& threads, Body body) {
   const Index pieces = pieces_of(cols);
-  parallel_for(rows * pieces, {rows * cols < 2 * kPiece ? 1 : threads.count, threads.poll}, [&](Index task) {
+  parallel_for(rows * pieces, threads.alone_if(rows * cols < 2 * kPiece), [&](Index task) {
     const Index first = task % pieces * kPiece;
     body(task, task / pieces, first, std::min(kPiece, cols - first));
   });

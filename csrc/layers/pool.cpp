@@ -1,140 +1,138 @@
 #include "layers/pool.hpp"
 
 #include <algorithm>
-#include <cstdint>
-#include <type_traits>
 
+#include "kernels/dispatch.hpp"
 #include "layers/dense.hpp"
+#include "layers/pieces.hpp"
 #include "layers/share.hpp"
 
 namespace pylrp {
 namespace {
 
-constexpr Index kChannels = 16;  // a task's share of the channels: windows may overlap, channels do not
+constexpr Index kChannels = 64;  // a task's share of the channels where windows overlap: channels do not
+constexpr Index kLines = 8;      // of the output: with fewer, channels are shared out, too
 
-// A full count is a constant, which makes vectors of the loop.
-template <class Body>
-void each_channel(Index count, Body body) {
-  if (count == kChannels) {
-    for (Index c = 0; c < kChannels; ++c) {
-      body(c);
+// The windows along an axis meet every position once.
+bool is_partition(const PoolAxis& axis) {
+  Index next = 0;
+  for (std::size_t o = 0; o < axis.begin.size(); ++o) {
+    if (axis.begin[o] != next || axis.end[o] <= next) {
+      return false;
     }
-    return;
+    next = axis.end[o];
   }
-  for (Index c = 0; c < count; ++c) {
-    body(c);
-  }
+  return next == axis.in && axis.step == 1;
 }
 
 }  // namespace
 
-// body(task, row, first channel, channels, output pixel, pixels of the window, its divisor)
+// body(task, row, first channel, channels, output pixel, pixels of the window, its divisor); a task has some lines of
+// the output and some channels.
 template <class T>
 template <class Body>
-void PoolLayer<T>::each_window(Index rows, const Threads& threads, Body body) const {
-  const Index pieces = (channels_ + kChannels - 1) / kChannels;
+void PoolLayer<T>::each_window(Index rows, const Split& split, const Threads& threads, Body body) const {
   const auto& [z, y, x] = axes_;
-  parallel_for(rows * pieces, threads, [&](Index task) {
-    const Index row = task / pieces, first = task % pieces * kChannels, count = std::min(kChannels, channels_ - first);
+  parallel_for(rows * split.tasks(), threads, [&](Index task) {
+    const Index row = task / split.tasks(), piece = task % split.pieces, part = task / split.pieces % split.parts;
+    const Index first = channels_ * piece / split.pieces, count = channels_ * (piece + 1) / split.pieces - first;
+    const Index lines = z.out() * y.out();
     std::vector<Index> window;
-    Index pixel = 0;
-    for (std::size_t k = 0; k < z.begin.size(); ++k) {
-      for (std::size_t j = 0; j < y.begin.size(); ++j) {
-        for (std::size_t i = 0; i < x.begin.size(); ++i, ++pixel) {
-          window.clear();
-          for (Index c = z.begin[k]; c < z.end[k]; c += z.step) {
-            for (Index b = y.begin[j]; b < y.end[j]; b += y.step) {
-              for (Index a = x.begin[i]; a < x.end[i]; a += x.step) {
-                window.push_back((c * y.in + b) * x.in + a);
-              }
+    for (Index line = lines * part / split.parts; line < lines * (part + 1) / split.parts; ++line) {
+      const std::size_t k = static_cast<std::size_t>(line / y.out()), j = static_cast<std::size_t>(line % y.out());
+      for (std::size_t i = 0; i < x.begin.size(); ++i) {
+        window.clear();
+        for (Index c = z.begin[k]; c < z.end[k]; c += z.step) {
+          for (Index b = y.begin[j]; b < y.end[j]; b += y.step) {
+            for (Index a = x.begin[i]; a < x.end[i]; a += x.step) {
+              window.push_back((c * y.in + b) * x.in + a);
             }
           }
-          body(task, row, first, count, pixel, window, static_cast<T>(z.count[k] * y.count[j] * x.count[i]));
         }
+        body(task, row, first, count, line * x.out() + static_cast<Index>(i), window,
+             static_cast<T>(z.count[k] * y.count[j] * x.count[i]));
       }
     }
   });
 }
 
 template <class T>
+typename PoolLayer<T>::Split PoolLayer<T>::split(bool shared) const {
+  const Index lines = axes_[0].out() * axes_[1].out();
+  const Index pieces = (channels_ + kChannels - 1) / kChannels;
+  return {shared || lines < kLines ? pieces : 1, shared ? 1 : lines};
+}
+
+template <class T>
 void PoolLayer<T>::forward(const std::vector<Matrix<const T>>& inputs, Matrix<T> output, const Clamp<T>&,
                            const Threads& threads) const {
+  const kernels::Table<T>& kernel = kernels::table<T>();
   const Matrix<const T> input = inputs[0];
   each_window(
-      input.rows, threads,
+      input.rows, split(false), threads,
       [&](Index, Index row, Index first, Index count, Index pixel, const std::vector<Index>& window, T divisor) {
-        const T* const in = input.row(row) + first;
-        T total[kChannels];
-        std::fill_n(total, kChannels, max_ ? -std::numeric_limits<T>::infinity() : T(0));
-        for (const Index at : window) {
-          const T* const a = in + at * channels_;
-          each_channel(count, [&](Index c) {
-            const T larger = a[c] > total[c] || a[c] != a[c] ? a[c] : total[c];
-            total[c] = max_ ? larger : total[c] + a[c];
-          });
-        }
         T* const out = output.row(row) + pixel * channels_ + first;
-        each_channel(count, [&](Index c) { out[c] = max_ ? total[c] : total[c] / divisor; });
+        if (window.empty()) {
+          std::fill_n(out, count, max_ ? -std::numeric_limits<T>::infinity() : T(0));
+          return;
+        }
+        thread_local std::vector<const T*> at;
+        at.clear();
+        for (const Index w : window) {
+          at.push_back(input.row(row) + w * channels_ + first);
+        }
+        kernel.pool_rows(static_cast<int>(at.size()), at.data(), count, max_, divisor, out);
       });
 }
 
 template <class T>
 void PoolLayer<T>::relevance(const RelevanceJob<T>& job, const Threads& threads) const {
+  const kernels::Table<T>& kernel = kernels::table<T>();
   const Matrix<T> result = job.results[0];
-  const Index pieces = (channels_ + kChannels - 1) / kChannels;
-  std::vector<kernels::Absorbed> lost(static_cast<std::size_t>(job.relevance.rows * pieces));
-  const Index pixels = axes_[0].in * axes_[1].in * axes_[2].in;
-  parallel_for(result.rows * pieces, threads, [&](Index task) {
-    const Index first = task % pieces * kChannels, count = std::min(kChannels, channels_ - first);
-    for (Index p = 0; p < pixels; ++p) {
-      std::fill_n(result.row(task / pieces) + p * channels_ + first, count, T(0));
-    }
-  });
-  const Stabilizer<T> stabilizer(job.rule);
+  const bool partition = std::all_of(axes_.begin(), axes_.end(), is_partition);
+  const Split split = this->split(!partition);
+  std::vector<kernels::Absorbed> lost(static_cast<std::size_t>(result.rows * split.tasks()));
+  if (!partition) {  // else every entry is written once
+    each_piece(result.rows, result.cols, threads,
+               [&](Index, Index row, Index first, Index count) { std::fill_n(result.row(row) + first, count, T(0)); });
+  }
+  const kernels::Shares<T> plan = Stabilizer<T>(job.rule).of_sum(1);
   each_window(
-      result.rows, threads,
+      result.rows, split, threads,
       [&](Index task, Index row, Index first, Index count, Index pixel, const std::vector<Index>& window, T divisor) {
-        const T* const in = job.inputs[0].row(row % job.batch) + first;
         const T* const r = job.relevance.row(row) + pixel * channels_ + first;
-        T* const out = result.row(row) + first;
-        if (max_ && window.empty()) {
-          return;
+        thread_local std::vector<const T*> from;
+        thread_local std::vector<T*> to;
+        thread_local std::vector<T> share;
+        from.clear();
+        to.clear();
+        for (const Index w : window) {
+          from.push_back(job.inputs[0].row(row % job.batch) + w * channels_ + first);
+          to.push_back(result.row(row) + w * channels_ + first);
+        }
+        const int entries = static_cast<int>(from.size());
+        if (max_ && entries > 0) {
+          kernel.to_winner(entries, from.data(), count, r, !partition, to.data());
         }
         if (max_) {
-          using Number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;  // as wide as T
-          T best[kChannels];
-          Number winner[kChannels] = {};
-          each_channel(count, [&](Index c) { best[c] = in[window[0] * channels_ + c]; });
-          for (std::size_t w = 1; w < window.size(); ++w) {
-            const T* const a = in + window[w] * channels_;
-            each_channel(count, [&](Index c) {
-              const bool wins = a[c] > best[c];
-              best[c] = wins ? a[c] : best[c];
-              winner[c] = wins ? static_cast<Number>(w) : winner[c];
-            });
-          }
-          for (Index c = 0; c < count; ++c) {
-            out[window[static_cast<std::size_t>(winner[c])] * channels_ + c] += r[c];
-          }
           return;
         }
-        T share[kChannels] = {};
-        for (const Index at : window) {
-          for (Index c = 0; c < count; ++c) {
-            share[c] += in[at * channels_ + c];
-          }
+        share.assign(static_cast<std::size_t>(count), T(0));
+        if (entries > 0) {
+          kernel.pool_rows(entries, from.data(), count, false, divisor, share.data());
         }
-        for (Index c = 0; c < count; ++c) {
-          share[c] = stabilizer.share(r[c], share[c] / divisor, &lost[static_cast<std::size_t>(task)]) / divisor;
-        }
-        for (const Index at : window) {
-          for (Index c = 0; c < count; ++c) {
-            out[at * channels_ + c] += in[at * channels_ + c] * share[c];
-          }
+        const T* const z[] = {share.data()};
+        T* const s[] = {share.data()};
+        kernel.shares(1, count, plan, z, count, r, count, s, count, &lost[static_cast<std::size_t>(task)], 0);
+        kernels::Mix<T> mix{};
+        mix.input = 1 / divisor;
+        for (std::size_t w = 0; w < from.size(); ++w) {
+          kernel.accumulate(1, count, share.data(), count, from[w], count, nullptr, nullptr, 0, mix, !partition, to[w],
+                            count);
         }
       });
-  for (Index task = 0; task < result.rows * pieces; ++task) {
-    add_absorbed(lost[static_cast<std::size_t>(task)], &job.absorbed[task / pieces]);
+  for (Index task = 0; task < result.rows * split.tasks(); ++task) {
+    add_absorbed(lost[static_cast<std::size_t>(task)], &job.absorbed[task / split.tasks()]);
   }
 }
 

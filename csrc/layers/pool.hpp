@@ -32,8 +32,15 @@ class PoolLayer : public Layer<T> {
   void relevance(const RelevanceJob<T>& job, const Threads& threads) const override;
 
  private:
+  // How a row is shared out: channels in pieces, lines of the output in parts.
+  struct Split {
+    Index pieces, parts;
+    Index tasks() const { return pieces * parts; }
+  };
+  // shared: windows may write the same entries, so that a task has all lines of its channels.
+  Split split(bool shared) const;
   template <class Body>
-  void each_window(Index rows, const Threads& threads, Body body) const;
+  void each_window(Index rows, const Split& split, const Threads& threads, Body body) const;
 
   bool max_;
   std::array<PoolAxis, 3> axes_;

@@ -1,6 +1,7 @@
 // R / stab(z) element by element, for the layers that carry their own formula (the kernels have it for the others).
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 
 #include "base/rule.hpp"
@@ -20,6 +21,18 @@ struct Stabilizer {
       epsilon = static_cast<T>(rule->rule().groups[0].epsilon);
       where_zero = rule->rule().groups[0].guard == Guard::kWhereZero;
     }
+  }
+
+  // The same for the kernels, of the sum of some arrays.
+  kernels::Shares<T> of_sum(int sums) const {
+    kernels::Shares<T> plan{};
+    plan.sums = sums;
+    plan.groups = 1;
+    std::fill_n(plan.group[0].coef, sums, T(1));
+    plan.group[0].coefficient = T(1);
+    plan.group[0].epsilon = epsilon;
+    plan.group[0].where_zero = where_zero;
+    return plan;
   }
 
   // As in kernels/elementwise.inl: nothing goes where there is no receiver; what gets lost is written down.

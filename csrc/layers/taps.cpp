@@ -110,12 +110,12 @@ void multiply_taps(const TapWork<T>& work, const Threads& threads) {
   const Index count = static_cast<Index>(work.products.size());
   const Index tap_size = work.channels * width, panel_size = taps * tap_size;
   const auto columns_of = [&](Index panel) { return std::min(width, work.columns - panel * width); };
-  const Buffer<T> weights(work.groups * count * panels * panel_size);
+  const Buffer<T> weights(work.groups * count * panels * panel_size, threads.workspace);
   const auto panel_at = [&](Index group, Index product, Index panel) {
     return weights.data() + ((group * count + product) * panels + panel) * panel_size;
   };
   const bool small = work.groups * count * panels * panel_size < kWorthPacking;
-  parallel_for(work.groups * count * panels, {small ? 1 : threads.count, threads.poll}, [&](Index i) {
+  parallel_for(work.groups * count * panels, threads.alone_if(small), [&](Index i) {
     const Index panel = i % panels, product = i / panels % count, group = i / panels / count;
     for (Index t = 0; t < taps; ++t) {
       work.pack(group, walk.taps[static_cast<std::size_t>(t)].kernel, panel * width, columns_of(panel),

@@ -35,6 +35,7 @@ class Block {
   ~Block();
   Block(const Block&) = delete;
   Block& operator=(const Block&) = delete;
+  const Walk& walk() const { return walk_; }
   const std::vector<Run>& runs() const { return runs_; }
   Index begin() const { return begin_; }
   Index rows() const { return static_cast<Index>(at_.size()); }

@@ -55,7 +55,9 @@ class Spy : public Layer<T> {
   bool keeps_nonnegative() const override { return layer_->keeps_nonnegative(); }
   bool keeps_zero() const override { return layer_->keeps_zero(); }
   bool reads_inputs(const CompiledRule* rule) const override { return layer_->reads_inputs(rule); }
-  bool reads_output(const CompiledRule* rule) const override { return layer_->reads_output(rule); }
+  bool reads_output(const CompiledRule* rule, bool at_hand) const override {
+    return layer_->reads_output(rule, at_hand);
+  }
   std::unique_ptr<Prepared> prepare(const CompiledRule& rule, const Bounds<T>& bounds,
                                     const Threads& threads) const override {
     return layer_->prepare(rule, bounds, threads);
