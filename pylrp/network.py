@@ -68,7 +68,7 @@ class Network:
     >>> net = pylrp.Network([Dense([[1.0, -1.0], [0.5, 2.0]]), ReLU(), Dense([[1.0, 1.0]])])
     >>> ex = net.explain(np.array([1.0, 0.5]), composite="epsilon")
     >>> ex.relevance.round(3), ex.output
-    (array([1. , 1. ]), array([2.]))
+    (array([1.5, 0.5]), array([2.]))
     """
 
     def __init__(self, layers: Sequence[Layer], input_shape: Shape | None = None):
@@ -313,10 +313,16 @@ class Network:
             ledger=ledgers[0] if targets is None else ledgers,
             input=inputs.given if len(inputs.given) > 1 else next(iter(inputs.given.values())),
             settings={
-                "composite": composite, "convention": convention, "start": start, "output": top, "masks": masks,
-                "targets": targets, "against": against, "single": inputs.single,
+                "composite": composite,
+                "convention": convention,
+                "start": start,
+                "output": top,
+                "masks": masks,
+                "targets": targets,
+                "against": against,
+                "single": inputs.single,
                 "channels_last": [name for name in graph.channels_last if name in graph.inputs],
-            },  # fmt: skip
+            },
         )
 
     def _output_at(self, plan: _core.Plan, inputs: requests.Inputs, value: str, threads: int | None) -> Array:

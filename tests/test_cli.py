@@ -15,7 +15,7 @@ def run(tmp_path):
     """Run `pylrp ARGUMENTS` in an empty folder."""
 
     def run(*arguments):
-        command = [sys.executable, "-m", "pylrp.cli", *arguments]
+        command = [sys.executable, "-m", "pylrp", *arguments]
         return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
 
     return run
@@ -105,20 +105,27 @@ def test_version(run):
     assert (result.returncode, result.stdout) == (0, f"pylrp {pylrp.__version__}\n")
 
 
-def test_help_teaches_and_no_command_gets_the_help(run):
-    top, nothing = run("--help"), run()
+def test_no_command_gets_the_help(run):
+    nothing, top = run(), run("--help")
     assert (top.returncode, top.stderr) == (0, "")
     assert (nothing.returncode, nothing.stdout) == (2, "")
     assert nothing.stderr == top.stdout
-    for command in ("demo", "info"):
-        assert f"    {command} " in top.stdout
-        text = run(command, "--help")
-        assert text.returncode == 0
-        assert len(text.stdout.split()) > 25
+
+
+@pytest.mark.parametrize("command", ["demo", "info", "explain", "evaluate", "compare"])
+def test_help_teaches(capsys, command):
+    for arguments in (["--help"], [command, "--help"]):
+        with pytest.raises(SystemExit) as caught:
+            main(arguments)
+        assert caught.value.code == 0
+        text = capsys.readouterr().out
+        assert f"  {command} " in text or len(text.split()) > 60
+        assert max(map(len, text.splitlines())) <= 120
+    assert f"examples:\n  pylrp {command}" in text
 
 
 def test_a_reader_that_leaves_is_no_error_message(tmp_path):
-    command = [sys.executable, "-m", "pylrp.cli", "info"]
+    command = [sys.executable, "-m", "pylrp", "info"]
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         process.stdout.close()
         errors = process.stderr.read()

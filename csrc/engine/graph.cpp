@@ -249,6 +249,7 @@ void Plan<T>::relevance(Pass* pass, const Request& request, const Threads& all) 
   std::vector<Matrix<T>> relevance(graph_.values());  // no data: none has arrived
   std::vector<Buffer<T>> memory(graph_.values());
   std::vector<int> nonnegative(graph_.values(), -1);  // not looked at yet
+  std::vector<std::vector<double>> sums(graph_.values());  // of the relevance, where it has just been added up
   const auto make = [&](std::size_t value) {
     Matrix<T> made = request.results[value];
     if (!made) {
@@ -287,7 +288,7 @@ void Plan<T>::relevance(Pass* pass, const Request& request, const Threads& all) 
         std::any_of(request.masks.begin(), request.masks.end(), [&](const Mask& mask) { return mask.value == value; });
     const bool accounts = !same || is_masked;
     if (accounts) {
-      incoming = row_sums(read_only(relevance[value]), threads);
+      incoming = sums[value].empty() ? row_sums(read_only(relevance[value]), threads) : sums[value];
     }
     for (const Mask& mask : request.masks) {
       if (mask.value == value) {
@@ -315,6 +316,9 @@ void Plan<T>::relevance(Pass* pass, const Request& request, const Threads& all) 
     if (same && !relevance[node.inputs[0]] && !request.results[node.inputs[0]] && !request.results[value]) {
       relevance[node.inputs[0]] = relevance[value];
       memory[node.inputs[0]] = std::move(memory[value]);
+      if (!is_masked) {
+        sums[node.inputs[0]] = std::move(sums[value]);
+      }
       relevance[value] = {};
       continue;
     }
@@ -354,11 +358,13 @@ void Plan<T>::relevance(Pass* pass, const Request& request, const Threads& all) 
     }
     for (std::size_t k = 0; k < node.inputs.size(); ++k) {
       if (!same) {
-        const std::vector<double> sums = row_sums(read_only(job.results[k]), threads);
-        std::transform(sums.begin(), sums.end(), outgoing.begin(), outgoing.begin(), std::plus<>());
+        std::vector<double> sent = row_sums(read_only(job.results[k]), threads);
+        std::transform(sent.begin(), sent.end(), outgoing.begin(), outgoing.begin(), std::plus<>());
+        sums[node.inputs[k]] = std::move(sent);
       }
       if (extra[k].data() != nullptr) {
         add_to(read_only(job.results[k]), relevance[node.inputs[k]], threads);
+        sums[node.inputs[k]].clear();
       }
     }
     if (!same) {

@@ -2,7 +2,8 @@
 // that strides, dilation and padding cost nothing and no matrix of image patches exists.
 
 template <class T, int kRows, int kHalves>
-void tap_rows(int taps, Index k, const T* const* rows_at, const T* __restrict panel, bool add, T* __restrict out) {
+void tap_rows(int taps, Index k, const T* const* rows_at, const T* __restrict panel, bool add, T* __restrict out,
+              Index out_stride) {
   constexpr int lanes = kLanes<T>;
   Vec<T> acc[kRows][kHalves] = {};
   for (int t = 0; t < taps; ++t) {
@@ -33,23 +34,24 @@ void tap_rows(int taps, Index k, const T* const* rows_at, const T* __restrict pa
   for (int i = 0; i < kRows; ++i) {
 #pragma GCC unroll 2
     for (int h = 0; h < kHalves; ++h) {
-      T* const target = out + (2 * i + h) * lanes;
+      T* const target = out + i * out_stride + h * lanes;
       store(target, add ? load(target) + acc[i][h] : acc[i][h]);
     }
   }
 }
 
 template <class T, int kRows = PYLRP_TILE_ROWS>
-void tile_taps(int rows, int halves, int taps, Index k, const T* const* rows_at, const T* panel, bool add, T* out) {
+void tile_taps(int rows, int halves, int taps, Index k, const T* const* rows_at, const T* panel, bool add, T* out,
+               Index out_stride) {
   if constexpr (kRows > 1) {
     if (rows < kRows) {
-      return tile_taps<T, kRows - 1>(rows, halves, taps, k, rows_at, panel, add, out);
+      return tile_taps<T, kRows - 1>(rows, halves, taps, k, rows_at, panel, add, out, out_stride);
     }
   }
   if (halves == 1) {
-    return tap_rows<T, kRows, 1>(taps, k, rows_at, panel, add, out);
+    return tap_rows<T, kRows, 1>(taps, k, rows_at, panel, add, out, out_stride);
   }
-  tap_rows<T, kRows, 2>(taps, k, rows_at, panel, add, out);
+  tap_rows<T, kRows, 2>(taps, k, rows_at, panel, add, out, out_stride);
 }
 
 // A few rows at a time share each weight that is loaded.

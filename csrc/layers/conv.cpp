@@ -43,24 +43,6 @@ TapWork<T> work_of(const ConvSums<T>& sums, const Walk* walk) {
           {}};
 }
 
-// The constants of shares(): biases per group of the rule, one a channel.
-template <class T>
-struct ChannelBases {
-  DenseConstants<T> constants;
-  kernels::Shares<T> plan;
-
-  ChannelBases(const ConvWeights<T>& w, const LoweredRule& rule, bool reuse) {
-    constants = prepare_biases(DenseLayer<T>{{nullptr, w.target_channels(), 0, 0}, w.bias}, rule);
-    const T* base[kernels::kMaxGroups] = {};
-    const T* bias[kernels::kMaxGroups] = {};
-    for (std::size_t g = 0; g < rule.groups.size(); ++g) {
-      bias[g] = constants.groups[g].bias.data();
-      base[g] = reuse ? nullptr : bias[g];
-    }
-    plan = shares_of<T>(rule, base, bias, reuse ? nullptr : w.bias);
-  }
-};
-
 // What a term reads, as images; a+ and a- are made where they are asked for.
 template <class T>
 class Parts {
@@ -191,6 +173,12 @@ bool is_plain_output(const ConvWeights<T>& w, const LoweredRule& rule) {
 template <class T>
 bool can_subtract(const ConvWeights<T>& w, const LoweredRule& rule) {
   return rule.two_sums_make_plain_output() && !w.transposed && !w.depthwise();
+}
+
+// Pointwise, with a tile of positions at least.
+template <class T>
+bool is_tall(const ConvWeights<T>& w) {
+  return w.pointwise() && count(w.target()) >= kernels::table<T>().tile_rows;
 }
 
 // Samples [begin, begin + samples) of a job, targets [first, first + targets).
@@ -334,6 +322,18 @@ void spread_shares(const ConvWeights<T>& w, const LoweredRule& rule, const Relev
 }  // namespace
 
 template <class T>
+ChannelBases<T>::ChannelBases(const ConvWeights<T>& w, const LoweredRule& rule, bool reuse) {
+  constants = prepare_biases(DenseLayer<T>{{nullptr, w.target_channels(), 0, 0}, w.bias}, rule);
+  const T* base[kernels::kMaxGroups] = {};
+  const T* bias[kernels::kMaxGroups] = {};
+  for (std::size_t g = 0; g < rule.groups.size(); ++g) {
+    bias[g] = constants.groups[g].bias.data();
+    base[g] = reuse ? nullptr : bias[g];
+  }
+  plan = shares_of<T>(rule, base, bias, reuse ? nullptr : w.bias);
+}
+
+template <class T>
 Index conv_tasks(const ConvSums<T>& sums) {
   Index tasks = 0;
   for (const Walk& walk : sums.walks()) {
@@ -366,6 +366,10 @@ void ConvLayer<T>::forward(const std::vector<Matrix<const T>>& inputs, Matrix<T>
                            const Threads& threads) const {
   const kernels::Table<T>& kernel = kernels::table<T>();
   const Matrix<const T> input = inputs[0];
+  if (is_tall(weights_)) {
+    pointwise_forward(weights_, input, output, clamp, worth(weights_.products() * input.rows, threads));
+    return;
+  }
   const Index channels = weights_.target_channels();
   ConvSums<T> sums{&weights_, true, input.rows, {}, 1, {}};
   sums.products.push_back({{input.data, input.stride, weights_.source_channels()}, weights_of<T>(WeightMap{}), 0});
@@ -392,6 +396,10 @@ void ConvLayer<T>::relevance(const RelevanceJob<T>& job, const Threads& all) con
     known = Known::kRest;
   }
   const Threads threads = worth(weights_.products() * job.relevance.rows, all);
+  if (is_tall(weights_) && !rule.back.empty()) {
+    pointwise_relevance(weights_, rule, reuse, job, threads);
+    return;
+  }
   const Index groups = std::max<Index>(1, static_cast<Index>(rule.groups.size()));
   const Index sample_bytes = groups * weights_.target_size() * static_cast<Index>(sizeof(T));
   const Index at_once = std::max<Index>(1, kShareBytes / std::max<Index>(1, sample_bytes));  // rows of relevance
@@ -420,6 +428,8 @@ bool ConvLayer<T>::reads_output(const CompiledRule* rule, bool at_hand) const {
   return is_plain_output(weights_, rule->any()) || (at_hand && can_subtract(weights_, rule->form(false, true)));
 }
 
+template struct ChannelBases<float>;
+template struct ChannelBases<double>;
 template class ConvLayer<float>;
 template class ConvLayer<double>;
 

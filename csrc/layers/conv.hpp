@@ -1,12 +1,14 @@
 // Convolution in one to three dimensions, with stride, padding, dilation and groups, and its transpose.
 //   conv.cpp            forward pass and relevance from products over taps
 //   conv_depthwise.cpp  the same where every channel is its own group
+//   conv_pointwise.cpp  the same where the kernel is one position
 // Both read the weights as (out_channels, taps, in_channels of a group): in one direction a row is a row of a dense
 // layer, in the other a tap is a matrix.
 #pragma once
 
 #include <vector>
 
+#include "layers/dense.hpp"
 #include "layers/layer.hpp"
 #include "layers/taps.hpp"
 
@@ -20,6 +22,11 @@ struct ConvWeights {
   const T* bias;    // one a channel of the layer's output, or null
 
   bool depthwise() const { return shape.group_in() == 1 && shape.group_out() == 1 && shape.groups > 1; }
+  // A kernel of one that meets every position once.
+  bool pointwise() const {
+    return !transposed && shape.groups == 1 && shape.taps() == 1 && shape.in == shape.out &&
+           shape.stride == Axes{1, 1, 1} && shape.pad == Axes{0, 0, 0};
+  }
   const Axes& source() const { return transposed ? shape.out : shape.in; }
   const Axes& target() const { return transposed ? shape.in : shape.out; }
   Index source_channels() const { return transposed ? shape.out_channels : shape.in_channels; }
@@ -72,5 +79,20 @@ void depthwise_sums(const ConvSums<T>& sums, const Threads& threads);
 // How many tasks they will count.
 template <class T>
 Index conv_tasks(const ConvSums<T>& sums);
+
+// The constants of shares(): biases per group of the rule, one a channel. reuse: the output stands for the one sum.
+template <class T>
+struct ChannelBases {
+  DenseConstants<T> constants;
+  kernels::Shares<T> plan;
+  ChannelBases(const ConvWeights<T>& w, const LoweredRule& rule, bool reuse);
+};
+
+template <class T>
+void pointwise_forward(const ConvWeights<T>& w, Matrix<const T> input, Matrix<T> output, const Clamp<T>& clamp,
+                       const Threads& threads);
+template <class T>
+void pointwise_relevance(const ConvWeights<T>& w, const LoweredRule& rule, bool reuse, const RelevanceJob<T>& job,
+                         const Threads& threads);
 
 }  // namespace pylrp

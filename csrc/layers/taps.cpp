@@ -161,7 +161,7 @@ void multiply_taps(const TapWork<T>& work, const Threads& threads) {
               kernel.tile_taps(static_cast<int>(height), 2 * columns_of(p) <= width ? 1 : 2,
                                static_cast<int>(chunk.taps), chunk.depth, pointers.data(),
                                panel_at(group, i, p) + static_cast<Index>(chunk.tap) * tap_size + chunk.channel * width,
-                               add, sum_at(product.output, p - first) + row * width);
+                               add, sum_at(product.output, p - first) + row * width, width);
             }
           }
         }

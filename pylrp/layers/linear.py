@@ -129,7 +129,7 @@ class Conv(_Convolution):
 
     Parameters
     ----------
-    weight : array_like of shape (out, in / groups, *kernel)
+    weight : array_like of shape ``(out, in / groups, *kernel)``
     bias : array_like of shape (out,), optional
     stride, dilation : int or sequence of int, default 1
         One for all spatial axes, or one each.
@@ -166,7 +166,7 @@ class ConvTranspose(_Convolution):
 
     Parameters
     ----------
-    weight : array_like of shape (in, out / groups, *kernel)
+    weight : array_like of shape ``(in, out / groups, *kernel)``
     bias : array_like of shape (out,), optional
     stride, dilation : int or sequence of int, default 1
         One for all spatial axes, or one each.

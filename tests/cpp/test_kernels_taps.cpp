@@ -48,7 +48,7 @@ TEST(tile_taps_sums_over_taps) {
               }
               const std::vector<T> untouched = out.entries();
               kernel.tile_taps(static_cast<int>(rows), static_cast<int>(halves), static_cast<int>(taps), k, at.data(),
-                               panel.data(), add, out.data());
+                               panel.data(), add, out.data(), out.stride());
               bool right = true, left_alone = true;
               for (Index i = 0; i < rows; ++i) {
                 for (Index j = 0; j < width; ++j) {

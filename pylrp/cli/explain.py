@@ -1,0 +1,159 @@
+"""``pylrp explain``: relevance of inputs as pictures, arrays or a report, and a table of what was explained."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from typing import Any
+
+from pylrp.cli import options
+from pylrp.cli.progress import Progress, complain, unhurried
+from pylrp.cli.results import Results, writers_for
+from pylrp.cli.samples import one_of
+from pylrp.cli.session import Session, open_session, rules_for
+from pylrp.cli.table import Table
+from pylrp.cli.targets import asked_of
+from pylrp.explanation import Explanation
+from pylrp.inputs import Entry, Item
+
+__all__ = ["add"]
+
+_EPILOG = """\
+examples:
+  pylrp explain model.onnx cat.jpg
+      why the top class? writes cat-relevance.png here
+  pylrp explain model.onnx photos/ -o out/ -o report.html --labels imagenet.txt
+      every photo of a folder: a picture each, and one page with all of them
+  pylrp explain model.onnx cat.jpg --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225 --resize 256
+      a network of torchvision; one that wants (rgb - 127) / 128: --pixel-max 255 --mean 127 --std 128
+  pylrp explain model.onnx cat.jpg --labels imagenet.txt --target tabby --against "Egyptian cat"
+      why a tabby, and not an Egyptian cat?
+  pylrp explain model.onnx cat.jpg --composite epsilon_gamma_box --rule "/blocks.0*=Epsilon(0.1)"
+      rules of your choice
+  pylrp explain table.pylrp.npz patients.csv --label-column diagnosis -o out.npz
+      a row a sample; relevance, ledger and targets for NumPy
+"""
+
+
+def add(commands: options.Commands) -> None:
+    """Describe the command to argparse."""
+    parser = commands.add_parser(
+        "explain",
+        help="why does the network say this? pictures, arrays or an HTML report",
+        description="Predict, and show which inputs spoke for the prediction and which against it. Prints for each "
+        "input the class, the output where relevance starts, what of it reaches the input, and what absorbed the rest.",
+        epilog=_EPILOG,
+        usage="pylrp explain MODEL INPUT [INPUT ...] [-o OUT] [--target CLASS] [--composite NAME] [options]",
+        formatter_class=options.Formatter,
+    )
+    options.add_inputs(parser)
+    parser.add_argument(
+        "-o",
+        "--output",
+        action="append",
+        default=[],
+        metavar="OUT",
+        help="what to write, by its ending: .png .pdf .svg (one input), .npz (arrays), .html (report), or a folder "
+        "for a picture of each input; may be given again. Default: NAME-relevance.png here; of several images a "
+        "picture each in relevance/; of several rows or arrays relevance.npz",
+    )
+    parser.add_argument(
+        "--picture",
+        choices=("image", "signal", "table", "channels", "layers", "ledger"),
+        help="which picture of an input is drawn (default: image, signal or bars of a table, by its shape)",
+    )
+    parser.add_argument(
+        "--overlay",
+        choices=("none", "grey", "edges", "fill", "line"),
+        help="what is seen of the input itself: of images none, grey or edges, of signals none, fill or line",
+    )
+    options.add_target(parser)
+    options.add_classes(parser, probability=True)
+    options.add_rules(parser)
+    options.add_convention(parser)
+    options.add_images(parser)
+    options.add_tables(parser)
+    options.add_network(parser)
+    group = options.add_running(parser)
+    group.add_argument(
+        "--batch", type=options.count, metavar="N", help="inputs at a time (default: 8; rows of numbers: 256)"
+    )
+    group.add_argument(
+        "--layers", metavar="A,B|all", help="keep the relevance of these layers, too, in the .npz (default: none)"
+    )
+    group.add_argument("--top", type=options.count, default=3, metavar="N", help="classes in the report (default: 3)")
+    parser.set_defaults(run=_run)
+
+
+def _run(args: argparse.Namespace) -> int:
+    session = open_session(args)
+    composite = rules_for(args, session.network, session.plan)
+    asked = {"composite": composite, **asked_of(args, session)}
+    if args.layers is not None:
+        asked["layers"] = "all" if args.layers == "all" else options.names(args.layers)
+    if args.picture == "layers":
+        asked.setdefault("layers", "all")
+    writers = writers_for(args, session, asked)  # before any work: an output that can't be written is known now
+    table = Table(session, asked, quiet=args.quiet)
+    if not args.quiet:
+        print(f"rules: {composite.name}")
+        if session.plan is not None:
+            print(session.plan.describe())
+    results = Results(session, writers)
+    try:
+        with Progress("explaining", len(session.entries), quiet=args.quiet) as bar:
+            for looked_at, read in session.batches():
+                bar.advance(looked_at - len(read))
+                for pair in _explained(session, read, asked):
+                    if pair is not None:
+                        with unhurried():
+                            results.add(*pair)
+                            table.show(*pair)
+                    bar.advance()
+    except KeyboardInterrupt:
+        results.close()
+        written = results.said()
+        complain(
+            f"interrupted: {results.count} of {len(session.entries)} inputs are explained"
+            + (f"; kept: {written}" if written else ""),
+            kind="",
+        )
+        return 130
+    results.close()
+    if not args.quiet:
+        if session.failed:
+            print(f"{results.count} of {len(session.entries)} inputs explained")
+        print(f"wrote {results.said()}" if results.count else "nothing written")
+    return 1 if session.failed else 0
+
+
+def _explained(
+    session: Session, read: list[tuple[Entry, Item]], asked: dict[str, Any]
+) -> Iterator[tuple[Entry, Item, Explanation] | None]:
+    """Yield each sample of a batch with its explanation, None for one that fails.
+
+    Where the batch fails each is tried alone, to find who is to blame; if all are, it is no input's fault.
+    """
+    if not read:
+        return
+    try:
+        ex = session.network.explain(session.stack([item for _, item in read]), **asked)
+    except ValueError as error:
+        parts = [_alone(session, item, asked) for _, item in read]
+        if len(session.entries) > 1 and all(isinstance(part, ValueError) and str(part) == str(error) for part in parts):
+            raise
+    else:
+        parts = [one_of(ex, i) for i in range(len(read))]
+    for (entry, item), part in zip(read, parts, strict=True):
+        if isinstance(part, ValueError):
+            session.fail(entry, part)
+            yield None
+        else:
+            yield entry, item, part
+
+
+def _alone(session: Session, item: Item, asked: dict[str, Any]) -> Explanation | ValueError:
+    try:
+        return one_of(session.network.explain(session.stack([item]), **asked), 0)
+    except ValueError as error:
+        return error

@@ -1,0 +1,65 @@
+"""One sample out of an explained batch, and what its ledger and output come to; tables and writers read it."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pylrp.explanation import Explanation, Layers
+from pylrp.ledger import COLUMNS, Ledger
+
+__all__ = ["absorbed", "ledgers", "one_of", "reached", "scores", "targets"]
+
+Array = NDArray[Any]
+
+
+def one_of(ex: Explanation, i: int) -> Explanation:
+    """Return sample i of an explained batch, as if it had been explained alone."""
+
+    def part(found: Any) -> Any:
+        return {name: array[i] for name, array in found.items()} if isinstance(found, dict) else found[i]
+
+    one = [Ledger(ledger.data[:, :, i : i + 1], ledger.names, ledger.rules, single=True) for ledger in ledgers(ex)]
+    kept = part(ex.layers.kept)
+    return dataclasses.replace(
+        ex,
+        relevance=part(ex.relevance),
+        output=part(ex.output),
+        target=None if ex.target is None else ex.target[i : i + 1],
+        layers=Layers(kept, list(ex.layers), lambda name: ex.layers[name][i]),
+        ledger=one if isinstance(ex.ledger, list) else one[0],
+        input=part(ex.input),
+        settings={**ex.settings, "single": True},
+    )
+
+
+def ledgers(ex: Explanation) -> list[Ledger]:
+    """Return one ledger a target."""
+    return ex.ledger if isinstance(ex.ledger, list) else [ex.ledger]
+
+
+def targets(ex: Explanation) -> list[int]:
+    """Return the explained classes of one sample."""
+    return [] if ex.target is None else [int(t) for t in ex.target.ravel()]
+
+
+def scores(ex: Explanation, top: str) -> Array:
+    """Return one number a class of one sample, float64; of an output with positions the sum over them."""
+    output = np.asarray(ex.output[top] if isinstance(ex.output, dict) else ex.output, np.float64)
+    return output.reshape(len(output), -1).sum(axis=1) if output.ndim else output.reshape(1)
+
+
+def reached(ex: Explanation) -> list[float]:
+    """Return the relevance that reaches the input, all inputs together, one a target."""
+    maps = ex.relevance.values() if isinstance(ex.relevance, dict) else [ex.relevance]
+    count = len(ledgers(ex))
+    return [float(v) for v in sum(np.asarray(m, np.float64).reshape(count, -1).sum(axis=1) for m in maps)]
+
+
+def absorbed(ledger: Ledger) -> dict[str, float]:
+    """Return what took relevance in any layer, and how much, the largest first."""
+    totals = dict(zip(COLUMNS[2:], ledger.data[:, 2:, 0].sum(axis=0), strict=True))
+    return {name: float(v) for name, v in sorted(totals.items(), key=lambda each: -abs(each[1])) if v}

@@ -1,0 +1,184 @@
+"""What every command with MODEL and INPUT does first: load the network, find rules and inputs, read them in batches."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import inspect
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import pylrp
+from pylrp.cli.labels import class_number, read_labels
+from pylrp.cli.progress import complain, said
+from pylrp.cli.rules import override
+from pylrp.composites import Composite
+from pylrp.graph import Graph
+from pylrp.inputs import Entry, ImagePlan, Item, Preparation, TableOptions, Wanted, read_inputs
+from pylrp.network import Network
+
+if TYPE_CHECKING:
+    from pylrp.report.outputs import Probability
+
+__all__ = ["Session", "bounded", "default_composite", "open_network", "open_session", "rules_for"]
+
+Array = NDArray[Any]
+_BATCH, _BATCH_OF_ROWS = 8, 256
+
+
+@dataclass
+class Session:
+    """A network and the inputs to explain.
+
+    Attributes
+    ----------
+    network : Network
+    labels : tuple of str or None
+        Names of the classes.
+    entries : list of Entry
+    plan : ImagePlan or None
+        How images become inputs, where there are any.
+    top : str
+        The value where relevance starts.
+    classes : int
+        How many classes there are to explain.
+    batch : int
+    probability : str or None
+        How outputs become probabilities, as for :class:`pylrp.report.Report`.
+    failed : int
+        How many entries could not be read or explained.
+    """
+
+    network: Network
+    labels: tuple[str, ...] | None
+    entries: list[Entry]
+    plan: ImagePlan | None
+    top: str
+    classes: int
+    batch: int
+    probability: Probability
+    failed: int = field(default=0)
+
+    @property
+    def two(self) -> bool:
+        """Return whether the one output decides between two named classes."""
+        return self.classes == 1 and self.labels is not None and len(self.labels) == 2
+
+    @property
+    def middle(self) -> float:
+        """Return the output between two classes."""
+        return 0.5 if self.probability == "given" else 0.0
+
+    def fail(self, entry: Entry, reason: Exception) -> None:
+        """Report an entry that could not be read or explained; alone, it is the command's own error."""
+        line = f"{entry.name}: {said(reason)}" if entry.name not in said(reason) else said(reason)
+        if len(self.entries) == 1:
+            raise ValueError(line) from None
+        self.failed += 1
+        complain(line)
+
+    def load(self, entry: Entry) -> Item | None:
+        """Return what is in an entry, or report why it can't be read and return None."""
+        try:
+            return entry.load()
+        except (OSError, ValueError) as reason:
+            self.fail(entry, reason)
+            return None
+
+    def batches(self) -> Iterator[tuple[int, list[tuple[Entry, Item]]]]:
+        """Yield how many entries have been looked at since the last batch, and those that could be read."""
+        for i in range(0, len(self.entries), self.batch):
+            part = self.entries[i : i + self.batch]
+            read = [(entry, item) for entry in part if (item := self.load(entry)) is not None]
+            yield len(part), read
+
+    def stack(self, items: Sequence[Item]) -> Any:
+        """Return samples as one batch: an array, or a dict by name where the network has several inputs."""
+        arrays = {name: np.stack([item.x[name] for item in items]) for name in self.network.graph.inputs}
+        return arrays if len(arrays) > 1 else next(iter(arrays.values()))
+
+    def class_number(self, text: str, option: str) -> int:
+        """Return the class that a user means."""
+        return class_number(text, self.labels, self.classes, option)
+
+
+def open_network(args: argparse.Namespace) -> Network:
+    """Return the network that the options name."""
+    options = {} if args.input_shape is None else {"input_shape": args.input_shape}
+    try:
+        return pylrp.load(args.model, keep_softmax=args.keep_softmax, **options)
+    except TypeError as error:
+        raise ValueError(str(error).replace("input_shape=", "--input-shape")) from None
+
+
+def open_session(args: argparse.Namespace) -> Session:
+    """Return the network and its inputs; says on stdout what happens to images."""
+    network = open_network(args)
+    top = getattr(args, "top_name", None) or network.graph.outputs[0]
+    if getattr(args, "top_name", None) is None and len(network.graph.outputs) > 1:
+        raise ValueError(f"the network has several outputs, {', '.join(network.graph.outputs)}: choose one with --from")
+    if top not in network.graph.shapes:
+        raise ValueError(f"--from {top}: no layer has that name; pylrp info lists them")
+    shape = network.graph.shapes[top]
+    classes = shape[0] if shape else 1
+    labels = None if args.labels is None else read_labels(args.labels, classes)
+    preparation = Preparation(**{f.name: getattr(args, f.name) for f in dataclasses.fields(Preparation)})
+    wanted = Wanted.of(network)
+    table = TableOptions(args.label_column, args.drop)
+    entries = read_inputs(args.inputs, wanted, preparation, table=table, recursive=args.recursive)
+    rows = all(len(s) == 1 for s in wanted.shapes.values())
+    batch = getattr(args, "batch", None) or (_BATCH_OF_ROWS if rows else _BATCH)
+    probability: Any = getattr(args, "probability", "auto")
+    if probability == "none":
+        probability = None
+    plan = next((entry.plan for entry in entries if entry.plan is not None), None)
+    return Session(network, labels, entries, plan, top, classes, batch, probability)
+
+
+def default_composite(graph: Graph) -> str:
+    """Return the name of the composite that is used where none is named."""
+    return "epsilon_plus_flat" if any(node.layer.kind.startswith("conv") for node in graph.nodes) else "epsilon"
+
+
+def rules_for(
+    args: argparse.Namespace, network: Network, plan: ImagePlan | None = None, name: str | None = None
+) -> Composite:
+    """Return the composite that the options ask for.
+
+    Parameters
+    ----------
+    args : Namespace
+        With ``composite``, ``rule``, ``low`` and ``high``.
+    network : Network
+    plan : ImagePlan, optional
+        Where inputs are images: a box has the bounds of their pixels, if none are given.
+    name : str, optional
+        Instead of ``args.composite``.
+    """
+    name = name or getattr(args, "composite", None) or default_composite(network.graph)
+    if name not in pylrp.COMPOSITES:
+        raise ValueError(f"unknown composite {name!r}; choose one of {', '.join(pylrp.COMPOSITES)}")
+    boxed = "low" in inspect.signature(pylrp.COMPOSITES[name]).parameters
+    low, high = (None if plan is None else bound for bound in (plan.bounds if plan is not None else (0, 0)))
+    bounds = {
+        key: _bound(given, found)
+        for key, given, found in (("low", args.low, low), ("high", args.high, high))
+        if given is not None or found is not None
+    }
+    made = pylrp.composite(name, **bounds) if boxed else pylrp.composite(name)
+    return override(made, args.rule, network)
+
+
+def bounded(args: argparse.Namespace, plan: ImagePlan | None) -> bool:
+    """Return whether the bounds of the input are known: images have some, others if they are given."""
+    return plan is not None or args.low is not None or args.high is not None
+
+
+def _bound(given: tuple[float, ...] | None, found: Any) -> Any:
+    if given is None:
+        return found
+    return given[0] if len(given) == 1 else np.array(given)

@@ -1,0 +1,38 @@
+"""Whether a map deserves belief: pixel flipping, insertion and deletion, randomised weights, noise, agreement.
+
+- ``evaluation.py``: :func:`evaluate` runs all of it for several composites; ``figure.py`` draws it
+- ``flipping.py``: :func:`pixel_flipping`, :func:`insertion_deletion`; ``curves.py`` has their results
+- ``cascade.py``: :func:`randomisation`; ``noise.py``: :func:`sensitivity`; ``pairs.py``: :func:`agreement`
+- ``quantus.py``: pylrp as the ``explain_func`` of Quantus
+- ``subject.py``, ``regions.py``, ``replacement.py``, ``statistics.py``: what they share
+
+``docs/evaluation.md`` says which question each of them answers.
+"""
+
+from pylrp.evaluate.cascade import Randomisation, randomisation, randomised
+from pylrp.evaluate.curves import Curves, InsertionDeletion
+from pylrp.evaluate.evaluation import Evaluation, evaluate
+from pylrp.evaluate.flipping import insertion_deletion, pixel_flipping
+from pylrp.evaluate.noise import Sensitivity, sensitivity
+from pylrp.evaluate.pairs import Agreement, agreement
+from pylrp.evaluate.quantus import quantus_explain, quantus_model
+from pylrp.evaluate.statistics import spearman
+
+__all__ = [
+    "Agreement",
+    "Curves",
+    "Evaluation",
+    "InsertionDeletion",
+    "Randomisation",
+    "Sensitivity",
+    "agreement",
+    "evaluate",
+    "insertion_deletion",
+    "pixel_flipping",
+    "quantus_explain",
+    "quantus_model",
+    "randomisation",
+    "randomised",
+    "sensitivity",
+    "spearman",
+]

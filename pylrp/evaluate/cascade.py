@@ -1,0 +1,192 @@
+"""The sanity check of Adebayo et al. (2018): a map must change when the weights are replaced by random ones.
+
+``docs/evaluation.md`` says what to make of a rule whose map does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from pylrp.evaluate.curves import draw, new_axes
+from pylrp.evaluate.statistics import cosine, spearman
+from pylrp.evaluate.subject import Array, Progress, Subject, Values, quiet
+from pylrp.graph import Graph
+from pylrp.layers import Conv, ConvTranspose, Dense, Layer, Softmax
+from pylrp.network import Network
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["Randomisation", "randomisation", "randomised"]
+
+Weights = Literal["permute", "normal"]
+
+
+@dataclass(frozen=True, eq=False)
+class Randomisation:
+    """How similar maps stay to the original while more and more layers, from the top down, get random weights.
+
+    Attributes
+    ----------
+    layers : tuple of str
+        Layers with weights from the output down, as they were randomised.
+    depths : ndarray of shape (stages + 1,)
+        How many of them had random weights, from 0.
+    spearman : ndarray of shape (batch, stages + 1), float64
+        Rank correlation with the original map; 0 where the map has become constant, NaN where the original was.
+    spearman_absolute : ndarray of shape (batch, stages + 1), float64
+        The same of the maps' absolute values.
+    cosine : ndarray of shape (batch, stages + 1), float64
+        Cosine similarity with the original map.
+    """
+
+    layers: tuple[str, ...]
+    depths: Values
+    spearman: Values
+    spearman_absolute: Values
+    cosine: Values
+
+    def table(self) -> str:
+        """Return the similarities as text, means over samples, a stage a line."""
+        columns = (self.spearman, self.spearman_absolute, self.cosine)
+        names = ["none", *(self.layers[int(depth) - 1] for depth in self.depths[1:])]
+        left = max(len(name) for name in [*names, "random down to"]) + 2
+        lines = [f"{'random down to':<{left}}{'spearman':>10}{'absolute':>10}{'cosine':>10}"]
+        for stage, name in enumerate(names):
+            lines.append(f"{name:<{left}}" + "".join(f"{values[:, stage].mean():>10.3f}" for values in columns))
+        return "\n".join(lines)
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Draw the similarities over the share of layers with random weights; returns the axes."""
+        ax = new_axes() if ax is None else ax
+        share = self.depths / len(self.layers)
+        for values, label, colour, line in (
+            (self.spearman, "rank correlation", "#c2362f", "-"),
+            (self.spearman_absolute, "of absolute values", "#1d5ea6", "--"),
+            (self.cosine, "cosine similarity", "#6b7580", ":"),
+        ):
+            draw(ax, share, values, label, colour, line)
+        ax.set_xlabel("share of layers with random weights, from the top")
+        ax.set_ylabel("similarity with the original map")
+        ax.legend(frameon=False)
+        return ax
+
+    def __repr__(self) -> str:
+        return f"<Randomisation of {len(self.layers)} layers>\n{self.table()}"
+
+
+def randomisation(
+    net: Network,
+    x: ArrayLike,
+    composite: Any = "epsilon_plus_flat",
+    *,
+    target: int | ArrayLike | None = None,
+    weights: Weights = "permute",
+    stages: int | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Randomisation:
+    """Replace the weights of layer after layer, from the output down, and compare the maps with the original.
+
+    Dense layers and convolutions get random weights and biases. All maps explain the same class, from a relevance of 1
+    at the top, so that a logit that changes its sign does not turn the map over.
+
+    Parameters
+    ----------
+    net : Network
+    x : array_like of shape (batch, ...)
+    composite : str, Composite, Rule or sequence of Rule, default "epsilon_plus_flat"
+    target : int or sequence of int, optional
+        Default: the top class of each sample, of the original network.
+    weights : {"permute", "normal"}, default "permute"
+        A layer's own weights in random order, or normal ones of the same mean and standard deviation.
+    stages : int, optional
+        Compare at so many depths only, evenly spread. Default: after each layer.
+    seed : int, default 0
+    progress : callable, optional
+        Called as ``progress(done, total)``, in explained samples.
+
+    Returns
+    -------
+    Randomisation
+    """
+    subject = Subject(net, x, target)
+    layers = with_weights(net.graph)
+    if stages is not None and stages < 1:
+        raise ValueError(f"stages is {stages}, expected at least 1")
+    count = len(layers) if stages is None else min(stages, len(layers))
+    depths = np.unique(np.rint(np.linspace(0, len(layers), count + 1)).astype(int))
+    report, batch = progress or quiet, len(subject)
+    base = subject.explain(composite, one=True).reshape(batch, -1).astype(np.float64)
+    report(batch, len(depths) * batch)
+    found = [_similarity(base, base)]
+    for stage, depth in enumerate(depths[1:], start=2):
+        changed = randomised(net, layers[:depth], weights=weights, seed=seed)
+        other = subject.explain(composite, net=changed, one=True).reshape(base.shape).astype(np.float64)
+        found.append(_similarity(base, other))
+        report(stage * batch, len(depths) * batch)
+    signed, absolute, angle = (np.stack(values, axis=1) for values in zip(*found, strict=True))
+    return Randomisation(tuple(layers), depths.astype(np.float64), signed, absolute, angle)
+
+
+def _similarity(base: Values, other: Values) -> tuple[Values, Values, Values]:
+    """Return the three measures; 0, nothing in common, where the other map has become constant."""
+    usable = np.ptp(base, axis=1) > 0
+    pairs = (spearman(base, other), spearman(abs(base), abs(other)), cosine(base, other))
+    signed, absolute, angle = (np.where(np.isnan(values) & usable, 0.0, values) for values in pairs)
+    return signed, absolute, angle
+
+
+def with_weights(graph: Graph) -> list[str]:
+    """Return the dense layers and convolutions from the output down; one that is used twice counts once."""
+    first = {id(node.layer): node.name for node in reversed(graph.nodes) if isinstance(node.layer, _WEIGHTED)}
+    return list(first.values())
+
+
+_WEIGHTED = (Dense, Conv, ConvTranspose)
+
+
+def randomised(net: Network, layers: Sequence[str], *, weights: Weights = "permute", seed: int = 0) -> Network:
+    """Return the network with random weights and biases in some of its layers.
+
+    Parameters
+    ----------
+    net : Network
+    layers : sequence of str
+        Names of dense layers and convolutions.
+    weights : {"permute", "normal"}, default "permute"
+        As for :func:`randomisation`.
+    seed : int, default 0
+        A layer gets the same weights whichever others are named.
+
+    Returns
+    -------
+    Network
+    """
+    if weights not in ("permute", "normal"):
+        raise ValueError(f"weights must be 'permute' or 'normal', got {weights!r}")
+    known = {node.name: node.layer for node in net.graph.nodes}
+    chosen: dict[int, Layer] = {}
+    for name in layers:
+        layer = known.get(name)
+        if not isinstance(layer, _WEIGHTED):
+            names = ", ".join(reversed(with_weights(net.graph)))
+            raise ValueError(f"{name!r} is no layer with weights; these are: {names}")
+        rng = np.random.default_rng([seed, list(known).index(name)])
+        bias = None if layer.bias is None else _drawn(np.asarray(layer.bias), weights, rng)
+        chosen[id(layer)] = replace(layer, weight=_drawn(np.asarray(layer.weight), weights, rng), bias=bias)
+    graph = net.graph
+    nodes = [replace(node, layer=chosen.get(id(node.layer), node.layer)) for node in graph.nodes]
+    softmax = isinstance(known.get(graph.outputs[0]), Softmax)
+    return Network.from_graph(graph.changed(nodes=nodes), keep_softmax=softmax)
+
+
+def _drawn(array: Array, weights: Weights, rng: np.random.Generator) -> Array:
+    if weights == "permute":
+        return rng.permutation(array.reshape(-1)).reshape(array.shape)
+    return rng.normal(array.mean(), array.std(), array.shape).astype(array.dtype)

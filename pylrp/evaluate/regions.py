@@ -1,0 +1,102 @@
+"""Regions of an input, squares of pixels or single features, and their ranking by relevance; for ``flipping.py``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from pylrp.evaluate.subject import Array, Subject, Values
+from pylrp.layers.base import Shape, per_axis
+
+__all__ = ["Regions", "ranking", "relevance_of"]
+
+Index = NDArray[np.intp]
+
+
+@dataclass(frozen=True)
+class Regions:
+    """A partition of the input's pixels.
+
+    Attributes
+    ----------
+    members : ndarray of shape (regions, largest), intp
+        Positions in a flat sample. A region at the edge has fewer: its last one is repeated.
+    labels : ndarray of the spatial shape, intp
+        The region of each pixel.
+    """
+
+    members: Index
+    labels: Index
+    _sorted: Index
+    _starts: Index
+
+    def __len__(self) -> int:
+        return len(self.members)
+
+    @classmethod
+    def of(cls, subject: Subject, patch: int | Sequence[int]) -> Regions:
+        """Return squares of ``patch`` pixels through all channels; of an input without positions its features."""
+        shape = subject.shape
+        spatial = shape[1:]
+        if spatial:
+            labels = _labels(spatial, per_axis(patch, len(spatial), "patch"))
+            full = np.broadcast_to(labels, shape)
+        else:
+            if np.any(np.asarray(patch) != 1):
+                raise ValueError(
+                    f"patch is {patch}, but x has {shape[0]} features without neighbours: pass layout=(channels, "
+                    "height, width) if they are an image's pixels"
+                )
+            labels = full = np.arange(shape[0])
+        flat = (np.moveaxis(full, 0, -1) if subject.channels_last else full).reshape(-1)
+        order = np.argsort(flat, kind="stable")
+        sizes = np.bincount(flat)
+        starts = np.cumsum(sizes) - sizes
+        members = order[starts[:, None] + np.minimum(np.arange(sizes.max()), sizes[:, None] - 1)]
+        return cls(members, labels, order, starts)
+
+    def sums(self, relevance: Array) -> Values:
+        """Return (batch, n) summed over each region: (batch, regions)."""
+        if self.members.shape[1] == 1:
+            return relevance[:, self.members[:, 0]]
+        return np.asarray(np.add.reduceat(relevance[:, self._sorted], self._starts, axis=1))
+
+
+def _labels(spatial: Shape, patch: tuple[int, ...]) -> Index:
+    labels = np.zeros(spatial, np.intp)
+    for axis, (n, p) in enumerate(zip(spatial, patch, strict=True)):
+        along = np.arange(n) // p
+        labels = labels * (along[-1] + 1) + along.reshape(-1, *(1,) * (len(spatial) - axis - 1))
+    return labels
+
+
+def relevance_of(subject: Subject, relevance: ArrayLike) -> Values:
+    """Return relevance as (batch, n) in float64, in the order of the flat samples.
+
+    It may have the input's shape or lack the channels, for which it is then the same.
+    """
+    given = np.asarray(relevance)
+    batch = len(subject)
+    if batch == 1 and given.shape in (subject.sample_shape, subject.shape[1:]):
+        given = given[None]
+    if given.shape == (batch, *subject.shape[1:]) and len(subject.shape) > 1:
+        spread = np.broadcast_to(given[:, None], (batch, *subject.shape))
+        given = np.moveaxis(spread, 1, -1) if subject.channels_last else spread
+    if given.shape not in ((batch, *subject.sample_shape), (batch, *subject.shape)):
+        raise ValueError(f"relevance has shape {given.shape}, x has {(batch, *subject.sample_shape)}")
+    values = given.reshape(batch, -1).astype(np.float64)
+    if not np.isfinite(values).all():
+        raise ValueError(f"relevance holds {np.count_nonzero(~np.isfinite(values))} values that are NaN or infinite")
+    return values
+
+
+def ranking(values: Values, rng: np.random.Generator) -> Index:
+    """Return, for each sample, the positions of its values from the largest down; ties fall by lot.
+
+    In the order of their positions, a map that is zero on the background would be ranked from the top left corner on.
+    """
+    lot = rng.permutation(values.shape[1])
+    return np.asarray(lot[np.argsort(-values[:, lot], axis=1, kind="stable")])

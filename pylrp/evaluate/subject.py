@@ -1,0 +1,172 @@
+"""What is evaluated: a network, a batch of inputs, one class for each; scored in chunks that the compiled core takes.
+
+``flipping.py`` and its siblings change the inputs and ask :meth:`Subject.scores` what became of the class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from pylrp.layers import Sigmoid, Softmax
+from pylrp.layers.base import Shape, product
+from pylrp.network import Network
+
+__all__ = ["Array", "Progress", "Score", "Subject", "Values", "quiet"]
+
+Array = NDArray[Any]
+Values = NDArray[np.float64]
+Score = Literal["logit", "probability"]
+#: Called with how much is done, and how much there is to do, in samples that the network is shown.
+Progress = Callable[[int, int], object]
+
+_CHUNK_NUMBERS = 1 << 20  # of the inputs of one forward pass: their buffer stays in the cache that is shared
+_MOST_SAMPLES = 1024
+
+
+class Subject:
+    """A network, inputs and the class of each.
+
+    Parameters
+    ----------
+    net : Network
+        With one input, and one output without positions.
+    x : array_like of shape (batch, ...) or (...)
+        As the network takes it; one sample is a batch of one.
+    target : int or sequence of int, optional
+        The class that is scored. Default: the top class of each sample.
+    score : {"logit", "probability"}
+        The network's output, or its softmax. Where the network ends with a softmax or a sigmoid both are its output.
+    layout : tuple of int, optional
+        ``(channels, height, width)`` of a sample where the network takes it flat; ``(n,)`` for numbers without
+        positions.
+
+    Attributes
+    ----------
+    x : ndarray of shape (batch, ...)
+    flat : ndarray of shape (batch, n)
+        The same memory.
+    target : ndarray of shape (batch,), int64
+    shape : tuple of int
+        Of a sample, channels first: the layout, or else the network's.
+    channels_last : bool
+        Whether a flat sample has its channels last.
+    """
+
+    def __init__(
+        self,
+        net: Network,
+        x: ArrayLike,
+        target: int | ArrayLike | None = None,
+        score: Score = "logit",
+        layout: Shape | None = None,
+    ):
+        graph = net.graph
+        if len(graph.inputs) != 1:
+            raise ValueError(f"the network has inputs {', '.join(graph.inputs)}: only networks with one are evaluated")
+        if len(graph.outputs) != 1:
+            raise ValueError(
+                f"the network has outputs {', '.join(graph.outputs)}: only networks with one are evaluated"
+            )
+        if len(graph.shapes[graph.outputs[0]]) != 1:
+            raise ValueError(f"the output has shape {graph.shapes[graph.outputs[0]]}: one number a class is needed")
+        if score not in ("logit", "probability"):
+            raise ValueError(f"score must be 'logit' or 'probability', got {score!r}")
+        (name, shape), *_ = graph.inputs.items()
+        self.net = net
+        self.channels_last = name in graph.channels_last and layout is None
+        self.sample_shape: Shape = (*shape[1:], shape[0]) if name in graph.channels_last else shape
+        given = np.asarray(x)
+        if given.shape == self.sample_shape:
+            given = given[None]
+        if given.size == 0:
+            raise ValueError("x is empty: there is nothing to evaluate")
+        output = net.forward(given)  # says what is wrong with x
+        self.x = np.ascontiguousarray(given)
+        self.flat = self.x.reshape(len(given), -1)
+        self.shape = _layout(shape, layout)
+        last = {node.name: node.layer for node in graph.nodes}.get(graph.outputs[0])
+        self._softmax = score == "probability" and not isinstance(last, Softmax | Sigmoid)
+        if self._softmax and output.shape[1] == 1:
+            raise ValueError("the network has one output, which is no probability: take score='logit'")
+        self.target = _classes(output, target)
+        self.chunk = max(1, min(_MOST_SAMPLES, _CHUNK_NUMBERS // self.flat.shape[1]))
+
+    def __len__(self) -> int:
+        return len(self.flat)
+
+    def scores(self, rows: Array, samples: NDArray[np.intp]) -> Values:
+        """Return the score of changed samples.
+
+        Parameters
+        ----------
+        rows : ndarray of shape (k, n)
+            What the network is shown.
+        samples : ndarray of shape (k,)
+            Which sample each of them was, for its target.
+        """
+        output = self.net.forward(rows.reshape(-1, *self.sample_shape))
+        at = np.arange(len(rows)), self.target[samples]
+        if not self._softmax:
+            return np.asarray(output[at], np.float64)
+        odds = np.exp(output - output.max(axis=1, keepdims=True), dtype=np.float64)
+        return np.asarray(odds[at] / odds.sum(axis=1))
+
+    def explain(
+        self, composite: Any, x: Array | None = None, net: Network | None = None, *, one: bool = False
+    ) -> Array:
+        """Return the relevance of the subject's classes, of x's shape, chunk by chunk.
+
+        Parameters
+        ----------
+        composite : str, Composite, Rule or sequence of Rule
+        x : ndarray, optional
+            Other inputs for the same samples.
+        net : Network, optional
+            Another network.
+        one : bool
+            Start at 1 instead of the logit.
+        """
+        rows, network = self.x if x is None else x, self.net if net is None else net
+        chunks = [slice(i, i + self.chunk) for i in range(0, len(rows), self.chunk)]
+        start: Literal["one", "logit"] = "one" if one else "logit"
+        return np.concatenate(
+            [network.explain(rows[c], self.target[c], composite, start=start).relevance for c in chunks]
+        )
+
+    def channels_first(self, flat: Array) -> Array:
+        """Return (batch, n) as (batch, channels, ...)."""
+        if not self.channels_last:
+            return flat.reshape(-1, *self.shape)
+        return np.moveaxis(flat.reshape(-1, *self.sample_shape), -1, 1)
+
+    def as_taken(self, array: Array) -> Array:
+        """Return (batch, channels, ...) as (batch, n), in the dtype and order that the network takes."""
+        ordered = np.moveaxis(array, 1, -1) if self.channels_last else array
+        return np.ascontiguousarray(ordered, self.flat.dtype).reshape(len(array), -1)
+
+
+def quiet(done: int, total: int) -> None:
+    """Show no progress."""
+
+
+def _layout(shape: Shape, layout: Shape | None) -> Shape:
+    if layout is None:
+        return shape
+    if not layout or product(layout) != product(shape):
+        raise ValueError(f"layout is {tuple(layout)}, expected (channels, ...) with the {product(shape)} numbers of x")
+    return tuple(layout)
+
+
+def _classes(output: Array, target: int | ArrayLike | None) -> NDArray[np.int64]:
+    if target is None:
+        return np.asarray(output.argmax(axis=1), np.int64)
+    classes = np.asarray(target)
+    if classes.dtype.kind not in "iu" or classes.ndim > 1 or (classes.ndim == 1 and len(classes) != len(output)):
+        raise ValueError(f"target has shape {classes.shape}, {classes.dtype}: pass a class, or one for each sample")
+    if classes.size and not (classes.min() >= 0 and classes.max() < output.shape[1]):
+        raise ValueError(f"target has {classes.min()} to {classes.max()}, classes are 0 to {output.shape[1] - 1}")
+    return np.ascontiguousarray(np.broadcast_to(classes, len(output)), np.int64)

@@ -1,0 +1,106 @@
+"""Samples in ``.npy`` and ``.npz`` files; called by ``files.py``. Arrays are taken as they are, nothing is scaled."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pylrp.inputs.base import Array, Entry, Item, Wanted, as_network_takes_it, refuse
+
+__all__ = ["npy_entries", "npz_entries"]
+
+
+def npy_entries(path: Path, wanted: Wanted) -> list[Entry]:
+    """Return one sample, or one for each row of the first axis."""
+    name = wanted.only_input("an .npy")
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise ValueError(_unreadable("npy", error)) from None
+    if not isinstance(array, np.ndarray):
+        array.close()
+        refuse("it is an .npz by another name: rename it")
+    return _entries(path, {name: array}, wanted)
+
+
+def npz_entries(path: Path, wanted: Wanted) -> list[Entry]:
+    """Return the samples of all the network's inputs, found by name; a file's only array may have any name."""
+    with _opened(path) as file:
+        names = file.files
+        if len(wanted.shapes) == 1 and len(names) == 1:
+            return _entries(path, {next(iter(wanted.shapes)): _member(file, names[0])}, wanted)
+        missing = [name for name in wanted.shapes if name not in names]
+        if missing:
+            refuse(
+                f"there is no array {missing[0]!r} in it; there is {', '.join(names) or 'nothing'}, "
+                f"the network takes {', '.join(wanted.shapes)}"
+            )
+        return _entries(path, {name: _member(file, name) for name in wanted.shapes}, wanted)
+
+
+def _opened(path: Path) -> Any:
+    try:
+        file = np.load(path, allow_pickle=False)
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(_unreadable("npz", error)) from None
+    if isinstance(file, np.ndarray):  # the file's contents decide, whatever it is called
+        refuse("it is an .npy by another name: rename it")
+    return file
+
+
+def _member(file: Any, name: str) -> Array:
+    try:
+        return np.asarray(file[name])
+    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(_unreadable("npz", error)) from None
+
+
+def _entries(path: Path, arrays: Mapping[str, Array], wanted: Wanted) -> list[Entry]:
+    counts = {name: _count(array, name, wanted) for name, array in arrays.items()}
+    if len(set(counts.values())) > 1:
+        said = ", ".join(f"{n} of {name}" if n else f"one without a batch axis of {name}" for name, n in counts.items())
+        refuse(f"its arrays hold different numbers of samples: {said}")
+    count = next(iter(counts.values()))
+    if count is None:
+        return [Entry(str(path), path.stem, path, partial(_item, arrays, wanted))]
+    if count == 0:
+        refuse("it holds no sample: its first axis has length 0")
+    return [Entry(f"{path}[{i}]", f"{path.stem}-{i}", path, partial(_item, arrays, wanted, i)) for i in range(count)]
+
+
+def _count(array: Array, name: str, wanted: Wanted) -> int | None:
+    """Return the number of samples, None for one without a batch axis."""
+    shape = wanted.shapes[name]
+    if array.shape == shape:
+        return None
+    if array.shape[1:] == shape:
+        return len(array)
+    text = f"shape {array.shape}, the network takes (n, {', '.join(map(str, shape))})"
+    other = (*shape[1:], shape[0]) if name not in wanted.channels_last else (shape[-1], *shape[:-1])
+    if len(shape) > 1 and other in (array.shape, array.shape[1:]):
+        first, last = -len(shape), -1
+        axes = (first, last) if name in wanted.channels_last else (last, first)
+        text += f": move its channels first, numpy.moveaxis(x, {axes[0]}, {axes[1]}), and save it again"
+        text = text.replace("channels first", "channels last") if name in wanted.channels_last else text
+    refuse(text if len(wanted.shapes) == 1 else f"{name} has {text}")
+
+
+def _item(arrays: Mapping[str, Array], wanted: Wanted, index: int | None = None) -> Item:
+    x = {}
+    for name, array in arrays.items():
+        what = "it" if len(arrays) == 1 else name
+        x[name] = as_network_takes_it(np.asarray(array if index is None else array[index]), wanted.dtype, what)
+    return Item(x)
+
+
+def _unreadable(kind: str, error: Exception) -> str:
+    text = str(error)
+    if any(word in text for word in ("allow_pickle", "Object arrays", "Python objects", "pickled")):
+        return f"it is no .{kind} of numbers (it holds Python objects, or something else altogether)"
+    return f"it can't be read as .{kind}: {text}"

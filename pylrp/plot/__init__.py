@@ -1,0 +1,36 @@
+"""Pictures of relevance with matplotlib, symmetrical about zero; ``ex.plot()`` is the way in.
+
+Every function that draws takes Axes (or a figure, where it draws several panels) and arrays, so that you can compose
+your own figures; :func:`explanation`, which is ``ex.plot``, and :func:`grid` take explanations and make the figure.
+Figures are made without pyplot: no display is needed, no global state is touched, and any thread may draw. matplotlib
+is the optional extra ``plot``.
+"""
+
+from pylrp.plot.colours import PERCENTILE, diverging_map, new_figure, symmetric_limit
+from pylrp.plot.explanations import KINDS, explanation
+from pylrp.plot.flow import ledger
+from pylrp.plot.grids import grid
+from pylrp.plot.images import heatmap, image, to_picture
+from pylrp.plot.maps import channels, layers
+from pylrp.plot.notebook import to_html
+from pylrp.plot.rows import table
+from pylrp.plot.signals import signal
+
+__all__ = [
+    "KINDS",
+    "PERCENTILE",
+    "channels",
+    "diverging_map",
+    "explanation",
+    "grid",
+    "heatmap",
+    "image",
+    "layers",
+    "ledger",
+    "new_figure",
+    "signal",
+    "symmetric_limit",
+    "table",
+    "to_html",
+    "to_picture",
+]

@@ -1,0 +1,105 @@
+"""Views in words: titles with the class, captions with sums; numbers are read off the explanation, never assumed."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pylrp.plot.colours import number
+from pylrp.plot.views import View
+
+__all__ = ["CAUSES", "Text", "class_name", "composite_name", "sums", "title", "wrapped"]
+
+#: Columns of the ledger, as captions name them.
+CAUSES = {
+    "bias": "biases",
+    "stabilizer": "stabilizers",
+    "padding": "padding",
+    "dead": "dead neurons",
+    "batchnorm": "BatchNorm shifts",
+    "masked": "masked channels",
+    "rounding": "rounding",
+}
+
+_WORTH_A_WORD = 0.005  # of the relevance at the top
+
+Labels = Sequence[str] | Mapping[int, str] | None
+
+
+def class_name(target: int, labels: Labels) -> str:
+    """Return a class's label, or its number."""
+    if labels is None:
+        return f"class {target}"
+    if isinstance(labels, Mapping):
+        return str(labels.get(target, f"class {target}"))
+    if target >= len(labels):
+        raise ValueError(f"labels has {len(labels)} names, there is none for class {target}")
+    return str(labels[target])
+
+
+def title(view: View, labels: Labels) -> str:
+    """Return "for cat", "for cat, not dog", with the layer before it."""
+    if view.target is None:
+        text = "for the target given"
+    elif view.beginning == "the output":
+        text = "for the output" if labels is None else f"for {class_name(_sole(view, labels), labels)}"
+    elif view.beginning.startswith("the output of"):
+        text = f"for {view.beginning.removeprefix('the output of ')}, channel {view.target}"
+    else:
+        text = f"for {class_name(view.target, labels)}"
+        if view.against is not None:
+            text += f", not {class_name(view.against, labels)}"
+    return text if view.place is None else f"{view.place}: {text}"
+
+
+def _sole(view: View, labels: Sequence[str] | Mapping[int, str]) -> int:
+    """Return the label of a network's only output: of two labels the second, which an output above 0 speaks for."""
+    return 1 if view.outputs == 1 and len(labels) == 2 else view.target or 0
+
+
+def sums(view: View) -> str:
+    """Return what the relevance sums to, of what, and where the rest went."""
+    text = f"relevance sums to {number(view.total)} of {view.beginning} {number(view.started)}"
+    if view.place is not None:  # other inputs, or layers below, have their share
+        return text
+    worth = _WORTH_A_WORD * max(abs(view.started), abs(view.total))
+    causes = sorted(view.absorbed.items(), key=lambda item: -abs(item[1]))
+    sign = -1 if view.started < 0 else 1  # of relevance below zero, a part below zero is taken
+    parts = [
+        f"{CAUSES[cause]} {'took' if sign * amount > 0 else 'added'} {number(amount if sign * amount > 0 else -amount)}"
+        for cause, amount in causes
+        if abs(amount) > worth
+    ]
+    return "; ".join([text, *parts[:3]])
+
+
+def wrapped(lines: Sequence[str], inches: float, size: float = 7.5) -> str:
+    """Return lines broken so that they fit into a width; letters are about half as wide as they are high."""
+    letters = max(24, int(inches * 72 / (0.5 * size)))
+    return "\n".join(part for line in lines if line for part in textwrap.wrap(line, letters))
+
+
+class Text:
+    """Titles and captions as the user wants them."""
+
+    def __init__(self, labels: Labels, title: str | None, caption: bool):
+        self._labels, self._title, self._caption = labels, title, caption
+
+    def title(self, view: View) -> str:
+        """Return the title of a panel, "" for none."""
+        return title(view, self._labels) if self._title is None else self._title
+
+    def caption(self, lines: Sequence[str], inches: float) -> str:
+        """Return the caption of a panel so wide, "" for none."""
+        return wrapped(lines, inches) if self._caption else ""
+
+
+def composite_name(composite: Any) -> str:
+    """Return how a composite is called: its name, or what it is made of."""
+    if isinstance(composite, str):
+        return composite
+    name = getattr(composite, "name", None)
+    if isinstance(name, str):
+        return name
+    return ", ".join(map(repr, composite)) if isinstance(composite, list | tuple) else repr(composite)

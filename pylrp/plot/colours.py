@@ -1,0 +1,150 @@
+"""Colours of relevance and where they end, and empty figures; every other module of ``pylrp.plot`` draws with them.
+
+matplotlib is the optional extra ``plot`` and is imported where it is used. Figures are made without pyplot: no
+display is needed, no global state is touched, and any thread may draw.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import LinearSegmentedColormap
+    from matplotlib.figure import Figure
+
+__all__ = ["COLOURS", "PERCENTILE", "diverging_map", "new_figure", "symmetric_limit"]
+
+#: Share of the pixels, in percent, whose relevance the colours tell apart; the rest is clipped.
+PERCENTILE = 99.5
+
+# Blue for negative, red for positive: told apart by red-green and blue-yellow colour-blind eyes. Lightness falls
+# evenly from the middle to both ends, so that equal amounts look equally strong.
+COLOURS = ("#072b5c", "#1d5ea6", "#5b9bd0", "#b4d3ea", "#f5f4f1", "#f8cfb5", "#eb8a60", "#c2362f", "#64091f")
+#: Bars and curves: for the class, against it, neither. Text: plain, and aside.
+FOR, AGAINST, REST = "#c2362f", "#1d5ea6", "#b9b9b4"
+INK, GREY = "#1c2733", "#66707a"
+
+
+def new_figure(width: float, height: float, dpi: float = 100) -> Figure:
+    """Return an empty figure, ``width`` and ``height`` in inches, drawn by matplotlib's Agg.
+
+    Raises
+    ------
+    ImportError
+        If matplotlib is not installed; the message says how to get it.
+    """
+    try:
+        from pylrp.plot.figures import Picture
+
+        return Picture(figsize=(width, height), dpi=dpi)
+    except ImportError as error:
+        raise ImportError('pictures need matplotlib: pip install "pylrp[plot]"') from error
+
+
+def empty_figure(width: float, height: float, dpi: float) -> Figure:
+    """Return a white figure that makes room for titles and captions when it is drawn."""
+    figure = new_figure(width, height, dpi)
+    figure.set_facecolor("white")
+    figure.set_layout_engine("constrained")
+    return figure
+
+
+def save(drawn: Any, path: str | os.PathLike[str]) -> None:
+    """Write the whole figure that Axes, a SubFigure or a Figure belong to."""
+    figure = drawn if hasattr(drawn, "subplots") else drawn.figure
+    figure.canvas.figure.savefig(path)
+
+
+def diverging_map() -> LinearSegmentedColormap:
+    """Return the colour map: blue below zero, near white at zero, red above."""
+    from matplotlib.colors import LinearSegmentedColormap
+
+    return LinearSegmentedColormap.from_list("pylrp", COLOURS, N=511)  # odd: zero has a colour of its own
+
+
+def finite(R: ArrayLike, what: str = "R") -> NDArray[np.float64]:
+    """Return relevance as float64, checked: not empty, no NaN, no infinity."""
+    values = np.asarray(R, dtype=np.float64)
+    if values.size == 0:
+        raise ValueError(f"{what} is empty: there is nothing to draw")
+    if not np.isfinite(values).all():
+        raise ValueError(f"{what} holds {np.count_nonzero(~np.isfinite(values))} values that are NaN or infinite")
+    return values
+
+
+def symmetric_limit(R: ArrayLike, percentile: float = PERCENTILE) -> float:
+    """Return the relevance that gets the full colour, at ``+limit`` and ``-limit``.
+
+    It is a percentile of ``|R|``, so that single pixels do not pale all others. Where that percentile is 0 (few pixels
+    have any relevance) it is the largest ``|R|``; where all are 0 it is 1.
+
+    Raises
+    ------
+    ValueError
+        If R is empty or holds NaN or infinity, or ``percentile`` is not in (0, 100].
+    """
+    if not 0 < percentile <= 100:
+        raise ValueError(f"percentile must be above 0 and at most 100, got {percentile}")
+    size = np.abs(finite(R))
+    return float(np.percentile(size, percentile) or size.max() or 1.0)
+
+
+def bound(R: ArrayLike, limit: float | None, percentile: float) -> float:
+    """Return where the colours end: ``limit`` if it is given, checked, or the percentile."""
+    end = symmetric_limit(R, percentile) if limit is None else float(limit)
+    if not 0 < end < np.inf:
+        raise ValueError(f"limit must be above 0 and finite, got {limit}")
+    return end
+
+
+def scale(R: ArrayLike, limit: float | None = None, percentile: float = PERCENTILE) -> str:
+    """Return where the colours end, in words for a caption."""
+    size, end = np.abs(finite(R)), bound(R, limit, percentile)
+    if limit is not None:
+        return f"colours end at ±{number(end)}"
+    if not size.any():
+        return "all relevance is 0"
+    largest = percentile == 100 or np.percentile(size, percentile) == 0
+    which = "the largest |R|" if largest else f"the {_ordinal(percentile)} percentile of |R|"
+    return f"colours end at ±{number(end)}, {which}"
+
+
+def number(value: float) -> str:
+    """Return a number as captions show it: three digits, and a minus as long as a plus."""
+    return f"{float(value) + 0.0:.3g}".replace("-", "−")
+
+
+def _ordinal(value: float) -> str:
+    ending = "th"
+    if value == int(value) and int(value) // 10 != 1:
+        ending = {1: "st", 2: "nd", 3: "rd"}.get(int(value) % 10, "th")
+    return f"{value:g}{ending}"
+
+
+def colour_bar(ax: Axes, drawn: ScalarMappable, box: tuple[float, float, float, float] = (1.03, 0, 0.035, 1)) -> Any:
+    """Draw the colours beside ``ax``, with numbers at both ends; ``box`` in fractions of the axes."""
+    end = float(drawn.get_clim()[1] or 1.0)
+    bar = ax.figure.colorbar(drawn, cax=ax.inset_axes(box))
+    bar.set_ticks([-end, 0, end], labels=[f"−{number(end)}\nagainst", "0", f"+{number(end)}\nfor"])
+    bar.ax.tick_params(labelsize=7, length=2, colors=GREY)
+    low, _, high = bar.ax.get_yticklabels()  # within the bar's length
+    low.set_verticalalignment("bottom")
+    high.set_verticalalignment("top")
+    bar.outline.set_visible(False)
+    return bar
+
+
+def write(ax: Axes, title: str, caption: str, *, below: float = 4, left: float = 0) -> None:
+    """Write a title above and a caption below: ``below`` in points under the axes, ``left`` a fraction of them."""
+    if title:
+        ax.set_title(title, loc="left", x=left, fontsize=10)
+    if caption:
+        place: dict[str, Any] = {"xycoords": "axes fraction", "textcoords": "offset points"}
+        ax.annotate(caption, (left, 0), (0, -below), va="top", ha="left", fontsize=7.5, color=GREY, linespacing=1.4,
+                    annotation_clip=False, **place)  # fmt: skip

@@ -1,0 +1,33 @@
+"""A figure that needs no pyplot and shows itself in notebooks; ``colours.new_figure`` makes it.
+
+The one module here that imports matplotlib when it is imported: it derives a class from matplotlib's.
+"""
+
+from __future__ import annotations
+
+from io import BytesIO
+from typing import Any
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+__all__ = ["Picture", "png"]
+
+
+class Picture(Figure):
+    """A matplotlib figure on Agg's canvas; no global state knows of it, so nothing has to be closed."""
+
+    def __init__(self, **options: Any):
+        super().__init__(**options)
+        FigureCanvasAgg(self)
+
+    def _repr_png_(self) -> bytes:
+        """Return the PNG that a notebook shows."""
+        return png(self)
+
+
+def png(figure: Figure, dpi: float | None = None) -> bytes:
+    """Return a figure as PNG, at its own resolution or at ``dpi``."""
+    memory = BytesIO()
+    figure.savefig(memory, format="png", dpi="figure" if dpi is None else dpi)
+    return memory.getvalue()

@@ -1,0 +1,56 @@
+"""What a notebook shows of an explanation: HTML that needs no other file. ``Explanation._repr_html_`` calls it."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Mapping
+from contextlib import suppress
+from html import escape
+from typing import Any
+
+from pylrp.explanation import Explanation
+from pylrp.plot import captions
+from pylrp.plot.colours import number
+from pylrp.plot.explanations import explanation
+from pylrp.plot.views import View, samples_of, views
+
+__all__ = ["to_html"]
+
+_DPI = 80
+
+
+def to_html(ex: Explanation) -> str | None:
+    """Return a picture and a line of text as HTML that needs no other file; None where nothing can be drawn.
+
+    The picture is that of the first sample, a PNG within the page. Without matplotlib, and where there is no picture
+    for the shape, it is None, and a notebook shows the text form.
+
+    Parameters
+    ----------
+    ex : Explanation
+    """
+    with suppress(ImportError, ValueError):
+        names = list(ex.relevance) if isinstance(ex.relevance, Mapping) else [None]
+        pictures = [_img(explanation(ex, input=name, caption=False)) for name in names]
+        lines = [f"<div>{escape(_line(view))}</div>" for view in views(ex, input=names[0])]
+        count = samples_of(ex)
+        if count > 1:
+            lines.append(f"<div>sample 0 of {count}; <code>ex.plot(sample=...)</code> draws the others</div>")
+        return f'<div style="font-size:90%">{"".join(pictures)}{"".join(lines)}</div>'
+    return None
+
+
+def _img(figure: Any) -> str:
+    from pylrp.plot.figures import png
+
+    data = b64encode(png(figure, dpi=_DPI)).decode()
+    return f'<img alt="relevance" style="max-width:100%" src="data:image/png;base64,{data}">'
+
+
+def _line(view: View) -> str:
+    causes = ", ".join(f"{captions.CAUSES[c]} {number(amount)}" for c, amount in view.absorbed.items() if amount)
+    text = (
+        f"{captions.title(view, None)}: {view.beginning} {number(view.started)}; relevance sums to "
+        f"{number(view.total)}; the ledger's total is {number(sum(view.absorbed.values()))}"
+    )
+    return f"{text} ({causes})" if causes else text

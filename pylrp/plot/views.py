@@ -1,0 +1,213 @@
+"""One sample, one target, one value of the network, cut out of an explanation; everything that is drawn starts here.
+
+NumPy alone; ``captions.py`` puts it into words, ``explanations.py`` and ``grids.py`` draw it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pylrp.explanation import Explanation
+from pylrp.ledger import COLUMNS, Ledger
+
+__all__ = ["View", "kind_of", "samples_of", "views"]
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class View:
+    """What is shown in one panel.
+
+    Attributes
+    ----------
+    relevance : ndarray
+        Of one sample, channels first.
+    input : ndarray or None
+        Of the same shape; None for layers within the network.
+    place : str or None
+        The layer, or the input where the network has several; None for its only input.
+    target, against : int or None
+        Classes.
+    started : float
+        The relevance at the top.
+    beginning : str
+        What that is: "the logit", "the output", ...
+    outputs : int
+        How many classes or channels the output has.
+    ledger : Ledger
+    sample : int
+        Its row in the batch.
+    sequence : bool
+        Whether the channels of a two-dimensional sample are known to be channels: it is no image.
+    """
+
+    relevance: Array
+    input: Array | None
+    place: str | None
+    target: int | None
+    against: int | None
+    started: float
+    beginning: str
+    outputs: int
+    ledger: Ledger
+    sample: int
+    sequence: bool
+
+    @property
+    def total(self) -> float:
+        """Return the sum of the relevance."""
+        return float(self.relevance.sum(dtype=np.float64))
+
+    @property
+    def absorbed(self) -> dict[str, float]:
+        """Return what was absorbed in the whole network, by cause."""
+        page = self.ledger.data[:, :, self.sample]
+        return {cause: float(page[:, i].sum()) for i, cause in enumerate(COLUMNS) if i > 1}
+
+
+def samples_of(ex: Explanation) -> int:
+    """Return how many samples were explained."""
+    ledger = ex.ledger[0] if isinstance(ex.ledger, list) else ex.ledger
+    return int(ledger.data.shape[2])
+
+
+def views(
+    ex: Explanation,
+    sample: int = 0,
+    target: int | None = None,
+    *,
+    layer: str | None = None,
+    input: str | None = None,
+    shape: tuple[int, ...] | None = None,
+) -> list[View]:
+    """Return a view for each explained target of a sample, or for one target alone.
+
+    Parameters
+    ----------
+    ex : Explanation
+    sample : int, default 0
+    target : int, optional
+        A class; default: all that were explained.
+    layer : str, optional
+        A value within the network, instead of the input.
+    input : str, optional
+        Which input, where the network has several.
+    shape : tuple of int, optional
+        The relevance of the sample gets this shape.
+    """
+    count = samples_of(ex)
+    if not -count <= sample < count:
+        raise ValueError(f"sample {sample} is not there: {count} sample{'s' * (count > 1)} explained, counted from 0")
+    sample %= count
+    place, relevance, x = _value(ex, layer, input)
+    several = ex.settings.get("targets") is not None
+    single = bool(ex.settings.get("single"))
+    R = relevance if single else relevance[sample]
+    x = x if x is None or single else x[sample]
+    R = R if several else R[None]
+    name = layer or input or _inputs(ex)[0]
+    last = layer is None and name in ex.settings.get("channels_last", ())
+    if last:
+        R, x = np.moveaxis(R, -1, 1), None if x is None else np.moveaxis(x, -1, 0)
+    if shape is not None:
+        try:
+            R, x = R.reshape(len(R), *shape), None if x is None else x.reshape(shape)
+        except ValueError:
+            raise ValueError(f"shape={shape} does not fit relevance of shape {R.shape[1:]}") from None
+    classes = _classes(ex, sample, len(R))
+    chosen = range(len(R)) if target is None else _find(classes, target, sample)
+    return [_view(ex, R[t], x, place, classes[t], t, sample, last) for t in chosen]
+
+
+def _inputs(ex: Explanation) -> list[str]:
+    return list(ex.relevance) if isinstance(ex.relevance, dict) else [next(iter(ex.layers))]
+
+
+def _value(ex: Explanation, layer: str | None, input: str | None) -> tuple[str | None, Array, Array | None]:
+    names = _inputs(ex)
+    if layer is not None:
+        if layer not in ex.layers:
+            raise ValueError(f"no layer is called {layer!r}; there are {', '.join(ex.layers)}")
+        return layer, ex.layers[layer], None
+    if not isinstance(ex.relevance, dict):
+        if input is not None and input not in names:
+            raise ValueError(f"no input is called {input!r}; there is {names[0]}")
+        return None, ex.relevance, ex.input
+    if input not in names:
+        what = "the network has several inputs" if input is None else f"no input is called {input!r}"
+        raise ValueError(f"{what}: pass input= with one of {', '.join(names)}")
+    return input, ex.relevance[input], None if ex.input is None else ex.input[input]
+
+
+def _classes(ex: Explanation, sample: int, count: int) -> list[int | None]:
+    if ex.target is None:
+        return [None] * count
+    return [int(t) for t in np.atleast_1d(ex.target[sample])]
+
+
+def _find(classes: list[int | None], target: int, sample: int) -> list[int]:
+    if target not in classes:
+        known = ", ".join(map(str, classes)) if classes != [None] else "a target given as an array"
+        raise ValueError(f"target {target} was not explained for sample {sample}, but {known}")
+    return [classes.index(target)]
+
+
+def _view(
+    ex: Explanation, R: Array, x: Array | None, place: str | None, target: int | None, t: int, sample: int, last: bool
+) -> View:
+    ledger = ex.ledger[t] if isinstance(ex.ledger, list) else ex.ledger
+    against = ex.settings.get("against")
+    if against is not None:
+        against = int(np.broadcast_to(against, (samples_of(ex),))[sample])
+    started, beginning, outputs = _start(ex, target, against, sample, t, ledger)
+    return View(R, x, place, target, against, started, beginning, outputs, ledger, sample, last)
+
+
+def _start(
+    ex: Explanation, target: int | None, against: int | None, sample: int, t: int, ledger: Ledger
+) -> tuple[float, str, int]:
+    """Return the relevance at the top, what it is, and how many classes or channels are there."""
+    top = ex.settings.get("output")
+    output = ex.output[top] if isinstance(ex.output, dict) else ex.output
+    scores = output if ex.settings.get("single") else output[sample]
+    flat = np.asarray(scores, dtype=np.float64).reshape(len(scores) if np.ndim(scores) else 1, -1).sum(axis=1)
+    count = len(flat)
+    if target is None or ex.settings.get("start") == "one":
+        return _account(ex, sample, t, ledger), "what was given" if target is None else "what it started from", count
+    # The network's own output is its last value; anything else was asked for with output=.
+    own = top is None or top == list(ex.layers)[-1]
+    if against is not None:
+        return float(flat[target] - flat[against]), "the difference of the logits", count
+    if not own:
+        return float(flat[target]), f"the output of {top}", count
+    return float(flat[target]), "the logit" if count > 1 and np.ndim(scores) == 1 else "the output", count
+
+
+def _account(ex: Explanation, sample: int, t: int, ledger: Ledger) -> float:
+    """Return the relevance at the top as what reached the inputs and what was absorbed on the way."""
+    maps = ex.relevance.values() if isinstance(ex.relevance, dict) else [ex.relevance]
+    single, several = ex.settings.get("single"), ex.settings.get("targets") is not None
+    own = [R if single else R[sample] for R in maps]
+    reached = sum(float((R[t] if several else R).sum(dtype=np.float64)) for R in own)
+    return reached + float(ledger.data[:, 2:, sample].sum())
+
+
+def kind_of(shape: tuple[int, ...], sequence: bool = False) -> str:
+    """Return how relevance of one sample is drawn: "image", "signal" or "table".
+
+    A row of numbers is a table. Two axes are an image if both have at least 8 entries and neither 4 times those of
+    the other, else they are the channels and the length of a signal; ``sequence`` says that they are for sure.
+    """
+    if len(shape) == 1:
+        return "table"
+    if len(shape) == 3:
+        return "image"
+    if len(shape) == 2:
+        small, large = sorted(shape)
+        return "image" if not sequence and small >= 8 and large < 4 * small else "signal"
+    raise ValueError(f"the relevance of a sample has shape {shape}: draw slices of it with pylrp.plot.heatmap")

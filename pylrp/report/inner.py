@@ -1,0 +1,84 @@
+"""The inside of a network for the page: the ledger's rows, and the relevance of some layers; ``report.py`` calls in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pylrp.ledger import COLUMNS, Ledger
+from pylrp.network import Network
+from pylrp.report.encode import block_sum, packed, short
+
+__all__ = ["chosen_layers", "layer_data", "ledger_data"]
+
+Array = NDArray[Any]
+
+#: Layers whose relevance is shown, at most.
+MOST_LAYERS = 8
+#: Channels of a layer that are named, and those of which a map is shown.
+NAMED, MAPPED = 6, 4
+#: A map of a layer has at most so many points a side.
+MOST_POINTS = 56
+
+_MOVERS = {"pad", "slice", "resize"}  # they have a row in the ledger, but nothing of their own to show
+
+
+def chosen_layers(network: Network, output: str) -> list[str]:
+    """Return the layers whose relevance is shown, spread evenly from the input to the one below ``output``."""
+    order = [node.name for node in network.graph.nodes]
+    below = set(order[: order.index(output)]) if output in order else set()
+    kinds = {node.name: node.layer.kind for node in network.graph.nodes}
+    names = [name for name in network.names if name in below and kinds[name] not in _MOVERS]
+    if len(names) <= MOST_LAYERS:
+        return names
+    return [names[i] for i in np.linspace(0, len(names) - 1, MOST_LAYERS).round().astype(int)]
+
+
+def layer_data(name: str, kind: str, relevance: Array) -> dict[str, Any]:
+    """Return one layer for the page: its relevance summed over channels, and its strongest channels.
+
+    Parameters
+    ----------
+    name, kind : str
+    relevance : ndarray, shape of the value without a batch
+        (channels, ...).
+    """
+    values = np.asarray(relevance, np.float64)
+    channels = values.reshape(len(values), -1).sum(axis=1)
+    total = float(np.abs(channels).sum()) or 1.0
+    strongest = np.argsort(-np.abs(channels), kind="stable")[:NAMED]
+    data: dict[str, Any] = {
+        "name": name,
+        "kind": kind,
+        "shape": list(values.shape),
+        "sum": short(values.sum()),
+        "channels": [
+            {"index": int(c), "sum": short(channels[c]), "share": short(abs(channels[c]) / total)} for c in strongest
+        ],
+    }
+    if values.size > len(values):  # there is something to see
+        planes = values.reshape(len(values), -1, *values.shape[-2:]).sum(axis=1) if values.ndim > 2 else values
+        data["map"] = _map(planes.sum(axis=0))
+        for entry in data["channels"][:MAPPED]:
+            entry["map"] = _map(planes[entry["index"]])
+    return data
+
+
+def _map(plane: Array) -> dict[str, Any]:
+    return packed(block_sum(np.atleast_2d(plane), MOST_POINTS)[0])
+
+
+def ledger_data(ledger: Ledger) -> list[dict[str, Any]]:
+    """Return a sample's ledger as rows from output to input, to the last bit: the page adds them up again.
+
+    Parameters
+    ----------
+    ledger : Ledger
+        Of one sample.
+    """
+    return [
+        {"layer": name, "rule": rule, **{c: float(v) for c, v in zip(COLUMNS, page[:, 0], strict=True)}}
+        for name, rule, page in zip(reversed(ledger.names), reversed(ledger.rules), ledger.data[::-1], strict=True)
+    ]

@@ -1,0 +1,113 @@
+// The page: samples, classes, composites and sliders, and the parts that follow them.
+
+const state = { sample: 0, target: 0, composite: 0, clip: 99.5, blend: 85, outline: true };
+const VIEWS = { image: pictureView, table: tableView, signal: signalView };
+
+function range(id, label, min, max, step, value, change) {
+  const output = h('output', { for: id });
+  const input = h('input', { type: 'range', id, min, max, step, value, input: () => { change(Number(input.value)); } });
+  return { node: h('div', { class: 'control' }, h('label', { for: id }, label), input, output), output };
+}
+
+/** Everything about one sample; returns its element. */
+function sampleView(sample) {
+  const views = sample.inputs.map((input, i) => VIEWS[input.kind](input, i));
+  const flow = flowView();
+  const inner = layersView();
+  const where = h('div', { id: 'where' });
+  const account = h('p', { id: 'account' });
+  const about = h('p', { class: 'about', id: 'about' });
+  const pictures = sample.inputs.some((input) => input.kind === 'image');
+  const colours = sample.inputs.some((input) => input.kind !== 'table');
+  let waiting = false;
+
+  const clip = range('clip', 'Contrast', 90, 100, 0.1, state.clip, (v) => { state.clip = v; soon(); });
+  const blend = range('blend', 'Heatmap over the input', 0, 100, 1, state.blend, (v) => { state.blend = v; soon(); });
+  const outline = h('input', { type: 'checkbox', id: 'outline', checked: state.outline,
+    change: () => { state.outline = outline.checked; soon(); } });
+  const composite = h('select', { id: 'composite', change: () => { state.composite = composite.selectedIndex; update(); } },
+    sample.composites.map((name, i) => h('option', { selected: i === state.composite }, name)));
+
+  const explained = () => sample.explanations[state.composite][state.target];
+  function soon() { // one drawing a frame, however fast the slider moves
+    if (waiting) return;
+    waiting = true;
+    requestAnimationFrame(() => { waiting = false; draw(); });
+  }
+  async function draw() {
+    clip.output.textContent = `full colour from the ${state.clip.toFixed(1)}th percentile on`;
+    blend.output.textContent = `${state.blend} %`;
+    await Promise.all(views.map((view) => view.show(explained(), state)));
+    document.documentElement.dataset.drawn = String(Number(document.documentElement.dataset.drawn || 0) + 1);
+  }
+  function update() {
+    const explanation = explained(), target = sample.targets[state.target];
+    where.replaceChildren(...explanation.where.map((parts, i) => h('p', {},
+      sample.inputs.length > 1 ? h('em', {}, `${sample.inputs[i].name}: `) : null, sentence(parts))));
+    account.replaceChildren(...sentence(explanation.account));
+    const chance = target.probability === null ? '' : `, probability ${percent(target.probability)}`;
+    about.textContent = `Shown: what spoke for and against “${target.label}” (score ${number(target.score)}${chance}).`;
+    flow.show(explanation, target);
+    inner.show(explanation, state);
+    draw();
+  }
+
+  const classes = h('fieldset', { class: 'classes', hidden: sample.targets.length === 1 }, h('legend', {}, 'Show what spoke for'), sample.targets.map((target, i) => {
+    const meter = h('span', { class: 'fill' });
+    meter.style.width = `${100 * (target.probability ?? 0)}%`;
+    return h('label', {}, h('input', { type: 'radio', name: 'target', value: String(target.index), checked: i === state.target,
+      change: () => { state.target = i; update(); } }),
+    h('span', { class: 'label' }, target.label),
+    target.probability === null ? null : h('span', { class: 'track', 'aria-hidden': 'true' }, meter),
+    h('span', { class: 'chance' }, target.probability === null ? number(target.score) : percent(target.probability)));
+  }));
+  const made = sample.inputs.some((input) => input.made)
+    ? h('p', { class: 'note' }, 'The picture is made from the numbers the network got; its brightness is stretched.') : null;
+
+  const node = h('div', { class: 'sample' },
+    h('section', { class: 'card answer' }, h('p', { class: 'name' }, sample.name),
+      h('h1', {}, 'The network says: ', h('span', { id: 'answer' }, sample.answer)),
+      h('p', { id: 'says' }, sentence(sample.says)), classes, where, account,
+      sample.how ? h('p', { class: 'note' }, sample.how) : null),
+    h('section', { class: 'card' }, h('h2', {}, 'Where to look'), about,
+      views.map((view, i) => [sample.inputs.length > 1 ? h('h3', {}, sample.inputs[i].name) : null, view.node]),
+      h('div', { class: 'controls' }, colours ? clip.node : null, pictures ? blend.node : null,
+        pictures ? h('label', { class: 'control', for: 'outline' }, outline, ' outline where half of the evidence lies') : null,
+        h('div', { class: 'control' }, h('label', { for: 'composite' }, 'Rules (composite)'), composite)),
+      made),
+    flow.node, inner.node,
+    h('section', { class: 'card' }, h('h2', {}, 'To repeat it'), h('p', {}, DATA.network),
+      DATA.notes.map((note) => h('p', { class: 'note' }, `Note: ${note}.`)),
+      h('details', { open: true }, h('summary', {}, 'Python'), h('pre', { tabindex: '0' }, sample.code)),
+      sample.composites.map((name) => h('details', {}, h('summary', {}, `Layers and rules of ${name}`),
+        h('pre', { tabindex: '0' }, DATA.summaries[name]))),
+      h('details', {}, h('summary', {}, 'Versions'), h('dl', {}, Object.entries(DATA.versions)
+        .map(([name, value]) => [h('dt', {}, name), h('dd', {}, String(value))])))));
+  return { node, update };
+}
+
+function main() {
+  const place = h('main');
+  const thumbs = DATA.samples.map((sample, i) => {
+    const image = sample.inputs.find((input) => input.image);
+    return h('button', { type: 'button', click: () => open(i) }, image ? h('img', { src: image.image, alt: '' }) : null,
+      h('span', {}, sample.name), h('strong', {}, sample.answer));
+  });
+  function open(i) {
+    state.sample = i;
+    state.target = 0;
+    state.composite = Math.min(state.composite, DATA.samples[i].composites.length - 1);
+    thumbs.forEach((button, k) => button.setAttribute('aria-pressed', String(k === i)));
+    const view = sampleView(DATA.samples[i]);
+    place.replaceChildren(view.node);
+    view.update();
+  }
+  document.getElementById('page').append(
+    h('header', {}, h('p', { class: 'title' }, DATA.title),
+      DATA.samples.length > 1 ? h('nav', { 'aria-label': 'Samples' }, thumbs) : null),
+    place,
+    h('footer', {}, `Made by pylrp ${DATA.versions.pylrp} with layer-wise relevance propagation: the network’s score is handed back, `,
+      'layer by layer, to the inputs it came from. A map shows what this network used, not whether it was right to.'));
+  open(0);
+}
+main();

@@ -1,0 +1,228 @@
+"""``Report``: explains inputs and collects what one HTML file shows of them; ``page.py`` puts the file together."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import ArrayLike
+
+from pylrp.composites import Composite
+from pylrp.info import info
+from pylrp.network import Network
+from pylrp.report.outputs import HOW, Outputs, Probability, named_labels
+from pylrp.report.page import page
+from pylrp.report.sample import OneComposite, Request, sample_data
+from pylrp.requests import Inputs, start_value
+from pylrp.rules import Rule
+
+__all__ = ["Report"]
+
+
+class Report:
+    """Explanations of a network's predictions, for people who want to know why: one HTML file.
+
+    The file needs no network and no other file. It holds inputs, relevance, the ledger, some layers and what is needed
+    to repeat it all; contrast, class and composite are chosen in the page.
+
+    Parameters
+    ----------
+    network : Network
+    labels : sequence of str or mapping of int to str, optional
+        Names of the classes. Where the one output is the logit of the second of two classes, the names of both.
+    title : str, optional
+    probability : {"auto", "softmax", "sigmoid", "given", None}, default "auto"
+        How outputs become probabilities. ``"given"``: they are some; None: they are none, as in regression.
+        ``"auto"``: ``"given"`` behind a softmax or sigmoid that was kept, else ``"softmax"`` for several outputs; for
+        one output ``"sigmoid"`` where its logistic function was removed at loading, else None. The page says which.
+
+    Raises
+    ------
+    ValueError
+        If labels do not fit the outputs, or ``probability`` is none of these.
+
+    Examples
+    --------
+    >>> import numpy as np, pylrp
+    >>> from pylrp.layers import Dense, ReLU
+    >>> from pylrp.report import Report
+    >>> net = pylrp.Network([Dense([[1.0, -1.0], [0.5, 2.0]]), ReLU(), Dense([[1.0, 1.0], [0.0, 1.0]])])
+    >>> report = Report(net, labels=["stop", "go"])
+    >>> report.add(np.array([1.0, 0.5]), name="Tuesday", feature_names=["speed", "weight"])
+    >>> html = report.html()  # or report.write("why.html")
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        labels: Sequence[str] | Mapping[int, str] | None = None,
+        title: str | None = None,
+        *,
+        probability: Probability = "auto",
+    ):
+        if probability not in ("auto", None, *HOW):
+            raise ValueError(f"probability must be 'auto', 'softmax', 'sigmoid', 'given' or None, got {probability!r}")
+        self._network = network
+        self._labels = named_labels(network, labels)
+        self._title = "Why did the network say this?" if title is None else str(title)
+        self._probability: Probability = probability
+        self._samples: list[dict[str, Any]] = []
+        self._summaries: dict[str, str] = {}
+
+    def __len__(self) -> int:
+        """Return the number of samples in the report."""
+        return len(self._samples)
+
+    def add(
+        self,
+        x: ArrayLike | Mapping[str, ArrayLike] | tuple[ArrayLike, ...],
+        *,
+        name: str | Sequence[str] | None = None,
+        image: ArrayLike | Sequence[ArrayLike] | None = None,
+        composites: OneComposite | Sequence[OneComposite] = ("epsilon_plus_flat",),
+        targets: Sequence[int] | None = None,
+        top: int = 3,
+        feature_names: Sequence[str] | None = None,
+        output: str | None = None,
+        convention: str = "zennit",
+    ) -> None:
+        """Explain one sample or a batch, and add it to the report.
+
+        Parameters
+        ----------
+        x : array_like of shape (...) or (batch, ...)
+            As for :meth:`pylrp.Network.explain`.
+        name : str or sequence of str, optional
+            What the sample is called; for a batch one each, or one that gets numbers.
+        image : array_like of uint8, shape (height, width) or (height, width, 3), optional
+            What people see of it; for a batch one each. Default: made from ``x``. A flat input of ``height * width``
+            features is shown as an image of that shape.
+        composites : str, Composite, Rule, sequence of Rule (one a layer), or a sequence of those
+            Each is a switch in the page.
+        targets : sequence of int, optional
+            The classes to explain. Default: the ``top`` classes of each sample.
+        top : int, default 3
+        feature_names : sequence of str, optional
+            Of a flat input.
+        output : str, optional
+            The output to explain, where there are several.
+        convention : str, default "zennit"
+
+        Raises
+        ------
+        ValueError
+            If something does not fit the network or the input; nothing is added then.
+        TypeError
+            If the image is not uint8, or the input's dtype is not the network's.
+        ImportError
+            If there is a picture and pillow is not installed.
+        """
+        network = self._network
+        inputs = Inputs(network.graph, x)
+        if (targets is None and top < 1) or (targets is not None and not len(targets)):
+            raise ValueError("there is nothing to explain: pass top of at least 1, or targets")
+        if len(inputs.given) > 1 and (image is not None or feature_names is not None):
+            raise ValueError("image and feature_names are for networks with one input")
+        start = start_value(network.graph, output)
+        if start not in network.graph.outputs:
+            raise ValueError(f"output must be one of {', '.join(network.graph.outputs)}, got {start!r}")
+        request = Request(named_composites(composites), targets, top, start, convention, feature_names)
+        outputs = Outputs(network, start, self._labels, self._probability)
+        names = self._names(name, inputs)
+        added = [
+            sample_data(
+                network, outputs, request, names[i],
+                {key: array if inputs.single else array[i] for key, array in inputs.given.items()},
+                one,
+            )
+            for i, one in enumerate(_one_each(image, inputs))
+        ]  # fmt: skip
+        summaries = {key: network.summary(each) for key, each in request.composites.items()}
+        for key, text in summaries.items():
+            if self._summaries.get(key, text) != text:
+                raise ValueError(f"another composite in this report is called {key!r}: give them different names")
+        self._summaries |= summaries
+        self._samples += added
+
+    def _names(self, name: str | Sequence[str] | None, inputs: Inputs) -> list[str]:
+        if isinstance(name, str) and inputs.single:
+            return [name]
+        if name is None or isinstance(name, str):
+            start = len(self) if name is None else 0
+            return [f"{name or 'sample'} {start + i + 1}" for i in range(inputs.batch)]
+        if inputs.single or len(name) != inputs.batch:
+            raise ValueError(f"{len(name)} names for {inputs.batch} samples: pass one each")
+        return [str(one) for one in name]
+
+    def html(self) -> str:
+        """Return the page.
+
+        Raises
+        ------
+        ValueError
+            If nothing was added.
+        """
+        if not self._samples:
+            raise ValueError("the report is empty: add(x) first")
+        settings = {k: v if isinstance(v, str | int) else ", ".join(map(str, v)) for k, v in info().items()}
+        return page(
+            self._title,
+            {
+                "title": self._title,
+                "network": repr(self._network),
+                "notes": list(self._network.notes),
+                "summaries": self._summaries,
+                "versions": settings,
+                "samples": self._samples,
+            },
+        )
+
+    def write(self, path: str | os.PathLike[str]) -> None:
+        """Write the page to a file.
+
+        Parameters
+        ----------
+        path : path-like
+            Ends in ``.html`` by custom.
+
+        Raises
+        ------
+        ValueError
+            If nothing was added.
+        """
+        Path(path).write_text(self.html(), encoding="utf-8")
+
+
+def named_composites(composites: Any) -> dict[str, Any]:
+    """Return composites by the name that the page shows.
+
+    Raises
+    ------
+    ValueError
+        If there is none, or two have one name.
+    """
+    rules = isinstance(composites, Sequence) and len(composites) > 0 and all(isinstance(c, Rule) for c in composites)
+    each = [composites] if rules or isinstance(composites, str | Composite | Rule) else list(composites)
+    named: dict[str, Any] = {}
+    for composite in each:
+        if isinstance(composite, str | Composite):
+            key = composite if isinstance(composite, str) else composite.name
+        else:
+            key = repr(composite) if isinstance(composite, Rule) else ", ".join(map(repr, composite))
+        if key in named:
+            raise ValueError(f"two composites are called {key!r}: give them different names")
+        named[key] = composite
+    if not named:
+        raise ValueError("composites is empty: pass at least one")
+    return named
+
+
+def _one_each(image: Any, inputs: Inputs) -> list[Any]:
+    """Return one image, or None, for each sample."""
+    if inputs.single or image is None:
+        return [image] * inputs.batch
+    if len(image) != inputs.batch:
+        raise ValueError(f"{len(image)} images for {inputs.batch} samples: pass one each")
+    return list(image)

@@ -1,0 +1,177 @@
+"""The sentences of a report, for people who have never heard of LRP; ``report.py`` calls in with the figures.
+
+A sentence is a list of strings; every second one is emphasised by the page.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pylrp.report.views import View, focus
+
+__all__ = ["Said", "account", "figure", "percent", "says", "where"]
+
+Array = NDArray[Any]
+
+#: Shares of the score below this are not worth a word.
+_WORTH = 0.005
+_CAUSES = {
+    "bias": "in the network's biases (fixed numbers it adds whatever it sees)",
+    "stabilizer": "in the rules' stabilizers",
+    "padding": "on the padding around it",
+    "dead": "in neurons with no input to hand it to",
+    "batchnorm": "in the shifts of its normalisations",
+    "masked": "in the channels that were closed",
+    "rounding": "in rounding",
+}
+
+
+@dataclass(frozen=True)
+class Said:
+    """What the network said.
+
+    Attributes
+    ----------
+    label : str
+    probability : float or None
+    others : list of (str, float)
+        The next classes and their probabilities.
+    score : float
+    """
+
+    label: str
+    probability: float | None
+    others: Sequence[tuple[str, float]]
+    score: float
+
+
+def figure(value: float) -> str:
+    """Return a number for people: three digits, and a true minus."""
+    size = abs(value)
+    if size >= 1e6:
+        text = f"{size:.1e}".replace("e+0", "e").replace("e+", "e")
+    else:
+        text = f"{size:,.0f}" if size >= 1000 else f"{size:.2g}" if size < 0.01 else f"{size:.3g}"
+    return ("−" if value < 0 and float(text.replace(",", "")) else "") + text
+
+
+def percent(share: float) -> str:
+    """Return a share as per cent; neither "0 %" nor "100 %" unless it is that."""
+    if 0 < share < 0.0005:
+        return "less than 0.1 %"
+    if 0.9995 <= share < 1:
+        return "more than 99.9 %"
+    return f"{100 * share:.0f} %" if 0.0995 <= share < 0.9895 or share in (0, 1) else f"{100 * share:.1f} %"
+
+
+def says(said: Said) -> list[str]:
+    """Return how sure the network is, and what comes next."""
+    if said.probability is None:
+        return ["Its output for it is ", figure(said.score), "; it gives no probability."]
+    p = said.probability
+    sure = "almost certain" if p >= 0.95 else "fairly sure" if p >= 0.8 else "not very sure" if p >= 0.5 else "unsure"
+    sentence = ["It is ", f"{sure}: {percent(p)}", ""]
+    if said.others:
+        sentence[2] = ". Next: " + ", ".join(f"{label} ({percent(q)})" for label, q in said.others)
+    sentence[2] += "."
+    return sentence
+
+
+def where(view: View, relevance: Array, label: str, against: str) -> list[str]:
+    """Return what the colours mean, and where to look first."""
+    plane = view.plane(relevance)
+    parts = {"image": "parts of the picture", "signal": "stretches of the signal", "table": "bars"}[view.kind]
+    positive, negative = float(plane[plane > 0].sum()), float(-plane[plane < 0].sum())
+    sentence = ["", f"Red {parts}", f" spoke for “{label}”, ", "blue", f" ones {against}. "]
+    if not positive and not negative:
+        return [f"Nothing in the input made a difference to “{label}” by these rules."]
+    if negative < 0.001 * positive:
+        sentence[4] = f" ones would have spoken {against}; there are none here that count. "
+    elif positive < 0.001 * negative:
+        sentence[4] += "Nothing that counts spoke for it. "
+        return sentence
+    if view.kind == "table":
+        sentence[4] += _features(view, plane[0])
+        return sentence
+    found = focus(plane if view.kind == "image" else plane.sum(axis=0, keepdims=True))
+    if found is None:
+        return sentence
+    if view.kind == "signal":
+        first, last = _stretch(found.mask[0], found.peak[1])
+        place = f"at position {first}" if first == last else f"at positions {first} to {last}"
+        return [*sentence, f"Look first {place}", ", where the evidence for it is strongest."]
+    if found.share > 0.4:
+        return [*sentence, "No single place stands out", ": the evidence is spread over the whole picture."]
+    return [*sentence, f"Look first {_place(found.peak, plane.shape)}", (
+        f": half of all that spoke for it lies inside the outline, on {percent(found.share)} of the picture."
+    )]  # fmt: skip
+
+
+def _features(view: View, values: Array) -> str:
+    order = np.argsort(-values, kind="stable")
+    text = []
+    for what, ranked, sign in (("for it", order, 1), ("against it", order[::-1], -1)):
+        best = [i for i in ranked[:2] if sign * values[i] > 0]
+        if best:
+            text.append(f"Most {what}: " + " and ".join(f"{view.feature(i)} ({figure(values[i])})" for i in best) + ".")
+    return " ".join(text)
+
+
+def _stretch(mask: NDArray[np.bool_], peak: int) -> tuple[int, int]:
+    """Return the first and last position of the masked stretch around the peak."""
+    off = np.flatnonzero(~mask)
+    before, after = off[off < peak], off[off > peak]
+    return int(before[-1]) + 1 if before.size else 0, int(after[0]) - 1 if after.size else len(mask) - 1
+
+
+def _place(peak: tuple[int, ...], shape: tuple[int, ...]) -> str:
+    row, column = (min(3 * at // size, 2) for at, size in zip(peak, shape, strict=True))
+    if row == column == 1:
+        return "in the middle"
+    high, wide = ("upper", "", "lower")[row], ("left", "", "right")[column]
+    if not high:
+        return f"at the {wide}, half-way up"
+    return f"at the {'top' if row == 0 else 'bottom'}" if not wide else f"at the {high} {wide}"
+
+
+def account(score: float, reached: float, causes: Mapping[str, float], kind: str) -> list[str]:
+    """Return where the score went: ``score = reached + sum of causes``.
+
+    Parameters
+    ----------
+    score, reached : float
+    causes : mapping of str to float
+        By column of the ledger, summed over the layers.
+    kind : {"image", "signal", "table"}
+        What the input is shown as.
+    """
+    thing = {"image": "picture", "signal": "signal", "table": "inputs"}[kind]
+    large = {name: v for name, v in causes.items() if abs(v) >= _WORTH * max(abs(score), abs(reached), 1e-30)}
+    ranked = sorted(large.items(), key=lambda item: -abs(item[1]))
+    if all((v < 0) == (score < 0) for v in [reached, *large.values()]):
+        rest = "; ".join(f"{figure(v)} stayed {_CAUSES[name]}" for name, v in ranked)
+        sentence = [f"Of its score {figure(score)}, ", f"{figure(reached)} was traced to the {thing}"]
+        sentence.append(f"; {rest}." if rest else ". Nothing was lost on the way.")
+    else:  # "of" does not fit where one part is larger than the whole
+        rest = " and ".join(f"{figure(v)} {_CAUSES[name]}" for name, v in ranked)
+        sentence = [f"Its score {figure(score)} is the sum of ", f"{figure(reached)} traced to the {thing}", ""]
+        sentence[2] = f" and {rest}."
+    if abs(reached) < 0.1 * abs(score):
+        sentence[2] += " "
+        sentence += [f"The map shows {percent(abs(reached / score))} of the score", (
+            ": where the evidence lies, but little of how much there was."
+        )]  # fmt: skip
+        if ranked and ranked[0][0] == "bias":
+            sentence[-1] += " Rules with bias=False hand on what they can of the biases' share."
+    if abs(reached) > 10 * abs(score) > 0:
+        sentence[2] += " "
+        sentence += [f"The map holds {figure(abs(reached / score))} times the score", (
+            ": contributions of both signs nearly cancel in some layers, and what they get has grown on the way down."
+            " Don't trust this map; choose other rules."
+        )]  # fmt: skip
+    return sentence

