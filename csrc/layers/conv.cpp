@@ -338,7 +338,7 @@ Index conv_tasks(const ConvSums<T>& sums) {
   Index tasks = 0;
   for (const Walk& walk : sums.walks()) {
     const TapWork<T> work = work_of(sums, &walk);
-    tasks += sums.weights->depthwise() ? work.blocks() : work.tasks();
+    tasks += sums.weights->depthwise() ? depthwise_tasks(work.rows()) : work.tasks();
   }
   return tasks;
 }

@@ -74,6 +74,8 @@ struct ConvSums {
 };
 template <class T>
 void conv_sums(const ConvSums<T>& sums, const Threads& threads);
+// Rows of a depthwise task: few, so that their sums stay in the L1 cache and small images make several tasks.
+inline Index depthwise_tasks(Index rows) { return (rows + 27) / 28; }
 template <class T>
 void depthwise_sums(const ConvSums<T>& sums, const Threads& threads);
 // How many tasks they will count.
