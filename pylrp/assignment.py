@@ -16,7 +16,7 @@ from pylrp import _core
 from pylrp.composites import WEIGHTED, Composite, composite
 from pylrp.conventions import compile_rule
 from pylrp.graph import Graph, Node
-from pylrp.layers import Shape
+from pylrp.layers import Layer, Shape
 from pylrp.lowering import to_core
 from pylrp.rules import Norm, Rule, Term
 
@@ -56,12 +56,20 @@ class Assignment:
         One a node: as the core stores them, flat.
     boxes : list of (input, rule, low, high)
         Inputs of the network that a z-box looks at, with the bounds in the input's logical shape.
+    texts : list of str
+        One a node: its rule, or what it does without one.
     """
 
     rules: dict[str, Rule]
     compiled: list[_core.Rule | None]
     bounds: list[tuple[Array, Array] | None]
     boxes: list[tuple[str, str, Array, Array]]
+    texts: list[str]
+
+
+def way(layer: Layer) -> str:
+    """Return what a layer that takes no rule does with relevance."""
+    return {"maxpool": "winner takes all", "custom": "its own"}.get(layer.kind, "passes")
 
 
 def choose(graph: Graph, rules: str | Composite | Rule | Sequence[Rule]) -> dict[str, Rule]:
@@ -110,7 +118,8 @@ def assign(graph: Graph, rules: str | Composite | Rule | Sequence[Rule], convent
         bounds.append(None if made is None else (to_core(made[0]), to_core(made[1])))
         if made is not None and node.inputs[0] in graph.inputs:
             boxes.append((node.inputs[0], repr(rule), *made))
-    return Assignment(chosen, compiled, bounds, boxes)
+    texts = [repr(chosen[node.name]) if node.name in chosen else way(node.layer) for node in graph.nodes]
+    return Assignment(chosen, compiled, bounds, boxes, texts)
 
 
 def _require_fit(graph: Graph, node: Node, rule: Rule) -> None:

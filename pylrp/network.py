@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from pylrp import _core, requests
 from pylrp._arrays import require_finite
-from pylrp.assignment import Assignment, assign, choose, rule_kind
+from pylrp.assignment import Assignment, assign, choose, rule_kind, way
 from pylrp.canonise import canonise
 from pylrp.composites import Composite
 from pylrp.explanation import Explanation, Layers
@@ -140,7 +140,7 @@ class Network:
             shared = id(node.layer) in seen and count > 0
             total += 0 if shared else count
             seen.add(id(node.layer))
-            rule = repr(rules[node.name]) if rule_kind(node) else _way(node.layer)
+            rule = repr(rules[node.name]) if rule_kind(node) else way(node.layer)
             parameters = "shared" if shared else (f"{count:,}" if count else "")
             rows.append((node.name, node.layer.kind, str(self.graph.shapes[node.name]), parameters, rule))
         widths = [max(len(row[i]) for row in rows) for i in range(4)]
@@ -287,16 +287,13 @@ class Network:
         maps = {
             name: inputs.several(a, graph.shapes[name], count, name) for name, a in zip(names, relevance, strict=True)
         }
-        rows = self._rows if not masks else [
-            i for i, node in enumerate(graph.nodes) if i in self._rows or node.name in masks
-        ]  # fmt: skip
-        shown = [graph.nodes[row] for row in rows]
-        rules = [_shown(assignment, node) for node in shown]
-        pages = ledger[rows].reshape(len(rows), ledger.shape[1], len(starts), inputs.batch)
-        ledgers = [
-            Ledger(pages[:, :, t], [node.name for node in shown], rules, single=inputs.single)
-            for t in range(len(starts))
-        ]
+        rows, shown = self._rows, self.names
+        if masks:
+            rows = [i for i, node in enumerate(graph.nodes) if i in self._rows or node.name in masks]
+            shown = [graph.nodes[row].name for row in rows]
+        rules = [assignment.texts[row] for row in rows]
+        pages = ledger.take(rows, axis=0).reshape(len(rows), ledger.shape[1], len(starts), inputs.batch)
+        ledgers = [Ledger(pages[:, :, t], shown, rules, single=inputs.single) for t in range(len(starts))]
         by_input = {name: maps[name] for name in graph.inputs}
 
         def again(name: str) -> Array:
@@ -366,15 +363,6 @@ def _accounts(layer: Layer) -> bool:
     """Whether relevance can get lost in a layer: it has a row in the ledger."""
     return layer.kind in {"dense", "conv", "conv_transpose", "batchnorm", "affine", "maxpool", "avgpool", "add",
                           "pad", "slice", "resize", "custom"}  # fmt: skip
-
-
-def _way(layer: Layer) -> str:
-    return {"maxpool": "winner takes all", "custom": "its own"}.get(layer.kind, "passes")
-
-
-def _shown(assignment: Assignment, node: Any) -> str:
-    rule = assignment.rules.get(node.name)
-    return _way(node.layer) if rule is None else repr(rule)
 
 
 def _warn_outside(inputs: requests.Inputs, name: str, rule: str, low: Array, high: Array) -> None:

@@ -1,7 +1,8 @@
 """Region perturbation: replace what a map calls relevant, and watch the class's score; also insertion and deletion.
 
 Orders of all samples are computed at once, changed samples queue up in one buffer, and whenever it is full the compiled
-core predicts it. A sample that a step did not change is not predicted again. ``curves.py`` has the results.
+core predicts it. A sample that a step did not change is not predicted again. Through a network that begins with a dense
+layer ``increments.py`` has a shorter way. ``curves.py`` has the results.
 """
 
 from __future__ import annotations
@@ -14,15 +15,17 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pylrp.evaluate.curves import Curves, InsertionDeletion
+from pylrp.evaluate.increments import FirstLayer
 from pylrp.evaluate.regions import Index, Regions, ranking, relevance_of
 from pylrp.evaluate.replacement import Inpainter, Replacement, constant
-from pylrp.evaluate.subject import Array, Progress, Score, Subject, Values, quiet
+from pylrp.evaluate.subject import Array, Progress, Score, Subject, Values, chunk_of, quiet
 from pylrp.layers.base import Shape
 from pylrp.network import Network
 
 __all__ = ["insertion_deletion", "pixel_flipping"]
 
 Order = Literal["most", "least", "random"]
+_TOLERANCE = 1e-5
 # One state of all samples after another, and which samples differ from their state before.
 States = Iterator[tuple[Array, Index]]
 
@@ -119,18 +122,17 @@ def pixel_flipping(
     if isinstance(replacement, str) and replacement == "inpaint":
         inpainter = Inpainter(subject, rng)
 
-        def states(ranked: Index) -> States:
-            return _inpainted(plan, inpainter, ranked)
+        def curves(ranked: Index) -> Values:
+            return _scored(plan, _inpainted(plan, inpainter, ranked), advance)
     else:
         end = constant(subject, replacement)
 
-        def states(ranked: Index) -> States:
-            return _replaced(plan, subject.flat, end, ranked)
+        def curves(ranked: Index) -> Values:
+            return _curves(plan, subject.flat, end, ranked, advance)
 
     scores: dict[str, Values] = {}
     for name, times in runs.items():
-        found = [_scored(plan, states(plan.ranked(name)), advance) for _ in range(times)]
-        scores[name] = np.mean(found, axis=0)
+        scores[name] = np.mean([curves(plan.ranked(name)) for _ in range(times)], axis=0)
     return Curves(plan.fractions, scores, subject.target, score, len(plan.regions))
 
 
@@ -170,9 +172,8 @@ def insertion_deletion(
     subject = plan.subject
     advance = _Advance(progress, 2 * plan.size)
     ranked = plan.ranked("most")
-    deletion = _scored(plan, _replaced(plan, subject.flat, constant(subject, deleted), ranked), advance)
-    background = constant(subject, inserted_into)
-    insertion = _scored(plan, _replaced(plan, background, subject.flat, ranked), advance)
+    deletion = _curves(plan, subject.flat, constant(subject, deleted), ranked, advance)
+    insertion = _curves(plan, constant(subject, inserted_into), subject.flat, ranked, advance)
     return InsertionDeletion(plan.fractions, deletion, insertion, subject.target, score)
 
 
@@ -185,6 +186,7 @@ class _Plan:
     values: Values  # (batch, regions)
     counts: Index  # (steps + 1,), from 0, rising
     rng: np.random.Generator
+    first: FirstLayer | None  # where there is a short cut
 
     @classmethod
     def of(
@@ -198,7 +200,8 @@ class _Plan:
         last = max(1, round(until * len(regions)))
         counts = np.rint(np.linspace(0, last, min(steps, last) + 1)).astype(np.intp)
         values = regions.sums(relevance_of(subject, relevance))
-        return cls(subject, regions, values, counts, np.random.default_rng(seed))
+        first = FirstLayer.of(subject, len(counts) - 1)
+        return cls(subject, regions, values, counts, np.random.default_rng(seed), first)
 
     @property
     def size(self) -> int:
@@ -226,6 +229,23 @@ class _Advance:
         self._progress(self._done, self._total)
 
 
+def _curves(plan: _Plan, start: Array, end: Array, ranked: Index, advance: Callable[[int], None]) -> Values:
+    """Return the scores, (batch, steps + 1), from ``start`` to ``end``."""
+    if plan.first is None:
+        return _scored(plan, _replaced(plan, start, end, ranked), advance)
+    members, last = plan.regions.members, plan.counts[-1]
+    order = members[ranked[:, :last]].reshape(len(ranked), -1)
+    found = _scored(plan, plan.first.states(start, end, order, plan.counts * members.shape[1]), lambda _: None, plan.first.rest)
+    # What is large and cancels leaves its rounding behind: then z has to be computed anew in each state.
+    state = start.copy()
+    np.put_along_axis(state, order, np.take_along_axis(end, order, axis=1), axis=1)
+    off = np.abs(found[:, -1] - plan.subject.scores(state, np.arange(len(start))))
+    if not (off <= _TOLERANCE * np.maximum(np.abs(found).max(axis=1), 1)).all():
+        return _scored(plan, _replaced(plan, start, end, ranked), advance)
+    advance(plan.size)
+    return found
+
+
 def _replaced(plan: _Plan, start: Array, end: Array, ranked: Index) -> States:
     """Yield ``start``, then with more and more regions from ``end``."""
     batch, n = start.shape
@@ -251,24 +271,28 @@ def _inpainted(plan: _Plan, inpainter: Inpainter, ranked: Index) -> States:
         yield inpainter.fill(places < count), everybody
 
 
-def _scored(plan: _Plan, states: States, advance: Callable[[int], None]) -> Values:
-    """Predict the states chunk by chunk; return the scores (batch, steps + 1)."""
+def _scored(plan: _Plan, states: States, advance: Callable[[int], None], rest: Network | None = None) -> Values:
+    """Predict the states chunk by chunk, by the rest of the network if they are what it takes.
+
+    Returns the scores, (batch, steps + 1).
+    """
     subject = plan.subject
     batch, points = len(subject), len(plan.counts)
     found = np.full((batch, points), np.nan)
-    buffer = np.empty((subject.chunk, subject.flat.shape[1]), subject.flat.dtype)
-    owners = np.empty((2, subject.chunk), np.intp)  # sample and point of each row
+    width = subject.flat.shape[1] if rest is None else rest.input_size
+    buffer = np.empty((chunk_of(width), width), subject.flat.dtype)
+    owners = np.empty((2, len(buffer)), np.intp)  # sample and point of each row
     fill = 0
 
     def predict(count: int) -> None:
         samples, at = owners[:, :count]
-        found[samples, at] = subject.scores(buffer[:count], samples)
+        found[samples, at] = subject.scores(buffer[:count], samples, rest)
 
     for point, (state, rows) in enumerate(states):
         while len(rows):
             now, rows = rows[: len(buffer) - fill], rows[len(buffer) - fill :]
             new = slice(fill, fill + len(now))
-            np.take(state, now, axis=0, out=buffer[new])
+            buffer[new] = state if len(now) == batch else state[now]
             owners[0, new], owners[1, new] = now, point
             fill = new.stop
             if fill == len(buffer):

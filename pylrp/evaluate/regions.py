@@ -99,4 +99,9 @@ def ranking(values: Values, rng: np.random.Generator) -> Index:
     In the order of their positions, a map that is zero on the background would be ranked from the top left corner on.
     """
     lot = rng.permutation(values.shape[1])
-    return np.asarray(lot[np.argsort(-values[:, lot], axis=1, kind="stable")])
+    drawn = -values[:, lot]
+    order = np.argsort(drawn, axis=1)
+    ranked = np.take_along_axis(drawn, order, axis=1)
+    tied = (ranked[:, 1:] == ranked[:, :-1]).any(axis=1)
+    order[tied] = np.argsort(drawn[tied], axis=1, kind="stable")  # slower, and the same on every processor
+    return np.asarray(lot[order])

@@ -15,7 +15,7 @@ from pylrp.layers import Sigmoid, Softmax
 from pylrp.layers.base import Shape, product
 from pylrp.network import Network
 
-__all__ = ["Array", "Progress", "Score", "Subject", "Values", "quiet"]
+__all__ = ["Array", "Progress", "Score", "Subject", "Values", "chunk_of", "quiet"]
 
 Array = NDArray[Any]
 Values = NDArray[np.float64]
@@ -93,12 +93,12 @@ class Subject:
         if self._softmax and output.shape[1] == 1:
             raise ValueError("the network has one output, which is no probability: take score='logit'")
         self.target = _classes(output, target)
-        self.chunk = max(1, min(_MOST_SAMPLES, _CHUNK_NUMBERS // self.flat.shape[1]))
+        self.chunk = chunk_of(self.flat.shape[1])
 
     def __len__(self) -> int:
         return len(self.flat)
 
-    def scores(self, rows: Array, samples: NDArray[np.intp]) -> Values:
+    def scores(self, rows: Array, samples: NDArray[np.intp], rest: Network | None = None) -> Values:
         """Return the score of changed samples.
 
         Parameters
@@ -107,13 +107,16 @@ class Subject:
             What the network is shown.
         samples : ndarray of shape (k,)
             Which sample each of them was, for its target.
+        rest : Network, optional
+            The upper part of the network, where rows are what it takes.
         """
-        output = self.net.forward(rows.reshape(-1, *self.sample_shape))
+        output = self.net.forward(rows.reshape(-1, *self.sample_shape)) if rest is None else rest.forward(rows)
         at = np.arange(len(rows)), self.target[samples]
         if not self._softmax:
             return np.asarray(output[at], np.float64)
-        odds = np.exp(output - output.max(axis=1, keepdims=True), dtype=np.float64)
-        return np.asarray(odds[at] / odds.sum(axis=1))
+        odds = np.ascontiguousarray(output.T, np.float64)  # few classes, many samples: sums along these are fast
+        np.exp(odds - odds.max(axis=0), out=odds)
+        return np.asarray(odds[at[::-1]] / odds.sum(axis=0))
 
     def explain(
         self, composite: Any, x: Array | None = None, net: Network | None = None, *, one: bool = False
@@ -147,6 +150,11 @@ class Subject:
         """Return (batch, channels, ...) as (batch, n), in the dtype and order that the network takes."""
         ordered = np.moveaxis(array, 1, -1) if self.channels_last else array
         return np.ascontiguousarray(ordered, self.flat.dtype).reshape(len(array), -1)
+
+
+def chunk_of(numbers: int) -> int:
+    """Return how many samples of so many numbers are predicted at a time."""
+    return max(1, min(_MOST_SAMPLES, _CHUNK_NUMBERS // numbers))
 
 
 def quiet(done: int, total: int) -> None:

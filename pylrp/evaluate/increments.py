@@ -1,0 +1,121 @@
+"""The short cut of flipping through a network that begins with a dense layer: add up what its inputs change.
+
+A step changes few inputs, and so ``z = W x + b`` by the weights of these alone; the rest of the network then takes z.
+``flipping.py`` asks :meth:`FirstLayer.of` whether a network has it; where not, every state is predicted as a whole.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from pylrp.evaluate.regions import Index
+from pylrp.evaluate.subject import Array, Subject, Values
+from pylrp.graph import Graph, Node
+from pylrp.layers import Dense, Softmax
+from pylrp.layers.base import product
+from pylrp.layers.movement import Movement
+from pylrp.network import Network
+
+__all__ = ["FirstLayer"]
+
+_FEWEST_STEPS = 24  # with fewer the compiled core predicts everything as fast
+_LARGEST = 1 << 26  # weights: they are copied, transposed
+_NUMBERS = 1 << 18  # of weights that are gathered at a time: they stay in a core's cache
+
+
+@dataclass(frozen=True)
+class FirstLayer:
+    """A dense layer at the input, apart from the network behind it.
+
+    Attributes
+    ----------
+    subject : Subject
+    weight : ndarray of shape (n, n_out)
+        A row for each number of a flat sample.
+    bias : ndarray of shape (n_out,), or 0
+    rest : Network
+        Takes z, and has the output of the whole.
+    """
+
+    subject: Subject
+    weight: Array
+    bias: Array
+    rest: Network
+
+    @classmethod
+    def of(cls, subject: Subject, steps: int) -> FirstLayer | None:
+        """Return the first layer of the subject's network; None if it has none, or too few steps are to be taken."""
+        graph = subject.net.graph
+        found = _dense_at_the_input(graph)
+        if steps < _FEWEST_STEPS or found is None:
+            return None
+        passed, node, index = found
+        behind = [each for each in graph.nodes if each.name not in passed]
+        layer = node.layer
+        assert isinstance(layer, Dense)
+        given = np.asarray(layer.weight)
+        if not behind or given.size > _LARGEST:
+            return None
+        weight = np.empty(given.shape[::-1], given.dtype)
+        weight[index] = given.T
+        bias = np.asarray(0.0 if layer.bias is None else layer.bias, given.dtype)
+        rest = Graph({node.name: graph.shapes[node.name]}, behind, graph.outputs, dtype=graph.dtype)
+        softmax = any(isinstance(each.layer, Softmax) for each in behind if each.name == graph.outputs[0])
+        return cls(subject, weight, bias, Network.from_graph(rest, keep_softmax=softmax))
+
+    def states(self, start: Array, end: Array, order: Index, counts: Index) -> Iterator[tuple[Values, Index]]:
+        """Yield z of all samples on their way from ``start`` to ``end``, and which of them a step has changed.
+
+        The array is the same one each time; sums are carried in float64.
+
+        Parameters
+        ----------
+        start, end : ndarray of shape (batch, n)
+        order : ndarray of shape (batch, m)
+            Which number of a sample is replaced after which. One may come again right behind itself.
+        counts : ndarray of shape (steps + 1,)
+            How many of them are replaced after each step, from 0, rising to m.
+        """
+        change = np.take_along_axis(end, order, axis=1) - np.take_along_axis(start, order, axis=1)
+        change[:, 1:][order[:, 1:] == order[:, :-1]] = 0
+        changed = np.logical_or.reduceat(change != 0, counts[:-1], axis=1)
+        z = (start @ self.weight + self.bias).astype(np.float64)
+        yield z, np.arange(len(start))
+        for step, (low, high) in enumerate(itertools.pairwise(counts)):
+            rows = np.flatnonzero(changed[:, step])
+            size = max(1, _NUMBERS // ((high - low) * self.weight.shape[1]))
+            for i in range(0, len(rows), size):
+                # Without gaps a slice, which copies nothing.
+                part = slice(i, min(i + size, len(rows))) if len(rows) == len(z) else rows[i : i + size]
+                columns = self.weight.take(order[part, low:high], axis=0)
+                z[part] += (change[part, None, low:high] @ columns)[:, 0]
+            yield z, rows
+
+
+def _dense_at_the_input(graph: Graph) -> tuple[set[str], Node, Index] | None:
+    """Return the dense layer that alone takes the input, maybe reshaped, and which number of a sample each of its is.
+
+    First come the names of the values up to its own.
+    """
+    ((value, shape),) = graph.inputs.items()
+    n = product(shape)
+    index: Index = np.arange(n, dtype=np.int64)
+    if value in graph.channels_last:
+        index = np.moveaxis(index.reshape(*shape[1:], shape[0]), -1, 0)
+    index = index.reshape(shape)
+    passed: set[str] = set()
+    while len(users := graph.consumers(value)) == 1 and value not in graph.outputs:
+        node = users[0][0]
+        value = node.name
+        passed.add(value)
+        if isinstance(node.layer, Dense):
+            whole = index.size == n and np.array_equal(np.sort(index), np.arange(n))
+            return (passed, node, index) if whole else None
+        if not isinstance(node.layer, Movement):
+            return None
+        index = node.layer.move(index)
+    return None
