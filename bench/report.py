@@ -1,9 +1,10 @@
-"""Turn the JSON of ``run.py`` into the README's table and the plot of speed against batch size.
+"""Turn the JSON of ``run.py`` and ``networks.py`` into the README's tables and the plot of speed against batch size.
 
     python bench/report.py bench/results/<file>.json [more.json ...]
 
-Where several files hold the same case, the last one counts. The README's text between ``<!-- bench:begin -->`` and
-``<!-- bench:end -->`` is replaced; the plot, drawn if there is a sweep, becomes ``docs/pictures/speed.png``.
+Where several files hold the same case, the last one counts. The text between ``<!-- bench:begin -->`` and
+``<!-- bench:end -->`` is replaced in the README and in docs/performance.md; the plot, drawn if there is a sweep,
+becomes ``docs/pictures/speed.png``.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from timing import QUIET
 
 Row = dict[str, Any]
 ROOT = Path(__file__).resolve().parent.parent
+CONVNETS = "convnets"  # the cases of networks.py
 BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
 HEADINGS = {
     "NumPy by hand": "NumPy",
@@ -35,16 +37,20 @@ HEADINGS = {
 def load(files: Sequence[Path]) -> Row:
     """Read the files into one: the last one's machine, the last measurement of each case."""
     runs = [json.loads(file.read_text()) for file in files]
-    cases = {(case["group"], case["name"]): case for run in runs for case in run["cases"]}
+    cases = {(case.get("group", CONVNETS), case["name"]): case for run in runs for case in run["cases"]}
     cpus = {run["machine"]["cpu"] for run in runs}
     if len(cpus) > 1:
         raise ValueError(f"these were measured on different machines: {', '.join(sorted(cpus))}")
-    return {**runs[-1], "cases": list(cases.values())}
+    # Only run.py measures the machine's ceilings.
+    machine = next((run["machine"] for run in reversed(runs) if run["machine"]["ceilings"]), runs[-1]["machine"])
+    versions = {name: v for run in runs for name, v in run["machine"]["versions"].items()}
+    found = [{**case, "group": group} for (group, _), case in cases.items()]
+    return {**runs[-1], "machine": {**machine, "versions": versions}, "cases": found}
 
 
 def medians(case: Row) -> dict[str, float]:
     """Return seconds by competitor."""
-    return {row["name"]: row["median"] for row in case["rows"] if not row["obstacle"]}
+    return {row["name"]: row["median"] for row in case["rows"] if not row.get("obstacle")}
 
 
 def table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
@@ -69,6 +75,25 @@ def network_table(cases: Sequence[Row]) -> str:
         ours = [milliseconds(times["pylrp"]), milliseconds(times.get("pylrp explain", 0))]
         lines.append([label, *ours, *ratios])
     return table(["network", "`relevance`", "`explain`", *HEADINGS.values()], lines)
+
+
+def convnet_table(cases: Sequence[Row]) -> str:
+    """Return predictions beside onnxruntime's, explanations beside zennit's."""
+    lines = []
+    for case in cases:
+        times = medians(case)
+        predicts = times["onnxruntime forward"]
+        label = case["name"].replace(" b", ", batch ", 1)
+        forward = times["pylrp forward"]
+        lines.append([label, "prediction alone", milliseconds(forward), f"{forward / predicts:.1f}×", "–"])
+        for name, seconds in times.items():
+            composite = name.removeprefix("pylrp ")
+            if composite not in (name, "forward"):
+                other = times.get(f"zennit {composite}")
+                theirs = f"{other / seconds:.1f}×" if other else "–"
+                lines.append([label, composite, milliseconds(seconds), f"{seconds / predicts:.1f}×", theirs])
+    header = ["network", "composite", "`explain`", "of onnxruntime's prediction", "zennit takes"]
+    return table(header, lines)
 
 
 def rule_table(cases: Sequence[Row], ceilings: goals.Ceilings) -> str:
@@ -114,29 +139,37 @@ def markdown(run: Row) -> str:
             "cannot avoid for an input ≥ 0; *paid* is how many the time would suffice for at the measured peak."
         )
         parts.append(rule_table(groups["rule"], ceilings))
+    if CONVNETS in groups:
+        parts.append(
+            "Convolutional networks on 224 × 224 pixels, prediction and explanation in one call: its time, that as a "
+            "multiple of onnxruntime's prediction, and how many times as long zennit takes. VGG16 and ResNet50 have "
+            "random weights, EfficientNet-Lite0 its own. *ten targets* are ten classes by epsilon_plus_flat."
+        )
+        parts.append(convnet_table(groups[CONVNETS]))
     if (busiest := max(case["others"] for case in run["cases"])) > QUIET:
         parts.append(f"Other programs kept up to {busiest:.1f} cores busy meanwhile: measure again on a quiet machine.")
     return "\n\n".join(parts)
 
 
-def update(readme: Path, text: str) -> None:
+def update(page: Path, text: str) -> None:
     """Replace what stands between the markers."""
-    before, begin, rest = readme.read_text().partition(BEGIN)
+    before, begin, rest = page.read_text().partition(BEGIN)
     _, end, after = rest.partition(END)
     if not (begin and end):
-        raise ValueError(f"{readme} has no {BEGIN} ... {END}")
-    readme.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}")
+        raise ValueError(f"{page} has no {BEGIN} ... {END}")
+    page.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}")
 
 
 def main() -> None:
     """Run from the command line."""
     parser = argparse.ArgumentParser(description="README table and plot from the benchmark's JSON")
     parser.add_argument("results", type=Path, nargs="+")
-    parser.add_argument("--readme", type=Path, default=ROOT / "README.md")
+    parser.add_argument("--page", type=Path, nargs="+", default=[ROOT / "README.md", ROOT / "docs" / "performance.md"])
     parser.add_argument("--plot", type=Path, default=ROOT / "docs" / "pictures" / "speed.png")
     options = parser.parse_args()
     run = load(options.results)
-    update(options.readme, markdown(run))
+    for page in options.page:
+        update(page, markdown(run))
     sweep = [case for case in run["cases"] if case["group"] == "sweep"]
     if sweep:
         import plot

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 import pylrp
 from pylrp.cli import options
 from pylrp.cli.pictures import drawable, require_picture
-from pylrp.cli.progress import Progress
+from pylrp.cli.progress import Progress, complain, unhurried
 from pylrp.cli.results import atomically, free_path
 from pylrp.cli.session import Session, bounded, open_session, rules_for
 from pylrp.cli.targets import asked_of
+from pylrp.composites import Composite
 from pylrp.conventions import CONVENTIONS
 from pylrp.explanation import Explanation
 
@@ -104,16 +105,29 @@ def _composites(args: argparse.Namespace, session: Session, asked: dict[str, Any
     maps: dict[str, list[Array]] = {name: [] for name in rules}
     drawn: dict[str, Explanation] = {}
     shown: list[tuple[Entry, Item]] = []
-    with Progress("comparing", len(session.entries), quiet=args.quiet) as bar:
-        for looked_at, read in session.batches():
-            if read:
-                x = session.stack([item for _, item in read])
-                found = {name: session.network.explain(x, composite=each, **asked) for name, each in rules.items()}
-                for name, ex in found.items():
-                    maps[name].append(maps_of(session, ex))
-                if not drawn:
-                    drawn, shown = found, read
-            bar.advance(looked_at)
+    found: dict[str, Explanation] = {}
+    interrupted = False
+    try:
+        with Progress("comparing", len(session.entries), quiet=args.quiet) as bar:
+            for looked_at, read in session.batches():
+                if read:
+                    shown = shown or read
+                    x = session.stack([item for _, item in read])
+                    found = {}
+                    for name, each in rules.items():
+                        found[name] = session.network.explain(x, composite=each, **asked)
+                    with unhurried():
+                        for name, ex in found.items():
+                            maps[name].append(maps_of(session, ex))
+                        drawn = drawn or found
+                bar.advance(looked_at)
+    except KeyboardInterrupt:
+        interrupted = True
+        if not drawn:
+            if len(found) < 2:  # there is nothing to compare
+                raise
+            drawn = found
+            maps = {name: [maps_of(session, ex)] for name, ex in found.items()}
     if not drawn:
         return 1
     count = sum(map(len, maps[chosen[0]]))
@@ -128,6 +142,14 @@ def _composites(args: argparse.Namespace, session: Session, asked: dict[str, Any
         if not args.quiet:
             first = "" if len(shown) == count else f" (the first {len(shown)} inputs)"
             print(f"\nwrote {path}{first}")
+    if interrupted:
+        kept = "" if path is None else f"; kept: {path}"
+        complain(
+            f"interrupted: {count} of {len(session.entries)} inputs are compared by {len(maps)} of {len(rules)} "
+            f"composites{kept}",
+            kind="",
+        )
+        return 130
     return 1 if session.failed else 0
 
 
@@ -185,33 +207,56 @@ def _conventions(args: argparse.Namespace, session: Session, asked: dict[str, An
     gaps: dict[str, Array] = {}
     missing: dict[str, str] = {}
     count = 0
-    with Progress("comparing", len(session.entries), quiet=args.quiet) as bar:
-        for looked_at, read in session.batches():
-            if read:
-                x = session.stack([item for _, item in read])
-                found = {}
-                for name in args.conventions:
-                    if name in missing:
-                        continue
-                    try:
-                        found[name] = session.network.explain(
-                            x, composite=rules, convention=name, layers=names, **asked
-                        )
-                    except ValueError as error:
-                        if not str(error).startswith(f"{name} has no "):
-                            raise
-                        missing[name] = str(error)
-                if not found:
-                    raise ValueError("no convention has all the rules: " + "; ".join(missing.values()))
-                reference = next(iter(found.values()))
-                for name, ex in found.items():
-                    mine = np.array([_gap(ex.layers[value], reference.layers[value]) for value in names])
-                    gaps[name] = np.maximum(gaps.get(name, 0), mine)
-                count += len(read)
-            bar.advance(looked_at)
+    interrupted = False
+    try:
+        with Progress("comparing", len(session.entries), quiet=args.quiet) as bar:
+            for looked_at, read in session.batches():
+                if read:
+                    x = session.stack([item for _, item in read])
+                    found = _by_convention(session, x, args.conventions, rules, names, asked, missing)
+                    with unhurried():
+                        gaps = {name: np.maximum(gaps.get(name, 0), gap) for name, gap in found.items()}
+                        count += len(read)
+                bar.advance(looked_at)
+    except KeyboardInterrupt:
+        if not count:
+            raise
+        interrupted = True
     if count and not args.quiet:
         print(_table(session, rules.name, names, gaps, missing, count))
+    if interrupted:
+        complain(f"interrupted: {count} of {len(session.entries)} inputs are compared", kind="")
+        return 130
     return 1 if session.failed or not count else 0
+
+
+def _by_convention(
+    session: Session,
+    x: Any,
+    conventions: Sequence[str],
+    rules: Composite,
+    names: list[str],
+    asked: dict[str, Any],
+    missing: dict[str, str],
+) -> dict[str, Array]:
+    """Return how far each convention is from the first, a number a layer; ``missing`` gets those without a rule."""
+    found = {}
+    for name in conventions:
+        if name in missing:
+            continue
+        try:
+            found[name] = session.network.explain(x, composite=rules, convention=name, layers=names, **asked)
+        except ValueError as error:
+            if not str(error).startswith(f"{name} has no "):
+                raise
+            missing[name] = str(error)
+    if not found:
+        raise ValueError("no convention has all the rules: " + "; ".join(missing.values()))
+    reference = next(iter(found.values()))
+    return {
+        name: np.array([_gap(ex.layers[value], reference.layers[value]) for value in names])
+        for name, ex in found.items()
+    }
 
 
 def _gap(R: Array, reference: Array) -> float:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pylrp.cli import options
 from pylrp.cli.labels import class_name
-from pylrp.cli.progress import Progress
+from pylrp.cli.progress import Progress, complain
 from pylrp.cli.results import atomically, free_path
 from pylrp.cli.session import Session, bounded, open_session, rules_for
 from pylrp.inputs import Entry, Item
+
+if TYPE_CHECKING:
+    from pylrp.evaluate import Evaluation
 
 __all__ = ["add"]
 
@@ -119,33 +122,42 @@ def _run(args: argparse.Namespace) -> int:
     layout = None
     if session.plan is not None and session.plan.layout == "N":
         layout = (1, session.plan.height, session.plan.width)
-    with Progress("evaluating", 1, quiet=args.quiet) as bar:
-        found = evaluate(
-            session.network,
-            x,
-            rules,
-            target=target,
-            checks=args.checks,
-            steps=args.steps,
-            patch=args.patch,
-            replacement=args.replacement,
-            score=args.score,
-            repeats=args.repeats,
-            draws=args.draws,
-            layout=layout,
-            seed=args.seed,
-            progress=bar.reach,
-        )
+    done: list[Evaluation] = []
+    interrupted = False
+    try:
+        with Progress("evaluating", 1, quiet=args.quiet) as bar:
+            evaluate(
+                session.network,
+                x,
+                rules,
+                target=target,
+                checks=args.checks,
+                steps=args.steps,
+                patch=args.patch,
+                replacement=args.replacement,
+                score=args.score,
+                repeats=args.repeats,
+                draws=args.draws,
+                layout=layout,
+                seed=args.seed,
+                progress=bar.reach,
+                finished=done.append,
+            )
+    except KeyboardInterrupt:
+        if not done:
+            raise
+        interrupted = True
+    found = done[-1]
     if not args.quiet:
         print(f"\n{found.table()}")
     for path in args.output:
-        if path.suffix.lower() == ".npz":
-            atomically(path, found.save)
-        else:
-            figure = found.plot()
-            atomically(path, figure.savefig)
+        atomically(path, found.save if path.suffix.lower() == ".npz" else found.plot().savefig)
         if not args.quiet:
             print(f"wrote {path}")
+    if interrupted:
+        kept = f"; kept: {', '.join(map(str, args.output))}" if args.output else ""
+        complain(f"interrupted: {len(found.composites)} of {len(rules)} composites are evaluated{kept}", kind="")
+        return 130
     return 1 if session.failed else 0
 
 

@@ -165,6 +165,7 @@ def evaluate(
     layout: Shape | None = None,
     seed: int = 0,
     progress: Progress | None = None,
+    finished: Callable[[Evaluation], object] | None = None,
 ) -> Evaluation:
     """Put the same questions to the maps of several composites.
 
@@ -192,6 +193,9 @@ def evaluate(
         As for :func:`randomisation`; ``stages`` is by default at most 10.
     progress : callable, optional
         Called as ``progress(done, total)`` over everything, in samples that are predicted; an explained one counts 4.
+    finished : callable, optional
+        Called after each composite with an :class:`Evaluation` of those that are done, so that an interruption of long
+        work loses only what has just been begun.
 
     Returns
     -------
@@ -233,25 +237,37 @@ def evaluate(
     inserted: dict[str, InsertionDeletion] = {}
     sensitive: dict[str, Sensitivity] = {}
     cascades: dict[str, Randomisation] = {}
+    flip: dict[str, Any] = {**flipping, "replacement": replacement}
+    settings = {
+        "composites": {name: str(c) for name, c in named.items()}, "checks": list(checks), "steps": steps,
+        "patch": patch,
+        "replacement": replacement if isinstance(replacement, str | float | int) else "array", "score": score,
+        "repeats": repeats, "draws": draws, "weights": weights, "stages": stages, "seed": seed,
+    }  # fmt: skip
+
+    def so_far() -> Evaluation:
+        agreed = agreement({name: _pixels(subject, R) for name, R in maps.items()}) if "agreement" in checks else None
+        return Evaluation(
+            tuple(maps), dict(maps), subject.target, dict(curves), dict(inserted), dict(sensitive), dict(cascades),
+            agreed, settings,
+        )  # fmt: skip
+
+    baseline: dict[str, Values] = {}
     for name, composite in named.items():
-        maps[name] = subject.explain(composite)
+        R = subject.explain(composite)
         report.part(explained)(1, 1)
-    if "flipping" in checks:
-        flip: dict[str, Any] = {**flipping, "replacement": replacement}
-        anything = next(iter(maps.values()))
-        baseline = pixel_flipping(
-            net, subject.x, anything, order=("random",), repeats=repeats, progress=report.part(random), **flip
-        )
-        for name, R in maps.items():
-            found = pixel_flipping(
-                net, subject.x, R, order=("most", "least"), progress=report.part(costs["flipping"]), **flip
-            )
-            curves[name] = replace(found, scores={**found.scores, **baseline.scores})
-    for name, composite in named.items():
+        if "flipping" in checks:
+            if not baseline:  # of all: a random order does not look at the map
+                part = report.part(random)
+                found = pixel_flipping(net, subject.x, R, order=("random",), repeats=repeats, progress=part, **flip)
+                baseline = found.scores
+            part = report.part(costs["flipping"])
+            found = pixel_flipping(net, subject.x, R, order=("most", "least"), progress=part, **flip)
+            curves[name] = replace(found, scores={**found.scores, **baseline})
         if "insertion" in checks:
             part = report.part(costs["insertion"])
             inserted[name] = insertion_deletion(
-                net, subject.x, maps[name], deleted=deleted, inserted_into=into, progress=part, **flipping
+                net, subject.x, R, deleted=deleted, inserted_into=into, progress=part, **flipping
             )
         if "sensitivity" in checks:
             part = report.part(costs["sensitivity"])
@@ -261,16 +277,10 @@ def evaluate(
             cascades[name] = randomisation(
                 net, subject.x, composite, weights=weights, stages=stages, progress=part, **common
             )
-    agreed = agreement({name: _pixels(subject, R) for name, R in maps.items()}) if "agreement" in checks else None
-    settings = {
-        "composites": {name: str(c) for name, c in named.items()}, "checks": list(checks), "steps": steps,
-        "patch": patch,
-        "replacement": replacement if isinstance(replacement, str | float | int) else "array", "score": score,
-        "repeats": repeats, "draws": draws, "weights": weights, "stages": stages, "seed": seed,
-    }  # fmt: skip
-    return Evaluation(
-        tuple(named), maps, subject.target, curves, inserted, sensitive, cascades, agreed, settings
-    )  # fmt: skip
+        maps[name] = R  # now the composite is finished
+        if finished is not None:
+            finished(so_far())
+    return so_far()
 
 
 class _Parts:

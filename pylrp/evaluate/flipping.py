@@ -235,7 +235,9 @@ def _curves(plan: _Plan, start: Array, end: Array, ranked: Index, advance: Calla
         return _scored(plan, _replaced(plan, start, end, ranked), advance)
     members, last = plan.regions.members, plan.counts[-1]
     order = members[ranked[:, :last]].reshape(len(ranked), -1)
-    found = _scored(plan, plan.first.states(start, end, order, plan.counts * members.shape[1]), lambda _: None, plan.first.rest)
+    found = _scored(
+        plan, plan.first.states(start, end, order, plan.counts * members.shape[1]), lambda _: None, plan.first.rest
+    )
     # What is large and cancels leaves its rounding behind: then z has to be computed anew in each state.
     state = start.copy()
     np.put_along_axis(state, order, np.take_along_axis(end, order, axis=1), axis=1)
