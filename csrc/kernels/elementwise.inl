@@ -81,23 +81,26 @@ inline Vec<T> quotient(Vec<T> r, Vec<T> z, const Share<T>& g) {
 }
 
 // The numbers of sums, groups and what is masked are constants here for the rules met most, so that nothing is kept
-// in memory between the loads and the division; kSums = 0: as many as the plan says.
-template <class T, int kSums, bool kLedger>
+// in memory between the loads and the division; kCount sums and as many groups, 0: as many as the plan says.
+template <class T, int kCount, bool kLedger>
 inline void shares_of_rows(Index rows, Index cols, const Shares<T>& plan, const T* const* z, Index z_stride, const T* r,
                            Index r_stride, T* const* s, Index s_stride, Absorbed* ledger, int ledger_step) {
   constexpr int lanes = kLanes<T>;
-  constexpr bool kOne = kSums == 1;
-  const int sums = kOne ? 1 : plan.sums, groups = kOne ? 1 : plan.groups;
-  const bool masked = !kOne && plan.masked;
+  constexpr bool kKnown = kCount > 0;
+  const int sums = kKnown ? kCount : plan.sums, groups = kKnown ? kCount : plan.groups;
+  const bool masked = !kKnown && plan.masked;
   const Vec<T> zero = {};
-  const Share<T> first = plan.group[0];
+  Share<T> of_group[kKnown ? kCount : kMaxGroups];  // ours: the stores below can't change it
+  for (int g = 0; g < groups; ++g) {
+    of_group[g] = plan.group[g];
+  }
   Vec<T> by_bias = {}, by_stabilizer = {}, by_dead = {};
   for (Index i = 0; i < rows; ++i) {
     fetch_row<0>(r + i * r_stride, r_stride, cols);
     for (Index j = 0; j < cols; j += lanes) {
       const Index n = cols - j;
       const Vec<T> relevance = load_n(r + i * r_stride + j, n);
-      Vec<T> sum[kOne ? 1 : kMaxSums];
+      Vec<T> sum[kKnown ? kCount : kMaxSums];
       for (int q = 0; q < sums; ++q) {
         sum[q] = load_n(z[q] + i * z_stride + j, n);
       }
@@ -110,7 +113,7 @@ inline void shares_of_rows(Index rows, Index cols, const Shares<T>& plan, const 
       }
       Vec<T> unserved = relevance;  // what no group takes (a masked rule where the plain output is 0)
       for (int g = 0; g < groups; ++g) {
-        const Share<T>& share = kOne ? first : plan.group[g];
+        const Share<T>& share = of_group[g];
         Vec<T> denominator = share.base ? load_n(share.base + j, n) : zero;
         for (int q = 0; q < sums; ++q) {
           denominator += share.coef[q] * sum[q];
@@ -151,9 +154,10 @@ inline void shares_of_rows(Index rows, Index cols, const Shares<T>& plan, const 
 template <class T>
 void shares(Index rows, Index cols, const Shares<T>& plan, const T* const* z, Index z_stride, const T* r,
             Index r_stride, T* const* s, Index s_stride, Absorbed* ledger, int ledger_step) {
-  const bool one = plan.sums == 1 && plan.groups == 1 && !plan.masked;
-  const auto run = one ? (ledger ? shares_of_rows<T, 1, true> : shares_of_rows<T, 1, false>)
-                       : (ledger ? shares_of_rows<T, 0, true> : shares_of_rows<T, 0, false>);
+  const int count = plan.masked || plan.sums != plan.groups ? 0 : plan.sums;
+  const auto run = count == 1   ? (ledger ? shares_of_rows<T, 1, true> : shares_of_rows<T, 1, false>)
+                   : count == 2 ? (ledger ? shares_of_rows<T, 2, true> : shares_of_rows<T, 2, false>)
+                                : (ledger ? shares_of_rows<T, 0, true> : shares_of_rows<T, 0, false>);
   run(rows, cols, plan, z, z_stride, r, r_stride, s, s_stride, ledger, ledger_step);
 }
 

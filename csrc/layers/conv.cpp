@@ -297,21 +297,27 @@ void spread_shares(const ConvWeights<T>& w, const LoweredRule& rule, const Relev
     }
     return;
   }
-  ConvSums<T> sums{&w, false, rows, {}, static_cast<Index>(rule.back.size()), {}};
-  for (const BackProduct& back : rule.back) {
+  std::vector<kernels::Mix<T>> mixes;  // products that the same parts of the input multiply are one sum
+  ConvSums<T> sums{&w, false, rows, {}, 0, {}};
+  for (std::size_t b = 0; b < rule.back.size(); ++b) {
+    const BackProduct& back = rule.back[b];
+    if (b == 0 || back.factor != rule.back[b - 1].factor) {
+      mixes.push_back(mix_of<T>(back));
+    }
     sums.products.push_back({{shares + back.group * rows * w.target_size(), w.target_size(), w.target_channels()},
                              weights_of<T>(back.map),
-                             static_cast<Index>(sums.products.size())});
+                             static_cast<Index>(mixes.size()) - 1});
   }
+  sums.outputs = static_cast<Index>(mixes.size());
   sums.done = [&](Index, const Block& block, Index column, Index columns, const SumsOf<T>& of, Index stride) {
     for (const Run& run : block.runs()) {
       const Index target = run.sample / part.samples, sample = run.sample % part.samples;
       const Index at = run.pixel * channels + column, step = run.step * channels;
       const T* const a = job.inputs[0] ? job.inputs[0].row(part.begin + sample) + at : nullptr;
-      for (std::size_t b = 0; b < rule.back.size(); ++b) {
+      for (std::size_t b = 0; b < mixes.size(); ++b) {
         kernel.accumulate(run.count, columns, of(static_cast<Index>(b)) + run.first * stride, stride, a, step,
                           job.bounds.low ? job.bounds.low + at : nullptr,
-                          job.bounds.high ? job.bounds.high + at : nullptr, step, mix_of<T>(rule.back[b]), b > 0,
+                          job.bounds.high ? job.bounds.high + at : nullptr, step, mixes[b], b > 0,
                           job.results[0].row(part.row(job, target, sample)) + at, step);
       }
     }
