@@ -260,6 +260,9 @@ void Plan<T>::relevance(Pass* pass, const Request& request, const Threads& all) 
   };
   std::vector<std::size_t> last_use(graph_.values(), kNoValue);  // nodes run backwards here
   for (std::size_t n = nodes; n-- > 0;) {
+    if (!roles.on_way[inputs + n]) {
+      continue;
+    }
     for (const std::size_t input : graph_.nodes()[n].inputs) {
       last_use[input] = n;
     }

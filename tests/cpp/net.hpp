@@ -2,6 +2,7 @@
 #pragma once
 
 #include <deque>
+#include <functional>
 #include <memory>
 #include <stdexcept>
 #include <string>
@@ -31,7 +32,8 @@ struct Seen {
 template <class T>
 class Spy : public Layer<T> {
  public:
-  explicit Spy(std::unique_ptr<Layer<T>> layer) : layer_(std::move(layer)) {}
+  Spy(std::unique_ptr<Layer<T>> layer, const std::function<void()>* meanwhile)
+      : layer_(std::move(layer)), meanwhile_(meanwhile) {}
   Flow flow() const override { return layer_->flow(); }
   void forward(const std::vector<Matrix<const T>>& inputs, Matrix<T> output, const Clamp<T>& clamp,
                const Threads& threads) const override {
@@ -46,6 +48,9 @@ class Spy : public Layer<T> {
     seen_.input = bool(job.inputs[0]);
     seen_.output = bool(job.output);
     ++seen_.relevances;
+    if (*meanwhile_) {
+      (*meanwhile_)();
+    }
     layer_->relevance(job, threads);
   }
   bool in_place() const override { return layer_->in_place(); }
@@ -66,6 +71,7 @@ class Spy : public Layer<T> {
 
  private:
   std::unique_ptr<Layer<T>> layer_;
+  const std::function<void()>* meanwhile_;
   mutable Seen seen_;
 };
 
@@ -83,7 +89,7 @@ class Net {
       throw std::logic_error("the graph is made already");
     }
     if (spied_) {
-      auto spy = std::make_unique<Spy<T>>(std::move(layer));
+      auto spy = std::make_unique<Spy<T>>(std::move(layer), meanwhile_.get());
       spies_.push_back(spy.get());
       layer = std::move(spy);
     }
@@ -126,6 +132,8 @@ class Net {
     const Graph<T>& made = graph();
     return Plan<T>(made, assigned_, {threads});
   }
+  // Called whenever a layer is asked for relevance.
+  void meanwhile(std::function<void()> look) { *meanwhile_ = std::move(look); }
   const Seen& seen(std::size_t value) const { return spies_[value - inputs_.size()]->seen(); }
   std::size_t node_of(std::size_t value) const { return value - inputs_.size(); }
   Index size(std::size_t value) const { return sizes_[value]; }
@@ -158,6 +166,7 @@ class Net {
   std::vector<GraphNode<T>> nodes_;
   std::vector<typename Plan<T>::NodeRule> assigned_;
   std::vector<const Spy<T>*> spies_;
+  std::unique_ptr<std::function<void()>> meanwhile_ = std::make_unique<std::function<void()>>();
   std::deque<CompiledRule> rules_;
   std::vector<std::unique_ptr<DenseData<T>>> dense_;
   std::vector<std::unique_ptr<ConvData<T>>> convs_;
@@ -179,6 +188,7 @@ struct Answer {
   std::vector<std::vector<T>> values;     // of the wanted ones, by value
   std::vector<std::vector<T>> relevance;  // of the asked ones, by value
   std::vector<double> ledger;             // (nodes, columns, rows)
+  std::vector<std::size_t> left;          // values with memory when all is done
   Index rows = 0;
   bool clean = true;  // shapes are right, nothing was written beside the results
 
@@ -236,17 +246,22 @@ template <class T>
 Answer<T> ask_plan(const Graph<T>& graph, const Plan<T>& plan, const Inputs<T>& inputs, const Question<T>& question,
                    Index first_target = 0) {
   const Index batch = inputs.batch(), rows = question.targets * batch;
-  const typename Plan<T>::Pass pass = plan.forward(inputs.views(), question.wanted, question.start, {question.threads});
+  typename Plan<T>::Pass pass = plan.forward(inputs.views(), question.wanted, question.start, {question.threads});
   Answer<T> answer;
   answer.rows = rows;
   answer.values.resize(graph.values());
   answer.relevance.resize(graph.values());
-  for (const std::size_t value : question.wanted) {
+  const auto numbers = [&](std::size_t value) {
     const Matrix<const T> found = pass.values[value];
-    answer.clean = answer.clean && found.rows == batch && found.cols == graph.size(value);
-    for (Index i = 0; i < batch; ++i) {
-      answer.values[value].insert(answer.values[value].end(), found.row(i), found.row(i) + found.cols);
+    answer.clean = answer.clean && found && found.rows == batch && found.cols == graph.size(value);
+    std::vector<T> all;
+    for (Index i = 0; found && i < batch; ++i) {
+      all.insert(all.end(), found.row(i), found.row(i) + found.cols);
     }
+    return all;
+  };
+  for (const std::size_t value : question.wanted) {
+    answer.values[value] = numbers(value);
   }
   Fenced<T> top(rows, graph.size(question.start));
   fill_top(top, batch, first_target);
@@ -260,7 +275,15 @@ Answer<T> ask_plan(const Graph<T>& graph, const Plan<T>& plan, const Inputs<T>& 
     results[value] = std::make_unique<Fenced<T>>(rows, graph.size(value), 1);
     request.results[value] = results[value]->view();
   }
-  plan.relevance(pass, request, {question.threads});
+  plan.relevance(&pass, request, {question.threads});
+  for (const std::size_t value : question.wanted) {  // still there, as they were
+    answer.clean = answer.clean && same_bits(answer.values[value], numbers(value));
+  }
+  for (std::size_t value = 0; value < graph.values(); ++value) {
+    if (pass.memory[value].data() != nullptr) {
+      answer.left.push_back(value);
+    }
+  }
   for (const std::size_t value : question.asked) {
     answer.relevance[value] = results[value]->entries();
     answer.clean = answer.clean && results[value]->intact();

@@ -152,8 +152,10 @@ struct Reference {
 // first. kPositive: so is that of outputs that are not positive, as behind a ReLU.
 enum class Care { kCount, kSettle, kPositive };
 
+// by_rest: the second of two denominators may be what the first leaves of the output, with the errors of both, unless
+// less than 1/16 of the first is left (layers/conv.cpp, RestOfOutput).
 template <class T>
-Reference reference(const Wires& wires, Operands<T>& data, const Rule& rule, Care care) {
+Reference reference(const Wires& wires, Operands<T>& data, const Rule& rule, Care care, bool by_rest = false) {
   const Index batch = data.input.rows(), targets = batch == 0 ? 0 : data.relevance.rows() / batch;
   const std::size_t n_in = static_cast<std::size_t>(wires.inputs), n_out = wires.outputs.size();
   const std::size_t rows = static_cast<std::size_t>(data.relevance.rows()), groups = rule.groups.size();
@@ -199,6 +201,11 @@ Reference reference(const Wires& wires, Operands<T>& data, const Rule& rule, Car
         }
         const double v = z.value;
         z.error = bound<T>(z, n * static_cast<Index>(group.terms.size()));
+        if (by_rest && g == 1) {
+          const double first = of[0].z.value - rho(rule.groups[0].bias, b), left = v - rho(group.bias, b);
+          const double more = plain.error + of[0].z.error;
+          z.error += 16 * (std::abs(left) + more) >= std::abs(first) ? more : 0;
+        }
         of[g] = {z, group.guard == Guard::kSigned ? (v < 0 ? v - group.epsilon : v + group.epsilon)
                                                   : (v == 0 ? group.epsilon : v)};
         unsure = unsure || (z.size > 0 && std::abs(v) <= 4 * z.error) || (group.mask != Mask::kAll && plain_unsure);

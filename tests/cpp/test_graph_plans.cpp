@@ -126,13 +126,18 @@ TEST(plan_keeps_outputs_where_rules_reuse_them) {
                        {"epsilon", kReLU, "flat"},
                        {"epsilon", {ActivationKind::kClip, 0, 0.5}, "z+"},
                        {"epsilon", {ActivationKind::kLeakyReLU, 0.5}, "z+"},
-                       {"no bias", kReLU, "z+"}};
+                       {"no bias", kReLU, "z+"},
+                       {"alpha-beta", kReLU, "alpha-beta"},
+                       {"alpha-beta", kReLU, "flat"},
+                       {"alpha-beta", {ActivationKind::kClip, 0, 0.5}, "z+"}};
   struct Wanted {
     bool output, fused;
   };
-  // Behind a ReLU the activation stands for it, unless its zeros get relevance; else it is kept beside it.
-  const Wanted wanted[] = {{true, true}, {true, false}, {true, false}, {true, false}, {false, true}};
-  for (std::size_t n = 0; n < 5; ++n) {
+  // Behind a ReLU the activation stands for it, unless its zeros get relevance; else it is kept beside it, where that
+  // saves all products and not half of them.
+  const Wanted wanted[] = {{true, true},  {true, false}, {true, false}, {true, false},
+                           {false, true}, {true, true},  {false, true}, {false, true}};
+  for (std::size_t n = 0; n < 8; ++n) {
     check::context = "case " + std::to_string(n);
     const Seen seen = const_cast<Two&>(cases[n]).run();
     CHECK(seen.output == wanted[n].output && seen.fused == wanted[n].fused);

@@ -32,14 +32,18 @@ TEST(tile_taps_sums_over_taps) {
       for (Index taps = 1; taps <= 5; ++taps) {
         for (const Index k : {1, 7, 16, 33}) {
           Random random(static_cast<unsigned>(100 * k + rows));
-          Fenced<T> x(7, k + kShift), panel(taps * k, width, 0), out(rows, width, 0), before(rows, width, 0);
+          Fenced<T> x(7, k + kShift), panel(taps * k, width, 0), before(rows, width, 0);
+          Fenced<T> side_by_side(rows, width, 0), apart(rows, width, 3 * width + 5);
           x.fill(random);
           panel.fill(random);
           before.fill(random);
           const std::vector<const T*> at = scattered_rows(x, taps * rows, kShift);
           for (const Index halves : {1, 2}) {
-            for (const bool add : {false, true}) {
-              say("tile_taps: rows, taps, k, halves, add, bytes", rows, taps, k, halves, add, sizeof(T));
+            for (const int choice : {0, 1, 2, 3}) {
+              const bool add = choice % 2 == 1;
+              Fenced<T>& out = choice < 2 ? side_by_side : apart;
+              say("tile_taps: rows, taps, k, halves, add, stride, bytes", rows, taps, k, halves, add, out.stride(),
+                  sizeof(T));
               out.reset();
               if (add) {
                 for (Index i = 0; i < rows; ++i) {

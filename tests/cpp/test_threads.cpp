@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
-#include <cstdint>
 #include <iterator>
 #include <new>
 #include <thread>
@@ -93,53 +92,6 @@ TEST(one_plan_used_by_several_threads_at_once) {
     worker.join();
   }
   CHECK(equal == 20);
-}
-
-// A workspace keeps large blocks for the next run; threads that share one never get the same block.
-TEST(workspaces) {
-  constexpr Index kSize = 1 << 20;
-  Workspace home, empty;
-  void *mine = nullptr, *other = nullptr;
-  {
-    const Buffer<float> first(kSize, &home), second(kSize, &home), small(100, &home);
-    CHECK(first.data() != second.data());
-    CHECK(reinterpret_cast<std::uintptr_t>(first.data()) % 64 == 0);
-    mine = first.data();
-    other = second.data();
-  }
-  {
-    const Buffer<float> outside(kSize), elsewhere(kSize, &empty), larger(2 * kSize, &home);
-    for (const void* const data : {outside.data(), elsewhere.data(), larger.data()}) {
-      CHECK(data != mine && data != other);
-    }
-    Buffer<float> same(kSize - 1, &home);  // blocks have few different sizes
-    const Buffer<float> again(kSize, &home), more(kSize, &home);
-    CHECK((same.data() == mine || same.data() == other) && (again.data() == mine || again.data() == other));
-    CHECK(same.data() != again.data() && more.data() != mine && more.data() != other);
-    Buffer<float> moved = std::move(same);  // and goes home from there
-    same = Buffer<float>(kSize, &empty);
-    const void* const data = moved.data();
-    moved.reset(10);
-    const Buffer<float> back(kSize, &home);
-    CHECK(back.data() == data);
-  }
-  std::atomic<int> clashes{0};
-  std::vector<std::thread> workers;
-  for (int w = 0; w < 4; ++w) {
-    workers.emplace_back([&, w] {
-      for (int round = 0; round < 50; ++round) {
-        const Buffer<int> block(kSize, &home);
-        int* const at = block.data() + round * 64;
-        *at = w;
-        std::this_thread::yield();
-        clashes += *at == w ? 0 : 1;
-      }
-    });
-  }
-  for (std::thread& worker : workers) {
-    worker.join();
-  }
-  CHECK(clashes == 0);
 }
 
 TEST(parallel_for_does_every_task_once) {

@@ -1,0 +1,177 @@
+// One convolution with a rule and all that may be there or not, checked against the reference in double.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <numeric>
+#include <string>
+#include <vector>
+
+#include "check.hpp"
+#include "conv_data.hpp"
+#include "rules.hpp"
+
+namespace pylrp {
+
+struct ConvCase {
+  std::string name;
+  Geometry geometry;
+  Index in, out, groups;
+  bool transposed;
+
+  ConvShape shape() const { return geometry.shape(in, out, groups); }
+};
+
+// What may be there or not; each check meets another choice.
+struct Options {
+  Index batch, targets;
+  bool nonnegative, with_bias, kept, positive;
+  int threads;
+  explicit Options(unsigned n) {
+    const unsigned mixed = (n + 1) * 2654435761u;
+    const auto choice = [&](unsigned shift, unsigned of) { return (mixed >> shift) % of; };
+    constexpr std::array<std::array<Index, 2>, 4> kRows{{{1, 1}, {3, 1}, {3, 2}, {1, 3}}};
+    batch = kRows[choice(8, 4)][0];
+    targets = kRows[choice(8, 4)][1];
+    nonnegative = choice(10, 2) == 0;
+    with_bias = choice(12, 3) > 0;
+    kept = choice(16, 2) == 0;
+    positive = choice(18, 3) == 0;
+    threads = 1 + static_cast<int>(choice(22, 3));
+  }
+};
+
+// The results of a layer: relevance, and what got lost.
+template <class T>
+struct Relevance {
+  Fenced<T> result;
+  std::vector<kernels::Absorbed> absorbed;
+
+  Relevance(const ConvLayer<T>& layer, ConvData<T>& data, const CompiledRule& rule, Matrix<const T> output,
+            const Options& options)
+      : result(data.relevance.rows(), data.input.cols()), absorbed(static_cast<std::size_t>(data.relevance.rows())) {
+    RelevanceJob<T> job;
+    job.inputs = {layer.reads_inputs(&rule) ? data.input.read() : Matrix<const T>{}};
+    job.output = output;
+    job.relevance = data.relevance.read();
+    job.results = {result.view()};
+    job.batch = data.input.rows();
+    job.rule = &rule;
+    job.bounds = data.bounds();
+    job.input_nonnegative = options.nonnegative;
+    job.output_positive = options.positive;
+    job.absorbed = absorbed.data();
+    layer.relevance(job, {options.threads});
+  }
+  std::vector<double> lost() const {
+    std::vector<double> all;
+    for (const kernels::Absorbed& page : absorbed) {
+      all.insert(all.end(), {page.bias, page.stabilizer, page.dead, page.padding, page.batchnorm});
+    }
+    return all;
+  }
+};
+
+template <class T>
+void check_forward(const ConvLayer<T>& layer, ConvData<T>& data, const Reference& expected, Fenced<T>& output,
+                   const Threads& threads) {
+  layer.forward({data.input.read()}, output.view(), {}, threads);
+  bool right = true;
+  for (std::size_t n = 0; n < expected.output.size(); ++n) {
+    const Index at = static_cast<Index>(n);
+    right = right && near(output.at(at / output.cols(), at % output.cols()), expected.output[n]);
+  }
+  CHECK(right);
+  Fenced<T> clamped(output.rows(), output.cols(), 1);
+  const T low = T(-0.25), high = T(0.5);
+  layer.forward({data.input.read()}, clamped.view(), {low, high}, threads);
+  bool same = true;
+  for (Index i = 0; i < output.rows(); ++i) {
+    for (Index j = 0; j < output.cols(); ++j) {
+      same = same && clamped.at(i, j) == std::min(std::max(output.at(i, j), low), high);
+    }
+  }
+  CHECK(same);
+  CHECK(output.intact() && clamped.intact());
+}
+
+template <class T>
+void check_conv(const ConvCase& c, const NamedRule& named, const Options& options, unsigned seed) {
+  check::context = c.name + (c.transposed ? ", transposed, " : ", ") + std::to_string(c.in) + " -> " +
+                   std::to_string(c.out) + " by " + std::to_string(c.groups) + ", " + named.name + ", bytes " +
+                   std::to_string(sizeof(T)) + ", choice " + std::to_string(seed);
+  ConvData<T> data(c.shape(), c.transposed, options.batch, options.targets, seed, options.nonnegative);
+  const Reference expected =
+      reference<T>(data.wires(options.with_bias), data, named.rule, options.positive ? Care::kPositive : Care::kSettle,
+                   options.kept && options.positive && named.name == "alpha-beta" && !c.transposed);
+  const Index unsure = std::accumulate(expected.unsure.begin(), expected.unsure.end(), Index{0});
+  CHECK(4 * unsure <= 3 + data.relevance.rows() * data.relevance.cols());  // else little would be left to look at
+
+  const ConvLayer<T> layer = data.layer(options.with_bias);
+  Fenced<T> output(options.batch, data.relevance.cols());
+  check_forward(layer, data, expected, output, {options.threads});
+  if (options.positive) {  // what the engine keeps is then behind the ReLU
+    for (Index i = 0; i < output.rows(); ++i) {
+      std::for_each(output.row(i), output.row(i) + output.cols(), [](T& z) { z = std::max(z, T(0)); });
+    }
+  }
+  const CompiledRule rule(named.rule);
+  Relevance<T> found(layer, data, rule, options.kept ? output.read() : Matrix<const T>{}, options);
+  bool right = true, account = true, conserved = true;
+  for (Index i = 0; i < data.relevance.rows(); ++i) {
+    Sum64 left;
+    for (Index j = 0; j < data.relevance.cols(); ++j) {
+      left.add(static_cast<double>(data.relevance.at(i, j)));
+    }
+    for (Index k = 0; k < data.input.cols(); ++k) {
+      const Sum64& r = expected.relevance[static_cast<std::size_t>(i * data.input.cols() + k)];
+      right = right && near(found.result.at(i, k), r);
+      left.add(-static_cast<double>(found.result.at(i, k)), r.error);
+    }
+    const kernels::Absorbed& lost = found.absorbed[static_cast<std::size_t>(i)];
+    const double columns[] = {lost.bias, lost.stabilizer, lost.dead};
+    for (std::size_t column = 0; column < 3; ++column) {
+      const Sum64& e = expected.absorbed[column][static_cast<std::size_t>(i)];
+      account = account && near(columns[column], e);
+      left.add(-columns[column], e.error);
+    }
+    account = account && lost.padding == 0 && lost.batchnorm == 0;  // what lies outside is not an input
+    conserved = conserved && near(left.value, 0, left.error + 1e-12 * left.size);
+  }
+  CHECK(right);
+  CHECK(account);
+  CHECK(conserved);
+  CHECK(found.result.intact() && output.intact() && data.intact());
+}
+
+// Samples and targets have nothing to do with each other: together they get what each gets alone.
+inline void check_rows(const ConvShape& shape, const char* name, bool kept,
+                       const std::vector<std::array<Index, 2>>& looked_at) {
+  constexpr Index kBatch = 2, kTargets = 4;
+  const CompiledRule rule(rule_named(name));
+  Options options(1);
+  options.nonnegative = options.positive = false;
+  options.threads = 2;
+  ConvData<double> all(shape, false, kBatch, kTargets, 8, false), one(shape, false, 1, 1, 8, false);
+  const ConvLayer<double> layer = all.layer(true);
+  Fenced<double> output(kBatch, all.relevance.cols()), its_output(1, all.relevance.cols());
+  layer.forward({all.input.read()}, output.view(), {}, {2});
+  Relevance<double> together(layer, all, rule, kept ? output.read() : Matrix<const double>{}, options);
+  for (const auto& [target, sample] : looked_at) {
+    const Index row = target * kBatch + sample;
+    std::copy_n(all.input.row(sample), all.input.cols(), one.input.row(0));
+    std::copy_n(all.relevance.row(row), all.relevance.cols(), one.relevance.row(0));
+    layer.forward({one.input.read()}, its_output.view(), {}, {1});
+    Relevance<double> alone(layer, one, rule, kept ? its_output.read() : Matrix<const double>{}, options);
+    const auto same = [](const double* a, const double* b, Index n) {
+      return std::memcmp(a, b, static_cast<std::size_t>(n) * sizeof(double)) == 0;
+    };
+    CHECK(same(its_output.row(0), output.row(sample), output.cols()));
+    CHECK(same(alone.result.row(0), together.result.row(row), all.input.cols()));
+    const kernels::Absorbed &a = alone.absorbed[0], &b = together.absorbed[static_cast<std::size_t>(row)];
+    const double few = 1e-10 * static_cast<double>(all.relevance.cols());
+    CHECK(near(a.bias, b.bias, few) && near(a.stabilizer, b.stabilizer, few) && near(a.dead, b.dead, few));
+  }
+}
+
+}  // namespace pylrp

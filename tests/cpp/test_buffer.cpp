@@ -1,0 +1,287 @@
+// Workspaces: which block they hand out, and how much memory they hold. What they have from the system is counted
+// here: operator new and delete for aligned memory are replaced in this program.
+#include "base/buffer.hpp"
+
+#include <algorithm>
+#include <atomic>
+#include <cstdint>
+#include <cstdlib>
+#include <map>
+#include <mutex>
+#include <new>
+#include <thread>
+#include <vector>
+
+#include "check.hpp"
+#include "fenced.hpp"
+
+namespace {
+
+constexpr std::size_t kUnit = std::size_t{256} << 10;  // large blocks are multiples of it
+
+// Large blocks that the program has, each with a number of its own: addresses come again.
+struct Counted {
+  struct Block {
+    std::size_t bytes, number;
+  };
+  std::mutex mutex;
+  std::map<void*, Block> blocks;
+  std::size_t bytes = 0, numbers = 0;
+
+  std::size_t number(void* block) {  // 0: gone
+    const std::lock_guard<std::mutex> lock(mutex);
+    const auto at = blocks.find(block);
+    return at == blocks.end() ? 0 : at->second.number;
+  }
+};
+Counted& counted() {
+  static Counted* const all = new Counted;  // threads give memory back until the very end
+  return *all;
+}
+
+}  // namespace
+
+void* operator new(std::size_t bytes, std::align_val_t alignment) {
+  void* block = nullptr;
+  if (posix_memalign(&block, static_cast<std::size_t>(alignment), bytes) != 0) {
+    throw std::bad_alloc();
+  }
+  if (bytes >= kUnit) {
+    const std::lock_guard<std::mutex> lock(counted().mutex);
+    counted().blocks[block] = {bytes, ++counted().numbers};
+    counted().bytes += bytes;
+  }
+  return block;
+}
+void operator delete(void* block, std::align_val_t) noexcept {
+  {
+    const std::lock_guard<std::mutex> lock(counted().mutex);
+    const auto at = counted().blocks.find(block);
+    if (at != counted().blocks.end()) {
+      counted().bytes -= at->second.bytes;
+      counted().blocks.erase(at);
+    }
+  }
+  std::free(block);
+}
+
+namespace pylrp {
+namespace {
+
+// A workspace with a record of the blocks that are in use, and of those that it keeps.
+class Watched {
+ public:
+  struct Block {
+    void* data;
+    std::size_t bytes, number;
+  };
+  struct Taken : Block {
+    bool fresh;
+  };
+  ~Watched() {
+    while (!used_.empty()) {
+      give(0);
+    }
+  }
+  Taken take(std::size_t units) {
+    forget_freed();
+    const std::size_t before = held(), wanted = units * kUnit;
+    most_ = std::max(most_, in_use() + wanted);
+    const std::size_t limit = most_ + most_ / 16;
+    Block block{nullptr, units > 1 ? wanted - 100 : wanted, 0};  // sizes are rounded up
+    block.data = take_block(&block.bytes, &home_);
+    block.number = counted().number(block.data);
+    const auto at = std::find_if(kept_.begin(), kept_.end(), [&](const Block& b) { return b.number == block.number; });
+    const Taken taken{block, at == kept_.end()};
+    const auto fits = [&](const Block& b) { return b.bytes >= wanted; };
+    CHECK(taken.bytes >= wanted);
+    if (taken.fresh) {
+      CHECK(taken.bytes == wanted);
+      // No block was there that fits within a quarter; a larger one only if there was room.
+      CHECK(std::none_of(kept_.begin(), kept_.end(),
+                         [&](const Block& b) { return fits(b) && b.bytes <= wanted + wanted / 4; }));
+      CHECK(before + wanted <= limit || std::none_of(kept_.begin(), kept_.end(), fits));
+    } else {
+      CHECK(taken.bytes == at->bytes);  // its own size
+      CHECK(std::none_of(kept_.begin(), kept_.end(), [&](const Block& b) { return fits(b) && b.bytes < taken.bytes; }));
+      CHECK(taken.bytes <= wanted + wanted / 4 || before + wanted > limit);
+      kept_.erase(at);
+    }
+    used_.push_back(block);
+    larger += taken.bytes > wanted + wanted / 4 ? 1 : 0;
+    const std::size_t kept = kept_.size();
+    forget_freed();
+    freed += static_cast<int>(kept - kept_.size());
+    CHECK(kept_.size() == kept || taken.fresh);  // nothing is freed for a block that is reused
+    CHECK(held() <= limit);
+    return taken;
+  }
+  void give(std::size_t n) {
+    kept_.push_back(used_[n]);
+    used_.erase(used_.begin() + static_cast<std::ptrdiff_t>(n));
+    give_block(kept_.back().data, kept_.back().bytes, &home_);
+    forget_freed();
+  }
+  void give_all() {
+    while (!used_.empty()) {
+      give(0);
+    }
+  }
+  std::size_t in_use() const { return sum(used_); }
+  std::size_t held() const { return sum(used_) + sum(kept_); }
+  std::size_t kept() const { return kept_.size(); }
+  std::size_t used() const { return used_.size(); }
+
+  int larger = 0, freed = 0;  // blocks: much larger than asked for, given back to the system for others
+
+ private:
+  static std::size_t sum(const std::vector<Block>& blocks) {
+    std::size_t bytes = 0;
+    for (const Block& block : blocks) {
+      bytes += block.bytes;
+    }
+    return bytes;
+  }
+  void forget_freed() {
+    const auto gone = [](const Block& b) { return counted().number(b.data) != b.number; };
+    kept_.erase(std::remove_if(kept_.begin(), kept_.end(), gone), kept_.end());
+  }
+
+  Workspace home_;
+  std::vector<Block> used_, kept_;
+  std::size_t most_ = 0;
+};
+
+TEST(workspace_takes_the_best_fit) {
+  Watched home;
+  std::vector<void*> blocks;
+  for (const std::size_t units : {10, 8, 20, 9, 40}) {
+    blocks.push_back(home.take(units).data);
+  }
+  home.give_all();
+  CHECK(home.kept() == 5);
+  CHECK(home.take(9).data == blocks[3] && home.take(9).data == blocks[0]);    // 9, then 10
+  CHECK(home.take(8).data == blocks[1]);                                      // 8
+  CHECK(home.take(16).data == blocks[2] && home.take(32).data == blocks[4]);  // a quarter more, just
+  CHECK(home.kept() == 0 && home.larger == 0);
+}
+
+TEST(workspace_grows_while_there_is_room) {
+  Watched home;
+  home.take(100);
+  const void* const large = home.take(20).data;
+  home.give(1);
+  // 120 units were in use; 20 kept and 7 more are within 127.5, another one is not.
+  CHECK(home.take(7).fresh && home.kept() == 1);
+  CHECK(home.take(1).data == large && home.larger == 1);  // rather than growing
+  home.give_all();
+  CHECK(home.kept() == 3);
+}
+
+TEST(workspace_makes_room) {
+  Watched home;
+  for (int i = 0; i < 4; ++i) {
+    home.take(10);
+  }
+  home.give_all();
+  // All are too small: some go, so that what is held stays within a sixteenth of the most that was used.
+  CHECK(home.take(20).fresh && home.kept() == 2 && home.freed == 2);
+  CHECK(home.held() == 40 * kUnit);
+  CHECK(home.take(100).fresh && home.kept() == 0 && home.freed == 4);
+  CHECK(home.held() == 120 * kUnit);
+}
+
+// Nothing is kept beyond 192 MB, or 256 blocks; all of it goes with the workspace.
+TEST(workspace_keeps_so_much) {
+  const std::size_t before = counted().bytes;
+  {
+    Watched home;
+    for (int i = 0; i < 7; ++i) {
+      home.take(128);
+    }
+    home.give_all();
+    CHECK(home.kept() == 6 && home.held() == std::size_t{192} << 20);
+  }
+  CHECK(counted().bytes == before);
+  {
+    Watched home;
+    for (int i = 0; i < 258; ++i) {
+      home.take(1);
+    }
+    home.give_all();
+    CHECK(home.kept() == 256 && counted().bytes == before + 256 * kUnit);
+  }
+  CHECK(counted().bytes == before);
+}
+
+// Sizes that repeat, as those of a network's values do, and sizes that do not: what take() checks holds each time.
+TEST(workspace_footprint) {
+  int larger = 0, freed = 0, reused = 0;
+  for (unsigned seed = 0; seed < 12; ++seed) {
+    Watched home;
+    Random random(seed);
+    const double most = random(4, 60);
+    const std::size_t at_once = static_cast<std::size_t>(random(2, 12));
+    for (int step = 0; step < 400; ++step) {
+      check::context = "seed " + std::to_string(seed) + ", step " + std::to_string(step);
+      if (home.used() == at_once || (home.used() > 0 && random.chance(0.5))) {
+        home.give(static_cast<std::size_t>(random(0, static_cast<double>(home.used()))));
+      } else {
+        const double size = std::floor(random(1, most));
+        reused +=
+            home.take(static_cast<std::size_t>(seed % 2 == 0 ? size : 1 + std::floor(size / 8) * 5)).fresh ? 0 : 1;
+      }
+    }
+    larger += home.larger;
+    freed += home.freed;
+  }
+  CHECK(larger > 20 && freed > 100 && reused > 500);
+}
+
+// Buffers that share a workspace; the same block is never in use twice.
+TEST(workspace_of_buffers) {
+  constexpr Index kSize = 1 << 20;
+  Workspace home, empty;
+  void *mine = nullptr, *other = nullptr;
+  {
+    const Buffer<float> first(kSize, &home), second(kSize, &home), small(100, &home);
+    CHECK(first.data() != second.data());
+    CHECK(reinterpret_cast<std::uintptr_t>(first.data()) % 64 == 0);
+    mine = first.data();
+    other = second.data();
+  }
+  {
+    const Buffer<float> outside(kSize), elsewhere(kSize, &empty);
+    CHECK(outside.data() != mine && outside.data() != other && elsewhere.data() != mine && elsewhere.data() != other);
+    Buffer<float> same(kSize - 1, &home);  // blocks have few different sizes
+    const Buffer<float> again(kSize, &home), more(kSize, &home);
+    CHECK((same.data() == mine || same.data() == other) && (again.data() == mine || again.data() == other));
+    CHECK(same.data() != again.data() && more.data() != mine && more.data() != other);
+    Buffer<float> moved = std::move(same);  // and goes home from there
+    same = Buffer<float>(kSize, &empty);
+    const void* const data = moved.data();
+    moved.reset(10);
+    const Buffer<float> back(kSize, &home);
+    CHECK(back.data() == data);
+  }
+  std::atomic<int> clashes{0};
+  std::vector<std::thread> workers;
+  for (int w = 0; w < 4; ++w) {
+    workers.emplace_back([&, w] {
+      for (int round = 0; round < 50; ++round) {
+        const Buffer<int> block(kSize, &home);
+        int* const at = block.data() + round * 64;
+        *at = w;
+        std::this_thread::yield();
+        clashes += *at == w ? 0 : 1;
+      }
+    });
+  }
+  for (std::thread& worker : workers) {
+    worker.join();
+  }
+  CHECK(clashes == 0);
+}
+
+}  // namespace
+}  // namespace pylrp

@@ -1,0 +1,165 @@
+// Alpha-beta behind a ReLU, with the output at hand: the second sum is what the first leaves of the output
+// (layers/conv.cpp, RestOfOutput).
+#include <functional>
+
+#include "conv_run.hpp"
+
+namespace pylrp {
+namespace {
+
+const Geometry kPlain{{1, 9, 10}, {1, 3, 3}}, kGrouped{{1, 6, 7}, {1, 3, 2}};
+
+struct Shapes {
+  const char* name;
+  Geometry geometry;
+  Index in, out, groups;
+};
+const std::vector<Shapes>& shapes() {
+  static const std::vector<Shapes> all{
+      {"plain", kPlain, 3, 8, 1},
+      {"padded", {{1, 6, 7}, {1, 3, 3}, {1, 1, 1}, {1, 1, 1}, {0, 1, 1}, {0, 1, 1}}, 5, 17, 1},
+      {"strided", {{1, 15, 14}, {1, 3, 3}, {1, 2, 2}, {1, 1, 1}, {0, 1, 1}, {0, 1, 1}}, 4, 9, 1},
+      {"strided pixel by pixel", {{1, 13, 12}, {1, 1, 1}, {1, 2, 2}}, 19, 9, 1},
+      {"dilated", {{1, 9, 8}, {1, 3, 2}, {1, 1, 1}, {1, 2, 3}, {0, 2, 1}, {0, 2, 1}}, 6, 5, 1},
+      {"grouped", kGrouped, 12, 9, 3},
+      {"grouped, two panels", kGrouped, 16, 68, 2},
+      {"grouped, strided", {{1, 13, 12}, {1, 3, 3}, {1, 2, 3}, {1, 1, 1}, {0, 1, 1}, {0, 1, 1}}, 6, 8, 2},
+      {"three axes", {{3, 5, 4}, {2, 3, 2}, {1, 2, 1}, {1, 1, 2}, {1, 1, 0}, {0, 1, 1}}, 3, 6, 1},
+      {"deep", {{1, 4, 5}, {1, 2, 2}}, 290, 6, 1},
+  };
+  return all;
+}
+const NamedRule& alpha_beta() {
+  static const NamedRule rule{"alpha-beta", rule_named("alpha-beta")};
+  return rule;
+}
+Options behind_relu(unsigned n, Index batch, Index targets) {
+  Options options(n);
+  options.batch = batch;
+  options.targets = targets;
+  options.kept = options.positive = true;
+  options.nonnegative = n % 2 == 0;
+  options.with_bias = n / 2 % 2 == 0;
+  options.threads = 1 + static_cast<int>(n % 3);
+  return options;
+}
+
+TEST(rest_of_the_output) {
+  for (const Shapes& s : shapes()) {
+    const ConvCase c{s.name, s.geometry, s.in, s.out, s.groups, false};
+    for (unsigned n = 0; n < 4; ++n) {
+      check_conv<float>(c, alpha_beta(), behind_relu(n, 3, 2), n);
+      check_conv<double>(c, alpha_beta(), behind_relu(n, 2, 1), n);
+    }
+  }
+}
+
+// A layer whose weights can be changed, its output behind the ReLU, and where relevance may be.
+template <class T>
+struct Behind {
+  ConvData<T> data;
+  Options options;
+  Fenced<T> output;
+  Reference expected;
+
+  Behind(const Shapes& s, const Options& o, const std::function<void(ConvData<T>&)>& change)
+      : data(s.geometry.shape(s.in, s.out, s.groups), false, o.batch, o.targets, 3, o.nonnegative),
+        options(o),
+        output(o.batch, data.relevance.cols()) {
+    check::context = std::string(s.name) + ", bytes " + std::to_string(sizeof(T)) + ", bias " +
+                     std::to_string(o.with_bias) + ", nonnegative " + std::to_string(o.nonnegative);
+    change(data);
+    expected = reference<T>(data.wires(o.with_bias), data, alpha_beta().rule, Care::kPositive, true);
+    data.layer(o.with_bias).forward({data.input.read()}, output.view(), {T(0)}, {1});
+  }
+  std::vector<T> relevance(bool kept, int threads, std::vector<double>* lost = nullptr) {
+    const CompiledRule rule(alpha_beta().rule);
+    options.threads = threads;
+    Relevance<T> found(data.layer(options.with_bias), data, rule, kept ? output.read() : Matrix<const T>{}, options);
+    CHECK(found.result.intact() && output.intact() && data.intact());
+    if (lost != nullptr) {
+      *lost = found.lost();
+    }
+    return found.result.entries();
+  }
+  // As the reference has it, on each page, too; the same with several threads.
+  void check() {
+    std::vector<double> lost, again;
+    const std::vector<T> found = relevance(true, 1, &lost);
+    bool right = true, account = true;
+    for (std::size_t n = 0; n < found.size(); ++n) {
+      right = right && near(found[n], expected.relevance[n]);
+    }
+    for (std::size_t row = 0; row < lost.size() / 5; ++row) {
+      for (std::size_t column = 0; column < 3; ++column) {
+        account = account && near(lost[5 * row + column], expected.absorbed[column][row]);
+      }
+    }
+    CHECK(right);
+    CHECK(account);
+    for (const int threads : {2, 3}) {
+      CHECK(same_bits(found, relevance(true, threads, &again)) && same_bits(lost, again));
+    }
+  }
+  double served() {  // outputs with relevance
+    Index count = 0;
+    for (const T r : data.relevance.entries()) {
+      count += r != 0 ? 1 : 0;
+    }
+    return static_cast<double>(count);
+  }
+};
+
+// The second sum is next to nothing for the last channel of the one sample, resp. of the second one: those entries are
+// computed after all.
+template <class T>
+void check_few_cancel() {
+  for (const Shapes& s : shapes()) {
+    for (unsigned n = 0; n < 4; ++n) {
+      const Options options = behind_relu(n, n % 2 == 0 ? 1 : 2, 2);
+      Behind<T> behind(s, options, [&](ConvData<T>& data) {
+        for (Index k = 0; k < data.weight.cols(); ++k) {
+          T& w = data.weight.at(s.out - 1, k);
+          const T size = std::abs(w) + T(0.25);
+          w = options.nonnegative && k % 3 == 1 ? -size / 4096 : size;
+        }
+        data.bias.at(0, s.out - 1) = T(0.125);
+        if (!options.nonnegative) {
+          std::for_each(data.input.row(1), data.input.row(1) + data.input.cols(),
+                        [](T& x) { x = x < 0 ? x / 4096 : x; });
+        }
+      });
+      behind.check();
+      CHECK(behind.served() > 50);
+      // The rest of the output is another sum than the products of their own: other bits.
+      CHECK(!same_bits(behind.relevance(true, 1), behind.relevance(false, 1)));
+    }
+  }
+}
+TEST(rest_where_a_few_entries_cancel_float32) { check_few_cancel<float>(); }
+TEST(rest_where_a_few_entries_cancel_float64) { check_few_cancel<double>(); }
+
+// No negative product at all: nothing is left anywhere but rounding. All is computed, once, as without the output.
+template <class T>
+void check_all_cancels() {
+  for (const Shapes& s : shapes()) {
+    for (unsigned n = 0; n < 4; n += 2) {
+      Options options = behind_relu(n, 3, 2);
+      Behind<T> behind(s, options, [](ConvData<T>& data) {
+        for (Index o = 0; o < data.weight.rows(); ++o) {
+          std::for_each(data.weight.row(o), data.weight.row(o) + data.weight.cols(), [](T& w) { w = std::abs(w); });
+        }
+      });
+      behind.check();
+      std::vector<double> lost, expected;
+      CHECK(same_bits(behind.relevance(true, 2, &lost), behind.relevance(false, 1, &expected)));
+      CHECK(same_bits(lost, expected));
+      CHECK(behind.served() > 100);
+    }
+  }
+}
+TEST(rest_where_all_cancels_float32) { check_all_cancels<float>(); }
+TEST(rest_where_all_cancels_float64) { check_all_cancels<double>(); }
+
+}  // namespace
+}  // namespace pylrp
