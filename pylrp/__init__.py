@@ -54,6 +54,7 @@ def __getattr__(name: str) -> object:
 def __dir__() -> list[str]:
     return sorted({*globals(), *_LATER, "Report"})
 
+
 __all__ = [
     "COMPOSITES",
     "AlphaBeta",

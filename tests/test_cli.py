@@ -1,4 +1,4 @@
-"""The command line, run as a user runs it: from another folder, in a process of its own."""
+"""The command line from another folder: what it prints, writes and returns; a few in a process of their own."""
 
 import subprocess
 import sys
@@ -10,13 +10,24 @@ import pylrp
 from pylrp.cli import main
 
 
+def process(folder, *arguments):
+    """Run `pylrp ARGUMENTS` in a folder, as a user does."""
+    command = [sys.executable, "-m", "pylrp", *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
+
+
 @pytest.fixture
-def run(tmp_path):
-    """Run `pylrp ARGUMENTS` in an empty folder."""
+def run(tmp_path, monkeypatch, capsys):
+    """Run `pylrp ARGUMENTS` in an empty folder, in this process."""
 
     def run(*arguments):
-        command = [sys.executable, "-m", "pylrp", *arguments]
-        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+        monkeypatch.chdir(tmp_path)
+        try:
+            status = main(arguments)
+        except SystemExit as end:
+            status = end.code
+        out, err = capsys.readouterr()
+        return subprocess.CompletedProcess(arguments, status, out, err)
 
     return run
 
@@ -56,7 +67,11 @@ def test_demo_writes_where_and_what_it_is_told(run, tmp_path, name, start):
 @pytest.mark.parametrize(
     ("arguments", "status", "words"),
     [
-        (["demo", "-o", "no/such/folder/x.png"], 1, ["no/such/folder/x.png", "No such file or directory"]),
+        (
+            ["demo", "--digits", "1", "-o", "no/such/folder/x.png"],
+            1,
+            ["no/such/folder/x.png", "No such file or directory"],
+        ),
         (["demo", "--digits", "0"], 1, ["1 to 100, not 0"]),
         (["demo", "--digits", "101"], 1, ["1 to 100, not 101"]),
         (["demo", "--digits", "ten"], 2, ["--digits", "'ten'"]),
@@ -73,16 +88,24 @@ def test_mistakes_get_one_line_and_leave_no_file(run, tmp_path, arguments, statu
 
 def test_a_folder_in_the_pictures_place_is_an_error(run, tmp_path):
     (tmp_path / "taken.png").mkdir()
-    assert_one_line_error(run("demo", "-o", "taken.png"), 1, "taken.png")
+    assert_one_line_error(run("demo", "--digits", "1", "-o", "taken.png"), 1, "taken.png")
+
+
+def test_a_misuse_ends_the_process_with_its_status(tmp_path):
+    assert_one_line_error(process(tmp_path, "dmeo"), 2, "dmeo")
 
 
 def test_without_matplotlib_demo_says_how_to_get_it_and_info_works(tmp_path):
-    def run(command):
-        code = "import sys; sys.modules['matplotlib'] = None; from pylrp.cli import main; sys.exit(main(sys.argv[1:]))"
-        return subprocess.run([sys.executable, "-c", code, command], cwd=tmp_path, capture_output=True, text=True)
-
-    assert_one_line_error(run("demo"), 1, 'pip install "pylrp[plot]"')
-    assert run("info").returncode == 0
+    code = (
+        "import sys; sys.modules['matplotlib'] = None; from pylrp.cli import main; status = main(['demo']); "
+        "print(main(['info'])); sys.exit(status)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    info, status = result.stdout.rsplit("\n", 2)[:2]
+    assert info.startswith("pylrp ")
+    assert status == "0"
+    result.stdout = ""
+    assert_one_line_error(result, 1, 'pip install "pylrp[plot]"')
 
 
 def test_info_prints_every_entry(run):
@@ -95,9 +118,9 @@ def test_info_prints_every_entry(run):
     assert shown["isa_built"] == ", ".join(entries["isa_built"])
 
 
-def test_an_instruction_set_that_is_not_there_is_an_error(run, monkeypatch):
+def test_an_instruction_set_that_is_not_there_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setenv("PYLRP_ISA", "nonesuch")
-    assert_one_line_error(run("info"), 1, "PYLRP_ISA=nonesuch")
+    assert_one_line_error(process(tmp_path, "info"), 1, "PYLRP_ISA=nonesuch")
 
 
 def test_version(run):

@@ -1,11 +1,14 @@
 """`pylrp compare` and `pylrp evaluate`: what they print and write, against the library called by hand."""
 
+import signal
+
 import numpy as np
 import pytest
 from cli_world import photo_network, table_network, write_world
 
+import pylrp
 from pylrp.cli import main
-from pylrp.evaluate import agreement, evaluate
+from pylrp.evaluate import agreement, evaluate, evaluation
 
 Image = pytest.importorskip("PIL.Image")
 pytest.importorskip("matplotlib")
@@ -82,3 +85,80 @@ def test_evaluate_takes_the_true_classes_from_the_table(world, capsys):
     rows = np.array([[1, 2, 3], [-1, 0.5, 2], [0, 0, 1]])
     right = int((table_network().forward(rows).argmax(axis=1) == [0, 1, 1]).sum())
     assert f"explained: the true class of each\n{right} of 3 are predicted right" in out
+
+
+@pytest.fixture
+def press(monkeypatch):
+    """Let Ctrl-C be pressed at the n-th call of a function."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever the tests' own parent ignores
+    calls = []
+
+    def press(owner, name, n):
+        function = getattr(owner, name)
+        calls.clear()
+
+        def pressed(*args, **kwargs):
+            calls.append(name)
+            if len(calls) == n:
+                signal.raise_signal(signal.SIGINT)
+            return function(*args, **kwargs)
+
+        monkeypatch.setattr(owner, name, pressed)
+
+    yield press
+    signal.signal(signal.SIGINT, before)
+
+
+def test_ctrl_c_keeps_the_composites_that_are_evaluated(world, x, capsys, press):
+    names = ("epsilon", "epsilon_plus", "deep_taylor")
+    asked = ["--checks", "flipping,agreement", "--steps", "6", "--composites", ",".join(names)]
+    press(evaluation, "pixel_flipping", 4)  # the random order, two composites, the third
+    assert main(["evaluate", "photo.npz", "images", *asked, "-o", "e.npz", "-o", "e.png"]) == 130
+    out, err = capsys.readouterr()
+    found = evaluate(photo_network(), x, names[:2], checks=("flipping", "agreement"), steps=6)
+    assert out.endswith(f"\n{found.table()}\nwrote e.npz\nwrote e.png\n")
+    assert err == "pylrp: interrupted: 2 of 3 composites are evaluated; kept: e.npz, e.png\n"
+    with np.load("e.npz") as saved:
+        assert saved["composites"].tolist() == list(names[:2])
+    assert (world / "e.png").stat().st_size > 5000
+
+    press(evaluation, "pixel_flipping", 2)
+    assert main(["evaluate", "photo.npz", "images", *asked, "-o", "none.npz"]) == 130
+    assert capsys.readouterr().err == "pylrp: interrupted\n"
+    assert not (world / "none.npz").exists()
+
+
+@pytest.mark.parametrize(
+    ("n", "composites", "inputs"),
+    [(2, 0, 0), (3, 2, 8), (6, 3, 8)],
+    ids=["nothing", "two composites of the first batch", "the first batch"],
+)
+def test_ctrl_c_keeps_what_is_compared(world, x, capsys, press, n, composites, inputs):
+    names = ("epsilon", "epsilon_plus", "deep_taylor")
+    press(pylrp.Network, "explain", n)
+    assert main(["compare", "photo.npz", "images", "--composites", ",".join(names), "-o", "c.png"]) == 130
+    out, err = capsys.readouterr()
+    assert (world / "c.png").exists() == (composites > 0)
+    if not composites:
+        assert (out, err) == ("", "pylrp: interrupted\n")
+        return
+    assert err == f"pylrp: interrupted: 8 of 11 inputs are compared by {composites} of 3 composites; kept: c.png\n"
+    maps = {n: photo_network().explain(x[:inputs], composite=n).relevance.sum(axis=1) for n in names[:composites]}
+    assert f"{inputs} inputs, means" in out
+    assert agreement(maps).table() in out
+
+
+def test_ctrl_c_keeps_the_conventions_that_are_compared(world, capsys, press):
+    (world / "eight").mkdir()
+    for i in range(8):
+        (world / "images" / f"{i}.png").rename(world / "eight" / f"{i}.png")
+    arguments = ["--conventions", "zennit,captum"]
+    assert main(["compare", "photo.npz", "eight", *arguments]) == 0
+    whole = capsys.readouterr().out
+    press(pylrp.Network, "explain", 4)
+    assert main(["compare", "photo.npz", "eight", "images", *arguments]) == 130
+    out, err = capsys.readouterr()
+    assert (out, err) == (whole, "pylrp: interrupted: 8 of 11 inputs are compared\n")
+    press(pylrp.Network, "explain", 2)
+    assert main(["compare", "photo.npz", "eight", *arguments]) == 130
+    assert capsys.readouterr() == ("", "pylrp: interrupted\n")

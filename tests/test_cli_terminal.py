@@ -94,10 +94,10 @@ def test_a_bar_on_a_terminal(world):
 
 
 def test_no_bar_when_quiet_or_without_rich(world):
-    seen = on_a_terminal(world, "quiet", "--quiet", finished=6)
+    seen = on_a_terminal(world, "quiet", "--quiet")
     assert "explaining" not in seen
     assert seen.startswith("pylrp: interrupted")
-    seen = on_a_terminal(world, "poor", finished=6, start="import sys; sys.modules['rich'] = None; ")
+    seen = on_a_terminal(world, "poor", start="import sys; sys.modules['rich'] = None; ")
     assert "explaining" not in seen
     assert seen.startswith("pylrp: interrupted: ")
 

@@ -9,7 +9,15 @@ import pytest
 import scipy.stats
 
 import pylrp
-from pylrp.evaluate import agreement, evaluate, pixel_flipping, randomisation, randomised, sensitivity
+from pylrp.evaluate import (
+    agreement,
+    evaluate,
+    insertion_deletion,
+    pixel_flipping,
+    randomisation,
+    randomised,
+    sensitivity,
+)
 from pylrp.evaluate.cascade import with_weights
 from pylrp.layers import Conv, Dense, Flatten, ReLU, Softmax
 
@@ -255,3 +263,27 @@ def test_mistakes(net: pylrp.Network, x: np.ndarray) -> None:
         evaluate(net, x, ("no_such_composite",))
     with pytest.raises(ValueError, match="stages is 0"):
         randomisation(net, x, stages=0)
+
+
+def test_nothing_to_evaluate(net: pylrp.Network) -> None:
+    x = np.empty((0, 2, 6, 6))
+    calls = (
+        lambda: pixel_flipping(net, x, x),
+        lambda: insertion_deletion(net, x, x),
+        lambda: randomisation(net, x),
+        lambda: sensitivity(net, x),
+        lambda: evaluate(net, x),
+        lambda: agreement({"a": x}),
+    )
+    for call in calls:
+        with pytest.raises(ValueError, match=r"^(x is empty: there is nothing to evaluate|map 'a' has shape .*)$"):
+            call()
+
+
+def test_each_finished_composite_is_handed_over(net: pylrp.Network, x: np.ndarray) -> None:
+    seen = []
+    asked = {"steps": 5, "draws": 2, "stages": 1, "repeats": 1}
+    found = evaluate(net, x, ("epsilon", "deep_taylor"), finished=seen.append, **asked)
+    assert [each.composites for each in seen] == [("epsilon",), ("epsilon", "deep_taylor")]
+    assert seen[0].table() == evaluate(net, x, ("epsilon",), **asked).table()
+    assert seen[1].table() == found.table()

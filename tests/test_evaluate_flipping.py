@@ -195,7 +195,7 @@ def test_what_did_not_change_is_not_predicted_again(monkeypatch: pytest.MonkeyPa
     x = np.array([[1.0, 0.0, 1.0], [0.0, 0.0, 0.0]])
     rows = []
     scores = subject.Subject.scores
-    monkeypatch.setattr(subject.Subject, "scores", lambda self, r, s: rows.append(len(r)) or scores(self, r, s))
+    monkeypatch.setattr(subject.Subject, "scores", lambda self, r, *a: rows.append(len(r)) or scores(self, r, *a))
     curves = pixel_flipping(LINEAR, x, np.array([[3.0, 2, 1], [3, 2, 1]]), order=("most",), replacement=0.0)
     np.testing.assert_array_equal(curves.scores["most"], [[4, 1, 1, 0], [0, 0, 0, 0]])
     assert sum(rows) == 4  # both inputs, and twice the first
