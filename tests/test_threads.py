@@ -93,8 +93,9 @@ def test_fork_after_a_parallel_region():
 @pytest.mark.parametrize("call", ["pylrp.relevance([W], [x], out, rules='epsilon')", "net.explain(x)"])
 def test_ctrl_c_stops_a_long_call_within_a_second(call):
     code = f"""
-        import numpy as np, pylrp, sys, time
+        import numpy as np, pylrp, signal, sys, time
         from pylrp.layers import Dense
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background inherits that it is ignored
         W = np.ones((4096, 4096), np.float32)
         x = np.ones((6000, 4096), np.float32)
         out = np.ones((6000, 4096), np.float32)
