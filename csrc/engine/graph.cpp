@@ -248,7 +248,7 @@ void Plan<T>::relevance(Pass* pass, const Request& request, const Threads& all) 
   const Index rows = request.top.rows;
   std::vector<Matrix<T>> relevance(graph_.values());  // no data: none has arrived
   std::vector<Buffer<T>> memory(graph_.values());
-  std::vector<int> nonnegative(graph_.values(), -1);  // not looked at yet
+  std::vector<int> nonnegative(graph_.values(), -1);       // not looked at yet
   std::vector<std::vector<double>> sums(graph_.values());  // of the relevance, where it has just been added up
   const auto make = [&](std::size_t value) {
     Matrix<T> made = request.results[value];

@@ -223,8 +223,8 @@ void pointwise_relevance(const ConvWeights<T>& w, const LoweredRule& rule, bool 
         }
         const bool is_first = std::all_of(rule.back.begin(), rule.back.begin() + static_cast<std::ptrdiff_t>(b),
                                           [&](const BackProduct& back) { return back.factor == rule.back[b].factor; });
-        kernel.accumulate(rows, in, back_memory, in_stride, x, in, low, high, in, mix_of<T>(rule.back[b]),
-                          !is_first, job.results[0].row(row) + first * in, in);
+        kernel.accumulate(rows, in, back_memory, in_stride, x, in, low, high, in, mix_of<T>(rule.back[b]), !is_first,
+                          job.results[0].row(row) + first * in, in);
       }
     }
   });
