@@ -41,7 +41,7 @@ class TypedPlan : public AnyPlan {
       : owned_(py::make_tuple(rules, bounds)), graph_(std::move(graph)), plan_(make(*graph_, rules, bounds, threads)) {}
 
   py::list forward(const py::list& inputs, const std::vector<std::size_t>& wanted, int thread_count) const override {
-    const Threads threads = threads_for(thread_count);
+    const Threads threads = worth(thread_count, inputs, 1);
     Run run = begin(inputs, wanted, Plan<T>::kNoValue, threads);
     return outputs_of(run, wanted, threads);
   }
@@ -54,7 +54,7 @@ class TypedPlan : public AnyPlan {
                     const std::vector<std::pair<std::size_t, std::vector<bool>>>& masks,
                     int thread_count) const override {
     check_value(start);
-    const Threads threads = threads_for(thread_count);
+    const Threads threads = worth(thread_count, inputs, static_cast<Index>(targets.size()));
     std::vector<std::size_t> kept = outputs;
     kept.push_back(start);
     Run run = begin(inputs, kept, start, threads);
@@ -96,7 +96,7 @@ class TypedPlan : public AnyPlan {
     bool finite = true;
     {
       const py::gil_scoped_release release;
-      together(rows, threads, [&] {
+      with_team(threads, [&] {
         plan_.relevance(&run.pass, request, threads);
         for (std::size_t i = 0; i < wanted.size(); ++i) {
           finite = finite && !(scan_rows(request.results[wanted[i]]) & kernels::kNotFinite);
@@ -165,7 +165,7 @@ class TypedPlan : public AnyPlan {
     }
     Run run;
     const py::gil_scoped_release release;
-    together(inputs[0].rows, threads, [&] {
+    with_team(threads, [&] {
       for (std::size_t i = 0; i < inputs.size(); ++i) {
         if (scan_rows(inputs[i]) & kernels::kNotFinite) {
           throw Error("x is not finite");
@@ -183,13 +183,11 @@ class TypedPlan : public AnyPlan {
     return run;
   }
 
-  // One team for all the loops of a run that is worth it; a small network's loops find out for themselves.
-  void together(Index samples, const Threads& threads, const std::function<void()>& body) const {
-    if (graph_->graph.products() * samples >= kWorthTeam) {
-      with_team(threads, body);
-    } else {
-      body();
-    }
+  // Little work is done before another thread is awake; and where other programs run, that can take milliseconds.
+  Threads worth(int count, const py::list& inputs, Index targets) const {
+    const py::array first = inputs.empty() ? py::array() : py::reinterpret_borrow<py::array>(inputs[0]);
+    const Index samples = first.ndim() > 0 ? first.shape(0) : 1;
+    return threads_for(count).alone_if(graph_->graph.work() * samples * targets < kWorthTeam);
   }
 
   py::list outputs_of(const Run& run, const std::vector<std::size_t>& wanted, const Threads& threads) const {

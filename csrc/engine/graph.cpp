@@ -61,7 +61,7 @@ Graph<T>::Graph(std::vector<Index> inputs, std::vector<GraphNode<T>> nodes)
       all = all && nonnegative_[value];
     }
     const Layer<T>& layer = *nodes_[n].layer;
-    products_ += layer.products();
+    work_ += layer.products() + 16 * nodes_[n].size;
     nonnegative_[inputs_.size() + n] = layer.makes_nonnegative() || (all && layer.keeps_nonnegative());
   }
 }

@@ -33,8 +33,8 @@ class Graph {
   const std::vector<std::size_t>& readers(std::size_t value) const { return readers_[value]; }
   // Where runs get the memory of their values.
   Workspace* workspace() const { return workspace_.get(); }
-  // Multiplications of a forward pass of one sample.
-  Index products() const { return products_; }
+  // Of a forward pass of one sample: multiplications, a value's element counts as much as 16.
+  Index work() const { return work_; }
   // >= 0 whatever the inputs are.
   bool nonnegative(std::size_t value) const { return nonnegative_[value]; }
 
@@ -43,7 +43,7 @@ class Graph {
   std::vector<GraphNode<T>> nodes_;
   std::vector<std::vector<std::size_t>> readers_;
   std::vector<bool> nonnegative_;
-  Index products_ = 0;
+  Index work_ = 0;
   std::unique_ptr<Workspace> workspace_ = std::make_unique<Workspace>();
 };
 

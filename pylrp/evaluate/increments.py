@@ -36,14 +36,18 @@ class FirstLayer:
     subject : Subject
     weight : ndarray of shape (n, n_out)
         A row for each number of a flat sample.
-    bias : ndarray of shape (n_out,), or 0
+    first : Network
+        The layer itself. NumPy's product would do, but its threads stay awake for a while and stop those of the core.
+    index : ndarray of shape (n,)
+        Which number of a sample is which input of ``first``.
     rest : Network
         Takes z, and has the output of the whole.
     """
 
     subject: Subject
     weight: Array
-    bias: Array
+    first: Network
+    index: Index
     rest: Network
 
     @classmethod
@@ -62,10 +66,10 @@ class FirstLayer:
             return None
         weight = np.empty(given.shape[::-1], given.dtype)
         weight[index] = given.T
-        bias = np.asarray(0.0 if layer.bias is None else layer.bias, given.dtype)
         rest = Graph({node.name: graph.shapes[node.name]}, behind, graph.outputs, dtype=graph.dtype)
         softmax = any(isinstance(each.layer, Softmax) for each in behind if each.name == graph.outputs[0])
-        return cls(subject, weight, bias, Network.from_graph(rest, keep_softmax=softmax))
+        first = Network([Dense(given, layer.bias)])
+        return cls(subject, weight, first, index, Network.from_graph(rest, keep_softmax=softmax))
 
     def states(self, start: Array, end: Array, order: Index, counts: Index) -> Iterator[tuple[Values, Index]]:
         """Yield z of all samples on their way from ``start`` to ``end``, and which of them a step has changed.
@@ -83,7 +87,7 @@ class FirstLayer:
         change = np.take_along_axis(end, order, axis=1) - np.take_along_axis(start, order, axis=1)
         change[:, 1:][order[:, 1:] == order[:, :-1]] = 0
         changed = np.logical_or.reduceat(change != 0, counts[:-1], axis=1)
-        z = (start @ self.weight + self.bias).astype(np.float64)
+        z = self.first.forward(start[:, self.index]).astype(np.float64)
         yield z, np.arange(len(start))
         for step, (low, high) in enumerate(itertools.pairwise(counts)):
             rows = np.flatnonzero(changed[:, step])

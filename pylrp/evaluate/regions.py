@@ -100,8 +100,10 @@ def ranking(values: Values, rng: np.random.Generator) -> Index:
     """
     lot = rng.permutation(values.shape[1])
     drawn = -values[:, lot]
-    order = np.argsort(drawn, axis=1)
-    ranked = np.take_along_axis(drawn, order, axis=1)
-    tied = (ranked[:, 1:] == ranked[:, :-1]).any(axis=1)
+    order = np.empty(drawn.shape, np.int64)
+    tied = np.count_nonzero(drawn == 0, axis=1) > 1  # at a glance
+    order[~tied] = np.argsort(drawn[~tied], axis=1)
+    ranked = np.take_along_axis(drawn[~tied], order[~tied], axis=1)
+    tied[~tied] = (ranked[:, 1:] == ranked[:, :-1]).any(axis=1)
     order[tied] = np.argsort(drawn[tied], axis=1, kind="stable")  # slower, and the same on every processor
     return np.asarray(lot[order])
