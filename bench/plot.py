@@ -91,7 +91,7 @@ def _draw_ceilings(axes: Any, batches: Any, cases: Sequence[Row], limits: dict[s
     x, y = fine[8], lines[0][8] * 1.4
     slope = np.log(lines[0][80] / lines[0][8]) / np.log(fine[80] / x)  # in the picture's scale
     axes.annotate(
-        f"memory: {limits['read_bandwidth']:.0f} GB/s, weights read once",
+        f"memory: {limits['read_bandwidth']:.0f} GB/s",
         (x, y),
         rotation=np.degrees(np.arctan(slope * y / x)),
         transform_rotates_text=True,

@@ -139,7 +139,8 @@ def main(arguments: list[str] | None = None) -> int:
     output = options.output or default_output(facts["cpu"], partial=bool(options.quick or options.case))
     output.parent.mkdir(parents=True, exist_ok=True)
     results: list[Row] = []
-    for case in select(options.case, options.quick, options.sweep):
+    sweep = options.sweep or "sweep" in options.case
+    for case in select(options.case, options.quick, sweep):
         if case.threads and max(case.threads) > (os.cpu_count() or 1):
             continue
         wait_for_quiet(4.0 if options.quick else 20.0)
