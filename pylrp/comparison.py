@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -12,7 +12,9 @@ from numpy.typing import ArrayLike, NDArray
 from pylrp.api import Arrays, Rules, relevance
 from pylrp.conventions import CONVENTIONS
 
-__all__ = ["Comparison", "compare"]
+__all__ = ["Comparison", "by_convention", "compare"]
+
+Explained = TypeVar("Explained")
 
 
 @dataclass(frozen=True)
@@ -100,24 +102,37 @@ def compare(
     unknown = [name for name in conventions if name not in CONVENTIONS]
     if unknown:
         raise ValueError(f"unknown convention {unknown[0]!r}; choose from {', '.join(CONVENTIONS)}")
-    found: dict[str, list[NDArray[Any]]] = {}
+
+    def explain(convention: str) -> list[NDArray[Any]]:
+        return relevance(
+            W_list,
+            acts,
+            out,
+            rules=rules,
+            biases=biases,
+            return_layers=True,
+            threads=threads,
+            convention=convention,
+        )
+
     missing: dict[str, str] = {}
+    return Comparison(by_convention(conventions, explain, missing), missing)
+
+
+def by_convention(
+    conventions: Sequence[str], explain: Callable[[str], Explained], missing: dict[str, str]
+) -> dict[str, Explained]:
+    """Return what ``explain`` gives under each convention; ``missing`` gets those that lack a rule, and why."""
+    found = {}
     for name in conventions:
+        if name in missing:
+            continue
         try:
-            found[name] = relevance(
-                W_list,
-                acts,
-                out,
-                rules=rules,
-                biases=biases,
-                return_layers=True,
-                threads=threads,
-                convention=name,
-            )
+            found[name] = explain(name)
         except ValueError as error:
             if not str(error).startswith(f"{name} has no "):
                 raise
             missing[name] = str(error)
     if not found:
         raise ValueError("no convention has all the rules: " + "; ".join(missing.values()))
-    return Comparison(found, missing)
+    return found

@@ -297,11 +297,11 @@ void spread_shares(const ConvWeights<T>& w, const LoweredRule& rule, const Relev
     }
     return;
   }
-  std::vector<kernels::Mix<T>> mixes;  // products that the same parts of the input multiply are one sum
+  std::vector<kernels::Mix<T>> mixes;  // one a sum
   ConvSums<T> sums{&w, false, rows, {}, 0, {}};
   for (std::size_t b = 0; b < rule.back.size(); ++b) {
     const BackProduct& back = rule.back[b];
-    if (b == 0 || back.factor != rule.back[b - 1].factor) {
+    if (!rule.joins(b)) {
       mixes.push_back(mix_of<T>(back));
     }
     sums.products.push_back({{shares + back.group * rows * w.target_size(), w.target_size(), w.target_channels()},

@@ -214,17 +214,15 @@ void pointwise_relevance(const ConvWeights<T>& w, const LoweredRule& rule, bool 
       const Index row = t * job.batch + sample;
       kernel.shares(rows, out, bases.plan, z, reuse ? out : out_stride, job.relevance.row(row) + first * out, out, s,
                     out_stride, &lost[static_cast<std::size_t>(task * job.targets() + t)], 0);
+      bool written = false;
       for (std::size_t b = 0; b < rule.back.size(); ++b) {
-        // Products that the same parts of the input multiply are one.
-        const bool joins = b > 0 && rule.back[b].factor == rule.back[b - 1].factor;
-        multiply(s[rule.back[b].group], out_stride, rows, panels.down(down[b]), joins, back_memory, in_stride);
-        if (b + 1 < rule.back.size() && rule.back[b].factor == rule.back[b + 1].factor) {
+        multiply(s[rule.back[b].group], out_stride, rows, panels.down(down[b]), rule.joins(b), back_memory, in_stride);
+        if (b + 1 < rule.back.size() && rule.joins(b + 1)) {
           continue;
         }
-        const bool is_first = std::all_of(rule.back.begin(), rule.back.begin() + static_cast<std::ptrdiff_t>(b),
-                                          [&](const BackProduct& back) { return back.factor == rule.back[b].factor; });
-        kernel.accumulate(rows, in, back_memory, in_stride, x, in, low, high, in, mix_of<T>(rule.back[b]), !is_first,
+        kernel.accumulate(rows, in, back_memory, in_stride, x, in, low, high, in, mix_of<T>(rule.back[b]), written,
                           job.results[0].row(row) + first * in, in);
+        written = true;
       }
     }
   });

@@ -50,6 +50,8 @@ struct LoweredRule {
   bool vanishes_with_input() const;  // R_i = 0 wherever a_i = 0
   bool sum_is_plain_output() const;  // one sum, W a as it is
   bool two_sums_make_plain_output() const;
+  // The same parts of the input multiply back[b] and the product before it: their sums are one.
+  bool joins(std::size_t b) const { return b > 0 && back[b].factor == back[b - 1].factor; }
 };
 
 // input_nonnegative: a >= 0 is known, so a- terms are empty and a+ is a.

@@ -17,6 +17,7 @@ from pylrp.cli.progress import Progress, complain, unhurried
 from pylrp.cli.results import atomically, free_path
 from pylrp.cli.session import Session, bounded, open_session, rules_for
 from pylrp.cli.targets import asked_of
+from pylrp.comparison import by_convention
 from pylrp.composites import Composite
 from pylrp.conventions import CONVENTIONS
 from pylrp.explanation import Explanation
@@ -213,7 +214,7 @@ def _conventions(args: argparse.Namespace, session: Session, asked: dict[str, An
             for looked_at, read in session.batches():
                 if read:
                     x = session.stack([item for _, item in read])
-                    found = _by_convention(session, x, args.conventions, rules, names, asked, missing)
+                    found = _gaps_of(session, x, args.conventions, rules, names, asked, missing)
                     with unhurried():
                         gaps = {name: np.maximum(gaps.get(name, 0), gap) for name, gap in found.items()}
                         count += len(read)
@@ -230,7 +231,7 @@ def _conventions(args: argparse.Namespace, session: Session, asked: dict[str, An
     return 1 if session.failed or not count else 0
 
 
-def _by_convention(
+def _gaps_of(
     session: Session,
     x: Any,
     conventions: Sequence[str],
@@ -240,18 +241,11 @@ def _by_convention(
     missing: dict[str, str],
 ) -> dict[str, Array]:
     """Return how far each convention is from the first, a number a layer; ``missing`` gets those without a rule."""
-    found = {}
-    for name in conventions:
-        if name in missing:
-            continue
-        try:
-            found[name] = session.network.explain(x, composite=rules, convention=name, layers=names, **asked)
-        except ValueError as error:
-            if not str(error).startswith(f"{name} has no "):
-                raise
-            missing[name] = str(error)
-    if not found:
-        raise ValueError("no convention has all the rules: " + "; ".join(missing.values()))
+    found = by_convention(
+        conventions,
+        lambda name: session.network.explain(x, composite=rules, convention=name, layers=names, **asked),
+        missing,
+    )
     reference = next(iter(found.values()))
     return {
         name: np.array([_gap(ex.layers[value], reference.layers[value]) for value in names])
