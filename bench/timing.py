@@ -18,6 +18,10 @@ import numpy as np
 
 SAMPLE_SECONDS = 0.02  # a shorter call is repeated within a round until it takes as long as this
 PAUSE_SECONDS = 0.03  # some thread pools, OpenBLAS's for one, keep their cores busy for a while after their work
+# A virtual machine's cores come back from that pause at half their speed, all that work for some 20 ms: the time of a
+# call of 30 ms was seen to rise by half, and that of one of 300 ms hardly. So a call shorter than this is made once more,
+# untimed, between the pause and the clock.
+SHORT_SECONDS = 0.5
 QUIET = 0.05  # cores that other programs may keep busy
 PATIENCE = 2  # times the budget to wait for quiet rounds
 
@@ -61,11 +65,14 @@ class Entrant:
     before: Callable[[], None]  # untimed, before each sample: sets the number of threads
     seconds: list[float] = field(default_factory=list)
     number: int = 1
+    short: bool = True
 
     def sample(self) -> float:
         """Return the seconds of a call, the mean of ``number`` calls in a row."""
         self.before()
         time.sleep(PAUSE_SECONDS)
+        if self.short:
+            self.call()
         start = time.perf_counter()
         for _ in range(self.number):
             self.call()
@@ -73,8 +80,9 @@ class Entrant:
 
     def calibrate(self) -> None:
         """Double the calls of a sample until they take long enough; the first ones are cold."""
-        while self.sample() * self.number < SAMPLE_SECONDS:
+        while (seconds := self.sample()) * self.number < SAMPLE_SECONDS:
             self.number *= 2
+        self.short = seconds < SHORT_SECONDS
 
     def summary(self) -> dict[str, float]:
         """Median, quartiles and minimum in seconds."""

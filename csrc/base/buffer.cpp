@@ -1,6 +1,7 @@
 #include "base/buffer.hpp"
 
 #include <algorithm>
+#include <cstdint>
 #include <new>
 
 #ifdef __linux__
@@ -15,14 +16,15 @@ constexpr std::size_t kLarge = std::size_t{256} << 10;  // smaller blocks are th
 constexpr std::size_t kBudget = std::size_t{16} << 20;  // of a thread, in use and kept together
 
 std::size_t rounded(std::size_t bytes) { return (bytes + kLarge - 1) / kLarge * kLarge; }
-std::align_val_t alignment(std::size_t bytes) { return std::align_val_t{bytes >= kHuge ? kHuge : kLine}; }
+// A huge page's alignment would leave gaps of that size between blocks: a quarter of what the values of a network take.
+constexpr std::align_val_t kAlignment{kLine};
 
 // Blocks that a thread has given back, freed with the thread.
 class Kept {
  public:
   ~Kept() {
     for (int i = 0; i < count_; ++i) {
-      ::operator delete(blocks_[i].data, alignment(blocks_[i].bytes));
+      ::operator delete(blocks_[i].data, kAlignment);
     }
   }
   // null: there is none of this size; the others have made room for a new one.
@@ -60,7 +62,7 @@ class Kept {
   void make_room(std::size_t bytes) noexcept {
     while (count_ > 0 && (count_ == kMost || used_ + kept_ + bytes > kBudget)) {  // the oldest go first
       kept_ -= blocks_[0].bytes;
-      ::operator delete(blocks_[0].data, alignment(blocks_[0].bytes));
+      ::operator delete(blocks_[0].data, kAlignment);
       --count_;
       for (int i = 0; i < count_; ++i) {
         blocks_[i] = blocks_[i + 1];
@@ -80,7 +82,7 @@ constexpr std::size_t kWorkspace = std::size_t{192} << 20;
 
 Workspace::~Workspace() {
   for (std::size_t i = 0; i < count_; ++i) {
-    ::operator delete(blocks_[i].data, alignment(blocks_[i].bytes));
+    ::operator delete(blocks_[i].data, kAlignment);
   }
 }
 
@@ -109,7 +111,7 @@ void* Workspace::take(std::size_t* bytes) {
     return take_at(best, bytes);
   }
   while (count_ > 0 && used_ + kept_ + *bytes > limit) {  // all are too small
-    ::operator delete(blocks_[count_ - 1].data, alignment(blocks_[count_ - 1].bytes));
+    ::operator delete(blocks_[count_ - 1].data, kAlignment);
     kept_ -= blocks_[--count_].bytes;
   }
   used_ += *bytes;
@@ -129,15 +131,18 @@ bool Workspace::give(void* block, std::size_t bytes) noexcept {
 
 void* take_block(std::size_t* bytes, Workspace* home) {
   if (*bytes < kLarge) {
-    return ::operator new(*bytes, std::align_val_t{kLine});
+    return ::operator new(*bytes, kAlignment);
   }
   *bytes = rounded(*bytes);
   void* block = home != nullptr ? home->take(bytes) : kept.take(*bytes);
   if (block == nullptr) {
-    block = ::operator new(*bytes, alignment(*bytes));
+    block = ::operator new(*bytes, kAlignment);
 #ifdef __linux__
-    if (*bytes >= kHuge) {  // fewer page faults and translations; only advice
-      madvise(block, *bytes / kHuge * kHuge, MADV_HUGEPAGE);
+    // Fewer page faults and translations where whole huge pages fit; only advice.
+    const std::uintptr_t at = reinterpret_cast<std::uintptr_t>(block);
+    const std::uintptr_t first = (at + kHuge - 1) / kHuge * kHuge, last = (at + *bytes) / kHuge * kHuge;
+    if (first < last) {
+      madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
     }
 #endif
   }
@@ -146,11 +151,11 @@ void* take_block(std::size_t* bytes, Workspace* home) {
 
 void give_block(void* block, std::size_t bytes, Workspace* home) noexcept {
   if (bytes < kLarge) {
-    ::operator delete(block, std::align_val_t{kLine});
+    ::operator delete(block, kAlignment);
     return;
   }
   if (!(home != nullptr ? home->give(block, bytes) : kept.give(block, bytes))) {
-    ::operator delete(block, alignment(bytes));
+    ::operator delete(block, kAlignment);
   }
 }
 

@@ -10,8 +10,8 @@
 
 namespace pylrp {
 
-// x_t: which part of the layer's input a term reads.
-enum class Part : std::uint8_t { kInput, kPositive, kNegative, kOne, kLow, kHigh };
+// x_t: which part of the layer's input a term reads. kMagnitude, |a|, is for lowered rules only.
+enum class Part : std::uint8_t { kInput, kPositive, kNegative, kOne, kLow, kHigh, kMagnitude };
 inline constexpr int kParts = 6;
 
 // rho(w) = p * max(w, 0) + n * min(w, 0), or w^2, or 1.

@@ -276,6 +276,13 @@ void Plan<T>::relevance(Pass* pass, const Request& request, const Threads& all) 
       pass->memory[value] = Buffer<T>();
     }
   };
+  // Half as much memory is touched where relevance takes the place of the activation that it is the last to need.
+  const auto may_replace = [&](std::size_t value, std::size_t n) {
+    const std::vector<std::size_t>& inputs_of = graph_.nodes()[n].inputs;
+    return rows == pass->batch && pass->memory[value].data() != nullptr && last_use[value] == n &&
+           !pass->wanted[value] && !request.results[value] &&
+           std::count(inputs_of.begin(), inputs_of.end(), value) == 1;
+  };
   make(request.start);
   copy(request.top, relevance[request.start], threads);
   std::fill_n(request.ledger, static_cast<Index>(nodes) * kLedgerColumns * rows, 0.0);
@@ -328,6 +335,9 @@ void Plan<T>::relevance(Pass* pass, const Request& request, const Threads& all) 
     RelevanceJob<T> job;
     std::vector<Buffer<T>> extra(node.inputs.size());
     job.relevance = read_only(relevance[value]);
+    if (memory[value].data() != nullptr) {
+      job.spare = relevance[value];
+    }
     job.batch = pass->batch;
     for (std::size_t k = 0; k < node.inputs.size(); ++k) {
       const std::size_t input = node.inputs[k];
@@ -336,7 +346,12 @@ void Plan<T>::relevance(Pass* pass, const Request& request, const Threads& all) 
         extra[k].reset(rows * graph_.size(input), graph_.workspace());
         job.results.push_back({extra[k].data(), rows, graph_.size(input), graph_.size(input)});
       } else {
-        make(input);
+        if (!passes(n) && node.layer->relevance_in_place() && may_replace(input, n)) {
+          memory[input] = std::move(pass->memory[input]);
+          relevance[input] = {memory[input].data(), rows, graph_.size(input), graph_.size(input)};
+        } else {
+          make(input);
+        }
         job.results.push_back(relevance[input]);
       }
     }

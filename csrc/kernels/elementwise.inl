@@ -26,12 +26,20 @@ inline __attribute__((always_inline)) void fetch_row(const T* row, Index stride,
   }
 }
 
-template <class T>
-void accumulate(Index rows, Index cols, const T* acc, Index acc_stride, const T* a, Index a_stride, const T* low,
-                const T* high, Index bound_stride, Mix<T> mix, bool add, T* out, Index out_stride) {
+// kCount sums, 0: as many as `mixed` says; kInput: of parts of the input only.
+template <class T, int kCount, bool kInput>
+inline void accumulate_rows(Index rows, Index cols, const Mixed<T>& mixed, Index acc_stride, const T* a, Index a_stride,
+                            const T* low, const T* high, Index bound_stride, bool add, T* out, Index out_stride) {
   constexpr int lanes = kLanes<T>;
-  const bool reads_input = mix.input != 0 || mix.positive != 0 || mix.negative != 0;
-  const bool plain = mix.positive == 0 && mix.negative == 0 && mix.one == 0 && mix.low == 0 && mix.high == 0;
+  const int count = kCount > 0 ? kCount : mixed.count;
+  Mix<T> mix[kCount > 0 ? kCount : kMaxBacks];  // ours: the stores below can't change it
+  bool reads_input = kInput, reads_low = false, reads_high = false;
+  for (int b = 0; b < count; ++b) {
+    mix[b] = mixed.mix[b];
+    reads_input = reads_input || mix[b].input != 0 || mix[b].positive != 0 || mix[b].negative != 0;
+    reads_low = reads_low || mix[b].low != 0;
+    reads_high = reads_high || mix[b].high != 0;
+  }
   for (Index i = 0; i < rows; ++i) {
     fetch_row<1>(out + i * out_stride, out_stride, cols);
     if (reads_input) {
@@ -39,43 +47,59 @@ void accumulate(Index rows, Index cols, const T* acc, Index acc_stride, const T*
     }
     for (Index j = 0; j < cols; j += lanes) {
       const Index n = cols - j;
-      Vec<T> v = load_n(acc + i * acc_stride + j, n);
-      Vec<T> m = splat(mix.one);
-      if (reads_input) {
-        const Vec<T> x = load_n(a + i * a_stride + j, n);
-        m = mix.input * x;
-        if (!plain) {
-          m += mix.positive * positive<T>(x) + mix.negative * negative<T>(x) + mix.one;
-        }
-      }
-      if (mix.low != 0) {
-        m += mix.low * load_n(low + i * bound_stride + j, n);
-      }
-      if (mix.high != 0) {
-        m += mix.high * load_n(high + i * bound_stride + j, n);
-      }
-      v *= m;
       T* const target = out + i * out_stride + j;
-      store_n(target, add ? v + load_n(target, n) : v, n);
+      const Vec<T> x = reads_input ? load_n(a + i * a_stride + j, n) : Vec<T>{};
+      const Vec<T> above = positive<T>(x), below = negative<T>(x);
+      Vec<T> v = add ? load_n(target, n) : Vec<T>{};
+      for (int b = 0; b < count; ++b) {
+        Vec<T> m = mix[b].input * x + mix[b].positive * above + mix[b].negative * below;
+        if constexpr (!kInput) {
+          m += mix[b].one;
+          if (reads_low) {
+            m += mix[b].low * load_n(low + i * bound_stride + j, n);
+          }
+          if (reads_high) {
+            m += mix[b].high * load_n(high + i * bound_stride + j, n);
+          }
+        }
+        v += m * load_n(mixed.acc[b] + i * acc_stride + j, n);
+      }
+      store_n(target, v, n);
     }
   }
 }
 
-// R / stab(z): 0 where R is 0, where nothing can receive (stab(z) == 0) and where the quotient overflows.
 template <class T>
-inline Vec<T> quotient(Vec<T> r, Vec<T> z, const Share<T>& g) {
-  const Vec<T> zero = {};
-  const Vec<T> eps = splat(g.epsilon);
-  Vec<T> d;
-  if (g.where_zero) {
-    d = z == zero ? eps : z;
-  } else {
-    d = z + (z < zero ? -eps : eps);
+void accumulate(Index rows, Index cols, const Mixed<T>& mixed, Index acc_stride, const T* a, Index a_stride,
+                const T* low, const T* high, Index bound_stride, bool add, T* out, Index out_stride) {
+  bool input = true;
+  for (int b = 0; b < mixed.count; ++b) {
+    const Mix<T>& mix = mixed.mix[b];
+    input = input && mix.one == 0 && mix.low == 0 && mix.high == 0;
   }
+  const auto run = !input || a == nullptr ? accumulate_rows<T, 0, false>
+                   : mixed.count == 1     ? accumulate_rows<T, 1, true>
+                   : mixed.count == 2     ? accumulate_rows<T, 2, true>
+                                          : accumulate_rows<T, 0, true>;
+  run(rows, cols, mixed, acc_stride, a, a_stride, low, high, bound_stride, add, out, out_stride);
+}
+
+template <class T>
+inline __attribute__((always_inline)) Vec<T> stabilised(Vec<T> z, const Share<T>& g) {
+  const Vec<T> zero = {}, eps = splat(g.epsilon);
+  if (g.where_zero) {
+    return z == zero ? eps : z;
+  }
+  return z + (z < zero ? -eps : eps);
+}
+
+// q = r / d where something is not finite: 0 where r is 0, where nothing can receive (d == 0) and where the quotient
+// overflows.
+template <class T>
+inline Vec<T> careful_quotient(Vec<T> r, Vec<T> d, Vec<T> q) {
+  const Vec<T> zero = {};
   const Vec<T> most = splat(sizeof(T) == 4 ? T(3.4028234663852886e38) : T(1.7976931348623157e308));
-  const Vec<T> q = r / d;
-  const auto overflow = (q < zero ? -q : q) > most;
-  const auto nothing = (d == zero) | (r == zero) | overflow;
+  const auto nothing = (d == zero) | (r == zero) | ((q < zero ? -q : q) > most);
   // A denominator that is NaN or overflowed must show up in the result: d - d is NaN for both.
   return nothing ? zero : ((d < zero ? -d : d) > most ? d - d : q);
 }
@@ -111,6 +135,7 @@ inline void shares_of_rows(Index rows, Index cols, const Shares<T>& plan, const 
           output += plan.plain[q] * sum[q];
         }
       }
+      [[maybe_unused]] Vec<T> held[2];
       Vec<T> unserved = relevance;  // what no group takes (a masked rule where the plain output is 0)
       for (int g = 0; g < groups; ++g) {
         const Share<T>& share = of_group[g];
@@ -122,20 +147,35 @@ inline void shares_of_rows(Index rows, Index cols, const Shares<T>& plan, const 
         if (masked && share.mask != 0) {
           numerator = (share.mask > 0 ? output > zero : output < zero) ? numerator : zero;
         }
-        const Vec<T> quot = quotient<T>(numerator, denominator, share);
-        store_n(s[g] + i * s_stride + j, quot, n);
+        const Vec<T> divisor = stabilised<T>(denominator, share);
+        Vec<T> quot = numerator / divisor;
+        [[maybe_unused]] Mask<T> lost = denominator == zero;
+        if (any_nan<T>(quot * T(0) + divisor * T(0))) {
+          quot = careful_quotient<T>(numerator, divisor, quot);
+          lost |= quot == zero;
+        }
+        if constexpr (kCount == 2) {
+          held[g] = quot;
+        } else {
+          store_n(s[g] + i * s_stride + j, quot, n);
+        }
         if constexpr (kLedger) {
           unserved -= numerator;
           const Vec<T> kept = numerator - denominator * quot;
-          const auto lost = (denominator == zero) | (quot == zero);
-          by_dead += lost ? kept : zero;
+          by_dead = lost ? by_dead + kept : by_dead;
           if (share.epsilon != 0) {  // without epsilon what is left is rounding
-            by_stabilizer += lost ? zero : kept;
+            by_stabilizer = lost ? by_stabilizer : by_stabilizer + kept;
           }
           if (share.bias) {
             by_bias += load_n(share.bias + j, n) * quot;
           }
         }
+      }
+      if constexpr (kCount == 2) {
+        const Vec<T> half_sum = T(0.5) * held[0] + T(0.5) * held[1];
+        const Vec<T> half_difference = T(0.5) * held[0] - T(0.5) * held[1];
+        store_n(s[0] + i * s_stride + j, plan.rotated ? half_sum : held[0], n);
+        store_n(s[1] + i * s_stride + j, plan.rotated ? half_difference : held[1], n);
       }
       by_dead += unserved;
     }
@@ -175,8 +215,8 @@ Index rest(Index rows, Index cols, const T* z, Index z_stride, const T* bias, co
       const Vec<T> left = (bias ? whole - load_n(bias + j, n) : whole) - part;
       store_n(out + i * out_stride + j, left, n);
       const Vec<T> size = left < zero ? -left : left, most = part < zero ? -part : part;
-      const Vec<T> flags = (T(16) * size < most) & (whole != zero) ? splat(T(1)) : zero;
-      if (sum_lanes<T>(flags) != 0) {
+      const Mask<T> flags = (T(16) * size < most) & (whole != zero);
+      if (any_lane<T>(flags)) {
         for (int l = 0; l < lanes; ++l) {
           if (flags[l] != 0) {
             doubtful[count++] = i * cols + j + l;
@@ -210,8 +250,34 @@ template <class T>
 void part_of(Index n, const T* x, int part, T* out) {
   for (Index i = 0; i < n; i += kLanes<T>) {
     const Vec<T> v = load_n(x + i, n - i);
-    store_n(out + i, part > 0 ? positive<T>(v) : negative<T>(v), n - i);
+    store_n(out + i, part > 0 ? positive<T>(v) : (part < 0 ? negative<T>(v) : positive<T>(v) - negative<T>(v)), n - i);
   }
+}
+
+template <class T>
+Index cancelled(Index rows, Index cols, const T* first, const T* second, Index stride, Index most, Index* at) {
+  constexpr int lanes = kLanes<T>;
+  const Vec<T> zero = {};
+  Index count = 0;
+  for (Index i = 0; i < rows; ++i) {
+    for (Index j = 0; j < cols; j += lanes) {
+      const Index n = cols - j;
+      const Vec<T> sum = load_n(first + i * stride + j, n), whole = load_n(second + i * stride + j, n);
+      const Vec<T> size = sum < zero ? -sum : sum;
+      const Mask<T> flags = size > T(31.0 / 32) * whole;  // 0 > 0 in lanes beyond the row
+      if (any_lane<T>(flags)) {
+        for (int l = 0; l < lanes; ++l) {
+          if (flags[l] != 0) {
+            if (count < most) {
+              at[count] = i * cols + j + l;
+            }
+            ++count;
+          }
+        }
+      }
+    }
+  }
+  return count;
 }
 
 // In double, in a fixed order.

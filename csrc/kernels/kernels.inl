@@ -3,6 +3,10 @@
 // instruction set's copy for everybody.
 #include "kernels/table.hpp"
 
+#ifdef __AVX2__
+#include <immintrin.h>
+#endif
+
 namespace pylrp::kernels {
 namespace {
 #include "kernels/vec.inl"
@@ -17,7 +21,7 @@ template <class T>
 constexpr Table<T> make_table() {
   return {PYLRP_TILE_ROWS,  2 * kLanes<T>, tile<T>,      tile_taps<T>,  depthwise<T>, pack_left<T>, pack_forward<T>,
           pack_backward<T>, rows_dot<T>,   rows_axpy<T>, accumulate<T>, shares<T>,    rest<T>,      finish<T>,
-          part_of<T>,       pool_rows<T>,  to_winner<T>, sum<T>,        scan<T>,      peak<T>};
+          cancelled<T>,     part_of<T>,    pool_rows<T>, to_winner<T>,  sum<T>,       scan<T>,      peak<T>};
 }
 }  // namespace
 

@@ -24,6 +24,15 @@ struct Mix {
 
 inline constexpr int kMaxSums = 4;
 inline constexpr int kMaxGroups = 4;
+inline constexpr int kMaxBacks = 4 * kMaxGroups;
+
+// sum_b mix_b(a, low, high) * acc_b
+template <class T>
+struct Mixed {
+  int count;
+  const T* acc[kMaxBacks];
+  Mix<T> mix[kMaxBacks];
+};
 
 // One denominator: z_g = sum_q coef[q] * Z_q + base, s_g = coefficient * mask * R / stab(z_g).
 template <class T>
@@ -43,6 +52,7 @@ struct Shares {
   bool masked;
   T plain[kMaxSums];  // plain output = sum_q plain[q] * Z_q + plain_base
   const T* plain_base;
+  bool rotated;  // two groups without masks: s_0 and s_1 become half their sum and half their difference
 };
 
 // Relevance of one sample that does not go on: taken by the bias, the stabiliser, neurons without receiver (these three
@@ -67,9 +77,9 @@ struct Table {
   // tile's two vectors are computed; rows of `out` have room for both.
   void (*tile_taps)(int rows, int halves, int taps, Index k, const T* const* rows_at, const T* panel, bool add, T* out,
                     Index out_stride);
-  // out(rows, n) = or += sum_t rho(w_t) * x_t, element by element; w(taps, n), row i of x_t at rows_at[t * rows + i].
-  void (*depthwise)(int rows, int taps, Index n, const T* const* rows_at, const T* w, Weights<T> map, bool add, T* out,
-                    Index out_stride);
+  // out(rows, n) = or += sum_t rho(w_t) * x_t, element by element; row i of x_t at at[t] + i * step.
+  void (*depthwise)(int rows, int taps, Index n, const T* const* at, Index step, const T* const* w, Weights<T> map,
+                    bool add, T* out, Index out_stride);
   // left(k, rows) from x(rows, k): part 0 as it is, +1 positive part, -1 negative part.
   // Writes up to kSpare entries beyond the end.
   void (*pack_left)(int rows, Index k, const T* x, Index stride, int part, T* left);
@@ -83,12 +93,12 @@ struct Table {
   // c[k] += sum_r s[r] rho(w_r[k]).
   void (*rows_axpy)(int rows, const T* const* w, Index k, Weights<T> map, const T* s, T* c, const T* const* ahead);
 
-  // out = add * out + mix(a, low, high) * acc, over (rows, cols). a may be null where the mix does not use it; row i of
-  // the bounds starts at i * bound_stride.
-  void (*accumulate)(Index rows, Index cols, const T* acc, Index acc_stride, const T* a, Index a_stride, const T* low,
-                     const T* high, Index bound_stride, Mix<T> mix, bool add, T* out, Index out_stride);
-  // s_g(rows, cols) from Z_q and R; z and s may be the same arrays. ledger: added to, one Absorbed a row or (step 0)
-  // one for all rows; or null.
+  // out = add * out + sum_b mix_b(a, low, high) * acc_b, over (rows, cols). a may be null where no mix uses it, and may
+  // be `out`; row i of the bounds starts at i * bound_stride.
+  void (*accumulate)(Index rows, Index cols, const Mixed<T>& mixed, Index acc_stride, const T* a, Index a_stride,
+                     const T* low, const T* high, Index bound_stride, bool add, T* out, Index out_stride);
+  // s_g(rows, cols) from Z_q and R; s may be the array of a z, or, where there is one group, R's. ledger: added to, one
+  // Absorbed a row or (step 0) one for all rows; or null.
   void (*shares)(Index rows, Index cols, const Shares<T>& plan, const T* const* z, Index z_stride, const T* r,
                  Index r_stride, T* const* s, Index s_stride, Absorbed* ledger, int ledger_step);
   // The sum that is left: out(rows, cols) = z - bias - first; bias may be null. Where that cancels (|out| < |first| /
@@ -98,7 +108,10 @@ struct Table {
   // out(rows, cols) = min(max(acc + bias, low), high); bias may be null.
   void (*finish)(Index rows, Index cols, const T* acc, Index acc_stride, const T* bias, T low, T high, T* out,
                  Index out_stride);
-  // out = the part of x: +1 positive, -1 negative.
+  // Where one of (first + second) / 2 and (first - second) / 2 is less than 1/64 of `second` >= 0, a cancellation: at
+  // most `most` of i * cols + j are written down, their number returned.
+  Index (*cancelled)(Index rows, Index cols, const T* first, const T* second, Index stride, Index most, Index* at);
+  // out = the part of x: +1 positive, -1 negative, 0 the magnitude.
   void (*part_of)(Index n, const T* x, int part, T* out);
 
   // Windows of a pool, count >= 1 rows of n: out = their maximum, or their sum / divisor.

@@ -54,57 +54,72 @@ void tile_taps(int rows, int halves, int taps, Index k, const T* const* rows_at,
   tap_rows<T, kRows, 2>(taps, k, rows_at, panel, add, out, out_stride);
 }
 
-// A few rows at a time share each weight that is loaded.
-template <Read kRead, class T, int kRows>
-inline void depthwise_rows(int rows, int taps, Index n, const T* const* rows_at, const T* w, Vec<T> vp, Vec<T> vn,
-                           bool add, T* out, Index out_stride) {
+template <int kRows>
+struct Height {
+  static constexpr int value = kRows;
+};
+
+// A few rows at a time share each weight that is loaded; `n` counts for a part of a vector.
+template <Read kRead, class T, int kRows, int kVectors>
+inline __attribute__((always_inline)) void depthwise_vectors(int taps, Index n, Index j, const T* const* at,
+                                                             Index first, Index step, const T* const* w, Vec<T> vp,
+                                                             Vec<T> vn, bool add, T* out, Index out_stride) {
   constexpr int lanes = kLanes<T>;
-  Index j = 0;
-  for (; j + lanes <= n; j += lanes) {
-    Vec<T> acc[kRows] = {};
-    for (int t = 0; t < taps; ++t) {
-      const Vec<T> weight = map_weight<kRead, T>(load(w + t * n + j), vp, vn);
-#pragma GCC unroll 4
-      for (int i = 0; i < kRows; ++i) {
-        acc[i] += weight * load(rows_at[t * rows + i] + j);
-      }
+  Vec<T> acc[kRows][kVectors] = {};
+  for (int t = 0; t < taps; ++t) {
+    Vec<T> weight[kVectors];
+#pragma GCC unroll 2
+    for (int v = 0; v < kVectors; ++v) {
+      weight[v] = map_weight<kRead, T>(load_n(w[t] + j + v * lanes, n), vp, vn);
     }
+    const T* const x = at[t] + first + j;
 #pragma GCC unroll 4
     for (int i = 0; i < kRows; ++i) {
-      T* const target = out + i * out_stride + j;
-      store(target, add ? load(target) + acc[i] : acc[i]);
+#pragma GCC unroll 2
+      for (int v = 0; v < kVectors; ++v) {
+        acc[i][v] += weight[v] * load_n(x + i * step + v * lanes, n);
+      }
     }
   }
-  if (j < n) {
-    const Index left = n - j;
-    Vec<T> acc[kRows] = {};
-    for (int t = 0; t < taps; ++t) {
-      const Vec<T> weight = map_weight<kRead, T>(load_n(w + t * n + j, left), vp, vn);
 #pragma GCC unroll 4
-      for (int i = 0; i < kRows; ++i) {
-        acc[i] += weight * load_n(rows_at[t * rows + i] + j, left);
-      }
-    }
-#pragma GCC unroll 4
-    for (int i = 0; i < kRows; ++i) {
-      T* const target = out + i * out_stride + j;
-      store_n(target, add ? load_n(target, left) + acc[i] : acc[i], left);
+  for (int i = 0; i < kRows; ++i) {
+#pragma GCC unroll 2
+    for (int v = 0; v < kVectors; ++v) {
+      T* const target = out + i * out_stride + j + v * lanes;
+      store_n(target, add ? load_n(target, n) + acc[i][v] : acc[i][v], n);
     }
   }
 }
 
 template <class T>
-void depthwise(int rows, int taps, Index n, const T* const* rows_at, const T* w, Weights<T> map, bool add, T* out,
-               Index out_stride) {
+void depthwise(int rows, int taps, Index n, const T* const* at, Index step, const T* const* w, Weights<T> map, bool add,
+               T* out, Index out_stride) {
+  constexpr int lanes = kLanes<T>;
   const Vec<T> vp = splat(map.p), vn = splat(map.n);
   with_read(map.read, [&](auto read) {
     constexpr Read kRead = decltype(read)::value;
+    const auto columns = [&](auto height, int i) {
+      constexpr int kRows = decltype(height)::value;
+      T* const to = out + i * out_stride;
+      const Index first = i * step;
+      Index j = 0;
+      for (; j + 2 * lanes <= n; j += 2 * lanes) {
+        depthwise_vectors<kRead, T, kRows, 2>(taps, lanes, j, at, first, step, w, vp, vn, add, to, out_stride);
+      }
+      for (; j < n; j += lanes) {
+        depthwise_vectors<kRead, T, kRows, 1>(taps, n - j, j, at, first, step, w, vp, vn, add, to, out_stride);
+      }
+    };
     int i = 0;
     for (; i + 4 <= rows; i += 4) {
-      depthwise_rows<kRead, T, 4>(rows, taps, n, rows_at + i, w, vp, vn, add, out + i * out_stride, out_stride);
+      columns(Height<4>{}, i);
     }
-    for (; i < rows; ++i) {
-      depthwise_rows<kRead, T, 1>(rows, taps, n, rows_at + i, w, vp, vn, add, out + i * out_stride, out_stride);
+    if (rows - i == 3) {
+      columns(Height<3>{}, i);
+    } else if (rows - i == 2) {
+      columns(Height<2>{}, i);
+    } else if (rows - i == 1) {
+      columns(Height<1>{}, i);
     }
   });
 }

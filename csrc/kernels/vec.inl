@@ -24,7 +24,41 @@ template <class T>
 inline __attribute__((always_inline)) void store(T* p, Vec<T> v) {
   __builtin_memcpy(p, &v, sizeof v);
 }
-// The first n lanes; the others are zero, resp. left alone.
+// The first n lanes; the others are zero, resp. left alone. By mask where the processor can: a copy of unknown length
+// is a call, before which the compiler puts away all that a loop keeps in registers.
+#ifdef __AVX512F__
+inline __attribute__((always_inline)) Vec<float> load_part(const float* p, Index n) {
+  return reinterpret_cast<Vec<float>>(_mm512_maskz_loadu_ps(static_cast<__mmask16>((1 << n) - 1), p));
+}
+inline __attribute__((always_inline)) Vec<double> load_part(const double* p, Index n) {
+  return reinterpret_cast<Vec<double>>(_mm512_maskz_loadu_pd(static_cast<__mmask8>((1 << n) - 1), p));
+}
+inline __attribute__((always_inline)) void store_part(float* p, Vec<float> v, Index n) {
+  _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1 << n) - 1), reinterpret_cast<__m512>(v));
+}
+inline __attribute__((always_inline)) void store_part(double* p, Vec<double> v, Index n) {
+  _mm512_mask_storeu_pd(p, static_cast<__mmask8>((1 << n) - 1), reinterpret_cast<__m512d>(v));
+}
+#elif defined(__AVX2__)
+inline __attribute__((always_inline)) __m256i first_lanes(Vec<float>, Index n) {
+  return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(n)), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+inline __attribute__((always_inline)) __m256i first_lanes(Vec<double>, Index n) {
+  return _mm256_cmpgt_epi64(_mm256_set1_epi64x(n), _mm256_setr_epi64x(0, 1, 2, 3));
+}
+inline __attribute__((always_inline)) Vec<float> load_part(const float* p, Index n) {
+  return reinterpret_cast<Vec<float>>(_mm256_maskload_ps(p, first_lanes(Vec<float>{}, n)));
+}
+inline __attribute__((always_inline)) Vec<double> load_part(const double* p, Index n) {
+  return reinterpret_cast<Vec<double>>(_mm256_maskload_pd(p, first_lanes(Vec<double>{}, n)));
+}
+inline __attribute__((always_inline)) void store_part(float* p, Vec<float> v, Index n) {
+  _mm256_maskstore_ps(p, first_lanes(v, n), reinterpret_cast<__m256>(v));
+}
+inline __attribute__((always_inline)) void store_part(double* p, Vec<double> v, Index n) {
+  _mm256_maskstore_pd(p, first_lanes(v, n), reinterpret_cast<__m256d>(v));
+}
+#else
 template <class T>
 inline Vec<T> load_part(const T* p, Index n) {
   Vec<T> v = {};
@@ -35,6 +69,7 @@ template <class T>
 inline void store_part(T* p, Vec<T> v, Index n) {
   __builtin_memcpy(p, &v, static_cast<unsigned long>(n) * sizeof(T));
 }
+#endif
 template <class T>
 inline __attribute__((always_inline)) Vec<T> splat(T x) {
   return x - Vec<T>{};  // scalar with vector: broadcast; x - 0 == x for every x, signed zeros and NaN too
@@ -72,6 +107,51 @@ inline T sum_lanes(Vec<T> v) {
   fold<T, kLanes<T> / 2>(v, typename MakeLanes<kLanes<T>>::type{});
   return v[0];
 }
+
+// What a comparison of vectors gives.
+template <class T>
+using Mask = decltype(Vec<T>{} < Vec<T>{});
+#ifdef __AVX512F__
+template <class T>
+inline __attribute__((always_inline)) bool any_lane(Mask<T> mask) {
+  if constexpr (sizeof(T) == 4) {
+    return _mm512_movepi32_mask(reinterpret_cast<__m512i>(mask)) != 0;
+  } else {
+    return _mm512_movepi64_mask(reinterpret_cast<__m512i>(mask)) != 0;
+  }
+}
+template <class T>
+inline __attribute__((always_inline)) bool any_nan(Vec<T> v) {
+  if constexpr (sizeof(T) == 4) {
+    const __m512 x = reinterpret_cast<__m512>(v);
+    return _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q) != 0;
+  } else {
+    const __m512d x = reinterpret_cast<__m512d>(v);
+    return _mm512_cmp_pd_mask(x, x, _CMP_UNORD_Q) != 0;
+  }
+}
+#elif defined(__AVX2__)
+template <class T>
+inline __attribute__((always_inline)) bool any_lane(Mask<T> mask) {
+  return _mm256_movemask_epi8(reinterpret_cast<__m256i>(mask)) != 0;
+}
+#else
+template <class T>
+inline __attribute__((always_inline)) bool any_lane(Mask<T> mask) {
+  bool any = false;
+  for (int l = 0; l < kLanes<T>; ++l) {
+    any |= mask[l] != 0;
+  }
+  return any;
+}
+#endif
+
+#ifndef __AVX512F__
+template <class T>
+inline __attribute__((always_inline)) bool any_nan(Vec<T> v) {
+  return any_lane<T>(v != v);
+}
+#endif
 
 // rho(w), by kind of reading; p and n are the broadcast factors of kMixed.
 template <Read kRead, class T>

@@ -55,9 +55,10 @@ void AddLayer<T>::relevance(const RelevanceJob<T>& job, const Threads& threads) 
     }
     kernel.shares(1, count, plan, terms, count, job.relevance.row(row) + first, count, &share, count,
                   &lost[static_cast<std::size_t>(task)], 0);
+    const kernels::Mixed<T> mixed{1, {share}, {{1, 0, 0, 0, 0, 0}}};
     for (std::size_t k = 0; k < job.inputs.size(); ++k) {
       if (job.results[k]) {
-        kernel.accumulate(1, count, share, count, x(k), count, nullptr, nullptr, 0, {1, 0, 0, 0, 0, 0}, false,
+        kernel.accumulate(1, count, mixed, count, x(k), count, nullptr, nullptr, 0, false,
                           job.results[k].row(row) + first, count);
       }
     }

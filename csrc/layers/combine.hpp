@@ -14,6 +14,7 @@ class AddLayer : public Layer<T> {
   Flow flow() const override { return Flow::kOwn; }
   bool keeps_nonnegative() const override { return true; }
   bool clamps() const override { return true; }
+  bool relevance_in_place() const override { return true; }
   void forward(const std::vector<Matrix<const T>>& inputs, Matrix<T> output, const Clamp<T>& clamp,
                const Threads& threads) const override;
   void relevance(const RelevanceJob<T>& job, const Threads& threads) const override;

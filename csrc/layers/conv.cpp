@@ -16,15 +16,14 @@ PackTap<T> packer(const ConvWeights<T>& w, bool to_out) {
   const kernels::Table<T>& kernel = kernels::table<T>();
   const Index row = w.shape.taps() * w.shape.group_in(), in = w.shape.group_in(), out = w.shape.group_out();
   if (to_out) {  // columns are rows of the weights
-    return [=, &kernel, weight = w.weight](Index group, Index tap, Index column, Index columns, kernels::Weights<T> map,
-                                           T* to) {
-      kernel.pack_forward(static_cast<int>(columns), in, weight + (group * out + column) * row + tap * in, row, map,
-                          to);
+    return [=, &kernel, weight = w.weight](const Cut& cut, kernels::Weights<T> map, T* to) {
+      kernel.pack_forward(static_cast<int>(cut.columns), cut.channels,
+                          weight + (cut.group * out + cut.column) * row + cut.tap * in + cut.channel, row, map, to);
     };
   }
-  return [=, &kernel, weight = w.weight](Index group, Index tap, Index column, Index columns, kernels::Weights<T> map,
-                                         T* to) {
-    kernel.pack_backward(static_cast<int>(columns), out, weight + group * out * row + tap * in + column, row, map, to);
+  return [=, &kernel, weight = w.weight](const Cut& cut, kernels::Weights<T> map, T* to) {
+    kernel.pack_backward(static_cast<int>(cut.columns), cut.channels,
+                         weight + (cut.group * out + cut.channel) * row + cut.tap * in + cut.column, row, map, to);
   };
 }
 
@@ -86,6 +85,8 @@ class Parts {
         return {bounds_.low, 0, channels_};
       case Part::kHigh:
         return {bounds_.high, 0, channels_};
+      case Part::kMagnitude:
+        break;
     }
     return {};
   }
@@ -108,7 +109,7 @@ class RestOfOutput {
     }
   }
   // Of the columns of a run: to = output - bias - first.
-  void subtract(const Block& block, const Run& run, Index column, Index columns, const T* first, Index stride, T* to) {
+  void subtract(const Rows& block, const Run& run, Index column, Index columns, const T* first, Index stride, T* to) {
     const Index channels = w_.target_channels();
     std::vector<Index> doubtful(static_cast<std::size_t>(run.count * columns));
     const Index count = kernels::table<T>().rest(
@@ -120,16 +121,17 @@ class RestOfOutput {
     for (Index i = 0; i < count; ++i) {
       const Index row = doubtful[static_cast<std::size_t>(i)] / columns;
       const Index at = doubtful[static_cast<std::size_t>(i)] % columns;
-      to[row * stride + at] = compute(block, run.first + row, column + at);
+      to[row * stride + at] = compute(block.walk(), block.begin() + run.first + row, column + at);
     }
   }
   // So much cancels that computing the whole sum is less work. Does not depend on who came first.
   bool hopeless() const { return doubtful_ > limit_; }
 
  private:
-  T compute(const Block& block, Index row, Index column) const {
+  T compute(const Walk& walk, Index row, Index column) const {
+    const Block block(walk, row, row + 1);
     const Index size = w_.shape.group_in(), group = column / w_.shape.group_out();
-    const std::size_t taps = block.walk().taps.size();
+    const std::size_t taps = walk.taps.size();
     std::vector<const T*> at(taps);
     Buffer<T> own;
     const T* const nothing = zeros<T>(size, &own);
@@ -137,9 +139,9 @@ class RestOfOutput {
     for (const Tap& tap : second_) {
       Image<T> image = parts_.image(tap.part);
       image.data += group * size;
-      block.sources(image, row, 1, 0, taps, nothing, at.data());
+      block.sources(image, 0, 1, 0, taps, nothing, at.data());
       for (std::size_t t = 0; t < taps; ++t) {
-        const T* const weights = w_.weight + (column * w_.shape.taps() + block.walk().taps[t].kernel) * size;
+        const T* const weights = w_.weight + (column * w_.shape.taps() + walk.taps[t].kernel) * size;
         kernels::table<T>().rows_dot(1, &weights, size, weights_of<T>(tap.map), at[t], &sum, nullptr);
       }
     }
@@ -175,10 +177,15 @@ bool can_subtract(const ConvWeights<T>& w, const LoweredRule& rule) {
   return rule.two_sums_make_plain_output() && !w.transposed && !w.depthwise();
 }
 
-// Pointwise, with a tile of positions at least.
+// Pointwise with many positions: whoever takes a part of them through all steps is better off than with fewer weights.
+// With signs above and below zero apart it is so with few positions, too: half the products do.
 template <class T>
-bool is_tall(const ConvWeights<T>& w) {
-  return w.pointwise() && count(w.target()) >= kernels::table<T>().tile_rows;
+bool is_tall(const ConvWeights<T>& w, Index samples, const LoweredRule* rule) {
+  constexpr Index kMany = 448;
+  const Index positions = count(w.target());
+  LoweredRule by_two;
+  return w.pointwise() && positions >= kernels::table<T>().tile_rows &&
+         (samples * positions >= kMany || (rule != nullptr && by_magnitude(*rule, &by_two)));
 }
 
 // Samples [begin, begin + samples) of a job, targets [first, first + targets).
@@ -249,15 +256,15 @@ bool make_shares(const ConvWeights<T>& w, const LoweredRule& rule, const Relevan
   for (const Walk& walk : sums.walks()) {
     least = std::min(least, walk.count());
   }
-  const Index meets = std::min(part.samples, kBlockRows / std::max<Index>(least, 1) + 2);
+  const Index meets = std::min(part.samples, std::max(kBlockRows, kOwnRows) / std::max<Index>(least, 1) + 2);
   const Index tasks = conv_tasks(sums);
   lost.resize(static_cast<std::size_t>(tasks * meets * part.targets));
   std::vector<Index> first_sample(static_cast<std::size_t>(tasks), -1);
-  sums.done = [&](Index task, const Block& block, Index column, Index columns, const SumsOf<T>& z, Index stride) {
+  sums.done = [&](Index task, const Rows& block, Index column, Index columns, const SumsOf<T>& z, Index stride) {
     Index& first = first_sample[static_cast<std::size_t>(task)];
     first = first < 0 ? block.first_sample() : first;
     const T* of[kernels::kMaxSums] = {};
-    const Buffer<T> left(known == Known::kRest ? block.rows() * stride : 0);
+    const Buffer<T> left(known == Known::kRest ? block.count() * stride : 0);
     for (const Run& run : block.runs()) {
       for (std::size_t q = 0; q < computed; ++q) {
         of[q] = z(static_cast<Index>(q)) + run.first * stride;
@@ -284,12 +291,36 @@ bool make_shares(const ConvWeights<T>& w, const LoweredRule& rule, const Relevan
   return true;
 }
 
+// Every input of a position receives the same, whatever the weights: R_in = 1^T s.
+template <class T>
+bool spreads_evenly(const ConvWeights<T>& w, const LoweredRule& rule) {
+  std::array<double, kParts> only{};
+  only[static_cast<std::size_t>(Part::kOne)] = 1;
+  return rule.back.size() == 1 && rule.back[0].map.kind == MapKind::kOne && rule.back[0].factor == only &&
+         !w.transposed && !w.depthwise() && w.shape.groups == 1;
+}
+
 // R_in of a part from its shares.
 template <class T>
 void spread_shares(const ConvWeights<T>& w, const LoweredRule& rule, const RelevanceJob<T>& job,
                    const PartOfJob<T>& part, const T* shares, const Threads& threads) {
   const kernels::Table<T>& kernel = kernels::table<T>();
   const Index channels = w.source_channels(), rows = part.targets * part.samples;
+  if (w.target_channels() > 1 && spreads_evenly(w, rule)) {  // so the channels may as well be added up before
+    const Index pixels = count(w.target()), size = w.target_channels();
+    const Buffer<T> totals(rows * pixels);
+    constexpr Index kPixels = 512;
+    const Index pieces = (rows * pixels + kPixels - 1) / kPixels;
+    parallel_for(pieces, threads, [&](Index task) {
+      for (Index i = task * kPixels; i < std::min(rows * pixels, (task + 1) * kPixels); ++i) {
+        totals.data()[i] = static_cast<T>(kernel.sum(size, shares + i * size));
+      }
+    });
+    ConvWeights<T> one = w;
+    one.shape.out_channels = 1;
+    spread_shares(one, rule, job, part, totals.data(), threads);
+    return;
+  }
   if (rule.back.empty()) {  // nothing receives
     for (Index i = 0; i < rows; ++i) {
       T* const result = job.results[0].row(part.row(job, i / part.samples, i % part.samples));
@@ -297,29 +328,31 @@ void spread_shares(const ConvWeights<T>& w, const LoweredRule& rule, const Relev
     }
     return;
   }
-  std::vector<kernels::Mix<T>> mixes;  // one a sum
+  kernels::Mixed<T> plan;  // one a sum
+  plan.count = 0;
   ConvSums<T> sums{&w, false, rows, {}, 0, {}};
   for (std::size_t b = 0; b < rule.back.size(); ++b) {
     const BackProduct& back = rule.back[b];
     if (!rule.joins(b)) {
-      mixes.push_back(mix_of<T>(back));
+      plan.mix[plan.count++] = mix_of<T>(back);
     }
     sums.products.push_back({{shares + back.group * rows * w.target_size(), w.target_size(), w.target_channels()},
                              weights_of<T>(back.map),
-                             static_cast<Index>(mixes.size()) - 1});
+                             plan.count - 1});
   }
-  sums.outputs = static_cast<Index>(mixes.size());
-  sums.done = [&](Index, const Block& block, Index column, Index columns, const SumsOf<T>& of, Index stride) {
+  sums.outputs = plan.count;
+  sums.done = [&](Index, const Rows& block, Index column, Index columns, const SumsOf<T>& of, Index stride) {
+    kernels::Mixed<T> mixed = plan;
     for (const Run& run : block.runs()) {
       const Index target = run.sample / part.samples, sample = run.sample % part.samples;
       const Index at = run.pixel * channels + column, step = run.step * channels;
       const T* const a = job.inputs[0] ? job.inputs[0].row(part.begin + sample) + at : nullptr;
-      for (std::size_t b = 0; b < mixes.size(); ++b) {
-        kernel.accumulate(run.count, columns, of(static_cast<Index>(b)) + run.first * stride, stride, a, step,
-                          job.bounds.low ? job.bounds.low + at : nullptr,
-                          job.bounds.high ? job.bounds.high + at : nullptr, step, mixes[b], b > 0,
-                          job.results[0].row(part.row(job, target, sample)) + at, step);
+      for (int b = 0; b < plan.count; ++b) {
+        mixed.acc[b] = of(b) + run.first * stride;
       }
+      kernel.accumulate(run.count, columns, mixed, stride, a, step, job.bounds.low ? job.bounds.low + at : nullptr,
+                        job.bounds.high ? job.bounds.high + at : nullptr, step, false,
+                        job.results[0].row(part.row(job, target, sample)) + at, step);
     }
   };
   conv_sums(sums, threads);
@@ -344,7 +377,7 @@ Index conv_tasks(const ConvSums<T>& sums) {
   Index tasks = 0;
   for (const Walk& walk : sums.walks()) {
     const TapWork<T> work = work_of(sums, &walk);
-    tasks += sums.weights->depthwise() ? depthwise_tasks(work.rows()) : work.tasks();
+    tasks += sums.weights->depthwise() ? depthwise_tasks(work.rows(), sums.weights->shape.in_channels) : work.tasks();
   }
   return tasks;
 }
@@ -359,7 +392,7 @@ void conv_sums(const ConvSums<T>& sums, const Threads& threads) {
   Index base = 0;
   for (const Walk& walk : sums.walks()) {
     TapWork<T> work = work_of(sums, &walk);
-    work.done = [&](Index task, const Block& block, Index column, Index columns, const SumsOf<T>& of) {
+    work.done = [&](Index task, const Rows& block, Index column, Index columns, const SumsOf<T>& of) {
       sums.done(base + task, block, column, columns, of, width);
     };
     multiply_taps(work, threads);
@@ -372,14 +405,14 @@ void ConvLayer<T>::forward(const std::vector<Matrix<const T>>& inputs, Matrix<T>
                            const Threads& threads) const {
   const kernels::Table<T>& kernel = kernels::table<T>();
   const Matrix<const T> input = inputs[0];
-  if (is_tall(weights_)) {
+  if (is_tall(weights_, input.rows, nullptr)) {
     pointwise_forward(weights_, input, output, clamp, worth(weights_.products() * input.rows, threads));
     return;
   }
   const Index channels = weights_.target_channels();
   ConvSums<T> sums{&weights_, true, input.rows, {}, 1, {}};
   sums.products.push_back({{input.data, input.stride, weights_.source_channels()}, weights_of<T>(WeightMap{}), 0});
-  sums.done = [&](Index, const Block& block, Index column, Index columns, const SumsOf<T>& of, Index stride) {
+  sums.done = [&](Index, const Rows& block, Index column, Index columns, const SumsOf<T>& of, Index stride) {
     for (const Run& run : block.runs()) {
       kernel.finish(run.count, columns, of(0) + run.first * stride, stride,
                     weights_.bias ? weights_.bias + column : nullptr, clamp.low, clamp.high,
@@ -402,24 +435,29 @@ void ConvLayer<T>::relevance(const RelevanceJob<T>& job, const Threads& all) con
     known = Known::kRest;
   }
   const Threads threads = worth(weights_.products() * job.relevance.rows, all);
-  if (is_tall(weights_) && !rule.back.empty()) {
+  if (is_tall(weights_, job.batch, &rule) && !rule.back.empty()) {
     pointwise_relevance(weights_, rule, reuse, job, threads);
     return;
   }
   const Index groups = std::max<Index>(1, static_cast<Index>(rule.groups.size()));
+  // s of one group takes the place of the relevance, unless that is needed again where too much cancels.
+  const bool over = job.spare && groups == 1 && known != Known::kRest && job.spare.stride == weights_.target_size();
   const Index sample_bytes = groups * weights_.target_size() * static_cast<Index>(sizeof(T));
-  const Index at_once = std::max<Index>(1, kShareBytes / std::max<Index>(1, sample_bytes));  // rows of relevance
+  const Index at_once = over ? job.relevance.rows  // rows of relevance
+                             : std::max<Index>(1, kShareBytes / std::max<Index>(1, sample_bytes));
   const Index targets = std::min(job.targets(), at_once), samples = std::max<Index>(1, at_once / targets);
   for (Index begin = 0; begin < job.batch; begin += samples) {
     for (Index first = 0; first < job.targets(); first += targets) {
       const PartOfJob<T> part{begin, std::min(samples, job.batch - begin), first,
                               std::min(targets, job.targets() - first)};
-      const Buffer<T> shares(groups * part.targets * part.samples * weights_.target_size(), threads.workspace);
-      if (!make_shares(weights_, rule, job, part, known, shares.data(), threads)) {
+      const Buffer<T> memory(over ? 0 : groups * part.targets * part.samples * weights_.target_size(),
+                             threads.workspace);
+      T* const shares = over ? job.spare.data : memory.data();
+      if (!make_shares(weights_, rule, job, part, known, shares, threads)) {
         known = Known::kNothing;
-        make_shares(weights_, rule, job, part, known, shares.data(), threads);
+        make_shares(weights_, rule, job, part, known, shares, threads);
       }
-      spread_shares(weights_, rule, job, part, shares.data(), threads);
+      spread_shares(weights_, rule, job, part, shares, threads);
     }
   }
 }

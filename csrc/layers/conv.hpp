@@ -44,6 +44,7 @@ class ConvLayer : public Layer<T> {
   explicit ConvLayer(const ConvWeights<T>& weights) : weights_(weights) {}
   Flow flow() const override { return Flow::kRule; }
   bool clamps() const override { return true; }
+  bool relevance_in_place() const override { return true; }
   Index products() const override { return weights_.products(); }
   void forward(const std::vector<Matrix<const T>>& inputs, Matrix<T> output, const Clamp<T>& clamp,
                const Threads& threads) const override;
@@ -66,7 +67,7 @@ struct ConvSums {
   std::vector<TapProduct<T>> products;
   Index outputs;
   // task counts up over walks; stride: of a row of the sums.
-  std::function<void(Index task, const Block&, Index column, Index columns, const SumsOf<T>&, Index stride)> done;
+  std::function<void(Index task, const Rows&, Index column, Index columns, const SumsOf<T>&, Index stride)> done;
 
   std::vector<Walk> walks() const {
     return up == weights->transposed ? walks_to_in(weights->shape) : walks_to_out(weights->shape);
@@ -75,7 +76,10 @@ struct ConvSums {
 template <class T>
 void conv_sums(const ConvSums<T>& sums, const Threads& threads);
 // Rows of a depthwise task: few, so that their sums stay in the L1 cache and small images make several tasks.
-inline Index depthwise_tasks(Index rows) { return (rows + 27) / 28; }
+inline Index depthwise_tasks(Index rows, Index channels) {
+  const Index together = std::clamp<Index>(4096 / std::max<Index>(channels, 1), 28, 224);
+  return (rows + together - 1) / together;
+}
 template <class T>
 void depthwise_sums(const ConvSums<T>& sums, const Threads& threads);
 // How many tasks they will count.

@@ -79,11 +79,22 @@ kernels::Mix<T> mix_of(const BackProduct& product) {
 }
 
 template <class T>
+kernels::Mixed<T> mixed_of(const LoweredRule& rule) {
+  kernels::Mixed<T> mixed;
+  mixed.count = 0;
+  for (const BackProduct& back : rule.back) {
+    mixed.mix[mixed.count++] = mix_of<T>(back);
+  }
+  return mixed;
+}
+
+template <class T>
 kernels::Shares<T> shares_of(const LoweredRule& rule, const T* const* base, const T* const* bias, const T* plain_base) {
   kernels::Shares<T> plan{};
   plan.sums = static_cast<int>(rule.sums.size());
   plan.groups = static_cast<int>(rule.groups.size());
   plan.masked = rule.masked;
+  plan.rotated = rule.rotated;
   plan.plain_base = plain_base;
   for (std::size_t q = 0; q < rule.sums.size(); ++q) {
     plan.plain[q] = static_cast<T>(rule.plain[q]);
@@ -230,6 +241,7 @@ void dense_forward(const DenseLayer<T>& layer, Matrix<const T> input, Matrix<T> 
   template Index few_samples<T>(Matrix<const T>);                                                           \
   template kernels::Weights<T> weights_of<T>(const WeightMap&);                                             \
   template kernels::Mix<T> mix_of<T>(const BackProduct&);                                                   \
+  template kernels::Mixed<T> mixed_of<T>(const LoweredRule&);                                               \
   template kernels::Shares<T> shares_of<T>(const LoweredRule&, const T* const*, const T* const*, const T*); \
   template kernels::Shares<T> shares_at_column<T>(kernels::Shares<T>, Index);                               \
   template const T* constant_input<T>(Part, const Bounds<T>&);                                              \

@@ -74,6 +74,9 @@ template <class T>
 kernels::Weights<T> weights_of(const WeightMap& map);
 template <class T>
 kernels::Mix<T> mix_of(const BackProduct& product);
+// All back products of a rule; where their sums lie is the caller's to say.
+template <class T>
+kernels::Mixed<T> mixed_of(const LoweredRule& rule);
 // The numbers of shares(), base and bias per group may be null.
 template <class T>
 kernels::Shares<T> shares_of(const LoweredRule& rule, const T* const* base, const T* const* bias, const T* plain_base);

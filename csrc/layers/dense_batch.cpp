@@ -244,13 +244,14 @@ void backward_products(const DenseJob<T>& job, Matrix<const T> input, T* const* 
       sum_of,
       [&](Index task, Index p, Index row, Index rows) {
         const Index column = p * width, cols = std::min(width, n_in - column);
+        kernels::Mixed<T> mixed = mixed_of<T>(rule);
         for (Index b = 0; b < backs; ++b) {
-          kernel.accumulate(
-              rows, cols, sum_of(task, p, b) + row * width, width, input ? input.row(row) + column : nullptr,
-              input.stride, job.bounds.low ? job.bounds.low + column : nullptr,
-              job.bounds.high ? job.bounds.high + column : nullptr, 0,
-              mix_of<T>(rule.back[static_cast<std::size_t>(b)]), b > 0, result.row(row) + column, result.stride);
+          mixed.acc[b] = sum_of(task, p, b) + row * width;
         }
+        kernel.accumulate(rows, cols, mixed, width, input ? input.row(row) + column : nullptr, input.stride,
+                          job.bounds.low ? job.bounds.low + column : nullptr,
+                          job.bounds.high ? job.bounds.high + column : nullptr, 0, false, result.row(row) + column,
+                          result.stride);
       });
 }
 

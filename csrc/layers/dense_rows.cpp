@@ -118,13 +118,11 @@ class RowPass {
     const T* low = job_.bounds.low ? job_.bounds.low + begin : nullptr;
     const T* high = job_.bounds.high ? job_.bounds.high + begin : nullptr;
     T* const out = job_.result.row(sample) + begin;
-    if (backs_ == 0) {
-      std::fill(out, out + (end - begin), T(0));
-    }
+    kernels::Mixed<T> mixed = mixed_of<T>(rule_);
     for (Index b = 0; b < backs_; ++b) {
-      kernel_.accumulate(1, end - begin, acc + b * acc_stride + begin, 0, a, 0, low, high, 0,
-                         mix_of<T>(rule_.back[static_cast<std::size_t>(b)]), b > 0, out, 0);
+      mixed.acc[b] = acc + b * acc_stride + begin;
     }
+    kernel_.accumulate(1, end - begin, mixed, 0, a, 0, low, high, 0, false, out, 0);
   }
 
  private:

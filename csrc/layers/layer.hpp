@@ -41,6 +41,7 @@ struct RelevanceJob {
   Matrix<const T> output;               // of this layer, before what follows; empty where it was not kept
   Matrix<const T> relevance;            // (targets * batch, size of the output)
   std::vector<Matrix<T>> results;       // (targets * batch, size of the input), one an input; no data: not wanted
+  Matrix<T> spare;                      // the relevance, where its memory may be written over; or empty
   Index batch = 0;
 
   // Where the layer has weights:
@@ -87,6 +88,8 @@ class Layer {
   virtual bool keeps_nonnegative() const { return false; }
   // f(0) = 0
   virtual bool keeps_zero() const { return false; }
+  // Can relevance() of one target work in place (each result over its input)?
+  virtual bool relevance_in_place() const { return false; }
   // What relevance() wants to see of the forward pass.
   virtual bool reads_inputs(const CompiledRule*) const { return true; }
   // at_hand: the output is there anyway, behind a ReLU, wherever there is relevance.

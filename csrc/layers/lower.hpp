@@ -43,6 +43,7 @@ struct LoweredRule {
   bool masked = false;
   std::vector<double> plain;  // coefficients of the plain output W a, where masked
   std::vector<BackProduct> back;
+  bool rotated = false;  // back[0] reads (s_0 + s_1) / 2 and back[1] (s_0 - s_1) / 2
 
   bool passes() const { return groups.empty(); }
   bool reads(Part part) const;       // in the forward or the backward half
@@ -61,6 +62,11 @@ LoweredRule lower(const Rule& rule, bool input_nonnegative, bool output_positive
 
 // The same with constant terms as sums of their own, for layers where they differ from position to position.
 LoweredRule with_constants_as_sums(LoweredRule rule);
+
+// Sums of the contributions above and below zero, by four products, out of two: above = (W a + |W| |a|) / 2, below =
+// (W a - |W| |a|) / 2, and R = a W^T (s_0 + s_1) / 2 + |a| |W|^T (s_0 - s_1) / 2. That cancels where one of them is a
+// small part of |W| |a|. False if the rule is none of this kind.
+bool by_magnitude(const LoweredRule& rule, LoweredRule* result);
 
 // A rule with all its lowered forms, made once.
 class CompiledRule {

@@ -14,7 +14,7 @@ constexpr Index kChannels = 64;  // a task's share of the channels where windows
 constexpr Index kLines = 8;      // of the output: with fewer, channels are shared out, too
 
 // The windows along an axis meet every position once.
-bool is_partition(const PoolAxis& axis) {
+bool meets_once(const PoolAxis& axis) {
   Index next = 0;
   for (std::size_t o = 0; o < axis.begin.size(); ++o) {
     if (axis.begin[o] != next || axis.end[o] <= next) {
@@ -26,6 +26,11 @@ bool is_partition(const PoolAxis& axis) {
 }
 
 }  // namespace
+
+template <class T>
+bool PoolLayer<T>::is_partition() const {
+  return std::all_of(axes_.begin(), axes_.end(), meets_once);
+}
 
 // body(task, row, first channel, channels, output pixel, pixels of the window, its divisor); a task has some lines of
 // the output and some channels.
@@ -89,7 +94,7 @@ template <class T>
 void PoolLayer<T>::relevance(const RelevanceJob<T>& job, const Threads& threads) const {
   const kernels::Table<T>& kernel = kernels::table<T>();
   const Matrix<T> result = job.results[0];
-  const bool partition = std::all_of(axes_.begin(), axes_.end(), is_partition);
+  const bool partition = is_partition();
   const Split split = this->split(!partition);
   std::vector<kernels::Absorbed> lost(static_cast<std::size_t>(result.rows * split.tasks()));
   if (!partition) {  // else every entry is written once
@@ -124,11 +129,9 @@ void PoolLayer<T>::relevance(const RelevanceJob<T>& job, const Threads& threads)
         const T* const z[] = {share.data()};
         T* const s[] = {share.data()};
         kernel.shares(1, count, plan, z, count, r, count, s, count, &lost[static_cast<std::size_t>(task)], 0);
-        kernels::Mix<T> mix{};
-        mix.input = 1 / divisor;
+        const kernels::Mixed<T> mixed{1, {share.data()}, {{1 / divisor, 0, 0, 0, 0, 0}}};
         for (std::size_t w = 0; w < from.size(); ++w) {
-          kernel.accumulate(1, count, share.data(), count, from[w], count, nullptr, nullptr, 0, mix, !partition, to[w],
-                            count);
+          kernel.accumulate(1, count, mixed, count, from[w], count, nullptr, nullptr, 0, !partition, to[w], count);
         }
       });
   for (Index task = 0; task < result.rows * split.tasks(); ++task) {

@@ -27,11 +27,13 @@ class PoolLayer : public Layer<T> {
   // The maximum passes relevance to the winner, first of ties; an average shares in proportion.
   Flow flow() const override { return max_ ? Flow::kThrough : Flow::kOwn; }
   bool keeps_nonnegative() const override { return true; }
+  bool relevance_in_place() const override { return is_partition(); }
   void forward(const std::vector<Matrix<const T>>& inputs, Matrix<T> output, const Clamp<T>& clamp,
                const Threads& threads) const override;
   void relevance(const RelevanceJob<T>& job, const Threads& threads) const override;
 
  private:
+  bool is_partition() const;  // the windows meet every position once
   // How a row is shared out: channels in pieces, lines of the output in parts.
   struct Split {
     Index pieces, parts;

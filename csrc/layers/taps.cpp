@@ -12,6 +12,9 @@ constexpr Index kDepth = 256;             // of the reduction, a block
 constexpr Index kSlab = 8;                // panels
 constexpr Index kTasks = 16;              // wanted at least
 constexpr Index kWorthPacking = 1 << 16;  // weights, for a second thread
+constexpr Index kOwnTasks = 6;            // wanted at least where tasks pack for themselves
+constexpr Index kMostPacks = 3;           // of the same weights
+constexpr Index kWorthPack = 48;          // rows
 
 // A block of the reduction: some taps with all channels, or some channels of one tap.
 struct Chunk {
@@ -44,7 +47,38 @@ thread_local std::vector<Block::At> Block::spare;
 
 Block::~Block() { at_.swap(spare); }
 
-Block::Block(const Walk& walk, Index begin, Index end) : walk_(walk), begin_(begin) {
+Place::Place(const Walk& walk, Index index) : sample(index / walk.count()) {
+  const Index position = index % walk.count();
+  row = {position / (walk.rows[1] * walk.rows[2]), position / walk.rows[2] % walk.rows[1], position % walk.rows[2]};
+}
+
+void Place::next(const Walk& walk) {
+  for (std::size_t a = 3; a-- > 0;) {
+    if (++row[a] < walk.rows[a]) {
+      return;
+    }
+    row[a] = 0;
+  }
+  ++sample;
+}
+
+Rows::Rows(const Walk& walk, Index begin, Index end) : walk_(walk), begin_(begin), count_(end - begin) {
+  // A run ends with its sample, and, where the target is walked in steps, with its line.
+  const Index line = walk.dense() ? walk.count() : walk.rows[2];
+  for (Index r = begin; r < end;) {
+    const Place place(walk, r);
+    Axes target{};
+    for (std::size_t a = 0; a < 3; ++a) {
+      target[a] = walk.start[a] + walk.step[a] * place.row[a];
+    }
+    const Index pixel = (target[0] * walk.target[1] + target[1]) * walk.target[2] + target[2];
+    const Index last = std::min(end, (r / line + 1) * line);
+    runs_.push_back({r - begin, last - r, place.sample, pixel, walk.step[2]});
+    r = last;
+  }
+}
+
+Block::Block(const Walk& walk, Index begin, Index end) : Rows(walk, begin, end) {
   Axes least{}, most{};
   for (const Walk::Tap& tap : walk.taps) {
     delta_.push_back((tap.offset[0] * walk.source[1] + tap.offset[1]) * walk.source[2] + tap.offset[2]);
@@ -55,38 +89,16 @@ Block::Block(const Walk& walk, Index begin, Index end) : walk_(walk), begin_(beg
   }
   at_.swap(spare);
   at_.resize(static_cast<std::size_t>(end - begin));
-  const bool dense = walk.dense();
-  const Index positions = walk.count();
-  Index sample = begin / positions, position = begin % positions;
-  Axes row{position / (walk.rows[1] * walk.rows[2]), position / walk.rows[2] % walk.rows[1], position % walk.rows[2]};
-  for (Index r = 0; r < end - begin; ++r) {
-    At& at = at_[static_cast<std::size_t>(r)];
-    at.sample = sample;
+  Place place(walk, begin);
+  for (At& at : at_) {
+    at.sample = place.sample;
     at.inside = true;
     for (std::size_t a = 0; a < 3; ++a) {
-      at.position[a] = walk.scale[a] * row[a];
+      at.position[a] = walk.scale[a] * place.row[a];
       at.inside = at.inside && at.position[a] + least[a] >= 0 && at.position[a] + most[a] < walk.source[a];
     }
     at.pixel = (at.position[0] * walk.source[1] + at.position[1]) * walk.source[2] + at.position[2];
-    if (runs_.empty() || runs_.back().sample != sample || (!dense && row[2] == 0)) {
-      Axes target{};
-      for (std::size_t a = 0; a < 3; ++a) {
-        target[a] = walk.start[a] + walk.step[a] * row[a];
-      }
-      const Index pixel = (target[0] * walk.target[1] + target[1]) * walk.target[2] + target[2];
-      runs_.push_back({r, 0, sample, pixel, walk.step[2]});
-    }
-    ++runs_.back().count;
-    if (++row[2] == walk.rows[2]) {
-      row[2] = 0;
-      if (++row[1] == walk.rows[1]) {
-        row[1] = 0;
-        if (++row[0] == walk.rows[0]) {
-          row[0] = 0;
-          ++sample;
-        }
-      }
-    }
+    place.next(walk);
   }
 }
 
@@ -97,7 +109,17 @@ Index TapWork<T>::panels() const {
 }
 
 template <class T>
+Index TapWork<T>::own_blocks() const {
+  const Index parts = std::max<Index>(1, panels() * groups);
+  const Index blocks = std::max({Index{1}, (kOwnTasks + parts - 1) / parts, (rows() + kOwnRows - 1) / kOwnRows});
+  return blocks <= kMostPacks && (blocks == 1 || rows() / blocks >= kWorthPack) ? blocks : 0;
+}
+
+template <class T>
 Index TapWork<T>::splits() const {
+  if (packs_alone()) {
+    return panels();
+  }
   const Index have = std::max<Index>(1, blocks() * groups);
   return std::clamp<Index>((kTasks + have - 1) / have, 1, panels());
 }
@@ -110,31 +132,40 @@ void multiply_taps(const TapWork<T>& work, const Threads& threads) {
   const Index count = static_cast<Index>(work.products.size());
   const Index tap_size = work.channels * width, panel_size = taps * tap_size;
   const auto columns_of = [&](Index panel) { return std::min(width, work.columns - panel * width); };
-  const Buffer<T> weights(work.groups * count * panels * panel_size, threads.workspace);
+  const auto pack = [&](Index group, Index product, Index panel, const Chunk& chunk, T* to) {
+    for (std::size_t t = 0; t < chunk.taps; ++t) {
+      const Index tap = walk.taps[chunk.tap + t].kernel;
+      work.pack({group, tap, chunk.channel, chunk.depth, panel * width, columns_of(panel)},
+                work.products[static_cast<std::size_t>(product)].map, to);
+      to += chunk.depth * width;
+    }
+  };
+  const bool alone = work.packs_alone();
+  const Buffer<T> weights(alone ? 0 : work.groups * count * panels * panel_size, threads.workspace);
   const auto panel_at = [&](Index group, Index product, Index panel) {
     return weights.data() + ((group * count + product) * panels + panel) * panel_size;
   };
-  const bool small = work.groups * count * panels * panel_size < kWorthPacking;
-  parallel_for(work.groups * count * panels, threads.alone_if(small), [&](Index i) {
-    const Index panel = i % panels, product = i / panels % count, group = i / panels / count;
-    for (Index t = 0; t < taps; ++t) {
-      work.pack(group, walk.taps[static_cast<std::size_t>(t)].kernel, panel * width, columns_of(panel),
-                work.products[static_cast<std::size_t>(product)].map, panel_at(group, product, panel) + t * tap_size);
-    }
-  });
+  if (!alone) {
+    const bool small = work.groups * count * panels * panel_size < kWorthPacking;
+    parallel_for(work.groups * count * panels, threads.alone_if(small), [&](Index i) {
+      const Index panel = i % panels, product = i / panels % count, group = i / panels / count;
+      pack(group, product, panel, {0, walk.taps.size(), 0, work.channels}, panel_at(group, product, panel));
+    });
+  }
 
   const std::vector<Chunk> chunks = chunks_of(walk.taps.size(), work.channels);
   Buffer<T> own;
   const T* const nothing = zeros<T>(kDepth, &own);
   const Index splits = work.splits(), blocks = work.blocks();
-  const Index sum_size = kBlockRows * width;
-  const Index most = std::min(panels, kSlab), slab = std::max<Index>(1, most / std::max<Index>(1, count));
+  const Index most = std::min(panels, kSlab);
+  const Index slab = alone ? 1 : std::max<Index>(1, most / std::max<Index>(1, count));
   parallel_for(work.tasks(), threads, [&](Index task) {
     const Index split = task % splits, group = task / splits % work.groups, at = task / splits / work.groups;
     const Index begin = work.rows() * at / blocks, end = work.rows() * (at + 1) / blocks, rows = end - begin;
     const Block block(walk, begin, end);
     const Index panel_begin = panels * split / splits, panel_end = panels * (split + 1) / splits;
-    const Buffer<T> sums(work.outputs * slab * sum_size);
+    const Index sum_size = rows * width;
+    const Buffer<T> sums(work.outputs * slab * sum_size), piece(alone ? count * kDepth * width : 0);
     const auto sum_at = [&](Index output, Index panel) { return sums.data() + (output * slab + panel) * sum_size; };
     std::vector<const T*> pointers(static_cast<std::size_t>(kDepth * kernel.tile_rows));
     const Index tiles = (rows + kernel.tile_rows - 1) / kernel.tile_rows;
@@ -144,6 +175,9 @@ void multiply_taps(const TapWork<T>& work, const Threads& threads) {
         std::fill_n(sums.data(), work.outputs * slab * sum_size, T(0));
       }
       for (const Chunk& chunk : chunks) {
+        for (Index i = 0; alone && i < count; ++i) {
+          pack(group, i, first, chunk, piece.data() + i * kDepth * width);
+        }
         for (Index tile = 0; tile < tiles; ++tile) {
           const Index row = rows * tile / tiles, height = rows * (tile + 1) / tiles - row;
           const T* image = nullptr;
@@ -158,10 +192,12 @@ void multiply_taps(const TapWork<T>& work, const Threads& threads) {
             const bool add = &chunk != &chunks.front() ||
                              (i > 0 && work.products[static_cast<std::size_t>(i - 1)].output == product.output);
             for (Index p = first; p < last; ++p) {
+              const T* const panel =
+                  alone ? piece.data() + i * kDepth * width
+                        : panel_at(group, i, p) + static_cast<Index>(chunk.tap) * tap_size + chunk.channel * width;
               kernel.tile_taps(static_cast<int>(height), 2 * columns_of(p) <= width ? 1 : 2,
-                               static_cast<int>(chunk.taps), chunk.depth, pointers.data(),
-                               panel_at(group, i, p) + static_cast<Index>(chunk.tap) * tap_size + chunk.channel * width,
-                               add, sum_at(product.output, p - first) + row * width, width);
+                               static_cast<int>(chunk.taps), chunk.depth, pointers.data(), panel, add,
+                               sum_at(product.output, p - first) + row * width, width);
             }
           }
         }

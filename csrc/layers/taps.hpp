@@ -28,18 +28,29 @@ struct Run {
   Index step;   // pixels from row to row
 };
 
-// Rows [begin, end) of a walk over `samples` samples, with what finding their sources needs.
-class Block {
+// Rows [begin, end) of a walk over several samples.
+class Rows {
+ public:
+  Rows(const Walk& walk, Index begin, Index end);
+  const Walk& walk() const { return walk_; }
+  const std::vector<Run>& runs() const { return runs_; }
+  Index begin() const { return begin_; }
+  Index count() const { return count_; }
+  Index first_sample() const { return runs_.front().sample; }
+
+ private:
+  const Walk& walk_;
+  Index begin_, count_;
+  std::vector<Run> runs_;
+};
+
+// The same with what finding the source of each row needs.
+class Block : public Rows {
  public:
   Block(const Walk& walk, Index begin, Index end);
   ~Block();
   Block(const Block&) = delete;
   Block& operator=(const Block&) = delete;
-  const Walk& walk() const { return walk_; }
-  const std::vector<Run>& runs() const { return runs_; }
-  Index begin() const { return begin_; }
-  Index rows() const { return static_cast<Index>(at_.size()); }
-  Index first_sample() const { return at_.front().sample; }
 
   // to[t * rows + i]: where row `first + i` finds its source for tap `tap + t`; zeros where that is outside.
   template <class T>
@@ -54,14 +65,20 @@ class Block {
   };
   static thread_local std::vector<At> spare;
 
-  const Walk& walk_;
-  Index begin_;
   std::vector<Index> delta_;  // of each tap, in source pixels
   std::vector<At> at_;
-  std::vector<Run> runs_;
+};
+
+// Where row `index` of one sample's walk lies along the axes; next() steps to the row behind.
+struct Place {
+  Index sample;
+  Axes row;
+  Place(const Walk& walk, Index index);
+  void next(const Walk& walk);
 };
 
 inline constexpr Index kBlockRows = 224;  // of a walk, a task
+inline constexpr Index kOwnRows = 800;    // the same, where a task packs its weights itself
 
 template <class T>
 struct TapProduct {
@@ -74,9 +91,13 @@ struct TapProduct {
 template <class T>
 using SumsOf = std::function<const T*(Index output)>;
 
-// Weights as panels: pack(group, kernel tap, first column, columns, map, to) writes (channels, tile_cols).
+// Where a panel is cut from a tap's weights: some of its channels by some of its columns.
+struct Cut {
+  Index group, tap, channel, channels, column, columns;
+};
+// pack(cut, map, to) writes (channels, tile_cols).
 template <class T>
-using PackTap = std::function<void(Index group, Index tap, Index column, Index columns, kernels::Weights<T>, T* to)>;
+using PackTap = std::function<void(const Cut& cut, kernels::Weights<T>, T* to)>;
 
 // All products over all samples. Within a group, `channels` source channels (from group * channels on) make `columns`
 // target channels. done(task, block, first target channel, columns, sums) is called when those sums are complete.
@@ -87,14 +108,20 @@ struct TapWork {
   std::vector<TapProduct<T>> products;
   Index outputs;
   PackTap<T> pack;
-  std::function<void(Index task, const Block&, Index column, Index columns, const SumsOf<T>&)> done;
+  std::function<void(Index task, const Rows&, Index column, Index columns, const SumsOf<T>&)> done;
 
   Index rows() const { return samples * walk->count(); }
-  Index blocks() const { return (rows() + kBlockRows - 1) / kBlockRows; }
+  Index blocks() const { return packs_alone() ? own_blocks() : (rows() + kBlockRows - 1) / kBlockRows; }
   Index tasks() const { return blocks() * groups * splits(); }
   // Panels go to several tasks where there are few blocks. Independent of the number of threads: so are the sums.
   Index splits() const;
   Index panels() const;
+  // Few rows: a task packs the panel it needs itself, piece by piece in its own cache, and takes it over all rows, or,
+  // where there are few panels, over some of them.
+  bool packs_alone() const { return own_blocks() > 0; }
+
+ private:
+  Index own_blocks() const;  // 0: there are too many rows
 };
 template <class T>
 void multiply_taps(const TapWork<T>& work, const Threads& threads);
@@ -107,7 +134,7 @@ template <class T>
 void Block::sources(const Image<T>& image, Index first, Index rows, std::size_t tap, std::size_t taps, const T* zeros,
                     const T** to) const {
   for (std::size_t t = tap; t < tap + taps; ++t) {
-    const Axes& offset = walk_.taps[t].offset;
+    const Axes& offset = walk().taps[t].offset;
     for (Index i = first; i < first + rows; ++i, ++to) {
       const At& at = at_[static_cast<std::size_t>(i)];
       bool inside = at.inside;
@@ -115,7 +142,7 @@ void Block::sources(const Image<T>& image, Index first, Index rows, std::size_t 
         inside = true;
         for (std::size_t a = 0; a < 3; ++a) {
           const Index x = at.position[a] + offset[a];
-          inside = inside && x >= 0 && x < walk_.source[a];
+          inside = inside && x >= 0 && x < walk().source[a];
         }
       }
       *to = inside ? image.data + at.sample * image.sample_stride + (at.pixel + delta_[t]) * image.pixel_stride : zeros;

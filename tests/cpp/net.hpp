@@ -26,6 +26,8 @@ namespace pylrp {
 struct Seen {
   bool fused = false, in_place = false;                                       // forward
   bool nonnegative = false, positive = false, input = false, output = false;  // relevance
+  unsigned replaced = 0;                                                      // bits of inputs: relevance over them
+  bool spare = false;                                                         // s may lie over relevance
   int forwards = 0, relevances = 0;
 };
 
@@ -47,6 +49,11 @@ class Spy : public Layer<T> {
     seen_.positive = job.output_positive;
     seen_.input = bool(job.inputs[0]);
     seen_.output = bool(job.output);
+    seen_.replaced = 0;
+    for (std::size_t k = 0; k < job.inputs.size(); ++k) {
+      seen_.replaced |= job.inputs[k] && job.inputs[k].data == job.results[k].data ? 1u << k : 0u;
+    }
+    seen_.spare = bool(job.spare);
     ++seen_.relevances;
     if (*meanwhile_) {
       (*meanwhile_)();
@@ -59,6 +66,7 @@ class Spy : public Layer<T> {
   bool makes_nonnegative() const override { return layer_->makes_nonnegative(); }
   bool keeps_nonnegative() const override { return layer_->keeps_nonnegative(); }
   bool keeps_zero() const override { return layer_->keeps_zero(); }
+  bool relevance_in_place() const override { return layer_->relevance_in_place(); }
   bool reads_inputs(const CompiledRule* rule) const override { return layer_->reads_inputs(rule); }
   bool reads_output(const CompiledRule* rule, bool at_hand) const override {
     return layer_->reads_output(rule, at_hand);

@@ -99,6 +99,8 @@ struct Operands {
         return static_cast<double>(low.at(0, k));
       case Part::kHigh:
         return static_cast<double>(high.at(0, k));
+      case Part::kMagnitude:  // of lowered rules
+        break;
     }
     return 0;
   }
@@ -152,10 +154,14 @@ struct Reference {
 // first. kPositive: so is that of outputs that are not positive, as behind a ReLU.
 enum class Care { kCount, kSettle, kPositive };
 
-// by_rest: the second of two denominators may be what the first leaves of the output, with the errors of both, unless
-// less than 1/16 of the first is left (layers/conv.cpp, RestOfOutput).
+// How two denominators may come about. kRest: the second is what the first leaves of the output, with the errors of
+// both, unless less than 1/16 of the first is left (layers/conv.cpp, RestOfOutput). kMagnitude: out of W a and |W| |a|,
+// with the errors of both, unless one is less than 1/64 of |W| |a| (lower.hpp, by_magnitude); here 1/72, since at the
+// limit rounding decides.
+enum class Way { kItself, kRest, kMagnitude };
+
 template <class T>
-Reference reference(const Wires& wires, Operands<T>& data, const Rule& rule, Care care, bool by_rest = false) {
+Reference reference(const Wires& wires, Operands<T>& data, const Rule& rule, Care care, Way way = Way::kItself) {
   const Index batch = data.input.rows(), targets = batch == 0 ? 0 : data.relevance.rows() / batch;
   const std::size_t n_in = static_cast<std::size_t>(wires.inputs), n_out = wires.outputs.size();
   const std::size_t rows = static_cast<std::size_t>(data.relevance.rows()), groups = rule.groups.size();
@@ -190,6 +196,15 @@ Reference reference(const Wires& wires, Operands<T>& data, const Rule& rule, Car
       result.output.push_back(plain);
       const bool plain_unsure = plain.size > 0 && std::abs(plain.value) <= 4 * plain.error;
       bool unsure = care == Care::kPositive && plain_unsure;
+      bool rotated = false;
+      if (way == Way::kMagnitude) {
+        double above = 0, below = 0;
+        for (const Wire& wire : fed) {
+          const double p = wire.weight * data.part(Part::kInput, i, wire.input);
+          (p > 0 ? above : below) += std::abs(p);
+        }
+        rotated = 72 * std::min(above, below) >= above + below;
+      }
       for (std::size_t g = 0; g < groups; ++g) {
         const Group& group = rule.groups[g];
         Sum64 z;
@@ -201,7 +216,10 @@ Reference reference(const Wires& wires, Operands<T>& data, const Rule& rule, Car
         }
         const double v = z.value;
         z.error = bound<T>(z, n * static_cast<Index>(group.terms.size()));
-        if (by_rest && g == 1) {
+        if (rotated) {
+          z.error += (static_cast<double>(n) + kFew) * kUnit<T> * plain.size;
+        }
+        if (way == Way::kRest && g == 1) {
           const double first = of[0].z.value - rho(rule.groups[0].bias, b), left = v - rho(group.bias, b);
           const double more = plain.error + of[0].z.error;
           z.error += 16 * (std::abs(left) + more) >= std::abs(first) ? more : 0;
@@ -221,7 +239,7 @@ Reference reference(const Wires& wires, Operands<T>& data, const Rule& rule, Car
           entry = care == Care::kCount ? entry : 0;
         }
         const double r = static_cast<double>(entry);
-        double unserved = r;
+        double unserved = r, shares = 0;
         for (std::size_t g = 0; g < groups; ++g) {
           const Group& group = rule.groups[g];
           const auto& [z, d] = of[g];
@@ -231,6 +249,7 @@ Reference reference(const Wires& wires, Operands<T>& data, const Rule& rule, Car
           const double s = numerator == 0 || d == 0 ? 0 : numerator / d;
           const double error = s == 0 ? 0 : std::abs(s) * (z.error / (std::abs(d) - z.error) + kFew * kUnit<T>);
           unserved -= numerator;
+          shares += std::abs(s);
           Sum64 &bias = result.absorbed[0][row], &stabilizer = result.absorbed[1][row], &dead = result.absorbed[2][row];
           dead.error += kFew * kUnit<T> * std::abs(numerator);
           if (z.value == 0 || s == 0) {
@@ -252,6 +271,12 @@ Reference reference(const Wires& wires, Operands<T>& data, const Rule& rule, Car
           }
         }
         result.absorbed[2][row].add(unserved);
+        for (const Wire& wire : fed) {
+          if (rotated) {  // half sum and half difference of s, each with a product of its own
+            const double p = wire.weight * data.part(Part::kInput, i, wire.input);
+            result.relevance[row * n_in + static_cast<std::size_t>(wire.input)].size += std::abs(p) * shares;
+          }
+        }
       }
     }
   }

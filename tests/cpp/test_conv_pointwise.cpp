@@ -69,6 +69,14 @@ TEST(pointwise_depth) {
   check_rules(pointwise("many tasks", {1, 11, 17}, 3, 520), 1, 1);
 }
 
+// So many positions, of one sample or of several, that all rules go task by task; and around that number.
+TEST(pointwise_many_positions) {
+  for (const auto& [batch, positions] : std::vector<std::array<Index, 2>>{{1, 447}, {1, 448}, {2, 224}, {5, 90}}) {
+    check_rules(pointwise("many positions", {1, 1, positions}, 5, 9), batch, 2);
+    check_rules(pointwise("many positions", {1, 1, positions}, 18, 5), batch, 1);
+  }
+}
+
 TEST(pointwise_same_bits_for_any_number_of_threads) {
   const ConvCase c = pointwise("threads", {1, 30, 31}, 33, 34);
   for (unsigned n = 0; n < 4; ++n) {
@@ -102,6 +110,8 @@ TEST(pointwise_rows_are_independent) {
     for (const bool kept : {false, true}) {
       check::context = std::string(name) + (kept ? ", kept" : "");
       check_rows(pointwise("", {1, 9, 11}, 5, 18).shape(), name, kept, {{0, 0}, {0, 1}, {1, 1}, {2, 0}, {3, 1}});
+      // Both samples together go task by task, one of them does not.
+      check_rows(pointwise("", {1, 15, 16}, 18, 5).shape(), name, kept, {{0, 0}, {2, 1}});
     }
   }
 }

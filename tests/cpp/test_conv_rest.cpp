@@ -69,7 +69,7 @@ struct Behind {
     check::context = std::string(s.name) + ", bytes " + std::to_string(sizeof(T)) + ", bias " +
                      std::to_string(o.with_bias) + ", nonnegative " + std::to_string(o.nonnegative);
     change(data);
-    expected = reference<T>(data.wires(o.with_bias), data, alpha_beta().rule, Care::kPositive, true);
+    expected = reference<T>(data.wires(o.with_bias), data, alpha_beta().rule, Care::kPositive, Way::kRest);
     data.layer(o.with_bias).forward({data.input.read()}, output.view(), {T(0)}, {1});
   }
   std::vector<T> relevance(bool kept, int threads, std::vector<double>* lost = nullptr) {

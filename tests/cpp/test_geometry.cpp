@@ -139,7 +139,7 @@ void check_blocks(const Walk& walk, Random& random) {
     const Index end = n == 0 ? all : begin + 1 + static_cast<Index>(random(0, static_cast<double>(all - begin)));
     const Block block(walk, n == 0 ? 0 : begin, end);
     const Index first_row = block.begin();
-    CHECK(block.begin() == (n == 0 ? 0 : begin) && block.rows() == end - block.begin());
+    CHECK(block.begin() == (n == 0 ? 0 : begin) && block.count() == end - block.begin());
     CHECK(block.first_sample() == block.begin() / walk.count());
     // Runs: each row once, in order, at its pixel of the target.
     Index next = 0;
@@ -156,10 +156,10 @@ void check_blocks(const Walk& walk, Random& random) {
                 run.pixel + i * run.step == pixel_of(target, walk.target);
       }
     }
-    CHECK(right && next == block.rows());
+    CHECK(right && next == block.count());
     // Sources: some rows, some taps.
-    const Index row = static_cast<Index>(random(0, static_cast<double>(block.rows())));
-    const Index rows = 1 + static_cast<Index>(random(0, static_cast<double>(block.rows() - row)));
+    const Index row = static_cast<Index>(random(0, static_cast<double>(block.count())));
+    const Index rows = 1 + static_cast<Index>(random(0, static_cast<double>(block.count() - row)));
     const std::size_t taps = walk.taps.size(), tap = n % 2 == 0 ? 0 : taps / 2;
     std::vector<const T*> found((taps - tap) * static_cast<std::size_t>(rows) + 1);
     for (const Image<T>& image : images) {

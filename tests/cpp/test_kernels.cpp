@@ -194,9 +194,9 @@ TEST(accumulate_mixes_parts) {
             for (Index i = 0; add && i < rows; ++i) {
               std::copy_n(start.row(i), cols, out.row(i));
             }
-            kernel.accumulate(rows, cols, acc.data(), acc.stride(), reads ? a.data() : nullptr, a.stride(),
-                              mix.low != 0 ? low.data() : nullptr, mix.high != 0 ? high.data() : nullptr, 0, mix, add,
-                              out.data(), out.stride());
+            kernel.accumulate(rows, cols, {1, {acc.data()}, {mix}}, acc.stride(), reads ? a.data() : nullptr,
+                              a.stride(), mix.low != 0 ? low.data() : nullptr, mix.high != 0 ? high.data() : nullptr, 0,
+                              add, out.data(), out.stride());
             bool right = true;
             for (Index i = 0; i < rows; ++i) {
               for (Index j = 0; j < cols; ++j) {

@@ -85,20 +85,26 @@ TEST(tile_taps_sums_over_taps) {
   });
 }
 
+// Taps begin anywhere, some at the same place; their weights lie in any order, some are used twice. Rows that come
+// again (step 0) are those of a constant image.
 TEST(depthwise_sums_element_by_element) {
   both_types([](auto tag) {
     using T = decltype(tag);
     const auto& kernel = kernels::table<T>();
-    constexpr Index kShift = 2;
     for (const Index n : around(kernel.tile_cols)) {
-      for (const Index rows : {1, 2, 3, 4, 5, 8, 11}) {
-        for (const Index taps : {1, 2, 3, 5}) {
+      for (const Index rows : {1, 2, 3, 4, 5, 6, 7, 8, 11}) {
+        for (const Index taps : {0, 1, 2, 3, 5}) {
+          const Index stride = rows % 3;  // of the positions, in pixels
           Random random(static_cast<unsigned>(100 * n + rows));
-          Fenced<T> x(6, n + kShift), w(taps, n, 0), out(rows, n), before(rows, n);
+          Fenced<T> x(rows * stride + 4, n), w(taps + 1, n), out(rows, n), before(rows, n);
           x.fill(random);
           w.fill(random);
           before.fill(random);
-          const std::vector<const T*> at = scattered_rows(x, taps * rows, kShift);
+          std::vector<const T*> at, weights;
+          for (Index t = 0; t < taps; ++t) {
+            at.push_back(x.row(3 * t % 4));
+            weights.push_back(w.row((2 * t + 1) % taps));
+          }
           for (const auto& map : all_weights<T>()) {
             for (const bool add : {false, true}) {
               say("depthwise: n, rows, taps, map, add, bytes", n, rows, taps, static_cast<int>(map.read), add,
@@ -107,16 +113,15 @@ TEST(depthwise_sums_element_by_element) {
               for (Index i = 0; add && i < rows; ++i) {
                 std::copy_n(before.row(i), n, out.row(i));
               }
-              kernel.depthwise(static_cast<int>(rows), static_cast<int>(taps), n, at.data(), w.data(), map, add,
-                               out.data(), out.stride());
+              kernel.depthwise(static_cast<int>(rows), static_cast<int>(taps), n, at.data(), stride * x.stride(),
+                               weights.data(), map, add, out.data(), out.stride());
               bool right = true;
               for (Index i = 0; i < rows; ++i) {
                 for (Index j = 0; j < n; ++j) {
                   Sum64 expected;
                   expected.add(add ? static_cast<double>(before.at(i, j)) : 0);
-                  for (Index t = 0; t < taps; ++t) {
-                    expected.add(mapped(map, w.at(t, j)) *
-                                 static_cast<double>(at[static_cast<std::size_t>(t * rows + i)][j]));
+                  for (std::size_t t = 0; t < at.size(); ++t) {
+                    expected.add(mapped(map, weights[t][j]) * static_cast<double>(at[t][i * stride * x.stride() + j]));
                   }
                   right = right && near(static_cast<double>(out.at(i, j)), expected.value, bound<T>(expected, taps));
                 }
@@ -172,6 +177,7 @@ TEST(finish_adds_the_bias_and_clamps) {
   });
 }
 
+// Zeros of either sign and infinities, too.
 TEST(part_of_splits_by_sign) {
   both_types([](auto tag) {
     using T = decltype(tag);
@@ -180,13 +186,14 @@ TEST(part_of_splits_by_sign) {
       x.fill(Random(3));
       x.at(0, n - 1) = std::numeric_limits<T>::quiet_NaN();
       x.at(0, n / 2) = -std::numeric_limits<T>::infinity();
-      for (const int part : {-1, 1}) {
+      x.at(0, n / 3) = T(-0.0);
+      for (const int part : {-1, 0, 1}) {
         say("part_of: n, part, bytes", n, part, sizeof(T));
         out.reset();
         kernels::table<T>().part_of(n, x.data(), part, out.data());
         bool right = true;
         for (Index i = 0; i < n; ++i) {
-          const T v = x.at(0, i), expected = (part > 0) == (v > 0) ? v : T(0);
+          const T v = x.at(0, i), expected = part == 0 ? std::abs(v) : ((part > 0) == (v > 0) ? v : T(0));
           right = right && (std::isnan(v) ? std::isnan(out.at(0, i)) : out.at(0, i) == expected);
         }
         CHECK(right);
@@ -275,8 +282,8 @@ TEST(accumulate_with_bounds_a_row) {
       for (Fenced<T>* m : {&acc, &low, &high}) {
         m->fill(random);
       }
-      kernels::table<T>().accumulate(rows, cols, acc.data(), acc.stride(), nullptr, 0, low.data(), high.data(),
-                                     low.stride(), {0, 0, 0, 0, -1, 2}, false, out.data(), out.stride());
+      kernels::table<T>().accumulate(rows, cols, {1, {acc.data()}, {{0, 0, 0, 0, -1, 2}}}, acc.stride(), nullptr, 0,
+                                     low.data(), high.data(), low.stride(), false, out.data(), out.stride());
       bool right = true;
       for (Index i = 0; i < rows; ++i) {
         for (Index j = 0; j < cols; ++j) {

@@ -1,0 +1,340 @@
+// Kernels that make shares of relevance and take them down: over their own operands, by halves, where lanes are not
+// finite, where sums cancel; and that parts of a vector stay within their memory.
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <limits>
+
+#include "check.hpp"
+#include "fenced.hpp"
+#include "kernel_cases.hpp"
+#include "kernels/dispatch.hpp"
+#include "reference.hpp"
+
+namespace pylrp {
+namespace {
+
+template <class T>
+double mixed_with(const kernels::Mix<T>& mix, double x) {
+  return static_cast<double>(mix.input) * x + static_cast<double>(mix.positive) * std::max(x, 0.0) +
+         static_cast<double>(mix.negative) * std::min(x, 0.0) + static_cast<double>(mix.one);
+}
+
+// One to many sums with parts of the input only, or with constants, too; and over the input itself.
+TEST(accumulate_several_sums) {
+  both_types([](auto tag) {
+    using T = decltype(tag);
+    const auto& kernel = kernels::table<T>();
+    constexpr Index rows = 3;
+    for (const Index cols : around(kernel.tile_cols)) {
+      for (const int count : {0, 1, 2, 3, 4, kernels::kMaxBacks}) {
+        for (const bool constants : {false, true}) {
+          Random random(static_cast<unsigned>(cols + count));
+          Fenced<T> acc(kernels::kMaxBacks * rows, cols), a(rows, cols, 1), low(rows, cols), high(rows, cols),
+              start(rows, cols, 1);
+          for (Fenced<T>* m : {&acc, &a, &low, &high, &start}) {
+            m->fill([&] { return random.chance(0.1) ? 0 : random(); });
+          }
+          kernels::Mixed<T> mixed;
+          mixed.count = count;
+          const T one = constants ? T(0.5) : T(0);
+          for (int b = 0; b < count; ++b) {
+            mixed.acc[b] = acc.row(b * rows);
+            const kernels::Mix<T> mixes[] = {
+                {1, 0, 0, one, 0, 0}, {0, 1, -1, 0, 0, 0}, {0, 0, 2, 0, one, -3 * one}, {-2, 3, 0, 0, 0, 0}};
+            mixed.mix[b] = mixes[b % 4];
+          }
+          for (const bool add : {false, true}) {
+            for (const bool over : {false, true}) {
+              say("accumulate: cols, sums, constants, add, over, bytes", cols, count, constants, add, over, sizeof(T));
+              const bool bounds = constants && count > 2;
+              Fenced<T> out(rows, cols, 1);
+              for (Index i = 0; i < rows && (over || add); ++i) {
+                std::copy_n(over ? a.row(i) : start.row(i), cols, out.row(i));
+              }
+              kernel.accumulate(rows, cols, mixed, acc.stride(), over ? out.data() : a.data(), a.stride(),
+                                bounds ? low.data() : nullptr, bounds ? high.data() : nullptr, low.stride(), add,
+                                out.data(), out.stride());
+              bool right = true;
+              for (Index i = 0; i < rows; ++i) {
+                for (Index j = 0; j < cols; ++j) {
+                  Sum64 expected;
+                  expected.add(add ? static_cast<double>(over ? a.at(i, j) : start.at(i, j)) : 0);
+                  for (int b = 0; b < count; ++b) {
+                    const kernels::Mix<T>& mix = mixed.mix[b];
+                    const double c = static_cast<double>(acc.at(b * rows + i, j));
+                    const double x = static_cast<double>(a.at(i, j));
+                    expected.add(c * mixed_with(mix, x));
+                    expected.size += std::abs(c) * 10;  // of the parts, each with a rounding
+                    expected.add(c * static_cast<double>(mix.low) * static_cast<double>(low.at(i, j)));
+                    expected.add(c * static_cast<double>(mix.high) * static_cast<double>(high.at(i, j)));
+                  }
+                  right = right && near(static_cast<double>(out.at(i, j)), expected.value, bound<T>(expected, count));
+                }
+              }
+              CHECK(right);
+              CHECK(out.intact() && acc.intact() && a.intact() && low.intact() && high.intact());
+            }
+          }
+        }
+      }
+    }
+  });
+}
+
+template <class T>
+kernels::Shares<T> two_groups(Fenced<T>& bias) {
+  kernels::Shares<T> plan{};
+  plan.sums = plan.groups = 2;
+  plan.plain[0] = plan.plain[1] = 1;
+  plan.group[0] = {{1, 0}, bias.data(), bias.data(), 2, T(0.5), 0, false};
+  plan.group[1] = {{T(0.5), 1}, nullptr, bias.data(), -1, T(0.25), 0, true};
+  return plan;
+}
+template <class T>
+bool same_page(const kernels::Absorbed& a, const kernels::Absorbed& b) {
+  return a.bias == b.bias && a.stabilizer == b.stabilizer && a.dead == b.dead;
+}
+
+// s of one group over the relevance, masks and all; over a sum, with any number of groups.
+TEST(shares_over_their_operands) {
+  both_types([](auto tag) {
+    using T = decltype(tag);
+    const auto& kernel = kernels::table<T>();
+    constexpr Index rows = 3;
+    for (const Index cols : around(kernel.tile_cols)) {
+      for (const int sums : {1, 2}) {
+        for (const int groups : {1, 2}) {
+          for (const int mask : {0, 1, -1}) {
+            say("shares: cols, sums, groups, mask, bytes", cols, sums, groups, mask, sizeof(T));
+            Random random(static_cast<unsigned>(cols));
+            Fenced<T> z0(rows, cols), z1(rows, cols), r(rows, cols), bias(1, cols, 0), s0(rows, cols), s1(rows, cols);
+            for (Fenced<T>* m : {&z0, &z1, &r, &bias}) {
+              m->fill([&] { return random.chance(0.2) ? 0 : random(); });
+            }
+            kernels::Shares<T> plan = two_groups(bias);
+            plan.sums = sums;
+            plan.groups = groups;
+            plan.masked = mask != 0;
+            plan.group[0].mask = mask;
+            const auto run = [&](Fenced<T>& z, Fenced<T>& relevance, Fenced<T>& share, kernels::Absorbed* lost) {
+              const T* const of[] = {z.data(), z1.data()};
+              T* const to[] = {share.data(), s1.data()};
+              kernel.shares(rows, cols, plan, of, z.stride(), relevance.data(), relevance.stride(), to, share.stride(),
+                            lost, 1);
+              CHECK(z.intact() && relevance.intact() && share.intact() && s1.intact());
+            };
+            kernels::Absorbed lost[rows] = {}, again[rows] = {};
+            run(z0, r, s0, lost);
+            const std::vector<T> expected = s0.entries(), second = s1.entries();
+            const std::vector<T> relevance = r.entries();
+            if (groups == 1) {
+              run(z0, r, r, again);
+              CHECK(same_bits(expected, r.entries()));
+              for (Index i = 0; i < rows; ++i) {
+                CHECK(same_page<T>(lost[i], again[i]));
+                std::copy_n(relevance.data() + i * cols, cols, r.row(i));
+              }
+            }
+            run(z0, r, z0, nullptr);
+            CHECK(same_bits(expected, z0.entries()) && (groups == 1 || same_bits(second, s1.entries())));
+          }
+        }
+      }
+    }
+  });
+}
+
+// Half the sum and half the difference, which halving does not round; nothing else changes.
+TEST(shares_rotated) {
+  both_types([](auto tag) {
+    using T = decltype(tag);
+    const auto& kernel = kernels::table<T>();
+    constexpr Index rows = 3;
+    for (const Index cols : around(kernel.tile_cols)) {
+      say("shares, rotated: cols, bytes", cols, sizeof(T));
+      Random random(static_cast<unsigned>(cols));
+      Fenced<T> z0(rows, cols), z1(rows, cols), r(rows, cols), bias(1, cols, 0);
+      for (Fenced<T>* m : {&z0, &z1, &r, &bias}) {
+        m->fill([&] { return random.chance(0.2) ? 0 : random(); });
+      }
+      kernels::Shares<T> plan = two_groups(bias);
+      std::vector<T> s[2][2];
+      kernels::Absorbed lost[2][rows] = {};
+      for (const bool rotated : {false, true}) {
+        for (const bool ledger : {false, true}) {
+          plan.rotated = rotated;
+          Fenced<T> s0(rows, cols), s1(rows, cols);
+          const T* const z[] = {z0.data(), z1.data()};
+          T* const to[] = {s0.data(), s1.data()};
+          kernel.shares(rows, cols, plan, z, z0.stride(), r.data(), r.stride(), to, s0.stride(),
+                        ledger ? lost[rotated] : nullptr, 1);
+          CHECK(s0.intact() && s1.intact());
+          CHECK(!ledger || (same_bits(s[rotated][0], s0.entries()) && same_bits(s[rotated][1], s1.entries())));
+          s[rotated][0] = s0.entries();
+          s[rotated][1] = s1.entries();
+        }
+      }
+      bool right = true;
+      for (std::size_t n = 0; n < s[0][0].size(); ++n) {
+        const T a = s[0][0][n], b = s[0][1][n];
+        right = right && s[1][0][n] == T(0.5) * a + T(0.5) * b && s[1][1][n] == T(0.5) * a - T(0.5) * b;
+      }
+      CHECK(right);
+      for (Index i = 0; i < rows; ++i) {
+        CHECK(same_page<T>(lost[0][i], lost[1][i]));
+      }
+    }
+  });
+}
+
+// Where one lane is not finite all go the careful way: the others get the same bits, it gets what it gets alone.
+TEST(shares_beside_what_is_not_finite) {
+  both_types([](auto tag) {
+    using T = decltype(tag);
+    const auto& kernel = kernels::table<T>();
+    const T nan = std::numeric_limits<T>::quiet_NaN(), infinity = std::numeric_limits<T>::infinity();
+    const T most = std::ldexp(T(1), std::numeric_limits<T>::max_exponent - 8), least = std::numeric_limits<T>::min();
+    struct Case {
+      T r, z, s;  // s: expected, NaN means NaN
+    };
+    const Case cases[] = {{3, 0, 0},           {0, 0, 0},     {most, least, 0}, {1, nan, nan},
+                          {1, -infinity, nan}, {nan, 1, nan}, {0, infinity, 0}};
+    const Index cols = kernel.tile_cols + 3;
+    for (const Case& c : cases) {
+      for (const int groups : {1, 2}) {
+        for (const bool masked : {false, true}) {
+          say("shares, not finite: case, groups, masked, bytes", &c - cases, groups, masked, sizeof(T));
+          if (masked && std::isnan(c.r)) {
+            continue;
+          }
+          Random random(5);
+          Fenced<T> z(1, cols), r(1, cols), s0(1, cols), s1(1, cols);
+          z.fill([&] { return random(0.5, 1); });
+          r.fill(random);
+          kernels::Shares<T> plan{};
+          plan.sums = 1;
+          plan.groups = groups;
+          plan.masked = masked;
+          plan.plain[0] = 1;
+          for (int g = 0; g < 2; ++g) {
+            plan.group[g].coef[0] = 1;
+            plan.group[g].coefficient = T(1) / static_cast<T>(groups);
+          }
+          const T* const of[] = {z.data()};
+          T* const to[] = {s0.data(), s1.data()};
+          const auto run = [&](kernels::Absorbed* lost) {
+            kernel.shares(1, cols, plan, of, cols, r.data(), cols, to, cols, lost, 1);
+            CHECK(s0.intact() && s1.intact());
+            return (groups == 2 ? s1 : s0).entries();
+          };
+          kernels::Absorbed lost{};
+          const std::vector<T> all_finite = run(&lost);
+          CHECK(lost.dead == 0 && lost.stabilizer == 0);
+          for (Index at = 0; at < cols; ++at) {
+            const T z_kept = z.at(0, at), r_kept = r.at(0, at);
+            z.at(0, at) = c.z;
+            r.at(0, at) = c.r;
+            for (const bool ledger : {false, true}) {
+              lost = {};
+              std::vector<T> found = run(ledger ? &lost : nullptr);
+              T& mine = found[static_cast<std::size_t>(at)];
+              const bool shown = std::isnan(c.s) ? std::isnan(mine) : mine == c.s;
+              CHECK(shown);
+              mine = all_finite[static_cast<std::size_t>(at)];
+              CHECK(same_bits(all_finite, found));
+              CHECK(!ledger || !std::isfinite(c.r) || !std::isfinite(c.z) || lost.dead == static_cast<double>(c.r));
+            }
+            z.at(0, at) = z_kept;
+            r.at(0, at) = r_kept;
+          }
+        }
+      }
+    }
+  });
+}
+
+TEST(cancelled_finds_what_is_small_beside_its_terms) {
+  both_types([](auto tag) {
+    using T = decltype(tag);
+    const auto& kernel = kernels::table<T>();
+    constexpr Index rows = 3;
+    for (const Index cols : around(kernel.tile_cols)) {
+      for (const double chance : {0.0, 0.1, 1.0}) {
+        Random random(static_cast<unsigned>(cols));
+        Fenced<T> first(rows, cols), second(rows, cols);
+        std::vector<Index> expected;
+        second.fill([&] { return random(0.5, 2); });
+        for (Index i = 0; i < rows; ++i) {
+          for (Index j = 0; j < cols; ++j) {
+            T& whole = second.at(i, j);
+            const T limit = whole * T(31.0 / 32), sign = random.chance(0.5) ? T(1) : T(-1);
+            if (random.chance(chance)) {
+              first.at(i, j) = sign * (random.chance(0.5) ? std::nextafter(limit, T(9)) : whole);
+              expected.push_back(i * cols + j);
+            } else {
+              first.at(i, j) = sign * (random.chance(0.5) ? limit : whole / 2);
+              if (random.chance(0.2)) {  // nothing meets
+                first.at(i, j) = whole = 0;
+              }
+            }
+          }
+        }
+        const Index all = static_cast<Index>(expected.size());
+        for (const Index most : {Index{0}, all / 2, all, rows * cols}) {
+          say("cancelled: cols, all, most, bytes", cols, all, most, sizeof(T));
+          Fenced<Index> at(1, most, 0);
+          CHECK(kernel.cancelled(rows, cols, first.data(), second.data(), first.stride(), most, at.data()) == all);
+          CHECK(std::equal(at.data(), at.data() + std::min(most, all), expected.begin()));
+          CHECK(at.intact() && first.intact() && second.intact());
+        }
+      }
+    }
+  });
+}
+
+// A part of a vector whose other lanes lie on a page that nobody may read or write.
+TEST(parts_of_vectors_stay_on_their_page) {
+  const std::size_t page = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
+  void* const memory = mmap(nullptr, 4 * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (!CHECK(memory != MAP_FAILED)) {
+    return;
+  }
+  char* const from_end = static_cast<char*>(memory) + page;
+  char* const to_end = from_end + 2 * page;
+  mprotect(from_end, page, PROT_NONE);
+  mprotect(to_end, page, PROT_NONE);
+  both_types([&](auto tag) {
+    using T = decltype(tag);
+    const auto& kernel = kernels::table<T>();
+    for (Index n = 1; n <= 2 * kernel.tile_cols; ++n) {
+      say("page: n, bytes", n, sizeof(T));
+      T* const from = reinterpret_cast<T*>(from_end) - n;
+      T* const to = reinterpret_cast<T*>(to_end) - n;
+      for (Index i = 0; i < n; ++i) {
+        from[i] = static_cast<T>(i + 1);
+      }
+      to[-1] = 99;
+      const auto holds = [&](T factor) {
+        bool right = to[-1] == 99;
+        for (Index i = 0; i < n; ++i) {
+          right = right && to[i] == factor * static_cast<T>(i + 1) * (factor < 0 ? static_cast<T>(-i - 1) : T(1));
+        }
+        return right;
+      };
+      kernel.part_of(n, from, 1, to);
+      CHECK(holds(1));
+      kernel.accumulate(1, n, {1, {from}, {{1, 0, 0, 0, 0, 0}}}, n, from, n, nullptr, nullptr, 0, false, to, n);
+      CHECK(holds(-1));
+      kernel.depthwise(1, 1, n, &from, 0, &from, {kernels::Read::kPlain, 1, 1}, false, to, n);
+      CHECK(holds(-1));
+      kernel.finish(1, n, from, n, from, T(0), T(1e9), to, n);
+      CHECK(holds(2));
+    }
+  });
+  munmap(memory, 4 * page);
+}
+
+}  // namespace
+}  // namespace pylrp
