@@ -18,9 +18,9 @@ import numpy as np
 
 SAMPLE_SECONDS = 0.02  # a shorter call is repeated within a round until it takes as long as this
 PAUSE_SECONDS = 0.03  # some thread pools, OpenBLAS's for one, keep their cores busy for a while after their work
-# A virtual machine's cores come back from that pause at half their speed, all that work for some 20 ms: the time of a
-# call of 30 ms was seen to rise by half, and that of one of 300 ms hardly. So a call shorter than this is made once more,
-# untimed, between the pause and the clock.
+# A virtual machine's cores come back from that pause at half their speed, for some 20 ms: the time of a call of 30 ms
+# was seen to rise by half, and that of one of 300 ms hardly. So a call shorter than this is made once more, untimed,
+# between the pause and the clock.
 SHORT_SECONDS = 0.5
 QUIET = 0.05  # cores that other programs may keep busy
 PATIENCE = 2  # times the budget to wait for quiet rounds

@@ -188,15 +188,6 @@ bool is_tall(const ConvWeights<T>& w, Index samples, const LoweredRule* rule) {
          (samples * positions >= kMany || (rule != nullptr && by_magnitude(*rule, &by_two)));
 }
 
-// Samples [begin, begin + samples) of a job, targets [first, first + targets).
-template <class T>
-struct PartOfJob {
-  Index begin, samples, first, targets;
-  Index row(const RelevanceJob<T>& job, Index target, Index sample) const {
-    return (first + target) * job.batch + begin + sample;
-  }
-};
-
 // s of all groups and targets, (groups, targets, samples, size of the output), into `shares`.
 // false: too much of what is Known::kRest cancels.
 template <class T>
@@ -326,6 +317,10 @@ void spread_shares(const ConvWeights<T>& w, const LoweredRule& rule, const Relev
       T* const result = job.results[0].row(part.row(job, i / part.samples, i % part.samples));
       std::fill_n(result, w.source_size(), T(0));
     }
+    return;
+  }
+  if (is_narrow(w)) {
+    spread_to_few(w, rule, job, part, shares, threads);
     return;
   }
   kernels::Mixed<T> plan;  // one a sum

@@ -2,7 +2,8 @@
 //   conv.cpp            forward pass and relevance from products over taps
 //   conv_depthwise.cpp  the same where every channel is its own group
 //   conv_pointwise.cpp  the same where the kernel is one position
-// Both read the weights as (out_channels, taps, in_channels of a group): in one direction a row is a row of a dense
+//   conv_narrow.cpp     the way back to few channels
+// They read the weights as (out_channels, taps, in_channels of a group): in one direction a row is a row of a dense
 // layer, in the other a tap is a matrix.
 #pragma once
 
@@ -94,11 +95,27 @@ struct ChannelBases {
   ChannelBases(const ConvWeights<T>& w, const LoweredRule& rule, bool reuse);
 };
 
+// Samples [begin, begin + samples) of a job, targets [first, first + targets).
+template <class T>
+struct PartOfJob {
+  Index begin, samples, first, targets;
+  Index row(const RelevanceJob<T>& job, Index target, Index sample) const {
+    return (first + target) * job.batch + begin + sample;
+  }
+};
+
 template <class T>
 void pointwise_forward(const ConvWeights<T>& w, Matrix<const T> input, Matrix<T> output, const Clamp<T>& clamp,
                        const Threads& threads);
 template <class T>
 void pointwise_relevance(const ConvWeights<T>& w, const LoweredRule& rule, bool reuse, const RelevanceJob<T>& job,
                          const Threads& threads);
+
+// Few source channels, many target channels; then R_in of a part from its shares, (groups, targets, samples, target).
+template <class T>
+bool is_narrow(const ConvWeights<T>& w);
+template <class T>
+void spread_to_few(const ConvWeights<T>& w, const LoweredRule& rule, const RelevanceJob<T>& job,
+                   const PartOfJob<T>& part, const T* shares, const Threads& threads);
 
 }  // namespace pylrp

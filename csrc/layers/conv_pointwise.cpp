@@ -7,115 +7,13 @@
 #include "kernels/dispatch.hpp"
 #include "layers/conv.hpp"
 #include "layers/dense.hpp"
+#include "layers/panels.hpp"
 
 namespace pylrp {
 namespace {
 
-constexpr Index kDepth = 256;               // of a product, at a time: a panel's piece stays in the L1 cache
 constexpr Index kTasks = 4;                 // of a sample, wanted at least
 constexpr Index kBytes = Index{384} << 10;  // of a task's arrays: they stay in the L2 cache
-
-// The weights under a map, as panels for one direction.
-template <class T>
-class Panels {
- public:
-  Panels(const ConvWeights<T>& w, const WeightMap& map, bool up, Workspace* workspace)
-      : w_(w), map_(map), up_(up), workspace_(workspace) {}
-  void make() const { memory_.reset(count() * size(), workspace_); }
-  Index depth() const { return up_ ? w_.shape.in_channels : w_.shape.out_channels; }
-  Index columns() const { return up_ ? w_.shape.out_channels : w_.shape.in_channels; }
-  Index count() const { return (columns() + width() - 1) / width(); }
-  Index columns_of(Index panel) const { return std::min(width(), columns() - panel * width()); }
-  const T* at(Index panel) const { return memory_.data() + panel * size(); }
-  bool is(const WeightMap& map) const { return map == map_; }
-  static Index width() { return kernels::table<T>().tile_cols; }
-
-  void pack(Index panel) const {
-    const kernels::Table<T>& kernel = kernels::table<T>();
-    const int columns = static_cast<int>(columns_of(panel));
-    const Index in = w_.shape.in_channels, first = panel * width();
-    T* const to = memory_.data() + panel * size();
-    if (up_) {
-      kernel.pack_forward(columns, in, w_.weight + first * in, in, weights_of<T>(map_), to);
-    } else {
-      kernel.pack_backward(columns, w_.shape.out_channels, w_.weight + first, in, weights_of<T>(map_), to);
-    }
-  }
-
- private:
-  Index size() const { return depth() * width(); }
-  const ConvWeights<T>& w_;
-  WeightMap map_;
-  bool up_;
-  Workspace* workspace_;
-  mutable Buffer<T> memory_;
-};
-
-// All that a layer needs, each map once; filled by all threads together.
-template <class T>
-class PanelSet {
- public:
-  PanelSet(const ConvWeights<T>& w, Workspace* workspace) : w_(w), workspace_(workspace) {}
-  std::size_t add(const WeightMap& map, bool up) {
-    std::vector<std::unique_ptr<Panels<T>>>& of = up ? up_ : down_;
-    for (std::size_t i = 0; i < of.size(); ++i) {
-      if (of[i]->is(map)) {
-        return i;
-      }
-    }
-    of.push_back(std::make_unique<Panels<T>>(w_, map, up, workspace_));
-    return of.size() - 1;
-  }
-  void pack(const Threads& threads) const {
-    std::vector<std::pair<const Panels<T>*, Index>> all;
-    for (const auto* of : {&up_, &down_}) {
-      for (const auto& panels : *of) {
-        panels->make();
-        for (Index p = 0; p < panels->count(); ++p) {
-          all.push_back({panels.get(), p});
-        }
-      }
-    }
-    constexpr Index kLittle = 1 << 16;  // weights
-    const bool little = w_.shape.in_channels * w_.shape.out_channels * static_cast<Index>(all.size()) < kLittle;
-    parallel_for(static_cast<Index>(all.size()), threads.alone_if(little), [&](Index i) {
-      const auto& [panels, panel] = all[static_cast<std::size_t>(i)];
-      panels->pack(panel);
-    });
-  }
-  const Panels<T>& up(std::size_t i) const { return *up_[i]; }
-  const Panels<T>& down(std::size_t i) const { return *down_[i]; }
-
- private:
-  const ConvWeights<T>& w_;
-  Workspace* workspace_;
-  std::vector<std::unique_ptr<Panels<T>>> up_, down_;
-};
-
-// out(rows, columns) = or += x(rows, depth) times the weights. Rows of `out` have room for whole panels.
-template <class T>
-void multiply(const T* x, Index x_stride, Index rows, const Panels<T>& panels, bool add, T* out, Index out_stride) {
-  const kernels::Table<T>& kernel = kernels::table<T>();
-  const Index width = Panels<T>::width(), depth = panels.depth();
-  const Index tiles = (rows + kernel.tile_rows - 1) / kernel.tile_rows, chunks = (depth + kDepth - 1) / kDepth;
-  thread_local std::vector<const T*> at;
-  at.resize(static_cast<std::size_t>(rows));
-  for (Index c = 0; c < chunks; ++c) {
-    const Index first = depth * c / chunks, count = depth * (c + 1) / chunks - first;
-    for (Index i = 0; i < rows; ++i) {
-      at[static_cast<std::size_t>(i)] = x + i * x_stride + first;
-    }
-    for (Index p = 0; p < panels.count(); ++p) {
-      for (Index t = 0; t < tiles; ++t) {
-        const Index row = rows * t / tiles, height = rows * (t + 1) / tiles - row;
-        kernel.tile_taps(static_cast<int>(height), 2 * panels.columns_of(p) <= width ? 1 : 2, 1, count, at.data() + row,
-                         panels.at(p) + first * width, add || c > 0, out + row * out_stride + p * width, out_stride);
-      }
-    }
-  }
-}
-
-Index padded(Index columns, Index width) { return (columns + width - 1) / width * width; }
 
 // Positions of all samples in tasks that need `row_bytes` a position: body(task, sample, first position, positions).
 struct Positions {

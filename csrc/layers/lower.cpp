@@ -103,6 +103,9 @@ class Lowering {
     for (std::size_t g = 0; g < terms_.size(); ++g) {
       lower_backward(static_cast<int>(g), terms_[g]);
     }
+    // Products that the same parts of the input multiply become one sum (joins): next to each other.
+    std::stable_sort(out_.back.begin(), out_.back.end(),
+                     [](const BackProduct& a, const BackProduct& b) { return a.factor > b.factor; });
     check_width(out_);
   }
   LoweredRule take() { return std::move(out_); }
