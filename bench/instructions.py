@@ -75,10 +75,10 @@ def compare(counts: Counts, limits: Counts) -> bool:
                     remark += "  TOO MANY"
                 elif change < -TOLERANCE:
                     remark += "  fewer: --update lowers the limit"
-            print(f"{isa:9} {work:32} {instructions:13,}  {remark}")
+            print(f"{isa:9} {work:40} {instructions:13,}  {remark}")
         for work in sorted(limits.get(isa, {}).keys() - works.keys()):
             good = False
-            print(f"{isa:9} {work:32} is gone, but has a limit: --update removes it")
+            print(f"{isa:9} {work:40} is gone, but has a limit: --update removes it")
     return good
 
 

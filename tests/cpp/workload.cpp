@@ -7,10 +7,9 @@
 #include <cstring>
 #include <functional>
 
+#include "conv_run.hpp"
 #include "engine/chain.hpp"
 #include "kernels/dispatch.hpp"
-#include "reference.hpp"
-#include "rules.hpp"
 
 // Called once: callgrind collects between entry and return of measured* (the compiler may clone it).
 extern "C" __attribute__((noinline)) void measured(const std::function<void()>& work) {
@@ -57,6 +56,35 @@ void small_network() {
   measured([&] { relevance_through_chain<float>(layers, second.relevance.read(), ledger.data(), {1}); });
 }
 
+// One convolution with signed inputs, 28 x 28 positions.
+struct Convolution {
+  ConvData<float> data;
+  Fenced<float> output;
+
+  Convolution(Index kernel, Index in, Index out, Index groups)
+      : data(Geometry{{1, 28, 28},
+                      {1, kernel, kernel},
+                      {1, 1, 1},
+                      {1, 1, 1},
+                      {0, kernel / 2, kernel / 2},
+                      {0, kernel / 2, kernel / 2}}
+                 .shape(in, out, groups),
+             false, 1, 1, 1, false),
+        output(1, data.relevance.cols()) {}
+  void forward() {
+    const ConvLayer<float> layer = data.layer(true);
+    measured([&] { layer.forward({data.input.read()}, output.view(), {}, {1}); });
+  }
+  void relevance(const char* rule) {
+    Options options(0);
+    options.nonnegative = options.positive = false;
+    options.threads = 1;
+    const CompiledRule compiled(rule_named(rule));
+    const ConvLayer<float> layer = data.layer(true);
+    measured([&] { Relevance<float>(layer, data, compiled, {}, options); });
+  }
+};
+
 struct Workload {
   const char* name;
   void (*run)();
@@ -72,6 +100,12 @@ constexpr Workload kWorkloads[] = {
     {"z-box 512x512, batch 64", [] { layer<float>("z-box", 64, 512, 512); }},
     {"forward 512x512, batch 1", [] { forward<float>(1, 512, 512); }},
     {"forward 512x512, batch 64", [] { forward<float>(64, 512, 512); }},
+    {"convolution 3x3, 64 to 64, forward", [] { Convolution(3, 64, 64, 1).forward(); }},
+    {"convolution 3x3, 64 to 64, z+", [] { Convolution(3, 64, 64, 1).relevance("z+"); }},
+    {"convolution 3x3, 3 to 32, gamma", [] { Convolution(3, 3, 32, 1).relevance("gamma"); }},
+    {"convolution 1x1, 24 to 96, z+", [] { Convolution(1, 24, 96, 1).relevance("z+"); }},
+    {"convolution 1x1, 24 to 96, alpha-beta", [] { Convolution(1, 24, 96, 1).relevance("alpha-beta"); }},
+    {"convolution 3x3, depthwise 96, z+", [] { Convolution(3, 96, 96, 96).relevance("z+"); }},
 };
 
 }  // namespace
