@@ -62,8 +62,11 @@ def _to_native(array: Array, name: str) -> Array:
 
 def require_finite(array: Array, name: str) -> None:
     """Raise ValueError naming the first entry of a settled array that is NaN or infinite."""
-    at = _core.first_not_finite(array)
+    rows = array if array.ndim in (1, 2) else np.ascontiguousarray(array).reshape(len(array) if array.ndim else 1, -1)
+    at = _core.first_not_finite(rows)
     if at is not None:
+        if rows is not array:
+            at = tuple(map(int, np.unravel_index(int(np.ravel_multi_index(at, rows.shape)), array.shape)))
         index = ", ".join(map(str, at))
         raise ValueError(f"{name} is not finite: {name}[{index}] is {array[at]}")
 

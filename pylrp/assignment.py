@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pylrp import _core
-from pylrp.composites import WEIGHTED, Composite, composite
+from pylrp.composites import WEIGHTED, Composite, composite, require_rule
 from pylrp.conventions import compile_rule
 from pylrp.graph import Graph, Node
 from pylrp.layers import Layer, Shape
@@ -82,16 +82,19 @@ def choose(graph: Graph, rules: str | Composite | Rule | Sequence[Rule]) -> dict
     if isinstance(rules, Composite):
         first, last = _ends(graph)
         return dict(zip([name for name, _ in layers], rules.assign(layers, first, last), strict=True))
-    given = list(rules)
+    given = _listed(rules)
     weighted = [name for name, kind in layers if kind in WEIGHTED]
-    for position, rule in enumerate(given):
-        if not isinstance(rule, Rule):
-            raise TypeError(f"composite[{position}] is not a rule: {rule!r}")
     if len(given) != len(weighted):
         dense = "dense layers" if all(kind == "dense" for _, kind in layers) else "layers with weights"
         raise ValueError(f"the network has {len(weighted)} {dense}, composite has {len(given)} rules")
     chosen: dict[str, Rule] = {name: Norm() for name, kind in layers if kind not in WEIGHTED}
     return {**chosen, **dict(zip(weighted, given, strict=True))}
+
+
+def _listed(rules: object) -> list[Rule]:
+    if not isinstance(rules, Sequence):
+        return [require_rule(rules, "composite")]
+    return [require_rule(rule, f"composite[{position}]") for position, rule in enumerate(rules)]
 
 
 def assign(graph: Graph, rules: str | Composite | Rule | Sequence[Rule], convention: str) -> Assignment:

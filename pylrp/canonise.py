@@ -31,7 +31,7 @@ from pylrp.layers import (
     Transpose,
 )
 
-__all__ = ["canonise"]
+__all__ = ["at_the_top", "canonise"]
 
 Array = NDArray[Any]
 Weighted = Dense | Conv | ConvTranspose
@@ -51,7 +51,7 @@ def canonise(graph: Graph, *, keep_softmax: bool = False) -> Graph:
     -------
     Graph
         A node that takes in others keeps its name; the values of those others are gone. An output of the graph whose
-        node is gone is called by the node that makes it now.
+        node is gone is called by the node that makes it now; an identity between two outputs stays.
     """
     passes: list[Callable[[Graph], Graph]] = [_drop_unused, _drop_identities]
     passes += [] if keep_softmax else [_drop_softmax]
@@ -92,28 +92,32 @@ def _drop_unused(graph: Graph) -> Graph:
 
 def _drop_identities(graph: Graph) -> Graph:
     instead: dict[str, str] = {}
+    # An output that is an input has no layer that could be explained, a copy of it has; and two outputs stay two.
+    taken = {*graph.inputs, *graph.outputs}
     for node in graph.nodes:
         if isinstance(node.layer, Identity):
             source = instead.get(node.inputs[0], node.inputs[0])
-            # An output that is an input has no layer that could be explained; a copy of it has.
-            if node.name not in graph.outputs or source not in graph.inputs:
+            if node.name not in graph.outputs:
                 instead[node.name] = source
+            elif source not in taken:
+                instead[node.name] = source
+                taken.add(source)
     return _rewired(graph, [node for node in graph.nodes if node.name not in instead], instead)
 
 
 def _drop_softmax(graph: Graph) -> Graph:
     instead, notes = {}, []
     for node in graph.nodes:
-        if isinstance(node.layer, Softmax) and node.inputs[0] not in graph.inputs and _at_the_top(graph, node.name):
+        if isinstance(node.layer, Softmax) and node.inputs[0] not in graph.inputs and at_the_top(graph, node.name):
             instead[node.name] = node.inputs[0]
             notes.append(f"softmax {node.name!r} at the top removed: the logits are explained")
     return _rewired(graph, [node for node in graph.nodes if node.name not in instead], instead, notes)
 
 
-def _at_the_top(graph: Graph, value: str) -> bool:
+def at_the_top(graph: Graph, value: str) -> bool:
     """Tell whether a value is an output, or nothing but moved on its way to being one."""
     takers = graph.consumers(value)
-    return all(isinstance(node.layer, Movement) and _at_the_top(graph, node.name) for node, _ in takers)
+    return all(isinstance(node.layer, Movement | Identity) and at_the_top(graph, node.name) for node, _ in takers)
 
 
 def _merge_padding(graph: Graph) -> Graph:

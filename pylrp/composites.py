@@ -55,6 +55,15 @@ class Composite:
     last: Rule | None = None
     names: Mapping[str, Rule] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        """Raise TypeError where something is no rule."""
+        entries = {"default": self.default, "first": self.first, "last": self.last}
+        entries = {what: rule for what, rule in entries.items() if rule is not None or what == "default"}
+        for where in ("kinds", "names"):
+            entries.update({f"{where}[{key!r}]": rule for key, rule in getattr(self, where).items()})
+        for what, rule in entries.items():
+            require_rule(rule, f"composite {self.name}: {what}")
+
     def assign(
         self,
         layers: Sequence[tuple[str, str]],
@@ -94,6 +103,16 @@ class Composite:
         if is_last and self.last is not None:
             return self.last
         return self.kinds.get(kind, self.default if kind in WEIGHTED else Norm())
+
+
+def require_rule(rule: object, what: str) -> Rule:
+    """Return a rule, or raise TypeError where it is none."""
+    if isinstance(rule, Rule):
+        return rule
+    way_out = "pass an object such as pylrp.Epsilon()"
+    if isinstance(rule, type) and issubclass(rule, Rule):
+        way_out = f"write {rule.__name__}()"
+    raise TypeError(f"{what} is not a rule: {rule!r}; {way_out}")
 
 
 def spread(rules: object, names: Sequence[str]) -> list[Rule] | None:

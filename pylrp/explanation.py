@@ -25,14 +25,18 @@ class Layers(Mapping[str, Array]):
     kept : dict of str to ndarray
     names : list of str
         All of them, inputs first.
-    again : callable
+    again : callable or None
         Explains once more and returns the relevance of one value.
     """
 
-    def __init__(self, kept: dict[str, Array], names: list[str], again: Callable[[str], Array]):
+    def __init__(self, kept: dict[str, Array], names: list[str], again: Callable[[str], Array] | None):
         self._kept = dict(kept)
         self._names = names
         self._again = again
+
+    def __reduce__(self) -> tuple[type[Layers], tuple[Any, ...]]:
+        """Return how to make it again, elsewhere: with what is kept, without the network."""
+        return Layers, (self._kept, self._names, None)
 
     @property
     def kept(self) -> dict[str, Array]:
@@ -42,7 +46,9 @@ class Layers(Mapping[str, Array]):
     def __getitem__(self, name: str) -> Array:
         if name not in self._kept:
             if name not in self._names:
-                raise KeyError(name)
+                raise KeyError(f"no layer is called {name!r}; there are {', '.join(self._names)}")
+            if self._again is None:
+                raise KeyError(f"relevance of {name!r} was not kept: explain with layers=[{name!r}]")
             self._kept[name] = self._again(name)
         return self._kept[name]
 

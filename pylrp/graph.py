@@ -228,10 +228,26 @@ class Graph:
         """Return the nodes that take a value, each with the position of the value among its inputs."""
         return self._consumers.get(value, [])
 
+    def __reduce__(self) -> tuple[Callable[..., Graph], tuple[Any, ...]]:
+        """Return how to make it again: what has been looked through is known by its place in memory."""
+        parts = self.inputs, self.nodes, self.outputs, self.channels_last, self.notes, self.dtype
+        return _again, parts
+
     def __repr__(self) -> str:
         inputs = ", ".join(f"{name} {shape}" for name, shape in self.inputs.items())
         outputs = ", ".join(f"{name} {self.shapes[name]}" for name in self.outputs)
         return f"<Graph {inputs} -> {outputs}, {len(self.nodes)} nodes, {self.dtype}>"
+
+
+def _again(
+    inputs: Mapping[str, Shape],
+    nodes: Sequence[Node],
+    outputs: Sequence[str],
+    channels_last: Collection[str],
+    notes: Sequence[str],
+    dtype: DTypeLike,
+) -> Graph:
+    return Graph(inputs, nodes, outputs, channels_last=channels_last, notes=notes, dtype=dtype)
 
 
 def _place(node: Node) -> str:
@@ -239,8 +255,11 @@ def _place(node: Node) -> str:
 
 
 def _input_shape(name: str, shape: Shape) -> Shape:
+    if np.ndim(shape) != 1:
+        raise ValueError(f"input {name!r} has shape {shape!r}, expected a tuple of sizes, without the batch")
+    shape = tuple(shape)
     if not shape or any(int(n) != n or n < 1 for n in shape):
-        raise ValueError(f"input {name!r} has shape {tuple(shape)}, expected sizes of at least 1, without the batch")
+        raise ValueError(f"input {name!r} has shape {shape}, expected sizes of at least 1, without the batch")
     return tuple(int(n) for n in shape)
 
 
@@ -248,15 +267,19 @@ def _sequential_names(layers: Sequence[Layer]) -> list[str]:
     names: list[str] = []
     uses, numbers = Counter[int](), Counter[str]()
     of_layer: dict[int, str] = {}
+    given = {getattr(layer, "name", None) for layer in layers}
     for layer in layers:
         group = "" if isinstance(layer, _NUMBERED) else layer.kind
         number = numbers[group]
         numbers[group] += 1
         uses[id(layer)] += 1
-        name = of_layer.setdefault(id(layer), getattr(layer, "name", None) or f"{group}{number}")
+        own = f"{group}{number}"
+        while own in given:  # somebody gave it to another layer
+            own += "_"
+        name = of_layer.setdefault(id(layer), getattr(layer, "name", None) or own)
         # Only weights make two uses one layer: ReLU() may be one object or two.
         if uses[id(layer)] > 1:
-            name = f"{name}_{uses[id(layer)]}" if layer.arrays else f"{group}{number}"
+            name = f"{name}_{uses[id(layer)]}" if layer.arrays else own
         names.append(name)
     return names
 
@@ -337,6 +360,5 @@ class _Arrays:
                     f"{where}: {name} is {array.dtype}, the first weight is {self.dtype}: convert to one dtype"
                 )
             if id(array) not in self.finite:
-                rows = array if array.ndim in (1, 2) else array.reshape(len(array) if array.ndim else 1, -1)
-                require_finite(rows, f"{where}: {name}" + ("" if rows is array else f".reshape{rows.shape}"))
+                require_finite(array, f"{where}: {name}")
                 self.finite[id(array)] = array

@@ -96,6 +96,8 @@ class Ledger:
         return len(self.names)
 
     def __getitem__(self, layer: int | str) -> LedgerRow:
+        if isinstance(layer, str) and layer not in self.names:
+            raise KeyError(f"{layer!r} has no row in the ledger; there are {', '.join(self.names)}")
         index = self.names.index(layer) if isinstance(layer, str) else layer
         return self.layers[index]
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pylrp import _core
+from pylrp.canonise import at_the_top
 from pylrp.errors import UnsupportedLayer
 from pylrp.graph import Graph, Node
 from pylrp.layers import (
@@ -255,7 +256,7 @@ def _prelu(node: Node, shapes: list[Shape], graph: Graph) -> Spec:
 def _softmax(node: Node, shapes: list[Shape], graph: Graph) -> Spec:
     layer = node.layer
     assert isinstance(layer, (Softmax, LogSoftmax))
-    if node.name not in graph.outputs:
+    if node.name not in graph.outputs and not at_the_top(graph, node.name):
         raise UnsupportedLayer(
             node.name, type(layer).__name__, "stands inside the network", "give it a rule of your own: a CustomLayer"
         )

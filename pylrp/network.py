@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -97,6 +97,10 @@ class Network:
         self.names: list[str] = [node.name for node in graph.nodes if _accounts(node.layer)]
         self._rows = [i for i, node in enumerate(graph.nodes) if _accounts(node.layer)]
         self._plans: dict[Any, tuple[_core.Plan, Assignment]] = {}
+
+    def __reduce__(self) -> tuple[Callable[..., Network], tuple[Graph]]:
+        """Return how to make it again, in another process for example: from its layers."""
+        return _again, (self.graph,)
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -297,10 +301,17 @@ class Network:
         by_input = {name: maps[name] for name in graph.inputs}
 
         def again(name: str) -> Array:
-            return self.explain(
+            ex = self.explain(
                 x, target, composite, targets=targets, against=against, start=start, output=output, layers=[name],
                 masks=masks, convention=convention, threads=threads,
-            ).layers[name]  # fmt: skip
+            )  # fmt: skip
+            # What was given is not copied: it may have been overwritten since.
+            if not all(_alike(ex.layers[given], maps[given]) for given in graph.inputs):
+                raise RuntimeError(
+                    f"relevance of {name!r} is found by explaining once more, and what was explained is no longer the "
+                    f"same: an array was changed since. Explain with layers=[{name!r}], or keep a copy"
+                )
+            return ex.layers[name]
 
         return Explanation(
             relevance=maps[next(iter(by_input))] if len(by_input) == 1 else by_input,
@@ -314,8 +325,8 @@ class Network:
                 "convention": convention,
                 "start": start,
                 "output": top,
-                "masks": masks,
-                "targets": targets,
+                "masks": None if masks is None else {name: list(channels) for name, channels in masks.items()},
+                "targets": None if targets is None else list(targets),
                 "against": against,
                 "single": inputs.single,
                 "channels_last": [name for name in graph.channels_last if name in graph.inputs],
@@ -331,28 +342,51 @@ class Network:
             return call()
         except _core.CoreError:
             for name, array in inputs.given.items():
-                require_finite(
-                    array.reshape(inputs.batch, -1) if array.ndim > 2 else array,
-                    "x" if len(inputs.given) == 1 else f"x[{name!r}]",
-                )
+                require_finite(array, "x" if len(inputs.given) == 1 else f"x[{name!r}]")
+            self._require_finite_values(inputs)
             raise
+
+    def _require_finite_values(self, inputs: requests.Inputs) -> None:
+        """Raise ValueError naming the first layer whose output is NaN or infinite."""
+        plan = self._plan("epsilon", "zennit")[0]
+        for node in self.graph.nodes:
+            values = plan.forward(inputs.flat, [self._values[node.name]], 0)[0]
+            if not np.isfinite(values).all():
+                raise ValueError(
+                    f"the output of layer {node.name!r} is not finite, though the input is: its values leave the range "
+                    f"of {self.dtype}, or its weights were changed"
+                )
 
     def _plan(self, rules: Rules, convention: str) -> tuple[_core.Plan, Assignment]:
         """Return what is prepared for these rules."""
         key = (rules, convention) if isinstance(rules, str) else None
-        if key is not None and key in self._plans:
-            return self._plans[key]
+        known = None if key is None else self._plans.get(key)
+        if known is not None:
+            return known
         made = assign(self.graph, rules, convention)
         # Equal rules may differ in whether a number was left at its default, which conventions may replace: the
         # compiled rules tell them apart.
         inner = tuple(made.rules.items()), tuple(map(id, made.compiled))
-        if inner not in self._plans:
+        # Other threads may clear and fill the table meanwhile.
+        known = self._plans.get(inner)
+        if known is None:
+            known = self._core.plan(made.compiled, made.bounds, 0), made
             if len(self._plans) >= _MOST_PLANS:  # a sweep over parameters must not collect them
                 self._plans.clear()
-            self._plans[inner] = self._core.plan(made.compiled, made.bounds, 0), made
+            self._plans[inner] = known
         if key is not None:
-            self._plans[key] = self._plans[inner]
-        return self._plans[inner]
+            self._plans[key] = known
+        return known
+
+
+def _again(graph: Graph) -> Network:
+    return Network.from_graph(graph, keep_softmax=True)
+
+
+def _alike(one: Array, other: Array) -> bool:
+    """Whether two results are the same but for rounding."""
+    scale = float(np.abs(other).max(initial=0))
+    return bool((np.abs(one - other) <= 1e-4 * scale).all())
 
 
 def _threads(threads: int | None) -> int:

@@ -35,6 +35,8 @@ class Inputs:
         By name, as the user passed them.
     flat : list of ndarray
         (batch, size) each.
+    dtype : dtype
+        The network's.
     batch : int
     single : bool
         Whether it is one sample without a batch axis.
@@ -42,6 +44,7 @@ class Inputs:
 
     def __init__(self, graph: Graph, x: Any):
         self._graph = graph
+        self.dtype = graph.dtype
         self.given: dict[str, Array] = {}
         self.flat: list[Array] = []
         self.single = False
@@ -66,8 +69,7 @@ class Inputs:
             raise ValueError(f"{what} has {batch} samples, the inputs before it have {self.batch}")
         self.batch, self.single = batch, single
         self.given[name] = array
-        flat = array if array.ndim <= 2 and len(shape) == 1 else np.ascontiguousarray(array).reshape(batch, -1)
-        self.flat.append(flat)
+        self.flat.append(array if array.ndim <= 2 and len(shape) == 1 else as_rows(array, batch, shape))
 
     def user_shape(self, name: str) -> Shape:
         """Return a value's shape as users see it: an input's may have its channels last."""
@@ -94,6 +96,11 @@ class Inputs:
         if self.single:
             return flat.reshape(targets, *shape)
         return np.ascontiguousarray(flat.reshape(targets, self.batch, *shape).swapaxes(0, 1))
+
+
+def as_rows(array: Array, batch: int, shape: Shape) -> Array:
+    """Return samples as rows, (batch, size), for the core; there may be none of them."""
+    return np.ascontiguousarray(array).reshape(batch, product(shape))
 
 
 def _by_name(graph: Graph, x: Any) -> dict[str, Any]:
@@ -148,13 +155,22 @@ def channel_masks(
     graph: Graph, masks: Mapping[str, Sequence[int]] | None, values: Mapping[str, int]
 ) -> list[tuple[int, list[bool]]]:
     """Return for each masked value which channels stay."""
+    if masks is None:
+        return []
+    if not isinstance(masks, Mapping):
+        raise TypeError(f"masks must be a dict, from a layer's name to a list of its channels, got {masks!r}")
     made = []
-    for name, channels in (masks or {}).items():
+    for name, given in masks.items():
         if _known(graph, name, "masks") in graph.inputs:
             raise ValueError(f"masks: {name!r} is an input, a mask belongs to a layer")
-        count = graph.shapes[name][0]
+        count = (*graph.shapes[name], 1)[0]
+        channels = np.asarray(given)
         stay = np.zeros(count, dtype=bool)
-        for channel in channels:
+        if channels.ndim != 1 or (channels.size and channels.dtype.kind not in "iub"):
+            raise TypeError(f"masks: channels of layer {name!r} must be a list of integers, got {given!r}")
+        if channels.dtype.kind == "b" and len(channels) != count:
+            raise ValueError(f"masks: layer {name!r} has {count} channels, the mask has {len(channels)} entries")
+        for channel in np.flatnonzero(channels) if channels.dtype.kind == "b" else channels.tolist():
             if not 0 <= channel < count:
                 raise ValueError(f"masks: layer {name!r} has {count} channels, there is no channel {channel}")
             stay[channel] = True
@@ -163,6 +179,8 @@ def channel_masks(
 
 
 def _known(graph: Graph, name: str, what: str) -> str:
+    if not isinstance(name, str):
+        raise TypeError(f"{what} must be the name of a layer, got {name!r}")
     if name not in graph.shapes:
         raise ValueError(f"{what}: no layer is called {name!r}; there are {', '.join(graph.shapes)}")
     return name
@@ -175,6 +193,8 @@ def starts(
     if targets is not None:
         if target is not None:
             raise ValueError("give target or targets, not both")
+        if np.ndim(targets) == 0:
+            raise TypeError(f"targets must be a list of classes, got {targets!r}")
         if len(targets) == 0:
             raise ValueError("targets is empty")
         return [_classes(np.asarray(t), inputs, shape, top) for t in targets]
@@ -185,23 +205,30 @@ def starts(
             )
         return [None]
     array = np.asarray(target)
+    expected = shape if inputs.single else (inputs.batch, *shape)
     if array.dtype.kind in "iu" and array.ndim < 2:
         return [_classes(array, inputs, shape, top)]
+    if array.dtype.kind != "f":
+        what = f"an array of {array.dtype}" if array.ndim else repr(target)
+        raise TypeError(
+            f"target is {what}: a class must be an integer, relevance an array of {inputs.dtype} with the output's "
+            f"shape {expected}"
+        )
     given = settle(target, "target")
-    expected = shape if inputs.single else (inputs.batch, *shape)
     if given.shape != expected:
-        raise ValueError(f"target has shape {given.shape}, the output has shape {expected}")
-    dtype = inputs.flat[0].dtype
-    if given.dtype != dtype:
-        raise TypeError(f"target is {given.dtype}, the network is {dtype}")
-    flat = np.ascontiguousarray(given).reshape(inputs.batch, -1) if given.ndim > 2 or inputs.single else given
-    require_finite(flat if not inputs.single else flat[0], "target")
-    return [flat]
+        classes = ", or an integer for a class" if given.ndim < 2 else ""
+        raise ValueError(f"target has shape {given.shape}, the output has shape {expected}{classes}")
+    if given.dtype != inputs.dtype:
+        raise TypeError(f"target is {given.dtype}, the network is {inputs.dtype}")
+    require_finite(given, "target")
+    return [given if given.ndim == 2 and not inputs.single else as_rows(given, inputs.batch, shape)]
 
 
 def _classes(target: Array, inputs: Inputs, shape: Shape, top: str) -> Array:
     if target.dtype.kind not in "iu":
         raise TypeError(f"a target must be an integer, got {target.dtype}")
+    if target.ndim > 1:
+        raise ValueError(f"a target must be one class, or one a sample, got an array of shape {target.shape}")
     if target.ndim == 1 and len(target) != inputs.batch:
         raise ValueError(f"target has {len(target)} entries, x has {inputs.batch} samples")
     classes = shape[0] if shape else 1
@@ -217,14 +244,17 @@ def contrast(
 ) -> tuple[Array, list[Array | None]]:
     """Return the explained classes and the start of their difference to others; ``output`` is (batch, size)."""
     batch = len(output)
-    channels = output.reshape(batch, shape[0] if shape else 1, -1)
+    channels = output.reshape(batch, shape[0] if shape else 1, product(shape[1:]))
     target = given[0]
     if len(given) != 1 or (target is not None and target.dtype.kind not in "iu"):
         raise ValueError("against goes with one target, a class")
     plus = channels[:, :, 0].argmax(1) if target is None else np.broadcast_to(target, (batch,))
-    minus = np.broadcast_to(np.asarray(against), (batch,))
-    if minus.dtype.kind not in "iu":
-        raise TypeError(f"against must be a class, got {np.asarray(against).dtype}")
+    second = np.asarray(against)
+    if second.dtype.kind not in "iu":
+        raise TypeError(f"against must be a class, got {second.dtype}")
+    if second.shape not in ((), (batch,)):
+        raise ValueError(f"against has shape {second.shape}, x has {batch} samples: give one class, or one a sample")
+    minus = np.broadcast_to(second, (batch,))
     if ((minus < 0) | (minus >= channels.shape[1])).any():
         raise ValueError(f"against is {minus.tolist()}, the network has {channels.shape[1]} outputs")
     if (plus == minus).any():
@@ -233,7 +263,7 @@ def contrast(
     rows = np.arange(batch)
     top[rows, plus] = channels[rows, plus] if start == "logit" else 1
     top[rows, minus] = -channels[rows, minus] if start == "logit" else -1
-    return np.array(plus, dtype=np.int64), [top.reshape(batch, -1)]
+    return np.array(plus, dtype=np.int64), [as_rows(top, batch, shape)]
 
 
 def explained(chosen: list[Array | None], targets: Sequence[int] | None) -> Array | None:

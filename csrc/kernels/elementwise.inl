@@ -212,10 +212,11 @@ Index rest(Index rows, Index cols, const T* z, Index z_stride, const T* bias, co
     for (Index j = 0; j < cols; j += lanes) {
       const Index n = cols - j;
       const Vec<T> whole = load_n(z + i * z_stride + j, n), part = load_n(first + i * first_stride + j, n);
-      const Vec<T> left = (bias ? whole - load_n(bias + j, n) : whole) - part;
+      const Vec<T> shift = bias ? load_n(bias + j, n) : zero, left = whole - shift - part;
       store_n(out + i * out_stride + j, left, n);
-      const Vec<T> size = left < zero ? -left : left, most = part < zero ? -part : part;
-      const Mask<T> flags = (T(16) * size < most) & (whole != zero);
+      const Vec<T> size = left < zero ? -left : left;
+      const Vec<T> most = part < zero ? -part : part, offset = shift < zero ? -shift : shift;
+      const Mask<T> flags = ((T(16) * size < most) | (T(64) * size < offset)) & (whole != zero);
       if (any_lane<T>(flags)) {
         for (int l = 0; l < lanes; ++l) {
           if (flags[l] != 0) {

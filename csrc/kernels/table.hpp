@@ -102,7 +102,7 @@ struct Table {
   void (*shares)(Index rows, Index cols, const Shares<T>& plan, const T* const* z, Index z_stride, const T* r,
                  Index r_stride, T* const* s, Index s_stride, Absorbed* ledger, int ledger_step);
   // The sum that is left: out(rows, cols) = z - bias - first; bias may be null. Where that cancels (|out| < |first| /
-  // 16 and z != 0) the entry is doubtful: i * cols + j is written down, their number returned.
+  // 16 or |bias| / 64, and z != 0) the entry is doubtful: i * cols + j is written down, their number returned.
   Index (*rest)(Index rows, Index cols, const T* z, Index z_stride, const T* bias, const T* first, Index first_stride,
                 T* out, Index out_stride, Index* doubtful);
   // out(rows, cols) = min(max(acc + bias, low), high); bias may be null.

@@ -1,9 +1,9 @@
 #include "layers/conv.hpp"
 
 #include <algorithm>
-#include <atomic>
 
 #include "kernels/dispatch.hpp"
+#include "layers/conv_rest.hpp"
 #include "layers/dense.hpp"
 
 namespace pylrp {
@@ -41,120 +41,6 @@ TapWork<T> work_of(const ConvSums<T>& sums, const Walk* walk) {
           packer(*sums.weights, to_out),
           {}};
 }
-
-// What a term reads, as images; a+ and a- are made where they are asked for.
-template <class T>
-class Parts {
- public:
-  Parts(const ConvWeights<T>& w, Matrix<const T> input, const Bounds<T>& bounds, const LoweredRule& rule,
-        const Threads& threads)
-      : channels_(w.source_channels()), size_(w.source_size()), input_(input), bounds_(bounds) {
-    for (const Sum& sum : rule.sums) {
-      for (const Tap& tap : sum) {
-        if (tap.part == Part::kOne && ones_.data() == nullptr) {
-          ones_.reset(channels_);
-          std::fill_n(ones_.data(), channels_, T(1));
-        }
-        for (const Part part : {Part::kPositive, Part::kNegative}) {
-          Buffer<T>& half = part == Part::kPositive ? positive_ : negative_;
-          if (tap.part == part && half.data() == nullptr) {
-            half.reset(input.rows * size_);
-            constexpr Index kPiece = 1 << 14;
-            const Index pieces = (size_ + kPiece - 1) / kPiece;
-            parallel_for(input.rows * pieces, threads, [&](Index task) {
-              const Index i = task / pieces, first = task % pieces * kPiece;
-              kernels::table<T>().part_of(std::min(kPiece, size_ - first), input.row(i) + first,
-                                          part == Part::kPositive ? 1 : -1, half.data() + i * size_ + first);
-            });
-          }
-        }
-      }
-    }
-  }
-  Image<T> image(Part part) const {
-    switch (part) {
-      case Part::kInput:
-        return {input_.data, input_.stride, channels_};
-      case Part::kPositive:
-        return {positive_.data(), size_, channels_};
-      case Part::kNegative:
-        return {negative_.data(), size_, channels_};
-      case Part::kOne:
-        return {ones_.data(), 0, 0};
-      case Part::kLow:
-        return {bounds_.low, 0, channels_};
-      case Part::kHigh:
-        return {bounds_.high, 0, channels_};
-      case Part::kMagnitude:
-        break;
-    }
-    return {};
-  }
-
- private:
-  Index channels_, size_;
-  Matrix<const T> input_;
-  Bounds<T> bounds_;
-  Buffer<T> positive_, negative_, ones_;
-};
-
-// The second sum of a rule as what the first leaves of the output; what cancels there is computed after all.
-template <class T>
-class RestOfOutput {
- public:
-  RestOfOutput(const ConvWeights<T>& w, const LoweredRule& rule, const Parts<T>& parts, Matrix<const T> output)
-      : w_(w), parts_(parts), output_(output), limit_(output.rows * output.cols / 64 + 64) {
-    if (rule.sums.size() > 1) {
-      second_ = rule.sums[1];
-    }
-  }
-  // Of the columns of a run: to = output - bias - first.
-  void subtract(const Rows& block, const Run& run, Index column, Index columns, const T* first, Index stride, T* to) {
-    const Index channels = w_.target_channels();
-    std::vector<Index> doubtful(static_cast<std::size_t>(run.count * columns));
-    const Index count = kernels::table<T>().rest(
-        run.count, columns, output_.row(run.sample) + run.pixel * channels + column, run.step * channels,
-        w_.bias ? w_.bias + column : nullptr, first, stride, to, stride, doubtful.data());
-    if ((doubtful_ += count) > limit_) {
-      return;
-    }
-    for (Index i = 0; i < count; ++i) {
-      const Index row = doubtful[static_cast<std::size_t>(i)] / columns;
-      const Index at = doubtful[static_cast<std::size_t>(i)] % columns;
-      to[row * stride + at] = compute(block.walk(), block.begin() + run.first + row, column + at);
-    }
-  }
-  // So much cancels that computing the whole sum is less work. Does not depend on who came first.
-  bool hopeless() const { return doubtful_ > limit_; }
-
- private:
-  T compute(const Walk& walk, Index row, Index column) const {
-    const Block block(walk, row, row + 1);
-    const Index size = w_.shape.group_in(), group = column / w_.shape.group_out();
-    const std::size_t taps = walk.taps.size();
-    std::vector<const T*> at(taps);
-    Buffer<T> own;
-    const T* const nothing = zeros<T>(size, &own);
-    T sum = 0;
-    for (const Tap& tap : second_) {
-      Image<T> image = parts_.image(tap.part);
-      image.data += group * size;
-      block.sources(image, 0, 1, 0, taps, nothing, at.data());
-      for (std::size_t t = 0; t < taps; ++t) {
-        const T* const weights = w_.weight + (column * w_.shape.taps() + walk.taps[t].kernel) * size;
-        kernels::table<T>().rows_dot(1, &weights, size, weights_of<T>(tap.map), at[t], &sum, nullptr);
-      }
-    }
-    return sum;
-  }
-
-  const ConvWeights<T>& w_;
-  const Parts<T>& parts_;
-  Matrix<const T> output_;
-  Sum second_;
-  Index limit_;
-  std::atomic<Index> doubtful_{0};
-};
 
 Threads worth(Index products, const Threads& threads) {
   constexpr Index kWorthThreads = Index{1} << 19;

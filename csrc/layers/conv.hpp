@@ -1,5 +1,6 @@
 // Convolution in one to three dimensions, with stride, padding, dilation and groups, and its transpose.
 //   conv.cpp            forward pass and relevance from products over taps
+//   conv_rest.hpp       what these read; alpha-beta behind a ReLU
 //   conv_depthwise.cpp  the same where every channel is its own group
 //   conv_pointwise.cpp  the same where the kernel is one position
 //   conv_narrow.cpp     the way back to few channels

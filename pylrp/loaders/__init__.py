@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["load"]
 
-_OWN = "a file of pylrp"
+_OWN, _TORCH = "a file of pylrp", "a torch module"
 _SUFFIXES = (".onnx", ".npz", ".mat", ".keras", ".h5")
 
 
@@ -72,7 +73,8 @@ def load(
     FileNotFoundError
         If there is no such file.
     ValueError
-        If the file is of no known kind or broken, or shapes do not fit.
+        If the file is of no known kind or broken, shapes do not fit, or what torch's exporter has made of a module
+        predicts something else for the example.
     TypeError
         If the source is of no known kind, or its loader does not take an option.
 
@@ -96,8 +98,23 @@ def load(
     if wrong:
         able = list(taken)[1:]
         raise TypeError(f"{what} takes no {wrong[0]}=" + (f", only {', '.join(able)}" if able else ""))
+    graph = loader(source, **given)
     # A softmax in a file of our own was kept on purpose.
-    return Network.from_graph(loader(source, **given), keep_softmax=keep_softmax or what == _OWN)
+    network = Network.from_graph(graph, keep_softmax=keep_softmax or what == _OWN)
+    if what == _TORCH:
+        _compare(network, graph, source, example_input, own=operators is not None)
+    return network
+
+
+def _compare(network: Network, graph: Graph, module: Any, example_input: Any, *, own: bool) -> None:
+    """Raise where a torch module predicts something else; warn where the user's own operators may be why."""
+    if network.notes != graph.notes:  # a softmax has been removed, which the module has
+        network = type(network).from_graph(graph, keep_softmax=True)
+    wrong = _loader("torch_module", "disagreement")(network, module, example_input)
+    if wrong and not own:
+        raise ValueError(wrong)
+    if wrong:
+        warnings.warn(wrong, stacklevel=3)
 
 
 def _choose(source: Any) -> tuple[str, Callable[..., Graph]]:
@@ -114,7 +131,7 @@ def _choose(source: Any) -> tuple[str, Callable[..., Graph]]:
     if "keras" in packages:  # before torch: on that backend a Keras model is a torch module, too
         return "a Keras model", _loader("keras_model", "load_keras")
     if ("torch", "Module") in kinds:
-        return "a torch module", _loader("torch_module", "load_torch")
+        return _TORCH, _loader("torch_module", "load_torch")
     if "sklearn" in packages:
         return "a scikit-learn estimator", _loader("sklearn_mlp", "load_sklearn")
     if any(name == "ModelProto" for _, name in kinds):

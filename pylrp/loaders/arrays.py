@@ -281,6 +281,8 @@ def _functions(found: _Found, numbers: list[int], stem: str, notes: list[str]) -
             notes.append("no entry activations: relu assumed between the layers, nothing at the end")
         return ["relu"] * (count - 1) + ["none"]
     if isinstance(given, str):
+        if count == 1 and given.lower() not in ("none", "linear", "identity"):
+            notes.append(f"activations {given!r} is for hidden layers, and there are none: it is left out")
         return [given] * (count - 1) + ["none"]
     if not isinstance(given, list) or not all(isinstance(name, str) for name in given):
         raise ValueError("activations must be a string, or a string for each layer")

@@ -36,6 +36,7 @@ __all__ = ["ARITHMETIC", "clip", "curve"]
 
 Array = NDArray[Any]
 Translate = Callable[[Call], Value | list[Value] | None]
+_PAIRS = {"Add", "Sub", "Mul", "Div"}
 
 
 def curve(call: Call) -> Value | None:
@@ -60,6 +61,8 @@ def clip(low: float, high: float) -> Activation:
 
 def _split(call: Call) -> tuple[list[Value], list[int]] | None:
     """Return a node's activations and the positions of its constants; None where a pattern is under way."""
+    if len(call.node.input) < (2 if call.op in _PAIRS else 1):
+        raise call.broken(f"has {len(call.node.input)} inputs")
     positions = range(len(call.node.input))
     constants = [i for i in positions if call.is_constant(i)]
     if any(call.node.input[i] in call.translation.pending for i in positions):
@@ -69,7 +72,9 @@ def _split(call: Call) -> tuple[list[Value], list[int]] | None:
 
 def _operand(call: Call, position: int, rank: int) -> Array | float:
     """Return a constant operand of an activation of this rank (without the batch), in float64."""
-    array = np.asarray(call.constant(position), np.float64)
+    array = np.asarray(call.constant(position, per_sample=True), np.float64)
+    if call.is_per_sample(position) and array.ndim != rank + 1:
+        raise call.mixes_batch("takes a constant whose batch meets another axis")
     if call.attribute("broadcast", 0) and call.attribute("axis") is not None:  # before opset 7
         array = array.reshape(*array.shape, *(1,) * (rank + 1 - call.attribute("axis") - array.ndim))
     if array.size == 1 and array.ndim <= rank + 1:
@@ -86,6 +91,8 @@ def _affine(call: Call, value: Value, scale: Array | float, shift: Array | float
     shape: Shape = np.broadcast_shapes(value.shape, np.shape(scale), np.shape(shift))
     if shape != value.shape:
         value = call.emit(Expand(shape), value, part="expand")
+    if not (np.isfinite(scale).all() and np.isfinite(shift).all()):
+        raise call.unsupported("has a constant that is infinite or NaN")
     # Plain numbers take the network's dtype wherever they stand.
     dtype = call.translation.constants.dtype
     factor, added = (float(v) if np.ndim(v) == 0 else np.asarray(v, dtype) for v in (scale, shift))
@@ -144,12 +151,14 @@ def _divide(call: Call) -> Value | None:
     if parts is None or parts[1] != [1]:
         return curve(call)
     (value,), _ = parts
-    with np.errstate(divide="ignore"):  # the graph refuses what is not finite
-        return _affine(call, value, 1.0 / np.asarray(_operand(call, 1, len(value.shape))) + 0.0, 0.0)
+    divisor = np.asarray(_operand(call, 1, len(value.shape)))
+    if not divisor.all():
+        raise call.unsupported("divides by zero")
+    return _affine(call, value, 1.0 / divisor, 0.0)
 
 
 def _negate(call: Call) -> Value | None:
-    if call.node.input[0] in call.translation.pending:
+    if call.has(0) and call.node.input[0] in call.translation.pending:
         return curve(call)
     return call.emit(Affine(-1.0, 0.0), call.value())
 
@@ -173,10 +182,10 @@ def _reduce(pool: Layer, total: bool = False) -> Translate:
     def translate(call: Call) -> Value | None:
         value = call.value()
         rank = len(value.shape)
-        given = call.setting("axes", 1)
+        given = call.integers("axes", 1)
         if not given and call.attribute("noop_with_empty_axes", 0):
             return call.emit(Identity(), value)
-        axes = sorted({call.axis(int(a)) for a in given}) if given else None
+        axes = sorted({call.axis(a) for a in given}) if given else None
         if axes is None:
             raise call.mixes_batch("reduces over all axes, the batch among them")
         kept = [axis for axis in range(rank) if axis not in axes]

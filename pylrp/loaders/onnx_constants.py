@@ -1,7 +1,8 @@
 """The part of an ONNX model that no input changes: initialisers, and what nodes compute from them and from shapes.
 
 The batch size is not known, so whatever derives from it is computed for two sizes; entries that differ are the ones
-that follow the batch. ``onnx_model.py`` folds nodes with it, the operators ask it for weights and settings.
+that follow the batch. An array with the batch along axis 0 is kept without it. ``onnx_folding.py`` adds what nodes
+compute, the operators ask for weights and settings.
 """
 
 from __future__ import annotations
@@ -26,7 +27,6 @@ Array = NDArray[Any]
 #: Two batch sizes that no model mentions by chance.
 BATCHES = (7919, 7927)
 
-_RANDOM = {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli"}
 _SMALL_FLOATS = {TensorProto.FLOAT16, TensorProto.BFLOAT16}
 
 
@@ -36,6 +36,8 @@ class Constant:
 
     first: Array
     second: Array
+    #: Axis 0 is as long as the batch, all samples have the same; here it has length 1.
+    per_sample: bool = False
 
     @property
     def follows_batch(self) -> bool:
@@ -128,35 +130,19 @@ class Constants:
                 del self._known[name]
         return self._made[key]
 
-    def fold(self, node: NodeProto) -> None:
-        """Compute the outputs of a node of which all inputs are constant.
+    def run(self, node: NodeProto, inputs: Sequence[Array | None]) -> list[Array]:
+        """Compute one node for these inputs; an optional one that is missing is None.
 
         Raises
         ------
         ValueError
-            If the node can't be computed without the model's inputs.
+            If the inputs or attributes are not what the operator takes.
         """
-        if node.op_type in _RANDOM or any(a.type in (a.GRAPH, a.GRAPHS) for a in node.attribute):
-            raise ValueError("can't be computed when the model is loaded")
-        inputs = [self[name] if name else None for name in node.input]
-        if node.op_type == "Identity" and inputs[0] is not None:  # the same array, not a copy
-            self[node.output[0]] = inputs[0]
-            return
-        first = self.run(node, [None if c is None else c.first for c in inputs])
-        second = first
-        if any(c is not None and c.follows_batch for c in inputs):
-            second = self.run(node, [None if c is None else c.second for c in inputs])
-        for name, one, other in zip(node.output, first, second, strict=False):
-            if name:
-                self[name] = Constant(one, other)
-
-    def run(self, node: NodeProto, inputs: Sequence[Array | None]) -> list[Array]:
-        """Compute one node for these inputs; an optional one that is missing is None."""
         if node.op_type == "Constant" and node.domain in ("", "ai.onnx"):
             return [self._constant(node)]
         if node.op_type == "ConstantOfShape" and inputs[0] is not None:
-            value = attributes_of(node).get("value", np.zeros(1, np.float32))
-            return [np.full([int(n) for n in inputs[0]], value.ravel()[0], value.dtype)]
+            value = self.fill(node)
+            return [np.full([int(n) for n in inputs[0]], value, value.dtype)]
         names = [name if array is not None else "" for name, array in zip(node.input, inputs, strict=True)]
         lone = NodeProto()
         lone.CopyFrom(node)
@@ -175,9 +161,17 @@ class Constants:
             with np.errstate(all="ignore"):
                 return [np.asarray(out) for out in ReferenceEvaluator(model).run(None, feeds)]
         except Exception as error:  # whatever the reference meets, the node can't be computed here
-            raise ValueError(f"can't be computed when the model is loaded ({error})") from error
+            raise ValueError("can't be computed from its constants") from error
+
+    @staticmethod
+    def fill(node: NodeProto) -> Array:
+        """Return the number that a ConstantOfShape repeats."""
+        value: Array = attributes_of(node).get("value", np.zeros(1, np.float32))
+        return value.reshape(-1)[:1].reshape(())
 
     def _constant(self, node: NodeProto) -> Array:
+        if len(node.attribute) != 1:
+            raise ValueError(f"has {len(node.attribute)} values")
         (attribute,) = node.attribute
         if attribute.name == "value":
             return self._read(attribute.t)
@@ -189,8 +183,10 @@ class Constants:
 
     def shape(self, name: str, shape: Sequence[int], start: int = 0, end: int | None = None) -> None:
         """Note what Shape gives for an activation of this logical shape."""
-        self[name] = Constant(*(np.asarray([batch, *shape][start:end], np.int64) for batch in BATCHES))
+        first, second = (np.asarray([batch, *shape][start:end], np.int64) for batch in BATCHES)
+        self[name] = Constant(first, second)
 
     def size(self, name: str, shape: Sequence[int]) -> None:
         """Note what Size gives for an activation of this logical shape."""
-        self[name] = Constant(*(np.asarray(batch * math.prod(shape), np.int64) for batch in BATCHES))
+        first, second = (np.asarray(batch * math.prod(shape), np.int64) for batch in BATCHES)
+        self[name] = Constant(first, second)

@@ -59,7 +59,11 @@ ELEMENTWISE = {
     "ThresholdedRelu",
 }
 _MOST_STEPS = 24
-_GRID: Floats = np.linspace(-9.0, 9.0, 373)
+# Where functions bend, and far out and close to zero, where a bound or a step may hide. Exp overflows out there.
+_FAR: Floats = np.geomspace(10, 1e6, 41)
+_NEAR: Floats = np.geomspace(1e-5, 1e-2, 13)
+_GRID: Floats = np.concatenate([np.linspace(-9.0, 9.0, 373), _NEAR, -_NEAR, _FAR, -_FAR])
+_MAY_OVERFLOW = np.abs(_GRID) >= 10
 
 
 def _sigmoid(x: Floats) -> Floats:
@@ -95,8 +99,10 @@ def identify(node: NodeProto, translation: Translation) -> tuple[Activation, Val
         except _NoCurve:
             continue
         for layer, function in _KNOWN:
+            with np.errstate(all="ignore"):
+                error = np.abs(curve - function(_GRID))
             # Constants in files have single precision.
-            if np.all(np.abs(curve - function(_GRID)) <= 2e-6 * (1 + np.abs(_GRID))):
+            if np.all((error <= 2e-6 * (1 + np.abs(_GRID))) | ~np.isfinite(curve)):
                 return layer, translation.values[base]
     return None
 
@@ -141,6 +147,6 @@ def _curve(node: NodeProto, translation: Translation, known: dict[str, Floats]) 
         (curve,) = translation.constants.run(node, inputs)
     except ValueError:
         raise _NoCurve from None
-    if curve.shape != _GRID.shape or curve.dtype.kind != "f" or not np.isfinite(curve).all():
+    if curve.shape != _GRID.shape or curve.dtype.kind != "f" or not (np.isfinite(curve) | _MAY_OVERFLOW).all():
         raise _NoCurve
     return curve.astype(np.float64)

@@ -22,7 +22,8 @@ from pylrp.graph import Graph
 from pylrp.layers import Layer, Shape
 from pylrp.loaders.onnx_constants import Constant, Constants
 from pylrp.loaders.onnx_file import ModelFile
-from pylrp.loaders.onnx_node import Call, Translation, Value
+from pylrp.loaders.onnx_folding import fold
+from pylrp.loaders.onnx_node import Call, Translation, Value, operator_of
 from pylrp.loaders.onnx_operators import FLOATS, OPERATORS
 
 __all__ = ["Operator", "load_onnx"]
@@ -31,6 +32,8 @@ Array = NDArray[Any]
 _ONNX = ("", "ai.onnx")
 Operator = Callable[[dict[str, Any], list[Array]], Layer]
 InputShape = Sequence[int] | Mapping[str, Sequence[int]]
+#: What code raises that meets something else than it was written for.
+_MALFORMED = (ArithmeticError, AttributeError, LookupError, RuntimeError, StopIteration, TypeError)
 
 
 def load_onnx(
@@ -61,7 +64,10 @@ def load_onnx(
     UnsupportedLayer
         If an operator can't be explained.
     ValueError
-        If the file is no ONNX model, or an input's size is not known.
+        If the file is no ONNX model, an input's size is not known, or nothing in the model is called as in
+        ``operators``; or if a function there raises.
+    TypeError
+        If an entry of ``operators`` is no function, or returns no layer.
     """
     file = ModelFile(source) if isinstance(source, onnx.ModelProto) else ModelFile.open(Path(source))
     if file.model.functions:
@@ -84,9 +90,11 @@ class _Reader:
         self.outputs = [info.name for info in model.graph.output]
         self.nodes, needed = _needed(model.graph.node, self.outputs)
         stored = {tensor.name for tensor in model.graph.initializer}
-        self.inputs = {info.name: info for info in model.graph.input if info.name in needed and info.name not in stored}
+        declared = {info.name: info for info in model.graph.input if info.name not in stored}
+        self.inputs = {name: info for name, info in declared.items() if name in needed}
+        self.left_out = [name for name in declared if name not in needed]
         self.input_shape = input_shape
-        self.operators = operators
+        self.operators = _checked(operators, model.graph.node)
         self.needed = needed
         doubles = any(info.type.tensor_type.elem_type == TensorProto.DOUBLE for info in self.inputs.values())
         batches = {sizes[0] for info in self.inputs.values() if (sizes := _declared(info))}
@@ -106,16 +114,19 @@ class _Reader:
         for node in self.nodes:
             self._translate(node)
         for name in self.outputs:
+            if not translation.knows(name):
+                raise ValueError(f"output {name!r} of the model is made by none of its nodes")
             if name in translation.constants:
                 raise ValueError(f"output {name!r} of the model is a constant: there is nothing to explain")
         outputs = [translation.value(name).name for name in self.outputs]
-        converted = sorted(translation.constants.converted)
         dtype = translation.constants.dtype
+        notes = [f"{name} weights converted to {dtype}" for name in sorted(translation.constants.converted)]
+        notes += [f"input {name!r} changes no output and is left out" for name in self.left_out]
         return Graph(
             shapes,
             translation.nodes,
             list(dict.fromkeys(outputs)),
-            notes=[f"{name} weights converted to {dtype}" for name in converted],
+            notes=notes,
             dtype=dtype,
         )
 
@@ -128,7 +139,7 @@ class _Reader:
                     "give a dict of name to shape"
                 )
             given = dict.fromkeys(self.inputs, given)
-        wrong = set(given or ()) - set(self.inputs)
+        wrong = set(given or ()) - set(self.inputs) - set(self.left_out)
         if wrong:
             raise ValueError(f"input_shape names {', '.join(sorted(wrong))}, the inputs are {', '.join(self.inputs)}")
         return {name: _input_shape(info, (given or {}).get(name)) for name, info in self.inputs.items()}
@@ -139,27 +150,31 @@ class _Reader:
         for name in inputs:
             if not translation.knows(name):
                 raise ValueError(f"{node.op_type} {node.name!r} takes {name!r}, which nothing in the model makes")
-        constant = all(name in translation.constants for name in inputs)
         call = Call(node, translation)
-        try:
-            if constant:
-                translation.constants.fold(node)
-                return
-            made = self._apply(call)
-        except UnsupportedLayer:
-            raise
-        except ValueError as error:
-            raise call.unsupported(f"can't be taken over ({error})") from None
+        made = self._made(call, constant=all(name in translation.constants for name in inputs))
         values = made if isinstance(made, list) else [made] if made is not None else []
         translation.values.update(zip(node.output, values, strict=False))
         for name in node.output:
             if name in self.needed and not translation.knows(name):
                 raise call.unsupported(f"has an output {name!r} that can't be explained")
 
-    def _apply(self, call: Call) -> Value | list[Value] | None:
-        by_hand = self.operators.get(call.node.name) or self.operators.get(call.op)
-        if by_hand is not None:
+    def _made(self, call: Call, constant: bool) -> Value | list[Value] | None:
+        by_hand = self.operators.get(call.node.name, self.operators.get(call.op))
+        if by_hand is not None and not constant:
             return _by_hand(call, by_hand)
+        try:
+            if not constant:
+                return self._apply(call)
+            fold(call)
+        except UnsupportedLayer:
+            raise
+        except ValueError as error:
+            raise call.unsupported(f"can't be taken over ({error})") from error
+        except _MALFORMED as error:  # their texts are about this code, not about the model
+            raise call.broken("can't be read, its inputs or attributes are not as the standard has them") from error
+        return None
+
+    def _apply(self, call: Call) -> Value | list[Value] | None:
         output = call.node.output[0]
         if call.op == "Shape":
             start, end = call.attribute("start", 0), call.attribute("end")
@@ -182,10 +197,37 @@ def _by_hand(call: Call, function: Operator) -> Value:
     """Return what a user's layer makes of the inputs that are no constants."""
     positions = [i for i in range(len(call.node.input)) if call.has(i)]
     constants = [i for i in positions if call.is_constant(i)]
-    layer = function(call.attributes, [call.weight(i) for i in constants])
+    arrays = [call.weight(i) for i in constants]
+    values = [call.value(i) for i in positions if i not in constants]
+    what = f"operators: the function for {call.op} {call.name!r}"
+    try:
+        layer = function(call.attributes, arrays)
+    except UnsupportedLayer:
+        raise
+    except Exception as error:  # whatever the user's code meets
+        raise ValueError(f"{what} raised {type(error).__name__}: {error}") from error
     if not isinstance(layer, Layer):
-        raise TypeError(f"operators: the function for {call.op} {call.name!r} returned {layer!r}, which is no layer")
-    return call.emit(layer, *(call.value(i) for i in positions if i not in constants))
+        raise TypeError(f"{what} returned {layer!r}, which is no layer")
+    try:
+        return call.emit(layer, *values)
+    except Exception as error:
+        raise ValueError(f"{what} returned {layer!r}, which does not fit: {error}") from error
+
+
+def _checked(operators: Mapping[str, Operator], nodes: Sequence[NodeProto]) -> Mapping[str, Operator]:
+    """Return what a user gives for operators: each is a function, and for something that is there."""
+    for key, function in operators.items():
+        if not callable(function):
+            raise TypeError(f"operators[{key!r}] is {function!r}, expected a function of attributes and constants")
+    known = sorted({operator_of(node) for node in nodes})
+    names = [node.name for node in nodes if node.name]
+    wrong = [repr(key) for key in operators if key not in {*known, *names}]
+    if wrong:
+        there = f"its operators are {', '.join(known)}"
+        if names:
+            there += f", its nodes {', '.join(names[:20])}" + ", ..." * (len(names) > 20)
+        raise ValueError(f"operators: nothing in the model is called {', '.join(wrong)}; {there}")
+    return operators
 
 
 def _needed(nodes: Sequence[NodeProto], outputs: Sequence[str]) -> tuple[list[NodeProto], set[str]]:

@@ -10,8 +10,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pylrp.layers import (
+    Affine,
     Concat,
     DepthToSpace,
     Expand,
@@ -31,6 +33,7 @@ from pylrp.loaders.onnx_node import Call, Value
 
 __all__ = ["MOVEMENT"]
 
+Array = NDArray[Any]
 Translate = Callable[[Call], Value | list[Value] | None]
 _MIXES = "mixes the batch with other axes"
 
@@ -46,7 +49,7 @@ def _flatten(call: Call) -> Value:
 
 def _reshape(call: Call) -> Value:
     value = call.value()
-    target = call.attribute("shape") if call.opset < 5 else call.numbers(1)
+    target = call.required("shape") if call.opset < 5 else call.numbers(1)
     if not call.attribute("allowzero", 0):
         whole: list[int | None] = [None, *value.shape]
         target = [whole[i] if n == 0 and i < len(whole) else n for i, n in enumerate(target)]
@@ -55,6 +58,8 @@ def _reshape(call: Call) -> Value:
 
 def _without_batch(call: Call, target: Sequence[int | None], count: int) -> Shape:
     """Return the logical shape that a reshape's target means for ``count`` values a sample."""
+    if target.count(-1) > 1:
+        raise call.broken(f"reshapes to {_written(target)}, in which more than one size is left open")
     batch, *rest = target if target else [1]
     if None in rest or not (batch == -1 or call.is_batch(batch)):
         raise call.mixes_batch(f"reshapes to {_written(target)} and so {_MIXES}")
@@ -75,6 +80,8 @@ def _transpose(call: Call) -> Value:
     value = call.value()
     rank = len(value.shape) + 1
     permutation = call.attribute("perm", list(range(rank))[::-1])
+    if sorted(permutation) != list(range(rank)):
+        raise call.broken(f"has perm {list(permutation)} for {rank} axes")
     if permutation[0] != 0:
         raise call.mixes_batch(f"moves the batch axis (perm {list(permutation)})")
     return call.emit(Transpose([axis - 1 for axis in permutation[1:]]), value)
@@ -82,8 +89,8 @@ def _transpose(call: Call) -> Value:
 
 def _squeeze(call: Call) -> Value:
     value = call.value()
-    axes = call.setting("axes", 1)
-    gone = {axis for axis, n in enumerate(value.shape) if n == 1} if axes is None else {call.axis(int(a)) for a in axes}
+    axes = call.integers("axes", 1)
+    gone = {axis for axis, n in enumerate(value.shape) if n == 1} if axes is None else {call.axis(a) for a in axes}
     wrong = [axis for axis in gone if value.shape[axis] != 1]
     if wrong:
         raise call.unsupported(f"squeezes axis {wrong[0] + 1}, which has size {value.shape[wrong[0]]}")
@@ -92,16 +99,20 @@ def _squeeze(call: Call) -> Value:
 
 def _unsqueeze(call: Call) -> Value:
     value = call.value()
-    axes = call.setting("axes", 1)
+    axes = call.integers("axes", 1)
+    if axes is None:
+        raise call.broken("has no axes")
     rank = len(value.shape) + 1 + len(axes)
-    new = {call.axis(int(a), rank) for a in axes}
+    new = {call.axis(a, rank) for a in axes}
+    if len(new) != len(axes):
+        raise call.broken(f"names an axis twice: {axes}")
     old = iter(value.shape)
     return call.emit(Reshape([1 if axis in new else next(old) for axis in range(rank - 1)]), value)
 
 
 def _expand(call: Call) -> Value:
     value = call.value()
-    batch, *rest = call.numbers(1)
+    batch, *rest = call.numbers(1) or [None]
     sizes = [n for n in rest if n is not None]
     if len(rest) != len(value.shape):
         # Right-aligned: a shorter target leaves the batch alone, a longer one would move it.
@@ -114,18 +125,71 @@ def _expand(call: Call) -> Value:
 
 
 def _concat(call: Call) -> Value:
-    values = [call.value(i) for i in range(len(call.node.input))]
+    positions = range(len(call.node.input))
+    if any(call.is_per_sample(i) for i in positions):
+        return _concat_constants(call)
+    values = [call.value(i) for i in positions]
     return call.emit(Concat(call.axis(call.attribute("axis", 1))), *values)
+
+
+def _concat_constants(call: Call) -> Value:
+    """Join values and constants of each sample: zeros where those go, to which they are added.
+
+    Exporters write ``cat([x, zeros_like(x)])`` this way.
+    """
+    positions = range(len(call.node.input))
+    # Some input is computed, or the node would have been folded.
+    rank = len(next(call.value(i) for i in positions if not call.is_per_sample(i)).shape)
+    axis = call.axis(call.attribute("axis", 1), rank + 1)
+    values: list[tuple[Value, list[int]]] = []  # each with the width of constants before and after it
+    arrays: list[tuple[int, Array]] = []
+    end = first = 0
+    for i in positions:
+        if call.is_per_sample(i):
+            array: Array = np.asarray(call.constant(i, per_sample=True))[0]
+            if array.ndim != rank:
+                raise call.broken("joins values of different ranks")
+            arrays.append((end, array))
+            width = array.shape[axis]
+            if values:
+                values[-1][1][1] += width
+            else:
+                first += width
+        else:
+            value = call.value(i)
+            width = value.shape[axis]
+            values.append((value, [0 if values else first, 0]))
+        end += width
+    shape = values[0][0].shape
+    shift = np.zeros((*shape[:axis], end, *shape[axis + 1 :]), call.translation.constants.dtype)
+    for begin, array in arrays:
+        place = (slice(None),) * axis + (slice(begin, begin + array.shape[axis]),)
+        if shift[place].shape != array.shape:
+            raise call.broken(f"can't join {shape} and {array.shape}")
+        shift[place] = array
+    several, added = len(values) > 1, bool(shift.any())
+    padded = [
+        call.emit(
+            Pad([(0, 0)] * axis + [(low, high)] + [(0, 0)] * (rank - axis - 1)),
+            value,
+            part="pad" if several or added else "",
+        )
+        for value, (low, high) in values
+    ]
+    joined = call.emit(Concat(axis), *padded, part="concat" if added else "") if several else padded[0]
+    return call.emit(Affine(1.0, shift), joined) if added else joined
 
 
 def _split(call: Call) -> list[Value]:
     value = call.value()
     axis = call.axis(call.attribute("axis", 0))
     size, parts = value.shape[axis], len(call.node.output)
-    sizes = call.setting("split", 1)
+    sizes = call.integers("split", 1)
     if sizes is None:
-        each = -(-size // call.attribute("num_outputs", parts))
+        each = -(-size // parts)
         sizes = [min(each, size - i * each) for i in range(parts)]
+    if len(sizes) != parts or sum(sizes) != size or min(sizes) < 1 or call.attribute("num_outputs", parts) != parts:
+        raise call.broken(f"splits {size} values into {parts} parts of {sizes}")
     ends = np.cumsum(sizes)
     return [
         call.emit(Slice([end - n], [end], [axis]), value, part=str(i))
@@ -136,12 +200,14 @@ def _split(call: Call) -> list[Value]:
 def _slice(call: Call) -> Value:
     value = call.value()
     if call.opset < 10:
-        starts, stops = call.attribute("starts"), call.attribute("ends")
+        starts, stops = call.required("starts"), call.required("ends")
         axes, steps = call.attribute("axes"), None
     else:
         starts, stops = (_known(call, position) for position in (1, 2))
         axes, steps = (_known(call, position) if call.has(position) else None for position in (3, 4))
     count = len(starts)
+    if any(given is not None and len(given) != count for given in (stops, axes, steps)):
+        raise call.broken(f"has {count} starts and another number of ends, axes or steps")
     rank = len(value.shape) + 1
     kept: dict[int, tuple[int, int, int]] = {}
     for start, stop, axis, step in zip(starts, stops, axes or range(count), steps or (1,) * count, strict=True):
@@ -168,9 +234,11 @@ def _gather(call: Call) -> Value:
 
 
 def _space_to_depth(call: Call) -> Value:
-    value, block = call.value(), call.attribute("blocksize")
+    value, block = call.value(), call.required("blocksize")
     if call.attribute("mode", "DCR") == "DCR":
         return call.emit(SpaceToDepth(block), value)
+    if len(value.shape) != 3:
+        raise call.broken(f"takes a value of shape {value.shape} (without the batch)")
     channels, height, width = value.shape
     steps = [
         ("blocks", Reshape((channels, height // block, block, width // block, block))),
@@ -182,7 +250,9 @@ def _space_to_depth(call: Call) -> Value:
 
 def _tile(call: Call) -> Value:
     value = call.value()
-    first, *repeats = call.numbers(1)
+    first, *repeats = call.numbers(1) or [1]
+    if len(repeats) != len(value.shape):
+        raise call.broken(f"repeats {len(repeats) + 1} axes of {len(value.shape) + 1}")
     if first != 1 or None in repeats:
         raise call.mixes_batch("repeats samples")
     for axis, (n, times) in enumerate(zip(value.shape, repeats, strict=True)):
@@ -194,13 +264,15 @@ def _tile(call: Call) -> Value:
 def _pad(call: Call) -> Value:
     value = call.value()
     rank = len(value.shape) + 1
-    pads = call.setting("pads", 1)
+    pads = call.integers("pads", 1) or []
     fill = call.setting("value", 2, 0.0)
-    given = call.setting("axes", 3)
-    axes = [int(a) % rank for a in given] if given is not None else list(range(rank))
+    given = call.integers("axes", 3)
+    axes = [a % rank for a in given] if given is not None else list(range(rank))
+    if len(pads) != 2 * len(axes):
+        raise call.broken(f"has {len(pads)} pads for {len(axes)} axes")
     widths = [(0, 0)] * rank
     for i, axis in enumerate(axes):
-        widths[axis] = int(pads[i]), int(pads[i + len(axes)])
+        widths[axis] = pads[i], pads[i + len(axes)]
     if widths[0] != (0, 0):
         raise call.mixes_batch("pads the batch axis")
     mode = call.attribute("mode", "constant")
@@ -224,7 +296,10 @@ def _resize(call: Call) -> Value:
         nearest = call.attribute("nearest_mode", "round_prefer_floor")
     rank = len(value.shape) + 1
     axes = [int(a) % rank for a in call.attribute("axes", range(rank))]
-    wanted: dict[int, Any] = dict(zip(axes, sizes or scales or (), strict=True))
+    given: Sequence[Any] = sizes or scales or ()
+    if len(given) != len(axes):
+        raise call.broken(f"has {len(given)} sizes or scales for {len(axes)} axes")
+    wanted: dict[int, Any] = dict(zip(axes, given, strict=True))
     first = wanted.pop(0, None)
     if not (call.is_batch(first) if scales is None else first in (None, 1)):
         raise call.mixes_batch("resizes the batch axis")
@@ -247,7 +322,7 @@ def _resize(call: Call) -> Value:
 MOVEMENT: dict[str, Translate] = {
     "Concat": _concat,
     "DepthToSpace": lambda call: call.emit(
-        DepthToSpace(call.attribute("blocksize"), call.attribute("mode", "DCR")), call.value()
+        DepthToSpace(call.required("blocksize"), call.attribute("mode", "DCR")), call.value()
     ),
     "Expand": _expand,
     "Flatten": _flatten,

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 from onnx import NodeProto
 
@@ -18,7 +19,7 @@ from pylrp.graph import Node
 from pylrp.layers import Layer, Shape
 from pylrp.loaders.onnx_constants import BATCHES, Constants, attributes_of
 
-__all__ = ["Call", "Translation", "Value"]
+__all__ = ["Call", "Translation", "Value", "operator_of"]
 
 Array = NDArray[Any]
 
@@ -64,6 +65,11 @@ class Translation:
         return self.values[name]
 
 
+def operator_of(node: NodeProto) -> str:
+    """Return a node's operator, with its domain where that is not ONNX's own."""
+    return node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op_type}"
+
+
 class Call:
     """A node that is being translated.
 
@@ -85,7 +91,7 @@ class Call:
     @property
     def op(self) -> str:
         """Return the operator, with its domain where that is not ONNX's own."""
-        return self.node.op_type if self.node.domain in ("", "ai.onnx") else f"{self.node.domain}.{self.node.op_type}"
+        return operator_of(self.node)
 
     def attribute(self, name: str, default: Any = None) -> Any:
         """Return an attribute."""
@@ -100,13 +106,25 @@ class Call:
         """Tell whether an optional input is given."""
         return position < len(self.node.input) and self.node.input[position] != ""
 
+    def required(self, name: str) -> Any:
+        """Return an attribute that the operator can't do without."""
+        if name not in self._attributes:
+            raise self.broken(f"has no attribute {name!r}")
+        return self._attributes[name]
+
     def is_constant(self, position: int) -> bool:
         """Tell whether an input is a constant that does not follow the batch size."""
-        name = self.node.input[position]
+        name = self.node.input[position] if self.has(position) else ""
         return name in self.translation.constants and not self.translation.constants[name].follows_batch
+
+    def is_per_sample(self, position: int) -> bool:
+        """Tell whether an input is a constant with the batch along axis 0, kept without it."""
+        return self.is_constant(position) and self.translation.constants[self.node.input[position]].per_sample
 
     def value(self, position: int = 0) -> Value:
         """Return an input that is an activation."""
+        if not self.has(position):
+            raise self.broken(f"has no input {position}")
         name = self.node.input[position]
         if name in self.translation.constants:
             raise self.unsupported(f"takes the constant {name!r} as input {position}")
@@ -117,23 +135,39 @@ class Call:
         self._require_constant(position)
         return self.translation.constants.weight(self.node.input[position], what, make)
 
-    def constant(self, position: int) -> Array | None:
-        """Return an input that is a constant, as it is; None where an optional one is missing."""
+    def constant(self, position: int, per_sample: bool = False) -> Array | None:
+        """Return an input that is a constant, as it is; None where an optional one is missing.
+
+        Parameters
+        ----------
+        position : int
+        per_sample : bool, default False
+            Whether it may be one with the batch along axis 0, which has length 1 then.
+        """
         if not self.has(position):
             return None
-        self._require_constant(position)
+        self._require_constant(position, per_sample)
         return self.translation.constants[self.node.input[position]].first
 
-    def _require_constant(self, position: int) -> None:
+    def _require_constant(self, position: int, per_sample: bool = False) -> None:
+        if not self.has(position):
+            raise self.broken(f"has no input {position}")
+        name = self.node.input[position]
         if not self.is_constant(position):
-            raise self.unsupported(f"takes {self.node.input[position]!r}, which is computed, where a constant must be")
+            raise self.unsupported(f"takes {name!r}, which is computed, where a constant must be")
+        if not per_sample and self.is_per_sample(position):
+            raise self.mixes_batch(f"takes {name!r}, an array as large as the batch, where a constant must be")
 
     def numbers(self, position: int) -> list[int | None]:
         """Return an input of whole numbers, None where one is the batch size."""
-        name = self.node.input[position]
+        name = self.node.input[position] if self.has(position) else ""
         constants = self.translation.constants
+        if not name:
+            raise self.broken(f"has no input {position}")
         if name not in constants:
             raise self.unsupported(f"takes sizes {name!r} that depend on the values of the model's input")
+        if constants[name].per_sample:
+            raise self.mixes_batch(f"takes as many sizes {name!r} as the batch has samples")
         pairs = zip(constants[name].first.ravel(), constants[name].second.ravel(), strict=True)
         found: list[int | None] = []
         for pair in pairs:
@@ -153,13 +187,33 @@ class Call:
             return None if constant is None else constant.tolist()
         return self.attribute(name, default)
 
+    def integers(self, name: str, position: int) -> list[int] | None:
+        """Return a :meth:`setting` of whole numbers as a list, a single number too; None where it is missing."""
+        given = self.setting(name, position)
+        return None if given is None else [int(n) for n in np.ravel(given)]
+
     def axis(self, axis: int, rank: int | None = None) -> int:
         """Return the logical axis for one that counts the batch."""
         count = len(self.value().shape) + 1 if rank is None else rank
         at = axis + count if axis < 0 else axis
+        if not 0 <= at < count:
+            raise self.broken(f"names axis {axis} of {count}")
         if at == 0:
             raise self.mixes_batch("works along the batch axis")
         return at - 1
+
+    def require_inference(self) -> None:
+        """Raise if a BatchNormalization or Dropout is in its training form."""
+        setting = "training_mode=1" if self.attribute("training_mode", 0) else ""
+        if self.op == "Dropout" and self.has(2) and np.any(self.constant(2)):
+            setting = "training_mode=true"
+        if self.op == "BatchNormalization":
+            if self.opset < 14 and sum(map(bool, self.node.output)) > 1 and not self.attribute("is_test", 0):
+                setting = "more than one output, which means training,"
+            elif not self.attribute("spatial", 1):
+                setting = "spatial=0"
+        if setting:
+            raise self.unsupported(f"has {setting}", "export the model in evaluation mode")
 
     def emit(self, layer: Layer, *values: Value, part: str = "") -> Value:
         """Add a layer and return what it makes.
@@ -190,6 +244,10 @@ class Call:
             "function(attributes, constants) returns a pylrp.layers.Layer"
         )
         return UnsupportedLayer(self.name, self.op, reason, way_out or by_hand)
+
+    def broken(self, reason: str) -> UnsupportedLayer:
+        """Return the error for this node where it is not what the standard says."""
+        return self.unsupported(reason, "the model is broken, onnx.checker.check_model may tell more")
 
     def mixes_batch(self, reason: str) -> UnsupportedLayer:
         """Return the error for this node where samples of a batch would meet."""

@@ -63,6 +63,8 @@ FLOATS = {TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProt
 
 def _pairs(pads: Sequence[int]) -> list[tuple[int, int]]:
     """Return (low, high) for each axis; ONNX lists all lows, then all highs."""
+    if len(pads) % 2:
+        raise ValueError(f"pads has {len(pads)} entries, expected two for each axis")
     half = len(pads) // 2
     return list(zip(pads[:half], pads[half:], strict=True))
 
@@ -99,6 +101,8 @@ def _conv_transpose(call: Call) -> Value:
     stride = call.attribute("strides", [1] * axes)
     dilation = call.attribute("dilations", [1] * axes)
     extra = list(call.attribute("output_padding", [0] * axes))
+    if {len(value.shape) - 1, len(stride), len(dilation), len(extra)} != {axes}:
+        raise call.broken(f"has settings that do not fit a kernel of {axes} axes")
     padding: Any = _padding(call)
     wanted = call.attribute("output_shape")
     if isinstance(padding, str) and padding != "valid" and wanted is None:
@@ -139,7 +143,9 @@ def _gemm(call: Call) -> Value:
     bias = None
     if call.has(2):
         given = call.weight(2) if beta == 1 else call.weight(2) * call.weight(2).dtype.type(beta)
-        if given.size not in (1, len(weight)):
+        if given.ndim == 2 and len(given) > 1:
+            raise call.mixes_batch(f"has a bias of shape {given.shape}, another one for each sample of the batch")
+        if given.ndim > 2 or given.shape[-1:] not in ((), (1,), (len(weight),)):
             raise call.unsupported(f"has a bias of shape {given.shape} for {len(weight)} outputs")
         bias = given.ravel() if given.size == len(weight) else np.full(len(weight), given.ravel()[0])
     return call.emit(Dense(weight, bias), value)
@@ -172,17 +178,20 @@ def _matmul(call: Call) -> Value:
 
 
 def _batch_norm(call: Call) -> Value:
-    if call.attribute("training_mode", 0) or not call.attribute("spatial", 1):
-        setting = "training_mode=1" if call.attribute("training_mode", 0) else "spatial=0"
-        raise call.unsupported(f"has {setting}", "export the model in evaluation mode")
+    call.require_inference()
     scale, shift, mean, variance = (call.weight(position) for position in range(1, 5))
     return call.emit(BatchNorm(scale, shift, mean, variance, call.attribute("epsilon", 1e-5)), call.value())
+
+
+def _dropout(call: Call) -> Value:
+    call.require_inference()
+    return call.emit(Dropout(), call.value())
 
 
 def _max_pool(call: Call) -> Value:
     return call.emit(
         MaxPool(
-            call.attribute("kernel_shape"),
+            call.required("kernel_shape"),
             call.attribute("strides", 1),
             _padding(call),
             call.attribute("dilations", 1),
@@ -195,7 +204,7 @@ def _max_pool(call: Call) -> Value:
 def _average_pool(call: Call) -> Value:
     return call.emit(
         AveragePool(
-            call.attribute("kernel_shape"),
+            call.required("kernel_shape"),
             call.attribute("strides", 1),
             _padding(call),
             call.attribute("dilations", 1),
@@ -230,6 +239,8 @@ def _prelu(call: Call) -> Value:
         return call.emit(PReLU(slope.reshape(())), value)
     if slope.ndim == 1 and call.opset < 7:  # one for each channel
         return call.emit(PReLU(slope), value)
+    if slope.ndim > rank and (slope.ndim > rank + 1 or len(slope) > 1):
+        raise call.mixes_batch(f"has slopes of shape {slope.shape}, others for each sample of the batch")
     full = slope.reshape((1,) * (rank - slope.ndim) + slope.shape) if slope.ndim <= rank else slope[0]
     if full.size != full.shape[0]:
         raise call.unsupported(f"has slopes of shape {slope.shape}, not one for each channel")
@@ -244,9 +255,28 @@ def _clip(call: Call) -> Value | None:
 
 
 def _cast(call: Call) -> Value:
-    if call.attribute("to") not in FLOATS:
-        raise call.unsupported(f"makes {TensorProto.DataType.Name(call.attribute('to')).lower()} of its input")
+    kind = call.required("to")
+    if kind not in FLOATS:
+        held = TensorProto.DataType.Name(kind).lower() if kind in TensorProto.DataType.values() else f"type {kind}"
+        raise call.unsupported(f"makes {held} of its input")
     return call.emit(Identity(), call.value())
+
+
+def _cast_like(call: Call) -> Value | None:
+    name = call.node.input[1] if call.has(1) else ""
+    if name in call.translation.constants:  # activations are floating-point
+        kind = call.translation.constants[name].first.dtype
+        if kind.kind != "f":
+            raise call.unsupported(f"makes {kind} of its input")
+    return curve(call) if call.node.input[0] in call.translation.pending else call.emit(Identity(), call.value())
+
+
+def _alpha(call: Call) -> float:
+    """Return a factor by which the input is divided or multiplied on both sides of a function."""
+    alpha: float = call.attribute("alpha", 1.0)
+    if alpha == 0:
+        raise call.unsupported("has alpha=0")
+    return alpha
 
 
 def _scaled(call: Call, before: float, layer: Activation, after: float) -> Value:
@@ -271,12 +301,12 @@ OPERATORS: dict[str, Translate] = {
     "AveragePool": _average_pool,
     "BatchNormalization": _batch_norm,
     "Cast": _cast,
-    "CastLike": _activation(lambda call: Identity()),
-    "Celu": lambda call: _scaled(call, 1 / call.attribute("alpha", 1.0), ELU(), call.attribute("alpha", 1.0)),
+    "CastLike": _cast_like,
+    "Celu": lambda call: _scaled(call, 1 / _alpha(call), ELU(), _alpha(call)),
     "Clip": _clip,
     "Conv": _conv,
     "ConvTranspose": _conv_transpose,
-    "Dropout": lambda call: call.emit(Dropout(), call.value()),
+    "Dropout": _dropout,
     "Elu": _activation(lambda call: ELU(call.attribute("alpha", 1.0))),
     "Gelu": _activation(lambda call: GELU(approximate=call.attribute("approximate", "none") == "tanh")),
     "Gemm": _gemm,
@@ -287,7 +317,7 @@ OPERATORS: dict[str, Translate] = {
     "Identity": _activation(lambda call: Identity()),
     "LRN": lambda call: call.emit(
         LocalResponseNorm(
-            call.attribute("size"),
+            call.required("size"),
             call.attribute("alpha", 1e-4),
             call.attribute("beta", 0.75),
             call.attribute("bias", 1.0),
@@ -305,6 +335,6 @@ OPERATORS: dict[str, Translate] = {
     "Sigmoid": _activation(lambda call: Sigmoid()),
     "Softmax": _softmax(Softmax),
     "Softplus": _activation(lambda call: Softplus()),
-    "Swish": lambda call: _scaled(call, call.attribute("alpha", 1.0), SiLU(), 1 / call.attribute("alpha", 1.0)),
+    "Swish": lambda call: _scaled(call, _alpha(call), SiLU(), 1 / _alpha(call)),
     "Tanh": _activation(lambda call: Tanh()),
 }

@@ -14,15 +14,24 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from pylrp.errors import UnsupportedLayer
 from pylrp.graph import Graph, Node
 from pylrp.layers import Conv, ConvTranspose, Dense, Layer
+from pylrp.loaders.torch_pools import LAYERS, as_operators
 
-__all__ = ["load_torch"]
+if TYPE_CHECKING:
+    from pylrp.network import Network
+
+__all__ = ["disagreement", "load_torch"]
+
+Operator = Callable[..., Layer]
 
 _WEIGHTS = "weights.bin"
+_TOLERANCE = 1e-3  # of the largest output
 #: What the exporter says about itself.
 _ABOUT_ITSELF = (
     r"You are using the legacy TorchScript-based ONNX export",
@@ -31,9 +40,7 @@ _ABOUT_ITSELF = (
 )
 
 
-def load_torch(
-    module: Any, example_input: Any = None, *, operators: Mapping[str, Callable[..., Layer]] | None = None
-) -> Graph:
+def load_torch(module: Any, example_input: Any = None, *, operators: Mapping[str, Operator] | None = None) -> Graph:
     """Return the graph of a torch module.
 
     The module is traced: what its ``forward`` does for the example is what the graph does for every input, with any
@@ -47,7 +54,7 @@ def load_torch(
     example_input : tensor, array or tuple of them
         A batch that the module can take, with its dtype and device; one entry for each argument of ``forward``.
     operators : mapping of str to callable, optional
-        By operator or name of a node in ONNX, as for an ONNX file.
+        By operator or name of a node in ONNX, as for an ONNX file; or by name of a module that is one node there.
 
     Returns
     -------
@@ -77,14 +84,89 @@ def load_torch(
     from pylrp.loaders.onnx_model import load_onnx
 
     _require_dtype(torch, module)
-    given = example_input if isinstance(example_input, tuple | list) else (example_input,)
-    examples = tuple(torch.as_tensor(example) for example in given)
+    examples = _examples(torch, example_input)
     with tempfile.TemporaryDirectory(prefix="pylrp-") as folder:
         path = Path(folder) / "model.onnx"
         _export(torch, module, examples, path)
-        _add_weights(module, path)
-        graph = load_onnx(path, operators=operators)
-    return _rename(graph, {name: part for name, part in module.named_modules() if name})
+        nodes = _add_weights(module, path)
+        modules = {name: part for name, part in module.named_modules() if name}
+        own = {operator: layer for operator, layer in LAYERS.items() if operator in nodes.values()}
+        graph = load_onnx(path, operators={**own, **_by_node(operators or {}, nodes, modules)})
+    return _rename(graph, modules)
+
+
+def disagreement(network: Network, module: Any, example_input: Any) -> str | None:
+    """Return in words how a network that has been made of a module predicts something else, or None.
+
+    torch's exporter drops some arguments without a word: ``divisor_override`` of a pool, ``beta`` of Softplus.
+
+    Parameters
+    ----------
+    network : Network
+        With the softmax that the module has.
+    module : torch.nn.Module
+    example_input : tensor, array or tuple of them
+    """
+    import torch
+
+    examples = _examples(torch, example_input)
+    with _evaluating(module), torch.no_grad():
+        expected = list(_tensors(torch, module(*examples)))
+    names = _input_names(module, len(examples))
+    arrays = {name: example.cpu().numpy() for name, example in zip(names, examples, strict=True)}
+    found = network.forward({name: array for name, array in arrays.items() if name in network.graph.inputs})
+    outputs = list(found.values()) if isinstance(found, dict) else [found]
+    if len(outputs) != len(expected):  # the same tensor twice, or one that isn't computed from the input
+        return None
+    for output, tensor in zip(outputs, expected, strict=True):
+        wanted = tensor.cpu().numpy()
+        scale = float(np.abs(wanted).max(initial=0))
+        error = float(np.abs(output.ravel() - wanted.ravel()).max(initial=0)) if output.size == wanted.size else np.inf
+        if np.isfinite(scale) and not error <= _TOLERANCE * scale:
+            return (
+                f"what torch's exporter has written is not {type(module).__name__}: for example_input its output "
+                f"differs by {error / max(scale, 1e-30):.1%} of the largest. The exporter ignores "
+                "some arguments, such as divisor_override of a pool or beta of Softplus: write such a layer with "
+                "others, or give its layer by operators="
+            )
+    return None
+
+
+def _examples(torch: Any, example_input: Any) -> tuple[Any, ...]:
+    given = example_input if isinstance(example_input, tuple | list) else (example_input,)
+    return tuple(torch.as_tensor(example) for example in given)
+
+
+def _tensors(torch: Any, found: Any) -> Iterator[Any]:
+    """Return the tensors of an output in the exporter's order."""
+    if isinstance(found, torch.Tensor):
+        yield found
+    elif isinstance(found, Mapping | Sequence):
+        for part in found.values() if isinstance(found, Mapping) else found:
+            yield from _tensors(torch, part)
+
+
+def _by_node(
+    operators: Mapping[str, Operator], nodes: Collection[str], modules: Mapping[str, Any]
+) -> dict[str, Operator]:
+    """Return operators with the node's name in ONNX where the user has named a module."""
+    made: dict[str, Operator] = {}
+    for key, function in operators.items():
+        if key not in modules:
+            made[key] = function
+            continue
+        uses: dict[str, list[str]] = {}
+        for node in nodes:
+            module, use = _module_of(node, modules)
+            if module == key:
+                uses.setdefault(use, []).append(node)
+        for names in uses.values():
+            if len(names) > 1:
+                raise ValueError(f"operators: {key!r} is {len(names)} nodes in ONNX, {', '.join(names)}: name one")
+            made[names[0]] = function
+        if not uses:
+            made[key] = function  # which says that nothing is called so
+    return made
 
 
 def _require_dtype(torch: Any, module: Any) -> None:
@@ -102,7 +184,8 @@ def _export(torch: Any, module: Any, examples: Sequence[Any], path: Path) -> Non
             warnings.filterwarnings("ignore", message)
         # torch's own modules compare sizes; what forward itself does with values is for the user to see.
         warnings.filterwarnings("ignore", category=torch.jit.TracerWarning, module=r"torch\.")
-        try:
+
+        def export() -> None:
             torch.onnx.export(
                 module,
                 tuple(examples),
@@ -115,23 +198,43 @@ def _export(torch: Any, module: Any, examples: Sequence[Any], path: Path) -> Non
                 do_constant_folding=False,
                 dynamo=False,  # the exporter made on torch.export needs onnxscript
             )
-        except torch.onnx.errors.UnsupportedOperatorError as error:
-            operator = re.search(r"'([\w:]+)'", str(error))
-            raise UnsupportedLayer(
-                type(module).__name__,
-                operator[1] if operator else "?",
-                "can't be written as ONNX by torch",
-                "leave the operator out of forward, or write it with others",
-            ) from error
-        except (torch.onnx.errors.OnnxExporterError, RuntimeError, TypeError, ValueError) as error:
+
+        try:
+            try:
+                export()
+            except torch.onnx.errors.OnnxExporterError as error:
+                if "adaptive" not in str(error):
+                    raise
+                with as_operators(torch):
+                    export()
+        except torch.onnx.errors.OnnxExporterError as error:
+            raise _refused(module, str(error)) from error
+        except (RuntimeError, TypeError, ValueError) as error:
             shapes = ", ".join(f"{tuple(example.shape)} {example.dtype}" for example in examples)
             raise ValueError(
                 f"torch can't run or export {type(module).__name__} with example_input {shapes}: {error}"
             ) from error
 
 
-def _add_weights(module: Any, path: Path) -> None:
-    """Write the weights, which the exporter has left out, into a file beside the model."""
+def _refused(module: Any, message: str) -> UnsupportedLayer:
+    """Return the error for an operator that the exporter does not write."""
+    # "Exporting the operator 'aten::NAME' ..." or "Unsupported: ONNX export of operator NAME, WHY. Please ..."
+    operator = re.search(r"operator '?([\w: ]+?)[',]", message)
+    why = re.search(r"operator [\w ]+, (.+?)\. ", message)
+    name = operator[1].removeprefix("aten::") if operator else "?"
+    # A module of that name is where it is; a function's place the exporter does not tell.
+    plain = name.replace("_", "").lower()
+    places = [path for path, part in module.named_modules() if type(part).__name__.lower() == plain]
+    return UnsupportedLayer(
+        ", ".join(places) or type(module).__name__,
+        operator[1] if operator else "?",
+        f"can't be written as ONNX by torch ({why[1]})" if why else "can't be written as ONNX by torch",
+        "leave the operator out of forward, or write it with others",
+    )
+
+
+def _add_weights(module: Any, path: Path) -> dict[str, str]:
+    """Write the weights, which the exporter has left out, into a file beside the model; return its nodes' operators."""
     import onnx
 
     model = onnx.load(str(path))
@@ -152,6 +255,8 @@ def _add_weights(module: Any, path: Path) -> None:
             array.tofile(file)
             model.graph.initializer.append(entry)
     onnx.save(model, str(path))
+    nodes = [node for node in model.graph.node if node.op_type != "Constant"]
+    return {node.name: f"{node.domain}.{node.op_type}".lstrip(".") for node in nodes}
 
 
 def _input_names(module: Any, count: int) -> list[str]:

@@ -155,9 +155,9 @@ struct Reference {
 enum class Care { kCount, kSettle, kPositive };
 
 // How two denominators may come about. kRest: the second is what the first leaves of the output, with the errors of
-// both, unless less than 1/16 of the first is left (layers/conv.cpp, RestOfOutput). kMagnitude: out of W a and |W| |a|,
-// with the errors of both, unless one is less than 1/64 of |W| |a| (lower.hpp, by_magnitude); here 1/72, since at the
-// limit rounding decides.
+// both, unless less than 1/16 of the first or 1/64 of the bias is left (layers/conv_rest.hpp). kMagnitude: out of W a
+// and |W| |a|, with the errors of both, unless one is less than 1/64 of |W| |a| (lower.hpp, by_magnitude); here 1/72,
+// since at the limit rounding decides.
 enum class Way { kItself, kRest, kMagnitude };
 
 template <class T>
@@ -222,7 +222,8 @@ Reference reference(const Wires& wires, Operands<T>& data, const Rule& rule, Car
         if (way == Way::kRest && g == 1) {
           const double first = of[0].z.value - rho(rule.groups[0].bias, b), left = v - rho(group.bias, b);
           const double more = plain.error + of[0].z.error;
-          z.error += 16 * (std::abs(left) + more) >= std::abs(first) ? more : 0;
+          const double most = std::abs(left) + more;
+          z.error += 16 * most >= std::abs(first) && 64 * most >= std::abs(b) ? more : 0;
         }
         of[g] = {z, group.guard == Guard::kSigned ? (v < 0 ? v - group.epsilon : v + group.epsilon)
                                                   : (v == 0 ? group.epsilon : v)};

@@ -1,5 +1,5 @@
 // Alpha-beta behind a ReLU, with the output at hand: the second sum is what the first leaves of the output
-// (layers/conv.cpp, RestOfOutput).
+// (layers/conv_rest.hpp).
 #include <functional>
 
 #include "conv_run.hpp"
@@ -138,6 +138,29 @@ void check_few_cancel() {
 }
 TEST(rest_where_a_few_entries_cancel_float32) { check_few_cancel<float>(); }
 TEST(rest_where_a_few_entries_cancel_float64) { check_few_cancel<double>(); }
+
+// A bias that outweighs all the products: what is left of it is rounding. Inputs of every other sample are zero, as on
+// a black background, where nothing needs to be computed.
+template <class T>
+void check_bias_outweighs() {
+  for (const Shapes& s : shapes()) {
+    for (const double size : {1e-1, 1e-3, 1e-5}) {
+      for (unsigned n = 0; n < 2; ++n) {
+        Behind<T> behind(s, behind_relu(n, 3, 2), [&](ConvData<T>& data) {
+          for (Index i = 0; i < data.input.rows(); ++i) {
+            std::for_each(data.input.row(i), data.input.row(i) + data.input.cols(),
+                          [&](T& x) { x *= i % 2 == 0 ? static_cast<T>(size) : T(0); });
+          }
+          std::for_each(data.bias.row(0), data.bias.row(0) + data.bias.cols(), [](T& b) { b = 3 + std::abs(b); });
+        });
+        behind.check();
+        CHECK(behind.served() > 100);
+      }
+    }
+  }
+}
+TEST(rest_where_the_bias_outweighs_float32) { check_bias_outweighs<float>(); }
+TEST(rest_where_the_bias_outweighs_float64) { check_bias_outweighs<double>(); }
 
 // No negative product at all: nothing is left anywhere but rounding. All is computed, once, as without the output.
 template <class T>

@@ -1,0 +1,167 @@
+"""Nodes of an ONNX model of which all inputs are constant, computed when the model is loaded.
+
+onnx's own evaluator runs them, but only the operators that it computes as the standard says in every opset; what it
+gets wrong is written out here where it is short, or refused. An array with the batch along axis 0, as exporters write
+``zeros_like(x)``, is made for one sample. ``onnx_model.py`` calls :func:`fold`, ``onnx_constants.py`` keeps what comes
+out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pylrp.errors import UnsupportedLayer
+from pylrp.loaders.onnx_constants import Constant
+from pylrp.loaders.onnx_node import Call
+
+__all__ = ["fold"]
+
+Array = NDArray[Any]
+
+_ELEMENTWISE = {
+    "Abs", "Add", "And", "Cast", "CastLike", "Ceil", "Celu", "Clip", "Cos", "Cosh", "Div", "Elu", "Equal", "Erf", "Exp",
+    "Floor", "Gelu", "Greater", "GreaterOrEqual", "HardSigmoid", "HardSwish", "IsInf", "IsNaN", "LeakyRelu", "Less",
+    "LessOrEqual", "Log", "Max", "Mean", "Min", "Mish", "Mod", "Mul", "Neg", "Not", "Or", "PRelu", "Pow", "Reciprocal",
+    "Relu", "Round", "Selu", "Sigmoid", "Sign", "Sin", "Sinh", "Softplus", "Softsign", "Sqrt", "Sub", "Sum", "Swish",
+    "Tan", "Tanh", "ThresholdedRelu", "Where", "Xor",
+}  # fmt: skip
+#: Which inputs say how large the output is.
+_SIZED = {"ConstantOfShape": (0,), "Expand": (1,), "OneHot": (1,), "Pad": (1,), "Range": (0, 1, 2), "Tile": (1,)}
+_FOLDED = {
+    *_ELEMENTWISE, *_SIZED,
+    "Concat", "Constant", "CumSum", "DepthToSpace", "EyeLike", "Flatten", "Gather", "GatherElements", "GatherND",
+    "NonZero", "Reshape", "ScatterElements", "ScatterND", "Shape", "Size", "Slice", "SpaceToDepth", "Split", "Squeeze",
+    "Transpose", "Trilu", "Unsqueeze",
+    "ArgMax", "ArgMin", "AveragePool", "Conv", "ConvTranspose", "Einsum", "Gemm", "GlobalAveragePool", "MatMul",
+    "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd",
+    "ReduceSum", "ReduceSumSquare",
+    "DequantizeLinear", "QuantizeLinear",
+}  # fmt: skip
+#: Settings with which the evaluator differs from the standard or from onnxruntime.
+_APART = {"auto_pad": ("NOTSET", "VALID"), "ceil_mode": (0,), "output_shape": ()}
+#: What is computed with the batch size has few entries: sizes, not values.
+_MOST_SIZES = 64
+
+
+def fold(call: Call) -> None:
+    """Compute the outputs of a node of which all inputs are constant.
+
+    Raises
+    ------
+    UnsupportedLayer
+        If the operator is not one that is computed here, or would need to know the batch size.
+    """
+    constants, node = call.translation.constants, call.node
+    inputs = [constants[name] if name else None for name in node.input]
+    given = [constant for constant in inputs if constant is not None]
+    if call.op in ("Identity", "Dropout") and given:  # the same array, not a copy
+        call.require_inference()
+        constants[node.output[0]] = given[0]
+    elif any(constant.per_sample for constant in given):
+        _fold_per_sample(call, inputs)
+    elif any(constant.follows_batch for constant in given):
+        sized = [inputs[i] for i in _SIZED.get(call.op, ()) if i < len(inputs)]
+        if any(constant is not None and constant.follows_batch for constant in sized):
+            array = _without_batch(call)
+            constants[node.output[0]] = Constant(array, array, per_sample=True)
+            return
+        if max(constant.first.size for constant in given if constant.follows_batch) > _MOST_SIZES:
+            raise _too_large(call)
+        arrays = ([None if c is None else getattr(c, which) for c in inputs] for which in ("first", "second"))
+        first, second = (_compute(call, values) for values in arrays)
+        _keep(call, first, second)
+    else:
+        made = _compute(call, [None if c is None else c.first for c in inputs])
+        _keep(call, made, made)
+
+
+def _keep(call: Call, first: Sequence[Array], second: Sequence[Array], per_sample: bool = False) -> None:
+    for name, one, other in zip(call.node.output, first, second, strict=False):
+        if name:
+            call.translation.constants[name] = Constant(one, other, per_sample)
+
+
+def _too_large(call: Call) -> UnsupportedLayer:
+    return call.mixes_batch("makes an array as large as the batch, or works on one")
+
+
+def _without_batch(call: Call) -> Array:
+    """Return for one sample what a node makes as large as the batch says; its sizes have the batch in front."""
+    constants = call.translation.constants
+    if call.op == "ConstantOfShape":
+        given, sizes = constants.fill(call.node), call.numbers(0)
+    elif call.op in ("Expand", "Tile") and not constants[call.node.input[0]].follows_batch:
+        given, sizes = constants[call.node.input[0]].first, call.numbers(1)
+    else:
+        raise _too_large(call)
+    rest = [n for n in sizes[1:] if n is not None]
+    repeated = given.ndim < len(sizes) or (given.ndim == len(sizes) and given.shape[0] == 1)
+    if sizes[0] is not None or len(rest) + 1 != len(sizes) or not repeated:
+        raise _too_large(call)
+    if call.op == "Tile":
+        return np.tile(given, (1, *rest))
+    return np.broadcast_to(given, np.broadcast_shapes(given.shape, (1, *rest)))
+
+
+def _fold_per_sample(call: Call, inputs: Sequence[Constant | None]) -> None:
+    """Compute a node that takes arrays with the batch along axis 0, where it leaves samples apart."""
+    constants = call.translation.constants
+    given = [constant for constant in inputs if constant is not None]
+    rank = max(constant.first.ndim for constant in given)
+    shape = given[0].first.shape[1:]
+    if call.op == "Shape":
+        constants.shape(call.node.output[0], shape, call.attribute("start", 0), call.attribute("end"))
+        return
+    if call.op == "Size":
+        constants.size(call.node.output[0], shape)
+        return
+    # With fewer axes than the others the batch would meet another axis; with as many, a constant has it once.
+    fits = all(c.first.ndim == rank if c.per_sample else c.first.ndim < rank or len(c.first) == 1 for c in given)
+    if call.op not in _ELEMENTWISE or not fits or any(constant.follows_batch for constant in given):
+        raise _too_large(call)
+    made = _compute(call, [None if c is None else c.first for c in inputs])
+    _keep(call, made, made, per_sample=True)
+
+
+def _compute(call: Call, inputs: Sequence[Array | None]) -> list[Array]:
+    if call.op == "BatchNormalization" and len(inputs) == 5:
+        call.require_inference()
+        return [_batch_norm(*inputs, epsilon=call.attribute("epsilon", 1e-5))]
+    if call.op in ("Softmax", "LogSoftmax") and inputs and inputs[0] is not None:
+        return [_softmax(call, inputs[0])]
+    settings = all(call.attribute(name) in (None, *plain) for name, plain in _APART.items())
+    # Before opset 7 smaller operands were put at an axis; of groups the evaluator's ConvTranspose knows one.
+    old = call.op in ("Add", "Sub", "Mul", "Div", "Pow", "And", "Or", "Xor") and call.attribute("axis") is not None
+    groups = call.op == "ConvTranspose" and call.attribute("group", 1) != 1
+    if call.op not in _FOLDED or not settings or old or groups:
+        raise call.unsupported(
+            "takes nothing but constants and is not among the operators that are computed while a model is loaded",
+            "run onnxruntime's offline optimisation over it first, which computes such nodes "
+            "(SessionOptions.optimized_model_filepath)"
+            if inputs
+            else "export the model in evaluation mode",
+        )
+    return call.translation.constants.run(call.node, inputs)
+
+
+def _batch_norm(x: Any, scale: Any, shift: Any, mean: Any, variance: Any, *, epsilon: float) -> Array:
+    channels = (-1, *(1,) * (x.ndim - 2))
+    scale, shift, mean, variance = (np.asarray(v, np.float64).reshape(channels) for v in (scale, shift, mean, variance))
+    made: Array = (x - mean) / np.sqrt(variance + epsilon) * scale + shift
+    return made.astype(x.dtype)
+
+
+def _softmax(call: Call, x: Array) -> Array:
+    if call.opset >= 13:
+        rows, axis = x, call.attribute("axis", -1)
+    else:  # all axes from this one on are one
+        axis = call.attribute("axis", 1) % (x.ndim or 1)
+        rows, axis = x.reshape(int(np.prod(x.shape[:axis])), -1), 1
+    shifted = rows.astype(np.float64) - rows.max(axis=axis, keepdims=True)
+    total = np.exp(shifted).sum(axis=axis, keepdims=True)
+    made: Array = np.exp(shifted) / total if call.op == "Softmax" else shifted - np.log(total)
+    return made.astype(x.dtype).reshape(x.shape)
