@@ -85,13 +85,16 @@ def load_torch(module: Any, example_input: Any = None, *, operators: Mapping[str
 
     _require_dtype(torch, module)
     examples = _examples(torch, example_input)
+    names = _input_names(module, len(examples))
     with tempfile.TemporaryDirectory(prefix="pylrp-") as folder:
         path = Path(folder) / "model.onnx"
-        _export(torch, module, examples, path)
+        _export(torch, module, examples, names, path)
         nodes = _add_weights(module, path)
         modules = {name: part for name, part in module.named_modules() if name}
         own = {operator: layer for operator, layer in LAYERS.items() if operator in nodes.values()}
         graph = load_onnx(path, operators={**own, **_by_node(operators or {}, nodes, modules)})
+    notes = [f"input {name!r} changes no output and is left out" for name in names if name not in graph.inputs]
+    graph = graph.changed(notes=list(dict.fromkeys([*graph.notes, *notes])))
     return _rename(graph, modules)
 
 
@@ -177,8 +180,7 @@ def _require_dtype(torch: Any, module: Any) -> None:
             )
 
 
-def _export(torch: Any, module: Any, examples: Sequence[Any], path: Path) -> None:
-    names = _input_names(module, len(examples))
+def _export(torch: Any, module: Any, examples: Sequence[Any], names: Sequence[str], path: Path) -> None:
     with _evaluating(module), _quiet(torch), torch.no_grad(), warnings.catch_warnings():
         for message in _ABOUT_ITSELF:
             warnings.filterwarnings("ignore", message)
@@ -190,7 +192,7 @@ def _export(torch: Any, module: Any, examples: Sequence[Any], path: Path) -> Non
                 module,
                 tuple(examples),
                 str(path),
-                input_names=names,
+                input_names=list(names),
                 dynamic_axes={name: {0: "batch"} for name in names},
                 # The exporter takes long over weights and copies them three times: they come later.
                 export_params=False,
