@@ -20,4 +20,4 @@ cmake -S "$root" -B "$build" -DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=
   "-DCMAKE_CROSSCOMPILING_EMULATOR=$qemu;-L;/usr/aarch64-linux-gnu" \
   -DPYLRP_BINDINGS=OFF -DPYLRP_CORE_TESTS=ON -DPYLRP_WERROR=ON >/dev/null
 cmake --build "$build" --target core_tests
-exec ctest --test-dir "$build" --output-on-failure --no-tests=error
+exec ctest --test-dir "$build" --output-on-failure --no-tests=error --parallel 2

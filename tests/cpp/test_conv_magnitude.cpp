@@ -144,8 +144,8 @@ TEST(magnitude_of_anything) {
 template <class T>
 void check_few_cancel() {
   for (const Shapes& s : shapes()) {
-    for (const double size : {0.0, 1e-7, 1e-4, 1.0 / 512, 1.0 / 64, 1.0 / 16}) {
-      for (unsigned n = 0; n < 4; ++n) {
+    for (const double size : {0.0, 1e-4, 1.0 / 512, 1.0 / 64}) {
+      for (const unsigned n : {1u, 2u}) {
         Layer16<T>(s, n, 1 + n % 2, 1 + n / 2, [&](ConvData<T>& data) { cancel(data, size); }).check(false);
         // Relevance at none of them in the first target, but for one at a position, at all and nowhere else in others.
         Layer16<T>(s, n, 2, 2, [&](ConvData<T>& data) {
