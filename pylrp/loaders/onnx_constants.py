@@ -16,7 +16,6 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
-from onnx.reference import ReferenceEvaluator
 
 from pylrp.loaders.onnx_file import ModelFile
 
@@ -143,6 +142,8 @@ class Constants:
         if node.op_type == "ConstantOfShape" and inputs[0] is not None:
             value = self.fill(node)
             return [np.full([int(n) for n in inputs[0]], value, value.dtype)]
+        from onnx.reference import ReferenceEvaluator  # 13 MB of modules, and most models compute nothing
+
         names = [name if array is not None else "" for name, array in zip(node.input, inputs, strict=True)]
         lone = NodeProto()
         lone.CopyFrom(node)
