@@ -30,6 +30,24 @@ struct Geometry {
   }
 };
 
+// One to three axes, with all that a convolution may have.
+inline Geometry random_geometry(Random& random) {
+  while (true) {
+    Geometry made{{1, 1, 1}, {1, 1, 1}};
+    for (std::size_t a = static_cast<std::size_t>(random.up_to(0, 2)); a < 3; ++a) {
+      made.in[a] = random.up_to(1, a == 2 ? 12 : 4);
+      made.kernel[a] = random.up_to(1, a == 2 ? 5 : 3);
+      made.stride[a] = random.up_to(1, 3);
+      made.dilation[a] = random.up_to(1, 3);
+      made.before[a] = random.up_to(0, 5);
+      made.behind[a] = random.up_to(0, 5);
+    }
+    if (made.fits()) {
+      return made;
+    }
+  }
+}
+
 // body(output position, tap, input position) for all that meet: the definition of a convolution.
 template <class Body>
 void each_meeting(const ConvShape& s, Body body) {

@@ -117,6 +117,9 @@ class Random {
   double operator()(double low = -1, double high = 1) {
     return low + (high - low) * static_cast<double>(engine_() >> 11) * 0x1p-53;
   }
+  Index up_to(Index least, Index most) {
+    return least + static_cast<Index>((*this)(0, static_cast<double>(most - least + 1)));
+  }
   bool chance(double probability) { return (*this)(0, 1) < probability; }
 
  private:

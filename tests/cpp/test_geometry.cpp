@@ -101,29 +101,10 @@ TEST(walks_along_one_axis) {
   }
 }
 
-Geometry some_geometry(Random& random) {
-  const auto up_to = [&](Index least, Index most) {
-    return least + static_cast<Index>(random(0, static_cast<double>(most - least + 1)));
-  };
-  Geometry geometry{{1, 1, 1}, {1, 1, 1}};
-  for (std::size_t a = static_cast<std::size_t>(up_to(0, 2)); a < 3; ++a) {
-    geometry.in[a] = up_to(1, 6);
-    geometry.kernel[a] = up_to(1, 3);
-    geometry.stride[a] = up_to(1, 3);
-    geometry.dilation[a] = up_to(1, 3);
-    geometry.before[a] = up_to(0, 3);
-    geometry.behind[a] = up_to(0, 3);
-  }
-  return geometry;
-}
-
 TEST(walks_along_up_to_three_axes) {
   Random random(1);
-  for (int n = 0; n < 400; ++n) {
-    const Geometry geometry = some_geometry(random);
-    if (geometry.fits()) {
-      check_walks(geometry);
-    }
+  for (int n = 0; n < 300; ++n) {
+    check_walks(random_geometry(random));
   }
 }
 
@@ -188,10 +169,7 @@ void check_blocks(const Walk& walk, Random& random) {
 TEST(blocks_find_their_rows_and_sources) {
   Random random(2);
   for (int n = 0; n < 200; ++n) {
-    const Geometry geometry = some_geometry(random);
-    if (!geometry.fits()) {
-      continue;
-    }
+    const Geometry geometry = random_geometry(random);
     check::context = "geometry " + std::to_string(n);
     for (const auto walks : {walks_to_out, walks_to_in}) {
       for (const Walk& walk : walks(geometry.shape())) {
