@@ -379,3 +379,19 @@ def test_large_layers_have_equal_bits_for_any_number_of_threads():
             assert ex.ledger.data.tobytes() == alone.ledger.data.tobytes()
             for name, R in alone.layers.items():
                 assert ex.layers[name].tobytes() == R.tobytes(), name
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("a", "bias"), [(1e-3, 1.0), (1e-2, 100.0), (1e-5, 3.0), (3e-6, 1e3)])
+def test_alpha_beta_behind_a_relu_where_the_bias_outweighs_the_inputs(dtype, a, bias):
+    # One neuron with the weights 1 and -1/2: z+ = a + bias, z- = -a/2.
+    kernel = np.zeros((1, 2, 1, 3), dtype)
+    kernel[0, :, 0, 1] = 1, -0.5
+    layers = [Conv(kernel, np.array([bias], dtype), padding=(0, 1), name="neuron"), ReLU()]
+    layers.append(Conv(np.ones((1, 1, 1, 1), dtype), name="top"))  # below it, what the ReLU cuts off has no relevance
+    net = pylrp.Network(layers, input_shape=(2, 1, 1))
+    x = np.full((2, 1, 1), a, dtype)
+    ex = net.explain(x, np.ones((1, 1, 1), dtype), [AlphaBeta(2, 1), Zero()])
+    z = float(x[0, 0, 0])
+    expected = [2 * z / (z + bias + 1e-6), -(z / 2) / (z / 2 + 1e-6)]
+    np.testing.assert_allclose(ex.relevance.ravel(), expected, rtol=10 * np.finfo(dtype).eps)
