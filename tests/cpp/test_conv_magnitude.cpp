@@ -134,7 +134,7 @@ void cancel(ConvData<T>& data, double size) {
 
 TEST(magnitude_of_anything) {
   for (const Shapes& s : shapes()) {
-    for (unsigned n = 0; n < 6; ++n) {
+    for (unsigned n = 0; n < 3; ++n) {
       Layer16<float>(s, n, 1 + n % 3, 1 + n % 2, [](auto&) {}).check(false);
       Layer16<double>(s, n, 1 + n % 2, 1 + n % 3, [](auto&) {}).check(false);
     }
@@ -144,7 +144,7 @@ TEST(magnitude_of_anything) {
 template <class T>
 void check_few_cancel() {
   for (const Shapes& s : shapes()) {
-    for (const double size : {0.0, 1e-4, 1.0 / 512, 1.0 / 64}) {
+    for (const double size : {0.0, 1.0 / 512}) {
       for (const unsigned n : {1u, 2u}) {
         Layer16<T>(s, n, 1 + n % 2, 1 + n / 2, [&](ConvData<T>& data) { cancel(data, size); }).check(false);
         // Relevance at none of them in the first target, but for one at a position, at all and nowhere else in others.

@@ -62,7 +62,7 @@ Index size_of(const std::array<PoolAxis, 3>& axes, bool out) {
 
 TEST(average_pool) {
   for (const auto& [name, axes] : pools()) {
-    for (const Index channels : {1, 15, 16, 17, 33}) {
+    for (const Index channels : {1, 16, 33}) {
       check::context = std::string(name) + ", " + std::to_string(channels) + " channels";
       Wires wires{size_of(axes, false) * channels, {}, {}};
       each_window(axes, [&](Index, const std::vector<Index>& window, Index divisor) {
