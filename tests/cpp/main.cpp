@@ -1,4 +1,4 @@
-// Runs the tests: core_tests [part of a name]. PYLRP_ISA chooses the instruction set, as in the library itself.
+// Runs the tests: core_tests [part of a name | i/n]. PYLRP_ISA chooses the instruction set, as in the library itself.
 #include <algorithm>
 #include <cstdlib>
 
