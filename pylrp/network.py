@@ -349,11 +349,12 @@ class Network:
     def _require_finite_values(self, inputs: requests.Inputs) -> None:
         """Raise ValueError naming the first layer whose output is NaN or infinite."""
         plan = self._plan("epsilon", "zennit")[0]
-        for node in self.graph.nodes:
-            values = plan.forward(inputs.flat, [self._values[node.name]], 0)[0]
+        names = [node.name for node in self.graph.nodes]
+        found = plan.forward(inputs.flat, [self._values[name] for name in names], 0)
+        for name, values in zip(names, found, strict=True):
             if not np.isfinite(values).all():
                 raise ValueError(
-                    f"the output of layer {node.name!r} is not finite, though the input is: its values leave the range "
+                    f"the output of layer {name!r} is not finite, though the input is: its values leave the range "
                     f"of {self.dtype}, or its weights were changed"
                 )
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from pylrp.graph import Graph
 from pylrp.layers import Dense
-from pylrp.loaders.chain import chain
+from pylrp.loaders.chain import ACTIVATIONS, chain
 from pylrp.loaders.mat_file import read_mat
 
 __all__ = ["load_mat", "load_npz"]
@@ -281,7 +281,7 @@ def _functions(found: _Found, numbers: list[int], stem: str, notes: list[str]) -
             notes.append("no entry activations: relu assumed between the layers, nothing at the end")
         return ["relu"] * (count - 1) + ["none"]
     if isinstance(given, str):
-        if count == 1 and given.lower() not in ("none", "linear", "identity"):
+        if count == 1 and given.lower() not in {name for name, layer in ACTIVATIONS.items() if layer is None}:
             notes.append(f"activations {given!r} is for hidden layers, and there are none: it is left out")
         return [given] * (count - 1) + ["none"]
     if not isinstance(given, list) or not all(isinstance(name, str) for name in given):

@@ -7,7 +7,7 @@ the table of ``onnx_operators.py``. What can't be explained is :class:`pylrp.Uns
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from pylrp.loaders.onnx_folding import fold
 from pylrp.loaders.onnx_node import Call, Translation, Value, operator_of
 from pylrp.loaders.onnx_operators import FLOATS, OPERATORS
 
-__all__ = ["Operator", "load_onnx"]
+__all__ = ["Operator", "left_out", "load_onnx"]
 
 Array = NDArray[Any]
 _ONNX = ("", "ai.onnx")
@@ -77,6 +77,11 @@ def load_onnx(
     return _Reader(file, input_shape, operators or {}).read()
 
 
+def left_out(names: Iterable[str]) -> list[str]:
+    """Return the notes on inputs that a model declares and does not use."""
+    return [f"input {name!r} changes no output and is left out" for name in names]
+
+
 class _Reader:
     """One model on its way to a graph."""
 
@@ -121,7 +126,7 @@ class _Reader:
         outputs = [translation.value(name).name for name in self.outputs]
         dtype = translation.constants.dtype
         notes = [f"{name} weights converted to {dtype}" for name in sorted(translation.constants.converted)]
-        notes += [f"input {name!r} changes no output and is left out" for name in self.left_out]
+        notes += left_out(self.left_out)
         return Graph(
             shapes,
             translation.nodes,

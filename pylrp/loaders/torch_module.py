@@ -81,7 +81,7 @@ def load_torch(module: Any, example_input: Any = None, *, operators: Mapping[str
         import torch
     except ImportError as error:
         raise ImportError(f'a torch module needs torch and onnx: pip install "pylrp[torch]" ({error})') from None
-    from pylrp.loaders.onnx_model import load_onnx
+    from pylrp.loaders.onnx_model import left_out, load_onnx
 
     _require_dtype(torch, module)
     examples = _examples(torch, example_input)
@@ -93,7 +93,7 @@ def load_torch(module: Any, example_input: Any = None, *, operators: Mapping[str
         modules = {name: part for name, part in module.named_modules() if name}
         own = {operator: layer for operator, layer in LAYERS.items() if operator in nodes.values()}
         graph = load_onnx(path, operators={**own, **_by_node(operators or {}, nodes, modules)})
-    notes = [f"input {name!r} changes no output and is left out" for name in names if name not in graph.inputs]
+    notes = left_out(name for name in names if name not in graph.inputs)
     graph = graph.changed(notes=list(dict.fromkeys([*graph.notes, *notes])))
     return _rename(graph, modules)
 
@@ -239,6 +239,8 @@ def _add_weights(module: Any, path: Path) -> dict[str, str]:
     """Write the weights, which the exporter has left out, into a file beside the model; return its nodes' operators."""
     import onnx
 
+    from pylrp.loaders.onnx_node import operator_of
+
     model = onnx.load(str(path))
     weights = module.state_dict()
     with path.with_name(_WEIGHTS).open("wb") as file:
@@ -257,8 +259,7 @@ def _add_weights(module: Any, path: Path) -> dict[str, str]:
             array.tofile(file)
             model.graph.initializer.append(entry)
     onnx.save(model, str(path))
-    nodes = [node for node in model.graph.node if node.op_type != "Constant"]
-    return {node.name: f"{node.domain}.{node.op_type}".lstrip(".") for node in nodes}
+    return {node.name: operator_of(node) for node in model.graph.node if node.op_type != "Constant"}
 
 
 def _input_names(module: Any, count: int) -> list[str]:

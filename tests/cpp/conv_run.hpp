@@ -96,6 +96,22 @@ void check_forward(const ConvLayer<T>& layer, ConvData<T>& data, const Reference
   CHECK(output.intact() && clamped.intact());
 }
 
+// Relevance, and what got lost on each page, as the reference has them.
+template <class T>
+void check_against(const std::vector<T>& found, const std::vector<double>& lost, const Reference& expected) {
+  bool right = true, account = true;
+  for (std::size_t n = 0; n < found.size(); ++n) {
+    right = right && near(found[n], expected.relevance[n]);
+  }
+  for (std::size_t row = 0; row < lost.size() / 5; ++row) {
+    for (std::size_t column = 0; column < 3; ++column) {
+      account = account && near(lost[5 * row + column], expected.absorbed[column][row]);
+    }
+  }
+  CHECK(right);
+  CHECK(account);
+}
+
 // A layer whose sums of the contributions above and below zero may be made out of W a and |W| |a|.
 inline bool by_two_products(const ConvShape& s, bool transposed) {
   return !transposed && s.groups == 1 && s.taps() == 1 && s.in == s.out && s.in_channels >= 16 &&

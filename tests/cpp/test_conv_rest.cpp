@@ -86,17 +86,7 @@ struct Behind {
   void check() {
     std::vector<double> lost, again;
     const std::vector<T> found = relevance(true, 1, &lost);
-    bool right = true, account = true;
-    for (std::size_t n = 0; n < found.size(); ++n) {
-      right = right && near(found[n], expected.relevance[n]);
-    }
-    for (std::size_t row = 0; row < lost.size() / 5; ++row) {
-      for (std::size_t column = 0; column < 3; ++column) {
-        account = account && near(lost[5 * row + column], expected.absorbed[column][row]);
-      }
-    }
-    CHECK(right);
-    CHECK(account);
+    check_against(found, lost, expected);
     for (const int threads : {2, 3}) {
       CHECK(same_bits(found, relevance(true, threads, &again)) && same_bits(lost, again));
     }
