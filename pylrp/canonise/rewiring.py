@@ -1,0 +1,57 @@
+"""What the passes share: nodes left out, their values replaced; unused nodes and identities dropped."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from pylrp.graph import Graph, Node
+from pylrp.layers import Identity
+
+__all__ = ["drop_identities", "drop_unused", "only_for", "rewired"]
+
+
+def rewired(graph: Graph, nodes: Sequence[Node], instead: Mapping[str, str], notes: Sequence[str] = ()) -> Graph:
+    """Return the graph of these nodes, each value in ``instead`` replaced by another one."""
+    if not instead:
+        return graph
+
+    def found(value: str) -> str:
+        while value in instead:
+            value = instead[value]
+        return value
+
+    linked = [replace(node, inputs=tuple(map(found, node.inputs))) for node in nodes]
+    outputs = list(dict.fromkeys(map(found, graph.outputs)))
+    return graph.changed(nodes=linked, outputs=outputs, notes=[*graph.notes, *notes])
+
+
+def only_for(graph: Graph, value: str) -> Node | None:
+    """Return the node that alone takes a value; None where several do, or the value is an output."""
+    takers = graph.consumers(value)
+    return takers[0][0] if len(takers) == 1 and value not in graph.outputs else None
+
+
+def drop_unused(graph: Graph) -> Graph:
+    """Return the graph without nodes that no output needs."""
+    needed = set(graph.outputs)
+    for node in reversed(graph.nodes):
+        if node.name in needed:
+            needed.update(node.inputs)
+    return graph.changed(nodes=[node for node in graph.nodes if node.name in needed])
+
+
+def drop_identities(graph: Graph) -> Graph:
+    """Return the graph without layers that do nothing."""
+    instead: dict[str, str] = {}
+    # An output that is an input has no layer that could be explained, a copy of it has; and two outputs stay two.
+    taken = {*graph.inputs, *graph.outputs}
+    for node in graph.nodes:
+        if isinstance(node.layer, Identity):
+            source = instead.get(node.inputs[0], node.inputs[0])
+            if node.name not in graph.outputs:
+                instead[node.name] = source
+            elif source not in taken:
+                instead[node.name] = source
+                taken.add(source)
+    return rewired(graph, [node for node in graph.nodes if node.name not in instead], instead)
