@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from numpy.typing import DTypeLike, NDArray
 from pylrp._arrays import require_finite, settle
 from pylrp.layers import Conv, ConvTranspose, Dense, Layer, Shape
 
-__all__ = ["Graph", "Node"]
+__all__ = ["Facts", "Graph", "Node"]
 
 Array = NDArray[Any]
 _NUMBERED = (Dense, Conv, ConvTranspose)  # in a sequence of layers these are called "0", "1", ...
@@ -41,6 +41,28 @@ class Node:
     inputs: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Facts:
+    """What a loader knows about a model beyond its layers.
+
+    Parameters
+    ----------
+    top : mapping of str to str
+        By output: the function at the top that was removed, so that its argument is explained: "softmax", "sigmoid".
+    classes : tuple, optional
+        The label of each class, in the order of the outputs.
+    features : mapping of str to tuple of str
+        By input: the name of each feature.
+    ranges : mapping of str to (low, high)
+        By input: the range of values that the model was made for.
+    """
+
+    top: Mapping[str, str] = field(default_factory=dict)
+    classes: tuple[Any, ...] | None = None
+    features: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+
+
 class Graph:
     """Layers and how they are connected.
 
@@ -56,6 +78,8 @@ class Graph:
         The inputs that users pass with channels last. Their shapes here have channels first all the same.
     notes : sequence of str, optional
         What a loader did to the model, for people to read.
+    facts : Facts, optional
+        What a loader knows beyond the layers.
     dtype : dtype, optional
         float32 or float64, for a graph without arrays. Default: the dtype of its arrays, else float32.
 
@@ -69,6 +93,7 @@ class Graph:
         The logical shape of every value, inputs included.
     channels_last : frozenset of str
     notes : tuple of str
+    facts : Facts
     dtype : dtype
 
     Raises
@@ -87,8 +112,10 @@ class Graph:
         *,
         channels_last: Collection[str] = (),
         notes: Sequence[str] = (),
+        facts: Facts | None = None,
         dtype: DTypeLike | None = None,
     ):
+        self.facts = facts or Facts()
         self._build(inputs, nodes, outputs, channels_last, notes, dtype, _place, {})
 
     def _build(
@@ -188,6 +215,7 @@ class Graph:
         ]
         places = {name: f"layers[{position}]" for position, name in enumerate(names)}
         graph = cls.__new__(cls)
+        graph.facts = Facts()
         graph._build({"input": input_shape}, nodes, names[-1:], (), (), None, lambda node: places[node.name], {})
         return graph
 
@@ -197,9 +225,11 @@ class Graph:
         nodes: Sequence[Node] | None = None,
         outputs: Sequence[str] | None = None,
         notes: Sequence[str] | None = None,
+        facts: Facts | None = None,
     ) -> Graph:
-        """Return a graph with other nodes, outputs or notes; arrays seen here are not looked through again."""
+        """Return a graph with other nodes, outputs, notes or facts; arrays seen here are not looked through again."""
         graph = type(self).__new__(type(self))
+        graph.facts = self.facts if facts is None else facts
         graph._build(
             self.inputs,
             self.nodes if nodes is None else nodes,
@@ -230,7 +260,7 @@ class Graph:
 
     def __reduce__(self) -> tuple[Callable[..., Graph], tuple[Any, ...]]:
         """Return how to make it again: what has been looked through is known by its place in memory."""
-        parts = self.inputs, self.nodes, self.outputs, self.channels_last, self.notes, self.dtype
+        parts = self.inputs, self.nodes, self.outputs, self.channels_last, self.notes, self.dtype, self.facts
         return _again, parts
 
     def __repr__(self) -> str:
@@ -246,8 +276,9 @@ def _again(
     channels_last: Collection[str],
     notes: Sequence[str],
     dtype: DTypeLike,
+    facts: Facts | None = None,
 ) -> Graph:
-    return Graph(inputs, nodes, outputs, channels_last=channels_last, notes=notes, dtype=dtype)
+    return Graph(inputs, nodes, outputs, channels_last=channels_last, notes=notes, dtype=dtype, facts=facts)
 
 
 def _place(node: Node) -> str:

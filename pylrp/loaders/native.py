@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pylrp import layers
-from pylrp.graph import Graph, Node
+from pylrp.graph import Facts, Graph, Node
 from pylrp.layers import CustomLayer, Layer
 
 __all__ = ["is_native", "load_graph", "save_graph"]
@@ -93,6 +93,7 @@ def save_graph(graph: Graph, path: str | os.PathLike[str]) -> None:
         "outputs": list(graph.outputs),
         "channels_last": sorted(graph.channels_last),
         "notes": list(graph.notes),
+        "facts": _encode_facts(graph.facts),
         "dtype": graph.dtype.name,
         "layers": written,
         "nodes": nodes,
@@ -107,6 +108,29 @@ def save_graph(graph: Graph, path: str | os.PathLike[str]) -> None:
         with contextlib.suppress(FileNotFoundError):
             beside.unlink()
         raise
+
+
+def _encode_facts(facts: Facts) -> dict[str, Any]:
+    """Return the facts as JSON has them: numbers and strings as they are."""
+    classes = None
+    if facts.classes is not None:
+        classes = [label.item() if isinstance(label, np.generic) else label for label in facts.classes]
+    return {
+        "top": dict(facts.top),
+        "classes": classes,
+        "features": {name: list(names) for name, names in facts.features.items()},
+        "ranges": {name: list(bounds) for name, bounds in facts.ranges.items()},
+    }
+
+
+def _decode_facts(stored: Mapping[str, Any]) -> Facts:
+    classes = stored.get("classes")
+    return Facts(
+        top=dict(stored.get("top", {})),
+        classes=None if classes is None else tuple(classes),
+        features={name: tuple(names) for name, names in stored.get("features", {}).items()},
+        ranges={name: (float(low), float(high)) for name, (low, high) in stored.get("ranges", {}).items()},
+    )
 
 
 def _write_layer(node: Node, arrays: _Arrays) -> dict[str, Any]:
@@ -218,5 +242,6 @@ def _build(structure: dict[str, Any], arrays: Mapping[str, Array]) -> Graph:
         structure["outputs"],
         channels_last=structure["channels_last"],
         notes=structure["notes"],
+        facts=_decode_facts(structure.get("facts", {})),
         dtype=structure["dtype"],
     )
