@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from pylrp import _core
 
-__all__ = ["require_finite", "require_finite_once", "settle"]
+__all__ = ["plain", "require_finite", "require_finite_once", "settle"]
 
 Array = NDArray[Any]
 
@@ -42,12 +42,40 @@ def settle(value: Any, name: str) -> Array:
 def _to_array(value: Any, name: str) -> Array:
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError(f"{name} is a masked array: fill it first, for example with .filled(0)")
-    if not isinstance(value, np.ndarray):
+    return np.asarray(plain(value, name))
+
+
+def plain(value: Any, name: str) -> Any:
+    """Return a torch tensor as the array of its values, whether gradients are kept for it or not; or what was given.
+
+    Raises
+    ------
+    TypeError
+        If NumPy can't hold the tensor: it lies on another device, is sparse, or of a dtype that NumPy lacks.
+    ValueError
+        If what was given can't be read as an array.
+    """
+    if any(kind.__name__ == "Tensor" and kind.__module__ == "torch" for kind in type(value).__mro__):
+        device = value.device.type
+        if device != "cpu":
+            raise TypeError(
+                f"{name} is a tensor on {value.device}, "
+                + (
+                    "which holds no values"
+                    if device == "meta"
+                    else f"relevance is computed on the CPU: pass {name}.cpu()"
+                )
+            )
         try:
-            value = np.asarray(value)
-        except ValueError as error:
-            raise ValueError(f"{name} can't be read as an array: {error}") from None
-    return np.asarray(value)
+            return value.detach().resolve_conj().resolve_neg().numpy()
+        except (RuntimeError, TypeError) as error:  # sparse, quantised, bfloat16, within torch.func
+            raise TypeError(f"{name} is a tensor that can't be read as an array: {error}") from None
+    if isinstance(value, np.ndarray) or value is None:
+        return value
+    try:
+        return np.asarray(value)
+    except ValueError as error:
+        raise ValueError(f"{name} can't be read as an array: {error}") from None
 
 
 def _to_native(array: Array, name: str) -> Array:

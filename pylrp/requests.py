@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pylrp._arrays import require_finite, settle
+from pylrp._arrays import plain, require_finite, settle
 from pylrp.graph import Graph
 from pylrp.layers import Shape
 from pylrp.layers.base import product
@@ -197,14 +197,14 @@ def starts(
             raise TypeError(f"targets must be a list of classes, got {targets!r}")
         if len(targets) == 0:
             raise ValueError("targets is empty")
-        return [_classes(np.asarray(t), inputs, shape, top) for t in targets]
+        return [_classes(np.asarray(plain(t, "targets")), inputs, shape, top) for t in targets]
     if target is None:
         if len(shape) > 1 and product(shape[1:]) > 1:
             raise ValueError(
                 f"{top!r} has shape {shape}, no single class is on top: pass target=, a channel or an array"
             )
         return [None]
-    array = np.asarray(target)
+    array = np.asarray(plain(target, "target"))
     expected = shape if inputs.single else (inputs.batch, *shape)
     if array.dtype.kind in "iu" and array.ndim < 2:
         return [_classes(array, inputs, shape, top)]
@@ -249,7 +249,7 @@ def contrast(
     if len(given) != 1 or (target is not None and target.dtype.kind not in "iu"):
         raise ValueError("against goes with one target, a class")
     plus = channels[:, :, 0].argmax(1) if target is None else np.broadcast_to(target, (batch,))
-    second = np.asarray(against)
+    second = np.asarray(plain(against, "against"))
     if second.dtype.kind not in "iu":
         raise TypeError(f"against must be a class, got {second.dtype}")
     if second.shape not in ((), (batch,)):

@@ -45,8 +45,9 @@ def load(
         - a ``torch.nn.Module``, a Keras model, a fitted scikit-learn ``MLPClassifier`` or ``MLPRegressor``, an
           ``onnx.ModelProto``;
         - a list of :mod:`pylrp.layers`, or a :class:`pylrp.graph.Graph`.
-    example_input : array_like, tensor or tuple of them, optional
-        An input as the model takes it, with the batch; torch needs it.
+    example_input : array_like, tensor, tuple of them or dict by name, optional
+        An input as the model takes it, with the batch; torch needs it. With several arguments a tuple, or a dict by
+        their names in ``forward``.
     input_shape : sequence of int or mapping of str to sequence of int, optional
         The shape of the input without the batch, or of each input by name. Needed where the model leaves sizes open,
         and for a list of layers that does not begin with a dense layer.

@@ -33,7 +33,7 @@ from pylrp.layers import (
     Upsample,
 )
 from pylrp.loaders.keras_activations import activated
-from pylrp.loaders.keras_builder import Builder, Value, reads
+from pylrp.loaders.keras_builder import Builder, Value, convert, reads
 
 __all__: list[str] = []
 
@@ -164,6 +164,12 @@ def cut(kernel: int, stride: int, dilation: int, padding: str, extra: int | None
     whole = 2 * (reach - 1) - total
     low = reach - 1 - min(whole // 2 + whole % 2, reach - 1)
     return low, total - low
+
+
+@reads("SpectralNormalization")
+def spectral_normalization(build: Builder, layer: Any, name: str, value: Value) -> Value:
+    """The layer within: training leaves it with the normalised weights."""
+    return convert(build, layer.layer, name, value)
 
 
 # Pooling.

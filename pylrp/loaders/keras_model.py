@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -135,14 +136,27 @@ def _run(keras: Any, build: Builder, function: Any, within: str, values: Sequenc
             made = _run(keras, build, inner, f"{name}.", inputs)
         else:
             # Whatever a layer is told about training, predicting means none.
-            extra = [key for key, given in node.arguments.kwargs.items() if given is not None and key != "training"]
+            kwargs = {key: v for key, v in node.arguments.kwargs.items() if v is not None and key != "training"}
+            args = node.arguments.args
+            if not args and kwargs and (first := _first_argument(operation)) in kwargs:
+                args = (kwargs.pop(first),)
+            # A layer takes one thing; an operation's arguments are values, constants and lists of them.
+            second = _is_layer(keras, operation) and any(id(argument) in known for argument in args[1:])
+            extra = [*kwargs, *(["a second argument"] if second else [])]
             if extra:
                 build.refuse(name, operation, f"is called with {', '.join(extra)}, which can't be explained")
-            is_layer = isinstance(operation, keras.layers.Layer)
-            arguments = inputs if is_layer else _known(node.arguments.args, known)
+            arguments = inputs if _is_layer(keras, operation) else _known(args, known)
             made = [convert(build, operation, name, *arguments)]
         known.update(zip(map(id, node.outputs), made, strict=True))
     return [known[id(tensor)] for tensor in function.outputs]
+
+
+def _is_layer(keras: Any, operation: Any) -> bool:
+    return isinstance(operation, keras.layers.Layer)
+
+
+def _first_argument(operation: Any) -> str:
+    return next(iter(inspect.signature(operation.call).parameters), "")
 
 
 def _known(argument: Any, known: Mapping[int, Value]) -> Any:

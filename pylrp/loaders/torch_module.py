@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 import tempfile
 import warnings
@@ -21,6 +20,8 @@ import numpy as np
 from pylrp.errors import UnsupportedLayer
 from pylrp.graph import Graph, Node
 from pylrp.layers import Conv, ConvTranspose, Dense, Layer
+from pylrp.loaders.torch_call import Call, call_of
+from pylrp.loaders.torch_context import evaluating, prepared
 from pylrp.loaders.torch_pools import LAYERS, as_operators
 
 if TYPE_CHECKING:
@@ -51,8 +52,10 @@ def load_torch(module: Any, example_input: Any = None, *, operators: Mapping[str
     ----------
     module : torch.nn.Module
         With parameters in float32 or float64; they are copied.
-    example_input : tensor, array or tuple of them
-        A batch that the module can take, with its dtype and device; one entry for each argument of ``forward``.
+    example_input : tensor, array, tuple of arguments, or mapping of an argument's name to the argument
+        A batch that the module can take, with its dtype and device. Arguments of ``forward`` that are tensors become
+        inputs of the graph, called as they are there (a single one "input"); flags, numbers and ``None`` are kept as
+        given. What is left out has its default.
     operators : mapping of str to callable, optional
         By operator or name of a node in ONNX, as for an ONNX file; or by name of a module that is one node there.
 
@@ -84,16 +87,15 @@ def load_torch(module: Any, example_input: Any = None, *, operators: Mapping[str
     from pylrp.loaders.onnx_model import left_out, load_onnx
 
     _require_dtype(torch, module)
-    examples = _examples(torch, example_input)
-    names = _input_names(module, len(examples))
-    with tempfile.TemporaryDirectory(prefix="pylrp-") as folder:
+    call = call_of(torch, module, example_input)
+    with tempfile.TemporaryDirectory(prefix="pylrp-") as folder, prepared(torch, module, by_hand=bool(operators)):
         path = Path(folder) / "model.onnx"
-        _export(torch, module, examples, names, path)
+        _export(torch, module, call, path)
         nodes = _add_weights(module, path)
         modules = {name: part for name, part in module.named_modules() if name}
         own = {operator: layer for operator, layer in LAYERS.items() if operator in nodes.values()}
         graph = load_onnx(path, operators={**own, **_by_node(operators or {}, nodes, modules)})
-    notes = left_out(name for name in names if name not in graph.inputs)
+    notes = left_out(name for name in call.names if name not in graph.inputs)
     graph = graph.changed(notes=list(dict.fromkeys([*graph.notes, *notes])))
     return _rename(graph, modules)
 
@@ -108,15 +110,14 @@ def disagreement(network: Network, module: Any, example_input: Any) -> str | Non
     network : Network
         With the softmax that the module has.
     module : torch.nn.Module
-    example_input : tensor, array or tuple of them
+    example_input : tensor, array, tuple of arguments, or mapping
     """
     import torch
 
-    examples = _examples(torch, example_input)
-    with _evaluating(module), torch.no_grad():
-        expected = list(_tensors(torch, module(*examples)))
-    names = _input_names(module, len(examples))
-    arrays = {name: example.cpu().numpy() for name, example in zip(names, examples, strict=True)}
+    call = call_of(torch, module, example_input)
+    with evaluating(module), torch.no_grad():
+        expected = list(_tensors(torch, call.of(module)))
+    arrays = {name: tensor.cpu().numpy() for name, tensor in zip(call.names, call.tensors, strict=True)}
     found = network.forward({name: array for name, array in arrays.items() if name in network.graph.inputs})
     outputs = list(found.values()) if isinstance(found, dict) else [found]
     if len(outputs) != len(expected):  # the same tensor twice, or one that isn't computed from the input
@@ -133,11 +134,6 @@ def disagreement(network: Network, module: Any, example_input: Any) -> str | Non
                 "others, or give its layer by operators="
             )
     return None
-
-
-def _examples(torch: Any, example_input: Any) -> tuple[Any, ...]:
-    given = example_input if isinstance(example_input, tuple | list) else (example_input,)
-    return tuple(torch.as_tensor(example) for example in given)
 
 
 def _tensors(torch: Any, found: Any) -> Iterator[Any]:
@@ -174,14 +170,18 @@ def _by_node(
 
 def _require_dtype(torch: Any, module: Any) -> None:
     for name, tensor in module.state_dict().items():
+        if isinstance(tensor, torch.nn.parameter.UninitializedTensorMixin):
+            raise ValueError(f"{name} has no shape yet: run the module on an input first")
+        if tensor.device.type == "meta":
+            raise ValueError(f"{name} is on the device meta, which holds no values: load the module's weights first")
         if tensor.is_floating_point() and tensor.dtype not in (torch.float32, torch.float64):
             raise TypeError(
                 f"{name} is {tensor.dtype}, relevance is computed in float32 or float64: call module.float() first"
             )
 
 
-def _export(torch: Any, module: Any, examples: Sequence[Any], names: Sequence[str], path: Path) -> None:
-    with _evaluating(module), _quiet(torch), torch.no_grad(), warnings.catch_warnings():
+def _export(torch: Any, module: Any, call: Call, path: Path) -> None:
+    with call.positional(module), _quiet(torch), warnings.catch_warnings():
         for message in _ABOUT_ITSELF:
             warnings.filterwarnings("ignore", message)
         # torch's own modules compare sizes; what forward itself does with values is for the user to see.
@@ -190,10 +190,10 @@ def _export(torch: Any, module: Any, examples: Sequence[Any], names: Sequence[st
         def export() -> None:
             torch.onnx.export(
                 module,
-                tuple(examples),
+                call.tensors,
                 str(path),
-                input_names=list(names),
-                dynamic_axes={name: {0: "batch"} for name in names},
+                input_names=list(call.names),
+                dynamic_axes={name: {0: "batch"} for name in call.names},
                 # The exporter takes long over weights and copies them three times: they come later.
                 export_params=False,
                 # With it the exporter merges BatchNorm in the weights' own precision; canonise.py does in float64.
@@ -211,8 +211,18 @@ def _export(torch: Any, module: Any, examples: Sequence[Any], names: Sequence[st
                     export()
         except torch.onnx.errors.OnnxExporterError as error:
             raise _refused(module, str(error)) from error
-        except (RuntimeError, TypeError, ValueError) as error:
-            shapes = ", ".join(f"{tuple(example.shape)} {example.dtype}" for example in examples)
+        except UnsupportedLayer:
+            raise
+        except (
+            ArithmeticError,
+            AssertionError,
+            AttributeError,
+            LookupError,
+            RuntimeError,
+            TypeError,
+            ValueError,
+        ) as error:
+            shapes = ", ".join(f"{tuple(tensor.shape)} {tensor.dtype}" for tensor in call.tensors)
             raise ValueError(
                 f"torch can't run or export {type(module).__name__} with example_input {shapes}: {error}"
             ) from error
@@ -262,15 +272,6 @@ def _add_weights(module: Any, path: Path) -> dict[str, str]:
     return {node.name: operator_of(node) for node in model.graph.node if node.op_type != "Constant"}
 
 
-def _input_names(module: Any, count: int) -> list[str]:
-    """Return what forward calls its arguments; a single one is "input"."""
-    names = ["input"] if count == 1 else list(inspect.signature(module.forward).parameters)[:count]
-    # Weights are told from inputs by name.
-    if len(names) != count or not set(names).isdisjoint(module.state_dict()):
-        return [f"input{i}" for i in range(count)]
-    return names
-
-
 @contextmanager
 def _quiet(torch: Any) -> Iterator[None]:
     """Keep the exporter from printing the whole graph where it fails, which torch switches on by mistake."""
@@ -282,21 +283,9 @@ def _quiet(torch: Any) -> Iterator[None]:
         torch._C._jit_onnx_log = log
 
 
-@contextmanager
-def _evaluating(module: Any) -> Iterator[None]:
-    """Put a module into evaluation mode, and back each of its parts as it was."""
-    before = {part: part.training for part in module.modules()}
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, training in before.items():
-            part.training = training
-
-
 def _rename(graph: Graph, modules: Mapping[str, Any]) -> Graph:
     """Call nodes after the modules they stand for; functions keep the names they have in ONNX."""
-    with_parts = {name.rpartition(".")[0] for name in modules if ".parametrizations" not in name}
+    with_parts = {name.rpartition(".")[0] for name in modules}
     heads: dict[str, Node] = {}  # for each use of a module, which has its own path in ONNX, the node that gets its name
     module_of: dict[str, str] = {}
     for node in graph.nodes:

@@ -1,0 +1,173 @@
+"""How a torch module is called with the example: which arguments are tensors, what they are named, what stays.
+
+``torch_module.py`` traces the call and compares predictions for it. Tensors become inputs of the graph; everything else
+(``None``, flags, numbers, strings) is part of the call.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+__all__ = ["Call", "call_of"]
+
+
+@dataclass(frozen=True)
+class _Slot:
+    """Where a tensor stands among the arguments."""
+
+    number: int
+
+
+@dataclass(frozen=True)
+class Call:
+    """A call of a module.
+
+    Attributes
+    ----------
+    tensors : tuple of tensor
+        Without gradients, in the order of the arguments.
+    names : tuple of str
+        One for each tensor.
+    """
+
+    tensors: tuple[Any, ...]
+    names: tuple[str, ...]
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+
+    @property
+    def plain(self) -> bool:
+        """Tell whether the tensors are all there is."""
+        return not self.kwargs and self.args == tuple(_Slot(i) for i in range(len(self.tensors)))
+
+    def of(self, function: Callable[..., Any], tensors: Sequence[Any] | None = None) -> Any:
+        """Return what a function gives for these arguments, with other tensors in place of the call's own."""
+        given = self.tensors if tensors is None else tensors
+        return function(
+            *(_filled(a, given) for a in self.args), **{k: _filled(a, given) for k, a in self.kwargs.items()}
+        )
+
+    @contextmanager
+    def positional(self, module: Any) -> Iterator[None]:
+        """Let a module take the tensors alone, one after the other.
+
+        torch's exporter passes every argument by position and gives those that are left out their defaults, which a
+        keyword-only argument refuses.
+        """
+        forward = module.forward
+
+        def with_tensors(*tensors: Any) -> Any:
+            return self.of(forward, tensors)
+
+        try:
+            own = {"forward": module.__dict__["forward"]} if "forward" in module.__dict__ else {}
+            module.__dict__["forward"] = with_tensors
+        except (AttributeError, TypeError):  # a ScriptModule keeps its own
+            yield
+            return
+        try:
+            yield
+        finally:
+            del module.__dict__["forward"]
+            module.__dict__.update(own)
+
+
+def call_of(torch: Any, module: Any, example_input: Any) -> Call:
+    """Return how the module is called with an example.
+
+    Parameters
+    ----------
+    torch : module
+    module : torch.nn.Module
+    example_input : tensor, array, tuple or list of arguments, or mapping of argument's name to argument
+
+    Raises
+    ------
+    ValueError
+        If there is no tensor among the arguments, one has no values, or ``forward`` does not take them.
+    """
+    tensors: list[Any] = []
+    paths: list[str] = []
+    by_name = isinstance(example_input, Mapping)
+    kwargs = {str(k): _slotted(torch, v, str(k), tensors, paths) for k, v in example_input.items()} if by_name else {}
+    given = () if by_name else tuple(example_input) if isinstance(example_input, tuple | list) else (example_input,)
+    order = [] if by_name else _parameters(module, len(given))
+    args = tuple(_slotted(torch, value, path, tensors, paths) for value, path in zip(given, order, strict=True))
+    if not tensors:
+        raise ValueError("example_input holds no tensor and no array: give the module's input, with the batch")
+    names = tuple(paths if by_name or len(tensors) > 1 else ["input"])
+    # Weights are told from inputs by name.
+    if len(set(names)) != len(names) or not set(names).isdisjoint(module.state_dict()):
+        names = tuple(f"input{i}" for i in range(len(tensors)))
+    call = Call(tuple(tensors), names, args, kwargs)
+    _require_taken(module, call)
+    return call
+
+
+def _parameters(module: Any, count: int) -> list[str]:
+    """Return what ``forward`` calls its first arguments."""
+    known = [
+        name
+        for name, parameter in _signature(module).parameters.items()
+        if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+    ]
+    return known[:count] if len(known) >= count else [f"input{i}" for i in range(count)]
+
+
+def _signature(module: Any) -> inspect.Signature:
+    try:
+        return inspect.signature(module.forward)
+    except (TypeError, ValueError):  # compiled: it tells when it is called
+        return inspect.signature(lambda *args, **kwargs: None)
+
+
+def _require_taken(module: Any, call: Call) -> None:
+    signature = _signature(module)
+    try:
+        signature.bind(*call.args, **call.kwargs)
+    except TypeError as error:
+        raise ValueError(
+            f"example_input does not fit {type(module).__name__}.forward{signature}: {error}; give a tuple with an "
+            'entry for each argument, or a dict by name such as {"x": x, "mask": None}'
+        ) from None
+
+
+def _slotted(torch: Any, value: Any, path: str, tensors: list[Any], paths: list[str]) -> Any:
+    """Return an argument with slots in place of its tensors, which are added to the list."""
+    if value is None or isinstance(value, bool | int | float | str | torch.dtype | torch.device):
+        return value
+    if isinstance(value, Mapping):
+        return {key: _slotted(torch, item, f"{path}.{key}", tensors, paths) for key, item in value.items()}
+    if isinstance(value, tuple | list) and any(isinstance(item, torch.Tensor | np.ndarray) for item in value):
+        return type(value)([_slotted(torch, item, f"{path}.{i}", tensors, paths) for i, item in enumerate(value)])
+    try:
+        tensor = torch.as_tensor(value).detach()
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"example_input: {path} is a {type(value).__name__}, no tensor and no array: {error}"
+        ) from None
+    if tensor.device.type == "meta":
+        raise ValueError(
+            f"example_input: {path} is on the device meta, which holds no values: give a tensor with values"
+        )
+    if tensor.ndim == 0:
+        raise ValueError(f"example_input: {path} has no axes: give a batch, for instance of shape (1, n)")
+    tensors.append(tensor)
+    paths.append(path)
+    return _Slot(len(tensors) - 1)
+
+
+def _filled(argument: Any, tensors: Sequence[Any]) -> Any:
+    if isinstance(argument, _Slot):
+        return tensors[argument.number]
+    if isinstance(argument, Mapping):
+        return {key: _filled(item, tensors) for key, item in argument.items()}
+    if isinstance(argument, tuple | list):
+        return type(argument)([_filled(item, tensors) for item in argument])
+    return argument

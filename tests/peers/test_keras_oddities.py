@@ -1,0 +1,91 @@
+"""Keras models with layers in layers, layers used twice and arguments by name: the same outputs as Keras."""
+
+import os
+
+os.environ["KERAS_BACKEND"] = "torch"
+
+import keras
+import numpy as np
+import pytest
+from keras import layers as L
+
+import pylrp
+
+# Keras's conversion of torch's tensors, with NumPy 2.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword")
+
+
+def same(model, *shapes, train=False):
+    """Compare a network's output with its model's, after giving every weight a value of its own."""
+    rng = np.random.default_rng(3)
+    for weight in model.weights:
+        if "seed" not in weight.path and "vector_u" not in weight.path:
+            values = rng.standard_normal(weight.shape) * 0.4
+            weight.assign(values**2 + 0.5 if "variance" in weight.path else values + 0.1)
+    x = [rng.standard_normal((3, *shape)).astype(np.float32) for shape in shapes]
+    if train:
+        model(x[0], training=True)
+    net = pylrp.load(model)
+    wanted = keras.ops.convert_to_numpy(model(x if len(x) > 1 else x[0], training=False))
+    found = net.forward(dict(zip(net.graph.inputs, x, strict=True)))
+    assert np.abs(wanted).max() > 1e-2
+    assert np.abs(found - wanted).max() <= 1e-5 * np.abs(wanted).max()
+    return net
+
+
+@pytest.mark.parametrize("center", [False, True])
+@pytest.mark.parametrize("scale", [False, True])
+def test_batch_norms_without_gain_or_shift(center, scale):
+    norm = L.BatchNormalization(center=center, scale=scale)
+    same(keras.Sequential([keras.Input((6, 6, 3)), L.Conv2D(4, 3), norm, L.Flatten(), L.Dense(2)]), (6, 6, 3))
+
+
+def test_spectral_normalization():
+    layers = [L.SpectralNormalization(L.Conv2D(4, 3)), L.ReLU(), L.Flatten(), L.SpectralNormalization(L.Dense(2))]
+    net = same(keras.Sequential([keras.Input((6, 6, 3)), *layers]), (6, 6, 3), train=True)
+    assert [node.layer.kind for node in net.graph.nodes if node.layer.arrays] == ["conv", "dense"]
+
+
+def test_a_layer_and_a_norm_used_twice():
+    x = keras.Input((4,))
+    dense, norm = L.Dense(4, activation="relu"), L.BatchNormalization()
+    same(keras.Model(x, L.Dense(2)(norm(dense(norm(dense(x)))))), (4,))
+
+
+def test_one_model_within_for_two_inputs():
+    inner = keras.Sequential([keras.Input((4,)), L.Dense(4, activation="relu")])
+    one, other = keras.Input((4,)), keras.Input((4,))
+    same(keras.Model([one, other], L.Dense(2)(L.Subtract()([inner(one, training=False), inner(other)]))), (4,), (4,))
+
+
+def by_name(x):
+    return L.Dense(3)(inputs=x)
+
+
+def training(x):
+    return L.Dropout(0.5)(L.Dense(3)(x), training=True)
+
+
+def sums(x):
+    return keras.ops.add(x1=L.Dense(3)(x), x2=L.Dense(3)(x))
+
+
+def mixed(x):
+    return keras.ops.concatenate([keras.ops.multiply(L.Dense(3)(x), 2.0), x], axis=1)
+
+
+def reshaped(x):
+    return keras.ops.reshape(keras.ops.relu(x=L.Dense(3)(x)), newshape=(-1, 3))
+
+
+@pytest.mark.parametrize("function", [by_name, training, sums, mixed, reshaped])
+def test_arguments_of_calls(function):
+    x = keras.Input((4,))
+    same(keras.Model(x, L.Dense(2)(function(x))), (4,))
+
+
+def test_a_mask_is_refused():
+    x, mask = keras.Input((4,)), keras.Input((3,))
+    y = L.BatchNormalization()(L.Dense(3)(x), mask=mask)
+    with pytest.raises(pylrp.UnsupportedLayer, match="mask"):
+        pylrp.load(keras.Model([x, mask], L.Dense(2)(y)))
