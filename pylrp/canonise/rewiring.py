@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from pylrp.graph import Graph, Node
-from pylrp.layers import Identity
+from pylrp.layers import Conv, ConvTranspose, Dense, Identity
 
-__all__ = ["drop_identities", "drop_unused", "only_for", "rewired"]
+__all__ = ["Weighted", "behind_weights", "drop_identities", "drop_unused", "only_for", "rewired"]
+
+Weighted = Dense | Conv | ConvTranspose
 
 
 def rewired(graph: Graph, nodes: Sequence[Node], instead: Mapping[str, str], notes: Sequence[str] = ()) -> Graph:
@@ -30,6 +32,15 @@ def only_for(graph: Graph, value: str) -> Node | None:
     """Return the node that alone takes a value; None where several do, or the value is an output."""
     takers = graph.consumers(value)
     return takers[0][0] if len(takers) == 1 and value not in graph.outputs else None
+
+
+def behind_weights(graph: Graph) -> set[str]:
+    """Return the values that a layer with weights makes or stands below."""
+    behind: set[str] = set()
+    for node in graph.nodes:
+        if isinstance(node.layer, Weighted) or not behind.isdisjoint(node.inputs):
+            behind.add(node.name)
+    return behind
 
 
 def drop_unused(graph: Graph) -> Graph:

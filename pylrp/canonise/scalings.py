@@ -8,14 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pylrp.canonise.rewiring import only_for, rewired
+from pylrp.canonise.rewiring import Weighted, behind_weights, only_for, rewired
 from pylrp.graph import Graph
 from pylrp.layers import Affine, BatchNorm, Conv, ConvTranspose, Dense, Layer, Shape, Transpose
 
 __all__ = ["fold_into_layer_after", "fold_into_layer_before", "join_scalings", "lower_scalings"]
 
 Array = NDArray[Any]
-Weighted = Dense | Conv | ConvTranspose
 
 
 def _per_channel(layer: Layer, shape: Shape) -> tuple[Array, Array] | None:
@@ -111,13 +110,18 @@ def _scaled_after(layer: Weighted, scale: Array, shift: Array, dtype: np.dtype[A
 
 
 def fold_into_layer_after(graph: Graph) -> Graph:
-    """Return the graph with scalings in front of a layer with weights as part of it."""
+    """Return the graph with scalings between two layers with weights as part of the second.
+
+    What stands before every layer with weights prepares the input: folded, it would take part in their rules, and the
+    map would be another one than for an input that comes prepared.
+    """
     nodes = {node.name: node for node in graph.nodes}
+    behind = behind_weights(graph)
     instead = {}
     for node in reversed(graph.nodes):
         taker = only_for(graph, node.name)
         pair = _per_channel(node.layer, graph.shapes[node.name])
-        if pair is None or taker is None:
+        if pair is None or taker is None or node.name not in behind:
             continue
         layer = nodes[taker.name].layer
         # A shift would have to stand in the padding, too, which is zero.
