@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import re
 import sys
-from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 import scipy.io
 import scipy.sparse
+from mat_files import cell, write_73
 from reference.graph_forward import forward
 from test_octave import octave
 from test_octave import pytestmark as needs_octave
@@ -316,50 +316,6 @@ def test_float32_and_other_byte_orders(tmp_path, net):
         np.testing.assert_array_equal(graph.nodes[0].layer.weight, entries["W1"])
     single = mat(tmp_path, **{name: array.astype(np.float32) for name, array in named(net).items()})
     assert single.dtype == np.float32
-
-
-def cell(arrays):
-    made = np.empty((1, len(arrays)), object)
-    made[0, :] = arrays
-    return made
-
-
-def write_73(path: Path, entries: dict[str, object]) -> None:
-    """Write a file as MATLAB 7.3 does: HDF5 behind 512 bytes, arrays transposed, cells as references."""
-
-    def put(group, name, value):
-        if isinstance(value, dict):
-            made = group.create_group(name)
-            made.attrs["MATLAB_class"] = np.bytes_("struct")
-            for key, part in value.items():
-                put(made, key, part)
-        elif isinstance(value, list):
-            links = []
-            for item in value:
-                links.append(put(refs, f"r{len(refs)}", item).ref)
-            data = np.array(links, h5py.ref_dtype).reshape(-1, 1)  # a 1-by-n cell
-            made = group.create_dataset(name, data=data, dtype=h5py.ref_dtype)
-            made.attrs["MATLAB_class"] = np.bytes_("cell")
-        elif isinstance(value, str):
-            made = group.create_dataset(name, data=np.array([[ord(c)] for c in value], np.uint16))
-            made.attrs["MATLAB_class"] = np.bytes_("char")
-        elif np.size(value) == 0:
-            made = group.create_dataset(name, data=np.array([0, 0], np.uint64))
-            made.attrs["MATLAB_class"] = np.bytes_("double")
-            made.attrs["MATLAB_empty"] = np.uint8(1)
-        else:
-            array = np.atleast_2d(value)
-            made = group.create_dataset(name, data=array.T)
-            made.attrs["MATLAB_class"] = np.bytes_({"f4": "single", "f8": "double"}.get(array.dtype.str[1:], "int32"))
-        return made
-
-    with h5py.File(path, "w", userblock_size=512) as file:
-        refs = file.create_group("#refs#")
-        for name, value in entries.items():
-            put(file, name, value)
-    with path.open("r+b") as file:
-        file.write(b"MATLAB 7.3 MAT-file, Platform: GLNXA64, Created on: now HDF5 schema 1.00 .".ljust(124))
-        file.write(b"\x00\x02IM")
 
 
 def mat73(path, **entries):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -20,14 +19,15 @@ from numpy.typing import NDArray
 from pylrp.graph import Graph
 from pylrp.layers import Dense
 from pylrp.loaders.chain import ACTIVATIONS, chain
+from pylrp.loaders.found import BIAS, WEIGHT, Found
 from pylrp.loaders.mat_file import read_mat
+from pylrp.loaders.mat_networks import contents, recognise, settle_scalings, way_out
 
 __all__ = ["load_mat", "load_npz"]
 
 Array = NDArray[Any]
 
-_WEIGHT, _BIAS = ("w", "weight", "weights", "kernel"), ("b", "bias", "biases")
-_ROLE = "|".join((*_WEIGHT, *_BIAS))
+_ROLE = "|".join((*WEIGHT, *BIAS))
 _NUMBER_LAST = re.compile(rf"(?P<stem>)(?P<role>{_ROLE})_?(?P<number>\d+)", re.IGNORECASE)  # W1, bias_2
 _NUMBER_FIRST = re.compile(rf"(?P<stem>.*?)(?P<number>\d+)[._](?P<role>{_ROLE})", re.IGNORECASE)  # layer1.weight
 
@@ -92,7 +92,14 @@ def load_mat(path: str | os.PathLike[str]) -> Graph:
 
     Names are those of :func:`load_npz`. Besides, ``W`` and ``b`` may be cell arrays with a cell for each layer, and all
     may be fields of one struct (``net.W{1}``, ``net.W1``). ``activations`` is a string or a cell array of strings;
-    "tansig", "logsig", "poslin" and "purelin" are understood.
+    "tansig", "logsig", "poslin" and "purelin" are understood. Also read:
+
+    - a struct with a cell of structs ``nn.layers{l}.W``, or a struct array ``net.layers(l).W``, with fields ``W``,
+      ``b`` and ``activation``; activations that were stored along (``output``) are left aside;
+    - a shallow network's ``net.IW``, ``net.LW``, ``net.b`` with ``net.layers{l}.transferFcn``, and its scaling of input
+      and output (mapminmax, mapstd, removeconstantrows) in ``net.inputs`` and ``net.outputs``; or the constants of
+      ``genFunction`` (``IW1_1``, ``LW2_1``, ``b1``, ``x1_step1``, ``y1_step1``);
+    - ``Theta1, Theta2, ...`` or a cell ``Theta``, each ``[b W]``.
 
     Parameters
     ----------
@@ -112,38 +119,27 @@ def load_mat(path: str | os.PathLike[str]) -> Graph:
         If dtypes are mixed, or neither single, double nor whole numbers.
     """
     path = Path(path)
-    return _network(read_mat(path), path)
+    entries = read_mat(path)
+    try:
+        found = recognise(entries) or _sort_matlab(entries)
+        settle_scalings(found, entries)
+        if not found.weights:
+            raise ValueError(f"no weights found; the file holds {contents(entries)}. {way_out(entries)}")
+        return _build(found)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{path}: {error}") from None
 
 
-@dataclass
-class _Found:
-    """What the names of a file say: arrays by the layer's number, each with its name."""
-
-    weights: dict[int, tuple[str, Any]] = field(default_factory=dict)
-    biases: dict[int, tuple[str, Any]] = field(default_factory=dict)
-    layers: dict[int, str] = field(default_factory=dict)  # what names say before the dot, "fc1" of "fc1.weight"
-    stems: dict[str, str] = field(default_factory=dict)  # of the names -> one such name
-    activations: Any = None
-    unread: list[str] = field(default_factory=list)
-
-    def add(self, role: str, number: int, stem: str, name: str, value: Any) -> None:
-        table = self.weights if role.lower() in _WEIGHT else self.biases
-        if number in table:
-            raise ValueError(f"{table[number][0]} and {name} both mean layer {number}: remove one")
-        table[number] = name, value
-        self.stems.setdefault(stem.lower(), name)
-
-
-def _sort(entries: Mapping[str, Any]) -> _Found:
-    found = _Found()
+def _sort(entries: Mapping[str, Any]) -> Found:
+    found = Found()
     for name, value in entries.items():
         match = _NUMBER_LAST.fullmatch(name) or _NUMBER_FIRST.fullmatch(name)
         if name.lower() in ("activations", "activation"):
             found.activations = value
-        elif name.lower() in (*_WEIGHT, *_BIAS):
+        elif name.lower() in (*WEIGHT, *BIAS):
             cells = value if isinstance(value, list) else [value]
             for number, cell in enumerate(cells):
-                if name.lower() in _WEIGHT or np.size(cell):  # an empty cell: no bias
+                if name.lower() in WEIGHT or np.size(cell):  # an empty cell: no bias
                     found.add(name, number, "", f"{name}{{{number + 1}}}" if cells is value else name, cell)
         elif match:
             number = int(match["number"])
@@ -155,39 +151,52 @@ def _sort(entries: Mapping[str, Any]) -> _Found:
     return found
 
 
+def _sort_matlab(entries: Mapping[str, Any]) -> Found:
+    """Return what the names say, at the top or in the one struct that has weights."""
+    found = _sort(entries)
+    if found.weights:
+        return found
+    inside = {name: _sort(value) for name, value in entries.items() if isinstance(value, dict)}
+    inside = {name: other for name, other in inside.items() if other.weights}
+    if len(inside) > 1:
+        raise ValueError(f"{' and '.join(inside)} both hold weights: save one of them alone")
+    for name, other in inside.items():
+        other.unread += [of for of in entries if of != name]
+        return other
+    return found
+
+
 def _network(entries: Mapping[str, Any], path: Path) -> Graph:
-    structs = [value for value in entries.values() if isinstance(value, dict)]
     try:
         found = _sort(entries)
-        if not found.weights and len(structs) == 1:
-            others = [name for name, value in entries.items() if value is not structs[0]]
-            found = _sort(structs[0])
-            found.unread += others
-        return _build(found, entries)
+        if not found.weights:
+            raise ValueError(
+                f"no weights among {', '.join(entries) or 'no entries'}: name them W1, b1, W2, b2, ... from the input "
+                "up"
+            )
+        return _build(found)
     except (TypeError, ValueError) as error:
         raise type(error)(f"{path}: {error}") from None
 
 
-def _build(found: _Found, entries: Mapping[str, Any]) -> Graph:
-    if not found.weights:
-        raise ValueError(
-            f"no weights among {', '.join(entries) or 'no entries'}: name them W1, b1, W2, b2, ... from the input up"
-        )
+def _build(found: Found) -> Graph:
     if len(found.stems) > 1:
         raise ValueError(f"{' and '.join(found.stems.values())} are named in different ways: name all in one")
     stem = next(iter(found.stems))
     numbers = _require_numbers(found, stem)
-    notes: list[str] = []
+    notes = found.notes
     weights, biases = _convert(found, numbers, notes)
     _turn(weights, biases, found, numbers, notes)
     functions = _functions(found, numbers, stem, notes)
     if found.unread:
         notes.append(f"entries not read: {', '.join(sorted(found.unread))}")
     layers = [Dense(w, b, name=found.layers.get(n)) for w, b, n in zip(weights, biases, numbers, strict=True)]
-    return chain(layers, functions, notes=notes)
+    dtype = weights[0].dtype
+    first, last = (make(dtype) if make else [] for make in (found.first, found.last))
+    return chain(layers, functions, notes=notes, first=first, last=last)
 
 
-def _require_numbers(found: _Found, stem: str) -> list[int]:
+def _require_numbers(found: Found, stem: str) -> list[int]:
     """Return the layers' numbers, the input's first; raise where one is missing."""
     numbers = sorted(found.weights)
     for number, (name, _) in found.biases.items():
@@ -199,7 +208,7 @@ def _require_numbers(found: _Found, stem: str) -> list[int]:
     return numbers
 
 
-def _counts_modules(found: _Found, stem: str) -> bool:
+def _counts_modules(found: Found, stem: str) -> bool:
     """Return whether numbers count all modules of a torch Sequential, as in ``0.weight`` and ``net.0.weight``."""
     return "." in next(iter(found.weights.values()))[0] and (not stem or stem.endswith("."))
 
@@ -208,7 +217,7 @@ def _listed(named: Iterable[tuple[str, Any]]) -> str:
     return ", ".join(name for name, _ in named)
 
 
-def _convert(found: _Found, numbers: list[int], notes: list[str]) -> tuple[list[Array], list[Array | None]]:
+def _convert(found: Found, numbers: list[int], notes: list[str]) -> tuple[list[Array], list[Array | None]]:
     """Return weights and biases as arrays of one dtype."""
     named = {name: value for table in (found.weights, found.biases) for name, value in table.values()}
     for name, value in named.items():
@@ -241,12 +250,10 @@ def _convert(found: _Found, numbers: list[int], notes: list[str]) -> tuple[list[
     return weights, biases
 
 
-def _turn(
-    weights: list[Array], biases: list[Array | None], found: _Found, numbers: list[int], notes: list[str]
-) -> None:
+def _turn(weights: list[Array], biases: list[Array | None], found: Found, numbers: list[int], notes: list[str]) -> None:
     """Turn the weights in place so that a row is a neuron of the next layer."""
     turned = [w.T for w in weights]
-    as_given, other = _fits(weights, biases), _fits(turned, biases)
+    as_given, other = _fits(weights, biases), not found.known_rows and _fits(turned, biases)
     if as_given and other:
         notes.append("the weights fit both ways round: read with a row for each neuron of the next layer")
     elif other:
@@ -266,7 +273,7 @@ def _fits(weights: list[Array], biases: list[Array | None]) -> bool:
     return chained and all(b is None or len(b) == len(w) for w, b in zip(weights, biases, strict=True))
 
 
-def _functions(found: _Found, numbers: list[int], stem: str, notes: list[str]) -> list[str]:
+def _functions(found: Found, numbers: list[int], stem: str, notes: list[str]) -> list[str]:
     """Return the name of each layer's activation."""
     count = len(numbers)
     given = found.activations
@@ -277,9 +284,11 @@ def _functions(found: _Found, numbers: list[int], stem: str, notes: list[str]) -
                 f"between some of {_listed(found.weights.values())} there are modules, between others none: "
                 "add an entry activations, with a name for each layer"
             )
-        if count > 1:
-            notes.append("no entry activations: relu assumed between the layers, nothing at the end")
-        return ["relu"] * (count - 1) + ["none"]
+        hidden, top = found.assumed
+        if count > 1 or top != "none":
+            end = "nothing" if top == "none" else top
+            notes.append(f"no entry activations: {hidden} assumed between the layers, {end} at the end")
+        return [hidden] * (count - 1) + [top]
     if isinstance(given, str):
         if count == 1 and given.lower() not in {name for name, layer in ACTIVATIONS.items() if layer is None}:
             notes.append(f"activations {given!r} is for hidden layers, and there are none: it is left out")

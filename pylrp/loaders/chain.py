@@ -73,7 +73,12 @@ def activation(name: str) -> Layer | None:
 
 
 def chain(
-    layers: Sequence[Dense], activations: Sequence[str], *, notes: Sequence[str] = (), first: Sequence[Layer] = ()
+    layers: Sequence[Dense],
+    activations: Sequence[str],
+    *,
+    notes: Sequence[str] = (),
+    first: Sequence[Layer] = (),
+    last: Sequence[Layer] = (),
 ) -> Graph:
     """Return the graph of dense layers, each followed by its activation.
 
@@ -86,10 +91,13 @@ def chain(
         What was done to the model on the way.
     first : sequence of Layer, optional
         What comes before the first dense layer and keeps its shape.
+    last : sequence of Layer, optional
+        What comes behind the last activation.
     """
     whole: list[Layer] = list(first)
     for layer, name in zip(layers, activations, strict=True):
         function = activation(name)
         whole += [layer] if function is None else [layer, function]
+    whole += last
     inputs = int(layers[0].weight.shape[1])  # type: ignore[union-attr]  # the loaders bring arrays
     return Graph.sequential(whole, (inputs,)).changed(notes=notes)

@@ -1,4 +1,5 @@
-"""MATLAB files as plain Python values: arrays, strings, lists for cells, dicts for structs.
+"""MATLAB files as plain Python values: arrays, strings, lists for cells, dicts for structs, lists of dicts for arrays
+of structs.
 
 ``arrays.py`` calls in and finds the weights. Versions 4 to 7 are read with SciPy; 7.3 is HDF5 and read with h5py, where
 arrays lie transposed and cells are references.
@@ -14,6 +15,8 @@ import numpy as np
 __all__ = ["read_mat"]
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
+_INTEGERS = {f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)}
+_CLASSES = {"double", "single", "logical", "char", "", *_INTEGERS}  # others are objects
 _WAY_OUT = 'save it in MATLAB with save("net.mat", ...), in Octave with save -v7 net.mat'
 
 
@@ -56,7 +59,8 @@ def _plain(value: Any) -> Any:
     if type(value) is not np.ndarray:
         return None
     if value.dtype.names is not None:
-        return {name: _plain(value[name].flat[0]) for name in value.dtype.names} if value.size == 1 else None
+        items = [{name: _plain(item[name]) for name in value.dtype.names} for item in value.ravel("F")]
+        return items[0] if len(items) == 1 else items
     if value.dtype.kind == "O":
         return [_plain(item) for item in value.ravel("F")]
     if value.dtype.kind == "U":
@@ -78,17 +82,30 @@ def _read_hdf5(path: Path) -> dict[str, Any]:
     def read(item: Any) -> Any:
         kind = item.attrs.get("MATLAB_class", b"").decode()
         if isinstance(item, h5py.Group):
-            return {name: read(part) for name, part in item.items()} if kind == "struct" else None
+            return struct(item) if kind == "struct" else None
         if "MATLAB_empty" in item.attrs:
             return "" if kind == "char" else [] if kind == "cell" else np.empty([int(n) for n in item[()]])
         if kind == "cell":
             return [read(file[reference]) for reference in item[()].ravel()]
         values = item[()]
-        if values.dtype.names is not None or values.dtype.kind not in "fiu":
+        if values.dtype.names is not None or values.dtype.kind not in "fiu" or kind not in _CLASSES:
             return None
         if kind == "char":
             return _text(["".join(map(chr, row)) for row in values.T])
         return values.T
+
+    def struct(group: Any) -> Any:
+        """Return a dict, or for a struct array a list of them: there a field is an array of references."""
+        fields = list(group.values())
+        if not fields or any(
+            isinstance(part, h5py.Group) or part.dtype != h5py.ref_dtype or "MATLAB_class" in part.attrs
+            for part in fields
+        ):
+            return {name: read(part) for name, part in group.items()}
+        links = {name: part[()].ravel() for name, part in group.items()}
+        return [
+            {name: read(file[of[i]]) for name, of in links.items()} for i in range(min(part.size for part in fields))
+        ]
 
     try:
         with h5py.File(path) as file:
