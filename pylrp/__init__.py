@@ -17,7 +17,7 @@ from pylrp import layers
 from pylrp.api import relevance
 from pylrp.comparison import Comparison, compare
 from pylrp.composites import COMPOSITES, Composite, composite
-from pylrp.errors import UnsupportedLayer
+from pylrp.errors import FeatureMismatch, NotFinite, UnsupportedLayer
 from pylrp.explanation import Explanation
 from pylrp.info import get_threads, info, set_threads
 from pylrp.ledger import Ledger
@@ -62,11 +62,13 @@ __all__ = [
     "Composite",
     "Epsilon",
     "Explanation",
+    "FeatureMismatch",
     "Flat",
     "Gamma",
     "Ledger",
     "Network",
     "Norm",
+    "NotFinite",
     "Pass",
     "Rule",
     "UnsupportedLayer",

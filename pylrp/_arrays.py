@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pylrp import _core
+from pylrp.errors import NotFinite
 
 __all__ = ["plain", "require_finite", "require_finite_once", "settle"]
 
@@ -89,14 +90,14 @@ def _to_native(array: Array, name: str) -> Array:
 
 
 def require_finite(array: Array, name: str) -> None:
-    """Raise ValueError naming the first entry of a settled array that is NaN or infinite."""
+    """Raise NotFinite naming the first entry of a settled array that is NaN or infinite."""
     rows = array if array.ndim in (1, 2) else np.ascontiguousarray(array).reshape(len(array) if array.ndim else 1, -1)
     at = _core.first_not_finite(rows)
     if at is not None:
         if rows is not array:
             at = tuple(map(int, np.unravel_index(int(np.ravel_multi_index(at, rows.shape)), array.shape)))
         index = ", ".join(map(str, at))
-        raise ValueError(f"{name} is not finite: {name}[{index}] is {array[at]}")
+        raise NotFinite(f"{name} is not finite: {name}[{index}] is {array[at]}", what=name)
 
 
 _seen: dict[int, weakref.ref[Array]] = {}

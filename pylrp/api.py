@@ -15,6 +15,7 @@ from pylrp import _core
 from pylrp._arrays import require_finite, require_finite_once, settle
 from pylrp.composites import Composite, spread
 from pylrp.conventions import compile_rule
+from pylrp.errors import NotFinite
 from pylrp.info import thread_count
 from pylrp.ledger import Ledger
 from pylrp.rules import Rule, broadcast_bounds
@@ -169,8 +170,8 @@ def relevance(
         answer, pages = _core.relevance(
             weights, all_biases, inputs, plan.compiled, bounds, top, threads or 0, return_layers, ledger
         )
-    except _core.CoreError as error:
-        _explain(error, weights, all_biases, inputs, top)
+    except _core.CoreError:
+        _explain(weights, all_biases, inputs, top)
     if plan.demanding:
         _warn_outside(plan.rules, inputs, bounds)
     if return_layers:
@@ -366,7 +367,6 @@ def _warn_outside(rules: Sequence[Rule], inputs: list[Array | None], bounds: lis
 
 
 def _explain(
-    error: Exception,
     weights: list[Array],
     biases: list[Array | None],
     inputs: list[Array | None],
@@ -379,8 +379,8 @@ def _explain(
     require_finite(top, "out")
     for l, weight in enumerate(weights):
         require_finite(weight, f"W_list[{l}]")
-    if "not finite" in str(error):
-        raise ValueError(
-            f"the relevance overflows {top.dtype}: a denominator is nearly zero; use a rule with a larger stabilizer"
-        ) from None
-    raise error
+    # The core has no other error: its results are not finite.
+    raise NotFinite(
+        f"the relevance overflows {top.dtype}: a denominator is nearly zero; use a rule with a larger stabilizer",
+        what="relevance",
+    ) from None

@@ -68,9 +68,11 @@ class Explanation:
     relevance : ndarray, shape of the input
         With several targets ``(batch, targets, ...)``. A dict by name where the network has several inputs.
     output : ndarray of shape (batch, classes) or (classes,)
-        What the network predicts; a dict by name where it has several outputs.
+        What the network predicts; a dict by name where it has several outputs. Where one logit z decides between two
+        classes it is z, also where class 0 was explained, whose relevance starts at -z.
     target : ndarray of int64 or None
-        The class explained, one a sample; None where the relevance at the top was given as an array.
+        The index of the class explained, one a sample; of two classes with one logit 1 is that of the logit. None where
+        the relevance at the top was given as an array.
     layers : mapping of str to ndarray
         Relevance of each value by name: of an input of the network (``"input"`` where it has no other name), or of what
         a layer puts out. An activation has the relevance of the layer before it.
@@ -80,6 +82,11 @@ class Explanation:
         What was explained, as it was given; a dict by name where the network has several inputs.
     settings : dict
         Composite, convention, start and what else the call was given: enough to repeat it.
+    notes : tuple of str
+        What the call changed in what it was given: a dtype, the order of columns.
+    features : tuple of str or None
+        The names of the input's features, in the order of ``relevance``: a data frame's columns, or those of the model;
+        a dict by name where the network has several inputs.
     """
 
     relevance: Any
@@ -89,6 +96,8 @@ class Explanation:
     ledger: Ledger | list[Ledger]
     input: Any = None
     settings: dict[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    features: Any = None
 
     def __repr__(self) -> str:
         shape = np.shape(self.relevance) if not isinstance(self.relevance, dict) else tuple(self.relevance)
@@ -100,7 +109,7 @@ class Explanation:
 
         Layers are stored as ``layer/<name>``, the ledger as ``ledger`` of shape (targets, layers, 9, batch) with its
         ``ledger_columns``, ``ledger_layers`` and ``ledger_rules``; of several inputs or outputs ``relevance/<name>``
-        and ``output/<name>``.
+        and ``output/<name>``. ``notes`` are there, and ``features`` where the input has names.
         """
         ledgers = self.ledger if isinstance(self.ledger, list) else [self.ledger]
         arrays: dict[str, Any] = {
@@ -109,7 +118,10 @@ class Explanation:
             "ledger_columns": np.array(COLUMNS),
             "ledger_layers": np.array(ledgers[0].names),
             "ledger_rules": np.array(ledgers[0].rules),
+            "notes": np.array(self.notes, dtype=str),
         }
+        named = self.features if isinstance(self.features, dict) else {"": self.features}
+        arrays.update({f"features/{name}".rstrip("/"): np.array(f) for name, f in named.items() if f is not None})
         for what, found in (("relevance", self.relevance), ("output", self.output)):
             arrays.update(
                 {f"{what}/{name}": a for name, a in found.items()} if isinstance(found, dict) else {what: found}

@@ -19,8 +19,11 @@ from pylrp import _core, requests
 from pylrp._arrays import require_finite
 from pylrp.assignment import Assignment, assign, choose, rule_kind, way
 from pylrp.canonise import canonise
+from pylrp.classes import ClassIndex, ClassIndices, as_indices, classes_of
 from pylrp.composites import Composite
+from pylrp.errors import NotFinite
 from pylrp.explanation import Explanation, Layers
+from pylrp.finite import finite, overflow_in_relevance, require_ledger, require_values
 from pylrp.graph import Graph
 from pylrp.info import thread_count
 from pylrp.layers import Layer, Shape
@@ -127,6 +130,30 @@ class Network:
         outputs = ", ".join(str(self.graph.shapes[name]) for name in self.graph.outputs)
         return f"<Network {inputs} -> {outputs}, {len(self.graph.nodes)} layers, {self.dtype}>"
 
+    def class_index(self, y: Any) -> ClassIndex | ClassIndices:
+        """Return the index of a class by its label, or the indices of several.
+
+        Needed where labels are integers other than 0 ... n - 1: as targets they could be indices as well, and are
+        refused. What this returns is known to be an index.
+
+        Parameters
+        ----------
+        y : label or array_like of labels
+            As the model's classes are called.
+
+        Returns
+        -------
+        int or ndarray of int64, of y's shape
+            For ``target=``, ``targets=`` and ``against=``.
+
+        Raises
+        ------
+        ValueError
+            If no class is called so, or the labels are not known.
+        """
+        known = [classes for name in self.graph.outputs if (classes := classes_of(self.graph, name)).labels]
+        return (known or [classes_of(self.graph, self.graph.outputs[0])])[0].index(y)
+
     def summary(self, composite: Rules = "deep_taylor") -> str:
         """Return a table of the layers: name, kind, shape of the output, parameters, and the rule each gets.
 
@@ -190,17 +217,18 @@ class Network:
         found = self._run(
             inputs, lambda: plan.forward(inputs.flat, [self._values[name] for name in names], _threads(threads))
         )
+        self._require_finite(inputs, names, found)
         arrays = {name: inputs.shaped(flat, self.graph.shapes[name]) for name, flat in zip(names, found, strict=True)}
         return arrays if len(names) > 1 else arrays[names[0]]
 
     def explain(
         self,
         x: ArrayLike | Mapping[str, ArrayLike] | tuple[ArrayLike, ...],
-        target: int | ArrayLike | None = None,
+        target: int | str | ArrayLike | None = None,
         composite: Rules = "deep_taylor",
         *,
-        targets: Sequence[int] | None = None,
-        against: int | ArrayLike | None = None,
+        targets: Sequence[int | str | ArrayLike] | None = None,
+        against: int | str | ArrayLike | None = None,
         start: Literal["logit", "one"] = "logit",
         output: str | None = None,
         layers: Literal["all"] | Sequence[str] | None = None,
@@ -212,18 +240,23 @@ class Network:
 
         Parameters
         ----------
-        x : array_like of shape (batch, ...) or (...)
-            In the network's dtype; one sample without a batch axis gives results without one. With several inputs a
-            dict by name, or a tuple.
-        target : int, sequence of int or array_like, optional
+        x : array_like of shape (batch, ...) or (...), or data frame
+            One sample without a batch axis gives results without one. With several inputs a dict by name, or a tuple.
+            float32 and float64 are converted into the network's dtype, with a note. Where the network knows the names
+            of its features, the columns of a data frame are put in order by name, with a note; relevance comes back in
+            the order of the columns.
+        target : int, str, sequence of them or array_like, optional
             The class to explain: the top class of each sample (default), one for all, one a sample, or relevance at
-            the top, used as it is. Of an output with positions, ``(channels, ...)``, an int is a channel.
+            the top, used as it is. An int is an index; a label is one of the model's classes, see
+            :meth:`class_index` for labels that are integers. Of an output with positions, ``(channels, ...)``, an int
+            is a channel. Where one logit z decides between two classes, class 1 is explained by z and class 0 by
+            -z: its relevance is that of z, negated, while ``output`` stays z; the default is class 1.
         composite : str, Composite, Rule or sequence of Rule, default "deep_taylor"
             Rules by name, one for all layers, or one for each layer with weights from the input up.
-        targets : sequence of int, optional
+        targets : sequence of int or str, optional
             Explain several classes on one forward pass; the relevance has shape (batch, targets, ...), for a single
             sample (targets, ...).
-        against : int or sequence of int, optional
+        against : int, str or sequence of them, optional
             A second class: explains the difference of ``target`` and this one. The relevance at the top is the
             target's logit (or 1) there and minus this class's logit (or -1) here.
         start : {"logit", "one"}, default "logit"
@@ -245,9 +278,13 @@ class Network:
         Raises
         ------
         ValueError
-            If shapes do not fit, the input is NaN or infinite, or a target is no class.
+            If shapes do not fit, a target is no class, or an integer target may be an index or a label.
+        NotFinite
+            If the input or a result is NaN or infinite; it names the layer.
+        FeatureMismatch
+            If the columns of a data frame are not the network's features.
         TypeError
-            If the input's dtype is not the network's.
+            If the input is neither float32 nor float64.
 
         Warns
         -----
@@ -266,26 +303,41 @@ class Network:
         contrasted: Array | None = None
         masked = requests.channel_masks(graph, masks, self._values)
         shape = graph.shapes[top]
-        starts = requests.starts(inputs, shape, top, target, targets)
+        classes = classes_of(graph, top)
+        asked = requests.starts(inputs, shape, top, target, targets, classes)
+        starts, signs = asked.starts, asked.signs
         if against is not None:
             contrasted, starts = requests.contrast(
-                self._output_at(plan, inputs, top, threads), starts, against, start, shape
+                self._output_at(plan, inputs, top, threads), asked, against, start, shape, classes
             )
+            signs = [None]
         names = list(dict.fromkeys([*graph.inputs, *wanted]))
         outputs = [*graph.outputs, *([top] if top not in graph.outputs else [])]
-        found, chosen, relevance, ledger = self._run(
-            inputs,
-            lambda: plan.explain(
+
+        def propagate(outputs: Sequence[str], wanted: Sequence[str]) -> Any:
+            return plan.explain(
                 inputs.flat,
                 starts,
                 start == "one",
                 self._values[top],
                 [self._values[name] for name in outputs],
-                [self._values[name] for name in names],
+                [self._values[name] for name in wanted],
                 masked,
                 _threads(threads),
-            ),
+            )
+
+        found, chosen, relevance, ledger = self._run(
+            inputs,
+            lambda: propagate(outputs, names),
+            lambda: overflow_in_relevance(graph, top, lambda name: propagate([], [name])),
         )
+        self._require_finite(inputs, outputs, found)
+        require_ledger(graph, ledger)
+        for t, sign in enumerate(signs):
+            if sign is not None:
+                for array in relevance:
+                    array.reshape(len(starts), inputs.batch, array.shape[1])[t] *= sign.reshape(-1, 1)
+                ledger.reshape(*ledger.shape[:2], len(starts), inputs.batch)[:, :, t] *= sign
         predicted = {name: inputs.shaped(a, graph.shapes[name]) for name, a in zip(outputs, found, strict=True)}
         count = None if targets is None else len(starts)
         maps = {
@@ -313,10 +365,12 @@ class Network:
                 )
             return ex.layers[name]
 
+        explained = requests.explained(chosen, asked, targets is not None) if contrasted is None else contrasted
+        features = {name: inputs.features(name) for name in graph.inputs}
         return Explanation(
             relevance=maps[next(iter(by_input))] if len(by_input) == 1 else by_input,
             output=predicted[top] if len(graph.outputs) == 1 or output is not None else predicted,
-            target=requests.explained(chosen, targets) if contrasted is None else contrasted,
+            target=explained if explained is None or classes.numbered else as_indices(explained),
             layers=Layers(maps, list(graph.shapes), again),
             ledger=ledgers[0] if targets is None else ledgers,
             input=inputs.given if len(inputs.given) > 1 else next(iter(inputs.given.values())),
@@ -327,36 +381,42 @@ class Network:
                 "output": top,
                 "masks": None if masks is None else {name: list(channels) for name, channels in masks.items()},
                 "targets": None if targets is None else list(targets),
-                "against": against,
+                "against": None if against is None else requests.to_pass_again(classes.resolve(against)),
+                "two_classes": classes.two,
                 "single": inputs.single,
                 "channels_last": [name for name in graph.channels_last if name in graph.inputs],
             },
+            notes=tuple(dict.fromkeys([*inputs.notes, *asked.notes])),
+            features=features if len(features) > 1 else next(iter(features.values())),
         )
 
     def _output_at(self, plan: _core.Plan, inputs: requests.Inputs, value: str, threads: int | None) -> Array:
         found: Array = self._run(inputs, lambda: plan.forward(inputs.flat, [self._values[value]], _threads(threads)))[0]
         return found
 
-    def _run(self, inputs: requests.Inputs, call: Any) -> Any:
+    def _run(self, inputs: requests.Inputs, call: Any, blame: Callable[[], NotFinite] | None = None) -> Any:
         try:
             return call()
         except _core.CoreError:
             for name, array in inputs.given.items():
                 require_finite(array, "x" if len(inputs.given) == 1 else f"x[{name!r}]")
             self._require_finite_values(inputs)
-            raise
+            if blame is None:
+                raise
+            raise blame() from None
 
-    def _require_finite_values(self, inputs: requests.Inputs) -> None:
-        """Raise ValueError naming the first layer whose output is NaN or infinite."""
+    def _require_finite(self, inputs: requests.Inputs, outputs: Sequence[str], found: list[Array]) -> None:
+        """Raise NotFinite naming the first layer that is not finite, if one of the outputs is not."""
+        if not finite(found):
+            self._require_finite_values(inputs, outputs)
+
+    def _require_finite_values(self, inputs: requests.Inputs, outputs: Sequence[str] = ()) -> None:
         plan = self._plan("epsilon", "zennit")[0]
-        names = [node.name for node in self.graph.nodes]
-        found = plan.forward(inputs.flat, [self._values[name] for name in names], 0)
-        for name, values in zip(names, found, strict=True):
-            if not np.isfinite(values).all():
-                raise ValueError(
-                    f"the output of layer {name!r} is not finite, though the input is: its values leave the range "
-                    f"of {self.dtype}, or its weights were changed"
-                )
+        require_values(
+            self.graph,
+            lambda names: plan.forward(inputs.flat, [self._values[name] for name in names], 0),
+            outputs,
+        )
 
     def _plan(self, rules: Rules, convention: str) -> tuple[_core.Plan, Assignment]:
         """Return what is prepared for these rules."""

@@ -66,6 +66,10 @@ class Term:
     weight: WeightMap = (1.0, 1.0)
     sign: float = 1.0
 
+    def __post_init__(self) -> None:
+        _finite_map("weight", self.weight)
+        _finite_map("sign", (self.sign,))
+
 
 @dataclass(frozen=True)
 class Group:
@@ -91,6 +95,11 @@ class Group:
     mask: Mask = "all"
     stabilizer: float = STABILIZER
     guard: Guard = "signed"
+
+    def __post_init__(self) -> None:
+        _finite_map("bias", self.bias)
+        _finite_map("coefficient", (self.coefficient,))
+        _at_least("stabilizer", self.stabilizer, 0)
 
 
 class Rule:
@@ -122,6 +131,12 @@ def _shown(value: object) -> str:
     if isinstance(value, float):
         return f"{int(value)}" if value.is_integer() and abs(value) < 1e15 else repr(float(value))
     return repr(value.tolist() if isinstance(value, np.ndarray) else value)
+
+
+def _finite_map(name: str, value: object) -> None:
+    """Refuse factors that are NaN or infinite; maps that have none, "square" for example, are left alone."""
+    if isinstance(value, tuple) and not all(map(math.isfinite, value)):
+        raise ValueError(f"{name} must be finite, got {value!r}")
 
 
 def _at_least(name: str, value: float, least: float) -> None:

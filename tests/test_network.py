@@ -225,7 +225,7 @@ def test_wrong_networks(layers, error, message):
     [
         ({"x": np.ones((2, 8))}, ValueError, r"x has shape \(2, 8\), the network takes \(batch, 9\)"),
         ({"x": np.ones((9, 1))}, ValueError, r"samples are rows here.*pass x\.T"),
-        ({"x": np.ones((2, 9), np.float32)}, TypeError, "x is float32, the network is float64"),
+        ({"x": np.ones((2, 9), np.float16)}, TypeError, "x has dtype float16"),
         ({"x": np.full((2, 9), np.inf)}, ValueError, r"x\[0, 0\] is inf"),
         ({"target": 5}, ValueError, "target 5 is no class: the network has 5 outputs"),
         ({"target": -1}, ValueError, "target -1 is no class"),

@@ -94,8 +94,10 @@ class Clip(Activation):
     low: float = -math.inf
     high: float = math.inf
     kind: ClassVar[str] = "clip"
+    unbounded: ClassVar[tuple[str, ...]] = ("low", "high")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.low <= self.high:
             raise ValueError(f"low is {self.low}, high is {self.high}: low must not lie above high")
 

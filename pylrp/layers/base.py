@@ -6,13 +6,15 @@ A *logical shape* leaves the batch out and puts channels first: ``(n,)``, ``(C, 
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Array", "CustomLayer", "Layer", "Shape", "per_axis", "product", "sole"]
+__all__ = ["Array", "CustomLayer", "Layer", "Shape", "per_axis", "product", "require_finite_settings", "sole"]
 
 Array = NDArray[Any]
 Shape = tuple[int, ...]
@@ -25,6 +27,12 @@ class Layer:
     kind: ClassVar[str]
     #: The attributes that hold its arrays, in the network's dtype.
     arrays: ClassVar[tuple[str, ...]] = ()
+    #: The settings that may be infinite; none may be NaN.
+    unbounded: ClassVar[tuple[str, ...]] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse settings that are NaN or infinite. Arrays are looked through by the graph."""
+        require_finite_settings(self)
 
     def output_shape(self, *shapes: Shape) -> Shape:
         """Return the logical shape of the output.
@@ -63,6 +71,9 @@ class CustomLayer(Layer):
 
     kind: ClassVar[str] = "custom"
 
+    def __post_init__(self) -> None:
+        """Leave the settings to whoever has written the layer."""
+
     def forward(self, *inputs: Array) -> Array:
         """Return the output for these inputs."""
         raise NotImplementedError(f"{type(self).__name__} does not define forward")
@@ -70,6 +81,20 @@ class CustomLayer(Layer):
     def relevance(self, inputs: tuple[Array, ...], output: Array, relevance: Array) -> tuple[Array, ...]:
         """Return the relevance of each input, given that of the output."""
         raise NotImplementedError(f"{type(self).__name__} does not define relevance")
+
+
+def require_finite_settings(layer: Layer) -> None:
+    """Raise ValueError naming the first number among a layer's fields that is NaN, or infinite where it must not be."""
+    for field in dataclasses.fields(layer):  # type: ignore[arg-type]  # all layers but custom ones are dataclasses
+        value = getattr(layer, field.name)
+        several = isinstance(value, tuple | list) and field.name not in layer.arrays
+        for number in value if several else (value,):
+            if isinstance(number, np.ndarray) and number.ndim == 0:
+                number = number[()]
+            if not isinstance(number, float | np.floating) or math.isfinite(number):
+                continue
+            if math.isnan(number) or field.name not in layer.unbounded:
+                raise ValueError(f"{type(layer).__name__}: {field.name} is {value}, expected finite numbers")
 
 
 def sole(layer: Layer, shapes: Sequence[Shape]) -> Shape:

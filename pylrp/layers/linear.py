@@ -73,6 +73,7 @@ class _Convolution(Layer):
     arrays: ClassVar[tuple[str, ...]] = ("weight", "bias")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         shape = np.shape(self.weight)
         if not 3 <= len(shape) <= 5 or 0 in shape:
             raise ValueError(f"weight has shape {shape}, expected two axes of channels and 1 to 3 of the kernel")

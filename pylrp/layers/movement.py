@@ -86,6 +86,7 @@ class Reshape(Movement):
     kind: ClassVar[str] = "reshape"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         object.__setattr__(self, "shape", tuple(int(n) for n in self.shape))
         if sum(n == -1 for n in self.shape) > 1 or min(self.shape, default=1) < -1:
             raise ValueError(f"shape is {self.shape}, expected sizes and at most one -1")
@@ -112,6 +113,7 @@ class Transpose(Movement):
     kind: ClassVar[str] = "transpose"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         object.__setattr__(self, "permutation", tuple(int(n) for n in self.permutation))
         if sorted(self.permutation) != list(range(len(self.permutation))):
             raise ValueError(f"permutation is {self.permutation}, expected each of 0 to n - 1 once")
@@ -140,8 +142,10 @@ class Pad(Movement):
     mode: Literal["constant", "reflect", "edge", "wrap"] = "constant"
     value: float = 0.0
     kind: ClassVar[str] = "pad"
+    unbounded: ClassVar[tuple[str, ...]] = ("value",)  # below a max pool -inf
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         object.__setattr__(self, "widths", tuple((int(low), int(high)) for low, high in self.widths))
         if self.mode not in ("constant", "reflect", "edge", "wrap"):
             raise ValueError(f"mode is {self.mode!r}, expected constant, reflect, edge or wrap")
@@ -184,6 +188,7 @@ class Slice(Movement):
     kind: ClassVar[str] = "slice"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         count = len(self.starts)
         given = {
             "starts": self.starts,
@@ -247,6 +252,7 @@ class Expand(Movement):
     kind: ClassVar[str] = "expand"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         object.__setattr__(self, "shape", tuple(int(n) for n in self.shape))
 
     def move(self, index: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -271,6 +277,7 @@ class Upsample(Movement):
     kind: ClassVar[str] = "upsample"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if isinstance(self.scale, Sequence):
             object.__setattr__(self, "scale", tuple(self.scale))
 
@@ -310,6 +317,7 @@ class DepthToSpace(Movement):
     kind: ClassVar[str] = "depth_to_space"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.mode not in ("DCR", "CRD"):
             raise ValueError(f"mode is {self.mode!r}, expected DCR or CRD")
 

@@ -57,6 +57,7 @@ class _WindowPool(Pool):
     ceil_mode: bool = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for field in ("kernel", "stride", "padding", "dilation"):
             value = getattr(self, field)
             if isinstance(value, Sequence) and not isinstance(value, str):  # a list would not hash
@@ -159,6 +160,7 @@ class _AdaptivePool(Pool):
     size: int | Sequence[int | None]
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if isinstance(self.size, Sequence):
             object.__setattr__(self, "size", tuple(self.size))
 

@@ -65,6 +65,7 @@ class Resize(Layer):
     kind: ClassVar[str] = "resize"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for field in ("size", "scales", "axes"):
             if getattr(self, field) is not None:
                 object.__setattr__(self, field, tuple(getattr(self, field)))

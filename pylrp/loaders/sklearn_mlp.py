@@ -11,11 +11,14 @@ from typing import Any
 import numpy as np
 
 from pylrp.errors import UnsupportedLayer
-from pylrp.graph import Graph
+from pylrp.graph import Facts, Graph
 from pylrp.layers import Affine, Clip, Dense, Layer
 from pylrp.loaders.chain import chain
 
 __all__ = ["load_sklearn"]
+
+#: Functions at the top, as Facts call them.
+_TOPS = {"logistic": "sigmoid", "softmax": "softmax", "exp": "exp"}
 
 
 def load_sklearn(estimator: Any) -> Graph:
@@ -23,7 +26,7 @@ def load_sklearn(estimator: Any) -> Graph:
 
     The softmax or logistic function at the end of a classifier is left out, and a note says so: its logits are
     explained. For two classes there is one logit, that of ``classes_[1]``. The same goes for the exponential function
-    at the end of a regressor with ``loss="poisson"``.
+    at the end of a regressor with ``loss="poisson"``. The labels of the classes and the names of the features are kept.
 
     Parameters
     ----------
@@ -53,6 +56,7 @@ def load_sklearn(estimator: Any) -> Graph:
         raise TypeError(
             f"expected a fitted MLPClassifier or MLPRegressor, or a pipeline that ends in one, got {estimator!r}"
         )
+    fitted = steps[0][1]  # the step that the features' names were given to
     mlp = steps.pop()[1]
     if not hasattr(mlp, "coefs_"):
         raise ValueError(f"{mlp!r} is not fitted: call fit(X, y) first")
@@ -64,7 +68,20 @@ def load_sklearn(estimator: Any) -> Graph:
         of = "the logit of classes_[1] is" if len(weights[-1]) == 1 else "the logits are"
         of = "the logarithm of the prediction is" if mlp.out_activation_ == "exp" else of
         notes.append(f"{mlp.out_activation_} at the top removed: {of} explained")
-    return chain(layers, [mlp.activation] * (len(layers) - 1) + ["identity"], notes=notes, first=before)
+    graph = chain(layers, [mlp.activation] * (len(layers) - 1) + ["identity"], notes=notes, first=before)
+    return graph.changed(facts=_facts(mlp, fitted, graph))
+
+
+def _facts(mlp: Any, fitted: Any, graph: Graph) -> Facts:
+    """Return the function at the top that was left out, the classes' labels and the features' names."""
+    (source,), (output,) = graph.inputs, graph.outputs
+    labels = getattr(mlp, "classes_", None)
+    names = getattr(fitted, "feature_names_in_", None)
+    return Facts(
+        top={} if mlp.out_activation_ == "identity" else {output: _TOPS[mlp.out_activation_]},
+        classes=None if labels is None else tuple(np.asarray(labels).tolist()),
+        features={} if names is None else {source: tuple(map(str, names))},
+    )
 
 
 def _steps(name: str, estimator: Any) -> Iterator[tuple[str, Any]]:
