@@ -15,7 +15,7 @@ WERROR := $(if $(CI),-C cmake.define.PYLRP_WERROR=ON)
 SOURCES := pyproject.toml CMakeLists.txt README.md $(shell find csrc pylrp -type f -not -path '*/__pycache__/*')
 PIP := -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test test-fast docs test-peers test-core test-neon instructions lint bench clean
+.PHONY: demo test test-fast docs test-peers test-core core test-neon instructions lint bench clean
 TOOLS := PATH=$(CURDIR)/.venv/bin:$$PATH CMAKE_GENERATOR=Ninja
 
 demo: .venv/installed
@@ -47,7 +47,10 @@ bench: .venv-peers/installed
 test-peers: .venv-peers/installed
 	.venv-peers/bin/pytest $(PARALLEL) -m "not nightly" tests/peers
 
-test-core: .venv/installed
+core: .venv/installed
+	$(TOOLS) cmake --preset default && $(TOOLS) cmake --build --preset default
+
+test-core: core
 	for preset in default asan; do \
 	  $(TOOLS) cmake --preset $$preset && $(TOOLS) cmake --build --preset $$preset && \
 	  $(TOOLS) ctest --preset $$preset || exit 1; done
@@ -55,7 +58,7 @@ test-core: .venv/installed
 test-neon: .venv/installed
 	$(TOOLS) tests/cpp/run_neon.sh
 
-instructions: .venv/installed
+instructions: core
 	$(TOOLS) .venv/bin/python bench/instructions.py --build build/default
 
 # The core is compiled once; both environments install the wheel.
