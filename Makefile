@@ -38,7 +38,7 @@ docs: .venv/installed
 lint: .venv/linted
 
 bench: .venv-peers/installed
-	.venv-peers/bin/python $(PIP) ".[bench]"
+	.venv-peers/bin/python $(PIP) "$$(ls build/wheel/*.whl)[bench]"
 	.venv-peers/bin/pytest bench --benchmark-only
 	.venv-peers/bin/python bench/run.py
 	.venv-peers/bin/python bench/networks.py
@@ -90,7 +90,7 @@ build/wheel/built: $(SOURCES)
 
 .PHONY: .venv/linted
 .venv/linted: .venv/installed
-	.venv/bin/python $(PIP) ".[lint]"
+	.venv/bin/python $(PIP) "$$(ls build/wheel/*.whl)[lint]"
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
