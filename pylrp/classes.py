@@ -82,6 +82,14 @@ class Classes:
             return True
         return all(label == i for i, label in enumerate(labels))
 
+    @property
+    def names(self) -> tuple[str, ...] | None:
+        """Return what the classes are called, None where that says no more than their indices."""
+        labels = self.labels
+        if labels is None or all(not isinstance(label, str) and label == i for i, label in enumerate(labels)):
+            return None
+        return tuple(map(str, labels))
+
     def index(self, y: Any) -> ClassIndex | ClassIndices:
         """Return the index of a label, or of each of an array of labels.
 

@@ -252,6 +252,11 @@ class Target:
         if classes is None and relevance is None and self._of.two:
             classes = np.ones(1, np.int64)
         sign = None if classes is None else self._of.sign(classes)
+        if sign is not None and self._of.kept:
+            raise ValueError(
+                "the network's one output is the probability of class 1: load it without keep_top, so that class 0 is "
+                "explained by minus the logit, or explain class 1"
+            )
         if sign is not None:
             self.notes.append(TWO_CLASSES)
         self.starts.append(relevance if classes is None else self._of.channel(classes))

@@ -138,6 +138,7 @@ def _composites(args: argparse.Namespace, session: Session, asked: dict[str, Any
         inputs = "1 input" if count == 1 else f"{count} inputs, means"
         print(f"{inputs}; the maps summed over channels, pixels ranked from most for to most against\n")
         print(agreement({name: np.concatenate(parts) for name, parts in maps.items()}).table())
+    session.say_notes([note for ex in drawn.values() for note in ex.notes], quiet=args.quiet)
     if path is not None:
         _draw(session, path, drawn, shown)
         if not args.quiet:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pylrp.classes import as_indices
 from pylrp.cli import options
 from pylrp.cli.labels import class_name
 from pylrp.cli.progress import Progress, complain
@@ -198,9 +199,9 @@ def _target(
     if session.classes == 1:  # there is nothing to choose
         return None
     if truths is not None:
-        return np.array([session.class_number(truths[id(entry)], "--labels-true") for entry, _ in read])
+        return as_indices([session.class_number(truths[id(entry)], "--labels-true") for entry, _ in read])
     if args.label_column is not None and all(item.truth is not None for _, item in read):
-        return np.array([session.class_number(str(item.truth), "--label-column") for _, item in read])
+        return as_indices([session.class_number(str(item.truth), "--label-column") for _, item in read])
     return None
 
 
@@ -211,9 +212,11 @@ def _say_what(session: Session, x: Any, target: Any, count: int) -> None:
         what = f"class {class_name(target, session.labels)}"
     else:
         what = "the top class of each" if session.classes > 1 else "the output"
+        if session.meaning.two:
+            what = f"class {class_name(1, session.labels)}"
         what = what if target is None else "the true class of each"
     print(f"{count} {'input' if count == 1 else 'inputs'}; explained: {what}")
     if isinstance(target, np.ndarray):
-        output = session.network.forward(x)
+        output = session.meaning.scores(session.network.forward(x))
         right = int((np.argmax(output, axis=1) == target).sum())
         print(f"{right} of {count} are predicted right")

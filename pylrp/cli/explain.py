@@ -120,6 +120,7 @@ def _run(args: argparse.Namespace) -> int:
         )
         return 130
     results.close()
+    session.say_notes(results.notes, quiet=args.quiet)
     if not args.quiet:
         if session.failed:
             print(f"{results.count} of {len(session.entries)} inputs explained")

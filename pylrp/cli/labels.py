@@ -62,12 +62,17 @@ def outputs(classes: int) -> str:
 
 
 def class_name(number: int, labels: Sequence[str] | None) -> str:
-    """Return ``"285 Egyptian cat"``, or the number alone."""
-    return str(number) if labels is None else f"{number} {labels[number]}"
+    """Return ``"285 Egyptian cat"``, the number alone, or a label that is another number."""
+    if labels is None:
+        return str(number)
+    other = labels[number].lstrip("-").isdigit() and labels[number] != str(number)
+    return labels[number] if other else f"{number} {labels[number]}"
 
 
-def class_number(text: str, labels: Sequence[str] | None, classes: int, option: str) -> int:
+def class_number(text: str, labels: Sequence[str] | None, classes: int, option: str, *, numbered: bool = True) -> int:
     """Return the class that a user means by its number or its name.
+
+    Where the model's labels are other integers than the classes' numbers (``numbered`` is False) an integer is a label.
 
     A name is found whole first, then as one of several names of a class that commas separate, then as a part of a
     name; in upper or lower case. It must belong to one class only.
@@ -77,7 +82,7 @@ def class_number(text: str, labels: Sequence[str] | None, classes: int, option: 
     ValueError
         If there is no such class, or more than one.
     """
-    if text.lstrip("-").isdigit() and text.isascii():
+    if numbered and text.lstrip("-").isdigit() and text.isascii():
         number = int(text)
         if not 0 <= number < classes:
             raise ValueError(f"{option} {number}: the network has {outputs(classes)}, 0 to {classes - 1}")

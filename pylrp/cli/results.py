@@ -22,6 +22,7 @@ from pylrp.cli.session import Session
 from pylrp.explanation import Explanation
 from pylrp.inputs import Entry, Item
 from pylrp.ledger import COLUMNS
+from pylrp.tables import Table
 
 __all__ = ["Results", "Writer", "atomically", "free_path", "writers_for"]
 
@@ -37,10 +38,11 @@ class Writer(Protocol):
 
 
 class Results:
-    """The writers of one run, and how many samples they have."""
+    """The writers of one run, how many samples they have, and what was noted on the way."""
 
     def __init__(self, session: Session, writers: Sequence[Writer]):
         self.count = 0
+        self.notes: dict[str, None] = {}
         self._session, self._writers = session, writers
         self._said: list[str] = []
 
@@ -48,6 +50,7 @@ class Results:
         """Hand one sample to all writers."""
         for writer in self._writers:
             writer.add(entry, item, ex)
+        self.notes |= dict.fromkeys(ex.notes)
         self.count += 1
 
     def close(self) -> None:
@@ -164,6 +167,7 @@ class _Arrays:
         self._names: list[str] = []
         self._parts: dict[str, list[Any]] = {}
         self._fixed: dict[str, Any] = {}
+        self._notes: dict[str, None] = {}
 
     def add(self, entry: Entry, item: Item, ex: Explanation) -> None:
         self._names.append(entry.name)
@@ -180,6 +184,7 @@ class _Arrays:
         first = ledgers(ex)[0]
         if item.features:
             self._fixed["features"] = np.array(item.features)
+        self._notes |= dict.fromkeys(ex.notes)
         self._fixed.update(
             ledger_columns=np.array(COLUMNS),
             ledger_layers=np.array(first.names),
@@ -194,7 +199,7 @@ class _Arrays:
             name: np.concatenate(parts, axis=-1) if name == "ledger" else np.stack(parts)
             for name, parts in self._parts.items()
         }
-        arrays.update(self._fixed, names=np.array(self._names))
+        arrays.update(self._fixed, names=np.array(self._names), notes=np.array(list(self._notes), dtype=str))
         atomically(self._path, lambda part: np.savez_compressed(part, **arrays))
         return str(self._path)
 
@@ -226,8 +231,8 @@ class _Report:
         }
 
     def add(self, entry: Entry, item: Item, ex: Explanation) -> None:
-        named = item.features or None
-        self._report.add(ex.input, name=entry.name, image=item.image, feature_names=named, **self._options)
+        x: Any = Table(np.asarray(ex.input), item.features) if item.features else ex.input
+        self._report.add(x, name=entry.name, image=item.image, **self._options)
 
     def close(self) -> str:
         if not len(self._report):

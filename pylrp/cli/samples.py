@@ -47,9 +47,13 @@ def targets(ex: Explanation) -> list[int]:
 
 
 def scores(ex: Explanation, top: str) -> Array:
-    """Return one number a class of one sample, float64; of an output with positions the sum over them."""
+    """Return one number a class of one sample, float64; of an output with positions the sum over them.
+
+    Of a logit that decides between two classes minus the logit and the logit: where their relevance starts.
+    """
     output = np.asarray(ex.output[top] if isinstance(ex.output, dict) else ex.output, np.float64)
-    return output.reshape(len(output), -1).sum(axis=1) if output.ndim else output.reshape(1)
+    found = output.reshape(len(output), -1).sum(axis=1) if output.ndim else output.reshape(1)
+    return np.array([-found[0], found[0]]) if ex.settings.get("two_classes") else found
 
 
 def reached(ex: Explanation) -> list[float]:

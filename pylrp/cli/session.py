@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import pylrp
+from pylrp.classes import Classes, ClassIndex, classes_of
 from pylrp.cli.labels import class_number, read_labels
 from pylrp.cli.progress import complain, said
 from pylrp.cli.rules import override
@@ -20,6 +21,7 @@ from pylrp.composites import Composite
 from pylrp.graph import Graph
 from pylrp.inputs import Entry, ImagePlan, Item, Preparation, TableOptions, Wanted, read_inputs
 from pylrp.network import Network
+from pylrp.tables import Table
 
 if TYPE_CHECKING:
     from pylrp.report.outputs import Probability
@@ -44,13 +46,17 @@ class Session:
         How images become inputs, where there are any.
     top : str
         The value where relevance starts.
-    classes : int
-        How many classes there are to explain.
+    meaning : Classes
+        The classes that can be explained.
+    numbered : bool
+        Whether integers are numbers of classes, not labels.
     batch : int
     probability : str or None
         How outputs become probabilities, as for :class:`pylrp.report.Report`.
     failed : int
         How many entries could not be read or explained.
+    said : set of str
+        The notes that were printed.
     """
 
     network: Network
@@ -58,14 +64,21 @@ class Session:
     entries: list[Entry]
     plan: ImagePlan | None
     top: str
-    classes: int
+    meaning: Classes
+    numbered: bool
     batch: int
     probability: Probability
     failed: int = field(default=0)
+    said: set[str] = field(default_factory=set)
+
+    @property
+    def classes(self) -> int:
+        """Return how many classes there are to explain."""
+        return self.meaning.count
 
     @property
     def two(self) -> bool:
-        """Return whether the one output decides between two named classes."""
+        """Return whether the one output decides between two classes that only --labels names."""
         return self.classes == 1 and self.labels is not None and len(self.labels) == 2
 
     @property
@@ -97,13 +110,23 @@ class Session:
             yield len(part), read
 
     def stack(self, items: Sequence[Item]) -> Any:
-        """Return samples as one batch: an array, or a dict by name where the network has several inputs."""
+        """Return samples as one batch: an array, a table where columns have names, or a dict of several inputs."""
         arrays = {name: np.stack([item.x[name] for item in items]) for name in self.network.graph.inputs}
-        return arrays if len(arrays) > 1 else next(iter(arrays.values()))
+        if len(arrays) > 1:
+            return arrays
+        (array,) = arrays.values()
+        return Table(array, items[0].features) if items[0].features else array
 
-    def class_number(self, text: str, option: str) -> int:
+    def say_notes(self, notes: Iterable[str], *, quiet: bool) -> None:
+        """Print what was not said before."""
+        for note in notes:
+            if note not in self.said and not quiet:
+                print(f"note: {note}")
+            self.said.add(note)
+
+    def class_number(self, text: str, option: str) -> ClassIndex:
         """Return the class that a user means."""
-        return class_number(text, self.labels, self.classes, option)
+        return ClassIndex(class_number(text, self.labels, self.classes, option, numbered=self.numbered))
 
 
 def open_network(args: argparse.Namespace) -> Network:
@@ -123,9 +146,9 @@ def open_session(args: argparse.Namespace) -> Session:
         raise ValueError(f"the network has several outputs, {', '.join(network.graph.outputs)}: choose one with --from")
     if top not in network.graph.shapes:
         raise ValueError(f"--from {top}: no layer has that name; pylrp info lists them")
-    shape = network.graph.shapes[top]
-    classes = shape[0] if shape else 1
-    labels = None if args.labels is None else read_labels(args.labels, classes)
+    meaning = classes_of(network.graph, top)
+    labels = meaning.names if args.labels is None else read_labels(args.labels, meaning.count)
+    numbered = meaning.numbered or args.labels is not None
     preparation = Preparation(**{f.name: getattr(args, f.name) for f in dataclasses.fields(Preparation)})
     wanted = Wanted.of(network)
     table = TableOptions(args.label_column, args.drop)
@@ -136,7 +159,9 @@ def open_session(args: argparse.Namespace) -> Session:
     if probability == "none":
         probability = None
     plan = next((entry.plan for entry in entries if entry.plan is not None), None)
-    return Session(network, labels, entries, plan, top, classes, batch, probability)
+    session = Session(network, labels, entries, plan, top, meaning, numbered, batch, probability)
+    session.say_notes(network.notes, quiet=getattr(args, "quiet", False))
+    return session
 
 
 def default_composite(graph: Graph) -> str:

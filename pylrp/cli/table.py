@@ -93,7 +93,7 @@ class Table:
         remarks = [item.note] if item.note else []
         if item.truth is not None:
             truth, labels = item.truth, self._session.labels
-            if labels is not None and truth.isdigit() and int(truth) < len(labels):
+            if labels is not None and self._session.numbered and truth.isdigit() and int(truth) < len(labels):
                 truth = labels[int(truth)] if self._session.two else class_name(int(truth), labels)
             remarks.insert(0, f"true class {truth}")
         return f"  ({'; '.join(remarks)})" if remarks else ""

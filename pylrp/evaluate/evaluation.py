@@ -247,8 +247,9 @@ def evaluate(
 
     def so_far() -> Evaluation:
         agreed = agreement({name: _pixels(subject, R) for name, R in maps.items()}) if "agreement" in checks else None
+        given = {name: subject.columns.to_caller(R) for name, R in maps.items()}
         return Evaluation(
-            tuple(maps), dict(maps), subject.target, dict(curves), dict(inserted), dict(sensitive), dict(cascades),
+            tuple(maps), given, subject.target, dict(curves), dict(inserted), dict(sensitive), dict(cascades),
             agreed, settings,
         )  # fmt: skip
 

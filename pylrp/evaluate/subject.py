@@ -11,9 +11,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from pylrp.classes import Classes, as_indices, classes_of
 from pylrp.layers import Sigmoid, Softmax
 from pylrp.layers.base import Shape, product
 from pylrp.network import Network
+from pylrp.requests import Inputs
 
 __all__ = ["Array", "Progress", "Score", "Subject", "Values", "chunk_of", "quiet"]
 
@@ -50,6 +52,9 @@ class Subject:
     flat : ndarray of shape (batch, n)
         The same memory.
     target : ndarray of shape (batch,), int64
+        The indices of the explained classes.
+    columns : Columns
+        The columns of x in the caller's order; here they stand in the network's.
     shape : tuple of int
         Of a sample, channels first: the layout, or else the network's.
     channels_last : bool
@@ -79,20 +84,22 @@ class Subject:
         self.net = net
         self.channels_last = name in graph.channels_last and layout is None
         self.sample_shape: Shape = (*shape[1:], shape[0]) if name in graph.channels_last else shape
-        given = np.asarray(x)
-        if given.shape == self.sample_shape:
-            given = given[None]
-        if given.size == 0:
+        inputs = Inputs(graph, x)  # says what is wrong with x
+        if inputs.batch == 0:
             raise ValueError("x is empty: there is nothing to evaluate")
-        output = net.forward(given)  # says what is wrong with x
-        self.x = np.ascontiguousarray(given)
+        given = np.ascontiguousarray(inputs.flat[0]).reshape(inputs.batch, *self.sample_shape)
+        output = net.forward(given)
+        self.x = given
+        self.columns = inputs.columns[name]
         self.flat = self.x.reshape(len(given), -1)
         self.shape = _layout(shape, layout)
         last = {node.name: node.layer for node in graph.nodes}.get(graph.outputs[0])
         self._softmax = score == "probability" and not isinstance(last, Softmax | Sigmoid)
         if self._softmax and output.shape[1] == 1:
             raise ValueError("the network has one output, which is no probability: take score='logit'")
-        self.target = _classes(output, target)
+        self._classes = classes_of(graph, graph.outputs[0])
+        self.target = _targets(self._classes, output, target)
+        self._channel, self._sign = self._classes.channel(self.target), self._classes.sign(self.target)
         self.chunk = chunk_of(self.flat.shape[1])
 
     def __len__(self) -> int:
@@ -111,9 +118,10 @@ class Subject:
             The upper part of the network, where rows are what it takes.
         """
         output = self.net.forward(rows.reshape(-1, *self.sample_shape)) if rest is None else rest.forward(rows)
-        at = np.arange(len(rows)), self.target[samples]
+        at = np.arange(len(rows)), self._channel[samples]
         if not self._softmax:
-            return np.asarray(output[at], np.float64)
+            found = np.asarray(output[at], np.float64)
+            return found if self._sign is None else found * self._sign[samples]
         odds = np.ascontiguousarray(output.T, np.float64)  # few classes, many samples: sums along these are fast
         np.exp(odds - odds.max(axis=0), out=odds)
         return np.asarray(odds[at[::-1]] / odds.sum(axis=0))
@@ -169,12 +177,15 @@ def _layout(shape: Shape, layout: Shape | None) -> Shape:
     return tuple(layout)
 
 
-def _classes(output: Array, target: int | ArrayLike | None) -> NDArray[np.int64]:
+def _targets(classes: Classes, output: Array, target: Any) -> NDArray[np.int64]:
+    """Return the index of a class for each sample; by default the top one, of two with one logit the second."""
     if target is None:
-        return np.asarray(output.argmax(axis=1), np.int64)
-    classes = np.asarray(target)
-    if classes.dtype.kind not in "iu" or classes.ndim > 1 or (classes.ndim == 1 and len(classes) != len(output)):
-        raise ValueError(f"target has shape {classes.shape}, {classes.dtype}: pass a class, or one for each sample")
-    if classes.size and not (classes.min() >= 0 and classes.max() < output.shape[1]):
-        raise ValueError(f"target has {classes.min()} to {classes.max()}, classes are 0 to {output.shape[1] - 1}")
-    return np.ascontiguousarray(np.broadcast_to(classes, len(output)), np.int64)
+        found = np.ones(len(output), np.int64) if classes.two else output.argmax(axis=1)
+    else:
+        found = classes.resolve(target)
+        if found.ndim > 1 or (found.ndim == 1 and len(found) != len(output)):
+            raise ValueError(f"target has shape {found.shape}: pass a class, or one for each of {len(output)} samples")
+        if found.size and not (found.min() >= 0 and found.max() < classes.count):
+            raise ValueError(f"target has {found.min()} to {found.max()}, classes are 0 to {classes.count - 1}")
+    made = np.ascontiguousarray(np.broadcast_to(found, len(output)), np.int64)
+    return made if classes.numbered else as_indices(made)

@@ -18,7 +18,7 @@ from pylrp.plot.images import image, to_picture
 from pylrp.plot.rows import table
 from pylrp.plot.several import draw_channels, draw_layers
 from pylrp.plot.signals import signal
-from pylrp.plot.views import View, kind_of, views
+from pylrp.plot.views import View, features_of, kind_of, views
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -101,6 +101,7 @@ def explanation(
     limit : float, optional
         Full colour at ``+limit`` and ``-limit`` instead.
     feature_names : sequence of str, optional
+        Of a table by default those of the explanation.
         Of the features of a table, or of channels.
     values : array_like, optional
         The values to show beside features' names, such as those before scaling. Default: the input.
@@ -152,6 +153,8 @@ def explanation(
         if given is not None and name not in KINDS[kind]:
             fits = ", ".join(k for k, own in KINDS.items() if name in own)
             raise ValueError(f"{name}= is for kind {fits}; this is kind {kind}")
+    if kind == "table" and feature_names is None:
+        options["feature_names"] = features_of(ex, first)
     options |= {"percentile": percentile, "limit": limit, "scale": ""}
     text = Text(labels, title, caption)
     if kind in ("channels", "layers"):

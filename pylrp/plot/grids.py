@@ -16,7 +16,7 @@ from pylrp.plot.colours import scale as scale_text
 from pylrp.plot.images import as_picture, image, to_picture
 from pylrp.plot.rows import strongest, table
 from pylrp.plot.signals import signal
-from pylrp.plot.views import View, kind_of, samples_of, views
+from pylrp.plot.views import View, features_of, kind_of, samples_of, views
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -117,7 +117,8 @@ def grid(
         shared = None if scale == "own" else symmetric_limit(np.stack(pool), percentile)
         picture = None if images is None else images[i]
         options: dict[str, Any] = {"limit": shared, "percentile": percentile, "overlay": overlay}
-        draw(axes[i], row, picture, options, feature_names)
+        names = features_of(next(iter(named.values())), row[0]) if feature_names is None else feature_names
+        draw(axes[i], row, picture, options, names)
         _notes(axes[i][-len(row) :], row, labels)
         _heading(axes[i][0], title(row[0], labels), kind)
     for ax, name in zip(axes[0], [*(["input"] if kind != "table" else []), *named], strict=True):

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pylrp.explanation import Explanation
 from pylrp.ledger import COLUMNS, Ledger
 
-__all__ = ["View", "kind_of", "samples_of", "views"]
+__all__ = ["View", "features_of", "kind_of", "samples_of", "views"]
 
 Array = NDArray[Any]
 
@@ -74,6 +74,17 @@ def samples_of(ex: Explanation) -> int:
     """Return how many samples were explained."""
     ledger = ex.ledger[0] if isinstance(ex.ledger, list) else ex.ledger
     return int(ledger.data.shape[2])
+
+
+def features_of(ex: Explanation, view: View) -> tuple[str, ...] | None:
+    """Return the names of what a view shows, where it is a row of an input whose features have names."""
+    known = ex.features
+    if isinstance(known, dict):
+        known = known.get(view.place)
+    elif view.input is None:
+        return None
+    fits = known is not None and view.relevance.shape == (len(known),)
+    return tuple(known) if fits else None
 
 
 def views(
@@ -176,6 +187,8 @@ def _start(
     output = ex.output[top] if isinstance(ex.output, dict) else ex.output
     scores = output if ex.settings.get("single") else output[sample]
     flat = np.asarray(scores, dtype=np.float64).reshape(len(scores) if np.ndim(scores) else 1, -1).sum(axis=1)
+    if ex.settings.get("two_classes"):
+        flat = np.array([-flat[0], flat[0]])
     count = len(flat)
     if target is None or ex.settings.get("start") == "one":
         return _account(ex, sample, t, ledger), "what was given" if target is None else "what it started from", count

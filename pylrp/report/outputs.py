@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from pylrp.classes import classes_of
 from pylrp.network import Network
 from pylrp.report.words import Said
 
@@ -31,8 +32,11 @@ def named_labels(network: Network, labels: Sequence[str] | Mapping[int, str] | N
     Raises
     ------
     ValueError
-        If a sequence has another length than the outputs (one output may have two names).
+        If a sequence has another length than the outputs (one output may have two names). Default: the model's own.
     """
+    known = [names for name in network.graph.outputs if (names := classes_of(network.graph, name).names)]
+    if labels is None and known:
+        labels = known[0]
     if labels is None or isinstance(labels, Mapping):
         return {int(k): str(v) for k, v in (labels or {}).items()}
     sizes = [network.graph.shapes[name][0] for name in network.graph.outputs]
@@ -86,11 +90,16 @@ class Outputs:
     def __init__(self, network: Network, output: str, labels: dict[int, str], probability: Probability):
         shape = network.graph.shapes[output]
         self._labels = labels
-        #: Whether the one output decides between two named classes.
-        self.two = shape == (1,) and {0, 1} <= set(labels)
+        self._classes = classes_of(network.graph, output)
+        #: Whether the one output decides between two classes that only the labels name.
+        self.two = shape == (1,) and {0, 1} <= set(labels) and not self._classes.two
         self.probability = _settle(network, output, probability) if len(shape) == 1 else None
         #: A sentence about the probabilities, empty where there are none.
         self.how = HOW[self.probability].format(n=f"{shape[0]:,}") if self.probability else ""
+
+    def starts_at(self, index: int) -> bool:
+        """Return whether relevance can start at a class: a probability that was kept is that of class 1 alone."""
+        return index == 1 or not self._classes.kept
 
     def label(self, index: int) -> str:
         """Return what a class is called."""
@@ -100,7 +109,7 @@ class Outputs:
         """Return one number a class, float64: of an output with positions the sum over them."""
         values: Array = np.asarray(output, np.float64)
         summed: Array = values.reshape(len(values), -1).sum(axis=1)
-        return summed
+        return self._classes.scores(summed)
 
     def probabilities(self, scores: Array) -> Array | None:
         """Return the classes' probabilities, None where there are none."""
@@ -147,5 +156,5 @@ def _settle(network: Network, output: str, probability: Probability) -> Probabil
     if kinds.get(output) in ("softmax", "sigmoid"):
         return "given"
     if network.graph.shapes[output] == (1,):
-        return "sigmoid" if any("logistic at the top removed" in note for note in network.notes) else None
+        return "sigmoid" if classes_of(network.graph, output).two else None
     return "softmax"

@@ -9,6 +9,7 @@ from typing import Any
 
 from numpy.typing import ArrayLike
 
+from pylrp.classes import classes_of
 from pylrp.composites import Composite
 from pylrp.info import info
 from pylrp.network import Network
@@ -70,6 +71,7 @@ class Report:
         self._probability: Probability = probability
         self._samples: list[dict[str, Any]] = []
         self._summaries: dict[str, str] = {}
+        self._notes: dict[str, None] = dict.fromkeys(network.notes)
 
     def __len__(self) -> int:
         """Return the number of samples in the report."""
@@ -102,10 +104,10 @@ class Report:
         composites : str, Composite, Rule, sequence of Rule (one a layer), or a sequence of those
             Each is a switch in the page.
         targets : sequence of int, optional
-            The classes to explain. Default: the ``top`` classes of each sample.
+            The classes to explain, by index or label. Default: the ``top`` classes of each sample.
         top : int, default 3
         feature_names : sequence of str, optional
-            Of a flat input.
+            Of a flat input. Default: the columns of a data frame, or the names that the network knows.
         output : str, optional
             The output to explain, where there are several.
         convention : str, default "zennit"
@@ -128,13 +130,19 @@ class Report:
         start = start_value(network.graph, output)
         if start not in network.graph.outputs:
             raise ValueError(f"output must be one of {', '.join(network.graph.outputs)}, got {start!r}")
+        if targets is not None:
+            classes = classes_of(network.graph, start)
+            targets = [int(classes.resolve(target, "targets")) for target in targets]
+        if len(inputs.given) == 1:
+            feature_names = _names_in_order(network, inputs, feature_names)
         request = Request(named_composites(composites), targets, top, start, convention, feature_names)
         outputs = Outputs(network, start, self._labels, self._probability)
         names = self._names(name, inputs)
+        given = {key: inputs.columns[key].to_network(array) for key, array in inputs.given.items()}
         added = [
             sample_data(
                 network, outputs, request, names[i],
-                {key: array if inputs.single else array[i] for key, array in inputs.given.items()},
+                {key: array if inputs.single else array[i] for key, array in given.items()},
                 one,
             )
             for i, one in enumerate(_one_each(image, inputs))
@@ -145,6 +153,7 @@ class Report:
                 raise ValueError(f"another composite in this report is called {key!r}: give them different names")
         self._summaries |= summaries
         self._samples += added
+        self._notes |= dict.fromkeys([*inputs.notes, *(note for sample in added for note in sample.pop("notes"))])
 
     def _names(self, name: str | Sequence[str] | None, inputs: Inputs) -> list[str]:
         if isinstance(name, str) and inputs.single:
@@ -172,7 +181,7 @@ class Report:
             {
                 "title": self._title,
                 "network": repr(self._network),
-                "notes": list(self._network.notes),
+                "notes": list(self._notes),
                 "summaries": self._summaries,
                 "versions": settings,
                 "samples": self._samples,
@@ -217,6 +226,14 @@ def named_composites(composites: Any) -> dict[str, Any]:
     if not named:
         raise ValueError("composites is empty: pass at least one")
     return named
+
+
+def _names_in_order(network: Network, inputs: Inputs, given: Sequence[str] | None) -> Sequence[str] | None:
+    """Return the names of the features in the network's order, given or known."""
+    ((key, columns),) = inputs.columns.items()
+    if given is None:
+        return network.graph.facts.features.get(key) or columns.names
+    return given if columns.order is None else [given[i] for i in columns.order]
 
 
 def _one_each(image: Any, inputs: Inputs) -> list[Any]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from pylrp.classes import ClassIndex
 from pylrp.composites import Composite
 from pylrp.explanation import Explanation
 from pylrp.ledger import COLUMNS, Ledger
@@ -77,8 +78,9 @@ def sample_data(
     scores = outputs.scores(_output(network, given, request.output))
     targets = request.targets
     if targets is None:
-        targets = [int(i) for i in np.argsort(-scores, kind="stable")[: request.top]]
-    targets = [int(t) for t in targets]
+        order = [int(i) for i in np.argsort(-scores, kind="stable") if outputs.starts_at(int(i))]
+        targets = order[: request.top]
+    targets = [ClassIndex(t) for t in targets]
     layers = chosen_layers(network, request.output)
     explained = [
         network.explain(
@@ -103,6 +105,7 @@ def sample_data(
             [_explanation(network, ex, views, layers, at, one) for at, one in enumerate(about)] for ex in explained
         ],
         "composites": list(request.composites),
+        "notes": list(dict.fromkeys(note for ex in explained for note in ex.notes)),
         "code": _code(network, request, given, about),
     }
 
