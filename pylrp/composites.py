@@ -1,23 +1,53 @@
 """Composites: which rule each layer gets, by kind of layer, position and name.
 
-A composite hands ``api.py`` one rule a layer. The named ones follow zennit's meanings; ``deep_taylor`` is the
-default of :func:`pylrp.relevance`.
+A composite hands ``api.py`` and ``assignment.py`` one rule a layer. The named ones follow zennit's meanings, see
+``docs/rules.md``; ``deep_taylor`` is the default of :func:`pylrp.relevance`, ``defaults.py`` has that of networks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from numpy.typing import ArrayLike
 
-from pylrp.rules import AlphaBeta, Epsilon, Flat, Gamma, Norm, Rule, WSquare, ZBox, ZPlus
+from pylrp.rules import AlphaBeta, Epsilon, Flat, Gamma, Norm, Pass, Rule, WSquare, ZBox, ZPlus
 
 __all__ = ["COMPOSITES", "Composite", "composite"]
 
 
 #: Kinds of layers with weights.
 WEIGHTED = ("dense", "conv")
+#: Kinds of layers without, and the rule they get where a composite names none.
+WEIGHTLESS: dict[str, Rule] = {
+    "pool": Norm(),
+    "add": Norm(),
+    "batchnorm": Norm(),
+    "scaling": Pass(),
+    "resize": Norm(),
+}
+
+
+class ByKind(Mapping[str, Rule]):
+    """Rules by kind of layer, or by name: a dict that does not change, with a hash."""
+
+    def __init__(self, rules: Mapping[str, Rule]):
+        self._rules = dict(rules)
+
+    def __getitem__(self, key: str) -> Rule:
+        return self._rules[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._rules)
+
+    def __len__(self) -> int:
+        return len(self._rules)
+
+    def __hash__(self) -> int:
+        return hash(frozenset(self._rules.items()))
+
+    def __repr__(self) -> str:
+        return repr(self._rules)
 
 
 @dataclass(frozen=True)
@@ -25,7 +55,8 @@ class Composite:
     """A map from layers to rules.
 
     A layer's rule is, in this order: ``names[name]``; ``first`` where it is a first layer with weights; ``last``
-    where it is a last one; ``kinds[kind]``; ``default``, or for layers without weights ``Norm()``.
+    where it is a last one; ``kinds[kind]``; ``default``, or for layers without weights ``Norm()``, for a scaling
+    ``Pass()``.
 
     Parameters
     ----------
@@ -34,35 +65,65 @@ class Composite:
     default : Rule
         For every kind of layer with weights that is not named.
     kinds : mapping of str to Rule
-        By kind of layer: with weights ``"dense"`` and ``"conv"`` (transposed ones too); without ``"pool"`` (averages),
-        ``"add"``, ``"batchnorm"`` (where it could not be folded, and other factors with a shift), ``"resize"``.
-    first, last : Rule, optional
-        For the layers with weights that no other such layer stands before, resp. behind. In a graph there may be
-        several: one for each input, or for each branch that starts at it.
+        By kind of layer: with weights ``"dense"`` (products with a matrix, along an axis of the input too) and
+        ``"conv"`` (convolutions with kernels of any size, 1 too, and transposed ones); without ``"pool"`` (averages),
+        ``"add"``, ``"batchnorm"`` (where it could not be folded, and other factors with a shift), ``"scaling"`` (the
+        same with no layer with weights below), ``"resize"``.
+    first, last : Rule or mapping of str to Rule, optional
+        For the layers with weights that no other such layer stands before, resp. behind; a mapping from ``"dense"``
+        and ``"conv"`` for those of that kind only. In a graph there may be several first layers: one for each input,
+        or for each branch that starts at it.
     names : mapping of str to Rule
         By name of a layer; in a plain list of weights the names are ``"0"``, ``"1"``, ...
+
+    Raises
+    ------
+    TypeError
+        If something is no rule.
+    ValueError
+        If there is no such kind of layer.
 
     Examples
     --------
     >>> import pylrp
     >>> mine = pylrp.Composite("mine", pylrp.Epsilon(0.01), {"conv": pylrp.Gamma(0.1)}, first=pylrp.ZBox(-2.1, 2.6))
+    >>> pylrp.Composite("mine", pylrp.Epsilon(), first={"conv": pylrp.Flat()}).first
+    {'conv': Flat()}
     """
 
     name: str
     default: Rule
     kinds: Mapping[str, Rule] = field(default_factory=dict)
-    first: Rule | None = None
-    last: Rule | None = None
+    first: Rule | Mapping[str, Rule] | None = None
+    last: Rule | Mapping[str, Rule] | None = None
     names: Mapping[str, Rule] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Raise TypeError where something is no rule."""
-        entries = {"default": self.default, "first": self.first, "last": self.last}
-        entries = {what: rule for what, rule in entries.items() if rule is not None or what == "default"}
-        for where in ("kinds", "names"):
-            entries.update({f"{where}[{key!r}]": rule for key, rule in getattr(self, where).items()})
-        for what, rule in entries.items():
+        """Raise where something is no rule or no kind; keep mappings as they are now."""
+        for where in ("kinds", "first", "last", "names"):
+            given = getattr(self, where)
+            if isinstance(given, Mapping):
+                object.__setattr__(self, where, ByKind(given))
+        for what, rule in self.entries().items():
             require_rule(rule, f"composite {self.name}: {what}")
+        for where, known in (("kinds", (*WEIGHTED, *WEIGHTLESS)), ("first", WEIGHTED), ("last", WEIGHTED)):
+            given = getattr(self, where)
+            unknown = sorted(set(map(str, given)) - set(known)) if isinstance(given, Mapping) else []
+            if unknown:
+                raise ValueError(
+                    f"composite {self.name}: {where} names the kind {unknown[0]!r}; there are {', '.join(known)}"
+                )
+
+    def entries(self) -> dict[str, Rule]:
+        """Return every rule it may give, by where it stands: ``"default"``, ``"first"``, ``"kinds['conv']"``, ..."""
+        found: dict[str, Rule] = {"default": self.default}
+        for where in ("kinds", "first", "last", "names"):
+            given = getattr(self, where)
+            if isinstance(given, Mapping):
+                found.update({f"{where}[{key!r}]": rule for key, rule in given.items()})
+            elif given is not None:
+                found[where] = given
+        return found
 
     def assign(
         self,
@@ -82,7 +143,7 @@ class Composite:
         Raises
         ------
         ValueError
-            If ``names`` holds a name that no layer has.
+            If ``names`` holds a name that no layer has, or a rule with bounds reaches no layer.
         """
         unknown = set(self.names) - {name for name, _ in layers}
         if unknown:
@@ -93,16 +154,28 @@ class Composite:
         weighted = [name for name, kind in layers if kind in WEIGHTED]
         first = weighted[:1] if first is None else first
         last = weighted[-1:] if last is None else last
-        return [self._rule(name, kind, name in first, name in last) for name, kind in layers]
+        given = [self._rule(name, kind, name in first, name in last) for name, kind in layers]
+        self._require_boxes(given, sorted({kind for name, kind in layers if name in first}))
+        return given
+
+    def _require_boxes(self, given: Sequence[Rule], kinds: Sequence[str]) -> None:
+        """Raise ValueError for a rule with bounds that no layer gets: they would say nothing."""
+        for what, rule in self.entries().items():
+            if rule.bounds() is not None and rule not in given:
+                there = f"the first layers with weights are of kind {' and '.join(kinds)}" if kinds else "there is none"
+                raise ValueError(
+                    f"composite {self.name}: no layer gets {rule}, which is {what}; {there}. For a first layer of any "
+                    f"kind write pylrp.Composite(..., first={rule})"
+                )
 
     def _rule(self, name: str, kind: str, is_first: bool, is_last: bool) -> Rule:
         if name in self.names:
             return self.names[name]
-        if is_first and self.first is not None:
-            return self.first
-        if is_last and self.last is not None:
-            return self.last
-        return self.kinds.get(kind, self.default if kind in WEIGHTED else Norm())
+        for here, given in ((is_first, self.first), (is_last, self.last)):
+            rule = given.get(kind) if isinstance(given, Mapping) else given
+            if here and rule is not None:
+                return rule
+        return self.kinds.get(kind) or (self.default if kind in WEIGHTED else WEIGHTLESS[kind])
 
 
 def require_rule(rule: object, what: str) -> Rule:
@@ -126,13 +199,18 @@ def spread(rules: object, names: Sequence[str]) -> list[Rule] | None:
     return None
 
 
+def _taylor(name: str, first: Rule) -> Composite:
+    # The equations of Montavon et al. 2017 to the letter: nothing is added to the denominators, no biases either. A
+    # scaling without its shift hands all relevance on.
+    return Composite(name, ZPlus(0, bias=False), {"batchnorm": Pass()}, first=first)
+
+
 def _deep_taylor() -> Composite:
-    # The two equations of Montavon et al. 2017 to the letter: nothing is added to the denominators.
-    return Composite("deep_taylor", ZPlus(stabilizer=0), first=WSquare(stabilizer=0))
+    return _taylor("deep_taylor", WSquare(0, bias=False))
 
 
 def _deep_taylor_box(low: ArrayLike = 0.0, high: ArrayLike = 1.0) -> Composite:
-    return Composite("deep_taylor_box", ZPlus(stabilizer=0), first=ZBox(low, high, stabilizer=0))
+    return _taylor("deep_taylor_box", ZBox(low, high, stabilizer=0))
 
 
 def _epsilon() -> Composite:
@@ -158,7 +236,7 @@ def _epsilon_alpha2_beta1_flat() -> Composite:
 
 def _epsilon_gamma_box(low: ArrayLike = 0.0, high: ArrayLike = 1.0) -> Composite:
     kinds = {"conv": Gamma(0.25)}
-    return Composite("epsilon_gamma_box", Epsilon(), kinds, first=ZBox(low, high))
+    return Composite("epsilon_gamma_box", Epsilon(), kinds, first={"conv": ZBox(low, high)})
 
 
 def _excitation_backprop() -> Composite:

@@ -118,11 +118,12 @@ class Rule:
 
     def __repr__(self) -> str:
         values = [(f, getattr(self, f.name)) for f in fields(self)]  # type: ignore[arg-type]  # all are dataclasses
-        shown = [_shown(value) for f, value in values if not f.kw_only]
+        plain = [f.name for f, _ in values if not f.kw_only and f.name != "stabilizer"]
+        shown = [_shown(value) for f, value in values if f.name in plain]
         shown += [
             f"{f.name}={_shown(value)}"
             for f, value in values
-            if f.kw_only and not (is_default(value) or value is f.default)
+            if f.name not in plain and not (is_default(value) or value is f.default)
         ]
         return f"{type(self).__name__}({', '.join(shown)})"
 
@@ -236,6 +237,8 @@ class Norm(_Stabilized):
     stabilizer : float, default 1e-6
     """
 
+    stabilizer: float = STABILIZER  # the only number: without its name, too
+
     def groups(self) -> tuple[Group, ...]:
         """Return one group: the input with the weights as they are."""
         return (Group((Term("input"),), (1, 1), stabilizer=self.stabilizer),)
@@ -257,6 +260,8 @@ class ZPlus(_Weighted):
     ----------
     Montavon et al., Pattern Recognition 65, 2017, section 4.2 (z+ rule); Bach et al. 2015, eq. (60), alpha = 1.
     """
+
+    stabilizer: float = STABILIZER  # the only number: without its name, too
 
     def groups(self) -> tuple[Group, ...]:
         """Return one group: positive input with positive weights, negative input with negative weights."""
@@ -363,6 +368,8 @@ class WSquare(_Weighted):
     Montavon et al. 2017, section 4.1, for unbounded input.
     """
 
+    stabilizer: float = STABILIZER  # the only number: without its name, too
+
     def groups(self) -> tuple[Group, ...]:
         """Return one group: ones with the squared weights."""
         return (Group((Term("one", "square"),), _use(self.bias, "square"), stabilizer=self.stabilizer),)
@@ -380,6 +387,8 @@ class Flat(_Stabilized):
     ----------
     Lapuschkin et al., Nature Communications 10:1096, 2019; Kohlbrenner et al., IJCNN 2020.
     """
+
+    stabilizer: float = STABILIZER  # the only number: without its name, too
 
     def groups(self) -> tuple[Group, ...]:
         """Return one group: ones with ones for weights."""
