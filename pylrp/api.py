@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Literal, NoReturn, overload
 
@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from pylrp import _core
 from pylrp._arrays import require_finite, require_finite_once, settle
-from pylrp.composites import Composite, spread
+from pylrp.composites import Composite, spread, unbiased_name
 from pylrp.conventions import compile_rule
 from pylrp.errors import NotFinite
 from pylrp.info import thread_count
@@ -25,6 +25,7 @@ __all__ = ["relevance"]
 Array = NDArray[Any]
 Arrays = Sequence[ArrayLike]
 Rules = str | Rule | Composite | Sequence[Rule] | None
+_FEW_LAYERS = 4  # so many rules are written out
 
 
 @overload
@@ -114,7 +115,8 @@ def relevance(
     rules : str, Rule, Composite or sequence of Rule, optional
         Composite by name, one rule for all layers, or one rule a layer from the input up. Default "deep_taylor".
     biases : sequence of array_like or None, ``biases[l]`` of shape (n_{l+1},), optional
-        Default: no biases.
+        Default: no biases. ``"deep_taylor"`` and ``"deep_taylor_box"`` leave them out of every denominator, as the
+        equations do; rules with them in are ``[WSquare(0), ZPlus(0), ...]``.
     return_layers : bool, default False
         Return the relevance at every layer, ``[R_input, R_1, ..., R_output]``.
     ledger : bool, default False
@@ -140,7 +142,7 @@ def relevance(
     Warns
     -----
     UserWarning
-        If an input lies outside a z-box's bounds.
+        If an input lies outside a z-box's bounds, or biases are given to a composite that uses none.
 
     Examples
     --------
@@ -174,6 +176,8 @@ def relevance(
         _explain(weights, all_biases, inputs, top)
     if plan.demanding:
         _warn_outside(plan.rules, inputs, bounds)
+    if plan.unbiased and any(bias is not None for bias in bias_list):
+        _warn_unbiased(plan)
     if return_layers:
         answer.append(top.copy())
     if not ledger:
@@ -303,6 +307,7 @@ class _Plan:
     rules: Sequence[Rule]
     compiled: Sequence[_core.Rule]
     demanding: bool  # a rule asks for more than its layer's input: bounds, equal widths
+    unbiased: str = ""  # the composite, where it is one that is free of biases by its name
 
 
 def _make_plan(rules: Rules, depth: int, convention: str) -> _Plan:
@@ -311,6 +316,7 @@ def _make_plan(rules: Rules, depth: int, convention: str) -> _Plan:
         chosen,
         [compile_rule(rule, convention) for rule in chosen],
         any(rule.passes or rule.bounds() is not None for rule in chosen),
+        unbiased_name(rules),
     )
 
 
@@ -355,6 +361,20 @@ def _check_rules(
         bounds = broadcast_bounds(rule, weight.shape[1:], weight.dtype, f"layer {l}")
         result.append(bounds)
     return result
+
+
+def _warn_unbiased(plan: _Plan) -> None:
+    """Say that biases are not used, and which rules use them."""
+    with_biases = [replace(rule, bias=True) if hasattr(rule, "bias") else rule for rule in plan.rules]
+    shown = [f"{rule}".replace("(stabilizer=0)", "(0)") for rule in with_biases]
+    text = ", ".join(shown)
+    if len(shown) > _FEW_LAYERS:
+        text = f"{shown[0]}, *[{shown[1]}] * {len(shown) - 1}"
+    warnings.warn(
+        f"{plan.unbiased} is free of biases by its equations: those given are not used. For rules that let them take "
+        f"their share, pass rules=[{text}]",
+        stacklevel=3,
+    )
 
 
 def _warn_outside(rules: Sequence[Rule], inputs: list[Array | None], bounds: list[tuple[Array, Array] | None]) -> None:

@@ -199,6 +199,12 @@ def spread(rules: object, names: Sequence[str]) -> list[Rule] | None:
     return None
 
 
+def unbiased_name(rules: object) -> str:
+    """Return the name of a composite that uses no biases by its name; of anything else nothing."""
+    name = rules.name if isinstance(rules, Composite) else rules
+    return name if isinstance(name, str) and name in ("deep_taylor", "deep_taylor_box") else ""
+
+
 def _taylor(name: str, first: Rule) -> Composite:
     # The equations of Montavon et al. 2017 to the letter: nothing is added to the denominators, no biases either. A
     # scaling without its shift hands all relevance on.

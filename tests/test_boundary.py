@@ -159,7 +159,7 @@ def test_not_finite_where_no_relevance_goes(rng, value, batch):
             explain(net, rules=rules, W1=bad, out=out)
 
 
-@pytest.mark.parametrize("rules", ["epsilon", "deep_taylor", Gamma()], ids=str)
+@pytest.mark.parametrize("rules", ["epsilon", "epsilon_plus_flat", Gamma()], ids=str)
 def test_weights_changed_in_place(net, rules):
     explain(net, rules=rules)
     net.W[1][1, 2] = np.nan
@@ -194,7 +194,7 @@ def test_zero_over_zero(rule, convention, batch, dtype):
     assert (np.abs(row.rounding) < 1e-6).all()
 
 
-EVERY = ["epsilon", "deep_taylor", "epsilon_plus_flat", Gamma(), AlphaBeta(), ZBox(-1, 1), Zero(), Norm(), WSquare()]
+EVERY = ["epsilon", "epsilon_plus_flat", [WSquare(0), ZPlus(0)], Gamma(), AlphaBeta(), ZBox(-1, 1), Zero(), Norm(), WSquare()]
 
 
 @pytest.mark.parametrize("rules", EVERY, ids=str)

@@ -1,5 +1,8 @@
 """Composites by name: which rule each dense layer gets, shown by the same bits as the rules written out."""
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 from reference.networks import forward_net
@@ -7,16 +10,15 @@ from reference.networks import forward_net
 import pylrp
 from pylrp.rules import AlphaBeta, Epsilon, Flat, Gamma, WSquare, ZBox, ZPlus
 
-EXACT = ZPlus(stabilizer=0.0)
+EXACT = ZPlus(0, bias=False)
 MEANING = {  # three layers, input first
-    "deep_taylor": [WSquare(stabilizer=0.0), EXACT, EXACT],
+    "deep_taylor": [WSquare(0, bias=False), EXACT, EXACT],
     "deep_taylor_box": [ZBox(0, 1, stabilizer=0.0), EXACT, EXACT],
     "epsilon": [Epsilon(), Epsilon(), Epsilon()],
     "epsilon_plus": [Epsilon(), Epsilon(), Epsilon()],
     "epsilon_plus_flat": [Flat(), Epsilon(), Epsilon()],
     "epsilon_alpha2_beta1": [Epsilon(), Epsilon(), Epsilon()],
     "epsilon_alpha2_beta1_flat": [Flat(), Epsilon(), Epsilon()],
-    "epsilon_gamma_box": [ZBox(0, 1), Epsilon(), Epsilon()],
     "excitation_backprop": [ZPlus(), ZPlus(), ZPlus()],
 }
 
@@ -33,6 +35,7 @@ def net(rng):
 
 
 @pytest.mark.parametrize("name", MEANING)
+@pytest.mark.filterwarnings("ignore:deep_taylor:UserWarning")
 def test_by_name(net, name):
     actual = pylrp.relevance(net.W, net.acts, net.out, rules=name, biases=net.biases, return_layers=True)
     expected = pylrp.relevance(net.W, net.acts, net.out, rules=MEANING[name], biases=net.biases, return_layers=True)
@@ -41,29 +44,78 @@ def test_by_name(net, name):
 
 
 def test_every_name_is_tried():
-    assert set(pylrp.COMPOSITES) == set(MEANING)
+    # epsilon_gamma_box has its box for convolutions alone: see test_a_box_that_reaches_no_layer.
+    assert set(pylrp.COMPOSITES) == {*MEANING, "epsilon_gamma_box"}
 
 
 def test_deep_taylor_is_the_default(net):
-    default = pylrp.relevance(net.W, net.acts, net.out, biases=net.biases)
+    default = pylrp.relevance(net.W, net.acts, net.out)
+    np.testing.assert_array_equal(default, pylrp.relevance(net.W, net.acts, net.out, rules="deep_taylor"))
+    np.testing.assert_array_equal(default, pylrp.relevance(net.W, net.acts, net.out, rules=None))
+    # The two equations, written out.
+    R = net.out
+    for W, a in zip(net.W[:0:-1], net.acts[:0:-1], strict=True):
+        z = a @ np.maximum(W, 0).T
+        R = a * ((R / np.where(z == 0, np.inf, z)) @ np.maximum(W, 0))
+    squares = net.W[0] ** 2
+    np.testing.assert_allclose(default, (R / squares.sum(axis=1)) @ squares, rtol=1e-12)
+
+
+@pytest.mark.parametrize("rules", [None, "deep_taylor", pylrp.composite("deep_taylor"), "deep_taylor_box"], ids=str)
+@pytest.mark.parametrize("depth", [1, 2, 3, 6])
+def test_deep_taylor_uses_no_biases_and_says_how_to(rng, rules, depth):
+    net = forward_net(rng, (6, *(5,) * depth), 4)
+    net.acts[0][...] = rng.random((4, 6))
+    given = net.W, net.acts, net.out
+    with pytest.warns(UserWarning, match=r"rules=\[") as caught:
+        R = pylrp.relevance(*given, rules=rules, biases=net.biases)
+    assert caught[0].filename == __file__
+    np.testing.assert_array_equal(R, pylrp.relevance(*given, rules=rules))
+    advice = str(caught[0].message).partition("rules=")[2]
+    if rules != "deep_taylor_box":
+        assert advice == {1: "[WSquare(0)]", 2: "[WSquare(0), ZPlus(0)]"}.get(depth, advice)
+    first = ZBox(0, 1, stabilizer=0) if rules == "deep_taylor_box" else WSquare(0)
+    proposed = eval(advice, {"WSquare": WSquare, "ZPlus": ZPlus, "ZBox": ZBox})
+    assert proposed == [first] + [ZPlus(0)] * (depth - 1)
+    with_biases = pylrp.relevance(*given, rules=proposed, biases=net.biases)
+    assert depth == 1 == len(net.W) or np.abs(with_biases - R).max() > 1e-3 * np.abs(R).max()
+
+
+def test_no_biases_no_warning(net):
     np.testing.assert_array_equal(
-        default, pylrp.relevance(net.W, net.acts, net.out, rules="deep_taylor", biases=net.biases)
+        pylrp.relevance(net.W, net.acts, net.out, biases=[None] * 3), pylrp.relevance(net.W, net.acts, net.out)
     )
-    np.testing.assert_array_equal(default, pylrp.relevance(net.W, net.acts, net.out, rules=None, biases=net.biases))
+
+
+@pytest.mark.parametrize("biases", [False, True])
+@pytest.mark.parametrize("name", ["deep_taylor", "deep_taylor_box"])
+def test_a_network_and_its_arrays_by_deep_taylor(net, name, biases):
+    """The same numbers everywhere: a network has its biases, the name says that they are not used."""
+    layers = []
+    for W, b in zip(net.W, net.biases, strict=True):
+        layers += [pylrp.layers.Dense(W, b if biases else None), pylrp.layers.ReLU()]
+    network = pylrp.Network(layers[:-1])
+    acts = [net.acts[0]]
+    for W, b in zip(net.W, net.biases, strict=True):
+        acts.append(np.maximum(acts[-1] @ W.T + biases * b, 0))
+    out = acts[-2] @ net.W[-1].T + biases * net.biases[-1]
+    R = pylrp.relevance(net.W, acts[:-1], out, rules=name)
+    np.testing.assert_allclose(network.explain(net.acts[0], out, composite=name).relevance, R, rtol=1e-12)
+    for convention in ("innvestigate", "lrp_toolbox") if name == "deep_taylor" else ("innvestigate",):
+        found = network.explain(net.acts[0], out, composite=name, convention=convention).relevance
+        np.testing.assert_allclose(found, R, rtol=1e-12)
 
 
 def test_one_layer_counts_as_the_first(net):
     top = (net.W[-1:], net.acts[-1:], net.out)
-    np.testing.assert_array_equal(pylrp.relevance(*top), pylrp.relevance(*top, rules=WSquare(stabilizer=0.0)))
+    np.testing.assert_array_equal(pylrp.relevance(*top), pylrp.relevance(*top, rules=WSquare(0, bias=False)))
 
 
 def test_bounds_of_a_box(net):
     low, high = np.full(14, -0.5), np.linspace(1.0, 2.0, 14)
-    box = pylrp.composite("epsilon_gamma_box", low=low, high=high)
-    actual = pylrp.relevance(net.W, net.acts, net.out, rules=box, biases=net.biases)
-    expected = pylrp.relevance(
-        net.W, net.acts, net.out, rules=[ZBox(low, high), Epsilon(), Epsilon()], biases=net.biases
-    )
+    box = pylrp.composite("deep_taylor_box", low=low, high=high)
+    actual = pylrp.relevance(net.W, net.acts, net.out, rules=box)
+    expected = pylrp.relevance(net.W, net.acts, net.out, rules=[ZBox(low, high, stabilizer=0), EXACT, EXACT])
     np.testing.assert_array_equal(actual, expected)
     with pytest.raises(TypeError):
         pylrp.composite("epsilon", low=0.0)
@@ -77,6 +129,65 @@ def test_a_composite_of_ones_own(net):
     plain = pylrp.Composite("plain", Gamma())
     expected = pylrp.relevance(net.W, net.acts, net.out, rules=Gamma(), biases=net.biases)
     np.testing.assert_array_equal(pylrp.relevance(net.W, net.acts, net.out, rules=plain, biases=net.biases), expected)
+
+
+def test_a_box_that_reaches_no_layer(net):
+    arrays = net.W, net.acts, net.out
+    for composite in (
+        "epsilon_gamma_box",
+        pylrp.composite("epsilon_gamma_box", low=-1, high=2),
+        pylrp.Composite("mine", Epsilon(), last={"conv": ZBox(0, 1)}),
+        pylrp.Composite("mine", Epsilon(), {"conv": ZBox(0, 1)}),
+        pylrp.Composite("mine", ZBox(0, 1), {"dense": Epsilon()}),
+    ):
+        with pytest.raises(ValueError, match="ZBox"):
+            pylrp.relevance(*arrays, rules=composite)
+    within = pylrp.Composite("mine", Epsilon(), first={"dense": ZBox(0, 1)})
+    np.testing.assert_array_equal(
+        pylrp.relevance(*arrays, rules=within), pylrp.relevance(*arrays, rules=[ZBox(0, 1), Epsilon(), Epsilon()])
+    )
+
+
+def test_rules_by_kind_of_the_first_and_last_layers():
+    layers = [("a", "conv"), ("b", "dense"), ("c", "conv"), ("d", "dense")]
+    mine = pylrp.Composite("mine", Epsilon(), {"conv": Gamma()}, first={"conv": Flat()}, last={"dense": ZPlus()})
+    assert mine.assign(layers) == [Flat(), Epsilon(), Gamma(), ZPlus()]
+    assert mine.assign(layers, first=["a", "b"], last=["c", "d"]) == [Flat(), Epsilon(), Gamma(), ZPlus()]
+    assert mine.assign(layers, first=["c"], last=["a"]) == [Gamma(), Epsilon(), Flat(), Epsilon()]
+    named = pylrp.Composite("mine", Epsilon(), first={"conv": Flat()}, names={"a": WSquare()})
+    assert named.assign(layers)[0] == WSquare()
+    # What both could give is the first layer's.
+    both = pylrp.Composite("mine", Epsilon(), first={"dense": Flat()}, last=ZPlus())
+    assert both.assign([("a", "dense")]) == [Flat()]
+    assert both.assign([("a", "conv")]) == [ZPlus()]
+
+
+def test_a_composite_does_not_change():
+    kinds = {"conv": Gamma()}
+    mine = pylrp.Composite("mine", Epsilon(), kinds, first={"conv": Flat()})
+    kinds["conv"] = kinds["dense"] = Flat()
+    assert mine.kinds == {"conv": Gamma()}
+    with pytest.raises(TypeError):
+        mine.first["dense"] = Flat()
+    same = pylrp.Composite("mine", Epsilon(), {"conv": Gamma()}, first={"conv": Flat()})
+    assert mine == same
+    assert hash(mine) == hash(same)
+    assert mine != pylrp.Composite("mine", Epsilon(), {"conv": Gamma()}, first={"dense": Flat()})
+    for made in (mine, *map(pylrp.composite, pylrp.COMPOSITES)):
+        assert pickle.loads(pickle.dumps(made)) == made == copy.deepcopy(made)
+        space = {rule.__name__: rule for rule in pylrp.rules.RULES}
+        assert eval(repr(made), {"Composite": pylrp.Composite, **space}) == made
+
+
+@pytest.mark.parametrize("where", ["kinds", "first", "last"])
+def test_unknown_kinds(where):
+    with pytest.raises(ValueError, match="convolution"):
+        pylrp.Composite("mine", Epsilon(), **{where: {"convolution": Flat()}})
+    with pytest.raises(TypeError, match="conv"):
+        pylrp.Composite("mine", Epsilon(), **{where: {"conv": "flat"}})
+    if where != "kinds":  # these are about layers with weights
+        with pytest.raises(ValueError, match="pool"):
+            pylrp.Composite("mine", Epsilon(), **{where: {"pool": Flat()}})
 
 
 def test_unknown_names(net):
