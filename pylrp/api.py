@@ -18,7 +18,7 @@ from pylrp.conventions import compile_rule
 from pylrp.errors import NotFinite
 from pylrp.info import thread_count
 from pylrp.ledger import Ledger
-from pylrp.rules import Rule, broadcast_bounds
+from pylrp.rules import Rule, WSquare, ZPlus, broadcast_bounds
 
 __all__ = ["relevance"]
 
@@ -365,7 +365,7 @@ def _check_rules(
 
 def _warn_unbiased(plan: _Plan) -> None:
     """Say that biases are not used, and which rules use them."""
-    with_biases = [replace(rule, bias=True) if hasattr(rule, "bias") else rule for rule in plan.rules]
+    with_biases = [replace(rule, bias=True) if isinstance(rule, (WSquare, ZPlus)) else rule for rule in plan.rules]
     shown = [f"{rule}".replace("(stabilizer=0)", "(0)") for rule in with_biases]
     text = ", ".join(shown)
     if len(shown) > _FEW_LAYERS:

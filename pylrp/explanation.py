@@ -99,13 +99,19 @@ class Explanation:
     notes: tuple[str, ...] = ()
     features: Any = None
 
+    @property
+    def composite(self) -> str:
+        """Return what the rules were: the composite's name, a rule, or a list of rules."""
+        given = self.settings.get("composite", "?")
+        return given if isinstance(given, str) else str(getattr(given, "name", None) or given)
+
     def __repr__(self) -> str:
         shape = np.shape(self.relevance) if not isinstance(self.relevance, dict) else tuple(self.relevance)
         target = "given" if self.target is None else np.array2string(self.target, threshold=8)
-        return f"<Explanation of target {target}: relevance {shape}, {self.settings.get('composite', '?')!r}>"
+        return f"<Explanation of target {target}: relevance {shape}, {self.composite!r}>"
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write relevance, output, target, the relevance of kept layers and the ledger to a ``.npz`` file.
+        """Write relevance, output, target, composite, relevance of kept layers and the ledger to a ``.npz`` file.
 
         Layers are stored as ``layer/<name>``, the ledger as ``ledger`` of shape (targets, layers, 9, batch) with its
         ``ledger_columns``, ``ledger_layers`` and ``ledger_rules``; of several inputs or outputs ``relevance/<name>``
@@ -114,6 +120,7 @@ class Explanation:
         ledgers = self.ledger if isinstance(self.ledger, list) else [self.ledger]
         arrays: dict[str, Any] = {
             "target": np.array(-1) if self.target is None else self.target,
+            "composite": np.array(self.composite),
             "ledger": np.stack([ledger.data for ledger in ledgers]),
             "ledger_columns": np.array(COLUMNS),
             "ledger_layers": np.array(ledgers[0].names),

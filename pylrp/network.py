@@ -21,6 +21,7 @@ from pylrp.assignment import Assignment, assign, choose, rule_kind, way
 from pylrp.canonise import canonise
 from pylrp.classes import ClassIndex, ClassIndices, as_indices, classes_of
 from pylrp.composites import Composite
+from pylrp.defaults import default_for
 from pylrp.errors import NotFinite
 from pylrp.explanation import Explanation, Layers
 from pylrp.finite import finite, overflow_in_relevance, require_ledger, require_values
@@ -154,14 +155,15 @@ class Network:
         known = [classes for name in self.graph.outputs if (classes := classes_of(self.graph, name)).labels]
         return (known or [classes_of(self.graph, self.graph.outputs[0])])[0].index(y)
 
-    def summary(self, composite: Rules = "deep_taylor") -> str:
+    def summary(self, composite: Rules | None = None) -> str:
         """Return a table of the layers: name, kind, shape of the output, parameters, and the rule each gets.
 
         Parameters
         ----------
-        composite : str, Composite, Rule or sequence of Rule, default "deep_taylor"
+        composite : str, Composite, Rule or sequence of Rule, optional
+            Default: the one that :meth:`explain` uses.
         """
-        rules = choose(self.graph, composite)
+        rules = choose(self.graph, self._composite(composite))
         rows = [("layer", "kind", "output", "parameters", "rule")]
         rows += [(name, "input", str(shape), "", "") for name, shape in self.graph.inputs.items()]
         total, seen = 0, set()
@@ -225,7 +227,7 @@ class Network:
         self,
         x: ArrayLike | Mapping[str, ArrayLike] | tuple[ArrayLike, ...],
         target: int | str | ArrayLike | None = None,
-        composite: Rules = "deep_taylor",
+        composite: Rules | None = None,
         *,
         targets: Sequence[int | str | ArrayLike] | None = None,
         against: int | str | ArrayLike | None = None,
@@ -251,8 +253,10 @@ class Network:
             :meth:`class_index` for labels that are integers. Of an output with positions, ``(channels, ...)``, an int
             is a channel. Where one logit z decides between two classes, class 1 is explained by z and class 0 by
             -z: its relevance is that of z, negated, while ``output`` stays z; the default is class 1.
-        composite : str, Composite, Rule or sequence of Rule, default "deep_taylor"
-            Rules by name, one for all layers, or one for each layer with weights from the input up.
+        composite : str, Composite, Rule or sequence of Rule, optional
+            Rules by name, one for all layers, or one for each layer with weights from the input up. Default, named in
+            ``ex.composite``: "epsilon_plus_flat" for convolutional networks on images, "epsilon_plus" for those on
+            signals, "epsilon" for networks without convolutions.
         targets : sequence of int or str, optional
             Explain several classes on one forward pass; the relevance has shape (batch, targets, ...), for a single
             sample (targets, ...).
@@ -296,6 +300,7 @@ class Network:
         graph = self.graph
         inputs = requests.Inputs(graph, x)
         top = requests.start_value(graph, output)
+        composite = self._composite(composite)
         plan, assignment = self._plan(composite, convention)
         for box in assignment.boxes:
             _warn_outside(inputs, *box)
@@ -389,6 +394,9 @@ class Network:
             notes=tuple(dict.fromkeys([*inputs.notes, *asked.notes])),
             features=features if len(features) > 1 else next(iter(features.values())),
         )
+
+    def _composite(self, given: Rules | None) -> Rules:
+        return default_for(self.graph) if given is None else given
 
     def _output_at(self, plan: _core.Plan, inputs: requests.Inputs, value: str, threads: int | None) -> Array:
         found: Array = self._run(inputs, lambda: plan.forward(inputs.flat, [self._values[value]], _threads(threads)))[0]

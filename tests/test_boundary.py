@@ -194,7 +194,17 @@ def test_zero_over_zero(rule, convention, batch, dtype):
     assert (np.abs(row.rounding) < 1e-6).all()
 
 
-EVERY = ["epsilon", "epsilon_plus_flat", [WSquare(0), ZPlus(0)], Gamma(), AlphaBeta(), ZBox(-1, 1), Zero(), Norm(), WSquare()]
+EVERY = [
+    "epsilon",
+    "epsilon_plus_flat",
+    [WSquare(0), ZPlus(0)],
+    Gamma(),
+    AlphaBeta(),
+    ZBox(-1, 1),
+    Zero(),
+    Norm(),
+    WSquare(),
+]
 
 
 @pytest.mark.parametrize("rules", EVERY, ids=str)

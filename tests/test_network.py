@@ -166,7 +166,7 @@ def test_constants_are_prepared_once(net, x):
 
     for _ in range(3):
         net.explain(x, composite="deep_taylor")
-        net.explain(x, composite=[pylrp.WSquare(stabilizer=0), pylrp.ZPlus(stabilizer=0)])
+        net.explain(x, composite=[pylrp.WSquare(0, bias=False), pylrp.ZPlus(0, bias=False)])
     assert len(plans()) == 1
     net.explain(x, composite="epsilon")
     assert len(plans()) == 2
@@ -194,7 +194,8 @@ def test_save(net, x, tmp_path):
         np.testing.assert_array_equal(data["layer/0"], ex.layers["0"])
         assert data["ledger"].shape == (2, 2, 9, 4)
         assert tuple(data["ledger_columns"]) == pylrp.ledger.COLUMNS
-        assert list(data["ledger_rules"]) == ["WSquare(stabilizer=0)", "ZPlus(stabilizer=0)"]
+        assert list(data["ledger_rules"]) == ["Epsilon(1e-06)", "Epsilon(1e-06)"]
+        assert data["composite"] == "epsilon" == ex.composite
 
 
 W = np.ones((3, 4))

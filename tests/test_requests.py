@@ -202,7 +202,7 @@ class TestErrors:
             (lambda: pylrp.Composite("mine", pylrp.Epsilon(), {"conv": 1}), r"kinds\['conv'\] is not a rule: 1"),
             (lambda: pylrp.Composite("mine", pylrp.Epsilon(), names={"top": "z"}), r"names\['top'\] is not a rule"),
             (lambda: image_network().explain(images(), composite=pylrp.ZPlus), r"composite is not.*write ZPlus\(\)"),
-            (lambda: image_network().summary(None), "composite is not a rule: None"),
+            (lambda: image_network().summary(1), "composite is not a rule: 1"),
         ],
     )
     def test_what_is_no_rule(self, make: Any, message: str) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pylrp
 from pylrp.conventions import CONVENTIONS
+from pylrp.defaults import usual_for
 from pylrp.inputs.images import LAYOUTS
 from pylrp.network import Network
 
@@ -41,10 +42,6 @@ __all__ = [
 #: Endings of pictures.
 PICTURES = (".png", ".pdf", ".svg")
 
-#: What is compared where nothing is named; on dense layers the epsilon composites are all the same.
-USUAL = ("epsilon", "epsilon_plus_flat", "epsilon_alpha2_beta1_flat", "epsilon_gamma_box")
-USUAL_DENSE = ("epsilon", "deep_taylor", "deep_taylor_box", "excitation_backprop")
-
 MODEL = "a network: .onnx, .npz, .mat, .keras, or one that net.save() has written (.pylrp.npz)"
 
 #: What --composites says of itself.
@@ -57,9 +54,7 @@ def composites_for(given: Sequence[str] | None, network: Network, *, bounds: boo
     ``bounds``: whether bounds of the input are known; a box is not among the usual ones without.
     """
     if given is None:
-        convolutions = any(node.layer.kind.startswith("conv") for node in network.graph.nodes)
-        usual = USUAL if convolutions else USUAL_DENSE
-        return tuple(name for name in usual if bounds or not name.endswith("_box"))
+        return usual_for(network.graph, bounds=bounds)
     unknown = [name for name in given if name not in pylrp.COMPOSITES]
     if unknown:
         raise ValueError(f"unknown composite {unknown[0]!r}; choose from {', '.join(pylrp.COMPOSITES)}")
@@ -147,8 +142,8 @@ def add_rules(parser: argparse.ArgumentParser, *, composite: bool = True) -> Non
             "--composite",
             choices=tuple(pylrp.COMPOSITES),
             metavar="NAME",
-            help="rules for all layers by name: %(choices)s (default: epsilon_plus_flat if there are convolutions, "
-            "else epsilon)",
+            help="rules for all layers by name: %(choices)s (default: epsilon_plus_flat for images, epsilon_plus for "
+            "signals, epsilon where there are no convolutions)",
         )
     group.add_argument(
         "--rule",

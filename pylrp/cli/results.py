@@ -186,6 +186,7 @@ class _Arrays:
             self._fixed["features"] = np.array(item.features)
         self._notes |= dict.fromkeys(ex.notes)
         self._fixed.update(
+            composite=np.array(ex.composite),
             ledger_columns=np.array(COLUMNS),
             ledger_layers=np.array(first.names),
             ledger_rules=np.array(first.rules),
@@ -206,7 +207,7 @@ class _Arrays:
 
 def _settings(ex: Explanation) -> dict[str, Any]:
     kept = {name: value for name, value in ex.settings.items() if name not in ("composite", "single") and value}
-    return {"pylrp": pylrp.__version__, "composite": ex.settings["composite"].name, **kept}
+    return {"pylrp": pylrp.__version__, "composite": ex.composite, **kept}
 
 
 class _Report:

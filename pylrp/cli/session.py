@@ -18,7 +18,7 @@ from pylrp.cli.labels import class_number, read_labels
 from pylrp.cli.progress import complain, said
 from pylrp.cli.rules import override
 from pylrp.composites import Composite
-from pylrp.graph import Graph
+from pylrp.defaults import default_for
 from pylrp.inputs import Entry, ImagePlan, Item, Preparation, TableOptions, Wanted, read_inputs
 from pylrp.network import Network
 from pylrp.tables import Table
@@ -26,7 +26,7 @@ from pylrp.tables import Table
 if TYPE_CHECKING:
     from pylrp.report.outputs import Probability
 
-__all__ = ["Session", "bounded", "default_composite", "open_network", "open_session", "rules_for"]
+__all__ = ["Session", "bounded", "open_network", "open_session", "rules_for"]
 
 Array = NDArray[Any]
 _BATCH, _BATCH_OF_ROWS = 8, 256
@@ -164,11 +164,6 @@ def open_session(args: argparse.Namespace) -> Session:
     return session
 
 
-def default_composite(graph: Graph) -> str:
-    """Return the name of the composite that is used where none is named."""
-    return "epsilon_plus_flat" if any(node.layer.kind.startswith("conv") for node in graph.nodes) else "epsilon"
-
-
 def rules_for(
     args: argparse.Namespace, network: Network, plan: ImagePlan | None = None, name: str | None = None
 ) -> Composite:
@@ -184,7 +179,7 @@ def rules_for(
     name : str, optional
         Instead of ``args.composite``.
     """
-    name = name or getattr(args, "composite", None) or default_composite(network.graph)
+    name = name or getattr(args, "composite", None) or default_for(network.graph)
     if name not in pylrp.COMPOSITES:
         raise ValueError(f"unknown composite {name!r}; choose one of {', '.join(pylrp.COMPOSITES)}")
     boxed = "low" in inspect.signature(pylrp.COMPOSITES[name]).parameters

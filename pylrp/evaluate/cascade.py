@@ -83,7 +83,7 @@ class Randomisation:
 def randomisation(
     net: Network,
     x: ArrayLike,
-    composite: Any = "epsilon_plus_flat",
+    composite: Any = None,
     *,
     target: int | ArrayLike | None = None,
     weights: Weights = "permute",
@@ -100,7 +100,8 @@ def randomisation(
     ----------
     net : Network
     x : array_like of shape (batch, ...)
-    composite : str, Composite, Rule or sequence of Rule, default "epsilon_plus_flat"
+    composite : str, Composite, Rule or sequence of Rule, optional
+        Default: that of :meth:`pylrp.Network.explain`.
     target : int or sequence of int, optional
         Default: the top class of each sample, of the original network.
     weights : {"permute", "normal"}, default "permute"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from pylrp.defaults import usual_for
 from pylrp.evaluate.cascade import Randomisation, Weights, randomisation
 from pylrp.evaluate.curves import Curves, InsertionDeletion
 from pylrp.evaluate.flipping import insertion_deletion, pixel_flipping
@@ -150,7 +151,7 @@ class Evaluation:
 def evaluate(
     net: Network,
     x: ArrayLike,
-    composites: Sequence[str] | Mapping[str, Any] = ("epsilon", "epsilon_plus", "epsilon_plus_flat", "deep_taylor"),
+    composites: Sequence[str] | Mapping[str, Any] | None = None,
     *,
     target: int | ArrayLike | None = None,
     checks: Sequence[Check] = CHECKS,
@@ -175,8 +176,9 @@ def evaluate(
         With one input, and one output without positions.
     x : array_like of shape (batch, ...)
         As the network takes it. More samples make narrower bands; some 20 are little.
-    composites : sequence of str, or mapping of str to str, Composite, Rule or sequence of Rule
-        The maps to compare. A mapping gives names to composites of your own.
+    composites : sequence of str, or mapping of str to str, Composite, Rule or sequence of Rule, optional
+        The maps to compare. A mapping gives names to composites of your own. Default: the usual ones for such a
+        network, the default of :meth:`pylrp.Network.explain` among them.
     target : int or sequence of int, optional
         The class that is explained and scored. Default: the top class of each sample.
     checks : sequence of str
@@ -206,6 +208,7 @@ def evaluate(
     ValueError
         If a check or composite is unknown, or shapes or options do not fit.
     """
+    composites = usual_for(net.graph, bounds=False) if composites is None else composites
     named = dict(composites) if isinstance(composites, Mapping) else {name: name for name in composites}
     if not named:
         raise ValueError("composites is empty: pass at least one")

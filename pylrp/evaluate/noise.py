@@ -58,7 +58,7 @@ class Sensitivity:
 def sensitivity(
     net: Network,
     x: ArrayLike,
-    composite: Any = "epsilon_plus_flat",
+    composite: Any = None,
     *,
     target: int | ArrayLike | None = None,
     radius: float | ArrayLike | None = None,
@@ -74,7 +74,8 @@ def sensitivity(
     ----------
     net : Network
     x : array_like of shape (batch, ...)
-    composite : str, Composite, Rule or sequence of Rule, default "epsilon_plus_flat"
+    composite : str, Composite, Rule or sequence of Rule, optional
+        Default: that of :meth:`pylrp.Network.explain`.
     target : int or sequence of int, optional
         The class that is explained, with and without noise. Default: the top class of each input without noise.
     radius : float or array_like, optional

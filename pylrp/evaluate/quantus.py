@@ -19,13 +19,14 @@ __all__ = ["quantus_explain", "quantus_model"]
 
 
 def quantus_explain(
-    composite: Any = "epsilon_plus_flat", *, network: Network | None = None, sum_channels: bool = False, **settings: Any
+    composite: Any = None, *, network: Network | None = None, sum_channels: bool = False, **settings: Any
 ) -> Callable[..., Array]:
     """Return a function that Quantus takes as ``explain_func``.
 
     Parameters
     ----------
-    composite : str, Composite, Rule or sequence of Rule, default "epsilon_plus_flat"
+    composite : str, Composite, Rule or sequence of Rule, optional
+        Default: that of :meth:`pylrp.Network.explain`.
     network : Network, optional
         The network to explain. Default: what Quantus passes, a torch module, is loaded (``pylrp[torch]``), and loaded
         again whenever its weights have changed.

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 
 from pylrp.classes import classes_of
 from pylrp.composites import Composite
+from pylrp.defaults import default_for
 from pylrp.info import info
 from pylrp.network import Network
 from pylrp.report.outputs import HOW, Outputs, Probability, named_labels
@@ -83,7 +84,7 @@ class Report:
         *,
         name: str | Sequence[str] | None = None,
         image: ArrayLike | Sequence[ArrayLike] | None = None,
-        composites: OneComposite | Sequence[OneComposite] = ("epsilon_plus_flat",),
+        composites: OneComposite | Sequence[OneComposite] | None = None,
         targets: Sequence[int] | None = None,
         top: int = 3,
         feature_names: Sequence[str] | None = None,
@@ -102,7 +103,7 @@ class Report:
             What people see of it; for a batch one each. Default: made from ``x``. A flat input of ``height * width``
             features is shown as an image of that shape.
         composites : str, Composite, Rule, sequence of Rule (one a layer), or a sequence of those
-            Each is a switch in the page.
+            Each is a switch in the page. Default: that of :meth:`pylrp.Network.explain`.
         targets : sequence of int, optional
             The classes to explain, by index or label. Default: the ``top`` classes of each sample.
         top : int, default 3
@@ -135,6 +136,8 @@ class Report:
             targets = [int(classes.resolve(target, "targets")) for target in targets]
         if len(inputs.given) == 1:
             feature_names = _names_in_order(network, inputs, feature_names)
+        if composites is None:
+            composites = default_for(network.graph)
         request = Request(named_composites(composites), targets, top, start, convention, feature_names)
         outputs = Outputs(network, start, self._labels, self._probability)
         names = self._names(name, inputs)
