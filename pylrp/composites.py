@@ -143,7 +143,7 @@ class Composite:
         Raises
         ------
         ValueError
-            If ``names`` holds a name that no layer has, or a rule with bounds reaches no layer.
+            If ``names`` holds a name that no layer has.
         """
         unknown = set(self.names) - {name for name, _ in layers}
         if unknown:
@@ -154,19 +154,7 @@ class Composite:
         weighted = [name for name, kind in layers if kind in WEIGHTED]
         first = weighted[:1] if first is None else first
         last = weighted[-1:] if last is None else last
-        given = [self._rule(name, kind, name in first, name in last) for name, kind in layers]
-        self._require_boxes(given, sorted({kind for name, kind in layers if name in first}))
-        return given
-
-    def _require_boxes(self, given: Sequence[Rule], kinds: Sequence[str]) -> None:
-        """Raise ValueError for a rule with bounds that no layer gets: they would say nothing."""
-        for what, rule in self.entries().items():
-            if rule.bounds() is not None and rule not in given:
-                there = f"the first layers with weights are of kind {' and '.join(kinds)}" if kinds else "there is none"
-                raise ValueError(
-                    f"composite {self.name}: no layer gets {rule}, which is {what}; {there}. For a first layer of any "
-                    f"kind write pylrp.Composite(..., first={rule})"
-                )
+        return [self._rule(name, kind, name in first, name in last) for name, kind in layers]
 
     def _rule(self, name: str, kind: str, is_first: bool, is_last: bool) -> Rule:
         if name in self.names:
@@ -189,13 +177,26 @@ def require_rule(rule: object, what: str) -> Rule:
 
 
 def spread(rules: object, names: Sequence[str]) -> list[Rule] | None:
-    """Return one rule for each dense layer where ``rules`` is a rule, a composite or its name; else None."""
+    """Return one rule for each dense layer where ``rules`` is a rule, a composite or its name; else None.
+
+    Raises
+    ------
+    ValueError
+        If a rule with bounds reaches no layer.
+    """
     if isinstance(rules, Rule):
         return [rules] * len(names)
     if isinstance(rules, str):
         rules = composite(rules)
     if isinstance(rules, Composite):
-        return rules.assign([(name, "dense") for name in names])
+        given = rules.assign([(name, "dense") for name in names])
+        for what, rule in rules.entries().items():
+            if rule.bounds() is not None and rule not in given:
+                raise ValueError(
+                    f"composite {rules.name}: no layer gets {rule}, which is {what}: all layers are dense. For a box "
+                    f"at the input write rules=pylrp.Composite(..., first={rule})"
+                )
+        return given
     return None
 
 

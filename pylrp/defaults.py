@@ -5,12 +5,12 @@
 
 from __future__ import annotations
 
-from pylrp.assignment import rule_kind
-from pylrp.composites import WEIGHTED
 from pylrp.graph import Graph
 from pylrp.layers import Shape
 
 __all__ = ["default_for", "usual_for"]
+
+_CONVOLUTIONS = ("conv", "conv_transpose")
 
 
 def default_for(graph: Graph) -> str:
@@ -25,7 +25,7 @@ def default_for(graph: Graph) -> str:
     ----------
     graph : Graph
     """
-    if not any(rule_kind(node) == "conv" for node in graph.nodes):
+    if not any(node.layer.kind in _CONVOLUTIONS for node in graph.nodes):
         return "epsilon"
     return "epsilon_plus_flat" if max(_axes(shape) for shape, _ in _first(graph)) > 1 else "epsilon_plus"
 
@@ -43,7 +43,7 @@ def usual_for(graph: Graph, *, bounds: bool) -> tuple[str, ...]:
     if default == "epsilon":  # on dense layers the epsilon composites are all the same
         return ("epsilon", "deep_taylor", *(("deep_taylor_box",) if bounds else ()), "excitation_backprop")
     flat = "_flat" if default == "epsilon_plus_flat" else ""
-    boxed = bounds and any(kind == "conv" for _, kind in _first(graph))
+    boxed = bounds and any(kind in _CONVOLUTIONS for _, kind in _first(graph))
     return ("epsilon", default, f"epsilon_alpha2_beta1{flat}", *(("epsilon_gamma_box",) if boxed else ()))
 
 
@@ -52,10 +52,10 @@ def _first(graph: Graph) -> list[tuple[Shape, str]]:
     found = []
     behind: set[str] = set()
     for node in graph.nodes:
-        kind = rule_kind(node)
+        kind = node.layer.kind
         if not behind.isdisjoint(node.inputs):
             behind.add(node.name)
-        elif kind in WEIGHTED:
+        elif kind in ("dense", *_CONVOLUTIONS):
             behind.add(node.name)
             found.append((graph.shapes[node.inputs[0]], kind))
     return found
