@@ -3,7 +3,7 @@
 Each holds its arrays and settings, tells the shape it makes (:meth:`Layer.output_shape`) and what the core needs to
 know; nothing is computed here. Shapes leave the batch out and put channels first.
 
-- ``linear.py``: Dense, Conv, ConvTranspose, BatchNorm, Affine
+- ``linear.py``: Dense, PositionwiseDense, Conv, ConvTranspose, BatchNorm, Affine
 - ``pooling.py``: MaxPool, AveragePool and their global and adaptive forms
 - ``combine.py``: Add, Concat
 - ``movement.py``: Flatten, Reshape, Transpose, Pad, Slice, Take, Expand, Upsample, ...
@@ -36,7 +36,7 @@ from pylrp.layers.activations import (
 )
 from pylrp.layers.base import CustomLayer, Layer, Shape
 from pylrp.layers.combine import Add, Concat
-from pylrp.layers.linear import Affine, BatchNorm, Conv, ConvTranspose, Dense
+from pylrp.layers.linear import Affine, BatchNorm, Conv, ConvTranspose, Dense, PositionwiseDense
 from pylrp.layers.movement import (
     ChannelShuffle,
     DepthToSpace,
@@ -99,6 +99,7 @@ __all__ = [
     "PReLU",
     "Pad",
     "Pool",
+    "PositionwiseDense",
     "ReLU",
     "ReLU6",
     "Reshape",

@@ -1,5 +1,7 @@
 """Layers with weights: dense, convolutions in 1 to 3 dimensions and their transposes, and scalings per channel.
 
+Dense along one axis of several is a :class:`PositionwiseDense`: dense for rules, a convolution for the core.
+
 Arrays are kept as they are given; ``graph.py`` settles their dtype and layout, ``canonise.py`` folds the scalings away.
 """
 
@@ -15,7 +17,7 @@ from numpy.typing import ArrayLike
 from pylrp.layers.base import Array, Layer, Shape, per_axis, sole
 from pylrp.layers.windows import Pads, normalise_padding, output_size, resolve_pads
 
-__all__ = ["Affine", "BatchNorm", "Conv", "ConvTranspose", "Dense"]
+__all__ = ["Affine", "BatchNorm", "Conv", "ConvTranspose", "Dense", "PositionwiseDense"]
 
 _SPATIAL = {1: "length", 2: "height, width", 3: "depth, height, width"}
 
@@ -159,6 +161,35 @@ class Conv(_Convolution):
         spatial = self._spatial(shapes)
         steps = zip(spatial, self.kernel, self.stride, self.dilation, self.pads(shapes[0]), strict=True)
         return (self.channels[1], *(output_size(*step) for step in steps))
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class PositionwiseDense(Conv):
+    """``z = W a + b`` for the channels at each position: a dense layer along one axis of ``(channels, ...)``.
+
+    The core computes it as a convolution. For rules it is dense: a loader makes one of ``torch.nn.Linear`` on
+    ``(N, L, C)``, of Keras's Dense there, of a MatMul by a constant.
+
+    Parameters
+    ----------
+    weight : array_like of shape ``(out, in, 1)``, ``(out, in, 1, 1)`` or ``(out, in, 1, 1, 1)``
+        A row holds the weights of one neuron; an axis of length 1 for each axis of positions.
+    bias : array_like of shape (out,), optional
+    name : str, optional
+        Default: its position among the layers with weights, "0", "1", ...
+    """
+
+    kind: ClassVar[str] = "dense"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if max(self.kernel) > 1 or self.groups > 1 or max(self.stride) > 1:
+            raise ValueError(f"{self!r} looks at more than one position or skips some, or is in groups: that is a Conv")
+
+    @classmethod
+    def along(cls, axes: int, weight: Array, bias: ArrayLike | None = None) -> PositionwiseDense:
+        """Return the layer for a matrix ``(out, in)`` and so many axes of positions."""
+        return cls(weight.reshape(*weight.shape, *(1,) * axes), bias)
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -27,11 +27,13 @@ from pylrp.layers import (
     GlobalMaxPool,
     MaxPool,
     Pad,
+    PositionwiseDense,
     Reshape,
     Resize,
     Transpose,
     Upsample,
 )
+from pylrp.loaders.contraction import Contraction, dense_along, letters_of
 from pylrp.loaders.keras_activations import activated
 from pylrp.loaders.keras_builder import Builder, Value, convert, reads
 
@@ -45,22 +47,47 @@ _PADDING = {"same": "same_upper", "valid": "valid"}
 
 @reads("Dense")
 def dense(build: Builder, layer: Any, name: str, value: Value) -> Value:
-    """Along the last axis; where there are others it is a convolution with a kernel of 1."""
+    """Along the last axis, at each position where there are others."""
     rank = build.rank(value)
     if rank == 1:
         made = build.once(layer, lambda: Dense(build.array(layer.kernel, (1, 0)), bias(build, layer)))
     elif rank <= 4:
         value = build.to_front(value)
-        made = build.once(layer, lambda: pointwise(build, layer, rank - 1), f"{rank - 1}d")
+        made = build.once(layer, lambda: positionwise(build, layer, rank - 1), f"{rank - 1}d")
     else:
         build.refuse(name, layer, f"has an input with {rank} axes, 1 to 4 can be explained")
     return activated(build, layer, name, build.emit(name, made, value))
 
 
-def pointwise(build: Builder, layer: Any, axes: int) -> Conv:
-    """Return a dense layer as a convolution along so many spatial axes."""
-    kernel = build.array(layer.kernel, (1, 0))
-    return Conv(kernel.reshape(*kernel.shape, *(1,) * axes), bias(build, layer))
+def positionwise(build: Builder, layer: Any, axes: int) -> PositionwiseDense:
+    """Return a dense layer for a value with so many axes of positions."""
+    return PositionwiseDense.along(axes, build.array(layer.kernel, (1, 0)), bias(build, layer))
+
+
+@reads("EinsumDense")
+def einsum_dense(build: Builder, layer: Any, name: str, value: Value) -> Value:
+    """A product with one matrix along some axes, and a bias."""
+    value = build.in_order(value)
+    try:
+        given, constant, result = letters_of(layer.equation, build.rank(value) + 1)
+        if given[0] != result[0] or given[0] in constant:
+            raise ValueError(f"the equation {layer.equation!r} moves or sums the batch axis")
+        meeting = Contraction.of(given[1:], constant, result[1:])
+    except ValueError as error:
+        build.refuse(name, layer, f"can't be explained: {error}")
+    shape = tuple(map(int, layer.kernel.shape))
+
+    shift = None if layer.bias is None else build.array(layer.bias)
+    own = None if shift is None else meeting.bias(shift, shape)
+
+    def make(axes: int | None) -> Any:
+        return build.once(layer, lambda: dense_along(axes, meeting.matrix(build.array(layer.kernel)), own), f"{axes}d")
+
+    for part, made in meeting.layers(build.shapes[value.name], shape, make):
+        value = build.emit(f"{name}.{part}" if part else name, made, value, last=False)
+    if shift is not None and own is None:  # another one at each position
+        value = build.emit(f"{name}.bias", Affine(1.0, build.constant(value, shift)), value)
+    return activated(build, layer, name, value)
 
 
 def bias(build: Builder, layer: Any) -> Any:

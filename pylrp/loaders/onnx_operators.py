@@ -6,6 +6,7 @@ operators up in :data:`OPERATORS`.
 
 from __future__ import annotations
 
+import string
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -36,17 +37,19 @@ from pylrp.layers import (
     LogSoftmax,
     MaxPool,
     Mish,
+    PositionwiseDense,
     PReLU,
     ReLU,
     Reshape,
+    Shape,
     Sigmoid,
     SiLU,
     Softmax,
     Softplus,
     Tanh,
-    Transpose,
 )
 from pylrp.layers.base import product
+from pylrp.loaders.contraction import Contraction, dense_along, letters_of
 from pylrp.loaders.onnx_arithmetic import ARITHMETIC, clip, curve
 from pylrp.loaders.onnx_movement import MOVEMENT
 from pylrp.loaders.onnx_node import Call, Value
@@ -155,26 +158,46 @@ def _matmul(call: Call) -> Value:
     if call.is_constant(0):  # W x for each sample: the axis before last is mixed
         if call.weight(0).ndim != 2 or len(call.value(1).shape) != 2:
             raise call.unsupported("multiplies by one matrix for each part of its input")
-        return call.emit(Conv(call.weight(0, "MatMul left", lambda w: w[..., None])), call.value(1))
+        return call.emit(PositionwiseDense(call.weight(0, "MatMul left", lambda w: w[..., None])), call.value(1))
     if not call.is_constant(1):
         raise call.unsupported("multiplies values that are both computed")
-    value = call.value()
-    shape = call.weight(1).shape
-    if product(shape[:-2]) != 1 or len(shape) < 2 or len(shape) > len(value.shape) + 1:
+    rank, shape = len(call.value().shape), call.weight(1).shape
+    if product(shape[:-2]) != 1 or len(shape) < 2 or len(shape) > rank + 1:
         raise call.unsupported(f"multiplies by an array of shape {shape}")
-    if len(value.shape) == 1:
-        return call.emit(Dense(call.weight(1, "MatMul", lambda w: w.reshape(w.shape[-2:]).T)), value)
-    spatial = len(value.shape) - 1
-    if not 1 <= spatial <= 3:
-        raise call.unsupported(f"multiplies a value of shape {value.shape} (without the batch) by a matrix")
-    kernel = (1,) * spatial
-    weight = call.weight(1, f"MatMul {spatial}", lambda w: w.reshape(shape[-2:]).T.reshape(*shape[:-3:-1], *kernel))
-    steps = [
-        ("transpose", Transpose((spatial, *range(spatial)))),
-        ("product", Conv(weight)),
-        ("", Transpose((*range(1, spatial + 1), 0))),
-    ]
-    return call.emit_all(steps, value)
+    axes = string.ascii_lowercase[:rank]
+    return _contracted(call, Contraction.of(axes, f"{axes[-1]}Z", f"{axes[:-1]}Z"), 0, shape[-2:])
+
+
+def _einsum(call: Call) -> Value:
+    if len(call.node.input) != 2 or sum(map(call.is_constant, (0, 1))) != 1:
+        raise call.unsupported("is no product of a computed value with a constant")
+    at = 1 if call.is_constant(0) else 0  # of the value
+    text = call.required("equation")
+    text = text.decode() if isinstance(text, bytes) else text
+    if at:
+        terms, arrow, result = text.partition("->")
+        text = f"{','.join(reversed(terms.split(',')))}{arrow}{result}"
+    try:
+        given, constant, result = letters_of(text, len(call.value(at).shape) + 1)
+        if given[0] != result[0] or given[0] in constant:
+            raise call.mixes_batch(f"has the equation {text!r}, which moves or sums the batch axis")
+        meeting = Contraction.of(given[1:], constant, result[1:])
+    except ValueError as error:
+        raise call.unsupported(str(error)) from None
+    return _contracted(call, meeting, at, call.weight(1 - at).shape)
+
+
+def _contracted(call: Call, meeting: Contraction, at: int, shape: Shape) -> Value:
+    """Emit the product of the value at a position with the constant; the layer with weights has the node's name."""
+    value = call.value(at)
+
+    def make(axes: int | None) -> Layer:
+        what = f"product {meeting} {axes}"
+        return dense_along(axes, call.weight(1 - at, what, lambda w: meeting.matrix(w.reshape(shape))))
+
+    for part, layer in meeting.layers(value.shape, shape, make):
+        value = call.emit(layer, value, part=part)
+    return value
 
 
 def _batch_norm(call: Call) -> Value:
@@ -307,6 +330,7 @@ OPERATORS: dict[str, Translate] = {
     "Conv": _conv,
     "ConvTranspose": _conv_transpose,
     "Dropout": _dropout,
+    "Einsum": _einsum,
     "Elu": _activation(lambda call: ELU(call.attribute("alpha", 1.0))),
     "Gelu": _activation(lambda call: GELU(approximate=call.attribute("approximate", "none") == "tanh")),
     "Gemm": _gemm,

@@ -296,8 +296,8 @@ def _rename(graph: Graph, modules: Mapping[str, Any]) -> Graph:
         own = module in with_parts and any(True for _ in modules[module].parameters(recurse=False))
         if module not in with_parts or (own and isinstance(node.layer, Dense | Conv | ConvTranspose)):
             module_of[use] = module
-            # Of several nodes the last, unless an earlier one has the weights.
-            if use not in heads or node.layer.arrays or not heads[use].layer.arrays:
+            # Of several nodes the last, unless an earlier one has the weights: a Linear's bias may come behind it.
+            if use not in heads or _heaviness(node) >= _heaviness(heads[use]):
                 heads[use] = node
     new: dict[str, str] = {}
     taken = {*graph.inputs, *(node.name for node in graph.nodes)}
@@ -314,6 +314,11 @@ def _rename(graph: Graph, modules: Mapping[str, Any]) -> Graph:
         for node in graph.nodes
     ]
     return graph.changed(nodes=nodes, outputs=[new.get(name, name) for name in graph.outputs])
+
+
+def _heaviness(node: Node) -> int:
+    """Return 2 for a layer with weights, 1 for another with arrays, 0 for the rest."""
+    return 2 if isinstance(node.layer, Dense | Conv | ConvTranspose) else int(bool(node.layer.arrays))
 
 
 def _module_of(node: str, modules: Collection[str]) -> tuple[str, str]:
