@@ -31,6 +31,7 @@ def examples(rng, dtype=np.float32):
         (L.Dense(some(3, 5)), (5,)),
         (L.Conv(some(6, 2, 3, 2), some(6), stride=(2, 1), padding=((1, 0), (0, 2)), groups=2), image),
         (L.Conv(some(3, 4, 3), padding="same_lower", dilation=2, name="conv"), signal),
+        (L.PositionwiseDense(some(3, 4, 1), some(3)), signal),
         (L.ConvTranspose(some(4, 3, 2, 3), stride=2, padding=1, output_padding=(1, 0)), image),
         (L.BatchNorm(some(4), some(4), some(4), some(4) ** 2, 0.1), image),
         (L.Affine(some(4, 1, 1), 0.3), image),
