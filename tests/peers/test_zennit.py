@@ -166,12 +166,15 @@ def test_composites_by_name(rng, name, theirs, biases):
 
 
 @pytest.mark.parametrize("biases", [False, True])
+@pytest.mark.filterwarnings("ignore:deep_taylor:UserWarning")
 def test_deep_taylor_is_the_limit_of_small_stabilizers(rng, biases):
     model = random_model(rng, (40, 50, 20), np.float64, biases=biases)
     x = signed_input(rng, 5, 40, np.float64)
     arrays = as_arrays(model, x)
-    rules = [lambda: zr.WSquare(stabilizer=1e-14), lambda: zr.ZPlus(stabilizer=1e-14)]
-    expected = attribute(model, by_layer(model, rules), x, arrays["output"])
-    actual = pylrp.relevance(arrays["W_list"], [None, arrays["acts"][1]], arrays["output"], biases=arrays["biases"])
-    assert_agree(actual, expected, "deep_taylor")
+    given = arrays["W_list"], [None, arrays["acts"][1]], arrays["output"]
+    for zero_params, rules in (("bias", "deep_taylor"), ([], [WSquare(0), ZPlus(0)])):
+        small = {"stabilizer": 1e-14, "zero_params": zero_params}
+        theirs = by_layer(model, [lambda small=small: zr.WSquare(**small), lambda small=small: zr.ZPlus(**small)])
+        actual = pylrp.relevance(*given, rules=rules, biases=arrays["biases"])
+        assert_agree(actual, attribute(model, theirs, x, arrays["output"]), str(rules))
     assert len(linears(model)) == 2
