@@ -31,6 +31,7 @@ from pylrp.layers import Layer, Shape
 from pylrp.layers.base import product
 from pylrp.ledger import Ledger
 from pylrp.lowering import lower
+from pylrp.ranges import expected_of, warn_unscaled
 from pylrp.rules import Rule
 
 __all__ = ["Network"]
@@ -101,6 +102,7 @@ class Network:
         self.names: list[str] = [node.name for node in graph.nodes if _accounts(node.layer)]
         self._rows = [i for i, node in enumerate(graph.nodes) if _accounts(node.layer)]
         self._plans: dict[Any, tuple[_core.Plan, Assignment]] = {}
+        self._expected = expected_of(self.graph)
 
     def __reduce__(self) -> tuple[Callable[..., Network], tuple[Graph]]:
         """Return how to make it again, in another process for example: from its layers."""
@@ -293,7 +295,8 @@ class Network:
         Warns
         -----
         UserWarning
-            If the input lies outside a z-box's bounds.
+            If the input lies outside a z-box's bounds, or plainly was not scaled as the network expects: by the range
+            that the file or :func:`pylrp.load` gives, or by the scaling or BatchNorm that the network begins with.
         """
         if start not in ("logit", "one"):
             raise ValueError(f"start must be 'logit' or 'one', got {start!r}")
@@ -304,6 +307,9 @@ class Network:
         plan, assignment = self._plan(composite, convention)
         for box in assignment.boxes:
             _warn_outside(inputs, *box)
+        if not assignment.boxes:
+            for expected in self._expected:
+                warn_unscaled(expected, inputs.logical(expected.name), stacklevel=3)
         wanted = requests.wanted_values(graph, layers)
         contrasted: Array | None = None
         masked = requests.channel_masks(graph, masks, self._values)

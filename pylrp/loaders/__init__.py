@@ -7,9 +7,11 @@ when they are needed, and only then the package that they read with.
 from __future__ import annotations
 
 import inspect
+import math
 import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +35,7 @@ def load(
     input_shape: Sequence[int] | Mapping[str, Sequence[int]] | None = None,
     operators: Mapping[str, Callable[..., Layer]] | None = None,
     keep_softmax: bool = False,
+    input_range: tuple[float, float] | Mapping[str, tuple[float, float]] | None = None,
     **options: Any,
 ) -> Network:
     """Return a trained network, ready to be explained.
@@ -58,6 +61,9 @@ def load(
         may be one of pylrp's or a :class:`pylrp.layers.CustomLayer` of your own.
     keep_softmax : bool, default False
         Leave a softmax at the top, to explain probabilities instead of logits.
+    input_range : (low, high) or mapping of str to (low, high), optional
+        The range of values that the model was trained with, ``(0, 1)`` for example, of all inputs or by name. Inputs
+        that plainly were not scaled so get a warning.
     **options
         Further settings of the loader for this kind of source.
 
@@ -100,11 +106,30 @@ def load(
         able = list(taken)[1:]
         raise TypeError(f"{what} takes no {wrong[0]}=" + (f", only {', '.join(able)}" if able else ""))
     graph = loader(source, **given)
+    if input_range is not None:
+        graph = graph.changed(facts=replace(graph.facts, ranges={**graph.facts.ranges, **_ranges(graph, input_range)}))
     # A softmax in a file of our own was kept on purpose.
     network = Network.from_graph(graph, keep_softmax=keep_softmax or what == _OWN)
     if what == _TORCH:
         _compare(network, graph, source, example_input, own=operators is not None)
     return network
+
+
+def _ranges(graph: Graph, given: Any) -> dict[str, tuple[float, float]]:
+    """Return the range of each input."""
+    by_input = given if isinstance(given, Mapping) else dict.fromkeys(graph.inputs, given)
+    found = {}
+    for name, pair in by_input.items():
+        if name not in graph.inputs:
+            raise ValueError(f"input_range: no input is called {name!r}; there are {', '.join(graph.inputs)}")
+        try:
+            low, high = map(float, pair)
+        except (TypeError, ValueError):
+            raise TypeError(f"input_range must be a pair (low, high), got {pair!r}") from None
+        if not (math.isfinite(low) and math.isfinite(high) and low < high):
+            raise ValueError(f"input_range must be finite and ascend, got {pair!r}")
+        found[name] = low, high
+    return found
 
 
 def _compare(network: Network, graph: Graph, module: Any, example_input: Any, *, own: bool) -> None:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, ValueInfoProto
 
 from pylrp.errors import UnsupportedLayer
-from pylrp.graph import Graph
+from pylrp.graph import Facts, Graph
 from pylrp.layers import Layer, Shape
 from pylrp.loaders.onnx_constants import Constant, Constants
 from pylrp.loaders.onnx_file import ModelFile
@@ -77,6 +77,21 @@ def load_onnx(
     return _Reader(file, input_shape, operators or {}).read()
 
 
+#: What a file says of its pixels (ONNX, "Standardized metadata": Image.NominalPixelRange).
+_PIXELS = {
+    "NominalRange_0_255": (0.0, 255.0),
+    "Normalized_0_1": (0.0, 1.0),
+    "Normalized_1_1": (-1.0, 1.0),
+    "NominalRange_16_235": (16.0, 235.0),
+}
+
+
+def _pixel_ranges(file: ModelFile, shapes: Mapping[str, Shape]) -> dict[str, tuple[float, float]]:
+    """Return the range of pixels that the file names, for each input that may be an image."""
+    said = {entry.key: entry.value for entry in file.model.metadata_props}.get("Image.NominalPixelRange", "")
+    return {name: _PIXELS[said] for name, shape in shapes.items() if said in _PIXELS and len(shape) == 3}
+
+
 def left_out(names: Iterable[str]) -> list[str]:
     """Return the notes on inputs that a model declares and does not use."""
     return [f"input {name!r} changes no output and is left out" for name in names]
@@ -91,7 +106,7 @@ class _Reader:
         input_shape: InputShape | None,
         operators: Mapping[str, Operator],
     ):
-        model = file.model
+        self.file, model = file, file.model
         self.outputs = [info.name for info in model.graph.output]
         self.nodes, needed = _needed(model.graph.node, self.outputs)
         stored = {tensor.name for tensor in model.graph.initializer}
@@ -132,6 +147,7 @@ class _Reader:
             translation.nodes,
             list(dict.fromkeys(outputs)),
             notes=notes,
+            facts=Facts(ranges=_pixel_ranges(self.file, shapes)),
             dtype=dtype,
         )
 

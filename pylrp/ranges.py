@@ -1,0 +1,144 @@
+"""Inputs that plainly were not scaled as the network expects, wherever something can tell.
+
+``network.py`` asks once what is expected of each input, and looks at every x that it explains. What tells: a range that
+the file or the caller of :func:`pylrp.load` gives, and the scaling that a network begins with, statistics of a
+BatchNorm or of a scaler. False alarms cost trust: only what is far off is said, bytes instead of 0 to 1 for example.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pylrp.graph import Graph
+from pylrp.layers import Affine, BatchNorm, Identity, Movement
+from pylrp.layers.base import product
+
+__all__ = ["Expected", "expected_of", "warn_unscaled"]
+
+Array = NDArray[Any]
+Floats = NDArray[np.float64]
+
+_FAR = 20.0  # standard deviations
+_BEYOND = 0.1  # of a range's width: resampled pictures reach a little over their ends
+_NARROW = 0.01  # of a range's width
+_FLAT = 0.02  # standard deviations
+_EQUAL = 1e-6  # standard deviations, of values that are all the same
+_FEWEST = 16  # values a channel, to speak of their spread
+_SAMPLES = 4  # that statistics are compared with
+_BYTES = (100.0, 260.0)  # divisors that make bytes small: 255, 127.5, 128, 127
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What an input is expected to be.
+
+    Attributes
+    ----------
+    name : str
+        Of the input.
+    range : (float, float) or None
+    inferred : bool
+        Whether the range is that of bytes, because the network divides by 255 or so.
+    mean, deviation : ndarray of the input's logical shape, or None
+        Before a scaling that takes it to values around 0 of size 1.
+    """
+
+    name: str
+    range: tuple[float, float] | None = None
+    inferred: bool = False
+    mean: Floats | None = None
+    deviation: Floats | None = None
+
+
+def expected_of(graph: Graph) -> list[Expected]:
+    """Return what is expected of the inputs of which something is known."""
+    found = []
+    for name in graph.inputs:
+        known = graph.facts.ranges.get(name)
+        if known is not None:
+            found.append(Expected(name, known))
+        elif (scaled := _scaled(graph, name)) is not None:
+            found.append(scaled)
+    return found
+
+
+def _scaled(graph: Graph, name: str) -> Expected | None:
+    """Return what the scaling at an input tells of it."""
+    shape = graph.inputs[name]
+    place = np.arange(product(shape)).reshape(shape)  # of each value in the input
+    scale, shift = np.ones(shape), np.zeros(shape)
+    standardises, value = False, name
+    while len(consumers := graph.consumers(value)) == 1:
+        ((node, _),) = consumers
+        layer = node.layer
+        if isinstance(layer, Movement):
+            moved = layer.move(np.arange(place.size).reshape(place.shape))
+            if moved.size != place.size or (np.sort(moved, axis=None) != np.arange(place.size)).any():
+                break
+            place = place.reshape(-1)[moved]
+            scale, shift = scale.reshape(-1)[moved], shift.reshape(-1)[moved]
+        elif isinstance(layer, BatchNorm):
+            across = (-1, *(1,) * (place.ndim - 1))
+            mean, variance = (np.asarray(a, np.float64).reshape(across) for a in (layer.mean, layer.variance))
+            deviation = np.sqrt(variance + layer.epsilon)
+            scale, shift, standardises = scale / deviation, (shift - mean) / deviation, True
+            break
+        elif isinstance(layer, Affine):
+            factor, more = (np.asarray(a, np.float64) for a in (layer.scale, layer.shift))
+            scale, shift = scale * factor, shift * factor + more
+            standardises = standardises or (factor.size > 1 and bool(np.any(more != 0)))
+        elif not isinstance(layer, Identity):
+            break
+        value = node.name
+    if standardises and (scale > 0).all():
+        mean, deviation = np.empty(place.size), np.empty(place.size)
+        mean[place.reshape(-1)] = (-shift / scale).reshape(-1)
+        deviation[place.reshape(-1)] = (1 / scale).reshape(-1)
+        return Expected(name, mean=mean.reshape(shape), deviation=deviation.reshape(shape))
+    low, high = _BYTES
+    divides = len(shape) == 3 and bool(((scale > 1 / high) & (scale < 1 / low)).all())
+    return Expected(name, (0.0, 255.0), inferred=True) if divides else None
+
+
+def warn_unscaled(expected: Expected, x: Array, stacklevel: int) -> None:
+    """Warn if samples of logical shape, (batch, *shape) or (*shape,), are plainly not scaled as expected."""
+    if x.size == 0 or not np.isfinite(low := float(x.min())) or not np.isfinite(high := float(x.max())):
+        return
+    said = None
+    if expected.range is not None:
+        said = _off_range(*expected.range, low, high, inferred=expected.inferred)
+    elif expected.mean is not None and expected.deviation is not None:
+        said = _off_statistics(expected.mean, expected.deviation, x)
+    if said is not None:
+        warnings.warn(
+            f"the input {expected.name!r} reaches from {low:g} to {high:g}, {said}: "
+            "scale it as the network was trained",
+            stacklevel=stacklevel,
+        )
+
+
+def _off_range(low: float, high: float, least: float, most: float, *, inferred: bool) -> str | None:
+    width = high - low
+    what = f"values from {low:g} to {high:g} are expected"
+    if not inferred and (least < low - _BEYOND * width or most > high + _BEYOND * width):
+        return what
+    return what if least < most and most - least <= _NARROW * width else None
+
+
+def _off_statistics(mean: Floats, deviation: Floats, x: Array) -> str | None:
+    samples = x.reshape(-1, *mean.shape)[:_SAMPLES]
+    z = (samples - mean) / deviation
+    if np.count_nonzero(np.abs(z) > _FAR) > z.size / 2:
+        return f"most of it more than {_FAR:g} standard deviations from the mean of the data it was trained with"
+    # A value a channel says nothing of its spread.
+    rows = np.moveaxis(z, 1, 0).reshape(z.shape[1], -1)
+    if mean.ndim > 1 and rows.shape[1] >= _FEWEST:
+        spread = rows.std(axis=1)
+        if _EQUAL < spread.max() < _FLAT:
+            return f"within {spread.max():.2g} standard deviations of the data that the network was trained with"
+    return None
