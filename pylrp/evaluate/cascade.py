@@ -16,7 +16,7 @@ from pylrp.evaluate.curves import draw, new_axes
 from pylrp.evaluate.statistics import cosine, spearman
 from pylrp.evaluate.subject import Array, Progress, Subject, Values, quiet
 from pylrp.graph import Graph
-from pylrp.layers import Conv, ConvTranspose, Dense, Layer, Softmax
+from pylrp.layers import Conv, ConvTranspose, Dense, Layer
 from pylrp.network import Network
 
 if TYPE_CHECKING:
@@ -183,8 +183,7 @@ def randomised(net: Network, layers: Sequence[str], *, weights: Weights = "permu
         chosen[id(layer)] = replace(layer, weight=_drawn(np.asarray(layer.weight), weights, rng), bias=bias)
     graph = net.graph
     nodes = [replace(node, layer=chosen.get(id(node.layer), node.layer)) for node in graph.nodes]
-    softmax = isinstance(known.get(graph.outputs[0]), Softmax)
-    return Network.from_graph(graph.changed(nodes=nodes), keep_softmax=softmax)
+    return Network.from_graph(graph.changed(nodes=nodes), keep_top=True)
 
 
 def _drawn(array: Array, weights: Weights, rng: np.random.Generator) -> Array:
