@@ -1,10 +1,10 @@
 """A graph as a model file has it, made into one that rules of LRP are meant for.
 
-Passes from graph to graph, in order: what no output needs goes, and what does nothing (dropout); a function at the top,
-softmax or sigmoid, goes with a note (``top.py``); zeros around an image become the padding of the convolution they are for
-(``padding.py``); scalings per channel (BatchNorm) become part of the convolution or dense layer before or after them
-(``scalings.py``). The output stays the same but for that function. Loaders make the graph, ``network.py`` hands the
-result to the compiled core.
+Passes from graph to graph, in order: what no output needs goes, and what does nothing (dropout); softmax, sigmoid
+and their kin at the top go with a note (``top.py``); zeros around an image become the padding of the convolution they
+are for (``padding.py``); scalings per channel (BatchNorm) become part of the convolution or dense layer before or
+after them (``scalings.py``). The output stays the same but for the function at the top. Loaders make the graph,
+``network.py`` hands the result to the compiled core.
 """
 
 from __future__ import annotations

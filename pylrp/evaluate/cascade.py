@@ -93,8 +93,8 @@ def randomisation(
 ) -> Randomisation:
     """Replace the weights of layer after layer, from the output down, and compare the maps with the original.
 
-    Dense layers and convolutions get random weights and biases. All maps explain the same class, from a relevance of 1
-    at the top, so that a logit that changes its sign does not turn the map over.
+    Dense layers and convolutions get random weights and biases. All maps explain the same class, divided by the
+    size of its logit; maps of one sign only, which turn over with the logit, are taken as positive.
 
     Parameters
     ----------
