@@ -178,7 +178,9 @@ def start_value(graph: Graph, output: str | None) -> str:
                 f"the network has several outputs, {', '.join(graph.outputs)}: pass output= with one's name"
             )
         return graph.outputs[0]
-    return _known(graph, output, "output")
+    name = _known(graph, output, "output")
+    named = {value: name for name, value in reversed(graph.output_values.items())}
+    return name if name in graph.outputs else named.get(name, name)
 
 
 def wanted_values(graph: Graph, layers: str | Sequence[str] | None) -> list[str]:

@@ -37,6 +37,7 @@ from pylrp.layers import (
     Tanh,
 )
 from pylrp.layers.activations import Activation
+from pylrp.layers.base import product
 
 __all__ = ["at_the_top", "drop_top", "function_at_the_top"]
 
@@ -270,11 +271,9 @@ class _Rewriter:
         return _Form(made, ", ".join(kinds), any(form.falls for form in known), False, removed)
 
     def _complement(self, node: Node, known: list[_Form]) -> _Form | None:
-        """Recognise ``[1 - p, p]`` or ``[p, 1 - p]`` of a sigmoid along the channels."""
-        layer = node.layer
-        assert isinstance(layer, Concat)
+        """Recognise ``[1 - p, p]`` or ``[p, 1 - p]`` of a sigmoid, two numbers a sample."""
         shapes = [self._graph.shapes[value] for value in node.inputs]
-        if len(known) != 2 or len(shapes) != 2 or layer.axis % len(shapes[0]) or any(s[0] != 1 for s in shapes):
+        if len(known) != 2 or len(shapes) != 2 or any(product(shape) != 1 for shape in shapes):
             return None
         (first, a, shift_a), (second, b, shift_b) = (self._affine(value) for value in node.inputs)
         form = self.form(first)
