@@ -190,5 +190,7 @@ def classes_of(graph: Graph, value: str) -> Classes:
     if labels is not None and len(labels) != channels and not (one and len(labels) == 2):
         labels = None
     two = one and (len(labels) == 2 if labels is not None else graph.facts.top.get(value) in _LOGISTIC)
-    kept = two and any(node.name == value and isinstance(node.layer, Sigmoid | HardSigmoid) for node in graph.nodes)
+    kept = two and any(
+        node.name == graph.value(value) and isinstance(node.layer, Sigmoid | HardSigmoid) for node in graph.nodes
+    )
     return Classes(channels, labels, two, kept)

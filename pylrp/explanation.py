@@ -27,16 +27,29 @@ class Layers(Mapping[str, Array]):
         All of them, inputs first.
     again : callable or None
         Explains once more and returns the relevance of one value.
+    others : mapping of str to str, optional
+        Other names of values, those of outputs.
     """
 
-    def __init__(self, kept: dict[str, Array], names: list[str], again: Callable[[str], Array] | None):
+    def __init__(
+        self,
+        kept: dict[str, Array],
+        names: list[str],
+        again: Callable[[str], Array] | None,
+        others: Mapping[str, str] | None = None,
+    ):
         self._kept = dict(kept)
         self._names = names
         self._again = again
+        self._others = dict(others or {})
 
     def __reduce__(self) -> tuple[type[Layers], tuple[Any, ...]]:
         """Return how to make it again, elsewhere: with what is kept, without the network."""
-        return Layers, (self._kept, self._names, None)
+        return Layers, (self._kept, self._names, None, self._others)
+
+    def value(self, name: str) -> str:
+        """Return the value's own name."""
+        return self._others.get(name, name)
 
     @property
     def kept(self) -> dict[str, Array]:
@@ -44,6 +57,7 @@ class Layers(Mapping[str, Array]):
         return dict(self._kept)
 
     def __getitem__(self, name: str) -> Array:
+        name = self.value(name)
         if name not in self._kept:
             if name not in self._names:
                 raise KeyError(f"no layer is called {name!r}; there are {', '.join(self._names)}")

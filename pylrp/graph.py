@@ -19,6 +19,8 @@ from pylrp.layers import Conv, ConvTranspose, Dense, Layer, Shape
 
 __all__ = ["Facts", "Graph", "Node"]
 
+Outputs = Sequence[str] | Mapping[str, str]
+
 Array = NDArray[Any]
 _NUMBERED = (Dense, Conv, ConvTranspose)  # in a sequence of layers these are called "0", "1", ...
 
@@ -48,7 +50,8 @@ class Facts:
     Parameters
     ----------
     top : mapping of str to str
-        By output: the function at the top that was removed, so that its argument is explained: "softmax", "sigmoid".
+        By output: the function at the top that was removed, so that its argument is explained: "softmax",
+        "log_softmax", "sigmoid", "hard_sigmoid", "softplus", "exp".
     classes : tuple, optional
         The label of each class, in the order of the outputs.
     features : mapping of str to tuple of str
@@ -72,8 +75,8 @@ class Graph:
         The logical shape of each input: without the batch, channels first.
     nodes : sequence of Node
         In any order; they are sorted so that each follows what it takes.
-    outputs : sequence of str
-        Names of the values that are the network's outputs.
+    outputs : sequence of str, or mapping of str to str
+        The values that are the network's outputs: their names, or, by the name that each has for users, its value.
     channels_last : collection of str, optional
         The inputs that users pass with channels last. Their shapes here have channels first all the same.
     notes : sequence of str, optional
@@ -89,8 +92,13 @@ class Graph:
     nodes : tuple of Node
         Arrays in their layers are settled: one dtype, aligned, rows contiguous; an array that fits is used in place.
     outputs : tuple of str
-    shapes : dict of str to tuple of int
-        The logical shape of every value, inputs included.
+        Names for users, in order; :meth:`value` has the value of each.
+    output_values : dict of str to str
+        The value of each output.
+    named_outputs : bool
+        Whether the outputs' names were given for themselves: then they stay, whatever makes the values.
+    shapes : mapping of str to tuple of int
+        The logical shape of every value, inputs included; to be asked for by an output's name, too.
     channels_last : frozenset of str
     notes : tuple of str
     facts : Facts
@@ -108,7 +116,7 @@ class Graph:
         self,
         inputs: Mapping[str, Shape],
         nodes: Sequence[Node],
-        outputs: Sequence[str],
+        outputs: Outputs,
         *,
         channels_last: Collection[str] = (),
         notes: Sequence[str] = (),
@@ -122,7 +130,7 @@ class Graph:
         self,
         inputs: Mapping[str, Shape],
         nodes: Sequence[Node],
-        outputs: Sequence[str],
+        outputs: Outputs,
         channels_last: Collection[str],
         notes: Sequence[str],
         dtype: DTypeLike | None,
@@ -131,12 +139,14 @@ class Graph:
     ) -> None:
         self.inputs = {name: _input_shape(name, shape) for name, shape in inputs.items()}
         self.outputs = tuple(outputs)
+        self.named_outputs = isinstance(outputs, Mapping)
+        self.output_values = dict(outputs) if isinstance(outputs, Mapping) else {name: name for name in outputs}
         self.channels_last = frozenset(channels_last)
         self.notes = tuple(notes)
         self._require_names(nodes)
         ordered = _sorted(nodes, self.inputs)
         arrays = _Arrays(_first_dtype(ordered) if dtype is None else np.dtype(dtype), dict(finite))
-        self.shapes: dict[str, Shape] = dict(self.inputs)
+        self.shapes = _Shapes(self.inputs, self.output_values)
         settled = []
         for node in ordered:
             where = place(node)
@@ -171,9 +181,11 @@ class Graph:
             for value in node.inputs:
                 if value not in known:
                     raise ValueError(f"{_place(node)} takes {value!r}, which is no input and no node of the graph")
-        for name in self.outputs:
-            if name not in known:
-                raise ValueError(f"output {name!r} is no input and no node of the graph")
+        for name, value in self.output_values.items():
+            if value not in known:
+                raise ValueError(f"output {value!r} is no input and no node of the graph")
+            if name in known and name != value:
+                raise ValueError(f"output {name!r} is the value {value!r}, but another value is called {name!r}")
         if len(set(self.outputs)) != len(self.outputs):
             raise ValueError(f"outputs must differ, got {', '.join(self.outputs)}")
         if not self.channels_last <= set(self.inputs):
@@ -223,7 +235,7 @@ class Graph:
         self,
         *,
         nodes: Sequence[Node] | None = None,
-        outputs: Sequence[str] | None = None,
+        outputs: Outputs | None = None,
         notes: Sequence[str] | None = None,
         facts: Facts | None = None,
     ) -> Graph:
@@ -233,7 +245,7 @@ class Graph:
         graph._build(
             self.inputs,
             self.nodes if nodes is None else nodes,
-            self.outputs if outputs is None else outputs,
+            self._given_outputs() if outputs is None else outputs,
             self.channels_last,
             self.notes if notes is None else notes,
             self.dtype,
@@ -254,13 +266,20 @@ class Graph:
         }
         return graph
 
+    def value(self, name: str) -> str:
+        """Return the value that is called by this name: an output's, or the value's own."""
+        return self.output_values.get(name, name)
+
+    def _given_outputs(self) -> Outputs:
+        return self.output_values if self.named_outputs else self.outputs
+
     def consumers(self, value: str) -> list[tuple[Node, int]]:
         """Return the nodes that take a value, each with the position of the value among its inputs."""
         return self._consumers.get(value, [])
 
     def __reduce__(self) -> tuple[Callable[..., Graph], tuple[Any, ...]]:
         """Return how to make it again: what has been looked through is known by its place in memory."""
-        parts = self.inputs, self.nodes, self.outputs, self.channels_last, self.notes, self.dtype, self.facts
+        parts = self.inputs, self.nodes, self._given_outputs(), self.channels_last, self.notes, self.dtype, self.facts
         return _again, parts
 
     def __repr__(self) -> str:
@@ -269,10 +288,26 @@ class Graph:
         return f"<Graph {inputs} -> {outputs}, {len(self.nodes)} nodes, {self.dtype}>"
 
 
+class _Shapes(dict[str, Shape]):
+    """Shapes by value, found by an output's name, too; goes through the values only."""
+
+    def __init__(self, inputs: Mapping[str, Shape], outputs: Mapping[str, str]):
+        super().__init__(inputs)
+        self._outputs = {name: value for name, value in outputs.items() if name != value}
+
+    def __missing__(self, name: str) -> Shape:
+        if name not in self._outputs:
+            raise KeyError(name)
+        return self[self._outputs[name]]
+
+    def __contains__(self, name: object) -> bool:
+        return super().__contains__(name) or name in self._outputs
+
+
 def _again(
     inputs: Mapping[str, Shape],
     nodes: Sequence[Node],
-    outputs: Sequence[str],
+    outputs: Outputs,
     channels_last: Collection[str],
     notes: Sequence[str],
     dtype: DTypeLike,

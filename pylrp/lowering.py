@@ -27,10 +27,13 @@ from pylrp.layers import (
     ConvTranspose,
     CustomLayer,
     Dense,
+    Exp,
     Layer,
     LocalResponseNorm,
+    Log,
     LogSoftmax,
     Movement,
+    Normalize,
     PReLU,
     Resize,
     Shape,
@@ -256,15 +259,29 @@ def _prelu(node: Node, shapes: list[Shape], graph: Graph) -> Spec:
 def _softmax(node: Node, shapes: list[Shape], graph: Graph) -> Spec:
     layer = node.layer
     assert isinstance(layer, (Softmax, LogSoftmax))
-    if node.name not in graph.outputs and not at_the_top(graph, node.name):
-        raise UnsupportedLayer(
-            node.name, type(layer).__name__, "stands inside the network", "give it a rule of your own: a CustomLayer"
-        )
+    _require_top(node, graph)
     if layer.axis % len(shapes[0]) != 0:
         raise UnsupportedLayer(
             node.name, type(layer).__name__, f"goes over axis {layer.axis}", "put the classes on axis 0"
         )
     return "softmax", {"channels": shapes[0][0], "logarithm": isinstance(layer, LogSoftmax)}
+
+
+def _require_top(node: Node, graph: Graph) -> None:
+    """Raise for a function that has no rule of LRP, unless what is explained is the value before it."""
+    outputs = graph.output_values.values()
+    if node.name not in outputs and node.inputs[0] not in outputs and not at_the_top(graph, node.name):
+        raise UnsupportedLayer(
+            node.name,
+            type(node.layer).__name__,
+            "stands inside the network",
+            "give it a rule of your own: a CustomLayer",
+        )
+
+
+def _normalize(node: Node, shapes: list[Shape], graph: Graph) -> Spec:
+    norm = {"max": 0, "l1": 1, "l2": 2}[_as(Normalize, node).norm]
+    return "normalize", {"channels": _channels(shapes[0]), "norm": norm}
 
 
 def _lrn(node: Node, shapes: list[Shape], graph: Graph) -> Spec:
@@ -279,6 +296,8 @@ def _lrn(node: Node, shapes: list[Shape], graph: Graph) -> Spec:
 
 
 def _activation(node: Node, shapes: list[Shape], graph: Graph) -> Spec:
+    if isinstance(node.layer, (Exp, Log)):
+        _require_top(node, graph)
     kind, a, b = _as(Activation, node).core()
     return kind, {"a": a, "b": b}
 
@@ -341,6 +360,7 @@ _LOWERINGS: tuple[tuple[Any, Callable[[Node, list[Shape], Graph], Spec]], ...] =
     (PReLU, _prelu),
     ((Softmax, LogSoftmax), _softmax),
     (LocalResponseNorm, _lrn),
+    (Normalize, _normalize),
     (Activation, _activation),
     (CustomLayer, _custom),
 )

@@ -80,22 +80,26 @@ class Network:
         self._take(canonise(Graph.sequential(layers, input_shape)))
 
     @classmethod
-    def from_graph(cls, graph: Graph, *, keep_softmax: bool = False) -> Network:
+    def from_graph(cls, graph: Graph, *, keep_top: bool = False, keep_softmax: bool = False) -> Network:
         """Return the network of a graph of layers.
 
         Parameters
         ----------
         graph : pylrp.graph.Graph
+        keep_top : bool, default False
+            Explain the values of a softmax, sigmoid, softplus or exponential function at the top instead of those
+            before it.
         keep_softmax : bool, default False
-            Explain the probabilities of a softmax at the top instead of the logits before it.
+            The same.
         """
         network = cls.__new__(cls)
-        network._take(canonise(graph, keep_softmax=keep_softmax))
+        network._take(canonise(graph, keep_top=keep_top or keep_softmax))
         return network
 
     def _take(self, graph: Graph) -> None:
         lowered = lower(graph)
-        self._core, self._values = lowered.core, lowered.values
+        self._core = lowered.core
+        self._values = {**lowered.values, **{name: lowered.values[v] for name, v in graph.output_values.items()}}
         #: The layers and how they are connected.
         self.graph: Graph = lowered.graph
         #: The layers that take part in the ledger, from input to output.
@@ -117,6 +121,17 @@ class Network:
     def notes(self) -> tuple[str, ...]:
         """Return what loading changed: a softmax that was removed, weights that were converted."""
         return self.graph.notes
+
+    @property
+    def top(self) -> str | Mapping[str, str] | None:
+        """Return the function at the top that loading removed, None if there was none.
+
+        "softmax", "log_softmax", "sigmoid", "hard_sigmoid", "softplus", "exp" or "log": an output is its argument, a
+        logit or the value before it. A minus in front of it: the output is minus the argument. Of a network with
+        several outputs a dict, by the outputs that had one.
+        """
+        top = self.graph.facts.top
+        return dict(top) if len(self.graph.outputs) > 1 else top.get(self.graph.outputs[0])
 
     @property
     def input_size(self) -> int:
@@ -180,8 +195,12 @@ class Network:
             rows.append((node.name, node.layer.kind, str(self.graph.shapes[node.name]), parameters, rule))
         widths = [max(len(row[i]) for row in rows) for i in range(4)]
         lines = ["  ".join([*(c.ljust(w) for c, w in zip(row, widths, strict=False)), row[4]]).rstrip() for row in rows]
-        lines.append(f"{total:,} parameters, {self.dtype}; outputs: {', '.join(self.graph.outputs)}")
+        lines.append(f"{total:,} parameters, {self.dtype}; outputs: {', '.join(map(self._output, self.graph.outputs))}")
         return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
+
+    def _output(self, name: str) -> str:
+        value = self.graph.value(name)
+        return name if name == value else f"{name} ({value})"
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the network to a ``.pylrp.npz`` file; :func:`pylrp.load` reads it back, equal bits.
@@ -264,9 +283,11 @@ class Network:
             sample (targets, ...).
         against : int, str or sequence of them, optional
             A second class: explains the difference of ``target`` and this one. The relevance at the top is the
-            target's logit (or 1) there and minus this class's logit (or -1) here.
+            target's logit there and minus this class's logit here.
         start : {"logit", "one"}, default "logit"
-            Relevance at the top: the class's output, or 1.
+            Relevance at the top: the class's output, or that divided by its absolute value: 1 or -1, so that maps have
+            one scale. Of an output with positions, and of a difference, it is their sum that is divided by, unless it
+            is 0.
         output : str, optional
             The value where relevance starts: an output's name (needed where there are several), or any layer's.
         layers : "all" or sequence of str, optional
@@ -312,6 +333,8 @@ class Network:
                 warn_unscaled(expected, inputs.logical(expected.name), stacklevel=3)
         wanted = requests.wanted_values(graph, layers)
         contrasted: Array | None = None
+        if masks is not None:
+            masks = requests.by_value(graph, masks)
         masked = requests.channel_masks(graph, masks, self._values)
         shape = graph.shapes[top]
         classes = classes_of(graph, top)
@@ -382,7 +405,7 @@ class Network:
             relevance=maps[next(iter(by_input))] if len(by_input) == 1 else by_input,
             output=predicted[top] if len(graph.outputs) == 1 or output is not None else predicted,
             target=explained if explained is None or classes.numbered else as_indices(explained),
-            layers=Layers(maps, list(graph.shapes), again),
+            layers=Layers(maps, list(graph.shapes), again, graph.output_values),
             ledger=ledgers[0] if targets is None else ledgers,
             input=inputs.given if len(inputs.given) > 1 else next(iter(inputs.given.values())),
             settings={
@@ -455,7 +478,7 @@ class Network:
 
 
 def _again(graph: Graph) -> Network:
-    return Network.from_graph(graph, keep_softmax=True)
+    return Network.from_graph(graph, keep_top=True)
 
 
 def _alike(one: Array, other: Array) -> bool:

@@ -22,6 +22,7 @@ from pylrp.tables import Columns, columns_of
 __all__ = [
     "Inputs",
     "Target",
+    "by_value",
     "channel_masks",
     "contrast",
     "explained",
@@ -177,7 +178,9 @@ def start_value(graph: Graph, output: str | None) -> str:
                 f"the network has several outputs, {', '.join(graph.outputs)}: pass output= with one's name"
             )
         return graph.outputs[0]
-    return _known(graph, output, "output")
+    name = _known(graph, output, "output")
+    named = {value: name for name, value in reversed(graph.output_values.items())}
+    return name if name in graph.outputs else named.get(name, name)
 
 
 def wanted_values(graph: Graph, layers: str | Sequence[str] | None) -> list[str]:
@@ -188,7 +191,14 @@ def wanted_values(graph: Graph, layers: str | Sequence[str] | None) -> list[str]
         if layers != "all":
             raise ValueError(f"layers must be 'all' or a list of names, got {layers!r}")
         return list(graph.shapes)
-    return [_known(graph, name, "layers") for name in layers]
+    return [graph.value(_known(graph, name, "layers")) for name in layers]
+
+
+def by_value(graph: Graph, masks: Any) -> Any:
+    """Return masks by the values' own names, where they are given by an output's."""
+    if not isinstance(masks, Mapping):
+        return masks
+    return {graph.value(name) if isinstance(name, str) else name: channels for name, channels in masks.items()}
 
 
 def channel_masks(
@@ -222,7 +232,8 @@ def _known(graph: Graph, name: str, what: str) -> str:
     if not isinstance(name, str):
         raise TypeError(f"{what} must be the name of a layer, got {name!r}")
     if name not in graph.shapes:
-        raise ValueError(f"{what}: no layer is called {name!r}; there are {', '.join(graph.shapes)}")
+        names = dict.fromkeys([*graph.shapes, *graph.outputs])
+        raise ValueError(f"{what}: no layer is called {name!r}; there are {', '.join(names)}")
     return name
 
 
@@ -347,7 +358,10 @@ def contrast(
     for index, sign in ((plus, 1), (minus, -1)):
         channel, own = classes.channel(index), classes.sign(index)
         factor = (sign if own is None else sign * own.reshape(-1, 1)) * np.ones((batch, 1), output.dtype)
-        top[rows, channel] += factor * (channels[rows, channel] if start == "logit" else 1)
+        top[rows, channel] += factor * channels[rows, channel]
+    if start == "one":
+        size = np.abs(top.sum(axis=(1, 2), dtype=np.float64))
+        top /= np.where(size == 0, 1, size).astype(top.dtype)[:, None, None]
     return np.array(plus, dtype=np.int64), [as_rows(top, batch, shape)]
 
 

@@ -80,7 +80,7 @@ def test_each_way_to_the_dense_layer(monkeypatch, rng, which) -> None:
 @pytest.mark.parametrize("top", [Softmax(), Sigmoid()])
 def test_a_kept_top_is_kept(monkeypatch, rng, top) -> None:
     graph = pylrp.graph.Graph.sequential([Dense(rng.normal(size=(6, 40))), ReLU(), Dense(rng.normal(size=(3, 6))), top])
-    net = pylrp.Network.from_graph(graph, keep_softmax=True)
+    net = pylrp.Network.from_graph(graph, keep_top=True)
     x = rng.normal(size=(5, 40))
     short, whole = both(monkeypatch, lambda: pixel_flipping(net, x, x, replacement=0.5, score="probability"))
     np.testing.assert_allclose(short.scores["most"], whole.scores["most"], atol=1e-12)

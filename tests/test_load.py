@@ -73,7 +73,7 @@ def test_files_by_suffix(
     path.touch()
     load(kind(path))
     assert called == [(module, function, kind(path), None, None)]
-    assert made == [{"keep_softmax": function == "load_graph"}]
+    assert made == [{"keep_top": function == "load_graph"}]
 
 
 def kind(name: str, package: str, *bases: type) -> type:
@@ -102,7 +102,7 @@ def test_layers_and_graphs(made: list[Any]) -> None:
     assert [node.name for node in graph.nodes] == ["0", "relu0"]
     assert load((L.ReLU(),), input_shape=(3,), keep_softmax=True).inputs == {"input": (3,)}  # type: ignore[attr-defined]
     assert load(graph) is graph
-    assert made == [{"keep_softmax": False}, {"keep_softmax": True}, {"keep_softmax": False}]
+    assert made == [{"keep_top": False}, {"keep_top": True}, {"keep_top": False}]
 
 
 def test_what_is_no_network(tmp_path: Path) -> None:

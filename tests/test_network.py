@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -11,6 +12,7 @@ from reference.contributions import propagate
 
 import pylrp
 from pylrp import layers as L
+from pylrp.graph import Graph
 
 erf = np.vectorize(math.erf)
 FUNCTIONS = {
@@ -29,6 +31,8 @@ FUNCTIONS = {
     L.HardSigmoid(0.3, 0.4): lambda x: np.clip(0.3 * x + 0.4, 0, 1),
     L.Mish(): lambda x: x * np.tanh(np.log1p(np.exp(x))),
 }
+#: At the top only, there they are removed.
+AT_THE_TOP = {L.Exp(): np.exp, L.Log(): np.log}
 
 
 def build(widths, functions, dtype=np.float64, seed=0):
@@ -51,7 +55,7 @@ def forward(weights, biases, functions, x):
 
 
 def test_every_activation_is_tested():
-    kinds = {type(f) for f in FUNCTIONS}
+    kinds = {type(f) for f in (*FUNCTIONS, *AT_THE_TOP)}
     assert kinds == set(L.Activation.__subclasses__())
 
 
@@ -66,6 +70,21 @@ def test_forward(f, dtype, tolerance, batch):
     got = pylrp.Network(made).forward(x)
     assert got.dtype == dtype
     np.testing.assert_allclose(got, expected, rtol=0, atol=tolerance * (1 + np.abs(expected).max()))
+
+
+@pytest.mark.parametrize("f", AT_THE_TOP, ids=repr)
+def test_forward_at_the_top(f):
+    layers, weights, biases = build([23, 7], [None])
+    x = np.random.default_rng(1).standard_normal((4, 23))
+    z = forward(weights, np.abs(biases) + 20, [None], x)[-1]
+    layers[0] = replace(layers[0], bias=np.abs(biases[0]) + 20)
+    graph = Graph.sequential([*layers, f])
+    np.testing.assert_allclose(pylrp.Network.from_graph(graph, keep_top=True).forward(x), AT_THE_TOP[f](z), rtol=1e-13)
+    net = pylrp.Network.from_graph(graph)
+    np.testing.assert_allclose(net.forward(x), z, rtol=1e-13)
+    assert net.top == f.kind
+    with pytest.raises(pylrp.UnsupportedLayer):
+        pylrp.Network([*layers, f, L.Dense(np.ones((2, 7)))])
 
 
 COMPOSITES = [
@@ -135,9 +154,38 @@ def test_targets(net, x):
     assert as_array.target is None
     ones = net.explain(x, 2, start="one", composite="epsilon")
     np.testing.assert_allclose(
-        ones.relevance * out[:, 2:3], net.explain(x, 2, composite="epsilon").relevance, atol=1e-12
+        ones.relevance * np.abs(out[:, 2:3]), net.explain(x, 2, composite="epsilon").relevance, atol=1e-12
     )
-    assert (ones.layers["1"].sum(1) == 1).all()
+    np.testing.assert_array_equal(ones.layers["1"].sum(1), np.sign(out[:, 2]))
+    assert set(np.sign(net.explain(x, targets=range(5), start="one").layers["1"].sum(2).ravel())) == {-1, 1}
+
+
+def test_start_one_of_an_output_with_positions():
+    rng = np.random.default_rng(4)
+    net = pylrp.Network([L.Conv(rng.normal(size=(3, 2, 2, 2)), rng.normal(size=3))], (2, 4, 5))
+    x = rng.normal(size=(6, 2, 4, 5))
+    sums = net.forward(x).sum(axis=(2, 3))
+    logit, one = (net.explain(x, targets=[2, 0], composite="epsilon", start=s) for s in ("logit", "one"))
+    expected = logit.relevance / np.abs(sums[:, [2, 0]])[..., None, None, None]
+    np.testing.assert_allclose(one.relevance, expected, rtol=1e-12)
+    np.testing.assert_allclose(one.layers["0"].sum(axis=(2, 3, 4)), np.sign(sums[:, [2, 0]]), rtol=1e-12)
+    assert (sums < 0).any()
+    ex = net.explain(x, 1, "epsilon", against=0, start="one")
+    difference = sums[:, 1] - sums[:, 0]
+    np.testing.assert_allclose(ex.layers["0"].sum(axis=(1, 2, 3)), np.sign(difference), rtol=1e-9)
+    logit = net.explain(x, 1, "epsilon", against=0)
+    np.testing.assert_allclose(ex.relevance, logit.relevance / np.abs(difference)[:, None, None, None], rtol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_start_one_of_a_logit_of_zero_has_no_relevance_to_divide(dtype):
+    net = pylrp.Network([L.Dense(np.array([[1.0, -1.0], [1.0, 1.0]], dtype))])
+    x = np.array([[2, 2], [2, 1]], dtype)
+    np.testing.assert_array_equal(net.explain(x, 0, "epsilon", start="one").relevance[0], [0, 0])
+    np.testing.assert_allclose(net.explain(x, 0, "epsilon", start="one").relevance[1], [2, -1], rtol=1e-5)
+    same = pylrp.Network([L.Dense(np.array([[1.0, -1.0], [-1.0, 1.0]], dtype), np.ones(2, dtype))])
+    ex = same.explain(x[:1], 0, "epsilon", against=1, start="one")  # equal logits: the maps differ all the same
+    np.testing.assert_array_equal(ex.relevance, same.explain(x[:1], 0, "epsilon", against=1).relevance)
 
 
 def test_several_targets_share_a_forward_pass(net, x):
@@ -279,8 +327,11 @@ def test_against_another_class(net, x):
     np.testing.assert_allclose(ex.relevance, parts[0] - parts[1], rtol=0, atol=1e-12 * np.abs(parts).max())
     lost = ex.ledger.data[:, 2:].sum(axis=(0, 1))
     np.testing.assert_allclose(ex.relevance.sum(1) + lost, out[:, 2] - out[:, 4], atol=1e-10)
-    one = net.explain(x, 2, "epsilon", against=[0, 1, 3, 4], start="one")
-    np.testing.assert_array_equal(one.layers["1"].sum(1), [0, 0, 0, 0])
+    others = [0, 1, 3, 4]
+    logit, one = (net.explain(x, 2, "epsilon", against=others, start=s) for s in ("logit", "one"))
+    difference = out[:, 2] - out[np.arange(4), others]
+    np.testing.assert_allclose(one.layers["1"].sum(1), np.sign(difference), rtol=1e-12)
+    np.testing.assert_allclose(one.relevance, logit.relevance / np.abs(difference)[:, None], rtol=1e-12)
     with pytest.raises(ValueError, match="against is the class that is explained"):
         net.explain(x, 2, against=2)
     with pytest.raises(ValueError, match="against goes with one target"):

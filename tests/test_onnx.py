@@ -59,14 +59,14 @@ def run(made: Any, x: Any) -> Any:
 
 
 def assert_computes(graph: Graph, x: Any, expected: Any, tolerance: float = 2e-6) -> None:
-    for variant in (graph, canonise(graph, keep_softmax=True)):
+    for variant in (graph, canonise(graph, keep_top=True)):
         got = forward(variant, {next(iter(graph.inputs)): x})[variant.outputs[0]]
         assert got.shape == expected.shape
         np.testing.assert_allclose(got, expected, rtol=0, atol=tolerance * (np.abs(expected).max() + 1e-3))
 
 
 def kinds(graph: Graph) -> list[str]:
-    return [n.layer.kind for n in canonise(graph, keep_softmax=True).nodes]
+    return [n.layer.kind for n in canonise(graph, keep_top=True).nodes]
 
 
 IMAGE = (2, 4, 6, 5)

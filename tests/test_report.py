@@ -200,7 +200,7 @@ def test_what_a_probability_is(layers, probability, expected):
 
 def test_a_kept_softmax_gives_the_probabilities():
     graph = Graph.sequential([Dense(np.eye(2)), Softmax()])
-    report = Report(pylrp.Network.from_graph(graph, keep_softmax=True))
+    report = Report(pylrp.Network.from_graph(graph, keep_top=True))
     report.add(np.array([2.0, 1.0]))
     (sample,) = data_of(report)["samples"]
     assert [t["probability"] for t in sample["targets"]] == pytest.approx(softmax([2, 1]))

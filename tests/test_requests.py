@@ -133,7 +133,7 @@ class TestElsewhere:
             Node("sum", Add(), ("one", "two")),
             Node("softmax", Softmax(), ("sum",)),
         ]
-        net = pylrp.Network.from_graph(Graph({"a": (2,)}, nodes, ["softmax"]), keep_softmax=True)
+        net = pylrp.Network.from_graph(Graph({"a": (2,)}, nodes, ["softmax"]), keep_top=True)
         other = pickle.loads(pickle.dumps(net))
         assert other.graph.nodes[0].layer is other.graph.nodes[1].layer
         assert other.graph.outputs == ("softmax",)

@@ -31,6 +31,8 @@ const std::map<std::string, ActivationKind>& activation_kinds() {
       {"clip", ActivationKind::kClip},
       {"hard_sigmoid", ActivationKind::kHardSigmoid},
       {"mish", ActivationKind::kMish},
+      {"exp", ActivationKind::kExp},
+      {"log", ActivationKind::kLog},
   };
   return kinds;
 }
@@ -214,6 +216,10 @@ std::unique_ptr<Layer<T>> make_layer(const std::string& kind, const py::dict& fi
       {"softmax",
        [](const py::dict& f) {
          return std::make_unique<SoftmaxLayer<T>>(field<Index>(f, "channels"), field<bool>(f, "logarithm"));
+       }},
+      {"normalize",
+       [](const py::dict& f) {
+         return std::make_unique<NormalizeLayer<T>>(field<Index>(f, "channels"), field<int>(f, "norm"));
        }},
       {"custom", [](const py::dict& f) { return std::make_unique<CustomLayer<T>>(field<py::object>(f, "object")); }},
   };

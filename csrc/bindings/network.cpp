@@ -2,6 +2,7 @@
 #include <pybind11/stl.h>
 
 #include <algorithm>
+#include <cmath>
 #include <functional>
 
 #include "bindings/compiled_rule.hpp"
@@ -208,6 +209,16 @@ class TypedPlan : public AnyPlan {
     return outputs;
   }
 
+  // The absolute value of a channel's sum over all positions, by which relevance is divided that starts at one; 1 where
+  // it is zero, then there is no relevance to divide.
+  static T size_of_sum(const T* channel, const Layout& layout) {
+    double sum = 0;
+    for (Index p = 0; p < layout.positions; ++p) {
+      sum += static_cast<double>(channel[p * layout.channels]);
+    }
+    return sum == 0 ? T(1) : static_cast<T>(std::abs(sum));
+  }
+
   // Writes the relevance at the start; returns the explained channels, or None where the relevance was given.
   static py::object begin_target(py::handle target, Matrix<const T> output, const Layout& layout, bool one,
                                  Matrix<T> top) {
@@ -239,9 +250,10 @@ class TypedPlan : public AnyPlan {
         throw py::value_error("a target is not a class of the output");
       }
       std::fill_n(top.row(i), top.cols, T(0));
+      const T divisor = one ? size_of_sum(row + classes[i], layout) : T(1);
       for (Index p = 0; p < layout.positions; ++p) {
         const Index at = p * layout.channels + classes[i];
-        top.row(i)[at] = one ? T(1) : row[at];
+        top.row(i)[at] = row[at] / divisor;
       }
     }
     return std::move(chosen);

@@ -71,6 +71,10 @@ void activate(const Activation& f, Matrix<const T> input, Matrix<T> output, cons
       return with([a, b](T x) { return std::clamp(a * x + b, T(0), T(1)); });
     case ActivationKind::kMish:
       return with([](T x) { return x * std::tanh(softplus(x)); });
+    case ActivationKind::kExp:
+      return with([](T x) { return std::exp(x); });
+    case ActivationKind::kLog:
+      return with([](T x) { return std::log(x); });
   }
 }
 

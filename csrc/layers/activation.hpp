@@ -23,6 +23,8 @@ enum class ActivationKind : std::uint8_t {
   kClip,         // a: low, b: high
   kHardSigmoid,  // a: alpha, b: beta
   kMish,
+  kExp,
+  kLog,
 };
 
 struct Activation {
@@ -31,14 +33,16 @@ struct Activation {
 
   bool nonnegative() const {
     return kind == ActivationKind::kReLU || kind == ActivationKind::kSigmoid || kind == ActivationKind::kSoftplus ||
-           kind == ActivationKind::kHardSigmoid || (kind == ActivationKind::kClip && a >= 0);
+           kind == ActivationKind::kHardSigmoid || kind == ActivationKind::kExp ||
+           (kind == ActivationKind::kClip && a >= 0);
   }
   bool keeps_zero() const {
     return !(kind == ActivationKind::kSigmoid || kind == ActivationKind::kSoftplus ||
-             kind == ActivationKind::kHardSigmoid || (kind == ActivationKind::kClip && (a > 0 || b < 0)));
+             kind == ActivationKind::kHardSigmoid || kind == ActivationKind::kExp || kind == ActivationKind::kLog ||
+             (kind == ActivationKind::kClip && (a > 0 || b < 0)));
   }
   // f(x) >= 0 for x >= 0
-  bool keeps_nonnegative() const { return kind != ActivationKind::kClip || b >= 0; }
+  bool keeps_nonnegative() const { return kind != ActivationKind::kLog && (kind != ActivationKind::kClip || b >= 0); }
 };
 
 // output = f(input), both (rows, cols); they may be the same.

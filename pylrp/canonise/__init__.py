@@ -1,10 +1,10 @@
 """A graph as a model file has it, made into one that rules of LRP are meant for.
 
-Passes from graph to graph, in order: what no output needs goes, and what does nothing (dropout); a softmax at the top
-goes with a note (``top.py``); zeros around an image become the padding of the convolution they are for
-(``padding.py``); scalings per channel (BatchNorm) become part of the convolution or dense layer before or after them
-(``scalings.py``). The output stays the same but for the softmax. Loaders make the graph, ``network.py`` hands the
-result to the compiled core.
+Passes from graph to graph, in order: what no output needs goes, and what does nothing (dropout); softmax, sigmoid
+and their kin at the top go with a note (``top.py``); zeros around an image become the padding of the convolution they
+are for (``padding.py``); scalings per channel (BatchNorm) become part of the convolution or dense layer before or
+after them (``scalings.py``). The output stays the same but for the function at the top. Loaders make the graph,
+``network.py`` hands the result to the compiled core.
 """
 
 from __future__ import annotations
@@ -14,30 +14,32 @@ from collections.abc import Callable
 from pylrp.canonise.padding import merge_padding
 from pylrp.canonise.rewiring import drop_identities, drop_unused
 from pylrp.canonise.scalings import fold_into_layer_after, fold_into_layer_before, join_scalings, lower_scalings
-from pylrp.canonise.top import at_the_top, drop_softmax
+from pylrp.canonise.top import at_the_top, drop_top, function_at_the_top
 from pylrp.graph import Graph
 
-__all__ = ["at_the_top", "canonise"]
+__all__ = ["at_the_top", "canonise", "function_at_the_top"]
 
 
-def canonise(graph: Graph, *, keep_softmax: bool = False) -> Graph:
+def canonise(graph: Graph, *, keep_top: bool = False) -> Graph:
     """Return an equal graph of fewer layers.
 
     Parameters
     ----------
     graph : Graph
-    keep_softmax : bool, default False
-        Leave a softmax at the top, which is otherwise removed with a note: explaining a probability mixes what speaks
-        for a class with what speaks against the others.
+    keep_top : bool, default False
+        Leave a softmax, sigmoid, softplus or exponential function at the top, which is otherwise removed with a note:
+        explaining a probability mixes what speaks for a class with what speaks against the others, and turns over
+        where the logit is negative.
 
     Returns
     -------
     Graph
-        A node that takes in others keeps its name; the values of those others are gone. An output of the graph whose
-        node is gone is called by the node that makes it now; an identity between two outputs stays.
+        A node that takes in others keeps its name; the values of those others are gone. An output whose node is gone
+        keeps a name that was given to it, else it is called by the node that makes it now; an identity between two
+        outputs stays then.
     """
     passes: list[Callable[[Graph], Graph]] = [drop_unused, drop_identities]
-    passes += [] if keep_softmax else [drop_softmax]
+    passes += [] if keep_top else [drop_top]
     passes += [merge_padding, lower_scalings, join_scalings, fold_into_layer_before, fold_into_layer_after]
     for step in passes:
         graph = step(graph)

@@ -24,14 +24,19 @@ def rewired(graph: Graph, nodes: Sequence[Node], instead: Mapping[str, str], not
         return value
 
     linked = [replace(node, inputs=tuple(map(found, node.inputs))) for node in nodes]
-    outputs = list(dict.fromkeys(map(found, graph.outputs)))
-    return graph.changed(nodes=linked, outputs=outputs, notes=[*graph.notes, *notes])
+    made = {name: found(value) for name, value in graph.output_values.items()}
+    if graph.named_outputs:
+        return graph.changed(nodes=linked, outputs=made, notes=[*graph.notes, *notes])
+    facts = replace(graph.facts, top={made.get(name, name): kind for name, kind in graph.facts.top.items()})
+    return graph.changed(
+        nodes=linked, outputs=list(dict.fromkeys(made.values())), facts=facts, notes=[*graph.notes, *notes]
+    )
 
 
 def only_for(graph: Graph, value: str) -> Node | None:
     """Return the node that alone takes a value; None where several do, or the value is an output."""
     takers = graph.consumers(value)
-    return takers[0][0] if len(takers) == 1 and value not in graph.outputs else None
+    return takers[0][0] if len(takers) == 1 and value not in graph.output_values.values() else None
 
 
 def behind_weights(graph: Graph) -> set[str]:
@@ -45,7 +50,7 @@ def behind_weights(graph: Graph) -> set[str]:
 
 def drop_unused(graph: Graph) -> Graph:
     """Return the graph without nodes that no output needs."""
-    needed = set(graph.outputs)
+    needed = set(graph.output_values.values())
     for node in reversed(graph.nodes):
         if node.name in needed:
             needed.update(node.inputs)
@@ -56,13 +61,14 @@ def drop_identities(graph: Graph) -> Graph:
     """Return the graph without layers that do nothing."""
     instead: dict[str, str] = {}
     # An output that is an input has no layer that could be explained, a copy of it has; and two outputs stay two.
-    taken = {*graph.inputs, *graph.outputs}
+    outputs = set(graph.output_values.values())
+    taken = {*graph.inputs, *outputs}
     for node in graph.nodes:
         if isinstance(node.layer, Identity):
             source = instead.get(node.inputs[0], node.inputs[0])
-            if node.name not in graph.outputs:
+            if node.name not in outputs:
                 instead[node.name] = source
-            elif source not in taken:
+            elif source not in (graph.inputs if graph.named_outputs else taken):
                 instead[node.name] = source
                 taken.add(source)
     return rewired(graph, [node for node in graph.nodes if node.name not in instead], instead)

@@ -95,7 +95,11 @@ def add_network(parser: argparse.ArgumentParser) -> None:
         help="the shape of a sample, where the model leaves sizes open: 3,224,224",
     )
     group.add_argument(
-        "--keep-softmax", action="store_true", help="explain probabilities, where logits are explained otherwise"
+        "--keep-top",
+        "--keep-softmax",
+        dest="keep_top",
+        action="store_true",
+        help="explain probabilities, where logits are explained otherwise",
     )
 
 

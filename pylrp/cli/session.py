@@ -133,7 +133,7 @@ def open_network(args: argparse.Namespace) -> Network:
     """Return the network that the options name."""
     options = {} if args.input_shape is None else {"input_shape": args.input_shape}
     try:
-        return pylrp.load(args.model, keep_softmax=args.keep_softmax, **options)
+        return pylrp.load(args.model, keep_top=args.keep_top, **options)
     except TypeError as error:
         raise ValueError(str(error).replace("input_shape=", "--input-shape")) from None
 

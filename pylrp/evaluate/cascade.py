@@ -16,7 +16,7 @@ from pylrp.evaluate.curves import draw, new_axes
 from pylrp.evaluate.statistics import cosine, spearman
 from pylrp.evaluate.subject import Array, Progress, Subject, Values, quiet
 from pylrp.graph import Graph
-from pylrp.layers import Conv, ConvTranspose, Dense, Layer, Softmax
+from pylrp.layers import Conv, ConvTranspose, Dense, Layer
 from pylrp.network import Network
 
 if TYPE_CHECKING:
@@ -93,8 +93,8 @@ def randomisation(
 ) -> Randomisation:
     """Replace the weights of layer after layer, from the output down, and compare the maps with the original.
 
-    Dense layers and convolutions get random weights and biases. All maps explain the same class, from a relevance of 1
-    at the top, so that a logit that changes its sign does not turn the map over.
+    Dense layers and convolutions get random weights and biases. All maps explain the same class, divided by the
+    size of its logit; maps of one sign only, which turn over with the logit, are taken as positive.
 
     Parameters
     ----------
@@ -183,8 +183,7 @@ def randomised(net: Network, layers: Sequence[str], *, weights: Weights = "permu
         chosen[id(layer)] = replace(layer, weight=_drawn(np.asarray(layer.weight), weights, rng), bias=bias)
     graph = net.graph
     nodes = [replace(node, layer=chosen.get(id(node.layer), node.layer)) for node in graph.nodes]
-    softmax = isinstance(known.get(graph.outputs[0]), Softmax)
-    return Network.from_graph(graph.changed(nodes=nodes), keep_softmax=softmax)
+    return Network.from_graph(graph.changed(nodes=nodes), keep_top=True)
 
 
 def _drawn(array: Array, weights: Weights, rng: np.random.Generator) -> Array:

@@ -15,7 +15,7 @@ import numpy as np
 from pylrp.evaluate.regions import Index
 from pylrp.evaluate.subject import Array, Subject, Values
 from pylrp.graph import Graph, Node
-from pylrp.layers import Dense, Softmax
+from pylrp.layers import Dense
 from pylrp.layers.base import product
 from pylrp.layers.movement import Movement
 from pylrp.network import Network
@@ -66,10 +66,9 @@ class FirstLayer:
             return None
         weight = np.empty(given.shape[::-1], given.dtype)
         weight[index] = given.T
-        rest = Graph({node.name: graph.shapes[node.name]}, behind, graph.outputs, dtype=graph.dtype)
-        softmax = any(isinstance(each.layer, Softmax) for each in behind if each.name == graph.outputs[0])
+        rest = Graph({node.name: graph.shapes[node.name]}, behind, graph.output_values, dtype=graph.dtype)
         first = Network([Dense(given, layer.bias)])
-        return cls(subject, weight, first, index, Network.from_graph(rest, keep_softmax=softmax))
+        return cls(subject, weight, first, index, Network.from_graph(rest, keep_top=True))
 
     def states(self, start: Array, end: Array, order: Index, counts: Index) -> Iterator[tuple[Values, Index]]:
         """Yield z of all samples on their way from ``start`` to ``end``, and which of them a step has changed.
@@ -112,7 +111,7 @@ def _dense_at_the_input(graph: Graph) -> tuple[set[str], Node, Index] | None:
         index = np.moveaxis(index.reshape(*shape[1:], shape[0]), -1, 0)
     index = index.reshape(shape)
     passed: set[str] = set()
-    while len(users := graph.consumers(value)) == 1 and value not in graph.outputs:
+    while len(users := graph.consumers(value)) == 1 and value not in graph.output_values.values():
         node = users[0][0]
         value = node.name
         passed.add(value)

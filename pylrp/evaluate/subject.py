@@ -11,8 +11,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from pylrp.canonise import function_at_the_top
 from pylrp.classes import Classes, as_indices, classes_of
-from pylrp.layers import Sigmoid, Softmax
 from pylrp.layers.base import Shape, product
 from pylrp.network import Network
 from pylrp.requests import Inputs
@@ -93,10 +93,7 @@ class Subject:
         self.columns = inputs.columns[name]
         self.flat = self.x.reshape(len(given), -1)
         self.shape = _layout(shape, layout)
-        last = {node.name: node.layer for node in graph.nodes}.get(graph.outputs[0])
-        self._softmax = score == "probability" and not isinstance(last, Softmax | Sigmoid)
-        if self._softmax and output.shape[1] == 1:
-            raise ValueError("the network has one output, which is no probability: take score='logit'")
+        self._function = _probability(net, output.shape[1]) if score == "probability" else None
         self._classes = classes_of(graph, graph.outputs[0])
         self.target = _targets(self._classes, output, target)
         self._channel, self._sign = self._classes.channel(self.target), self._classes.sign(self.target)
@@ -119,9 +116,13 @@ class Subject:
         """
         output = self.net.forward(rows.reshape(-1, *self.sample_shape)) if rest is None else rest.forward(rows)
         at = np.arange(len(rows)), self._channel[samples]
-        if not self._softmax:
+        if self._function != "softmax":
             found = np.asarray(output[at], np.float64)
-            return found if self._sign is None else found * self._sign[samples]
+            found = found if self._sign is None else found * self._sign[samples]
+            if self._function is None:
+                return found
+            with np.errstate(over="ignore"):  # exp(800) is infinite, and the probability 0
+                return np.asarray(1 / (1 + np.exp(-found)))
         odds = np.ascontiguousarray(output.T, np.float64)  # few classes, many samples: sums along these are fast
         np.exp(odds - odds.max(axis=0), out=odds)
         return np.asarray(odds[at[::-1]] / odds.sum(axis=0))
@@ -139,14 +140,19 @@ class Subject:
         net : Network, optional
             Another network.
         one : bool
-            Start at 1 instead of the logit.
+            Divide by the size of the logit, and take maps without positive entries, which rules without signs (z+,
+            flat) give where the logit is negative, as positive ones.
         """
         rows, network = self.x if x is None else x, self.net if net is None else net
         chunks = [slice(i, i + self.chunk) for i in range(0, len(rows), self.chunk)]
         start: Literal["one", "logit"] = "one" if one else "logit"
-        return np.concatenate(
+        found: Array = np.concatenate(
             [network.explain(rows[c], self.target[c], composite, start=start).relevance for c in chunks]
         )
+        if one:
+            turned = found.reshape(len(found), -1).max(axis=1, initial=-np.inf) <= 0
+            found[turned] *= -1
+        return found
 
     def channels_first(self, flat: Array) -> Array:
         """Return (batch, n) as (batch, channels, ...)."""
@@ -163,6 +169,18 @@ class Subject:
 def chunk_of(numbers: int) -> int:
     """Return how many samples of so many numbers are predicted at a time."""
     return max(1, min(_MOST_SAMPLES, _CHUNK_NUMBERS // numbers))
+
+
+def _probability(net: Network, outputs: int) -> Literal["softmax", "sigmoid"] | None:
+    """Return what makes probabilities of the outputs, None where they are some already."""
+    top = net.graph.facts.top.get(net.graph.outputs[0])
+    if top == "sigmoid":
+        return "sigmoid"
+    if top is None and function_at_the_top(net.graph, net.graph.outputs[0]) in ("softmax", "sigmoid"):
+        return None
+    if outputs == 1 or top not in (None, "softmax", "log_softmax"):
+        raise ValueError("the network's output is no logit of a probability: take score='logit'")
+    return "softmax"
 
 
 def quiet(done: int, total: int) -> None:

@@ -8,7 +8,7 @@ know; nothing is computed here. Shapes leave the batch out and put channels firs
 - ``combine.py``: Add, Concat
 - ``movement.py``: Flatten, Reshape, Transpose, Pad, Slice, Take, Expand, Upsample, ...
 - ``resize.py``: Resize
-- ``activations.py``: ReLU and its kin, Softmax, LocalResponseNorm
+- ``activations.py``: ReLU and its kin, Softmax, LocalResponseNorm, Normalize
 - ``base.py``: Layer, CustomLayer
 """
 
@@ -18,13 +18,16 @@ from pylrp.layers.activations import (
     Activation,
     Clip,
     Dropout,
+    Exp,
     HardSigmoid,
     HardSwish,
     Identity,
     LeakyReLU,
     LocalResponseNorm,
+    Log,
     LogSoftmax,
     Mish,
+    Normalize,
     PReLU,
     ReLU,
     ReLU6,
@@ -82,6 +85,7 @@ __all__ = [
     "Dense",
     "DepthToSpace",
     "Dropout",
+    "Exp",
     "Expand",
     "Flatten",
     "GlobalAveragePool",
@@ -92,10 +96,12 @@ __all__ = [
     "Layer",
     "LeakyReLU",
     "LocalResponseNorm",
+    "Log",
     "LogSoftmax",
     "MaxPool",
     "Mish",
     "Movement",
+    "Normalize",
     "PReLU",
     "Pad",
     "Pool",

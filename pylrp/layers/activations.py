@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -20,13 +20,16 @@ __all__ = [
     "Activation",
     "Clip",
     "Dropout",
+    "Exp",
     "HardSigmoid",
     "HardSwish",
     "Identity",
     "LeakyReLU",
     "LocalResponseNorm",
+    "Log",
     "LogSoftmax",
     "Mish",
+    "Normalize",
     "PReLU",
     "ReLU",
     "ReLU6",
@@ -170,6 +173,20 @@ class Softplus(Activation):
     kind: ClassVar[str] = "softplus"
 
 
+@dataclass(frozen=True)
+class Exp(Activation):
+    """``f(x) = exp(x)``, at the top of a network only."""
+
+    kind: ClassVar[str] = "exp"
+
+
+@dataclass(frozen=True)
+class Log(Activation):
+    """``f(x) = log(x)``, at the top of a network only."""
+
+    kind: ClassVar[str] = "log"
+
+
 @dataclass(frozen=True, eq=False)
 class PReLU(Layer):
     """``f(x) = x`` where ``x >= 0``, else ``slope * x``.
@@ -228,6 +245,30 @@ class LocalResponseNorm(Layer):
     beta: float = 0.75
     bias: float = 1.0
     kind: ClassVar[str] = "lrn"
+
+    def output_shape(self, *shapes: Shape) -> Shape:
+        """Return the shape of the input."""
+        return sole(self, shapes)
+
+
+@dataclass(frozen=True)
+class Normalize(Layer):
+    """``f(x) = x / norm(x)`` over the channels of a sample or of each position; x where the norm is 0.
+
+    The norm counts as a constant, so relevance passes through unchanged, as through a scaling.
+
+    Parameters
+    ----------
+    norm : {"l1", "l2", "max"}, default "l2"
+        The sum of absolute values, the root of the sum of squares, or the largest value (ONNX's Normalizer).
+    """
+
+    norm: Literal["l1", "l2", "max"] = "l2"
+    kind: ClassVar[str] = "normalize"
+
+    def __post_init__(self) -> None:
+        if self.norm not in ("l1", "l2", "max"):
+            raise ValueError(f"norm is {self.norm!r}, expected l1, l2 or max")
 
     def output_shape(self, *shapes: Shape) -> Shape:
         """Return the shape of the input."""

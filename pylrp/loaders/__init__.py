@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from pylrp.graph import Graph
 from pylrp.layers import Layer
+from pylrp.loaders.chosen_outputs import listed_outputs, with_outputs
 
 if TYPE_CHECKING:
     from pylrp.network import Network
@@ -34,6 +35,8 @@ def load(
     *,
     input_shape: Sequence[int] | Mapping[str, Sequence[int]] | None = None,
     operators: Mapping[str, Callable[..., Layer]] | None = None,
+    outputs: Sequence[str] | None = None,
+    keep_top: bool = False,
     keep_softmax: bool = False,
     input_range: tuple[float, float] | Mapping[str, tuple[float, float]] | None = None,
     **options: Any,
@@ -59,8 +62,15 @@ def load(
         a function ``f(attributes, constants)`` that returns a :class:`pylrp.layers.Layer` for the node's inputs that
         are no constants; ``attributes`` is the node's dict, ``constants`` the list of its constant inputs. The layer
         may be one of pylrp's or a :class:`pylrp.layers.CustomLayer` of your own.
+    outputs : sequence of str, optional
+        The outputs of the network, by name: some of the model's own, or values inside it, layers or, of an ONNX file,
+        its tensors. What only others need is not looked at. Default: all of the model's outputs but labels (ArgMax and
+        the like), which are left out with a note.
+    keep_top : bool, default False
+        Leave a softmax, sigmoid, softplus or exponential function at the top, to explain probabilities instead of
+        logits. Default: it is removed, ``Network.top`` is its name.
     keep_softmax : bool, default False
-        Leave a softmax at the top, to explain probabilities instead of logits.
+        The same as ``keep_top``.
     input_range : (low, high) or mapping of str to (low, high), optional
         The range of values that the model was trained with, ``(0, 1)`` for example, of all inputs or by name. Inputs
         that plainly were not scaled so get a warning.
@@ -101,6 +111,10 @@ def load(
     given = {name: value for name, value in given.items() if value is not None}
     what, loader = _choose(source)
     taken = inspect.signature(loader).parameters
+    if outputs is not None:
+        outputs = listed_outputs(outputs)
+        if "outputs" in taken:
+            given["outputs"] = outputs
     wrong = [name for name in given if name not in taken]
     if wrong:
         able = list(taken)[1:]
@@ -108,8 +122,10 @@ def load(
     graph = loader(source, **given)
     if input_range is not None:
         graph = graph.changed(facts=replace(graph.facts, ranges={**graph.facts.ranges, **_ranges(graph, input_range)}))
+    if outputs is not None and "outputs" not in given:
+        graph = with_outputs(graph, outputs)
     # A softmax in a file of our own was kept on purpose.
-    network = Network.from_graph(graph, keep_softmax=keep_softmax or what == _OWN)
+    network = Network.from_graph(graph, keep_top=keep_top or keep_softmax or what == _OWN)
     if what == _TORCH:
         _compare(network, graph, source, example_input, own=operators is not None)
     return network
@@ -134,8 +150,8 @@ def _ranges(graph: Graph, given: Any) -> dict[str, tuple[float, float]]:
 
 def _compare(network: Network, graph: Graph, module: Any, example_input: Any, *, own: bool) -> None:
     """Raise where a torch module predicts something else; warn where the user's own operators may be why."""
-    if network.notes != graph.notes:  # a softmax has been removed, which the module has
-        network = type(network).from_graph(graph, keep_softmax=True)
+    if network.graph.facts.top != graph.facts.top:  # a function has been removed, which the module has
+        network = type(network).from_graph(graph, keep_top=True)
     wrong = _loader("torch_module", "disagreement")(network, module, example_input)
     if wrong and not own:
         raise ValueError(wrong)

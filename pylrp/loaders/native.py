@@ -91,6 +91,7 @@ def save_graph(graph: Graph, path: str | os.PathLike[str]) -> None:
         "version": FORMAT_VERSION,
         "inputs": [[name, list(shape)] for name, shape in graph.inputs.items()],
         "outputs": list(graph.outputs),
+        "output_values": graph.output_values if graph.named_outputs else None,
         "channels_last": sorted(graph.channels_last),
         "notes": list(graph.notes),
         "facts": _encode_facts(graph.facts),
@@ -239,7 +240,7 @@ def _build(structure: dict[str, Any], arrays: Mapping[str, Array]) -> Graph:
     return Graph(
         {name: tuple(shape) for name, shape in structure["inputs"]},
         [Node(name, made[number], tuple(inputs)) for name, number, inputs in structure["nodes"]],
-        structure["outputs"],
+        structure.get("output_values") or structure["outputs"],
         channels_last=structure["channels_last"],
         notes=structure["notes"],
         facts=_decode_facts(structure.get("facts", {})),

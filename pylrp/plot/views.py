@@ -193,7 +193,7 @@ def _start(
     if target is None or ex.settings.get("start") == "one":
         return _account(ex, sample, t, ledger), "what was given" if target is None else "what it started from", count
     # The network's own output is its last value; anything else was asked for with output=.
-    own = top is None or top == list(ex.layers)[-1]
+    own = top is None or ex.layers.value(top) == list(ex.layers)[-1]
     if against is not None:
         return float(flat[target] - flat[against]), "the difference of the logits", count
     if not own:

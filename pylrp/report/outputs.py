@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from pylrp.canonise import function_at_the_top
 from pylrp.classes import classes_of
 from pylrp.network import Network
 from pylrp.report.words import Said
@@ -152,9 +153,13 @@ class Outputs:
 def _settle(network: Network, output: str, probability: Probability) -> Probability:
     if probability != "auto":
         return probability
-    kinds = {node.name: node.layer.kind for node in network.graph.nodes}
-    if kinds.get(output) in ("softmax", "sigmoid"):
-        return "given"
+    removed = network.graph.facts.top.get(output)
+    if removed is not None:
+        known: dict[str, Probability] = {"softmax": "softmax", "log_softmax": "softmax", "sigmoid": "sigmoid"}
+        return known.get(removed)
+    kept = function_at_the_top(network.graph, output)
+    if kept is not None:
+        return "given" if kept in ("softmax", "sigmoid") else None
     if network.graph.shapes[output] == (1,):
         return "sigmoid" if classes_of(network.graph, output).two else None
     return "softmax"

@@ -226,6 +226,16 @@ def softmax(layer, x):
     return e / e.sum(axis=axis, keepdims=True)
 
 
+@runs(kinds.Normalize)
+def normalize(layer, x):
+    size = {
+        "l1": np.abs(x).sum(axis=1, keepdims=True),
+        "l2": np.sqrt((x**2).sum(axis=1, keepdims=True)),
+        "max": x.max(axis=1, keepdims=True),
+    }[layer.norm]
+    return x / np.where(size == 0, 1, size)
+
+
 @runs(kinds.LogSoftmax)
 def log_softmax(layer, x):
     return np.log(softmax(layer, x))
@@ -262,6 +272,8 @@ POINTWISE: dict[type, Callable[[Any, Array], Array]] = {
     kinds.Sigmoid: lambda _, x: 1 / (1 + np.exp(-x)),
     kinds.HardSigmoid: lambda f, x: np.clip(f.alpha * x + f.beta, 0, 1),
     kinds.Softplus: lambda _, x: softplus(x),
+    kinds.Exp: lambda _, x: np.exp(x),
+    kinds.Log: lambda _, x: np.log(x),
 }
 FORWARD.update(POINTWISE)
 
