@@ -118,6 +118,9 @@ def _share_weights(layer: Layer, seen: dict[int, tuple[Layer, Layer]]) -> Layer:
         stored = np.ascontiguousarray(np.transpose(np.asarray(layer.weight), axes))
         shared = copy.copy(layer)
         object.__setattr__(shared, "weight", np.transpose(stored, np.argsort(axes)))
+        if layer.bias is not None and np.ndim(layer.bias) > 1:
+            by_position = np.ascontiguousarray(np.moveaxis(np.asarray(layer.bias), 0, -1))
+            object.__setattr__(shared, "bias", np.moveaxis(by_position, -1, 0))
         seen[id(layer)] = layer, shared
     return seen[id(layer)][1]
 
@@ -153,6 +156,7 @@ def _conv(node: Node, shapes: list[Shape], graph: Graph) -> Spec:
     small, large = (shapes[0], graph.shapes[node.name]) if transposed else (graph.shapes[node.name], shapes[0])
     weight = np.asarray(layer.weight)
     rows = weight[0, 0].size if _depthwise(layer) else weight.shape[0]
+    bias = None if layer.bias is None else np.asarray(layer.bias)
     return "conv", {
         "in": _three(large[1:]),
         "out": _three(small[1:]),
@@ -165,7 +169,8 @@ def _conv(node: Node, shapes: list[Shape], graph: Graph) -> Spec:
         "groups": layer.groups,
         "transposed": transposed,
         "weight": np.transpose(weight, _core_axes(layer)).reshape(rows, -1),
-        "bias": layer.bias,
+        "bias": None if bias is None else to_core(bias),
+        "bias_by_position": bias is not None and bias.ndim > 1,
     }
 
 

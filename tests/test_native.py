@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from reference.graph_forward import forward
 
+from pylrp import Network
 from pylrp import layers as L
 from pylrp.graph import Graph, Node
 from pylrp.loaders import native
@@ -154,9 +155,46 @@ def test_views_of_one_memory_are_told_apart(tmp_path, rng):
     assert again[0] is again[2]
 
 
+KERNEL = np.full((2, 2, 3), 0.5)
+ONES = np.ones(2)
+
+
+@pytest.mark.parametrize(
+    ("layers", "noted"),
+    [
+        ([L.Dense(np.ones((3, 2)))], True),
+        ([L.ReLU(), L.Conv(KERNEL), L.ReLU(), L.Conv(KERNEL)], True),
+        ([L.Affine(2.0, 1.0), L.Conv(KERNEL, padding=1)], False),  # could not be folded
+        ([L.BatchNorm(ONES, ONES, ONES, ONES), L.Conv(KERNEL, padding=1)], False),
+        ([L.ConvTranspose(KERNEL)], False),  # never took one in
+        ([L.MaxPool(2)], False),
+    ],
+)
+def test_a_file_of_version_1_that_may_hold_a_scaling_of_the_input(tmp_path, layers, noted):
+    shape = (2,) if isinstance(layers[0], L.Dense) else (2, 9)
+    path = tmp_path / "net.pylrp.npz"
+    save_graph(Graph.sequential(layers, shape), path)
+    assert load_graph(path).notes == ()
+    rewrite(path, lambda structure: structure.update(version=1))
+    graph = load_graph(path)
+    assert [node.layer.kind for node in graph.nodes] == [layer.kind for layer in layers]
+    assert [note.endswith("save again") for note in graph.notes] == [True] * noted
+    save_graph(graph, path)  # that changes nothing of it
+    assert load_graph(path).notes == graph.notes
+
+
+def test_a_bias_at_every_position(tmp_path, rng):
+    layers = [L.Conv(rng.standard_normal((3, 2, 3)), rng.standard_normal((3, 5)), padding=1)]
+    layers += [L.ConvTranspose(rng.standard_normal((3, 2, 2)), rng.standard_normal((2, 6)))]
+    graph = Graph.sequential(layers, (2, 5))
+    Network.from_graph(graph).save(tmp_path / "net.npz")
+    for node, given in zip(load_graph(tmp_path / "net.npz").nodes, graph.nodes, strict=True):
+        np.testing.assert_array_equal(node.layer.bias, given.layer.bias)
+
+
 def test_a_newer_file_is_not_read_further(saved):
     """What a newer version holds may be unreadable here."""
-    rewrite(saved, lambda structure: structure.update(version=2))
+    rewrite(saved, lambda structure: structure.update(version=3))
     with np.load(saved) as file:
         entries = dict(file)
     with saved.open("wb") as file:
@@ -242,7 +280,7 @@ def rewrite(path, change):
 
 
 CHANGES = {
-    "newer": (lambda s: s.update(version=2, layers="?"), r"has format version 2, this pylrp reads 1: update pylrp$"),
+    "newer": (lambda s: s.update(version=3, layers="?"), r"has format version 3, this pylrp reads up to 2: update"),
     "unknown layer": (
         lambda s: s["layers"][1].update(kind="Attention"),
         r"has layers that this pylrp does not know, Attention: update pylrp$",

@@ -84,7 +84,8 @@ Made<T> make_conv(const py::dict& fields) {
     throw py::value_error("a convolution's weights do not fit its shape");
   }
   conv.weight = weight.data;
-  conv.bias = vector_or_null<T>(field<py::object>(fields, "bias"), conv.target_channels(), "bias");
+  conv.bias_by_position = field<bool>(fields, "bias_by_position");
+  conv.bias = vector_or_null<T>(field<py::object>(fields, "bias"), conv.bias_size(), "bias");
   return std::make_unique<ConvLayer<T>>(conv);
 }
 

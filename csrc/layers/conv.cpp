@@ -60,7 +60,7 @@ bool is_plain_output(const ConvWeights<T>& w, const LoweredRule& rule) {
 }
 template <class T>
 bool can_subtract(const ConvWeights<T>& w, const LoweredRule& rule) {
-  return rule.two_sums_make_plain_output() && !w.transposed && !w.depthwise();
+  return rule.two_sums_make_plain_output() && !w.transposed && !w.depthwise() && !w.bias_by_position;
 }
 
 // Pointwise with many positions: whoever takes a part of them through all steps is better off than with fewer weights.
@@ -83,9 +83,9 @@ bool make_shares(const ConvWeights<T>& w, const LoweredRule& rule, const Relevan
   const bool reuse = known == Known::kSum;
   const ChannelBases<T> bases(w, rule, reuse);
   const Index channels = w.target_channels(), size = w.target_size(), groups = static_cast<Index>(rule.groups.size());
-  const auto share = [&](const Run& run, Index column, Index columns, const T* const* z, Index z_stride,
-                         kernels::Absorbed* absorbed) {
-    const kernels::Shares<T> plan = shares_at_column(bases.plan, column);
+  const auto share_rows = [&](const Run& run, Index column, Index columns, const T* const* z, Index z_stride,
+                              kernels::Absorbed* absorbed) {
+    const kernels::Shares<T> plan = shares_at_column(bases.plan, run.pixel * w.bias_step() + column);
     const Index at = run.pixel * channels + column;
     for (Index t = 0; t < part.targets; ++t) {
       T* s[kernels::kMaxGroups] = {};
@@ -94,6 +94,21 @@ bool make_shares(const ConvWeights<T>& w, const LoweredRule& rule, const Relevan
       }
       kernel.shares(run.count, columns, plan, z, z_stride, job.relevance.row(part.row(job, t, run.sample)) + at,
                     run.step * channels, s, run.step * channels, absorbed ? absorbed + t : nullptr, 0);
+    }
+  };
+  const auto share = [&](const Run& run, Index column, Index columns, const T* const* z, Index z_stride,
+                         kernels::Absorbed* absorbed) {
+    if (!w.bias_by_position) {
+      share_rows(run, column, columns, z, z_stride, absorbed);
+      return;
+    }
+    for (Index i = 0; i < run.count; ++i) {  // each position has biases of its own
+      const T* of[kernels::kMaxSums] = {};
+      for (std::size_t q = 0; q < rule.sums.size(); ++q) {
+        of[q] = z[q] + i * z_stride;
+      }
+      share_rows({run.first + i, 1, run.sample, run.pixel + i * run.step, run.step}, column, columns, of, z_stride,
+                 absorbed);
     }
   };
   // What is lost, by (task, samples a block meets, targets): added up in a fixed order afterwards.
@@ -243,7 +258,7 @@ void spread_shares(const ConvWeights<T>& w, const LoweredRule& rule, const Relev
 
 template <class T>
 ChannelBases<T>::ChannelBases(const ConvWeights<T>& w, const LoweredRule& rule, bool reuse) {
-  constants = prepare_biases(DenseLayer<T>{{nullptr, w.target_channels(), 0, 0}, w.bias}, rule);
+  constants = prepare_biases(DenseLayer<T>{{nullptr, w.bias_size(), 0, 0}, w.bias}, rule);
   const T* base[kernels::kMaxGroups] = {};
   const T* bias[kernels::kMaxGroups] = {};
   for (std::size_t g = 0; g < rule.groups.size(); ++g) {
@@ -295,9 +310,13 @@ void ConvLayer<T>::forward(const std::vector<Matrix<const T>>& inputs, Matrix<T>
   sums.products.push_back({{input.data, input.stride, weights_.source_channels()}, weights_of<T>(WeightMap{}), 0});
   sums.done = [&](Index, const Rows& block, Index column, Index columns, const SumsOf<T>& of, Index stride) {
     for (const Run& run : block.runs()) {
-      kernel.finish(run.count, columns, of(0) + run.first * stride, stride,
-                    weights_.bias ? weights_.bias + column : nullptr, clamp.low, clamp.high,
-                    output.row(run.sample) + run.pixel * channels + column, run.step * channels);
+      const Index together = weights_.bias_by_position ? 1 : run.count;  // positions with the same bias
+      for (Index i = 0; i < run.count; i += together) {
+        const Index pixel = run.pixel + i * run.step;
+        kernel.finish(together, columns, of(0) + (run.first + i) * stride, stride,
+                      weights_.bias ? weights_.bias + pixel * weights_.bias_step() + column : nullptr, clamp.low,
+                      clamp.high, output.row(run.sample) + pixel * channels + column, run.step * channels);
+      }
     }
   };
   conv_sums(sums, worth(weights_.products() * input.rows, threads));

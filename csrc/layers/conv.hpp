@@ -19,14 +19,15 @@ namespace pylrp {
 template <class T>
 struct ConvWeights {
   ConvShape shape;
-  bool transposed;  // the layer goes from shape.out to shape.in
-  const T* weight;  // (out_channels, taps, in_channels / groups); depthwise (taps, channels)
-  const T* bias;    // one a channel of the layer's output, or null
+  bool transposed;                // the layer goes from shape.out to shape.in
+  const T* weight;                // (out_channels, taps, in_channels / groups); depthwise (taps, channels)
+  const T* bias;                  // one a channel of the layer's output, or null
+  bool bias_by_position = false;  // one an entry of the output instead: what is folded into a padded convolution
 
   bool depthwise() const { return shape.group_in() == 1 && shape.group_out() == 1 && shape.groups > 1; }
-  // A kernel of one that meets every position once.
+  // A kernel of one that meets every position once, with one bias for all of them.
   bool pointwise() const {
-    return !transposed && shape.groups == 1 && shape.taps() == 1 && shape.in == shape.out &&
+    return !transposed && !bias_by_position && shape.groups == 1 && shape.taps() == 1 && shape.in == shape.out &&
            shape.stride == Axes{1, 1, 1} && shape.pad == Axes{0, 0, 0};
   }
   const Axes& source() const { return transposed ? shape.out : shape.in; }
@@ -35,6 +36,9 @@ struct ConvWeights {
   Index target_channels() const { return transposed ? shape.in_channels : shape.out_channels; }
   Index source_size() const { return count(source()) * source_channels(); }
   Index target_size() const { return count(target()) * target_channels(); }
+  Index bias_size() const { return bias_by_position ? target_size() : target_channels(); }
+  // Entries of the bias from one position to the next.
+  Index bias_step() const { return bias_by_position ? target_channels() : 0; }
   Index products() const {
     return count(shape.out) * shape.taps() * shape.in_channels / shape.groups * shape.out_channels;
   }
@@ -88,7 +92,8 @@ void depthwise_sums(const ConvSums<T>& sums, const Threads& threads);
 template <class T>
 Index conv_tasks(const ConvSums<T>& sums);
 
-// The constants of shares(): biases per group of the rule, one a channel. reuse: the output stands for the one sum.
+// The constants of shares(): biases per group of the rule, as many as the bias has entries. reuse: the output stands
+// for the one sum.
 template <class T>
 struct ChannelBases {
   DenseConstants<T> constants;

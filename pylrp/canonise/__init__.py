@@ -2,8 +2,8 @@
 
 Passes from graph to graph, in order: what no output needs goes, and what does nothing (dropout); softmax, sigmoid
 and their kin at the top go with a note (``top.py``); zeros around an image become the padding of the convolution they
-are for (``padding.py``); scalings per channel (BatchNorm) become part of the convolution or dense layer before or
-after them (``scalings.py``). The output stays the same but for the function at the top. Loaders make the graph,
+are for (``padding.py``); scalings (BatchNorm, constants) become part of the convolution or dense layer before or after
+them, past whatever only moves values (``scalings.py``). The output stays the same but for the function at the top. Loaders make the graph,
 ``network.py`` hands the result to the compiled core.
 """
 
@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from pylrp.canonise.padding import merge_padding
 from pylrp.canonise.rewiring import drop_identities, drop_unused
-from pylrp.canonise.scalings import fold_into_layer_after, fold_into_layer_before, join_scalings, lower_scalings
+from pylrp.canonise.scalings import fold_scalings
 from pylrp.canonise.top import at_the_top, drop_top, function_at_the_top
 from pylrp.graph import Graph
 
@@ -40,7 +40,8 @@ def canonise(graph: Graph, *, keep_top: bool = False) -> Graph:
     """
     passes: list[Callable[[Graph], Graph]] = [drop_unused, drop_identities]
     passes += [] if keep_top else [drop_top]
-    passes += [merge_padding, lower_scalings, join_scalings, fold_into_layer_before, fold_into_layer_after]
+    # Once more where a scaling stood between the zeros and the convolution.
+    passes += [merge_padding, fold_scalings, merge_padding]
     for step in passes:
         graph = step(graph)
     return graph

@@ -1,148 +1,174 @@
-"""Scalings per channel (BatchNorm, constants) become part of the layer with weights before or after them."""
+"""Scalings (BatchNorm, constants) become part of the layer with weights before or after them, where that is exact.
+
+What lies between, ``carrying.py`` knows: transposes, reshapes and the like only move values. ``folded.py`` does the
+arithmetic. A layer takes in all its scalings in float64 and is rounded once.
+"""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pylrp.canonise.rewiring import Weighted, behind_weights, only_for, rewired
+from pylrp.canonise import folded
+from pylrp.canonise.carrying import Arrival, Scaling, carried_down, carried_up, scaling_of
+from pylrp.canonise.draft import Draft
+from pylrp.canonise.rewiring import Weighted, behind_weights
 from pylrp.graph import Graph
-from pylrp.layers import Affine, BatchNorm, Conv, ConvTranspose, Dense, Layer, Shape, Transpose
+from pylrp.layers import Affine, BatchNorm, Layer, Shape
 
-__all__ = ["fold_into_layer_after", "fold_into_layer_before", "join_scalings", "lower_scalings"]
+__all__ = ["fold_scalings"]
 
 Array = NDArray[Any]
 
 
-def _per_channel(layer: Layer, shape: Shape) -> tuple[Array, Array] | None:
-    """Return scale and shift in float64, one for each channel of a value of this shape; None for other layers."""
-    if isinstance(layer, BatchNorm):
-        return layer.affine64()
-    if not isinstance(layer, Affine) or not shape:
-        return None
-    pair = []
-    for value in (layer.scale, layer.shift):
-        given = np.asarray(value, np.float64)
-        given = given.reshape((1,) * (len(shape) - given.ndim) + given.shape)
-        if given.size != given.shape[0]:
-            return None  # differs from place to place
-        pair.append(np.broadcast_to(given.ravel(), shape[:1]))
-    return pair[0], pair[1]
+def fold_scalings(graph: Graph) -> Graph:
+    """Return the graph with scalings as part of layers with weights.
 
-
-def lower_scalings(graph: Graph) -> Graph:
-    """Put constants after a transpose before it, where they are the bias of the layer that the transpose follows."""
-    nodes = {node.name: node for node in graph.nodes}
-    for node in graph.nodes:
-        below = nodes.get(node.inputs[0])
-        if not isinstance(node.layer, Affine) or below is None or not isinstance(below.layer, Transpose):
-            continue
-        source = nodes.get(below.inputs[0])
-        if only_for(graph, below.name) is None or source is None or not isinstance(source.layer, Weighted):
-            continue
-        back = np.argsort(below.layer.permutation)
-        scale, shift = (
-            v if v.ndim == 0 else v.reshape((1,) * (len(back) - v.ndim) + v.shape).transpose(back)
-            for v in (np.asarray(node.layer.scale), np.asarray(node.layer.shift))
-        )
-        # The two change places: the value after both keeps its name.
-        nodes[below.name] = replace(below, layer=replace(node.layer, scale=scale, shift=shift))
-        nodes[node.name] = replace(node, layer=below.layer)
-    return graph.changed(nodes=list(nodes.values()))
-
-
-def join_scalings(graph: Graph) -> Graph:
-    """Make one of two scalings per channel in a row."""
-    nodes = {node.name: node for node in graph.nodes}
-    instead: dict[str, str] = {}
-    for node in graph.nodes:
-        first = instead.get(node.inputs[0], node.inputs[0])
-        outer = _per_channel(node.layer, graph.shapes[node.name])
-        inner = _per_channel(nodes[first].layer, graph.shapes[first]) if first in nodes else None
-        if outer is None or inner is None or only_for(graph, node.inputs[0]) is None:
-            continue
-        scale, shift = (v.astype(graph.dtype) for v in (inner[0] * outer[0], inner[1] * outer[0] + outer[1]))
-        norm = any(isinstance(layer, BatchNorm) for layer in (nodes[first].layer, node.layer))
-        nodes[first] = replace(nodes[first], layer=_scaling(scale, shift, norm, graph.shapes[node.name]))
-        instead[node.name] = first
-    return rewired(graph, [node for name, node in nodes.items() if name not in instead], instead)
-
-
-def _scaling(scale: Array, shift: Array, norm: bool, shape: Shape) -> Layer:
-    if norm:  # a BatchNorm stays one: its kind decides its rule
-        return BatchNorm(scale, shift, np.zeros_like(shift), np.ones_like(shift), epsilon=0.0)
-    channels = (-1, *(1,) * (len(shape) - 1))
-    return Affine(scale.reshape(channels), shift.reshape(channels))
-
-
-def fold_into_layer_before(graph: Graph) -> Graph:
-    """Return the graph with scalings behind a layer with weights as part of it."""
-    nodes = {node.name: node for node in graph.nodes}
-    instead: dict[str, str] = {}
-    for node in graph.nodes:
-        below = instead.get(node.inputs[0], node.inputs[0])
-        pair = _per_channel(node.layer, graph.shapes[node.name])
-        if pair is None or only_for(graph, node.inputs[0]) is None or below not in nodes:
-            continue
-        layer = nodes[below].layer
-        if isinstance(layer, Weighted):
-            nodes[below] = replace(nodes[below], layer=_scaled_after(layer, *pair, graph.dtype))
-            instead[node.name] = below
-    return rewired(graph, [node for name, node in nodes.items() if name not in instead], instead)
-
-
-def _scaled_after(layer: Weighted, scale: Array, shift: Array, dtype: np.dtype[Any]) -> Weighted:
-    """Return the layer whose output is ``scale * output + shift``."""
-    weight = np.asarray(layer.weight)
-    bias = shift if layer.bias is None else np.asarray(layer.bias, np.float64) * scale + shift
-    kept = layer.bias is not None or bool(shift.any())
-    if np.any(scale != 1):
-        spread: Any = scale.reshape(-1, *(1,) * (weight.ndim - 1))
-        if isinstance(layer, ConvTranspose):  # (in, out / groups, *kernel): the same in every row of a group
-            into, out = weight.shape[0], weight.shape[1]
-            spread = np.repeat(scale.reshape(layer.groups, out), into // layer.groups, axis=0)
-            spread = spread.reshape(into, out, *(1,) * (weight.ndim - 2))
-        weight = (weight * spread).astype(dtype)
-    return replace(layer, weight=weight, bias=bias.astype(dtype) if kept else None)
-
-
-def fold_into_layer_after(graph: Graph) -> Graph:
-    """Return the graph with scalings between two layers with weights as part of the second.
-
-    What stands before every layer with weights prepares the input: folded, it would take part in their rules, and the
-    map would be another one than for an input that comes prepared.
+    A scaling goes to the layer before it, or joins a scaling there, past whatever only moves values; else to the
+    layers after it, if all that read it are layers with weights. What stands before every layer with weights prepares
+    the input and stays: folded, it would take part in their rules, and the map would be another one than for an input
+    that comes prepared.
     """
-    nodes = {node.name: node for node in graph.nodes}
-    behind = behind_weights(graph)
-    instead = {}
-    for node in reversed(graph.nodes):
-        taker = only_for(graph, node.name)
-        pair = _per_channel(node.layer, graph.shapes[node.name])
-        if pair is None or taker is None or node.name not in behind:
-            continue
-        layer = nodes[taker.name].layer
-        # A shift would have to stand in the padding, too, which is zero.
-        whole = isinstance(layer, Dense) or (
-            isinstance(layer, Conv) and (not np.any(pair[1]) or not np.any(layer.pads(graph.shapes[node.name])))
-        )
-        if whole and isinstance(layer, Dense | Conv):
-            nodes[taker.name] = replace(nodes[taker.name], layer=_scaled_before(layer, *pair, graph.dtype))
-            instead[node.name] = node.inputs[0]
-    return rewired(graph, [node for name, node in nodes.items() if name not in instead], instead)
+    work = _Folding(graph)
+    names = [node.name for node in graph.nodes if isinstance(node.layer, Affine | BatchNorm)]
+    for name in names:
+        work.fold_down(name)
+    for name in reversed(names):
+        work.fold_up(name)
+    return work.graph() if work.changed else graph
 
 
-def _scaled_before(layer: Dense | Conv, scale: Array, shift: Array, dtype: np.dtype[Any]) -> Dense | Conv:
-    """Return the layer whose output for x is that for ``scale * x + shift``."""
-    weight = np.asarray(layer.weight, np.float64)
-    # Group g of the outputs sees group g of the inputs: one row of scales for each output.
-    groups = layer.groups if isinstance(layer, Conv) else 1
-    rows = weight.shape[0] // groups
-    scales, shifts = (np.repeat(v.reshape(groups, -1), rows, axis=0) for v in (scale, shift))
-    added = np.einsum("oi,oi->o", weight.reshape(*weight.shape[:2], -1).sum(axis=2), shifts)
-    bias = added if layer.bias is None else np.asarray(layer.bias, np.float64) + added
-    kept = layer.bias is not None or bool(added.any())
-    scaled = weight * scales.reshape(*scales.shape, *(1,) * (weight.ndim - 2))
-    return replace(layer, weight=scaled.astype(dtype), bias=bias.astype(dtype) if kept else None)
+@dataclass
+class _Parts:
+    """A layer with weights in the making: float64, None where nothing has changed."""
+
+    weight: Array | None
+    bias: Array | None
+
+
+class _Folding:
+    def __init__(self, graph: Graph):
+        self._given = graph
+        self._draft = Draft(graph)
+        self._behind = behind_weights(graph)
+        self._parts: dict[str, _Parts] = {}
+        self._scalings = {
+            node.name: scaling
+            for node in graph.nodes
+            if (scaling := scaling_of(node.layer, graph.shapes[node.name])) is not None
+        }
+        self._joined: set[str] = set()
+        self.changed = False
+
+    def fold_down(self, name: str) -> None:
+        (below,) = self._draft.inputs[name]
+        arrivals = carried_down(self._draft, below, self._scalings[name])
+        if arrivals is None:
+            return
+        made = {arrival.node: self._taken_in(arrival) for arrival in arrivals if arrival.scaling is not None}
+        if any(parts is None for parts in made.values()):
+            return
+        for arrival in arrivals:
+            self._arrive(arrival, name, made.get(arrival.node))
+        if isinstance(self._draft.layers[below], Weighted | Affine | BatchNorm):
+            self._draft.drop(name)  # that layer keeps its name
+        else:
+            self._draft.drop_and_pass_on_name(name)
+        del self._scalings[name]
+        self.changed = True
+
+    def _arrive(self, arrival: Arrival, name: str, made: _Parts | Scaling | None) -> None:
+        layers = self._draft.layers
+        if arrival.layer is not None:
+            layers[arrival.node] = arrival.layer
+        elif isinstance(made, Scaling):
+            self._scalings[arrival.node] = made
+            self._joined.add(arrival.node)
+            if isinstance(layers[name], BatchNorm):
+                layers[arrival.node] = layers[name]  # a BatchNorm with something else stays one
+        elif made is not None:
+            self._parts[arrival.node] = made
+
+    def _taken_in(self, arrival: Arrival) -> _Parts | Scaling | None:
+        """Return a node with a scaling of its output."""
+        layer, shape = self._draft.layers[arrival.node], self._draft.shapes[arrival.node]
+        assert arrival.scaling is not None
+        if not isinstance(layer, Weighted):
+            return arrival.scaling.after(self._scalings[arrival.node])
+        parts = self._parts_of(arrival.node)
+        made = folded.after(layer, parts.bias, arrival.scaling, shape)
+        if made is None:
+            return None
+        factors, bias = made
+        weight = parts.weight
+        if np.any(factors != 1):
+            weight = np.asarray(layer.weight, np.float64) if weight is None else weight
+            weight = folded.scaled_outputs(layer, weight, factors)
+        return _Parts(weight, bias if parts.bias is not None or np.any(bias) else None)
+
+    def fold_up(self, name: str) -> None:
+        if name not in self._scalings or name not in self._behind:
+            return
+        arrivals = carried_up(self._draft, name, self._scalings[name])
+        if not arrivals:
+            return
+        # A layer that is reached twice, through a concatenation, takes in one after the other.
+        before = dict(self._parts)
+        for arrival in arrivals:
+            made = self._taken_before(arrival)
+            if made is None:
+                self._parts = before
+                return
+            self._parts[arrival.node] = made
+        self._draft.drop(name)
+        del self._scalings[name]
+        self.changed = True
+
+    def _taken_before(self, arrival: Arrival) -> _Parts | None:
+        """Return a layer with weights with a scaling of its input."""
+        draft, node = self._draft, arrival.node
+        layer = draft.layers[node]
+        assert isinstance(layer, Weighted)
+        assert arrival.scaling is not None
+        parts = self._parts_of(node)
+        weight = np.asarray(layer.weight, np.float64) if parts.weight is None else parts.weight
+        shapes: tuple[Shape, Shape] = draft.shapes[draft.inputs[node][0]], draft.shapes[node]
+        made = folded.before(layer, weight, arrival.scaling, shapes)
+        if made is None:
+            return None
+        weight, added = made
+        if parts.bias is None and not np.any(added):
+            return _Parts(weight, None)
+        return _Parts(weight, added if parts.bias is None else folded.total(parts.bias, added))
+
+    def _parts_of(self, name: str) -> _Parts:
+        if name in self._parts:
+            return self._parts[name]
+        layer: Any = self._draft.layers[name]
+        return _Parts(None, None if layer.bias is None else np.asarray(layer.bias, np.float64))
+
+    def graph(self) -> Graph:
+        """Return the graph, every changed array rounded to the graph's dtype."""
+        draft, dtype = self._draft, self._given.dtype
+        for name, parts in self._parts.items():
+            layer: Any = draft.layers[name]
+            weight = layer.weight if parts.weight is None else parts.weight.astype(dtype)
+            bias = None if parts.bias is None else parts.bias.astype(dtype)
+            draft.layers[name] = replace(layer, weight=weight, bias=bias)
+        for name in self._joined & set(self._scalings):
+            norm = isinstance(draft.layers[name], BatchNorm)
+            draft.layers[name] = _layer_of(self._scalings[name], draft.shapes[name], norm, dtype)
+        return draft.graph(self._given)
+
+
+def _layer_of(scaling: Scaling, shape: Shape, norm: bool, dtype: np.dtype[Any]) -> Layer:
+    scale, shift = (v.astype(dtype) for v in scaling)
+    if norm and shape:
+        channels = [folded.per_channel(v, shape, 0.0) for v in (scale, shift)]
+        if channels[0] is not None and channels[1] is not None:
+            zeros = np.zeros(shape[0], dtype)
+            return BatchNorm(channels[0], channels[1], zeros, zeros + dtype.type(1), epsilon=0.0)
+    return Affine(scale, shift)

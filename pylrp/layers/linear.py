@@ -85,10 +85,9 @@ class _Convolution(Layer):
         self._set("padding", normalise_padding(self.padding, axes))
         if self.groups < 1 or shape[0] % self.groups:
             raise ValueError(f"groups is {self.groups}, weight has shape {shape}: {shape[0]} channels can't be divided")
-        if self.bias is not None and np.shape(self.bias) != (self.channels[1],):
-            raise ValueError(
-                f"bias has shape {np.shape(self.bias)}, weight {shape} gives {self.channels[1]} output channels"
-            )
+        bias: Shape = () if self.bias is None else np.shape(self.bias)
+        if self.bias is not None and (bias[:1] != (self.channels[1],) or len(bias) not in (1, 1 + axes)):
+            raise ValueError(f"bias has shape {bias}, weight {shape} gives {self.channels[1]} output channels")
 
     def _set(self, field: str, value: object) -> None:
         object.__setattr__(self, field, value)
@@ -125,6 +124,15 @@ class _Convolution(Layer):
             )
         return shape[1:]
 
+    def _checked(self, shape: Shape) -> Shape:
+        """Return the output's shape, which a bias by position must have."""
+        bias: Shape = () if self.bias is None else np.shape(self.bias)
+        if len(bias) > 1 and bias != shape:
+            raise ValueError(
+                f"bias has shape {bias}, the output is {shape}: one a channel, or one an entry of the output"
+            )
+        return shape
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Conv(_Convolution):
@@ -133,7 +141,9 @@ class Conv(_Convolution):
     Parameters
     ----------
     weight : array_like of shape ``(out, in / groups, *kernel)``
-    bias : array_like of shape (out,), optional
+    bias : array_like of shape (out,) or (out, *spatial), optional
+        One for each channel, or one for each entry of the output: a shift before a padded convolution, which does not
+        reach the padding, makes such a bias.
     stride, dilation : int or sequence of int, default 1
         One for all spatial axes, or one each.
     padding : int, sequence of int, sequence of (low, high), or str, default 0
@@ -160,7 +170,7 @@ class Conv(_Convolution):
         """Return ``(out, *spatial)``."""
         spatial = self._spatial(shapes)
         steps = zip(spatial, self.kernel, self.stride, self.dilation, self.pads(shapes[0]), strict=True)
-        return (self.channels[1], *(output_size(*step) for step in steps))
+        return self._checked((self.channels[1], *(output_size(*step) for step in steps)))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -199,7 +209,8 @@ class ConvTranspose(_Convolution):
     Parameters
     ----------
     weight : array_like of shape ``(in, out / groups, *kernel)``
-    bias : array_like of shape (out,), optional
+    bias : array_like of shape (out,) or (out, *spatial), optional
+        One for each channel, or one for each entry of the output.
     stride, dilation : int or sequence of int, default 1
         One for all spatial axes, or one each.
     padding : int, sequence of int or sequence of (low, high), default 0
@@ -239,7 +250,7 @@ class ConvTranspose(_Convolution):
         out = tuple((n - 1) * s + (k - 1) * d + 1 - sum(p) + extra for n, k, s, d, p, extra in steps)
         if min(out) < 1:
             raise ValueError(f"padding is {self.padding}, nothing of the output is left: {out}")
-        return (self.channels[1], *out)
+        return self._checked((self.channels[1], *out))
 
 
 @dataclass(frozen=True, eq=False, repr=False)

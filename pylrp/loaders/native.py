@@ -20,12 +20,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pylrp import layers
+from pylrp.canonise.rewiring import behind_weights
 from pylrp.graph import Facts, Graph, Node
-from pylrp.layers import CustomLayer, Layer
+from pylrp.layers import Affine, BatchNorm, Conv, CustomLayer, Dense, Layer
 
 __all__ = ["is_native", "load_graph", "save_graph"]
 
-FORMAT_VERSION = 1
+#: 1: written by pylrp 0.1, which folded scalings of the input into the layers behind them.
+FORMAT_VERSION = 2
+_READ = (1, 2)
 _STRUCTURE = "pylrp.json"
 _SUFFIX = ".npz"
 
@@ -193,7 +196,8 @@ def load_graph(path: str | os.PathLike[str]) -> Graph:
     Returns
     -------
     Graph
-        What was saved, to the last bit; layers and arrays that were shared are shared again.
+        What was saved, to the last bit; layers and arrays that were shared are shared again. From a file of pylrp 0.1
+        that may hold a scaling of the input as part of its first layer, with a note.
 
     Raises
     ------
@@ -205,7 +209,8 @@ def load_graph(path: str | os.PathLike[str]) -> Graph:
     try:
         unknown = {entry["kind"] for entry in structure["layers"]} - set(_LAYERS)
         if not unknown:
-            return _build(structure, arrays)
+            graph = _build(structure, arrays)
+            return graph if structure["version"] > 1 else _noted(graph)
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is broken: {error}") from error
     raise ValueError(f"{path} has layers that this pylrp does not know, {', '.join(sorted(unknown))}: update pylrp")
@@ -221,15 +226,37 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Array]]:
             structure = json.loads(file[_STRUCTURE].tobytes())
             version = structure["version"]
             # A newer file may hold what can't be read here: look no further.
-            names = [name for name in file.files if name != _STRUCTURE and version == FORMAT_VERSION]
+            names = [name for name in file.files if name != _STRUCTURE and version in _READ]
             arrays = {name: file[name] for name in names}
     except FileNotFoundError:
         raise
     except Exception as error:  # zip, npy and JSON each have their own for a file cut short or altered
         raise ValueError(f"{path} is no readable file of pylrp: {error}") from error
-    if version != FORMAT_VERSION:
-        raise ValueError(f"{path} has format version {version}, this pylrp reads {FORMAT_VERSION}: update pylrp")
+    if version not in _READ:
+        raise ValueError(f"{path} has format version {version}, this pylrp reads up to {FORMAT_VERSION}: update pylrp")
     return structure, arrays
+
+
+def _noted(graph: Graph) -> Graph:
+    """Return a graph of pylrp 0.1 with a note where it may hold a scaling of the input, folded."""
+    behind = behind_weights(graph)
+    layers = {node.name: node.layer for node in graph.nodes}
+    first = [
+        node.name
+        for node in graph.nodes
+        if isinstance(node.layer, Dense | Conv)
+        and behind.isdisjoint(node.inputs)
+        # It folded whatever it could: a scaling that is still there was all of it. What several layers take, it left.
+        and not isinstance(layers.get(node.inputs[0]), Affine | BatchNorm)
+        and len(graph.consumers(node.inputs[0])) == 1
+    ]
+    if not first:
+        return graph
+    note = (
+        "the file is of pylrp 0.1, which folded scalings of the input into the first layers "
+        f"(here {', '.join(first)}): if the model has any, load the model itself and save again"
+    )
+    return graph.changed(notes=[*graph.notes, note])
 
 
 def _build(structure: dict[str, Any], arrays: Mapping[str, Array]) -> Graph:

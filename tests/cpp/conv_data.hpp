@@ -78,22 +78,26 @@ inline Index image_size(const ConvShape& shape, bool out) {
 
 template <class T>
 struct ConvData : Operands<T> {
-  ConvData(const ConvShape& s, bool is_transposed, Index batch, Index targets, unsigned seed, bool nonnegative)
+  ConvData(const ConvShape& s, bool is_transposed, Index batch, Index targets, unsigned seed, bool nonnegative,
+           bool one_bias_an_entry = false)
       : Operands<T>(batch, targets, image_size(s, is_transposed), image_size(s, !is_transposed)),
         shape(s),
         transposed(is_transposed),
         depthwise(s.groups > 1 && s.groups == s.in_channels && s.groups == s.out_channels),
         weight(depthwise ? s.taps() : s.out_channels, depthwise ? s.groups : s.taps() * s.group_in(), 0),
-        bias(1, transposed ? s.in_channels : s.out_channels, 0) {
+        by_position(one_bias_an_entry),
+        bias(1, by_position ? image_size(s, !is_transposed) : (transposed ? s.in_channels : s.out_channels), 0) {
     Random random(seed);
     weight.fill(random);
     bias.fill([&] { return random() / 2; });
     this->fill(random, nonnegative);
-    if (!transposed && bias.cols() > 3) {  // a channel without receivers
+    if (!transposed && s.out_channels > 3) {  // a channel without receivers
       for (Index t = 0; t < s.taps() * s.group_in(); ++t) {
         (depthwise ? weight.at(t, 2) : weight.at(2, t)) = 0;
       }
-      bias.at(0, 2) = 0;
+      for (Index j = 2; j < bias.cols(); j += s.out_channels) {
+        bias.at(0, j) = 0;
+      }
     }
   }
   // Of output channel `out`, tap, and input channel `in` counted within its group.
@@ -120,13 +124,15 @@ struct ConvData : Operands<T> {
     return wires;
   }
   ConvLayer<T> layer(bool with_bias) {
-    return ConvLayer<T>({shape, transposed, weight.data(), with_bias ? bias.data() : nullptr});
+    return ConvLayer<T>({shape, transposed, weight.data(), with_bias ? bias.data() : nullptr, by_position});
   }
   bool intact() { return weight.intact() && bias.intact() && Operands<T>::intact(); }
 
   ConvShape shape;
   bool transposed, depthwise;
-  Fenced<T> weight, bias;
+  Fenced<T> weight;
+  bool by_position;  // the bias: one an entry of the output
+  Fenced<T> bias;
 };
 
 }  // namespace pylrp

@@ -27,6 +27,7 @@ struct ConvCase {
 struct Options {
   Index batch, targets;
   bool nonnegative, with_bias, kept, positive;
+  bool by_position = false;  // the bias
   int threads;
   explicit Options(unsigned n) {
     const unsigned mixed = (n + 1) * 2654435761u;
@@ -119,7 +120,7 @@ inline bool by_two_products(const ConvShape& s, bool transposed) {
 }
 
 inline Way way_of(const ConvCase& c, const NamedRule& named, const Options& options) {
-  if (named.name != "alpha-beta" || c.transposed) {
+  if (named.name != "alpha-beta" || c.transposed || options.by_position) {
     return Way::kItself;
   }
   if (!options.nonnegative && by_two_products(c.shape(), c.transposed)) {
@@ -133,7 +134,8 @@ void check_conv(const ConvCase& c, const NamedRule& named, const Options& option
   check::context = c.name + (c.transposed ? ", transposed, " : ", ") + std::to_string(c.in) + " -> " +
                    std::to_string(c.out) + " by " + std::to_string(c.groups) + ", " + named.name + ", bytes " +
                    std::to_string(sizeof(T)) + ", choice " + std::to_string(seed);
-  ConvData<T> data(c.shape(), c.transposed, options.batch, options.targets, seed, options.nonnegative);
+  ConvData<T> data(c.shape(), c.transposed, options.batch, options.targets, seed, options.nonnegative,
+                   options.by_position);
   const Reference expected =
       reference<T>(data.wires(options.with_bias), data, named.rule, options.positive ? Care::kPositive : Care::kSettle,
                    way_of(c, named, options));

@@ -99,6 +99,26 @@ TEST(conv_of_many_rows_and_panels) {
   }
 }
 
+// What a shift before a padded convolution becomes: a bias of its own at every position. The kernel of one would take
+// another path with one bias for all, alpha-beta behind a ReLU would be found by subtraction.
+TEST(conv_with_a_bias_at_every_position) {
+  const Geometry padded{{1, 6, 7}, {1, 3, 3}, {1, 1, 2}, {1, 1, 1}, {0, 1, 1}, {0, 1, 1}};
+  const Geometry one{{1, 15, 16}, {1, 1, 1}};
+  unsigned n = 0;
+  for (const NamedRule& named : conv_rules()) {
+    for (const bool kept : {false, true}) {
+      Options options(++n);
+      options.by_position = options.with_bias = true;
+      options.kept = options.positive = kept;
+      check_conv<float>({"padded", padded, 3, 5, 1, n % 4 < 2}, named, options, n);
+      check_conv<double>({"grouped", padded, 4, 6, 2, n % 4 > 1}, named, options, n);
+      check_conv<float>({"depthwise", padded, 6, 6, 6, n % 4 < 2}, named, options, n);
+      check_conv<double>({"one position", one, 17, 18, 1, false}, named, options, n);
+      check_conv<float>({"to few", padded, 2, 34, 1, false}, named, options, n);
+    }
+  }
+}
+
 // A block of rows meets many samples, and each has its own page.
 TEST(conv_of_many_small_samples) {
   unsigned n = 0;

@@ -122,7 +122,10 @@ def linear(layer: Any, x: Array, weight: Array) -> Array:
 @runs(kinds.Dense, kinds.Conv, kinds.ConvTranspose)
 def weighted(layer, x):
     y = linear(layer, x, number(layer.weight))
-    return y if layer.bias is None else y + number(layer.bias).reshape(-1, *[1] * (y.ndim - 2))
+    if layer.bias is None:
+        return y
+    bias = number(layer.bias)  # one a channel, or one an entry
+    return y + (bias.reshape(-1, *[1] * (y.ndim - 2)) if bias.ndim == 1 else bias)
 
 
 # Pooling.

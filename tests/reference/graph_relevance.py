@@ -74,7 +74,7 @@ def matrix(layer: Any, shapes: Sequence[tuple[int, ...]]) -> Matrix | None:
         weight = number(layer.weight)
         W, _ = pushed(lambda x: linear(layer, x, weight), shapes)
         connected, _ = pushed(lambda x: linear(layer, x, np.ones_like(weight)), shapes)
-        bias = np.zeros(1) if layer.bias is None else number(layer.bias)
+        bias = np.zeros(1) if layer.bias is None else number(layer.bias).ravel()
         return Matrix(W, np.repeat(bias, len(W) // len(bias)), connected)
     if isinstance(layer, SHIFTING):
         # y(1) - y(0) would cancel: the factor and the shift are what the definition says.

@@ -9,7 +9,7 @@ next numbers. Every value has at most `MOST` entries, so that the oracle's matri
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
@@ -174,8 +174,14 @@ def conv(b: Builder, value: str) -> str | None:
     out = groups * b.integer(1, 3 if groups > 2 else 4)
     weight = b.array(out, channels // groups, *kernel, scale=(prod(kernel) * channels / groups) ** -0.5)
     padding: Any = b.choice([pads, pads, pads, "same_upper", "same_lower"])
-    bias = b.array(out) if b.flip() else None
-    return b.add(kinds.Conv(weight, bias, stride=stride, padding=padding, dilation=dilation, groups=groups), value)
+    layer = kinds.Conv(weight, None, stride=stride, padding=padding, dilation=dilation, groups=groups)
+    return b.add(replace(layer, bias=conv_bias(b, layer, value)), value)
+
+
+def conv_bias(b: Builder, layer: Any, value: str) -> Any:
+    """Draw a bias: none, one number a channel, or one an entry of the output."""
+    shape = layer.output_shape(b.shapes[value])
+    return b.array(*b.choice([shape[:1], shape[:1], shape])) if b.flip() else None
 
 
 def conv_transpose(b: Builder, value: str) -> str | None:
@@ -187,9 +193,9 @@ def conv_transpose(b: Builder, value: str) -> str | None:
     pads = tuple((b.integer(0, min(1, n - 1)), 0) if n > 2 else (0, 0) for n in sizes)
     groups = b.choice([g for g in range(1, channels + 1) if channels % g == 0])
     weight = b.array(channels, b.integer(1, 2), *kernel, scale=(channels / groups) ** -0.5)
-    bias = b.array(weight.shape[1] * groups) if b.flip() else None
     options = {"stride": stride, "padding": pads, "output_padding": extra, "dilation": dilation, "groups": groups}
-    return b.add(kinds.ConvTranspose(weight, bias, **options), value)
+    layer = kinds.ConvTranspose(weight, None, **options)
+    return b.add(replace(layer, bias=conv_bias(b, layer, value)), value)
 
 
 def pool(b: Builder, value: str) -> str | None:
