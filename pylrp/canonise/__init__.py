@@ -3,8 +3,8 @@
 Passes from graph to graph, in order: what no output needs goes, and what does nothing (dropout); softmax, sigmoid
 and their kin at the top go with a note (``top.py``); zeros around an image become the padding of the convolution they
 are for (``padding.py``); scalings (BatchNorm, constants) become part of the convolution or dense layer before or after
-them, past whatever only moves values (``scalings.py``). The output stays the same but for the function at the top. Loaders make the graph,
-``network.py`` hands the result to the compiled core.
+them, past whatever only moves values (``scalings.py``). The output stays the same but for the function at the top.
+Loaders make the graph, ``network.py`` hands the result to the compiled core.
 """
 
 from __future__ import annotations
