@@ -342,7 +342,7 @@ TWO = pylrp.Network([Dense(np.eye(2, 3))])
         ({"relevance": np.full((1, 3), np.nan)}, "3 values that are NaN"),
         ({"order": ("best",)}, "order is 'best'"),
         ({"score": "odds"}, "score must be"),
-        ({"score": "probability"}, "one output"),
+        ({"score": "probability"}, "score=.logit"),
         ({"steps": 0}, "steps is 0"),
         ({"until": 1.5}, "until is 1.5"),
         ({"repeats": 0}, "repeats is 0"),
@@ -356,13 +356,13 @@ TWO = pylrp.Network([Dense(np.eye(2, 3))])
         ({"layout": (1, 2)}, r"layout is \(1, 2\)"),
         ({"target": 1}, "classes are 0 to 0"),
         ({"target": [0, 0]}, r"target has shape \(2,\)"),
-        ({"target": 0.5}, "pass a class"),
+        ({"target": 0.5}, "must be an integer"),
         ({"x": np.ones((0, 3)), "relevance": np.ones((0, 3))}, "x is empty"),
     ],
 )
 def test_mistakes(kwargs: dict, words: str) -> None:
     call = {"x": ONES, "relevance": ONES, "replacement": 0.0, **kwargs}
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises((TypeError, ValueError), match=words):
         pixel_flipping(LINEAR, call.pop("x"), call.pop("relevance"), **call)
 
 

@@ -141,7 +141,7 @@ class Conv(_Convolution):
     Parameters
     ----------
     weight : array_like of shape ``(out, in / groups, *kernel)``
-    bias : array_like of shape (out,) or (out, *spatial), optional
+    bias : array_like of shape ``(out,)`` or ``(out, *spatial)``, optional
         One for each channel, or one for each entry of the output: a shift before a padded convolution, which does not
         reach the padding, makes such a bias.
     stride, dilation : int or sequence of int, default 1
@@ -209,7 +209,7 @@ class ConvTranspose(_Convolution):
     Parameters
     ----------
     weight : array_like of shape ``(in, out / groups, *kernel)``
-    bias : array_like of shape (out,) or (out, *spatial), optional
+    bias : array_like of shape ``(out,)`` or ``(out, *spatial)``, optional
         One for each channel, or one for each entry of the output.
     stride, dilation : int or sequence of int, default 1
         One for all spatial axes, or one each.
