@@ -106,7 +106,8 @@ def zennit_context(case: Case, model: Any) -> AbstractContextManager[Any]:
     composites, rules = peers.load("zennit.composites"), peers.load("zennit.rules")
     first, last = rules.Epsilon(1e-6), rules.Epsilon(1e-6)
     if case.composite == "deep_taylor":
-        first, last = rules.WSquare(stabilizer=1e-12), rules.ZPlus(stabilizer=1e-12)
+        exact = {"stabilizer": 1e-12, "zero_params": "bias"}
+        first, last = rules.WSquare(**exact), rules.ZPlus(**exact)
     named = [(["1"], first), (["2"], rules.Pass()), (["3"], last)]
     context = composites.NameMapComposite(named).context(model)
     return context

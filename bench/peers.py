@@ -113,7 +113,7 @@ def pylrp_explain(problem: Problem, threads: int) -> Call:
     """``pylrp.Network.explain``: the prepared network, forward pass included."""
     network, x = _pylrp_network(problem), problem.acts[0]
     if problem.is_question:
-        return lambda: network.explain(x, threads=threads).relevance
+        return lambda: network.explain(x, composite="deep_taylor", threads=threads).relevance
     rules = [_pylrp_rule(rule) for rule in problem.rules]
     return lambda: network.explain(x, problem.out, rules, threads=threads).relevance
 

@@ -15,7 +15,7 @@ LOW, HIGH = -9.0, 8.0
 
 def zennit_composite(name, shape, dtype, canonizer):
     """Return zennit's composite of a name; ``epsilon`` has none there, it is put together."""
-    common = {"canonizers": [canonizer]}
+    common = {"canonizers": [] if canonizer is None else [canonizer]}
     if name == "epsilon_gamma_box":
         low, high = (torch.full((1, *shape), bound, dtype=dtype) for bound in (LOW, HIGH))
         return zc.EpsilonGammaBox(low=low, high=high, **common)
