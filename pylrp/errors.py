@@ -1,14 +1,50 @@
-"""The errors of pylrp's own: a layer that can't be explained, numbers that are not finite, columns that don't fit.
+"""The errors of pylrp's own: layers, files, numbers and columns that don't do. All are ValueErrors.
 
-Loaders raise the first for operators they don't know, ``network.py`` for layers that have no rule where they stand;
-``finite.py`` and ``_arrays.py`` raise the second, ``tables.py`` the third. All are ValueErrors.
+Loaders raise UnsupportedLayer for operators they don't know, ``network.py`` for layers that have no rule where they
+stand; loaders raise BrokenFile for files that are not what they say; ``finite.py`` and ``_arrays.py`` raise NotFinite,
+``tables.py`` FeatureMismatch.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from typing import Any
 
-__all__ = ["FeatureMismatch", "NotFinite", "UnsupportedLayer"]
+from pylrp._text import shown
+
+__all__ = ["BrokenFile", "BrokenNode", "FeatureMismatch", "NotFinite", "UnsupportedLayer"]
+
+
+class BrokenFile(ValueError):
+    """A file is not what it says: cut short, altered, made up, or asking for more than it may.
+
+    Parameters
+    ----------
+    path : str, PathLike or None
+        The file as it was given; None for a model that was read elsewhere.
+    place : str
+        Where in the file: "entry 'W1'", "node 'conv1'"; empty where it is the file as a whole.
+    reason : str
+        What is wrong, as the rest of a sentence that begins with the place or the file; and where there is one a way
+        out.
+
+    Attributes
+    ----------
+    path : str or None
+    place, reason : str
+    """
+
+    def __init__(self, path: str | os.PathLike[str] | None, place: str, reason: str):
+        self.path = None if path is None else os.fspath(path)
+        self.place = place
+        self.reason = reason
+        where = self.path or "the model"
+        super().__init__(shown(f"{where}: {place} {reason}" if place else f"{where} {reason}"))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Return how to make it again: an exception crosses processes by its constructor's arguments."""
+        return type(self), (self.path, self.place, self.reason)
 
 
 class UnsupportedLayer(ValueError):
@@ -31,14 +67,27 @@ class UnsupportedLayer(ValueError):
     """
 
     def __init__(self, node: str, operator: str, reason: str, way_out: str):
-        super().__init__(f"node {node!r} ({operator}) {reason}: {way_out}")
+        ValueError.__init__(self, shown(f"node {node!r} ({operator}) {reason}: {way_out}"))
         self.node = node
         self.operator = operator
         self._parts = (node, operator, reason, way_out)
 
-    def __reduce__(self) -> tuple[type[UnsupportedLayer], tuple[str, str, str, str]]:
+    def __reduce__(self) -> tuple[Any, ...]:
         """Return how to make it again: an exception crosses processes by its constructor's arguments."""
         return type(self), self._parts
+
+
+class BrokenNode(UnsupportedLayer, BrokenFile):
+    """A node of a model is not what the format's standard says: it can't be explained, and the file is broken."""
+
+    def __init__(self, node: str, operator: str, reason: str, way_out: str, path: str | os.PathLike[str] | None = None):
+        UnsupportedLayer.__init__(self, node, operator, reason, way_out)
+        self.path = None if path is None else os.fspath(path)
+        self.place, self.reason = f"node {node!r} ({operator})", reason
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Return how to make it again."""
+        return type(self), (*self._parts, self.path)
 
 
 class NotFinite(ValueError):
@@ -106,5 +155,5 @@ class FeatureMismatch(ValueError):
 
 
 def _listed(names: Sequence[str], most: int = 8) -> str:
-    shown = ", ".join(map(repr, names[:most]))
-    return f"{shown} and {len(names) - most} more" if len(names) > most else shown
+    said = ", ".join(map(repr, names[:most]))
+    return f"{said} and {len(names) - most} more" if len(names) > most else said

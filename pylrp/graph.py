@@ -6,6 +6,7 @@ Loaders build it, ``canonise.py`` simplifies it, ``network.py`` hands it to the 
 from __future__ import annotations
 
 import copy
+import heapq
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,7 +16,10 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from pylrp._arrays import require_finite, settle
+from pylrp._limits import TooLarge, require
+from pylrp._text import shown
 from pylrp.layers import Conv, ConvTranspose, Dense, Layer, Shape
+from pylrp.layers.base import product
 
 __all__ = ["Facts", "Graph", "Node"]
 
@@ -124,6 +128,9 @@ class Graph:
         dtype: DTypeLike | None = None,
     ):
         self.facts = facts or Facts()
+        if not all(text.isprintable() for text in (*inputs, *outputs, *(node.name for node in nodes), *notes)):
+            inputs, nodes, outputs, channels_last, notes = _readable(inputs, nodes, outputs, channels_last, notes)
+            self.facts = _readable_facts(self.facts)
         self._build(inputs, nodes, outputs, channels_last, notes, dtype, _place, {})
 
     def _build(
@@ -148,14 +155,20 @@ class Graph:
         arrays = _Arrays(_first_dtype(ordered) if dtype is None else np.dtype(dtype), dict(finite))
         self.shapes = _Shapes(self.inputs, self.output_values)
         settled = []
+        taken = sum(product(shape) for shape in self.inputs.values()) * arrays.dtype.itemsize
+        require(taken, "the inputs of one sample")
         for node in ordered:
             where = place(node)
             layer = arrays.settle(node.layer, where)
             try:
                 self.shapes[node.name] = layer.output_shape(*(self.shapes[value] for value in node.inputs))
+            except TooLarge as error:
+                raise TooLarge(f"{where}: {error}") from None
             except ValueError as error:
                 raise ValueError(f"{where}: {error}") from None
             arrays.check(layer, where)
+            taken += product(self.shapes[node.name]) * arrays.dtype.itemsize
+            require(taken + arrays.size, f"{where}: the weights and the values of one sample up to here")
             settled.append(replace(node, layer=layer))
         self.dtype = arrays.dtype
         self._finite = arrays.finite
@@ -316,6 +329,35 @@ def _again(
     return Graph(inputs, nodes, outputs, channels_last=channels_last, notes=notes, dtype=dtype, facts=facts)
 
 
+def _readable(
+    inputs: Mapping[str, Shape],
+    nodes: Sequence[Node],
+    outputs: Outputs,
+    channels_last: Collection[str],
+    notes: Sequence[str],
+) -> tuple[dict[str, Shape], list[Node], Outputs, list[str], list[str]]:
+    """Return the same with names that may be shown: a file can call a layer after what clears a terminal."""
+    return (
+        {shown(name): shape for name, shape in inputs.items()},
+        [replace(node, name=shown(node.name), inputs=tuple(map(shown, node.inputs))) for node in nodes],
+        {shown(name): shown(value) for name, value in outputs.items()}
+        if isinstance(outputs, Mapping)
+        else [shown(name) for name in outputs],
+        [shown(name) for name in channels_last],
+        [shown(note) for note in notes],
+    )
+
+
+def _readable_facts(facts: Facts) -> Facts:
+    classes = None if facts.classes is None else tuple(shown(c) if isinstance(c, str) else c for c in facts.classes)
+    return Facts(
+        top={shown(name): function for name, function in facts.top.items()},
+        classes=classes,
+        features={shown(name): tuple(map(shown, names)) for name, names in facts.features.items()},
+        ranges={shown(name): bounds for name, bounds in facts.ranges.items()},
+    )
+
+
 def _place(node: Node) -> str:
     return f"node {node.name!r} ({type(node.layer).__name__})"
 
@@ -352,18 +394,26 @@ def _sequential_names(layers: Sequence[Layer]) -> list[str]:
 
 def _sorted(nodes: Sequence[Node], inputs: Collection[str]) -> list[Node]:
     """Return the nodes so that each follows those it takes, otherwise in their order."""
-    ready, waiting, done = set(inputs), list(nodes), []
-    while waiting:
-        later = []
-        for node in waiting:
-            if ready.issuperset(node.inputs):
-                ready.add(node.name)
-                done.append(node)
-            else:
-                later.append(node)
-        if len(later) == len(waiting):
-            raise ValueError(f"nodes take each other's values in a circle: {', '.join(node.name for node in later)}")
-        waiting = later
+    numbers = {node.name: number for number, node in enumerate(nodes)}
+    takers: dict[int, list[int]] = {}
+    missing = []  # how many of a node's inputs are not made yet
+    for number, node in enumerate(nodes):
+        made_by = {numbers[value] for value in node.inputs if value not in inputs}
+        missing.append(len(made_by))
+        for maker in made_by:
+            takers.setdefault(maker, []).append(number)
+    ready = [number for number, count in enumerate(missing) if not count]  # in order, and so a heap
+    done: list[Node] = []
+    while ready:
+        number = heapq.heappop(ready)
+        done.append(nodes[number])
+        for taker in takers.get(number, ()):
+            missing[taker] -= 1
+            if not missing[taker]:
+                heapq.heappush(ready, taker)
+    if len(done) < len(nodes):
+        circle = [node.name for node, count in zip(nodes, missing, strict=True) if count]
+        raise ValueError(f"nodes take each other's values in a circle: {', '.join(circle)}")
     return done
 
 
@@ -387,6 +437,8 @@ class _Arrays:
         self.finite = finite  # by id; the arrays are held, so that an id stays theirs
         self._settled: dict[int, tuple[Layer, Layer]] = {}
         self._copies: dict[int, tuple[object, Array]] = {}
+        self._counted: set[int] = set()
+        self.size = 0  # bytes
         if dtype not in (np.float32, np.float64):
             raise TypeError(f"dtype is {dtype}, relevance is computed in float32 or float64")
 
@@ -425,6 +477,9 @@ class _Arrays:
                 raise TypeError(
                     f"{where}: {name} is {array.dtype}, the first weight is {self.dtype}: convert to one dtype"
                 )
+            if id(array) not in self._counted:
+                self._counted.add(id(array))
+                self.size += array.nbytes
             if id(array) not in self.finite:
                 require_finite(array, f"{where}: {name}")
                 self.finite[id(array)] = array

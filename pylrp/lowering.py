@@ -7,7 +7,7 @@ shape ``(d0, d1, ..., dk)`` with axis 0 last: ``(d1, ..., dk, d0)``. A new kind 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -47,6 +47,8 @@ __all__ = ["Lowered", "from_core", "lower", "to_core"]
 Array = NDArray[Any]
 Fields = dict[str, Any]
 Spec = tuple[str, Fields]
+_MOST_STEPS = 1 << 16
+_FAR = 1 << 40
 L = TypeVar("L", bound=Layer)
 
 
@@ -157,13 +159,14 @@ def _conv(node: Node, shapes: list[Shape], graph: Graph) -> Spec:
     weight = np.asarray(layer.weight)
     rows = weight[0, 0].size if _depthwise(layer) else weight.shape[0]
     bias = None if layer.bias is None else np.asarray(layer.bias)
+    stride, dilation, pad = _steps(node, small[1:], large[1:], layer.pads(shapes[0]))
     return "conv", {
         "in": _three(large[1:]),
         "out": _three(small[1:]),
         "kernel": _three(layer.kernel),
-        "stride": _three(layer.stride),
-        "dilation": _three(layer.dilation),
-        "pad": _three([low for low, _ in layer.pads(shapes[0])], 0),
+        "stride": _three(stride),
+        "dilation": _three(dilation),
+        "pad": _three(pad, 0),
         "in_channels": large[0],
         "out_channels": small[0],
         "groups": layer.groups,
@@ -172,6 +175,30 @@ def _conv(node: Node, shapes: list[Shape], graph: Graph) -> Spec:
         "bias": None if bias is None else to_core(bias),
         "bias_by_position": bias is not None and bias.ndim > 1,
     }
+
+
+def _steps(
+    node: Node, small: Shape, large: Shape, pads: Sequence[tuple[int, int]]
+) -> tuple[list[int], list[int], list[int]]:
+    """Return stride, dilation and padding of a convolution along each axis, as near as the core can count.
+
+    The core takes a walk over the larger image for each place within a stride: a stride far beyond it never ends.
+    """
+    layer = node.layer
+    assert isinstance(layer, (Conv, ConvTranspose))
+    # With one window there is no step, with one tap no dilation.
+    stride = [1 if m == 1 and s > n else s for m, n, s in zip(small, large, layer.stride, strict=True)]
+    dilation = [1 if k == 1 else d for k, d in zip(layer.kernel, layer.dilation, strict=True)]
+    pad = [low for low, _ in pads]
+    if product(stride) > _MOST_STEPS or max(*dilation, *pad, *stride) > _FAR:
+        raise UnsupportedLayer(
+            node.name,
+            type(layer).__name__,
+            f"has stride {layer.stride}, dilation {layer.dilation} and padding {tuple(pads)}, "
+            f"far beyond its image {large}",
+            "a window that lies in the padding gives the bias alone: leave such windows out",
+        )
+    return stride, dilation, pad
 
 
 def _three(sizes: Any, fill: int = 1) -> list[int]:

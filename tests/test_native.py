@@ -15,6 +15,7 @@ from reference.graph_forward import forward
 
 from pylrp import Network
 from pylrp import layers as L
+from pylrp.errors import BrokenFile
 from pylrp.graph import Graph, Node
 from pylrp.loaders import native
 from pylrp.loaders.native import is_native, load_graph, save_graph
@@ -288,7 +289,7 @@ CHANGES = {
     "unknown field": (lambda s: s["layers"][1]["fields"].update(slope=1), r"is broken: .*slope"),
     "no such array": (lambda s: s["layers"][0]["fields"].update(weight=["array", "no"]), r"is broken: 'no'"),
     "no nodes": (lambda s: s.pop("nodes"), r"is broken: 'nodes'"),
-    "no version": (lambda s: s.pop("version"), r"is no readable file of pylrp: 'version'"),
+    "no version": (lambda s: s.pop("version"), r"is no description of a network: 'version'"),
     "no such layer": (lambda s: s["nodes"][0].__setitem__(1, 7), r"is broken: list index"),
     "circle": (lambda s: s["nodes"][0].__setitem__(2, ["relu0"]), r"is broken: nodes take each other's values"),
     "wrong shape": (lambda s: s["inputs"][0].__setitem__(1, [21]), r"is broken: .*its input has 21 features"),
@@ -301,18 +302,21 @@ def test_descriptions_that_make_no_sense(saved, case):
     rewrite(saved, change)
     with pytest.raises(ValueError, match=message) as caught:
         load_graph(saved)
-    assert str(caught.value).startswith(f"{saved} ")
+    if case in ("newer", "unknown layer"):  # not broken
+        return
+    assert caught.value.path == str(saved)
+    assert "pylrp.json" in caught.value.place
 
 
 def test_broken_files(saved):
     whole = saved.read_bytes()
     for length in range(0, len(whole), 97):
         saved.write_bytes(whole[:length])
-        with pytest.raises(ValueError, match=r"net\.pylrp\.npz is no readable file of pylrp"):
+        with pytest.raises(ValueError, match=r"net\.pylrp\.npz"):
             load_graph(saved)
     at = whole.index(b"\x93NUMPY", whole.index(b"d.weight")) + 500  # among the weights
     saved.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
-    with pytest.raises(ValueError, match=r"is no readable file of pylrp: Bad CRC-32"):
+    with pytest.raises(ValueError, match=r"entry 'd.weight' can't be read: Bad CRC-32"):
         load_graph(saved)
 
 
@@ -320,7 +324,7 @@ def test_files_of_other_kinds(tmp_path):
     np.savez(tmp_path / "other.npz", W1=np.zeros((2, 2)))
     np.save(tmp_path / "other.npy", np.zeros(2))
     for name in ("other.npz", "other.npy"):
-        with pytest.raises(ValueError, match="it has no description of a network"):
+        with pytest.raises(BrokenFile):
             load_graph(tmp_path / name)
     with pytest.raises(FileNotFoundError):
         load_graph(tmp_path / "none.npz")
@@ -332,7 +336,7 @@ def test_nothing_is_unpickled(saved):
     entries["d.weight"] = np.array([[print]], object)
     with saved.open("wb") as file:
         np.savez(file, **entries)
-    with pytest.raises(ValueError, match="Object arrays cannot be loaded when allow_pickle=False"):
+    with pytest.raises(ValueError, match=r"is broken: 'd\.weight'"):
         load_graph(saved)
 
 

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal, cast
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from pylrp._limits import require_shape
 from pylrp.layers.base import Array, Layer, Shape, per_axis, product, sole
 
 __all__ = [
@@ -151,16 +152,23 @@ class Pad(Movement):
             raise ValueError(f"mode is {self.mode!r}, expected constant, reflect, edge or wrap")
         object.__setattr__(self, "fill", float(self.value))
 
+    def output_shape(self, *shapes: Shape) -> Shape:
+        """Return the shape with its pads."""
+        shape = sole(self, shapes)
+        if len(shape) != len(self.widths):
+            raise ValueError(f"widths has {len(self.widths)} pairs, the input has shape {shape}")
+        pairs = zip(self.widths, shape, strict=True)
+        if any(max(-low, 0) + max(-high, 0) >= n for (low, high), n in pairs):
+            raise ValueError(f"widths {self.widths} leave nothing of the input {shape}")
+        return tuple(n + low + high for n, (low, high) in zip(shape, self.widths, strict=True))
+
     def move(self, index: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the indices with -1, or mirrored or repeated ones, around."""
-        if index.ndim != len(self.widths):
-            raise ValueError(f"widths has {len(self.widths)} pairs, the input has shape {index.shape}")
+        require_shape(self.output_shape(index.shape), index.itemsize, "the places of padded values")
         crop = tuple(
             slice(max(-low, 0), n - max(-high, 0)) for (low, high), n in zip(self.widths, index.shape, strict=True)
         )
         inner = index[crop]
-        if 0 in inner.shape:
-            raise ValueError(f"widths {self.widths} leave nothing of the input {index.shape}")
         outside = [(max(low, 0), max(high, 0)) for low, high in self.widths]
         if self.mode == "constant":
             return np.pad(inner, outside, constant_values=-1)
@@ -234,14 +242,20 @@ class Take(Movement):
     axis: int = 0
     kind: ClassVar[str] = "take"
 
+    def output_shape(self, *shapes: Shape) -> Shape:
+        """Return the shape with that of the indices in the axis's place."""
+        shape = sole(self, shapes)
+        axis = _axis(self.axis, shape)
+        wanted: Array = np.asarray(self.indices)
+        n = shape[axis]
+        if wanted.dtype.kind not in "iu" or np.any((wanted < -n) | (wanted >= n)):
+            raise ValueError(f"indices must be whole numbers from {-n} to {n - 1}: axis {axis} of {shape}")
+        return (*shape[:axis], *wanted.shape, *shape[axis + 1 :])
+
     def move(self, index: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the indices that are taken."""
-        axis = _axis(self.axis, index.shape)
-        wanted: Array = np.asarray(self.indices)
-        n = index.shape[axis]
-        if wanted.dtype.kind not in "iu" or np.any((wanted < -n) | (wanted >= n)):
-            raise ValueError(f"indices must be whole numbers from {-n} to {n - 1}: axis {axis} of {index.shape}")
-        return np.take(index, wanted, axis=axis)
+        require_shape(self.output_shape(index.shape), index.itemsize, "the places of taken values")
+        return np.take(index, np.asarray(self.indices), axis=_axis(self.axis, index.shape))
 
 
 @dataclass(frozen=True)
@@ -255,12 +269,17 @@ class Expand(Movement):
         super().__post_init__()
         object.__setattr__(self, "shape", tuple(int(n) for n in self.shape))
 
+    def output_shape(self, *shapes: Shape) -> Shape:
+        """Return the larger shape."""
+        shape, wanted = sole(self, shapes), tuple(self.shape)
+        aligned = (1,) * (len(wanted) - len(shape)) + shape
+        if len(aligned) > len(wanted) or any(n not in (1, m) for n, m in zip(aligned, wanted, strict=True)):
+            raise ValueError(f"the input {shape} does not broadcast to {wanted}")
+        return wanted
+
     def move(self, index: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the indices, repeated."""
-        try:
-            return np.broadcast_to(index, tuple(self.shape))
-        except ValueError:
-            raise ValueError(f"the input {index.shape} does not broadcast to {tuple(self.shape)}") from None
+        return np.broadcast_to(index, self.output_shape(index.shape))
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from pylrp._limits import require
 from pylrp.layers.base import Layer, Shape, per_axis, sole
 from pylrp.layers.windows import Windows, normalise_padding, place, resolve_pads
 
@@ -126,6 +127,7 @@ class AveragePool(_WindowPool):
 
 def _spread(size: int, number: int) -> Windows:
     """Return so many windows that cover an axis, as torch's adaptive pools do."""
+    require(number * 32, f"the {number} windows along an axis of size {size}")
     i = np.arange(number, dtype=np.int64)
     begin, end = i * size // number, -(-(i + 1) * size // number)
     return Windows(begin, end, end - begin, 1)

@@ -94,7 +94,11 @@ class Resize(Layer):
         grid = {}
         for axis, scale in zip(axes, self.scales or (), strict=True):
             # In float32, as files hold their factors: 3 * float32(5 / 3) is 5 there, 4.99... in float64.
-            m = int(np.float32(shape[axis]) * np.float32(scale))
+            with np.errstate(over="ignore"):
+                size = np.float32(shape[axis]) * np.float32(scale)
+            if not np.isfinite(size):
+                raise ValueError(f"scales is {self.scales}, expected finite numbers")
+            m = int(size)
             if m < 1:
                 raise ValueError(f"scales is {self.scales}, nothing of the input {shape} is left")
             grid[axis] = m, float(scale)

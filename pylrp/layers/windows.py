@@ -11,19 +11,22 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from pylrp._limits import require
 from pylrp.layers.base import per_axis
 
 __all__ = ["AUTO", "Padding", "Pads", "Windows", "normalise_padding", "output_size", "place", "resolve_pads"]
 
 Pads = tuple[tuple[int, int], ...]
 Padding = int | str | Sequence[int] | Sequence[tuple[int, int]]
+_BYTES = 96  # that the arrays below take for a window
+_FAR = 1 << 48
 AUTO = ("same_upper", "same_lower", "valid")
 
 
 class Windows(NamedTuple):
     """The windows along one axis: entry i looks at ``range(begin[i], end[i], step)`` of the input.
 
-    ``begin`` and ``end`` are clipped to the input; an average divides by the product of its axes' ``divisor``.
+    ``begin`` and ``end`` are reach to the input; an average divides by the product of its axes' ``divisor``.
     """
 
     begin: NDArray[np.int64]
@@ -88,6 +91,15 @@ def place(
 ) -> Windows:
     """Return the windows along one axis; ``include_pad``: padding takes part in ``divisor``."""
     number = output_size(size, kernel, stride, dilation, pads, ceil_mode=ceil_mode)
+    span = (kernel - 1) * dilation + 1
+    for at, place_of in ((0, -pads[0]), (number - 1, (number - 1) * stride - pads[0])):
+        if place_of >= size or place_of + span <= 0:
+            raise ValueError(f"window {at} lies in the padding {pads} of an input of size {size} entirely")
+    # Numbers beyond 64 bits; and what is so far apart that it makes no difference is no further.
+    stride, dilation = min(stride, _FAR), min(dilation, _FAR)
+    require(number * _BYTES, f"the {number} windows along an axis of size {size}")
+    if max(span, number * stride, *pads) > _FAR:
+        raise ValueError(f"a kernel that spans {span}, in steps of {stride} with padding {pads}, is more than 2^48")
     start = np.arange(number, dtype=np.int64) * stride - pads[0]
     last = start + (kernel - 1) * dilation
     begin = np.where(start < 0, start + -(start // dilation) * dilation, start)

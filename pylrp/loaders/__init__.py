@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from pylrp.graph import Graph
 from pylrp.layers import Layer
 from pylrp.loaders.chosen_outputs import listed_outputs, with_outputs
+from pylrp.loaders.guard import reading, require_file
 
 if TYPE_CHECKING:
     from pylrp.network import Network
@@ -39,6 +40,7 @@ def load(
     keep_top: bool = False,
     keep_softmax: bool = False,
     input_range: tuple[float, float] | Mapping[str, tuple[float, float]] | None = None,
+    max_bytes: int | None = None,
     **options: Any,
 ) -> Network:
     """Return a trained network, ready to be explained.
@@ -74,6 +76,9 @@ def load(
     input_range : (low, high) or mapping of str to (low, high), optional
         The range of values that the model was trained with, ``(0, 1)`` for example, of all inputs or by name. Inputs
         that plainly were not scaled so get a warning.
+    max_bytes : int, optional
+        How much memory the constants and the values of one sample may take: what a file declares beyond that is
+        refused before it is allocated. Default: 4 GiB or 16 times the file, whichever is more.
     **options
         Further settings of the loader for this kind of source.
 
@@ -89,8 +94,10 @@ def load(
         If the package that reads this kind of model is not installed.
     FileNotFoundError
         If there is no such file.
+    BrokenFile
+        If the file is cut short, altered, not what it says, or asks for more memory than ``max_bytes``.
     ValueError
-        If the file is of no known kind or broken, shapes do not fit, or what torch's exporter has made of a module
+        If the file is of no known kind, shapes do not fit, or what torch's exporter has made of a module
         predicts something else for the example.
     TypeError
         If the source is of no known kind, or its loader does not take an option.
@@ -119,13 +126,16 @@ def load(
     if wrong:
         able = list(taken)[1:]
         raise TypeError(f"{what} takes no {wrong[0]}=" + (f", only {', '.join(able)}" if able else ""))
-    graph = loader(source, **given)
-    if input_range is not None:
-        graph = graph.changed(facts=replace(graph.facts, ranges={**graph.facts.ranges, **_ranges(graph, input_range)}))
-    if outputs is not None and "outputs" not in given:
-        graph = with_outputs(graph, outputs)
-    # A softmax in a file of our own was kept on purpose.
-    network = Network.from_graph(graph, keep_top=keep_top or keep_softmax or what == _OWN)
+    with reading(source, max_bytes):
+        graph = loader(source, **given)
+        if input_range is not None:
+            graph = graph.changed(
+                facts=replace(graph.facts, ranges={**graph.facts.ranges, **_ranges(graph, input_range)})
+            )
+        if outputs is not None and "outputs" not in given:
+            graph = with_outputs(graph, outputs)
+        # A softmax in a file of our own was kept on purpose.
+        network = Network.from_graph(graph, keep_top=keep_top or keep_softmax or what == _OWN)
     if what == _TORCH:
         _compare(network, graph, source, example_input, own=operators is not None)
     return network
@@ -185,9 +195,9 @@ def _choose(source: Any) -> tuple[str, Callable[..., Graph]]:
 
 
 def _choose_file(path: Path) -> tuple[str, Callable[..., Graph]]:
-    if not path.exists():
-        raise FileNotFoundError(f"there is no file {path}")
     suffix = path.suffix.lower()
+    if suffix in _SUFFIXES or not path.exists():
+        require_file(path)
     if suffix == ".onnx":
         return "an ONNX file", _loader("onnx_model", "load_onnx")
     if suffix == ".npz":

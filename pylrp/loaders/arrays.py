@@ -16,17 +16,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pylrp._text import shown
 from pylrp.graph import Graph
 from pylrp.layers import Dense
 from pylrp.loaders.chain import ACTIVATIONS, chain
 from pylrp.loaders.found import BIAS, WEIGHT, Found
 from pylrp.loaders.mat_file import read_mat
 from pylrp.loaders.mat_networks import contents, recognise, settle_scalings, way_out
+from pylrp.loaders.npz_file import NpzFile
 
 __all__ = ["load_mat", "load_npz"]
 
 Array = NDArray[Any]
 
+_ACTIVATIONS = ("activations", "activation")
 _ROLE = "|".join((*WEIGHT, *BIAS))
 _NUMBER_LAST = re.compile(rf"(?P<stem>)(?P<role>{_ROLE})_?(?P<number>\d+)", re.IGNORECASE)  # W1, bias_2
 _NUMBER_FIRST = re.compile(rf"(?P<stem>.*?)(?P<number>\d+)[._](?P<role>{_ROLE})", re.IGNORECASE)  # layer1.weight
@@ -56,35 +59,31 @@ def load_npz(path: str | os.PathLike[str]) -> Graph:
 
     Raises
     ------
+    BrokenFile
+        If it is no .npz file, or cut short.
     ValueError
         If no weights are found, a number is missing, or shapes do not fit.
     TypeError
         If dtypes are mixed, or neither float32, float64 nor whole numbers.
     """
     path = Path(path)
-    try:
-        with path.open("rb") as stream:
-            file = np.load(stream, allow_pickle=False)
-            if not isinstance(file, np.lib.npyio.NpzFile):
-                raise ValueError("it holds a single array without a name")
-            entries = {name: _readable(file, name) for name in file.files}
-    except FileNotFoundError:
-        raise
-    except Exception as error:  # zip and npy each have their own for a file cut short or altered
-        raise ValueError(f"{path} is no readable .npz file: {error}: write it with np.savez(path, W1=...)") from error
-    return _network(entries, path)
+    with NpzFile(path) as file:
+        return _network({name: _readable(file, name) for name in file.names}, path)
 
 
-def _readable(file: Mapping[str, Array], name: str) -> Any:
-    try:
-        array = file[name]
-    except ValueError as error:
-        if "allow_pickle" not in str(error):
-            raise
-        return None  # Python objects: not ours
-    if array.dtype.kind == "U":
+def _readable(file: NpzFile, name: str) -> Any:
+    """Return an entry that may be meant; what is named otherwise is not unpacked."""
+    if not _is_meant(name):
+        return None
+    array = file.read(name)
+    if array is not None and array.dtype.kind == "U":
         return str(array) if array.ndim == 0 else [str(item) for item in array.ravel()]
     return array
+
+
+def _is_meant(name: str) -> bool:
+    plain = name.lower() in (*WEIGHT, *BIAS, *_ACTIVATIONS)
+    return plain or bool(_NUMBER_LAST.fullmatch(name) or _NUMBER_FIRST.fullmatch(name))
 
 
 def load_mat(path: str | os.PathLike[str]) -> Graph:
@@ -133,8 +132,9 @@ def load_mat(path: str | os.PathLike[str]) -> Graph:
 def _sort(entries: Mapping[str, Any]) -> Found:
     found = Found()
     for name, value in entries.items():
+        name = shown(name)
         match = _NUMBER_LAST.fullmatch(name) or _NUMBER_FIRST.fullmatch(name)
-        if name.lower() in ("activations", "activation"):
+        if name.lower() in _ACTIVATIONS:
             found.activations = value
         elif name.lower() in (*WEIGHT, *BIAS):
             cells = value if isinstance(value, list) else [value]
@@ -202,9 +202,10 @@ def _require_numbers(found: Found, stem: str) -> list[int]:
     for number, (name, _) in found.biases.items():
         if number not in found.weights:
             raise ValueError(f"{name} has no weights beside it: there are {_listed(found.weights.values())}")
-    missing = set(range(min(numbers[0], 1), numbers[-1])) - set(numbers)
-    if missing and not _counts_modules(found, stem):
-        raise ValueError(f"layer {min(missing)} is missing: there are {_listed(found.weights.values())}")
+    expected = range(min(numbers[0], 1), numbers[-1] + 1)  # a file may say W99999999999
+    missing = next((n for n, number in zip(expected, numbers, strict=False) if n != number), None)
+    if missing is not None and not _counts_modules(found, stem):
+        raise ValueError(f"layer {missing} is missing: there are {_listed(found.weights.values())}")
     return numbers
 
 

@@ -7,11 +7,9 @@ new layer needs no change here.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import os
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,9 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pylrp import layers
+from pylrp._files import atomically
 from pylrp.canonise.rewiring import behind_weights
+from pylrp.errors import BrokenFile
 from pylrp.graph import Facts, Graph, Node
 from pylrp.layers import Affine, BatchNorm, Conv, CustomLayer, Dense, Layer
+from pylrp.loaders.npz_file import NpzFile
 
 __all__ = ["is_native", "load_graph", "save_graph"]
 
@@ -103,15 +104,7 @@ def save_graph(graph: Graph, path: str | os.PathLike[str]) -> None:
         "nodes": nodes,
     }
     entries: dict[str, Any] = {_STRUCTURE: np.frombuffer(json.dumps(structure).encode(), np.uint8), **arrays.entries}
-    beside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        with beside.open("wb") as file:
-            np.savez(file, **entries)
-        os.replace(beside, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            beside.unlink()
-        raise
+    atomically(path, lambda file: np.savez(file, **entries))
 
 
 def _encode_facts(facts: Facts) -> dict[str, Any]:
@@ -180,9 +173,9 @@ def _decode(value: object, arrays: Mapping[str, Array]) -> Any:
 def is_native(path: str | os.PathLike[str]) -> bool:
     """Return whether this is a file of :func:`save_graph`; False for any other."""
     try:
-        with zipfile.ZipFile(path) as file:
-            return f"{_STRUCTURE}.npy" in file.namelist()
-    except zipfile.BadZipFile:
+        with NpzFile(path) as file:
+            return _STRUCTURE in file.names
+    except BrokenFile:
         return False
 
 
@@ -201,37 +194,43 @@ def load_graph(path: str | os.PathLike[str]) -> Graph:
 
     Raises
     ------
+    BrokenFile
+        If it is no such file, or a broken one.
     ValueError
-        If it is no such file, a broken one, or written by a newer pylrp.
+        If it was written by a newer pylrp.
     """
     path = Path(path)
     structure, arrays = _read(path)
     try:
-        unknown = {entry["kind"] for entry in structure["layers"]} - set(_LAYERS)
+        kinds = [entry["kind"] for entry in structure["layers"]]
+        if not all(isinstance(kind, str) for kind in kinds):
+            raise TypeError("a kind of layer is no name")
+        unknown = set(kinds) - set(_LAYERS)
         if not unknown:
             graph = _build(structure, arrays)
             return graph if structure["version"] > 1 else _noted(graph)
-    except (KeyError, IndexError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is broken: {error}") from error
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise BrokenFile(path, f"entry {_STRUCTURE!r}", f"is broken: {error}") from error
     raise ValueError(f"{path} has layers that this pylrp does not know, {', '.join(sorted(unknown))}: update pylrp")
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Array]]:
     """Return the description and the arrays."""
-    try:
-        with path.open("rb") as stream:
-            file = np.load(stream, allow_pickle=False)
-            if not isinstance(file, np.lib.npyio.NpzFile) or _STRUCTURE not in file.files:
-                raise ValueError("it has no description of a network")
-            structure = json.loads(file[_STRUCTURE].tobytes())
+    with NpzFile(path) as file:
+        if _STRUCTURE not in file.names:
+            raise BrokenFile(path, "", "is no file of pylrp: it has no description of a network")
+        try:
+            described = file.read(_STRUCTURE)
+            structure = json.loads(b"" if described is None else described.tobytes())
             version = structure["version"]
-            # A newer file may hold what can't be read here: look no further.
-            names = [name for name in file.files if name != _STRUCTURE and version in _READ]
-            arrays = {name: file[name] for name in names}
-    except FileNotFoundError:
-        raise
-    except Exception as error:  # zip, npy and JSON each have their own for a file cut short or altered
-        raise ValueError(f"{path} is no readable file of pylrp: {error}") from error
+        except (LookupError, RecursionError, TypeError, ValueError) as error:
+            raise BrokenFile(path, f"entry {_STRUCTURE!r}", f"is no description of a network: {error}") from error
+        arrays: dict[str, Array] = {}
+        # A newer file may hold what can't be read here: look no further.
+        for name in file.names if version in _READ else ():
+            array = None if name == _STRUCTURE else file.read(name)
+            if array is not None:
+                arrays[name] = array
     if version not in _READ:
         raise ValueError(f"{path} has format version {version}, this pylrp reads up to {FORMAT_VERSION}: update pylrp")
     return structure, arrays

@@ -17,7 +17,9 @@ import onnx
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
+from pylrp._limits import TooLarge, allowed, require
 from pylrp.loaders.onnx_file import ModelFile
+from pylrp.loaders.onnx_sizes import folded_size
 
 __all__ = ["BATCHES", "Constant", "Constants", "attributes_of"]
 
@@ -26,6 +28,8 @@ Array = NDArray[Any]
 #: Two batch sizes that no model mentions by chance.
 BATCHES = (7919, 7927)
 
+_WIDENS = {"Cast", "NonZero", "ArgMax", "ArgMin", "ConstantOfShape", "DequantizeLinear", "EyeLike", "OneHot"}
+_MOST_ENTRIES, _MOST_STEPS = 1 << 26, 1 << 30
 _SMALL_FLOATS = {TensorProto.FLOAT16, TensorProto.BFLOAT16}
 
 
@@ -55,7 +59,7 @@ def attributes_of(node: NodeProto) -> dict[str, Any]:
             value = _meant(value)
         elif isinstance(value, list) and value and isinstance(value[0], float):
             value = [_meant(v) for v in value]
-        elif isinstance(value, TensorProto):
+        elif isinstance(value, TensorProto) and value.data_location != TensorProto.EXTERNAL:
             value = numpy_helper.to_array(value)
         found[attribute.name] = value
     return found
@@ -86,6 +90,10 @@ class Constants:
         self._sparse = {tensor.values.name for tensor in model.graph.sparse_initializer}
         self._known: dict[str, Constant] = {}
         self._made: dict[tuple[str, str], Array] = {}
+        self._size = self._entries = self._steps = 0  # what constants took: bytes, entries and steps to compute them
+        stored = sum(math.prod(tensor.dims) for tensor in model.graph.initializer)
+        # Weights are converted, dequantised, transposed: each a few times.
+        self._most_entries = max(_MOST_ENTRIES, min(8 * stored, allowed() // 16))
         #: Names of float types that were converted, for a note.
         self.converted: set[str] = set()
 
@@ -95,6 +103,7 @@ class Constants:
     def __getitem__(self, name: str) -> Constant:
         if name not in self._known:
             array = self._read(self._tensors[name])
+            self._take(array.nbytes, f"the constants up to {name!r}")
             self._known[name] = Constant(array, array)
         return self._known[name]
 
@@ -129,6 +138,28 @@ class Constants:
                 del self._known[name]
         return self._made[key]
 
+    def _take(self, size: int, what: str) -> None:
+        self._size += size
+        require(self._size, what)
+
+    def allow(self, node: NodeProto, inputs: Sequence[Array | None]) -> None:
+        """Raise if what a node would make of these inputs is too large, or too much work for loading a model.
+
+        Raises
+        ------
+        TooLarge
+        """
+        entries, steps = folded_size(node.op_type, attributes_of(node), inputs)
+        itemsize = max((array.itemsize for array in inputs if array is not None), default=8)
+        self._take(entries * (8 if node.op_type in _WIDENS else itemsize), "the constants computed up to here")
+        self._entries += entries
+        self._steps += steps
+        if self._entries > self._most_entries or self._steps > _MOST_STEPS + 8 * self._most_entries:
+            raise TooLarge(
+                f"asks for too much: constants of {self._entries} entries are to be computed in {self._steps} steps, "
+                "too many for loading a model: run onnxruntime's offline optimisation over it first"
+            )
+
     def run(self, node: NodeProto, inputs: Sequence[Array | None]) -> list[Array]:
         """Compute one node for these inputs; an optional one that is missing is None.
 
@@ -137,6 +168,7 @@ class Constants:
         ValueError
             If the inputs or attributes are not what the operator takes.
         """
+        self.allow(node, inputs)
         if node.op_type == "Constant" and node.domain in ("", "ai.onnx"):
             return [self._constant(node)]
         if node.op_type == "ConstantOfShape" and inputs[0] is not None:

@@ -6,6 +6,7 @@ protobuf walk cuts the large tensors out before the rest is parsed. ``onnx_const
 
 from __future__ import annotations
 
+import itertools
 import math
 import mmap
 from collections.abc import Iterator
@@ -18,11 +19,15 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from pylrp.errors import BrokenFile
+
 __all__ = ["ModelFile"]
 
 Array = NDArray[Any]
 
 _LARGE = 1 << 12
+_MOST_FIELDS = 1 << 20
+_MOST_BITS = 63
 # Numbers of fields in onnx.proto, and the wire types of protobuf.
 _GRAPH, _INITIALIZER, _TENSOR_NAME, _RAW_DATA = 7, 5, 8, 9
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
@@ -33,7 +38,7 @@ class ModelFile:
     """A model whose large weights may still lie in files."""
 
     model: onnx.ModelProto
-    folder: Path = Path()
+    path: Path | None = None
     #: Where the raw data of a tensor lie: the file, offset and length.
     spans: dict[str, tuple[Path, int, int]] = field(default_factory=dict)
 
@@ -43,7 +48,7 @@ class ModelFile:
 
         Raises
         ------
-        ValueError
+        BrokenFile
             If it is no ONNX model.
         """
         spans: dict[str, tuple[int, int]] = {}
@@ -55,41 +60,63 @@ class ModelFile:
                 except Exception:  # protobuf's own error differs from version to version
                     model.Clear()
         if not model.graph.node:
-            raise ValueError(f"{path} is no ONNX model: save it with torch.onnx.export or another exporter")
-        return cls(model, path.parent, {name: (path, *span) for name, span in spans.items()})
+            raise BrokenFile(path, "", "is no ONNX model: save it with torch.onnx.export or another exporter")
+        return cls(model, path, {name: (path, *span) for name, span in spans.items()})
 
     def array(self, tensor: TensorProto) -> Array:
         """Return a tensor of the model.
 
         Raises
         ------
-        ValueError
-            If its data lie in a file that can't be read.
+        BrokenFile
+            If it is not as the standard has it, or its data lie in a file that can't be read.
         """
-        span = self._external(tensor) if tensor.external_data else self.spans.get(tensor.name)
-        if span is None:
-            inline: Array = numpy_helper.to_array(tensor)
-            return inline
-        path, offset, length = span
+        place = f"weight {tensor.name!r}" if tensor.name else "a tensor"
         try:
-            raw = np.fromfile(path, np.uint8, length, offset=offset)
-        except OSError as error:
-            raise ValueError(f"weight {tensor.name!r} lies in {path}, which can't be read: {error}") from None
-        dtype = np.dtype(helper.tensor_dtype_to_np_dtype(tensor.data_type))
-        if len(raw) != math.prod(tensor.dims) * dtype.itemsize:
-            raise ValueError(
-                f"weight {tensor.name!r} has {len(raw)} bytes in {path}, expected {math.prod(tensor.dims)} numbers of "
-                f"{dtype.itemsize}"
-            )
-        array: Array = raw.view(dtype.newbyteorder("<")).astype(dtype, copy=False)
-        return array.reshape(tuple(tensor.dims))
+            dtype = np.dtype(helper.tensor_dtype_to_np_dtype(tensor.data_type))
+            if any(n < 0 for n in tensor.dims):
+                raise ValueError(f"has the shape {tuple(tensor.dims)}")
+            external = tensor.data_location == TensorProto.EXTERNAL or tensor.external_data
+            span = self._external(tensor) if external else self.spans.get(tensor.name)
+            if span is not None:
+                return _from_file(*span, dtype, tuple(tensor.dims))
+            inline: Array = numpy_helper.to_array(tensor)
+        except Exception as error:  # onnx raises whatever a broken tensor leads it to
+            text = str(error) or type(error).__name__
+            raise BrokenFile(
+                self.path, place, text if text.startswith(("lies in", "has ")) else f"can't be read: {text}"
+            ) from error
+        return inline
 
     def _external(self, tensor: TensorProto) -> tuple[Path, int, int]:
         entries = {entry.key: entry.value for entry in tensor.external_data}
-        path = (self.folder / entries.get("location", "")).resolve()
-        if not path.is_relative_to(self.folder.resolve()):
-            raise ValueError(f"weight {tensor.name!r} lies in {path}, outside the model's folder {self.folder}")
+        folder = Path() if self.path is None else self.path.parent
+        path = (folder / entries.get("location", "")).resolve()
+        if not path.is_relative_to(folder.resolve()):
+            raise ValueError(f"lies in {path}, outside the model's folder {folder}")
         return path, int(entries.get("offset", 0)), int(entries.get("length", -1))
+
+
+def _from_file(path: Path, offset: int, length: int, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Array:
+    """Return an array whose raw data lie in a file; its size is looked at before anything is read."""
+    if not path.is_file():  # a pipe would be waited for
+        raise ValueError(
+            f"lies in {path}, which is {'no ordinary file' if path.exists() else 'missing'}: "
+            "keep the model's data file beside it"
+        )
+    there, wanted = path.stat().st_size - offset, math.prod(shape) * dtype.itemsize
+    given = there if length < 0 else length
+    if offset < 0 or given > there or given != wanted:
+        raise ValueError(
+            f"has {min(given, max(there, 0))} bytes in {path}, expected {math.prod(shape)} numbers of "
+            f"{dtype.itemsize}: copy the model's data file again"
+        )
+    try:
+        raw = np.fromfile(path, np.uint8, given, offset=offset)
+    except OSError as error:
+        raise ValueError(f"lies in {path}, which can't be read: {error}") from None
+    array: Array = raw.view(dtype.newbyteorder("<")).astype(dtype, copy=False)
+    return array.reshape(shape)
 
 
 def _varint(data: mmap.mmap, at: int) -> tuple[int, int]:
@@ -102,15 +129,23 @@ def _varint(data: mmap.mmap, at: int) -> tuple[int, int]:
         if byte < 0x80:
             return value, at
         shift += 7
+        if shift > _MOST_BITS:
+            raise ValueError("no protobuf")
 
 
 def _fields(data: mmap.mmap, at: int, end: int) -> Iterator[tuple[int, int, int, int]]:
     """Yield each field of a message: its number, its beginning with the tag, its payload's beginning and end."""
-    while at < end:
+    for number in itertools.count():
+        if at >= end:
+            break
+        if number == _MOST_FIELDS:
+            raise ValueError("no model has so many parts")
         begin = at
         tag, at = _varint(data, at)
         payload = at
         kind = tag & 7
+        if tag < 8 or tag >> 35:
+            raise ValueError("no protobuf")
         if kind == _VARINT:
             _, at = _varint(data, at)
         elif kind == _BYTES:

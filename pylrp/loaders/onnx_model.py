@@ -17,7 +17,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, ValueInfoProto
 
-from pylrp.errors import UnsupportedLayer
+from pylrp._limits import TooLarge
+from pylrp.errors import BrokenFile, UnsupportedLayer
 from pylrp.graph import Facts, Graph
 from pylrp.layers import Layer, Shape
 from pylrp.loaders.onnx_constants import Constant, Constants
@@ -25,6 +26,7 @@ from pylrp.loaders.onnx_file import ModelFile
 from pylrp.loaders.onnx_folding import fold
 from pylrp.loaders.onnx_node import Call, Translation, Value, operator_of
 from pylrp.loaders.onnx_operators import FLOATS, OPERATORS
+from pylrp.loaders.onnx_sizes import require_functions
 
 __all__ = ["Operator", "left_out", "load_onnx"]
 
@@ -63,18 +65,29 @@ def load_onnx(
     ------
     UnsupportedLayer
         If an operator can't be explained.
+    BrokenFile
+        If the file is no ONNX model, or not as the standard has it.
     ValueError
-        If the file is no ONNX model, an input's size is not known, or nothing in the model is called as in
+        If an input's size is not known, or nothing in the model is called as in
         ``operators``; or if a function there raises.
     TypeError
         If an entry of ``operators`` is no function, or returns no layer.
     """
     file = ModelFile(source) if isinstance(source, onnx.ModelProto) else ModelFile.open(Path(source))
     if file.model.functions:
-        from onnx.inliner import inline_local_functions
-
-        file = replace(file, model=inline_local_functions(file.model))
+        file = replace(file, model=_written_out(file))
     return _Reader(file, input_shape, operators or {}).read()
+
+
+def _written_out(file: ModelFile) -> onnx.ModelProto:
+    """Return the model with its own functions' nodes in place of the calls."""
+    from onnx.inliner import inline_local_functions
+
+    try:
+        require_functions(file.model)
+        return inline_local_functions(file.model)
+    except Exception as error:  # onnx raises whatever a broken model leads it to
+        raise BrokenFile(file.path, "the model's own functions", str(error) or type(error).__name__) from error
 
 
 #: What a file says of its pixels (ONNX, "Standardized metadata": Image.NominalPixelRange).
@@ -119,6 +132,7 @@ class _Reader:
         doubles = any(info.type.tensor_type.elem_type == TensorProto.DOUBLE for info in self.inputs.values())
         batches = {sizes[0] for info in self.inputs.values() if (sizes := _declared(info))}
         self.translation = Translation(
+            path=file.path,
             constants=Constants(file, np.dtype(np.float64 if doubles else np.float32)),
             opset=max((o.version for o in model.opset_import if o.domain in _ONNX), default=1),
             batch=batches.pop() if len(batches) == 1 else None,
@@ -135,7 +149,7 @@ class _Reader:
             self._translate(node)
         for name in self.outputs:
             if not translation.knows(name):
-                raise ValueError(f"output {name!r} of the model is made by none of its nodes")
+                raise BrokenFile(translation.path, f"output {name!r}", "is made by none of the nodes")
             if name in translation.constants:
                 raise ValueError(f"output {name!r} of the model is a constant: there is nothing to explain")
         outputs = [translation.value(name).name for name in self.outputs]
@@ -170,7 +184,8 @@ class _Reader:
         inputs = [name for name in node.input if name]
         for name in inputs:
             if not translation.knows(name):
-                raise ValueError(f"{node.op_type} {node.name!r} takes {name!r}, which nothing in the model makes")
+                place = f"node {node.name!r} ({node.op_type})"
+                raise BrokenFile(translation.path, place, f"takes {name!r}, which no node before it makes")
         call = Call(node, translation)
         made = self._made(call, constant=all(name in translation.constants for name in inputs))
         values = made if isinstance(made, list) else [made] if made is not None else []
@@ -187,7 +202,7 @@ class _Reader:
             if not constant:
                 return self._apply(call)
             fold(call)
-        except UnsupportedLayer:
+        except (BrokenFile, TooLarge, UnsupportedLayer):
             raise
         except ValueError as error:
             raise call.unsupported(f"can't be taken over ({error})") from error

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from onnx import NodeProto
 
-from pylrp.errors import UnsupportedLayer
+from pylrp._limits import TooLarge, require
+from pylrp.errors import BrokenFile, BrokenNode, UnsupportedLayer
 from pylrp.graph import Node
 from pylrp.layers import Layer, Shape
+from pylrp.layers.base import product
 from pylrp.loaders.onnx_constants import BATCHES, Constants, attributes_of
 
 __all__ = ["Call", "Translation", "Value", "operator_of"]
@@ -36,6 +39,7 @@ class Value:
 class Translation:
     """What is known while a model is read."""
 
+    path: Path | None
     constants: Constants
     opset: int
     batch: int | None  # the batch size that the model declares
@@ -45,6 +49,7 @@ class Translation:
     pending: dict[str, UnsupportedLayer] = field(default_factory=dict)
     nodes: list[Node] = field(default_factory=list)
     names: set[str] = field(default_factory=set)
+    size: int = 0  # bytes of one sample's values
 
     def knows(self, name: str) -> bool:
         """Tell whether a value has been made."""
@@ -85,8 +90,12 @@ class Call:
         self.node = node
         self.translation = translation
         self.opset = translation.opset
-        self.name = translation.unique(node.name or next(filter(None, node.output)))
-        self._attributes = attributes_of(node)
+        self.name = translation.unique(node.name or next(filter(None, node.output), node.op_type))
+        self._attributes: dict[str, Any] = {}
+        try:
+            self._attributes = attributes_of(node)
+        except Exception as error:  # onnx raises whatever a broken attribute leads it to
+            raise self.broken(f"has an attribute that can't be read ({error or type(error).__name__})") from error
 
     @property
     def op(self) -> str:
@@ -226,7 +235,13 @@ class Call:
             What it is called where a node becomes several layers; the last one has the node's name alone.
         """
         name = self.translation.unique(f"{self.name}/{part}") if part else self.name
-        made = Value(name, layer.output_shape(*(value.shape for value in values)))
+        try:
+            made = Value(name, layer.output_shape(*(value.shape for value in values)))
+            # Before anything is made of it: a file may declare any size.
+            self.translation.size += product(made.shape) * self.translation.constants.dtype.itemsize
+            require(self.translation.size, "the values of one sample up to here")
+        except TooLarge as error:
+            raise BrokenFile(self.translation.path, f"node {self.name!r} ({self.op})", str(error)) from error
         self.translation.nodes.append(Node(name, layer, tuple(value.name for value in values)))
         return made
 
@@ -245,9 +260,10 @@ class Call:
         )
         return UnsupportedLayer(self.name, self.op, reason, way_out or by_hand)
 
-    def broken(self, reason: str) -> UnsupportedLayer:
+    def broken(self, reason: str) -> BrokenNode:
         """Return the error for this node where it is not what the standard says."""
-        return self.unsupported(reason, "the model is broken, onnx.checker.check_model may tell more")
+        way_out = "the model is broken, onnx.checker.check_model may tell more"
+        return BrokenNode(self.name, self.op, reason, way_out, self.translation.path)
 
     def mixes_batch(self, reason: str) -> UnsupportedLayer:
         """Return the error for this node where samples of a batch would meet."""
