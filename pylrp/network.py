@@ -86,11 +86,8 @@ class Network:
         Parameters
         ----------
         graph : pylrp.graph.Graph
-        keep_top : bool, default False
-            Explain the values of a softmax, sigmoid, softplus or exponential function at the top instead of those
-            before it.
-        keep_softmax : bool, default False
-            The same.
+        keep_top, keep_softmax : bool, default False
+            Explain the values of a softmax, sigmoid or another function at the top instead of those before it.
         """
         network = cls.__new__(cls)
         network._take(canonise(graph, keep_top=keep_top or keep_softmax))
@@ -195,12 +192,9 @@ class Network:
             rows.append((node.name, node.layer.kind, str(self.graph.shapes[node.name]), parameters, rule))
         widths = [max(len(row[i]) for row in rows) for i in range(4)]
         lines = ["  ".join([*(c.ljust(w) for c, w in zip(row, widths, strict=False)), row[4]]).rstrip() for row in rows]
-        lines.append(f"{total:,} parameters, {self.dtype}; outputs: {', '.join(map(self._output, self.graph.outputs))}")
+        outputs = [name if name == at else f"{name} ({at})" for name, at in self.graph.output_values.items()]
+        lines.append(f"{total:,} parameters, {self.dtype}; outputs: {', '.join(outputs)}")
         return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
-
-    def _output(self, name: str) -> str:
-        value = self.graph.value(name)
-        return name if name == value else f"{name} ({value})"
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the network to a ``.pylrp.npz`` file; :func:`pylrp.load` reads it back, equal bits.
@@ -333,8 +327,7 @@ class Network:
                 warn_unscaled(expected, inputs.logical(expected.name), stacklevel=3)
         wanted = requests.wanted_values(graph, layers)
         contrasted: Array | None = None
-        if masks is not None:
-            masks = requests.by_value(graph, masks)
+        masks = requests.by_value(graph, masks)
         masked = requests.channel_masks(graph, masks, self._values)
         shape = graph.shapes[top]
         classes = classes_of(graph, top)

@@ -314,4 +314,4 @@ def test_functions_of_the_model_are_inlined() -> None:
 def test_softmax_at_the_top_is_noted() -> None:
     graph = canonise(load_onnx(model("a = Gemm(x, w); y = Softmax(a)", {"x": ["n", 3]}, w=array(3, 2))))
     assert graph.notes == ("softmax 'y' at the top removed: the logits are explained",)
-    assert graph.outputs == ("a",)
+    assert (graph.outputs, graph.value("y"), graph.facts.top) == (("y",), "a", {"y": "softmax"})

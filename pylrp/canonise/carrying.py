@@ -97,7 +97,7 @@ def carried_down(draft: Draft, value: str, scaling: Scaling) -> list[Arrival] | 
 
 def carried_up(draft: Draft, value: str, scaling: Scaling) -> list[Arrival] | None:
     """Return the layers with weights that take in the scaling of a value; None where anything else reads it."""
-    if value in draft.outputs:
+    if draft.is_output(value):
         return None
     found: list[list[Arrival] | None] = []
     for taker in dict.fromkeys(draft.takers(value)):

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from pylrp.canonise.rewiring import with_output_values
 from pylrp.graph import Graph, Node
 from pylrp.layers import Layer, Shape
 
@@ -22,14 +23,15 @@ class Draft:
         The values each node takes.
     shapes : dict of str to tuple of int
         Of every value.
-    outputs : list of str
+    outputs : dict of str to str
+        The value of each output.
     """
 
     def __init__(self, graph: Graph):
         self.layers: dict[str, Layer] = {node.name: node.layer for node in graph.nodes}
         self.inputs: dict[str, tuple[str, ...]] = {node.name: node.inputs for node in graph.nodes}
         self.shapes: dict[str, Shape] = dict(graph.shapes)
-        self.outputs = list(graph.outputs)
+        self.outputs = dict(graph.output_values)
         self._takers: dict[str, list[str]] = {}
         for node in graph.nodes:
             for value in node.inputs:
@@ -39,10 +41,14 @@ class Draft:
         """Return the nodes that take a value, one that takes it twice twice."""
         return self._takers.get(value, [])
 
+    def is_output(self, value: str) -> bool:
+        """Return whether a value is an output of the graph."""
+        return value in self.outputs.values()
+
     def only_for(self, value: str) -> str | None:
         """Return the node that alone takes a value; None where several do, or the value is an output."""
         takers = self.takers(value)
-        return takers[0] if len(takers) == 1 and value not in self.outputs else None
+        return takers[0] if len(takers) == 1 and not self.is_output(value) else None
 
     def drop(self, name: str) -> None:
         """Take out a node of one input; what took its value takes that input."""
@@ -51,7 +57,7 @@ class Draft:
         for taker in dict.fromkeys(self.takers(name)):
             self.inputs[taker] = tuple(source if value == name else value for value in self.inputs[taker])
         self._takers[source] += self._takers.pop(name, [])
-        self.outputs = list(dict.fromkeys(source if value == name else value for value in self.outputs))
+        self.outputs = {output: source if value == name else value for output, value in self.outputs.items()}
         del self.layers[name], self.inputs[name], self.shapes[name]
 
     def drop_and_pass_on_name(self, name: str) -> None:
@@ -65,4 +71,4 @@ class Draft:
     def graph(self, of: Graph) -> Graph:
         """Return the graph as it is now."""
         nodes = [Node(name, layer, self.inputs[name]) for name, layer in self.layers.items()]
-        return of.changed(nodes=nodes, outputs=self.outputs)
+        return with_output_values(of, nodes, self.outputs)

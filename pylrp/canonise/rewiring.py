@@ -8,7 +8,7 @@ from dataclasses import replace
 from pylrp.graph import Graph, Node
 from pylrp.layers import Conv, ConvTranspose, Dense, Identity
 
-__all__ = ["Weighted", "behind_weights", "drop_identities", "drop_unused", "only_for", "rewired"]
+__all__ = ["Weighted", "behind_weights", "drop_identities", "drop_unused", "only_for", "rewired", "with_output_values"]
 
 Weighted = Dense | Conv | ConvTranspose
 
@@ -24,13 +24,19 @@ def rewired(graph: Graph, nodes: Sequence[Node], instead: Mapping[str, str], not
         return value
 
     linked = [replace(node, inputs=tuple(map(found, node.inputs))) for node in nodes]
-    made = {name: found(value) for name, value in graph.output_values.items()}
+    values = {name: found(value) for name, value in graph.output_values.items()}
+    return with_output_values(graph, linked, values).changed(notes=[*graph.notes, *notes])
+
+
+def with_output_values(graph: Graph, nodes: Sequence[Node], values: Mapping[str, str]) -> Graph:
+    """Return the graph of these nodes, its outputs being these values.
+
+    An output keeps a name that was given to it, else it is called by its value.
+    """
     if graph.named_outputs:
-        return graph.changed(nodes=linked, outputs=made, notes=[*graph.notes, *notes])
-    facts = replace(graph.facts, top={made.get(name, name): kind for name, kind in graph.facts.top.items()})
-    return graph.changed(
-        nodes=linked, outputs=list(dict.fromkeys(made.values())), facts=facts, notes=[*graph.notes, *notes]
-    )
+        return graph.changed(nodes=nodes, outputs=values)
+    facts = replace(graph.facts, top={values.get(name, name): kind for name, kind in graph.facts.top.items()})
+    return graph.changed(nodes=nodes, outputs=list(dict.fromkeys(values.values())), facts=facts)
 
 
 def only_for(graph: Graph, value: str) -> Node | None:

@@ -31,6 +31,7 @@ from pylrp.layers import (
     Normalize,
     Pad,
     ReLU,
+    Reshape,
     Sigmoid,
     Softmax,
     Softplus,
@@ -236,7 +237,7 @@ class _Rewriter:
         below = self._nodes.get(value)
         if below is None or not isinstance(below.layer, Tanh) or not np.allclose((abs(scale), shift), 0.5, rtol=1e-5):
             return None
-        value = self._make(node.name, Affine(2.0 * np.sign(scale), 0.0), below.inputs[0])
+        value = self._make(node.name, Affine(2.0 if scale > 0 else -2.0, 0.0), below.inputs[0])
         return _Form(value, "sigmoid", scale < 0, False, (below,))
 
     def _affine(self, value: str) -> tuple[str, float, float]:
@@ -249,10 +250,15 @@ class _Rewriter:
                     break
                 shift += scale * float(factors[1].item())
                 scale *= float(factors[0].item())
-            elif not isinstance(node.layer, Identity):
+            elif not isinstance(node.layer, Identity) and not self._is_one_number(node):
                 break
             value = node.inputs[0]
         return value, scale, shift
+
+    def _is_one_number(self, node: Node) -> bool:
+        """Tell whether a node gives the one number that it takes another shape."""
+        numbers = {product(self._graph.shapes[name]) for name in (*node.inputs, node.name)}
+        return isinstance(node.layer, Movement) and not isinstance(node.layer, Pad) and numbers == {1}
 
     def _joined(self, node: Node) -> _Form | None:
         forms = [self.form(value) for value in node.inputs]
@@ -281,7 +287,8 @@ class _Rewriter:
             return None
         if not np.allclose((a + b, shift_a + shift_b, abs(a)), (0, 1, 1)) or not np.isclose(max(shift_a, shift_b), 1):
             return None
-        value = form.value if b > 0 else self._minus(form.value)
+        value = form.value if self._graph.shapes[first] == (1,) else self._make(node.name, Reshape((1,)), form.value)
+        value = value if b > 0 else self._minus(value)
         return replace(form, value=value, falls=form.falls != (b < 0), binary=True)
 
 

@@ -13,6 +13,8 @@ from pylrp.layers import (
     GELU,
     Clip,
     Dense,
+    Exp,
+    HardSigmoid,
     HardSwish,
     Layer,
     LeakyReLU,
@@ -52,6 +54,8 @@ ACTIVATIONS: dict[str, Callable[[], Layer] | None] = {
     "logsig": Sigmoid,
     "tanh": Tanh,
     "tansig": Tanh,
+    "hardsigmoid": HardSigmoid,
+    "exp": Exp,
     "softmax": Softmax,
     "logsoftmax": LogSoftmax,
 }

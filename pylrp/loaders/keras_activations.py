@@ -16,6 +16,7 @@ from pylrp.layers import (
     GELU,
     Affine,
     Clip,
+    Exp,
     Flatten,
     HardSigmoid,
     HardSwish,
@@ -52,6 +53,7 @@ ACTIVATIONS: dict[str, Callable[[], Layer]] = {
     "sigmoid": Sigmoid,
     "tanh": Tanh,
     "softplus": Softplus,
+    "exponential": Exp,
     "mish": Mish,
 }
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from pylrp.graph import Graph
-from pylrp.layers import Shape
+from pylrp.layers import Identity, Shape
 from pylrp.loaders import keras_layers, keras_operations  # noqa: F401  # they register in keras_builder
 from pylrp.loaders.keras_builder import Builder, Operators, Value, convert
 
@@ -82,10 +82,11 @@ def load_keras(
     values = [Value(name, last and len(shape) > 1) for name, shape in inputs.items()]
     build = Builder(_dtype(keras, model), inputs, operators)
     outputs = [build.in_order(value) for value in _run(keras, build, function, "", values)]
+    named = _named(function, [value.name for value in outputs], build)
     return Graph(
         inputs,
         build.nodes,
-        list(dict.fromkeys(value.name for value in outputs)),
+        named,
         channels_last=[value.name for value in values if value.last],
         notes=_notes(operations, build.dtype),
         dtype=build.dtype,
@@ -164,6 +165,22 @@ def _known(argument: Any, known: Mapping[int, Value]) -> Any:
     if isinstance(argument, tuple | list):
         return [_known(item, known) for item in argument]
     return known.get(id(argument), argument)
+
+
+def _named(function: Any, values: Sequence[str], build: Builder) -> dict[str, str] | list[str]:
+    """Return the outputs' values by the names that they have in Keras: keys of a dict, or of the layers."""
+    structure = getattr(function, "_outputs_struct", None)
+    keys = {id(tensor): str(key) for key, tensor in structure.items()} if isinstance(structure, Mapping) else {}
+    tensors = function.outputs
+    names = [keys.get(id(tensor), tensor._keras_history.operation.name) for tensor in tensors]
+    free = all(name == value or name not in build.shapes for name, value in zip(names, values, strict=True))
+    if not free or len(set(names)) != len(names):
+        # A layer whose activation is a node of its own has the name: the output is called as its value is.
+        return list(dict.fromkeys(values))
+    for name, value in zip(names, values, strict=True):
+        if name != value:
+            build.emit(name, Identity(), Value(value))
+    return {name: name for name in names}
 
 
 def _input_shapes(

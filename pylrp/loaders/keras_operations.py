@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from pylrp.layers import ELU, GELU, Affine, LeakyReLU, LogSoftmax, Reshape, Softmax
+from pylrp.layers import ELU, GELU, Affine, Exp, LeakyReLU, Log, LogSoftmax, Reshape, Softmax
 from pylrp.loaders.keras_activations import ACTIVATIONS, selu, soft
 from pylrp.loaders.keras_builder import Builder, Value, reads
 from pylrp.loaders.keras_layers import concatenate, total
@@ -78,10 +78,10 @@ def reshape(build: Builder, op: Any, name: str, value: Value) -> Value:
     return build.emit(name, Reshape(op.newshape[1:]), build.in_order(value))
 
 
-@operation("Relu", "Relu6", "Silu", "HardSilu", "HardSigmoid", "HardTanh", "Sigmoid", "Tanh", "Softplus")
+@operation("Relu", "Relu6", "Silu", "HardSilu", "HardSigmoid", "HardTanh", "Sigmoid", "Tanh", "Softplus", "Exp", "Log")
 def activation(build: Builder, op: Any, name: str, value: Value) -> Value:
     """A function without settings."""
-    plain = {function.replace("_", ""): make for function, make in ACTIVATIONS.items()}
+    plain = {"exp": Exp, "log": Log, **{function.replace("_", ""): make for function, make in ACTIVATIONS.items()}}
     return build.emit(name, plain[type(op).__name__.lower()](), value)
 
 

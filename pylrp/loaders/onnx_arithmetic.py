@@ -31,6 +31,7 @@ from pylrp.layers import (
 from pylrp.layers.base import product
 from pylrp.loaders.onnx_curves import identify
 from pylrp.loaders.onnx_node import Call, Value
+from pylrp.loaders.onnx_tops import written_out
 
 __all__ = ["ARITHMETIC", "clip", "curve"]
 
@@ -46,8 +47,13 @@ def curve(call: Call) -> Value | None:
     """
     found = identify(call.node, call.translation)
     if found is not None:
-        return call.emit(*found)
+        layer, value, minus = found
+        return call.emit(layer, call.emit(Affine(-1.0, 0.0), value, part="minus") if minus else value)
+    written = written_out(call)
+    if written is not None:
+        return call.emit(*written)
     pending = call.translation.pending
+    call.translation.calls.update(dict.fromkeys(call.node.output, call))
     causes = [pending[name] for name in call.node.input if name in pending]
     reason = "multiplies values that are both computed" if call.op == "Mul" else "has no rule of LRP"
     pending[call.node.output[0]] = causes[0] if causes else call.unsupported(reason)
@@ -180,6 +186,8 @@ def _reduce(pool: Layer, total: bool = False) -> Translate:
     """Translate a reduction by a global pool over the axes that vanish, which are moved to the end."""
 
     def translate(call: Call) -> Value | None:
+        if call.has(0) and call.node.input[0] in call.translation.pending:
+            return curve(call)
         value = call.value()
         rank = len(value.shape)
         given = call.integers("axes", 1)
@@ -223,5 +231,7 @@ ARITHMETIC: dict[str, Translate] = {
     "ReduceMean": _reduce(GlobalAveragePool()),
     "ReduceSum": _reduce(GlobalAveragePool(), total=True),
     "ReduceMax": _reduce(GlobalMaxPool()),
+    "ReduceL1": curve,
+    "ReduceLogSumExp": curve,
     **dict.fromkeys(("Abs", "Erf", "Exp", "Log", "Pow", "Reciprocal", "Sqrt", "Softsign", "Sign"), curve),
 }

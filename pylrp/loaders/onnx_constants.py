@@ -107,6 +107,11 @@ class Constants:
             self._known[name] = Constant(array, array)
         return self._known[name]
 
+    def stored(self, name: str) -> Array | None:
+        """Return an initialiser as it is, None where there is none of this name."""
+        tensor = self._tensors.get(name)
+        return None if tensor is None else self._file.array(tensor)
+
     def __setitem__(self, name: str, constant: Constant) -> None:
         self._known[name] = constant
 

@@ -87,23 +87,32 @@ _KNOWN: list[tuple[Activation, Callable[[Floats], Floats]]] = [
 ]
 
 
+#: With those that a model at the top may write with the other sign, last.
+_FORMS = [(layer, function, False) for layer, function in _KNOWN] + [
+    (layer, function, True) for layer, function in _KNOWN if isinstance(layer, Sigmoid | Softplus)
+]
+
+
 class _NoCurve(Exception):
     """The value is no function of one other value alone."""
 
 
-def identify(node: NodeProto, translation: Translation) -> tuple[Activation, Value] | None:
-    """Return the activation function that a node's output is, and of which value; None if it is none we know."""
+def identify(node: NodeProto, translation: Translation) -> tuple[Activation, Value, bool] | None:
+    """Return the activation function that a node's output is, and of which value; None if it is none we know.
+
+    The last entry tells whether it is the function of minus the value, as ``1 / (1 + exp(x))`` is.
+    """
     for base in _ancestors(node, translation):
         try:
             curve = _curve(node, translation, {base: _GRID})
         except _NoCurve:
             continue
-        for layer, function in _KNOWN:
+        for layer, function, minus in _FORMS:
             with np.errstate(all="ignore"):
-                error = np.abs(curve - function(_GRID))
+                error = np.abs(curve - function(-_GRID if minus else _GRID))
             # Constants in files have single precision.
             if np.all((error <= 2e-6 * (1 + np.abs(_GRID))) | ~np.isfinite(curve)):
-                return layer, translation.values[base]
+                return layer, translation.values[base], minus
     return None
 
 

@@ -19,14 +19,16 @@ from onnx import NodeProto, TensorProto, ValueInfoProto
 
 from pylrp._limits import TooLarge
 from pylrp.errors import BrokenFile, UnsupportedLayer
-from pylrp.graph import Facts, Graph
+from pylrp.graph import Facts, Graph, Node
 from pylrp.layers import Layer, Shape
 from pylrp.loaders.onnx_constants import Constant, Constants
 from pylrp.loaders.onnx_file import ModelFile
 from pylrp.loaders.onnx_folding import fold
 from pylrp.loaders.onnx_node import Call, Translation, Value, operator_of
 from pylrp.loaders.onnx_operators import FLOATS, OPERATORS
+from pylrp.loaders.onnx_outputs import ModelOutputs
 from pylrp.loaders.onnx_sizes import require_functions
+from pylrp.loaders.onnx_tops import FUNCTIONS, on_the_way
 
 __all__ = ["Operator", "left_out", "load_onnx"]
 
@@ -43,6 +45,7 @@ def load_onnx(
     *,
     input_shape: InputShape | None = None,
     operators: Mapping[str, Operator] | None = None,
+    outputs: Sequence[str] | None = None,
 ) -> Graph:
     """Return the graph of an ONNX model.
 
@@ -55,11 +58,13 @@ def load_onnx(
     operators : mapping of str to callable, optional
         By operator or name of a node: a function of the node's attributes (a dict) and its constant inputs (a list of
         arrays) that returns a layer for its other inputs. It goes before pylrp's own translation.
+    outputs : sequence of str, optional
+        Names of outputs, tensors or nodes to take as outputs. Default: all outputs but labels.
 
     Returns
     -------
     Graph
-        As the model has it; ``canonise.py`` simplifies it.
+        As the model has it, outputs named as there; ``canonise.py`` simplifies it.
 
     Raises
     ------
@@ -76,7 +81,7 @@ def load_onnx(
     file = ModelFile(source) if isinstance(source, onnx.ModelProto) else ModelFile.open(Path(source))
     if file.model.functions:
         file = replace(file, model=_written_out(file))
-    return _Reader(file, input_shape, operators or {}).read()
+    return _Reader(file, input_shape, operators or {}, outputs).read()
 
 
 def _written_out(file: ModelFile) -> onnx.ModelProto:
@@ -118,10 +123,12 @@ class _Reader:
         file: ModelFile,
         input_shape: InputShape | None,
         operators: Mapping[str, Operator],
+        outputs: Sequence[str] | None,
     ):
         self.file, model = file, file.model
-        self.outputs = [info.name for info in model.graph.output]
-        self.nodes, needed = _needed(model.graph.node, self.outputs)
+        constants = Constants(file, np.dtype(np.float32))
+        self.outputs = ModelOutputs.of(model.graph, outputs, constants.stored, operators)
+        self.nodes, needed = _needed(model.graph.node, list(self.outputs.values.values()))
         stored = {tensor.name for tensor in model.graph.initializer}
         declared = {info.name: info for info in model.graph.input if info.name not in stored}
         self.inputs = {name: info for name, info in declared.items() if name in needed}
@@ -129,14 +136,17 @@ class _Reader:
         self.input_shape = input_shape
         self.operators = _checked(operators, model.graph.node)
         self.needed = needed
-        doubles = any(info.type.tensor_type.elem_type == TensorProto.DOUBLE for info in self.inputs.values())
+        if any(info.type.tensor_type.elem_type == TensorProto.DOUBLE for info in self.inputs.values()):
+            constants.dtype = np.dtype(np.float64)
         batches = {sizes[0] for info in self.inputs.values() if (sizes := _declared(info))}
         self.translation = Translation(
             path=file.path,
-            constants=Constants(file, np.dtype(np.float64 if doubles else np.float32)),
+            constants=constants,
             opset=max((o.version for o in model.opset_import if o.domain in _ONNX), default=1),
             batch=batches.pop() if len(batches) == 1 else None,
             producers={name: node for node in self.nodes for name in node.output if name},
+            top=on_the_way(self.nodes, self.outputs.values.values()),
+            resolve=self._resolve,
         )
 
     def read(self) -> Graph:
@@ -147,21 +157,21 @@ class _Reader:
             translation.values[name] = Value(translation.unique(name), shape)
         for node in self.nodes:
             self._translate(node)
-        for name in self.outputs:
+        for name in self.outputs.values.values():
             if not translation.knows(name):
                 raise BrokenFile(translation.path, f"output {name!r}", "is made by none of the nodes")
             if name in translation.constants:
                 raise ValueError(f"output {name!r} of the model is a constant: there is nothing to explain")
-        outputs = [translation.value(name).name for name in self.outputs]
+        outputs = {name: translation.value(tensor).name for name, tensor in self.outputs.values.items()}
         dtype = translation.constants.dtype
         notes = [f"{name} weights converted to {dtype}" for name in sorted(translation.constants.converted)]
-        notes += left_out(self.left_out)
+        notes += left_out(self.left_out) + self.outputs.notes
         return Graph(
             shapes,
-            translation.nodes,
-            list(dict.fromkeys(outputs)),
+            _renamed(translation, outputs),
+            outputs,
             notes=notes,
-            facts=Facts(ranges=_pixel_ranges(self.file, shapes)),
+            facts=Facts(classes=self.outputs.classes, ranges=_pixel_ranges(self.file, shapes)),
             dtype=dtype,
         )
 
@@ -210,6 +220,28 @@ class _Reader:
             raise call.broken("can't be read, its inputs or attributes are not as the standard has them") from error
         return None
 
+    def _resolve(self, name: str) -> Value:
+        """Make layers of a pending value at the top, of the functions below it first."""
+        translation = self.translation
+        cause = translation.pending[name]
+        call = translation.calls.get(name)
+        if call is None:
+            raise cause
+        for below in call.node.input:
+            if below in translation.pending:
+                self._resolve(below)
+        function = FUNCTIONS.get(call.op)
+        if function is not None and call.node.input[0] in self.inputs:  # no layer lies below it
+            raise cause
+        del translation.pending[name]
+        value = call.emit(function(), call.value()) if function is not None else None
+        made = OPERATORS[call.op](call) if value is None else value
+        if not isinstance(made, Value):
+            translation.pending[name] = cause
+            raise cause
+        translation.values[name] = made
+        return made
+
     def _apply(self, call: Call) -> Value | list[Value] | None:
         output = call.node.output[0]
         if call.op == "Shape":
@@ -227,6 +259,20 @@ class _Reader:
         if translate is None:
             raise call.unsupported("has no rule of LRP")
         return translate(call)
+
+
+def _renamed(translation: Translation, outputs: dict[str, str]) -> list[Node]:
+    """Return the nodes; those that are called as an output of the model and are not it have another name."""
+    new = {
+        node.name: translation.unique(node.name)
+        for node in translation.nodes
+        if outputs.get(node.name, node.name) != node.name
+    }
+    outputs.update({name: new.get(value, value) for name, value in outputs.items()})
+    return [
+        replace(node, name=new.get(node.name, node.name), inputs=tuple(new.get(value, value) for value in node.inputs))
+        for node in translation.nodes
+    ]
 
 
 def _by_hand(call: Call, function: Operator) -> Value:

@@ -6,7 +6,7 @@ emit layers.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,12 @@ class Translation:
     nodes: list[Node] = field(default_factory=list)
     names: set[str] = field(default_factory=set)
     size: int = 0  # bytes of one sample's values
+    #: Values above which nothing lies but what a function at the top may have above it.
+    top: set[str] = field(default_factory=set)
+    #: Of pending values at the top: makes layers of their nodes after all.
+    resolve: Callable[[str], Value] | None = None
+    #: The calls of pending values.
+    calls: dict[str, Call] = field(default_factory=dict)
 
     def knows(self, name: str) -> bool:
         """Tell whether a value has been made."""
@@ -66,7 +72,9 @@ class Translation:
     def value(self, name: str) -> Value:
         """Return an activation by its ONNX name."""
         if name in self.pending:
-            raise self.pending[name]
+            if name not in self.top or self.resolve is None:
+                raise self.pending[name]
+            return self.resolve(name)
         return self.values[name]
 
 
@@ -96,6 +104,15 @@ class Call:
             self._attributes = attributes_of(node)
         except Exception as error:  # onnx raises whatever a broken attribute leads it to
             raise self.broken(f"has an attribute that can't be read ({error or type(error).__name__})") from error
+
+    @classmethod
+    def again(cls, node: NodeProto, translation: Translation) -> Call:
+        """Return a call to read a node's settings with, once more: it has no name of its own."""
+        call = cls.__new__(cls)
+        call.node, call.translation, call.opset = node, translation, translation.opset
+        call.name = node.name or node.output[0]
+        call._attributes = attributes_of(node)
+        return call
 
     @property
     def op(self) -> str:

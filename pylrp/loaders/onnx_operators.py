@@ -51,6 +51,7 @@ from pylrp.layers import (
 from pylrp.layers.base import product
 from pylrp.loaders.contraction import Contraction, dense_along, letters_of
 from pylrp.loaders.onnx_arithmetic import ARITHMETIC, clip, curve
+from pylrp.loaders.onnx_ml import CLASSICAL
 from pylrp.loaders.onnx_movement import MOVEMENT
 from pylrp.loaders.onnx_node import Call, Value
 
@@ -321,6 +322,7 @@ def _activation(make: Callable[[Call], Layer]) -> Translate:
 OPERATORS: dict[str, Translate] = {
     **ARITHMETIC,
     **MOVEMENT,
+    **CLASSICAL,
     "AveragePool": _average_pool,
     "BatchNormalization": _batch_norm,
     "Cast": _cast,

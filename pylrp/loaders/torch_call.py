@@ -9,12 +9,12 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-__all__ = ["Call", "call_of"]
+__all__ = ["Call", "call_of", "output_names"]
 
 
 @dataclass(frozen=True)
@@ -34,12 +34,15 @@ class Call:
         Without gradients, in the order of the arguments.
     names : tuple of str
         One for each tensor.
+    returned : list of str
+        Names of the tensors that the module returned when it was traced, none for a single one.
     """
 
     tensors: tuple[Any, ...]
     names: tuple[str, ...]
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
+    returned: list[str] = field(default_factory=list)
 
     @property
     def plain(self) -> bool:
@@ -63,7 +66,9 @@ class Call:
         forward = module.forward
 
         def with_tensors(*tensors: Any) -> Any:
-            return self.of(forward, tensors)
+            found = self.of(forward, tensors)
+            self.returned[:] = output_names(found)
+            return found
 
         try:
             own = {"forward": module.__dict__["forward"]} if "forward" in module.__dict__ else {}
@@ -76,6 +81,27 @@ class Call:
         finally:
             del module.__dict__["forward"]
             module.__dict__.update(own)
+
+
+def output_names(found: Any) -> list[str]:
+    """Return a name for each tensor of what a module returns, in the exporter's order; none for a single one.
+
+    Keys of a mapping, fields of a named tuple, else "output0", "output1", ... by position.
+    """
+
+    def names(part: Any, path: str) -> Iterator[str]:
+        if isinstance(part, Mapping):
+            for key, item in part.items():
+                yield from names(item, f"{path}.{key}" if path else str(key))
+        elif isinstance(part, tuple | list):
+            fields = getattr(part, "_fields", [f".{i}" if path else f"output{i}" for i in range(len(part))])
+            for name, item in zip(fields, part, strict=True):
+                yield from names(item, f"{path}{name}" if name.startswith(".") or not path else f"{path}.{name}")
+        elif part is not None:
+            yield path
+
+    made = list(names(found, ""))
+    return made if len(made) > 1 and len(set(made)) == len(made) else []
 
 
 def call_of(torch: Any, module: Any, example_input: Any) -> Call:

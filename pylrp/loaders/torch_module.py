@@ -19,8 +19,9 @@ import numpy as np
 
 from pylrp.errors import UnsupportedLayer
 from pylrp.graph import Graph, Node
-from pylrp.layers import Conv, ConvTranspose, Dense, Layer
-from pylrp.loaders.torch_call import Call, call_of
+from pylrp.layers import Conv, ConvTranspose, Dense, Identity, Layer
+from pylrp.loaders.chosen_outputs import with_outputs
+from pylrp.loaders.torch_call import Call, call_of, output_names
 from pylrp.loaders.torch_context import evaluating, prepared
 from pylrp.loaders.torch_pools import LAYERS, as_operators
 
@@ -41,7 +42,13 @@ _ABOUT_ITSELF = (
 )
 
 
-def load_torch(module: Any, example_input: Any = None, *, operators: Mapping[str, Operator] | None = None) -> Graph:
+def load_torch(
+    module: Any,
+    example_input: Any = None,
+    *,
+    operators: Mapping[str, Operator] | None = None,
+    outputs: Sequence[str] | None = None,
+) -> Graph:
     """Return the graph of a torch module.
 
     The module is traced: what its ``forward`` does for the example is what the graph does for every input, with any
@@ -58,6 +65,9 @@ def load_torch(module: Any, example_input: Any = None, *, operators: Mapping[str
         given. What is left out has its default.
     operators : mapping of str to callable, optional
         By operator or name of a node in ONNX, as for an ONNX file; or by name of a module that is one node there.
+    outputs : sequence of str, optional
+        Which of several results of ``forward`` are outputs: by key or field, "output0", "output1", ... of a tuple; or
+        names of layers. Default: all but labels.
 
     Returns
     -------
@@ -91,13 +101,18 @@ def load_torch(module: Any, example_input: Any = None, *, operators: Mapping[str
     with tempfile.TemporaryDirectory(prefix="pylrp-") as folder, prepared(torch, module, by_hand=bool(operators)):
         path = Path(folder) / "model.onnx"
         _export(torch, module, call, path)
-        nodes = _add_weights(module, path)
+        nodes = _add_weights(module, path, call.returned)
         modules = {name: part for name, part in module.named_modules() if name}
         own = {operator: layer for operator, layer in LAYERS.items() if operator in nodes.values()}
-        graph = load_onnx(path, operators={**own, **_by_node(operators or {}, nodes, modules)})
+        by_node = {**own, **_by_node(operators or {}, nodes, modules)}
+        theirs = outputs if outputs is not None and set(outputs) <= set(call.returned) else None
+        graph = load_onnx(path, operators=by_node, outputs=theirs)
+        if not call.returned:  # the exporter's name for a single output tells nothing
+            graph = graph.changed(outputs=list(dict.fromkeys(graph.output_values.values())))
     notes = left_out(name for name in call.names if name not in graph.inputs)
     graph = graph.changed(notes=list(dict.fromkeys([*graph.notes, *notes])))
-    return _rename(graph, modules)
+    graph = _rename(graph, modules)
+    return graph if outputs is None or theirs is not None else with_outputs(graph, outputs)
 
 
 def disagreement(network: Network, module: Any, example_input: Any) -> str | None:
@@ -116,10 +131,15 @@ def disagreement(network: Network, module: Any, example_input: Any) -> str | Non
 
     call = call_of(torch, module, example_input)
     with evaluating(module), torch.no_grad():
-        expected = list(_tensors(torch, call.of(module)))
+        returned = call.of(module)
+    expected = list(_tensors(torch, returned))
+    names = output_names(returned)
     arrays = {name: tensor.cpu().numpy() for name, tensor in zip(call.names, call.tensors, strict=True)}
     found = network.forward({name: array for name, array in arrays.items() if name in network.graph.inputs})
     outputs = list(found.values()) if isinstance(found, dict) else [found]
+    if set(network.graph.outputs) <= set(names):  # labels are left out, or the user has chosen
+        by_name = dict(zip(names, expected, strict=True)) if len(names) == len(expected) else {}
+        expected = [by_name[name] for name in network.graph.outputs if name in by_name]
     if len(outputs) != len(expected):  # the same tensor twice, or one that isn't computed from the input
         return None
     for output, tensor in zip(outputs, expected, strict=True):
@@ -245,13 +265,34 @@ def _refused(module: Any, message: str) -> UnsupportedLayer:
     )
 
 
-def _add_weights(module: Any, path: Path) -> dict[str, str]:
-    """Write the weights, which the exporter has left out, into a file beside the model; return its nodes' operators."""
+def _name_outputs(model: Any, names: Sequence[str]) -> bool:
+    """Call a model's outputs as the module does; return whether they could be called so."""
+    known = {name for node in model.graph.node for name in (*node.input, *node.output)}
+    known.update(info.name for info in model.graph.input)
+    new = {info.name: name for info, name in zip(model.graph.output, names, strict=False)}
+    if len(new) != len(names) or len(names) != len(model.graph.output) or known & set(names):
+        return False
+    for node in model.graph.node:
+        for entries in (node.input, node.output):
+            for i, name in enumerate(entries):
+                entries[i] = new.get(name, name)
+    for info in model.graph.output:
+        info.name = new[info.name]
+    return True
+
+
+def _add_weights(module: Any, path: Path, outputs: list[str]) -> dict[str, str]:
+    """Write the weights, which the exporter has left out, into a file beside the model, and name its outputs.
+
+    Returns the operators of the nodes by name. Names of outputs that can't be taken over are deleted from the list.
+    """
     import onnx
 
     from pylrp.loaders.onnx_node import operator_of
 
     model = onnx.load(str(path))
+    if not _name_outputs(model, outputs):
+        outputs.clear()
     weights = module.state_dict()
     with path.with_name(_WEIGHTS).open("wb") as file:
         for info in model.graph.input:
@@ -301,9 +342,10 @@ def _rename(graph: Graph, modules: Mapping[str, Any]) -> Graph:
                 heads[use] = node
     new: dict[str, str] = {}
     taken = {*graph.inputs, *(node.name for node in graph.nodes)}
+    named = graph.output_values if graph.named_outputs else {}
     for use, node in heads.items():
         name, number = module_of[use], 1
-        while name in taken:
+        while name in taken or named.get(name, node.name) != node.name:
             number += 1
             name = f"{module_of[use]}_{number}"
         taken.add(name)
@@ -313,7 +355,11 @@ def _rename(graph: Graph, modules: Mapping[str, Any]) -> Graph:
         replace(node, name=new.get(node.name, node.name), inputs=tuple(new.get(value, value) for value in node.inputs))
         for node in graph.nodes
     ]
-    return graph.changed(nodes=nodes, outputs=[new.get(name, name) for name in graph.outputs])
+    values = {name: new.get(value, value) for name, value in graph.output_values.items()}
+    if not graph.named_outputs:
+        return graph.changed(nodes=nodes, outputs=list(values.values()))
+    nodes += [Node(name, Identity(), (value,)) for name, value in values.items() if name != value]
+    return graph.changed(nodes=nodes, outputs={name: name for name in values})
 
 
 def _heaviness(node: Node) -> int:
