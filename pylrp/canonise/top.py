@@ -46,6 +46,7 @@ __all__ = ["at_the_top", "drop_top", "function_at_the_top"]
 _FUNCTIONS = (Softmax, Sigmoid, HardSigmoid, Softplus, Exp, Log)
 _RISING = (ReLU, Tanh, Clip, Identity)  # whatever their settings
 _LOGITS = {"softmax", "log_softmax", "sigmoid", "hard_sigmoid"}
+_MOST_STEPS = 8
 _WAY = (Movement, Activation, Affine, Concat, Normalize, Softmax)
 
 
@@ -153,7 +154,7 @@ def _settled(
 
 
 class _Rewriter:
-    """Looks down from outputs, and makes the nodes that lead to what they are functions of."""
+    """Finds what values are rising functions of, and makes the nodes that lead there."""
 
     def __init__(self, graph: Graph):
         self._graph = graph
@@ -162,13 +163,12 @@ class _Rewriter:
         self.made: dict[str, Node] = {}
         #: What new nodes are to be called.
         self.wishes: dict[str, str] = {}
+        for node in graph.nodes:  # from below, so that any depth will do
+            self._known[node.name] = self._look(node)
 
     def form(self, value: str) -> _Form | None:
         """Return what a value is a rising function of; None where no function is at the top."""
-        if value not in self._known:
-            node = self._nodes.get(value)
-            self._known[value] = None if node is None else self._look(node)
-        return self._known[value]
+        return self._known.get(value)
 
     def spread(self, form: _Form) -> _Form:
         """Return a form with an entry for each of the output's, where ``[1 - p, p]`` is one."""
@@ -241,9 +241,12 @@ class _Rewriter:
         return _Form(value, "sigmoid", scale < 0, False, (below,))
 
     def _affine(self, value: str) -> tuple[str, float, float]:
-        """Return what a value is ``scale * x + shift`` of with plain numbers, looking as far down as it goes."""
+        """Return what a value is ``scale * x + shift`` of with plain numbers, looking a few nodes down."""
         scale, shift = 1.0, 0.0
-        while (node := self._nodes.get(value)) is not None:
+        for _ in range(_MOST_STEPS):
+            node = self._nodes.get(value)
+            if node is None:
+                break
             if isinstance(node.layer, Affine):
                 factors = np.asarray(node.layer.scale), np.asarray(node.layer.shift)
                 if any(factor.size != 1 for factor in factors):
@@ -304,4 +307,12 @@ def _rises(layer: Layer) -> bool:
 
 def at_the_top(graph: Graph, value: str) -> bool:
     """Tell whether a value is an output, or on its way to being one through what :func:`drop_top` looks through."""
-    return all(isinstance(node.layer, _WAY) and at_the_top(graph, node.name) for node, _ in graph.consumers(value))
+    seen, waiting = {value}, [value]
+    while waiting:
+        for node, _ in graph.consumers(waiting.pop()):
+            if not isinstance(node.layer, _WAY):
+                return False
+            if node.name not in seen:
+                seen.add(node.name)
+                waiting.append(node.name)
+    return True

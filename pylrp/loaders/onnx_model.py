@@ -127,7 +127,10 @@ class _Reader:
     ):
         self.file, model = file, file.model
         constants = Constants(file, np.dtype(np.float32))
-        self.outputs = ModelOutputs.of(model.graph, outputs, constants.stored, operators)
+        try:
+            self.outputs = ModelOutputs.of(model.graph, outputs, constants.stored, operators)
+        except _MALFORMED as error:  # their texts are about this code, not about the model
+            raise BrokenFile(file.path, "the outputs", "are not as the standard has them") from error
         self.nodes, needed = _needed(model.graph.node, list(self.outputs.values.values()))
         stored = {tensor.name for tensor in model.graph.initializer}
         declared = {info.name: info for info in model.graph.input if info.name not in stored}
@@ -223,13 +226,24 @@ class _Reader:
     def _resolve(self, name: str) -> Value:
         """Make layers of a pending value at the top, of the functions below it first."""
         translation = self.translation
+        needed, waiting = {name}, [name]
+        while waiting:
+            for below in translation.producers[waiting.pop()].input:
+                if below in translation.pending and below not in needed:
+                    needed.add(below)
+                    waiting.append(below)
+        for node in self.nodes:
+            for output in node.output:
+                if output in needed and output in translation.pending:
+                    self._resolve_one(output)
+        return translation.values[name]
+
+    def _resolve_one(self, name: str) -> None:
+        translation = self.translation
         cause = translation.pending[name]
         call = translation.calls.get(name)
         if call is None:
             raise cause
-        for below in call.node.input:
-            if below in translation.pending:
-                self._resolve(below)
         function = FUNCTIONS.get(call.op)
         if function is not None and call.node.input[0] in self.inputs:  # no layer lies below it
             raise cause
@@ -240,7 +254,6 @@ class _Reader:
             translation.pending[name] = cause
             raise cause
         translation.values[name] = made
-        return made
 
     def _apply(self, call: Call) -> Value | list[Value] | None:
         output = call.node.output[0]

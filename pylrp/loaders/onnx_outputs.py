@@ -24,6 +24,7 @@ __all__ = ["ModelOutputs"]
 Array = NDArray[Any]
 
 _ML = "ai.onnx.ml."
+_MOST_STEPS = 32  # from an output down to what makes a label; nodes of a broken model may stand in a circle
 #: What follows from a decision, whatever is done to it.
 _DECISIONS = {"ArgMax", "ArgMin", "TopK", "NonMaxSuppression", "NonZero", "Hardmax", f"{_ML}Binarizer"}
 _THRESHOLDS = {"Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Equal", "Round"}
@@ -150,14 +151,19 @@ class _Look:
         if name in self._decided:
             return self._decided[name].removeprefix(_ML)
         node = self._producers.get(name)
-        while node is not None and operator_of(node) in _CARRIES and node.input:
+        for _ in range(_MOST_STEPS):
+            if node is None or operator_of(node) not in _CARRIES or not node.input:
+                break
             node = self._producers.get(node.input[0])
         threshold = node is not None and operator_of(node) in _THRESHOLDS and not self._computed.isdisjoint(node.input)
         return node.op_type if threshold and node is not None else None
 
     def source(self, name: str) -> str | None:
         """Return the tensor that a label is made of, None where it is more than that."""
-        while (node := self._producers.get(name)) is not None:
+        for _ in range(_MOST_STEPS):
+            node = self._producers.get(name)
+            if node is None:
+                return None
             operator = operator_of(node)
             behind = [value for value in node.input if value in self._computed]
             if len(behind) != 1:
@@ -175,7 +181,9 @@ class _Look:
         """Return the labels of the classes, from the operators that make labels or give scores names."""
         for name in outputs:
             node = self._producers.get(name)
-            while node is not None:
+            for _ in range(_MOST_STEPS):
+                if node is None:
+                    break
                 found = self._labels(node)
                 if found is not None:
                     return found
