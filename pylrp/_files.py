@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, whoever writes beside us.
+"""Files that appear whole or not at all, whatever is written beside them.
 
 ``Network.save``, ``Explanation.save``, reports and the command line write through :func:`atomically`.
 """
@@ -8,15 +8,17 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import IO
+from typing import Any
 
-__all__ = ["atomically"]
+import numpy as np
+
+__all__ = ["atomically", "save_arrays"]
 
 
-def atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Let ``write`` fill a new file beside ``path``, then move it there.
+def atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Let ``write`` make a file beside ``path``, then move it there: an interruption leaves no half of it.
 
     The file beside it has a name of its own for each call: two processes may write to one folder, and to one path,
     where the last one stays.
@@ -25,23 +27,29 @@ def atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     ----------
     path : Path
     write : callable
-        Takes the file, open for writing bytes.
+        Takes the path of the file that it makes, which ends as ``path`` does.
 
     Raises
     ------
     OSError
         If the folder can't be written to, or the disk is full; ``filename`` is ``path``, which the user knows.
     """
-    # A name may be as long as the system allows: this one must be no longer.
-    part = path.with_name(f".{secrets.token_hex(8)}.part")
+    part = path.with_name(f".{secrets.token_hex(8)}.part{path.suffix}")
     try:
-        with part.open("xb") as file:
-            write(file)
+        write(part)
         os.replace(part, path)
     except OSError as error:
-        if error.errno is None:
+        if error.errno is None or error.filename not in (None, str(part)):
             raise
-        raise type(error)(error.errno, error.strerror or os.strerror(error.errno), str(path)) from error
+        raise OSError(error.errno, error.strerror or os.strerror(error.errno), str(path)) from error
     finally:
-        with contextlib.suppress(OSError):  # a folder that has become read-only says so once
+        with contextlib.suppress(OSError):  # a folder that can't be written to has said so
             part.unlink(missing_ok=True)
+
+
+def save_arrays(path: str | os.PathLike[str], arrays: Mapping[str, Any]) -> None:
+    """Write a compressed ``.npz``, whole or not at all; the ending is added where it is missing, as NumPy does."""
+    whole = Path(path)
+    if whole.suffix != ".npz":
+        whole = whole.with_name(f"{whole.name}.npz")
+    atomically(whole, lambda part: np.savez_compressed(part, **arrays))

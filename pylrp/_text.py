@@ -6,9 +6,10 @@ no Unicode at all. ``graph.py``, ``errors.py`` and the command line show them by
 
 from __future__ import annotations
 
-import unicodedata
-
 __all__ = ["shown"]
+
+#: Marks that turn the direction of what follows, and separators of lines and paragraphs.
+_MARKS = {0x061C, 0x200E, 0x200F, 0x2028, 0x2029, *range(0x202A, 0x202F), *range(0x2066, 0x206A)}
 
 
 def shown(text: str) -> str:
@@ -22,17 +23,16 @@ def shown(text: str) -> str:
     >>> print(shown("\x1b[2Jname"))
     \x1b[2Jname
     """
-    if text.isascii() and text.isprintable():
+    if text.isprintable():
         return text
-    return "".join(c if c.isprintable() or _is_space(c) else _number(c) for c in text)
+    return "".join(_number(ord(c)) if _controls(ord(c)) else c for c in text)
 
 
-def _is_space(character: str) -> bool:
-    return unicodedata.category(character) == "Zs"
+def _controls(code: int) -> bool:
+    return code < 0x20 or 0x7F <= code < 0xA0 or 0xD800 <= code < 0xE000 or code in _MARKS
 
 
-def _number(character: str) -> str:
-    code = ord(character)
+def _number(code: int) -> str:
     if 0xDC80 <= code <= 0xDCFF:  # a byte of a file name, as Python keeps it
         code -= 0xDC00
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pylrp._files import save_arrays
 from pylrp.ledger import COLUMNS, Ledger
 
 __all__ = ["Explanation", "Layers"]
@@ -148,7 +149,7 @@ class Explanation:
                 {f"{what}/{name}": a for name, a in found.items()} if isinstance(found, dict) else {what: found}
             )
         arrays.update({f"layer/{name}": r for name, r in self.layers.kept.items()})
-        np.savez_compressed(path, **arrays)
+        save_arrays(path, arrays)
 
     def plot(
         self, path: str | os.PathLike[str] | None = None, *, kind: str | None = None, sample: int = 0,

@@ -252,7 +252,7 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path, rng, monkeypatch):
     before = path.read_bytes()
 
     def half(file, **arrays):
-        file.write(b"half")
+        file.write_bytes(b"half")
         raise OSError("disk full")
 
     monkeypatch.setattr(native.np, "savez", half)

@@ -8,6 +8,7 @@ arguments and returns the exit status. Exit status: 0 all went well, 1 something
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 import warnings
@@ -63,6 +64,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     parser = _parser()
     args = parser.parse_args(argv)
+    for stream in (sys.stdout, sys.stderr):  # names that the terminal can't write must not cost the results
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
     if not hasattr(args, "run"):
         parser.print_help(sys.stderr)
         return 2

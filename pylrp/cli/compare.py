@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import pylrp
+from pylrp._text import shown as readable
 from pylrp.cli import options
 from pylrp.cli.pictures import drawable, require_picture
 from pylrp.cli.progress import Progress, complain, unhurried
@@ -143,7 +144,7 @@ def _composites(args: argparse.Namespace, session: Session, asked: dict[str, Any
         _draw(session, path, drawn, shown)
         if not args.quiet:
             first = "" if len(shown) == count else f" (the first {len(shown)} inputs)"
-            print(f"\nwrote {path}{first}")
+            print(f"\nwrote {readable(str(path))}{first}")
     if interrupted:
         kept = "" if path is None else f"; kept: {path}"
         complain(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pylrp._text import shown
 from pylrp.classes import as_indices
 from pylrp.cli import options
 from pylrp.cli.labels import class_name
@@ -154,7 +155,7 @@ def _run(args: argparse.Namespace) -> int:
     for path in args.output:
         atomically(path, found.save if path.suffix.lower() == ".npz" else found.plot().savefig)
         if not args.quiet:
-            print(f"wrote {path}")
+            print(f"wrote {shown(str(path))}")
     if interrupted:
         kept = f"; kept: {', '.join(map(str, args.output))}" if args.output else ""
         complain(f"interrupted: {len(found.composites)} of {len(rules)} composites are evaluated{kept}", kind="")

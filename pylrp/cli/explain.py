@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Iterator
 from typing import Any
 
+from pylrp._text import shown
 from pylrp.cli import options
 from pylrp.cli.progress import Progress, complain, unhurried
 from pylrp.cli.results import Results, writers_for
@@ -90,6 +91,8 @@ def _run(args: argparse.Namespace) -> int:
     composite = rules_for(args, session.network, session.plan)
     asked = {"composite": composite, **asked_of(args, session)}
     if args.layers is not None:
+        if not args.layers.strip(", "):
+            raise ValueError("--layers is empty: give names of layers, or all")
         asked["layers"] = "all" if args.layers == "all" else options.names(args.layers)
     if args.picture == "layers":
         asked.setdefault("layers", "all")
@@ -124,7 +127,7 @@ def _run(args: argparse.Namespace) -> int:
     if not args.quiet:
         if session.failed:
             print(f"{results.count} of {len(session.entries)} inputs explained")
-        print(f"wrote {results.said()}" if results.count else "nothing written")
+        print(f"wrote {shown(results.said())}" if results.count else "nothing written")
     return 1 if session.failed else 0
 
 

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 import pylrp
+from pylrp._text import shown
 from pylrp.cli import options
 from pylrp.cli.session import open_network, rules_for
 from pylrp.inputs import ImagePlan, Preparation, Wanted
@@ -59,7 +60,7 @@ def _model(args: argparse.Namespace) -> str:
     network = open_network(args)
     rules = rules_for(args, network)
     wanted = Wanted.of(network)
-    lines = [f"{args.model}: {Path(args.model).stat().st_size / 1e6:.3g} MB", ""]
+    lines = [f"{shown(args.model)}: {Path(args.model).stat().st_size / 1e6:.3g} MB", ""]
     for name, shape in wanted.shapes.items():
         lines.append(f"takes    {name}: {_shape(shape)} {network.dtype} a sample{_as_image(wanted)}")
     for name in network.graph.outputs:

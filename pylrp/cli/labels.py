@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from pylrp._text import shown
+
 __all__ = ["class_name", "class_number", "outputs", "read_labels"]
 
 
@@ -32,7 +34,7 @@ def read_labels(path: str, classes: int) -> tuple[str, ...]:
         names.pop()
     if len(names) != classes and (len(names), classes) != (2, 1):
         raise ValueError(f"--labels {path}: it has {len(names)} names, the network has {outputs(classes)}")
-    return tuple(names)
+    return tuple(map(shown, names))
 
 
 def _from_json(path: str, text: str) -> list[str]:

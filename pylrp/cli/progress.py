@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
+from pylrp._text import shown
+
 __all__ = ["Progress", "complain", "said", "unhurried"]
 
 _LONG = 2.0  # seconds; shorter work needs no bar
@@ -32,7 +34,7 @@ def said(what: object) -> str:
         text = f"not enough memory: {what}" if str(what) else "not enough memory"
     else:
         text = str(what) or type(what).__name__
-    return " ".join(text.split())
+    return shown(" ".join(text.split()))
 
 
 @contextmanager

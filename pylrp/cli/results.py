@@ -9,13 +9,15 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
 import pylrp
+from pylrp._files import atomically
+from pylrp._text import shown
 from pylrp.cli.options import PICTURES
 from pylrp.cli.samples import ledgers
 from pylrp.cli.session import Session
@@ -112,20 +114,6 @@ def free_path(path: Path, taken: set[Path]) -> None:
         raise ValueError(f"{path} is an input: it is not overwritten, choose another output")
 
 
-def atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Let ``write`` make a file beside ``path``, then move it there: an interruption leaves no half of it."""
-    part = path.with_name(f".{path.stem}.part{path.suffix}")
-    try:
-        write(part)
-        part.replace(path)
-    except OSError as error:
-        if error.filename == str(part):  # say the name that the user gave
-            raise type(error)(error.errno, error.strerror, str(path)) from None
-        raise
-    finally:
-        part.unlink(missing_ok=True)
-
-
 class _Pictures:
     def __init__(
         self, folder: Path, session: Session, taken: set[Path], options: dict[str, Any], name: str | None = None
@@ -220,7 +208,7 @@ class _Report:
         if session.top not in session.network.graph.outputs:
             raise ValueError(f"-o {path}: a report begins at an output, not at {session.top}; write a picture or .npz")
         self._path, self._session = path, session
-        title = f"{Path(args.model).name}: why?"
+        title = shown(f"{Path(args.model).name}: why?")
         self._report = Report(session.network, session.labels, title, probability=session.probability)
         targets = [asked["target"]] if "target" in asked else asked.get("targets")
         self._options: dict[str, Any] = {

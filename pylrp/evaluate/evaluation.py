@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from pylrp._files import save_arrays
 from pylrp.defaults import usual_for
 from pylrp.evaluate.cascade import Randomisation, Weights, randomisation
 from pylrp.evaluate.curves import Curves, InsertionDeletion
@@ -142,7 +143,7 @@ class Evaluation:
                     arrays[f"randomisation/{name}/{measure}"] = getattr(found, measure)
         if self.agreement is not None:
             arrays |= {"agreement/spearman": self.agreement.spearman, "agreement/overlap": self.agreement.overlap}
-        np.savez_compressed(path, **arrays)
+        save_arrays(path, arrays)
 
     def __repr__(self) -> str:
         return f"<Evaluation of {len(self.composites)} composites, {len(self.target)} samples>\n{self.table()}"

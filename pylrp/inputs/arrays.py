@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from numpy.lib.format import MAGIC_PREFIX
 
+from pylrp._limits import at_most, default_limit
+from pylrp.errors import BrokenFile
 from pylrp.inputs.base import Array, Entry, Item, Wanted, as_network_takes_it, refuse
+from pylrp.loaders.npz_file import NpzFile
 
 __all__ = ["npy_entries", "npz_entries"]
 
@@ -21,7 +22,11 @@ def npy_entries(path: Path, wanted: Wanted) -> list[Entry]:
     name = wanted.only_input("an .npy")
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError) as error:
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        raise ValueError(_unreadable("npy", error)) from None
+    except Exception as error:  # a header that is cut short or altered has many
         raise ValueError(_unreadable("npy", error)) from None
     if not isinstance(array, np.ndarray):
         array.close()
@@ -31,34 +36,35 @@ def npy_entries(path: Path, wanted: Wanted) -> list[Entry]:
 
 def npz_entries(path: Path, wanted: Wanted) -> list[Entry]:
     """Return the samples of all the network's inputs, found by name; a file's only array may have any name."""
-    with _opened(path) as file:
-        names = file.files
-        if len(wanted.shapes) == 1 and len(names) == 1:
-            return _entries(path, {next(iter(wanted.shapes)): _member(file, names[0])}, wanted)
-        missing = [name for name in wanted.shapes if name not in names]
-        if missing:
-            refuse(
-                f"there is no array {missing[0]!r} in it; there is {', '.join(names) or 'nothing'}, "
-                f"the network takes {', '.join(wanted.shapes)}"
-            )
-        return _entries(path, {name: _member(file, name) for name in wanted.shapes}, wanted)
-
-
-def _opened(path: Path) -> Any:
     try:
-        file = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(_unreadable("npz", error)) from None
-    if isinstance(file, np.ndarray):  # the file's contents decide, whatever it is called
-        refuse("it is an .npy by another name: rename it")
-    return file
+        with at_most(default_limit(path.stat().st_size)), NpzFile(path) as file:
+            names = file.names
+            if len(wanted.shapes) == 1 and len(names) == 1:
+                return _entries(path, {next(iter(wanted.shapes)): _member(file, names[0])}, wanted)
+            missing = [name for name in wanted.shapes if name not in names]
+            if missing:
+                refuse(
+                    f"there is no array {missing[0]!r} in it; there is {', '.join(names) or 'nothing'}, "
+                    f"the network takes {', '.join(wanted.shapes)}"
+                )
+            return _entries(path, {name: _member(file, name) for name in wanted.shapes}, wanted)
+    except BrokenFile as error:
+        if _holds_array(path):  # the file's contents decide, whatever it is called
+            refuse("it is an .npy by another name: rename it")
+        where = f"{error.place} " if error.place else ""
+        raise ValueError(f"it can't be read as .npz: {where}{error.reason}") from None
 
 
-def _member(file: Any, name: str) -> Array:
-    try:
-        return np.asarray(file[name])
-    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(_unreadable("npz", error)) from None
+def _holds_array(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(MAGIC_PREFIX)) == MAGIC_PREFIX
+
+
+def _member(file: NpzFile, name: str) -> Array:
+    array = file.read(name)
+    if array is None:
+        refuse(_unreadable("npz", ValueError("Python objects")))
+    return array
 
 
 def _entries(path: Path, arrays: Mapping[str, Array], wanted: Wanted) -> list[Entry]:

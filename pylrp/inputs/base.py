@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
+from pylrp._text import shown
 from pylrp.network import Network
 
 if TYPE_CHECKING:
@@ -79,6 +80,10 @@ class Item:
     truth: str | None = None
     note: str = ""
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "features", tuple(map(shown, self.features)))
+        object.__setattr__(self, "truth", None if self.truth is None else shown(self.truth))
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -103,6 +108,9 @@ class Entry:
     path: Path
     load: Callable[[], Item]
     plan: ImagePlan | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", shown(self.name))
 
     @classmethod
     def broken(cls, path: Path, reason: Exception) -> Entry:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
+from pylrp._text import shown
 from pylrp.inputs.arrays import npy_entries, npz_entries
 from pylrp.inputs.base import Entry, Wanted
 from pylrp.inputs.images import ImagePlan, Preparation, image_item, image_suffixes, require_colour
@@ -52,6 +53,8 @@ def _expand(word: str, recursive: bool) -> list[Path]:
     if path.exists() or not glob.has_magic(word):
         if not path.exists():
             raise FileNotFoundError(f"there is no file {word}")
+        if not path.is_file():  # reading a pipe may never end
+            raise ValueError(f"{shown(word)} is no ordinary file")
         return [path]
     matches = [p for p in map(Path, sorted(glob.glob(word, recursive=True))) if p.is_file()]
     if not matches:

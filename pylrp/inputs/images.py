@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LAYOUTS", "ImagePlan", "Preparation", "image_item", "image_suffixes", "require_colour"]
 
+_MOST_LARGER = 64
 #: Orders of a network's axes, the batch first; N alone is a row of pixels.
 LAYOUTS = ("NCHW", "NHWC", "NHW", "N")
 
@@ -236,9 +237,12 @@ def _fit(image: Image, plan: ImagePlan) -> Image:
         size = short, max(h, int(short * H / W))
     if size[0] < w or size[1] < h:
         refuse(f"--resize {p.resize} makes it {size[1]}x{size[0]}, less than the network's {h}x{w}")
+    left, top = round((size[0] - w) / 2), round((size[1] - h) / 2)
+    if size[0] * size[1] > _MOST_LARGER * max(w * h, W * H):  # a line of pixels: only what is kept is enlarged
+        across, down = W / size[0], H / size[1]
+        return image.resize((w, h), method, (left * across, top * down, (left + w) * across, (top + h) * down))
     if size != image.size:
         image = image.resize(size, method)
-    left, top = round((size[0] - w) / 2), round((size[1] - h) / 2)
     return image.crop((left, top, left + w, top + h))
 
 

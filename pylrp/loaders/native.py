@@ -104,7 +104,7 @@ def save_graph(graph: Graph, path: str | os.PathLike[str]) -> None:
         "nodes": nodes,
     }
     entries: dict[str, Any] = {_STRUCTURE: np.frombuffer(json.dumps(structure).encode(), np.uint8), **arrays.entries}
-    atomically(path, lambda file: np.savez(file, **entries))
+    atomically(path, lambda part: np.savez(part, **entries))
 
 
 def _encode_facts(facts: Facts) -> dict[str, Any]:

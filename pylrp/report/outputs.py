@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from pylrp._text import shown
 from pylrp.canonise import function_at_the_top
 from pylrp.classes import classes_of
 from pylrp.network import Network
@@ -39,13 +40,13 @@ def named_labels(network: Network, labels: Sequence[str] | Mapping[int, str] | N
     if labels is None and known:
         labels = known[0]
     if labels is None or isinstance(labels, Mapping):
-        return {int(k): str(v) for k, v in (labels or {}).items()}
+        return {int(k): shown(str(v)) for k, v in (labels or {}).items()}
     sizes = [network.graph.shapes[name][0] for name in network.graph.outputs]
     if len(labels) not in sizes and not (len(labels) == 2 and 1 in sizes):
         raise ValueError(
             f"{len(labels)} labels for {sizes[0]} outputs: pass one for each, or a dict of those that you have"
         )
-    return dict(enumerate(map(str, labels)))
+    return {number: shown(str(label)) for number, label in enumerate(labels)}
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,8 @@ from typing import Any
 
 from numpy.typing import ArrayLike
 
+from pylrp._files import atomically
+from pylrp._text import shown
 from pylrp.classes import classes_of
 from pylrp.composites import Composite
 from pylrp.defaults import default_for
@@ -68,7 +70,7 @@ class Report:
             raise ValueError(f"probability must be 'auto', 'softmax', 'sigmoid', 'given' or None, got {probability!r}")
         self._network = network
         self._labels = named_labels(network, labels)
-        self._title = "Why did the network say this?" if title is None else str(title)
+        self._title = "Why did the network say this?" if title is None else shown(str(title))
         self._probability: Probability = probability
         self._samples: list[dict[str, Any]] = []
         self._summaries: dict[str, str] = {}
@@ -136,6 +138,8 @@ class Report:
             targets = [int(classes.resolve(target, "targets")) for target in targets]
         if len(inputs.given) == 1:
             feature_names = _names_in_order(network, inputs, feature_names)
+        if feature_names is not None:
+            feature_names = [shown(str(feature)) for feature in feature_names]
         if composites is None:
             composites = default_for(network.graph)
         request = Request(named_composites(composites), targets, top, start, convention, feature_names)
@@ -160,13 +164,13 @@ class Report:
 
     def _names(self, name: str | Sequence[str] | None, inputs: Inputs) -> list[str]:
         if isinstance(name, str) and inputs.single:
-            return [name]
+            return [shown(name)]
         if name is None or isinstance(name, str):
             start = len(self) if name is None else 0
-            return [f"{name or 'sample'} {start + i + 1}" for i in range(inputs.batch)]
+            return [f"{shown(name or 'sample')} {start + i + 1}" for i in range(inputs.batch)]
         if inputs.single or len(name) != inputs.batch:
             raise ValueError(f"{len(name)} names for {inputs.batch} samples: pass one each")
-        return [str(one) for one in name]
+        return [shown(str(one)) for one in name]
 
     def html(self) -> str:
         """Return the page.
@@ -204,7 +208,8 @@ class Report:
         ValueError
             If nothing was added.
         """
-        Path(path).write_text(self.html(), encoding="utf-8")
+        html = self.html()
+        atomically(Path(path), lambda part: part.write_text(html, encoding="utf-8"))
 
 
 def named_composites(composites: Any) -> dict[str, Any]:
