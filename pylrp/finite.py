@@ -41,7 +41,7 @@ def require_values(graph: Graph, forward: Callable[[list[str]], list[Array]], ou
     wrong = {name for name, values in zip(names, forward(names), strict=True) if not np.isfinite(values).all()}
     # What only moves values hands on what it is given; below a max pool it may pad with -inf.
     moves = {node.name for node in graph.nodes if isinstance(node.layer, Movement | Concat)}
-    for name in [n for n in names if n in wrong - moves] or [n for n in outputs if n in wrong]:
+    for name in [n for n in names if n in wrong - moves] or [n for n in map(graph.value, outputs) if n in wrong]:
         raise NotFinite(
             f"the output of layer {name!r} is not finite, though the input is: its values leave the range of "
             f"{graph.dtype}, or its weights were changed",
@@ -61,7 +61,7 @@ def overflow_in_relevance(graph: Graph, top: str, explain: Callable[[str], objec
     explain : callable
         Finds the relevance of one value; raises CoreError where it is not finite.
     """
-    layer = top
+    top = layer = graph.value(top)
     names = list(graph.shapes)
     for name in reversed(names[: names.index(top)]):
         try:

@@ -19,7 +19,7 @@ from pylrp import _core, requests
 from pylrp._arrays import require_finite
 from pylrp.assignment import Assignment, assign, choose, rule_kind, way
 from pylrp.canonise import canonise
-from pylrp.classes import ClassIndex, ClassIndices, as_indices, classes_of
+from pylrp.classes import Classes, ClassIndex, ClassIndices, as_indices, classes_of
 from pylrp.composites import Composite
 from pylrp.defaults import default_for
 from pylrp.errors import NotFinite
@@ -104,6 +104,7 @@ class Network:
         self._rows = [i for i, node in enumerate(graph.nodes) if _accounts(node.layer)]
         self._plans: dict[Any, tuple[_core.Plan, Assignment]] = {}
         self._expected = expected_of(self.graph)
+        self._classes: dict[str, Classes] = {}
 
     def __reduce__(self) -> tuple[Callable[..., Network], tuple[Graph]]:
         """Return how to make it again, in another process for example: from its layers."""
@@ -330,7 +331,9 @@ class Network:
         masks = requests.by_value(graph, masks)
         masked = requests.channel_masks(graph, masks, self._values)
         shape = graph.shapes[top]
-        classes = classes_of(graph, top)
+        classes = self._classes.get(top)
+        if classes is None:
+            classes = self._classes.setdefault(top, classes_of(graph, top))
         asked = requests.starts(inputs, shape, top, target, targets, classes)
         starts, signs = asked.starts, asked.signs
         if against is not None:
