@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -81,6 +81,8 @@ def choose(graph: Graph, rules: str | Composite | Rule | Sequence[Rule]) -> dict
         rules = Composite(repr(rules), rules)
     if isinstance(rules, Composite):
         first, last = _ends(graph)
+        if not graph.output_values.keys().isdisjoint(rules.names):  # an output's name for the layer that makes it
+            rules = replace(rules, names={graph.value(name): rule for name, rule in rules.names.items()})
         return dict(zip([name for name, _ in layers], rules.assign(layers, first, last), strict=True))
     given = _listed(rules)
     weighted = [name for name, kind in layers if kind in WEIGHTED]

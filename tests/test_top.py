@@ -185,6 +185,16 @@ def test_several_outputs_and_who_else_reads() -> None:
     np.testing.assert_array_equal(mask.relevance, net.explain(X, 1, "epsilon", output="z").relevance)
 
 
+def test_rules_by_either_name() -> None:
+    net = pylrp.load(joined("qp"))
+    by_name = [
+        net.explain(X, 1, pylrp.Composite("c", pylrp.Epsilon(), names={name: pylrp.ZPlus()})).relevance
+        for name in ("probabilities", "z")
+    ]
+    np.testing.assert_array_equal(*by_name)
+    assert not np.array_equal(by_name[0], net.explain(X, 1, "epsilon").relevance)
+
+
 def test_saved_and_loaded(tmp_path: Path) -> None:
     net = pylrp.load(joined("qp"))
     net.save(tmp_path / "net.pylrp.npz")
