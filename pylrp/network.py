@@ -124,9 +124,8 @@ class Network:
     def top(self) -> str | Mapping[str, str] | None:
         """Return the function at the top that loading removed, None if there was none.
 
-        "softmax", "log_softmax", "sigmoid", "hard_sigmoid", "softplus", "exp" or "log": an output is its argument, a
-        logit or the value before it. A minus in front of it: the output is minus the argument. Of a network with
-        several outputs a dict, by the outputs that had one.
+        An output is its argument then: a logit ("softmax", "log_softmax", "sigmoid", "hard_sigmoid") or the value
+        before it ("softplus", "exp", "log"), or minus that ("-exp"). Of several outputs a dict by those that had one.
         """
         top = self.graph.facts.top
         return dict(top) if len(self.graph.outputs) > 1 else top.get(self.graph.outputs[0])
