@@ -1,11 +1,12 @@
 """Which rule each node of a graph gets, and what the core takes for it.
 
 ``network.py`` asks with a composite, a rule or a list of rules; ``composites.py`` decides by kind, name and place.
+``boxes.py`` knows the bounds of a z-box, ``composition.py`` what becomes part of a first layer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,14 +14,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pylrp import _core
-from pylrp.composites import WEIGHTED, Composite, composite, require_rule
+from pylrp.boxes import InputBox, bounds_of_value
+from pylrp.composites import WEIGHTED, WEIGHTLESS, Composite, composite, require_rule
+from pylrp.composition import Composed, Cone, cone_below, reads_constants, signs_only
 from pylrp.conventions import compile_rule
+from pylrp.errors import MisplacedBox
 from pylrp.graph import Graph, Node
-from pylrp.layers import Layer, Shape
+from pylrp.layers import Layer
 from pylrp.lowering import to_core
-from pylrp.rules import Norm, Rule, Term
+from pylrp.rules import Flat, Rule, Term
 
-__all__ = ["Assignment", "assign", "rule_kind"]
+__all__ = ["Assignment", "assign", "choose", "rule_kinds", "way"]
 
 Array = NDArray[Any]
 
@@ -37,34 +41,75 @@ _KINDS = {
 }
 
 
-def rule_kind(node: Node) -> str | None:
-    """Return the kind by which a composite finds a node's rule, or None for a node that takes none."""
-    return _KINDS.get(node.layer.kind)
+def rule_kinds(graph: Graph) -> dict[str, str]:
+    """Return the kind by which a composite finds a node's rule, for each node that takes one.
+
+    A scaling (BatchNorm, Affine) that no layer with weights stands below is of kind "scaling".
+    """
+    kinds: dict[str, str] = {}
+    behind: set[str] = set()  # values with a layer with weights at or below them
+    for node in graph.nodes:
+        kind = _KINDS.get(node.layer.kind)
+        after = any(value in behind for value in node.inputs)
+        if kind in WEIGHTED or after:
+            behind.add(node.name)
+        if kind is not None:
+            kinds[node.name] = "scaling" if kind == "batchnorm" and not after else kind
+    return kinds
 
 
 @dataclass(frozen=True)
 class Assignment:
-    """Rules for all nodes of a graph, ready for the core.
+    """Rules for the nodes of a graph.
 
     Attributes
     ----------
+    graph : Graph
     rules : dict of str to Rule
         Of the nodes that take one.
-    compiled : list of _core.Rule or None
-        One a node.
-    bounds : list of (low, high) or None
-        One a node: as the core stores them, flat.
+    compiled : dict of str to _core.Rule
+        Of the same nodes.
+    bounds : dict of str to (low, high)
+        Of a layer with a box: of its input in the logical shape; where it has a cone, of the cone's bases, flat.
     boxes : list of (input, rule, low, high)
         Inputs of the network that a z-box looks at, with the bounds in the input's logical shape.
-    texts : list of str
-        One a node: its rule, or what it does without one.
+    cones : dict of str to (Cone, bool)
+        Operations that become part of a first layer with weights, by its name; True: scalings by sign only.
     """
 
+    graph: Graph
     rules: dict[str, Rule]
-    compiled: list[_core.Rule | None]
-    bounds: list[tuple[Array, Array] | None]
+    compiled: dict[str, _core.Rule]
+    bounds: dict[str, tuple[Array, Array]]
     boxes: list[tuple[str, str, Array, Array]]
-    texts: list[str]
+    cones: dict[str, tuple[Cone, bool]]
+
+    def text(self, node: Node) -> str:
+        """Return a node's rule, or what it does without one."""
+        return repr(self.rules[node.name]) if node.name in self.rules else way(node.layer)
+
+    @property
+    def absorbed(self) -> dict[str, str]:
+        """Return the values that are part of a layer's rule, with that layer's name."""
+        return {value: name for name, (cone, _) in self.cones.items() for value in sorted(cone.between)}
+
+    def for_core(self, composed: Composed) -> tuple[list[_core.Rule | None], list[tuple[Array, Array] | None]]:
+        """Return one rule and the bounds for each node of the rewritten graph, as the core takes them."""
+        compiled, bounds = dict(self.compiled), {}
+        for name, pair in self.bounds.items():
+            if name not in composed.parts:
+                bounds[name] = (to_core(pair[0]), to_core(pair[1]))
+        for name, parts in composed.parts.items():
+            for part in parts:
+                compiled[part.node] = self.compiled[name]
+                if name in self.bounds:
+                    low, high = self.bounds[name]
+                    bounds[part.node] = (to_core(low[part.places]), to_core(high[part.places]))
+            # Nothing is handed to it: it makes the values.
+            compiled[composed.forward[name]] = compile_rule(Flat(), "zennit")
+            del compiled[name]
+        names = [node.name for node in composed.graph.nodes]
+        return [compiled.get(name) for name in names], [bounds.get(name) for name in names]
 
 
 def way(layer: Layer) -> str:
@@ -74,7 +119,12 @@ def way(layer: Layer) -> str:
 
 def choose(graph: Graph, rules: str | Composite | Rule | Sequence[Rule]) -> dict[str, Rule]:
     """Return the rule of each node that takes one, by its name."""
-    layers = [(node.name, kind) for node in graph.nodes if (kind := rule_kind(node)) is not None]
+    return _chosen(graph, rules)[0]
+
+
+def _chosen(graph: Graph, rules: str | Composite | Rule | Sequence[Rule]) -> tuple[dict[str, Rule], Collection[str]]:
+    """Return the rule of each node that takes one, and the nodes whose rule was given to them alone."""
+    layers = list(rule_kinds(graph).items())
     if isinstance(rules, str):
         rules = composite(rules)
     if isinstance(rules, Rule):
@@ -83,20 +133,33 @@ def choose(graph: Graph, rules: str | Composite | Rule | Sequence[Rule]) -> dict
         first, last = _ends(graph)
         if not graph.output_values.keys().isdisjoint(rules.names):  # an output's name for the layer that makes it
             rules = replace(rules, names={graph.value(name): rule for name, rule in rules.names.items()})
-        return dict(zip([name for name, _ in layers], rules.assign(layers, first, last), strict=True))
+        chosen = dict(zip([name for name, _ in layers], rules.assign(layers, first, last), strict=True))
+        _require_boxes_used(rules, chosen)
+        return chosen, rules.names
     given = _listed(rules)
     weighted = [name for name, kind in layers if kind in WEIGHTED]
     if len(given) != len(weighted):
-        dense = "dense layers" if all(kind == "dense" for _, kind in layers) else "layers with weights"
+        dense = "dense layers" if all(kind in ("dense", "scaling") for _, kind in layers) else "layers with weights"
         raise ValueError(f"the network has {len(weighted)} {dense}, composite has {len(given)} rules")
-    chosen: dict[str, Rule] = {name: Norm() for name, kind in layers if kind not in WEIGHTED}
-    return {**chosen, **dict(zip(weighted, given, strict=True))}
+    chosen = {name: WEIGHTLESS[kind] for name, kind in layers if kind not in WEIGHTED}
+    return {**chosen, **dict(zip(weighted, given, strict=True))}, weighted
 
 
 def _listed(rules: object) -> list[Rule]:
     if not isinstance(rules, Sequence):
         return [require_rule(rules, "composite")]
     return [require_rule(rule, f"composite[{position}]") for position, rule in enumerate(rules)]
+
+
+def _require_boxes_used(given: Composite, chosen: Mapping[str, Rule]) -> None:
+    for where, rule in given.entries().items():
+        if where != "default" and rule.bounds() is not None and rule not in chosen.values():
+            raise MisplacedBox(
+                None,
+                repr(rule),
+                f"{rule} of composite {given.name} reaches no layer of this network",
+                "choose a composite without a box, or give the box by name: Composite(..., names={layer: ZBox(...)})",
+            )
 
 
 def assign(graph: Graph, rules: str | Composite | Rule | Sequence[Rule], convention: str) -> Assignment:
@@ -106,29 +169,54 @@ def assign(graph: Graph, rules: str | Composite | Rule | Sequence[Rule], convent
     ------
     ValueError
         If a rule does not fit its layer.
+    UnsupportedLayer
+        If a z-box's bounds can't be mapped from the input to its layer.
+    MisplacedBox
+        If a z-box reaches no layer, or one with weights below it that was not named.
     """
-    chosen = choose(graph, rules)
-    compiled: list[_core.Rule | None] = []
-    bounds: list[tuple[Array, Array] | None] = []
-    boxes = []
+    chosen, named = _chosen(graph, rules)
+    first, _ = _ends(graph)
+    made = Assignment(graph, chosen, {}, {}, [], {})
     for node in graph.nodes:
         rule = chosen.get(node.name)
         if rule is None:
-            compiled.append(None)
-            bounds.append(None)
             continue
         _require_fit(graph, node, rule)
-        compiled.append(compile_rule(rule, convention))
-        made = _bounds(rule, graph, node)
-        bounds.append(None if made is None else (to_core(made[0]), to_core(made[1])))
-        if made is not None and node.inputs[0] in graph.inputs:
-            boxes.append((node.inputs[0], repr(rule), *made))
-    texts = [repr(chosen[node.name]) if node.name in chosen else way(node.layer) for node in graph.nodes]
-    return Assignment(chosen, compiled, bounds, boxes, texts)
+        made.compiled[node.name] = compile_rule(rule, convention)
+        if node.name in first and reads_constants(rule):
+            cone = cone_below(graph, node.inputs[0])
+            if cone is not None:
+                made.cones[node.name] = cone, signs_only(rule)
+        if rule.bounds() is not None:
+            _set_bounds(made, node, rule, in_input=node.name in first, by_name=node.name in named)
+    return made
+
+
+def _set_bounds(made: Assignment, node: Node, rule: Rule, *, in_input: bool, by_name: bool) -> None:
+    graph = made.graph
+    if not in_input:
+        if not by_name:
+            raise MisplacedBox(
+                node.name,
+                repr(rule),
+                f"{rule} holds for the network's input, layer {node.name!r} has layers with weights below it",
+                f"give it bounds of its own input, Composite(..., names={{{node.name!r}: pylrp.ZBox(low, high)}})",
+            )
+        low, high = bounds_of_value(rule, graph, node.inputs[0], node.name)
+    else:
+        box = InputBox(graph, rule, node.name)
+        if node.name in made.cones:
+            pairs = [box.at(base) for base in made.cones[node.name][0].bases]
+            low, high = (np.concatenate([bound.ravel() for bound in side]) for side in zip(*pairs, strict=True))
+        else:
+            low, high = box.at(node.inputs[0])
+        for name, (least, most) in box.inputs.items():
+            made.boxes.append((name, repr(rule), least.astype(graph.dtype), most.astype(graph.dtype)))
+    made.bounds[node.name] = low.astype(graph.dtype), high.astype(graph.dtype)
 
 
 def _require_fit(graph: Graph, node: Node, rule: Rule) -> None:
-    kind = rule_kind(node)
+    kind = _KINDS[node.layer.kind]
     if rule.passes:
         below, above = graph.shapes[node.inputs[0]], graph.shapes[node.name]
         if len(node.inputs) != 1 or below != above:
@@ -154,7 +242,7 @@ def _ends(graph: Graph) -> tuple[set[str], set[str]]:
         behind: set[str] = set()  # nodes with a layer with weights at or before them
         for node in nodes:
             after = any(value in behind for value in sources[node.name])
-            weighted = rule_kind(node) in WEIGHTED
+            weighted = _KINDS.get(node.layer.kind) in WEIGHTED
             if weighted and not after:
                 ends.add(node.name)
             if weighted or after:
@@ -169,30 +257,3 @@ def _ends(graph: Graph) -> tuple[set[str], set[str]]:
     first = without_predecessor(graph.nodes, {node.name: node.inputs for node in graph.nodes})
     last = without_predecessor(tuple(reversed(graph.nodes)), dict(readers))
     return first, last
-
-
-def _bounds(rule: Rule, graph: Graph, node: Node) -> tuple[Array, Array] | None:
-    """Return a rule's bounds in the logical shape of the node's input."""
-    bounds = rule.bounds()
-    if bounds is None:
-        return None
-    value = node.inputs[0]
-    shape = graph.shapes[value]
-    made = []
-    for name, bound in zip(("low", "high"), bounds, strict=True):
-        array = np.asarray(bound, dtype=graph.dtype)
-        try:
-            made.append(_broadcast(array, shape, value in graph.channels_last))
-        except ValueError:
-            raise ValueError(
-                f"layer {node.name}: {name} of {rule} has shape {array.shape}, an input of the layer has shape {shape}"
-            ) from None
-    return made[0], made[1]
-
-
-def _broadcast(array: Array, shape: Shape, channels_last: bool) -> Array:
-    if array.ndim == 1 and len(shape) > 1 and len(array) == shape[0]:  # one a channel
-        return np.broadcast_to(array.reshape(-1, *(1,) * (len(shape) - 1)), shape)
-    if channels_last and array.ndim == len(shape):
-        return np.moveaxis(np.broadcast_to(array, (*shape[1:], shape[0])), -1, 0)
-    return np.broadcast_to(array, shape)

@@ -2,7 +2,8 @@
 
 Loaders raise UnsupportedLayer for operators they don't know, ``network.py`` for layers that have no rule where they
 stand; loaders raise BrokenFile for files that are not what they say; ``finite.py`` and ``_arrays.py`` raise NotFinite,
-``tables.py`` FeatureMismatch.
+``tables.py`` FeatureMismatch; ``assignment.py`` and ``network.py`` MisplacedBox and AbsorbedValue, on z-boxes and on
+values inside a layer.
 """
 
 from __future__ import annotations
@@ -13,7 +14,15 @@ from typing import Any
 
 from pylrp._text import shown
 
-__all__ = ["BrokenFile", "BrokenNode", "FeatureMismatch", "NotFinite", "UnsupportedLayer"]
+__all__ = [
+    "AbsorbedValue",
+    "BrokenFile",
+    "BrokenNode",
+    "FeatureMismatch",
+    "MisplacedBox",
+    "NotFinite",
+    "UnsupportedLayer",
+]
 
 
 class BrokenFile(ValueError):
@@ -157,3 +166,57 @@ class FeatureMismatch(ValueError):
 def _listed(names: Sequence[str], most: int = 8) -> str:
     said = ", ".join(map(repr, names[:most]))
     return f"{said} and {len(names) - most} more" if len(names) > most else said
+
+
+class MisplacedBox(ValueError):
+    """A z-box has no layer, or one that its bounds do not belong to.
+
+    Parameters
+    ----------
+    node : str or None
+        The layer; None where there is none.
+    rule : str
+    reason, way_out : str
+
+    Attributes
+    ----------
+    node, rule : str
+    """
+
+    def __init__(self, node: str | None, rule: str, reason: str, way_out: str):
+        super().__init__(f"{reason}: {way_out}")
+        self.node = node
+        self.rule = rule
+        self._parts = (node, rule, reason, way_out)
+
+    def __reduce__(self) -> tuple[type[MisplacedBox], tuple[str | None, str, str, str]]:
+        """Return how to make it again in another process."""
+        return type(self), self._parts
+
+
+class AbsorbedValue(KeyError, ValueError):
+    """A value has no relevance of its own: it is inside a layer under that layer's rule.
+
+    Parameters
+    ----------
+    value, layer, rule : str
+
+    Attributes
+    ----------
+    value, layer, rule : str
+    """
+
+    def __init__(self, value: str, layer: str, rule: str):
+        super().__init__(
+            f"{value!r} has no relevance of its own: under {rule} it is part of layer {layer!r}, whose relevance goes "
+            f"straight to the input. Ask for another value, or give the layer a rule that looks at its input, "
+            f"Composite(..., names={{{layer!r}: pylrp.ZPlus()}})"
+        )
+        self.value, self.layer, self.rule = value, layer, rule
+
+    def __str__(self) -> str:  # a KeyError shows its text in quotes
+        return str(self.args[0])
+
+    def __reduce__(self) -> tuple[type[AbsorbedValue], tuple[str, str, str]]:
+        """Return how to make it again in another process."""
+        return type(self), (self.value, self.layer, self.rule)

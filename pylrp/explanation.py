@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pylrp._files import save_arrays
+from pylrp.errors import AbsorbedValue
 from pylrp.ledger import COLUMNS, Ledger
 
 __all__ = ["Explanation", "Layers"]
@@ -30,6 +31,8 @@ class Layers(Mapping[str, Array]):
         Explains once more and returns the relevance of one value.
     others : mapping of str to str, optional
         Other names of values, those of outputs.
+    absorbed : mapping of str to AbsorbedValue, optional
+        Values that have no relevance of their own, with the error to raise for each.
     """
 
     def __init__(
@@ -38,15 +41,17 @@ class Layers(Mapping[str, Array]):
         names: list[str],
         again: Callable[[str], Array] | None,
         others: Mapping[str, str] | None = None,
+        absorbed: Mapping[str, AbsorbedValue] | None = None,
     ):
         self._kept = dict(kept)
         self._names = names
         self._again = again
         self._others = dict(others or {})
+        self._absorbed = dict(absorbed or {})
 
     def __reduce__(self) -> tuple[type[Layers], tuple[Any, ...]]:
         """Return how to make it again, elsewhere: with what is kept, without the network."""
-        return Layers, (self._kept, self._names, None, self._others)
+        return Layers, (self._kept, self._names, None, self._others, self._absorbed)
 
     def value(self, name: str) -> str:
         """Return the value's own name."""
@@ -60,6 +65,8 @@ class Layers(Mapping[str, Array]):
     def __getitem__(self, name: str) -> Array:
         name = self.value(name)
         if name not in self._kept:
+            if name in self._absorbed:
+                raise self._absorbed[name]
             if name not in self._names:
                 raise KeyError(f"no layer is called {name!r}; there are {', '.join(self._names)}")
             if self._again is None:

@@ -8,7 +8,6 @@ the first time a composite is used and kept. :func:`pylrp.relevance` is the one-
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -17,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from pylrp import _core, requests
 from pylrp._arrays import require_finite
-from pylrp.assignment import Assignment, assign, choose, rule_kind, way
+from pylrp.assignment import Assignment, assign
 from pylrp.canonise import canonise
 from pylrp.classes import Classes, ClassIndex, ClassIndices, as_indices, classes_of
 from pylrp.composites import Composite
@@ -31,6 +30,7 @@ from pylrp.layers import Layer, Shape
 from pylrp.layers.base import product
 from pylrp.ledger import Ledger
 from pylrp.lowering import lower
+from pylrp.prepared import CoreGraph, Prepared, inside
 from pylrp.ranges import expected_of, warn_unscaled
 from pylrp.rules import Rule
 
@@ -95,14 +95,13 @@ class Network:
 
     def _take(self, graph: Graph) -> None:
         lowered = lower(graph)
-        self._core = lowered.core
-        self._values = {**lowered.values, **{name: lowered.values[v] for name, v in graph.output_values.items()}}
+        self._core_graph = CoreGraph.plain(lowered)
         #: The layers and how they are connected.
         self.graph: Graph = lowered.graph
         #: The layers that take part in the ledger, from input to output.
         self.names: list[str] = [node.name for node in graph.nodes if _accounts(node.layer)]
-        self._rows = [i for i, node in enumerate(graph.nodes) if _accounts(node.layer)]
-        self._plans: dict[Any, tuple[_core.Plan, Assignment]] = {}
+        self._plans: dict[Any, Prepared] = {}
+        self._composed: dict[Any, CoreGraph] = {}
         self._expected = expected_of(self.graph)
         self._classes: dict[str, Classes] = {}
 
@@ -177,7 +176,8 @@ class Network:
         composite : str, Composite, Rule or sequence of Rule, optional
             Default: the one that :meth:`explain` uses.
         """
-        rules = choose(self.graph, self._composite(composite))
+        assignment = assign(self.graph, self._composite(composite), "zennit")
+        absorbed = inside(assignment)
         rows = [("layer", "kind", "output", "parameters", "rule")]
         rows += [(name, "input", str(shape), "", "") for name, shape in self.graph.inputs.items()]
         total, seen = 0, set()
@@ -187,7 +187,7 @@ class Network:
             shared = id(node.layer) in seen and count > 0
             total += 0 if shared else count
             seen.add(id(node.layer))
-            rule = repr(rules[node.name]) if rule_kind(node) else way(node.layer)
+            rule = absorbed.get(node.name, assignment.text(node))
             parameters = "shared" if shared else (f"{count:,}" if count else "")
             rows.append((node.name, node.layer.kind, str(self.graph.shapes[node.name]), parameters, rule))
         widths = [max(len(row[i]) for row in rows) for i in range(4)]
@@ -229,11 +229,8 @@ class Network:
             A dict by name where the network has several outputs.
         """
         inputs = requests.Inputs(self.graph, x)
-        plan = self._plan("epsilon", "zennit")[0]
         names = self.graph.outputs
-        found = self._run(
-            inputs, lambda: plan.forward(inputs.flat, [self._values[name] for name in names], _threads(threads))
-        )
+        found = self._run(inputs, lambda: self._values_of(inputs, names, _threads(threads)))
         self._require_finite(inputs, names, found)
         arrays = {name: inputs.shaped(flat, self.graph.shapes[name]) for name, flat in zip(names, found, strict=True)}
         return arrays if len(names) > 1 else arrays[names[0]]
@@ -319,16 +316,19 @@ class Network:
         inputs = requests.Inputs(graph, x)
         top = requests.start_value(graph, output)
         composite = self._composite(composite)
-        plan, assignment = self._plan(composite, convention)
-        for box in assignment.boxes:
-            _warn_outside(inputs, *box)
-        if not assignment.boxes:
+        prepared = self._plan(composite, convention)
+        prepared.warn_outside(inputs)
+        if not prepared.assignment.boxes:
             for expected in self._expected:
                 warn_unscaled(expected, inputs.logical(expected.name), stacklevel=3)
+        absorbed = prepared.absorbed(top)
         wanted = requests.wanted_values(graph, layers)
-        contrasted: Array | None = None
+        if layers == "all":
+            wanted = [name for name in wanted if name not in absorbed]
         masks = requests.by_value(graph, masks)
-        masked = requests.channel_masks(graph, masks, self._values)
+        requests.require_outside([*wanted, *(masks or ())], absorbed)
+        contrasted: Array | None = None
+        masked = requests.channel_masks(graph, masks, prepared.values)
         shape = graph.shapes[top]
         classes = self._classes.get(top)
         if classes is None:
@@ -337,20 +337,25 @@ class Network:
         starts, signs = asked.starts, asked.signs
         if against is not None:
             contrasted, starts = requests.contrast(
-                self._output_at(plan, inputs, top, threads), asked, against, start, shape, classes
+                self._run(inputs, lambda: self._values_of(inputs, [top], _threads(threads)))[0],
+                asked,
+                against,
+                start,
+                shape,
+                classes,
             )
             signs = [None]
         names = list(dict.fromkeys([*graph.inputs, *wanted]))
         outputs = [*graph.outputs, *([top] if top not in graph.outputs else [])]
 
         def propagate(outputs: Sequence[str], wanted: Sequence[str]) -> Any:
-            return plan.explain(
+            return prepared.plan.explain(
                 inputs.flat,
                 starts,
                 start == "one",
-                self._values[top],
-                [self._values[name] for name in outputs],
-                [self._values[name] for name in wanted],
+                prepared.values[top],
+                [prepared.values[name] for name in outputs],
+                [prepared.values[name] for name in wanted],
                 masked,
                 _threads(threads),
             )
@@ -361,7 +366,7 @@ class Network:
             lambda: overflow_in_relevance(graph, top, lambda name: propagate([], [name])),
         )
         self._require_finite(inputs, outputs, found)
-        require_ledger(graph, ledger)
+        require_ledger(prepared.graph, ledger)
         for t, sign in enumerate(signs):
             if sign is not None:
                 for array in relevance:
@@ -372,13 +377,11 @@ class Network:
         maps = {
             name: inputs.several(a, graph.shapes[name], count, name) for name, a in zip(names, relevance, strict=True)
         }
-        rows, shown = self._rows, self.names
-        if masks:
-            rows = [i for i, node in enumerate(graph.nodes) if i in self._rows or node.name in masks]
-            shown = [graph.nodes[row].name for row in rows]
-        rules = [assignment.texts[row] for row in rows]
-        pages = ledger.take(rows, axis=0).reshape(len(rows), ledger.shape[1], len(starts), inputs.batch)
-        ledgers = [Ledger(pages[:, :, t], shown, rules, single=inputs.single) for t in range(len(starts))]
+        rows = [node.name for node in graph.nodes if _accounts(node.layer) or node.name in (masks or ())]
+        rows = prepared.rows(rows)
+        rules = prepared.rules(rows)
+        pages = prepared.account(ledger, rows).reshape(len(rows), ledger.shape[1], len(starts), inputs.batch)
+        ledgers = [Ledger(pages[:, :, t], rows, rules, single=inputs.single) for t in range(len(starts))]
         by_input = {name: maps[name] for name in graph.inputs}
 
         def again(name: str) -> Array:
@@ -400,7 +403,9 @@ class Network:
             relevance=maps[next(iter(by_input))] if len(by_input) == 1 else by_input,
             output=predicted[top] if len(graph.outputs) == 1 or output is not None else predicted,
             target=explained if explained is None or classes.numbered else as_indices(explained),
-            layers=Layers(maps, list(graph.shapes), again, graph.output_values),
+            layers=Layers(
+                maps, [name for name in graph.shapes if name not in absorbed], again, graph.output_values, absorbed
+            ),
             ledger=ledgers[0] if targets is None else ledgers,
             input=inputs.given if len(inputs.given) > 1 else next(iter(inputs.given.values())),
             settings={
@@ -422,9 +427,10 @@ class Network:
     def _composite(self, given: Rules | None) -> Rules:
         return default_for(self.graph) if given is None else given
 
-    def _output_at(self, plan: _core.Plan, inputs: requests.Inputs, value: str, threads: int | None) -> Array:
-        found: Array = self._run(inputs, lambda: plan.forward(inputs.flat, [self._values[value]], _threads(threads)))[0]
-        return found
+    def _values_of(self, inputs: requests.Inputs, names: Sequence[str], threads: int) -> list[Array]:
+        """Return these values, (batch, size) each."""
+        plan, values = self._plan("epsilon", "zennit").plan, self._core_graph.values
+        return plan.forward(inputs.flat, [values[name] for name in names], threads)
 
     def _run(self, inputs: requests.Inputs, call: Any, blame: Callable[[], NotFinite] | None = None) -> Any:
         try:
@@ -443,14 +449,9 @@ class Network:
             self._require_finite_values(inputs, outputs)
 
     def _require_finite_values(self, inputs: requests.Inputs, outputs: Sequence[str] = ()) -> None:
-        plan = self._plan("epsilon", "zennit")[0]
-        require_values(
-            self.graph,
-            lambda names: plan.forward(inputs.flat, [self._values[name] for name in names], 0),
-            outputs,
-        )
+        require_values(self.graph, lambda names: self._values_of(inputs, names, 0), outputs)
 
-    def _plan(self, rules: Rules, convention: str) -> tuple[_core.Plan, Assignment]:
+    def _plan(self, rules: Rules, convention: str) -> Prepared:
         """Return what is prepared for these rules."""
         key = (rules, convention) if isinstance(rules, str) else None
         known = None if key is None else self._plans.get(key)
@@ -459,16 +460,27 @@ class Network:
         made = assign(self.graph, rules, convention)
         # Equal rules may differ in whether a number was left at its default, which conventions may replace: the
         # compiled rules tell them apart.
-        inner = tuple(made.rules.items()), tuple(map(id, made.compiled))
+        inner = tuple(made.rules.items()), tuple(map(id, made.compiled.values()))
         # Other threads may clear and fill the table meanwhile.
         known = self._plans.get(inner)
         if known is None:
-            known = self._core.plan(made.compiled, made.bounds, 0), made
+            known = Prepared(self._graph_for(made), made)
             if len(self._plans) >= _MOST_PLANS:  # a sweep over parameters must not collect them
                 self._plans.clear()
+                self._composed.clear()
             self._plans[inner] = known
         if key is not None:
             self._plans[key] = known
+        return known
+
+    def _graph_for(self, assignment: Assignment) -> CoreGraph:
+        """Return the graph in the core, with layers that stand for more than themselves where rules ask for it."""
+        if not assignment.cones:
+            return self._core_graph
+        key = tuple(assignment.cones.items())
+        known = self._composed.get(key)
+        if known is None:
+            known = self._composed[key] = CoreGraph.for_rules(self.graph, assignment)
         return known
 
 
@@ -490,11 +502,3 @@ def _accounts(layer: Layer) -> bool:
     """Whether relevance can get lost in a layer: it has a row in the ledger."""
     return layer.kind in {"dense", "conv", "conv_transpose", "batchnorm", "affine", "maxpool", "avgpool", "add",
                           "pad", "slice", "resize", "custom"}  # fmt: skip
-
-
-def _warn_outside(inputs: requests.Inputs, name: str, rule: str, low: Array, high: Array) -> None:
-    values = inputs.logical(name)
-    if values.size and bool(((values < low) | (values > high)).any()):
-        warnings.warn(
-            f"the input reaches from {values.min():g} to {values.max():g}, outside the bounds of {rule}", stacklevel=4
-        )

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from pylrp._arrays import plain, require_finite, settle
 from pylrp.classes import Classes, ClassIndex
-from pylrp.errors import NotFinite
+from pylrp.errors import AbsorbedValue, NotFinite
 from pylrp.graph import Graph
 from pylrp.layers import Shape
 from pylrp.layers.base import product
@@ -26,6 +26,7 @@ __all__ = [
     "channel_masks",
     "contrast",
     "explained",
+    "require_outside",
     "start_value",
     "starts",
     "to_pass_again",
@@ -199,6 +200,13 @@ def by_value(graph: Graph, masks: Any) -> Any:
     if not isinstance(masks, Mapping):
         return masks
     return {graph.value(name) if isinstance(name, str) else name: channels for name, channels in masks.items()}
+
+
+def require_outside(names: Sequence[str], absorbed: Mapping[str, AbsorbedValue]) -> None:
+    """Raise AbsorbedValue for a value that has no relevance of its own."""
+    for name in names:
+        if name in absorbed:
+            raise absorbed[name]
 
 
 def channel_masks(

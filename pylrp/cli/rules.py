@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
-from pylrp.assignment import rule_kind
+from pylrp.assignment import rule_kinds
 from pylrp.composites import WEIGHTED, Composite
 from pylrp.network import Network
 from pylrp.rules import RULES, Rule
@@ -89,14 +89,13 @@ def override(base: Composite, texts: Sequence[str], network: Network) -> Composi
     ValueError
         If no layer has such a name.
     """
-    kinds = {node.name: rule_kind(node) for node in network.graph.nodes}
-    able = {name: kind for name, kind in kinds.items() if kind is not None}
+    able = rule_kinds(network.graph)
     found = dict(base.names)
     for text in texts:
         pattern, rule = split_rule(text)
         if pattern in able:
             matches = [pattern]
-        elif pattern in kinds:
+        elif pattern in network.graph.shapes and pattern not in network.graph.inputs:
             raise ValueError(f"--rule {text}: layer {pattern} takes no rule, relevance passes through it")
         else:
             matches = [name for name, kind in able.items() if kind in WEIGHTED and fnmatchcase(name, pattern)]

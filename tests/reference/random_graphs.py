@@ -387,11 +387,25 @@ def build(b: Builder, layers: int) -> Case:
         for name, shape in b.inputs.items()
     }
     drawn = {node.name: a_rule(b, node, graph) for node in graph.nodes}
+    for node in graph.nodes:  # scalings of the input pass
+        if drawn[node.name] is None and isinstance(node.layer, (kinds.BatchNorm, kinds.Affine)):
+            drawn[node.name] = Pass() if not any(isinstance(k, WEIGHTED) for k in below(graph, node)) else None
     inner = [node.name for node in graph.nodes] * (b.integer(0, 7) == 0)  # relevance may start anywhere
     output = b.choice(inner or [graph.outputs[-1], *graph.outputs])
     top = numbers(b.rng, (batch, *graph.shapes[output]), b.grid, b.choice([0.0, 0.0, 0.5, 0.9])).astype(b.dtype)
     rules = {name: rule for name, rule in drawn.items() if rule is not None}
     return Case(original, graph, inputs, rules, output, top, f"build({b.recipe}, {layers})")
+
+
+def below(graph: Graph, node: Node) -> list[kinds.Layer]:
+    """Return all layers that a node depends on."""
+    nodes = {n.name: n for n in graph.nodes}
+    found, waiting = [], [value for value in node.inputs if value in nodes]
+    while waiting:
+        one = nodes[waiting.pop()]
+        found.append(one.layer)
+        waiting += [value for value in one.inputs if value in nodes]
+    return found
 
 
 def a_rule(b: Builder, node: Node, graph: Graph) -> Any:
@@ -403,7 +417,11 @@ def a_rule(b: Builder, node: Node, graph: Graph) -> Any:
         )
         options += [Pass()] if isinstance(node.layer, (kinds.BatchNorm, kinds.Affine)) else []
         return b.choice([None] * (6 if options else 1) + options)
-    kinds_of = [Zero, Epsilon, Gamma, ZPlus, AlphaBeta, WSquare, Flat, Norm]
+    kinds_of = [Zero, Epsilon, Gamma, ZPlus, AlphaBeta, Norm]
+    layers = below(graph, node)
+    # Under these a first layer takes in what mixes values before it: test_composition.py.
+    if any(isinstance(k, WEIGHTED) for k in layers) or not any(isinstance(k, (*SHARING, kinds.Resize)) for k in layers):
+        kinds_of += [WSquare, Flat]
     kinds_of += [ZBox] * 4 * (value in graph.inputs) + [Pass] * (shape == graph.shapes[node.name])
     kind = b.choice(kinds_of)
     if kind is Pass:

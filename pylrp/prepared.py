@@ -1,0 +1,141 @@
+"""What :class:`pylrp.Network` keeps for a choice of rules: the core's plan, and where its results belong.
+
+``network.py`` makes and caches it. Where operations are part of a first layer (``composition.py``) the core's graph has
+other nodes than the network's; here is which is which.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from numpy.typing import NDArray
+
+from pylrp import _core
+from pylrp.assignment import Assignment
+from pylrp.composition import Composed, compose
+from pylrp.errors import AbsorbedValue
+from pylrp.graph import Graph
+from pylrp.ledger import COLUMNS
+from pylrp.lowering import Lowered, lower
+from pylrp.requests import Inputs
+
+__all__ = ["CoreGraph", "Prepared", "inside"]
+
+Array = NDArray[Any]
+_INCOMING, _OUTGOING, _DEAD, _MASKED = (COLUMNS.index(name) for name in ("incoming", "outgoing", "dead", "masked"))
+
+
+class CoreGraph:
+    """A network's graph in the core, with some layers standing for more than themselves.
+
+    Attributes
+    ----------
+    composed : Composed
+    core : _core.Graph
+    values : dict of str to int
+        The core's number of each value, of outputs by either name.
+    """
+
+    def __init__(self, composed: Composed, lowered: Lowered):
+        self.composed = composed
+        self.core = lowered.core
+        outputs = composed.graph.output_values
+        self.values: dict[str, int] = {**lowered.values, **{name: lowered.values[v] for name, v in outputs.items()}}
+        self._rows = {node.name: row for row, node in enumerate(composed.graph.nodes)}
+
+    @classmethod
+    def plain(cls, lowered: Lowered) -> CoreGraph:
+        """Return a graph in which every layer stands for itself."""
+        return cls(Composed(lowered.graph, {}, {}), lowered)
+
+    @classmethod
+    def for_rules(cls, graph: Graph, assignment: Assignment) -> CoreGraph:
+        """Return the graph with the operations that these rules make part of their layers."""
+        composed = compose(graph, assignment.cones)
+        return cls(composed, lower(composed.graph))
+
+    def account(self, ledger: Array, names: Sequence[str]) -> Array:
+        """Return the pages of these nodes, (names, columns, samples), of the core's ledger."""
+        pages = ledger[[self._rows[name] for name in names]]
+        for page, name in zip(pages, names, strict=True):
+            if name in self.composed.parts:
+                incoming, masked = page[_INCOMING].copy(), page[_MASKED].copy()
+                page[:] = sum(ledger[self._rows[part.node]] for part in self.composed.parts[name])
+                page[_DEAD] += incoming - masked - page[_INCOMING]  # of positions that see nothing but padding
+                page[_INCOMING], page[_MASKED] = incoming, masked
+        return pages
+
+
+class Prepared:
+    """A plan of the core and what is needed to read its results.
+
+    Attributes
+    ----------
+    plan : _core.Plan
+    assignment : Assignment
+    graph : Graph
+        The core's.
+    values : dict of str to int
+        The core's number of each value.
+    """
+
+    def __init__(self, graph: CoreGraph, assignment: Assignment):
+        self.graph: Graph = graph.composed.graph
+        self._core_graph = graph
+        self.assignment = assignment
+        self.values = graph.values
+        self.plan: _core.Plan = graph.core.plan(*assignment.for_core(graph.composed), 0)
+        self.texts = {node.name: assignment.text(node) for node in assignment.graph.nodes}
+        self.texts.update(inside(assignment))
+
+    def rows(self, names: Sequence[str]) -> list[str]:
+        """Return those of the layers that have an account of their own under these rules."""
+        silent = inside(self.assignment)
+        return [name for name in names if name not in silent]
+
+    def rules(self, names: Sequence[str]) -> list[str]:
+        """Return the rule of each of these layers, or what it does without one."""
+        return [self.texts[name] for name in names]
+
+    def account(self, ledger: Array, names: Sequence[str]) -> Array:
+        """Return the pages of these layers, (names, columns, samples), of the core's ledger."""
+        return self._core_graph.account(ledger, names)
+
+    def absorbed(self, top: str) -> dict[str, AbsorbedValue]:
+        """Return the values that have no relevance of their own if it starts at ``top``, with what to say about it."""
+        graph = self.assignment.graph
+        top = graph.value(top)
+        below = {top}
+        for node in reversed(graph.nodes):
+            if node.name in below:
+                below.update(node.inputs)
+        return {
+            value: AbsorbedValue(value, layer, self.texts[layer])
+            for value, layer in self.assignment.absorbed.items()
+            if layer in below and value != top
+        }
+
+    def warn_outside(self, inputs: Inputs) -> None:
+        """Warn of an input outside the bounds of a box."""
+        for name, rule, low, high in self.assignment.boxes:
+            values = inputs.logical(name)
+            if values.size and bool(((values < low) | (values > high)).any()):
+                text = f"the input reaches from {values.min():g} to {values.max():g}, outside the bounds of {rule}"
+                warnings.warn(text, stacklevel=4)
+
+
+def inside(assignment: Assignment) -> Mapping[str, str]:
+    """Return the nodes that are nothing but part of a first layer under its rule, with words that say so."""
+    graph, absorbed = assignment.graph, assignment.absorbed
+    silent: dict[str, str] = {}
+    for node in reversed(graph.nodes):
+        readers = [taker.name for taker, _ in graph.consumers(node.name)]
+        within = all(
+            name in silent or (name in assignment.cones and node.name in assignment.cones[name][0].between)
+            for name in readers
+        )
+        if node.name in absorbed and within and node.name not in graph.output_values.values():
+            silent[node.name] = f"part of {absorbed[node.name]}"
+    return silent
