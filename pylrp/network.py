@@ -30,9 +30,10 @@ from pylrp.layers import Layer, Shape
 from pylrp.layers.base import product
 from pylrp.ledger import Ledger
 from pylrp.lowering import lower
-from pylrp.prepared import CoreGraph, Prepared, inside
+from pylrp.prepared import CoreGraph, Prepared
 from pylrp.ranges import expected_of, warn_unscaled
 from pylrp.rules import Rule
+from pylrp.summary import table
 
 __all__ = ["Network"]
 
@@ -176,25 +177,7 @@ class Network:
         composite : str, Composite, Rule or sequence of Rule, optional
             Default: the one that :meth:`explain` uses.
         """
-        assignment = assign(self.graph, self._composite(composite), "zennit")
-        absorbed = inside(assignment)
-        rows = [("layer", "kind", "output", "parameters", "rule")]
-        rows += [(name, "input", str(shape), "", "") for name, shape in self.graph.inputs.items()]
-        total, seen = 0, set()
-        for node in self.graph.nodes:
-            arrays = [getattr(node.layer, name) for name in node.layer.arrays]
-            count = sum(np.size(array) for array in arrays if array is not None)
-            shared = id(node.layer) in seen and count > 0
-            total += 0 if shared else count
-            seen.add(id(node.layer))
-            rule = absorbed.get(node.name, assignment.text(node))
-            parameters = "shared" if shared else (f"{count:,}" if count else "")
-            rows.append((node.name, node.layer.kind, str(self.graph.shapes[node.name]), parameters, rule))
-        widths = [max(len(row[i]) for row in rows) for i in range(4)]
-        lines = ["  ".join([*(c.ljust(w) for c, w in zip(row, widths, strict=False)), row[4]]).rstrip() for row in rows]
-        outputs = [name if name == at else f"{name} ({at})" for name, at in self.graph.output_values.items()]
-        lines.append(f"{total:,} parameters, {self.dtype}; outputs: {', '.join(outputs)}")
-        return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
+        return table(assign(self.graph, self._composite(composite), "zennit"))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the network to a ``.pylrp.npz`` file; :func:`pylrp.load` reads it back, equal bits.

@@ -1,0 +1,32 @@
+"""The table of a network's layers that :meth:`pylrp.Network.summary` returns."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pylrp.assignment import Assignment
+from pylrp.prepared import inside
+
+__all__ = ["table"]
+
+
+def table(assignment: Assignment) -> str:
+    """Return the layers of a graph as lines of text: name, kind, shape of the output, parameters, rule."""
+    graph, absorbed = assignment.graph, inside(assignment)
+    rows = [("layer", "kind", "output", "parameters", "rule")]
+    rows += [(name, "input", str(shape), "", "") for name, shape in graph.inputs.items()]
+    total, seen = 0, set()
+    for node in graph.nodes:
+        arrays = [getattr(node.layer, name) for name in node.layer.arrays]
+        count = sum(np.size(array) for array in arrays if array is not None)
+        shared = id(node.layer) in seen and count > 0
+        total += 0 if shared else count
+        seen.add(id(node.layer))
+        rule = absorbed.get(node.name, assignment.text(node))
+        parameters = "shared" if shared else (f"{count:,}" if count else "")
+        rows.append((node.name, node.layer.kind, str(graph.shapes[node.name]), parameters, rule))
+    widths = [max(len(row[i]) for row in rows) for i in range(4)]
+    lines = ["  ".join([*(c.ljust(w) for c, w in zip(row, widths, strict=False)), row[4]]).rstrip() for row in rows]
+    outputs = [name if name == value else f"{name} ({value})" for name, value in graph.output_values.items()]
+    lines.append(f"{total:,} parameters, {graph.dtype}; outputs: {', '.join(outputs)}")
+    return "\n".join([*lines, *(f"note: {note}" for note in graph.notes)])
