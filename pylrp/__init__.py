@@ -17,7 +17,7 @@ from pylrp import layers
 from pylrp.api import relevance
 from pylrp.comparison import Comparison, compare
 from pylrp.composites import COMPOSITES, Composite, composite
-from pylrp.errors import BrokenFile, FeatureMismatch, NotFinite, UnsupportedLayer
+from pylrp.errors import AbsorbedValue, BrokenFile, FeatureMismatch, MisplacedBox, NotFinite, UnsupportedLayer
 from pylrp.explanation import Explanation
 from pylrp.info import get_threads, info, set_threads
 from pylrp.ledger import Ledger
@@ -57,6 +57,7 @@ def __dir__() -> list[str]:
 
 __all__ = [
     "COMPOSITES",
+    "AbsorbedValue",
     "AlphaBeta",
     "BrokenFile",
     "Comparison",
@@ -67,6 +68,7 @@ __all__ = [
     "Flat",
     "Gamma",
     "Ledger",
+    "MisplacedBox",
     "Network",
     "Norm",
     "NotFinite",
