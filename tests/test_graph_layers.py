@@ -51,6 +51,16 @@ def one(make, *args, **options):
     return lambda dtype: make(*args, dtype=dtype, **options)
 
 
+def by_position(make, shape, *args, **options):
+    """A convolution to be made in a dtype, with a bias of its own at every entry of its output."""
+
+    def made(dtype):
+        layer = make(*args, bias=False, dtype=dtype, **options)
+        return replace(layer, bias=weights(*layer.output_shape(shape), seed=3, dtype=dtype))
+
+    return made, shape
+
+
 WITH_WEIGHTS = {  # name: (layer, input shape)
     "dense": (lambda dtype: Dense(weights(7, 33, dtype=dtype), weights(7, dtype=dtype)), (33,)),
     "1-D": (one(conv, 5, 3, 3), (3, 11)),
@@ -94,6 +104,16 @@ WITH_WEIGHTS = {  # name: (layer, input shape)
     "transposed, groups": (one(back, 4, 6, 3, 3, groups=2, stride=2), (4, 3, 3)),
     "transposed, depthwise": (one(back, 4, 4, 3, 3, groups=4, stride=2, padding=1), (4, 3, 3)),
     "transposed, many channels": (one(back, 18, 33, 2, 2, bias=False), (18, 2, 3)),
+    "bias by position": by_position(conv, (3, 4, 5), 4, 3, 3, 3, padding=1),
+    "bias by position, 1-D, dilation": by_position(conv, (3, 9), 5, 3, 3, padding=((4, 0),), dilation=2),
+    "bias by position, 1 x 1": by_position(conv, (17, 4, 4), 18, 17, 1, 1),
+    "bias by position, 1 x 1, padded, stride 2": by_position(conv, (4, 5, 6), 5, 4, 1, 1, stride=2, padding=1),
+    "bias by position, stride 2": by_position(conv, (3, 7, 6), 17, 3, 3, 3, stride=2, padding=1),
+    "bias by position, to few": by_position(conv, (2, 4, 4), 34, 2, 3, 3, padding=1),
+    "bias by position, groups": by_position(conv, (4, 4, 4), 6, 4, 3, 3, groups=2, padding=1),
+    "bias by position, depthwise": by_position(conv, (17, 4, 4), 17, 17, 3, 3, groups=17, stride=2, padding=1),
+    "bias by position, transposed": by_position(back, (4, 3, 3), 4, 6, 3, 3, groups=2, stride=2, padding=1),
+    "bias by position, transposed, depthwise": by_position(back, (4, 3, 3), 4, 4, 3, 3, groups=4, stride=2),
 }
 WITHOUT_WEIGHTS = {
     "max": (MaxPool(2), (3, 6, 4)),
