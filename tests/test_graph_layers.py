@@ -43,7 +43,7 @@ from pylrp.layers import (
     Transpose,
     Upsample,
 )
-from pylrp.rules import AlphaBeta, Epsilon, Flat, Gamma, Pass, WSquare, ZBox, Zero, ZPlus
+from pylrp.rules import AlphaBeta, Epsilon, Flat, Gamma, Norm, Pass, WSquare, ZBox, Zero, ZPlus
 
 
 def one(make, *args, **options):
@@ -316,7 +316,10 @@ def test_shifts_that_stay(name, dtype):
         case, _ = settled(graph, lambda _: Epsilon(), dtype)
         case = replace(case, rules=case.rules | ({} if rule is None else {"norm": rule}))
         assert_like_the_oracle(case, expectation(case))
-    assert_like_the_oracle(*settled(alone(layer, (3, 3, 4), dtype), lambda _: None, dtype))
+    case, _ = settled(alone(layer, (3, 3, 4), dtype), lambda _: None, dtype)
+    for rule in (Norm(), Pass()):  # with no weights below it is a scaling, whose default is Pass()
+        ruled = replace(case, rules={"layer": rule})
+        assert_like_the_oracle(ruled, expectation(ruled))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -139,15 +139,15 @@ def test_a_shallow_network(load, net, rng, write, kind):
 
 @WRITERS
 def test_relevance_is_that_of_the_raw_input(load, net, rng, write):
-    """Epsilon with tiny epsilon conserves: a scaling that was ignored, or whose offset is lost, would show."""
+    """The raw input gets what the scaled one would: a scaling that was ignored, or whose offset is lost, would show."""
     W, b = net
     before, forward, _ = settings(rng, 5)
     network = load(write, shallow(net, x1_step1=before, activations=["poslin", "purelin"]))
     x = rng.standard_normal((4, 5))
     ex = network.explain(x, target=1, composite="epsilon")
     hidden = relu(forward(x) @ W[0].T + b[0].ravel())
-    gradient = (hidden > 0) * W[1][1] @ W[0] * before["gain"].ravel()
-    np.testing.assert_allclose(ex.relevance, x * gradient, rtol=1e-4, atol=1e-6)
+    gradient = (hidden > 0) * W[1][1] @ W[0]
+    np.testing.assert_allclose(ex.relevance, forward(x) * gradient, rtol=1e-4, atol=1e-6)
 
 
 @WRITERS
