@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,7 @@ from pylrp.graph import Graph
 from pylrp.layers import Identity, Shape
 from pylrp.loaders import keras_layers, keras_operations  # noqa: F401  # they register in keras_builder
 from pylrp.loaders.keras_builder import Builder, Operators, Value, convert
+from pylrp.loaders.keras_file import LEAST_KERAS, read_keras
 
 __all__ = ["load_keras"]
 
@@ -52,7 +55,9 @@ def load_keras(
     Raises
     ------
     ImportError
-        If Keras 3 is missing.
+        If Keras is missing, or older than 3.11.3.
+    BrokenFile
+        If the file is not one of Keras's, or its weights lie elsewhere.
     TypeError
         If it is no Keras model, or its weights are neither float32 nor float64.
     ValueError
@@ -62,7 +67,7 @@ def load_keras(
     """
     keras = _import_keras()
     if isinstance(model, str | os.PathLike):
-        model = keras.saving.load_model(os.fspath(model), compile=False)
+        model = read_keras(keras, Path(model))
     if not isinstance(model, keras.Model):
         raise TypeError(f"expected a model of Keras {keras.__version__}, got {model!r}")
     function = _function(keras, model)
@@ -100,8 +105,13 @@ def _import_keras() -> Any:
         raise ImportError(
             f'a Keras model needs Keras 3 and its backend: pip install "pylrp[keras]" ({error})'
         ) from error
-    if int(keras.__version__.split(".")[0]) < 3:
-        raise ImportError(f'Keras {keras.__version__} is too old, version 3 is read: pip install "pylrp[keras]"')
+    numbers = tuple(int(n) for n in re.findall(r"\d+", keras.__version__)[:3])
+    if numbers < LEAST_KERAS:  # a model in memory of an older version 3 does no harm, but is not tried
+        least = ".".join(map(str, LEAST_KERAS))
+        raise ImportError(
+            f"Keras {keras.__version__} is too old: versions before {least} run code that is in files; "
+            f'pip install "keras>={least}"'
+        )
     return keras
 
 

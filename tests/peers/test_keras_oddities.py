@@ -89,3 +89,73 @@ def test_a_mask_is_refused():
     y = L.BatchNormalization()(L.Dense(3)(x), mask=mask)
     with pytest.raises(pylrp.UnsupportedLayer, match="mask"):
         pylrp.load(keras.Model([x, mask], L.Dense(2)(y)))
+
+
+def saved(path, *layers):
+    model = keras.Sequential([keras.Input((4,)), *(layers or (L.Dense(3, activation="relu"), L.Dense(2)))])
+    model.save(path)
+    return model
+
+
+@pytest.mark.parametrize("ending", [".keras", ".h5"])
+@pytest.mark.filterwarnings("ignore:.*HDF5 file.*")
+def test_files(tmp_path, ending):
+    path = tmp_path / f"net{ending}"
+    model = saved(path)
+    x = np.ones((1, 4), np.float32)
+    wanted = keras.ops.convert_to_numpy(model(x))
+    assert np.abs(pylrp.load(path).forward(x) - wanted).max() <= 1e-6
+    whole = path.read_bytes()
+    for length in (0, 10, 200, len(whole) // 2, len(whole) - 30):
+        path.write_bytes(whole[:length])
+        with pytest.raises(pylrp.BrokenFile) as caught:
+            pylrp.load(path)
+        assert caught.value.path == str(path)
+    path.write_bytes(whole)
+    with pytest.raises(pylrp.BrokenFile, match="max_bytes"):
+        pylrp.load(path, max_bytes=40)
+
+
+@pytest.mark.parametrize("ending", [".keras", ".h5"])
+@pytest.mark.parametrize("within", [False, True])
+@pytest.mark.filterwarnings("ignore:.*HDF5 file.*")
+def test_code_in_a_file_is_found_before_keras_reads_it(tmp_path, ending, within, monkeypatch):
+    code = L.Lambda(lambda x: x * 2, name="doubled")
+    layers = (keras.Sequential([keras.Input((4,)), code]), L.Dense(2)) if within else (code, L.Dense(2))
+    path = tmp_path / f"net{ending}"
+    saved(path, *layers)
+    monkeypatch.setattr(keras.saving, "load_model", None)
+    with pytest.raises(pylrp.UnsupportedLayer) as caught:
+        pylrp.load(path)
+    assert (caught.value.node, caught.value.operator) == ("doubled", "Lambda")
+
+
+def test_weights_that_lie_elsewhere(tmp_path):
+    import zipfile
+
+    import h5py
+
+    path, secret = tmp_path / "net.keras", tmp_path / "secret"
+    saved(path)
+    secret.write_bytes(bytes(range(64)))
+    with zipfile.ZipFile(path) as file:
+        entries = {name: file.read(name) for name in file.namelist()}
+    weights = tmp_path / "w.h5"
+    weights.write_bytes(entries["model.weights.h5"])
+    with h5py.File(weights, "r+") as file:
+        group = file["layers/dense/vars"]
+        del group["0"]
+        group.create_dataset("0", shape=(4, 3), dtype="f4", external=[(str(secret), 0, 48)])
+    with zipfile.ZipFile(path, "w") as file:
+        for name, data in entries.items():
+            file.writestr(name, weights.read_bytes() if name == "model.weights.h5" else data)
+    with pytest.raises(pylrp.BrokenFile) as caught:
+        pylrp.load(path)
+    assert "model.weights.h5" in caught.value.place
+
+
+@pytest.mark.parametrize("version", ["3.0.0", "3.11.2", "2.15.0"])
+def test_versions_that_run_code(version, monkeypatch):
+    monkeypatch.setattr(keras, "__version__", version)
+    with pytest.raises(ImportError, match=version):
+        pylrp.load(keras.Sequential([keras.Input((4,)), L.Dense(2)]))
