@@ -24,7 +24,8 @@ _HEADER = 128
 _MATRIX, _COMPRESSED = 14, 15
 _NUMBERS = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
 _TEXTS = {16: 1, 17: 2, 18: 4}  # UTF-8, UTF-16, UTF-32: bytes of a unit
-_INT8, _INT32, _UINT32 = 1, 5, 6
+_UINT32 = 6
+_NAMES, _SIZES = (1, 16), (5, 6)  # what SciPy and other writers take for them, too
 _CELL, _STRUCT, _OBJECT, _CHAR, _SPARSE = 1, 2, 3, 4, 5
 _NUMERIC, _FUNCTION, _OPAQUE = range(6, 16), 16, 17
 _COMPLEX = 0x0800
@@ -149,10 +150,10 @@ class _Walk:
             return
         sizes = self.element(data, flags.end)
         dims = [int(n) for n in self.array(sizes)]
-        if sizes.kind != _INT32 or not 2 <= len(dims) <= 32 or min(dims) < 0:
+        if sizes.kind not in _SIZES or not 2 <= len(dims) <= 32 or min(dims) < 0:
             raise ValueError(f"a variable has the sizes {dims}")
         name = self.element(data, sizes.end)
-        if name.kind != _INT8:
+        if name.kind not in _NAMES:
             raise ValueError("a variable has no name")
         count, at = math.prod(dims), name.end
         if kind in _NUMERIC:
@@ -182,6 +183,9 @@ class _Walk:
     def text(self, data: memoryview, at: int, count: int) -> None:
         """Look at the characters of an array."""
         element = self.element(data, at)
+        if not element.data:  # so it is filled with blanks
+            require(4 * count, "a text")
+            return
         width = _TEXTS.get(element.kind) or np.dtype(_NUMBERS.get(element.kind, "f8")).itemsize
         units = len(element.data) // width
         if len(element.data) % width or width > 4 or (units < count if element.kind in _TEXTS else units != count):
@@ -225,7 +229,7 @@ class _Walk:
         width = self.element(data, at)
         names = self.element(data, width.end)
         lengths = self.array(width)
-        if width.kind != _INT32 or lengths.size != 1 or lengths[0] < 1 or names.kind != _INT8:
+        if width.kind not in _SIZES or lengths.size != 1 or lengths[0] < 1 or names.kind not in _NAMES:
             raise ValueError("a struct has no names of fields")
         number, left = divmod(len(names.data), int(lengths[0]))
         if left or count > _MOST_PARTS:
