@@ -313,6 +313,7 @@ def test_threads_below_one(net):
 BAD_RULES = [
     (lambda: AlphaBeta(2, 2), ["alpha", "beta", "1"]),
     (lambda: AlphaBeta(1, 1), ["alpha", "beta", "1"]),
+    *((lambda gap=gap: AlphaBeta(2 + gap, 1), ["alpha", "beta", "1"]) for gap in (1e-2, -1e-3, 1e-4, -1e-6)),
     (lambda: AlphaBeta(alpha=0.5, beta=-0.5), ["beta", "-0.5"]),
     (lambda: AlphaBeta(np.nan, 1), ["alpha", "nan"]),
     (lambda: Epsilon(-1e-6), ["epsilon", "-1e-06"]),
@@ -344,6 +345,12 @@ BAD_RULES = [
 def test_bad_rules(make, parts):
     with pytest.raises(ValueError, match=says(*parts)):
         make()
+
+
+@pytest.mark.parametrize("beta", [0.1, 0.2, 0.3, 1 / 3, 0.7, 1e3 + 0.1])
+def test_alpha_less_beta_may_be_rounded(beta):
+    assert AlphaBeta(1 + beta, beta).alpha == 1 + beta
+    assert AlphaBeta(np.float32(1.5), np.float32(0.5)) == AlphaBeta(1.5, 0.5)
 
 
 @pytest.mark.parametrize(

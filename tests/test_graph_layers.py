@@ -154,6 +154,8 @@ WITHOUT_WEIGHTS = {
     "adaptive average, one axis": (AdaptiveAveragePool((None, 2)), (3, 3, 5)),
     "per-channel slopes": (PReLU(np.array([0.25, -0.5, 1.5])), (3, 4, 4)),
     "local response": (LocalResponseNorm(5, alpha=0.5, beta=0.75, bias=2.0), (9, 2, 3)),
+    "local response, even": (LocalResponseNorm(4, alpha=0.5, beta=0.75, bias=2.0), (9, 2, 3)),
+    "local response, two": (LocalResponseNorm(2, alpha=2.0, beta=0.5), (5,)),
     "linear resize": (Resize(size=(5, 7), mode="linear"), (3, 3, 4)),
     "linear resize, smaller": (Resize(scales=(0.5, 0.5), mode="linear"), (3, 6, 4)),
     "linear resize, corners": (Resize(size=(5, 4), mode="linear", coordinates="align_corners"), (3, 3, 4)),
@@ -239,6 +241,17 @@ def test_layers_without_weights(name, dtype):
     assert_like_the_oracle(*settled(alone(layer, shape, dtype), lambda _: None, dtype, zeros=zeros))
     assert_like_the_oracle(*settled(alone(layer, shape, dtype), lambda _: None, dtype, batch=1, zeros=zeros))
     assert_like_the_oracle(*settled(between(layer, shape, dtype), lambda _: Epsilon(), dtype))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("rule", [Epsilon(), Epsilon(0.25), Zero()], ids=repr)
+@pytest.mark.parametrize("count", range(2, 10))
+def test_sums_of_many(count, rule, dtype):
+    # More than four values are added up in two steps; which one is left out shows, since all of them differ.
+    names = [f"v{k}" for k in range(count)]
+    nodes = [Node(name, Dense(weights(7, 5, seed=k, dtype=dtype)), ("x",)) for k, name in enumerate(names)]
+    graph = Graph({"x": (5,)}, [*nodes, Node("sum", kinds.Add(), tuple(names))], ["sum"])
+    assert_like_the_oracle(*settled(graph, lambda _: rule, dtype))
 
 
 LARGER = {

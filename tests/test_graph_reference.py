@@ -110,6 +110,8 @@ BY_HAND = [
     (PReLU([0.5, 0.25]), [[[-1, 1], [-4, 2]]], [[[-0.5, 1], [-1, 2]]]),
     # 3 / (2 + 3/3 (3^2 + 4^2))^1, 4 / (2 + 25)
     (LocalResponseNorm(3, alpha=3.0, beta=1.0, bias=2.0), [[3, 4]], [[3 / 27, 4 / 27]]),
+    # Of an even size one channel more behind than before: 1 / (1 + 2/2 (1 + 4)), 2 / (1 + 4 + 9), 3 / (1 + 9)
+    (LocalResponseNorm(2, alpha=2.0, beta=1.0), [[1, 2, 3]], [[1 / 6, 2 / 14, 3 / 10]]),
     (Softmax(), [[0, np.log(3)]], [[0.25, 0.75]]),
     (Resize(size=[4], mode="linear"), row(0, 4), row(0, 1, 3, 4)),
     (Resize(size=[4], mode="linear", coordinates="align_corners"), row(0, 3), row(0, 1, 2, 3)),

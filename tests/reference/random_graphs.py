@@ -232,7 +232,7 @@ def normalise(b: Builder, value: str) -> str | None:
         variance = (b.rng.uniform(0.25, 2.0, channels)).astype(b.dtype)
         return b.add(kinds.BatchNorm(b.array(channels), b.array(channels), b.array(channels), variance, 1e-3), value)
     if which == "lrn":
-        return b.add(kinds.LocalResponseNorm(b.choice([1, 3, 5]), alpha=0.5, beta=0.75, bias=2.0), value)
+        return b.add(kinds.LocalResponseNorm(b.choice([1, 2, 3, 4, 5]), alpha=0.5, beta=0.75, bias=2.0), value)
     shape = b.choice([(), (channels, *[1] * len(space)), (channels, *space)])
     shift: Any = b.array(*shape) if which == "shift" else 0.0
     return b.add(kinds.Affine(b.array(*shape), shift), value)
