@@ -132,7 +132,7 @@ CASES: dict[str, tuple[Sequence[int], str, dict[str, Any], Sequence[int]]] = {
     ),
     "global pools": (IMAGE, "p = GlobalMaxPool(x); q = GlobalAveragePool(x); y = Add(p, q)", {}, (7,)),
     "lrn": (IMAGE, "y = LRN<size=3, alpha=0.3, beta=0.6, bias=1.5>(x)", {}, (7, 13)),
-    "sum of seven": ((2, 3), "a = Neg(x); b = Abs(x); y = Sum(x, a, b, x, b, x, x)", {}, (8, 13)),
+    "sum of seven": ((2, 3), "a = Neg(x); b = Relu(x); y = Sum(x, a, b, x, b, x, x)", {}, (8, 13)),
     "flatten": (IMAGE, "y = Flatten(x)", {}, (7, 13)),
     "clip": (IMAGE, "y = Clip<min=-0.5, max=0.5>(x)", {}, (7, 10)),
     "clip by inputs": (IMAGE, "y = Clip(x, , h)", {"h": np.float32(0.5)}, (11, 13)),
