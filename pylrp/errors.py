@@ -73,12 +73,15 @@ class UnsupportedLayer(ValueError):
     Attributes
     ----------
     node, operator : str
+    way_out : str
+        As it was given.
     """
 
     def __init__(self, node: str, operator: str, reason: str, way_out: str):
         ValueError.__init__(self, shown(f"node {node!r} ({operator}) {reason}: {way_out}"))
         self.node = node
         self.operator = operator
+        self.way_out = way_out
         self._parts = (node, operator, reason, way_out)
 
     def __reduce__(self) -> tuple[Any, ...]:

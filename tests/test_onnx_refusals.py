@@ -282,3 +282,45 @@ def test_functions_for_operators_that_fail() -> None:
         load_onnx(made, operators={"Relu": raises(own)})
     with pytest.raises(ValueError, match=r"for Relu 'y' returned Reshape.*, which does not fit: "):
         load_onnx(made, operators={"Relu": lambda attributes, constants: L.Reshape((5,))})
+
+
+@pytest.mark.parametrize(
+    ("text", "operator", "word"),
+    [
+        ("r, h = GRU<hidden_size=4>(x, w, w); y = Relu(r)", "GRU", "recurrent"),
+        ("s = Shape(x); z = ConstantOfShape(s); r, h = LSTM<hidden_size=4>(x, w, w, z); y = Relu(r)", "LSTM", "recurr"),
+        ("y = com.microsoft.MultiHeadAttention<num_heads=2>(x, x, x)", "com.microsoft.MultiHeadAttention", "attention"),
+        ("t = Transpose<perm=[0, 2, 1]>(x); q = MatMul(x, t); p = Softmax(q); y = MatMul(p, x)", "MatMul", "attention"),
+        ("y = GroupNormalization<num_groups=2>(x, v, v)", "GroupNormalization", "statistics"),
+        ("y = LayerNormalization(x, v)", "LayerNormalization", "statistics"),
+        ("q = QuantizeLinear(x, s, z); d = DequantizeLinear(q, s, z); y = Relu(d)", "QuantizeLinear", "quantis"),
+        ("q, s1, z1 = DynamicQuantizeLinear(x); i = MatMulInteger(q, b, z1); y = Cast<to=1>(i)", "DynamicQ", "quantis"),
+        ("y = com.microsoft.FusedGemm(x, w)", "com.microsoft.FusedGemm", "ORT_ENABLE_BASIC"),
+        ("y = com.microsoft.BiasGelu(x, v)", "com.microsoft.BiasGelu", "ORT_ENABLE_BASIC"),
+    ],
+)
+def test_kinds_without_a_rule_are_named(text: str, operator: str, word: str) -> None:
+    constants = {"w": array(4, 4), "v": array(4), "s": np.float32(0.1), "z": np.uint8(3), "b": np.ones((4, 4), "u1")}
+    made = model(text, ["n", 4, 4], 21, **constants)
+    with pytest.raises(UnsupportedLayer, match=word) as caught:
+        load_onnx(made)
+    assert caught.value.operator.startswith(operator)
+    quantised = "quantis" in word
+    assert ("before quantisation" in caught.value.way_out) == quantised
+
+
+def test_a_layer_of_ones_own_goes_first() -> None:
+    made = model("y = LSTM(x, w, w)", ["n", 4], 21, w=array(4, 4))
+    loaded = load_onnx(made, operators={"LSTM": lambda attributes, constants: L.Identity()})
+    assert [node.layer.kind for node in loaded.nodes] == ["identity"]
+
+
+def test_attention_by_its_path() -> None:
+    made = model("y = MatMul(x, x)", ["n", 4, 4])
+    made.graph.node[0].name = "/encoder/self_attn/MatMul"
+    with pytest.raises(UnsupportedLayer) as caught:
+        load_onnx(made)
+    assert caught.value.node == "/encoder/self_attn"
+    made.graph.node[0].name = "/gate/MatMul"
+    with pytest.raises(UnsupportedLayer, match="multiplies values that are both computed"):
+        load_onnx(made)

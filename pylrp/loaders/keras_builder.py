@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from pylrp.errors import UnsupportedLayer
 from pylrp.graph import Node
 from pylrp.layers import Layer, Shape, Transpose
+from pylrp.loaders import refusals
 
 __all__ = ["Builder", "Operators", "Value", "convert", "reads"]
 
@@ -133,13 +134,15 @@ class Builder:
 
     def refuse(self, name: str, operation: Any, reason: str = "can't be explained") -> NoReturn:
         """Raise for a layer that has no counterpart here."""
-        raise UnsupportedLayer(
-            name,
-            type(operation).__name__,
-            reason,
-            f"give a layer of your own, pylrp.load(..., operators={{{type(operation).__name__!r}: function}}), where "
-            "function(keras_layer) returns a pylrp.layers.Layer",
+        kind = type(operation).__name__
+        refusal = refusals.of_class(type(operation))
+        by_hand = (
+            f"give a layer of your own, pylrp.load(..., operators={{{kind!r}: function}}), where "
+            "function(keras_layer) returns a pylrp.layers.Layer"
         )
+        if refusal is not None:
+            raise refusal.error(name, kind, by_hand)
+        raise UnsupportedLayer(name, kind, reason, by_hand)
 
 
 Function = Callable[..., Value]

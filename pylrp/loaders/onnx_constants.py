@@ -162,7 +162,8 @@ class Constants:
         if self._entries > self._most_entries or self._steps > _MOST_STEPS + 8 * self._most_entries:
             raise TooLarge(
                 f"asks for too much: constants of {self._entries} entries are to be computed in {self._steps} steps, "
-                "too many for loading a model: run onnxruntime's offline optimisation over it first"
+                "too many for loading a model: run onnxruntime's offline optimisation over it first, "
+                "with GraphOptimizationLevel.ORT_ENABLE_BASIC"
             )
 
     def run(self, node: NodeProto, inputs: Sequence[Array | None]) -> list[Array]:

@@ -141,7 +141,8 @@ def _compute(call: Call, inputs: Sequence[Array | None]) -> list[Array]:
         raise call.unsupported(
             "takes nothing but constants and is not among the operators that are computed while a model is loaded",
             "run onnxruntime's offline optimisation over it first, which computes such nodes "
-            "(SessionOptions.optimized_model_filepath)"
+            "(SessionOptions.optimized_model_filepath, with graph_optimization_level = "
+            "GraphOptimizationLevel.ORT_ENABLE_BASIC: higher levels make operators of its own)"
             if inputs
             else "export the model in evaluation mode",
         )

@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, ValueInfoProto
 
 from pylrp._limits import TooLarge
-from pylrp.errors import BrokenFile, UnsupportedLayer
+from pylrp.errors import BrokenFile, BrokenNode, UnsupportedLayer
 from pylrp.graph import Facts, Graph, Node
 from pylrp.layers import Layer, Shape
+from pylrp.loaders import refusals
 from pylrp.loaders.onnx_constants import Constant, Constants
 from pylrp.loaders.onnx_file import ModelFile
 from pylrp.loaders.onnx_folding import fold
@@ -158,8 +159,12 @@ class _Reader:
         shapes = self._input_shapes()
         for name, shape in shapes.items():
             translation.values[name] = Value(translation.unique(name), shape)
+        self._require_explicable()
         for node in self.nodes:
-            self._translate(node)
+            try:
+                self._translate(node)
+            except UnsupportedLayer as error:
+                raise self._by_name(node, error) from error
         for name in self.outputs.values.values():
             if not translation.knows(name):
                 raise BrokenFile(translation.path, f"output {name!r}", "is made by none of the nodes")
@@ -177,6 +182,34 @@ class _Reader:
             facts=Facts(classes=self.outputs.classes, ranges=_pixel_ranges(self.file, shapes)),
             dtype=dtype,
         )
+
+    def _require_explicable(self) -> None:
+        """Raise for recurrent layers and their like first: what only serves them would have another error."""
+        for node in self.nodes:
+            operator = operator_of(node)
+            refusal = refusals.of_operator(operator)
+            known = operator in OPERATORS or operator == "DequantizeLinear"  # of constants it is computed
+            if refusal and refusal.way_out and not known and not {node.name, operator} & set(self.operators):
+                raise refusal.error(Call(node, self.translation).name, operator)
+
+    def _by_name(self, node: NodeProto, error: UnsupportedLayer) -> UnsupportedLayer:
+        """Return the error for what a node is part of, where its own would lead astray."""
+        operator = operator_of(node)
+        if isinstance(error, BrokenNode):
+            return error
+        refusal = refusals.of_operator(operator)
+        if refusal is not None and operator not in OPERATORS:
+            return refusal.error(error.node, operator, Call(node, self.translation).by_hand)
+        scope = refusals.of_scope(node.name, operator)
+        if scope is not None:
+            return scope[1].error(scope[0], operator)
+        users: dict[str, list[NodeProto]] = {}
+        for each in self.nodes:
+            for name in each.input:
+                users.setdefault(name, []).append(each)
+        if operator in ("MatMul", "Einsum") and refusals.attends(node, users):
+            return refusals.attention(error.node, operator)
+        return error
 
     def _input_shapes(self) -> dict[str, Shape]:
         given = self.input_shape

@@ -268,14 +268,17 @@ class Call:
             value = self.emit(layer, value, part=part)
         return self.emit(layers[-1][1], value)
 
-    def unsupported(self, reason: str, way_out: str | None = None) -> UnsupportedLayer:
-        """Return the error for this node."""
-        key = self.node.name or self.op
-        by_hand = (
-            f"give a layer of your own, pylrp.load(..., operators={{{key!r}: function}}), where "
+    @property
+    def by_hand(self) -> str:
+        """Return the way out for an operator that a user may have a layer for."""
+        return (
+            f"give a layer of your own, pylrp.load(..., operators={{{self.node.name or self.op!r}: function}}), where "
             "function(attributes, constants) returns a pylrp.layers.Layer"
         )
-        return UnsupportedLayer(self.name, self.op, reason, way_out or by_hand)
+
+    def unsupported(self, reason: str, way_out: str | None = None) -> UnsupportedLayer:
+        """Return the error for this node."""
+        return UnsupportedLayer(self.name, self.op, reason, way_out or self.by_hand)
 
     def broken(self, reason: str) -> BrokenNode:
         """Return the error for this node where it is not what the standard says."""

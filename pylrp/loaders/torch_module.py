@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pylrp.errors import UnsupportedLayer
+from pylrp.errors import BrokenNode, UnsupportedLayer
 from pylrp.graph import Graph, Node
 from pylrp.layers import Conv, ConvTranspose, Dense, Identity, Layer
+from pylrp.loaders import refusals
 from pylrp.loaders.chosen_outputs import with_outputs
 from pylrp.loaders.torch_call import Call, call_of, output_names
 from pylrp.loaders.torch_context import evaluating, prepared
@@ -106,7 +107,10 @@ def load_torch(
         own = {operator: layer for operator, layer in LAYERS.items() if operator in nodes.values()}
         by_node = {**own, **_by_node(operators or {}, nodes, modules)}
         theirs = outputs if outputs is not None and set(outputs) <= set(call.returned) else None
-        graph = load_onnx(path, operators=by_node, outputs=theirs)
+        try:
+            graph = load_onnx(path, operators=by_node, outputs=theirs)
+        except UnsupportedLayer as error:
+            raise _by_name(error, module, modules) from error
         if not call.returned:  # the exporter's name for a single output tells nothing
             graph = graph.changed(outputs=list(dict.fromkeys(graph.output_values.values())))
     notes = left_out(name for name in call.names if name not in graph.inputs)
@@ -189,6 +193,9 @@ def _by_node(
 
 
 def _require_dtype(torch: Any, module: Any) -> None:
+    for name, part in module.named_modules():
+        if ".quantized" in type(part).__module__:
+            raise refusals.quantised(name or type(part).__name__, type(part).__name__)
     for name, tensor in module.state_dict().items():
         if isinstance(tensor, torch.nn.parameter.UninitializedTensorMixin):
             raise ValueError(f"{name} has no shape yet: run the module on an input first")
@@ -256,13 +263,38 @@ def _refused(module: Any, message: str) -> UnsupportedLayer:
     name = operator[1].removeprefix("aten::") if operator else "?"
     # A module of that name is where it is; a function's place the exporter does not tell.
     plain = name.replace("_", "").lower()
-    places = [path for path, part in module.named_modules() if type(part).__name__.lower() == plain]
+    parts = dict(module.named_modules())
+    refusal = refusals.of_function(plain)
+    if refusal is not None:
+        kinds = {path: type(part) for path, part in parts.items() if refusals.of_class(type(part)) is refusal}
+        path, kind = next(iter(kinds.items()), ("", type(module)))
+        way_out = (
+            "write it with operators that torch can export, and give layers of your own for its products, "
+            "pylrp.load(..., operators={'Mul': function})"
+        )
+        return refusal.error(path or kind.__name__, kind.__name__ if kinds else name, way_out)
+    places = [path for path, part in parts.items() if type(part).__name__.lower() == plain]
     return UnsupportedLayer(
         ", ".join(places) or type(module).__name__,
         operator[1] if operator else "?",
         f"can't be written as ONNX by torch ({why[1]})" if why else "can't be written as ONNX by torch",
         "leave the operator out of forward, or write it with others",
     )
+
+
+def _by_name(error: UnsupportedLayer, module: Any, modules: Mapping[str, Any]) -> UnsupportedLayer:
+    """Return the error for the module that a node is inside of, where the node's own would lead astray."""
+    if isinstance(error, BrokenNode):
+        return error
+    path = _module_of(error.node, modules)[0]
+    while True:
+        kind = type(modules[path] if path else module)
+        refusal = refusals.of_class(kind, error.operator)
+        if refusal is not None:
+            return refusal.error(path or kind.__name__, kind.__name__, error.way_out)
+        if not path:
+            return error
+        path = path.rpartition(".")[0]
 
 
 def _name_outputs(model: Any, names: Sequence[str]) -> bool:

@@ -1,0 +1,136 @@
+"""Layers that pylrp has no rule for, by the names users know: recurrent ones, attention, norms, quantised weights.
+
+Loaders meet such a layer as some operator inside of it, whose own error would lead astray. ``onnx_model.py``,
+``torch_module.py`` and ``keras_builder.py`` ask here first.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pylrp.errors import UnsupportedLayer
+
+__all__ = ["Refusal", "attends", "attention", "of_class", "of_function", "of_operator", "of_scope", "quantised"]
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why a kind of layer can't be explained, and what to do.
+
+    Attributes
+    ----------
+    reason, way_out : str
+        As for :class:`pylrp.UnsupportedLayer`; no way out where that of the loader is right.
+    """
+
+    reason: str
+    way_out: str | None
+
+    def error(self, node: str, operator: str, way_out: str = "") -> UnsupportedLayer:
+        """Return the error for a layer."""
+        return UnsupportedLayer(node, operator, self.reason, self.way_out or way_out)
+
+
+_BEHIND = "load the part of the network behind it by itself, and explain that on this layer's outputs"
+_RECURRENT = Refusal("is a recurrent layer, for which pylrp has no rule", _BEHIND)
+_ATTENTION = Refusal("is attention, products of values that are both computed, for which pylrp has no rule", _BEHIND)
+_NORM = Refusal("normalises by the statistics of each sample, for which pylrp has no rule of LRP", None)
+_QUANTISED = Refusal(
+    "holds quantised numbers, and relevance is computed in float32 or float64",
+    "take the model before quantisation",
+)
+_FUSED = Refusal(
+    "is an operator of onnxruntime's own, which its optimiser has made of others",
+    "take the model before it was optimised, or optimise it with "
+    "SessionOptions.graph_optimization_level = GraphOptimizationLevel.ORT_ENABLE_BASIC",
+)
+
+#: Patterns of operators in ONNX, with the domain where it is not ONNX's own; the first that is found decides.
+_OPERATORS = (
+    (r"(^|\.)(Dynamic(Quantize)?)?(LSTM|GRU|RNN)$", _RECURRENT),
+    (r"Attention", _ATTENTION),
+    (r"Quant|(^|\.)Q(Linear|Gemm|Attention|Ordered|MoE)|Integer|NBits|BnbFp4|^com\.microsoft\.QLinear", _QUANTISED),
+    (r"(^|\.)(Group|Layer|Instance|RMS|MeanVariance|SimplifiedLayer)Norm(alization)?$", _NORM),
+    (r"^com\.microsoft\.nchwc\.|^com\.ms\.internal|^com\.microsoft\.", _FUSED),
+)
+#: Patterns of classes of modules and layers.
+_CLASSES = (
+    (r"(LSTM|GRU|RNN)(\dD)?(Cell)?$|^RNN(Base|CellBase)$|^Bidirectional$", _RECURRENT),
+    (r"Attention|^Transformer(En|De)coder|^Transformer$", _ATTENTION),
+    (r"^(Group|Layer|Instance|RMS)Norm(alization)?(\dd)?$", _NORM),
+)
+#: Patterns of functions of torch.
+_FUNCTIONS = (
+    (r"lstm|gru|rnn", _RECURRENT),
+    (r"attention|transformer", _ATTENTION),
+    (r"(group|layer|instance|rms)norm", _NORM),
+    (r"quantiz", _QUANTISED),
+)
+#: Operators that attention itself consists of; others inside of a class that is called so have errors of their own.
+_PRODUCTS = ("MatMul", "Einsum", "Gemm", "Softmax", "attention")
+#: What stands between attention's two products.
+_BETWEEN = ("Add", "Cast", "Div", "Dropout", "Identity", "Mul", "Reshape", "Softmax", "Sub", "Transpose", "Where")
+
+
+def of_operator(operator: str) -> Refusal | None:
+    """Return why an operator of ONNX is refused; None where nothing is known about it."""
+    return next((refusal for pattern, refusal in _OPERATORS if re.search(pattern, operator)), None)
+
+
+def of_function(name: str) -> Refusal | None:
+    """Return why a function of torch is refused, by its name in lower case without underscores."""
+    return next((refusal for pattern, refusal in _FUNCTIONS if re.search(pattern, name)), None)
+
+
+def of_class(kind: type, operator: str = "") -> Refusal | None:
+    """Return why a module or layer of a class is refused.
+
+    Parameters
+    ----------
+    kind : type
+    operator : str
+        What could not be explained inside of it; of a user's own class only attention's products count.
+    """
+    for base in kind.__mro__:
+        own = not base.__module__.startswith(("torch.", "keras."))
+        for pattern, refusal in _CLASSES:
+            if re.search(pattern, base.__name__) and (not own or (refusal is _ATTENTION and operator in _PRODUCTS)):
+                return refusal
+    return None
+
+
+def of_scope(node: str, operator: str) -> tuple[str, Refusal] | None:
+    """Return the part of a node's path, ``"/block/self_attn/MatMul"``, that says what it is inside of, and why."""
+    parts = node.split("/")
+    for end in range(len(parts) - 1, 0, -1):
+        if re.search(r"attn|attention", parts[end - 1], re.IGNORECASE) and operator in _PRODUCTS:
+            return "/".join(parts[:end]), _ATTENTION
+    return None
+
+
+def attends(node: Any, users: Mapping[str, Iterable[Any]]) -> bool:
+    """Tell whether a product is attention's first: a softmax of it is multiplied again."""
+    waiting, seen = [(node, False)], set()
+    while waiting:
+        at, softmax = waiting.pop()
+        for user in (user for output in at.output for user in users.get(output, ())):
+            if softmax and user.op_type in ("MatMul", "Einsum"):
+                return True
+            entry = (id(user), softmax or user.op_type == "Softmax")
+            if user.op_type in _BETWEEN and entry not in seen:
+                seen.add(entry)
+                waiting.append((user, entry[1]))
+    return False
+
+
+def attention(node: str, operator: str) -> UnsupportedLayer:
+    """Return the error for attention's product."""
+    return _ATTENTION.error(node, operator)
+
+
+def quantised(node: str, operator: str) -> UnsupportedLayer:
+    """Return the error for a layer with quantised weights."""
+    return _QUANTISED.error(node, operator)

@@ -1,0 +1,164 @@
+"""Layers without a rule are refused by the names that users know, in torch and Keras; the ways out work.
+
+`tests/test_onnx_refusals.py` has those of ONNX files.
+"""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import pylrp
+from pylrp import layers
+
+
+class Around(nn.Module):
+    """A part that maps (N, L, 8) to the same, and a head on its mean over L."""
+
+    def __init__(self, part):
+        super().__init__()
+        self.part, self.head = part, nn.Linear(8, 2)
+
+    def forward(self, x):
+        y = self.part(x)
+        return self.head((y[0] if isinstance(y, tuple) else y).mean(1))
+
+
+class Cell(nn.Module):
+    def __init__(self, kind):
+        super().__init__()
+        self.cell = kind(8, 8)
+
+    def forward(self, x):
+        h = self.cell(x[:, 0])
+        return (h[0] if isinstance(h, tuple) else h)[:, None]
+
+
+class Attend(nn.Module):
+    def __init__(self, **options):
+        super().__init__()
+        self.attn = nn.MultiheadAttention(8, 2, **options)
+
+    def forward(self, x):
+        return self.attn(x, x, x, need_weights=False)[0]
+
+
+class SelfAttention(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.query = nn.Linear(8, 8)
+
+    def forward(self, x):
+        q = self.query(x)
+        return torch.softmax(q @ q.transpose(1, 2) / 3, -1) @ x
+
+
+class Unnamed(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.query = nn.Linear(8, 8)
+
+    def forward(self, x):
+        return nn.functional.scaled_dot_product_attention(self.query(x), x, x)
+
+
+KINDS = {
+    "LSTM": (nn.LSTM(8, 8, batch_first=True), "part", "LSTM"),
+    "LSTM of two layers": (nn.LSTM(8, 8, 2), "part", "LSTM"),
+    "GRU": (nn.GRU(8, 4, batch_first=True, bidirectional=True), "part", "GRU"),
+    "RNN": (nn.RNN(8, 8), "part", "RNN"),
+    "LSTMCell": (Cell(nn.LSTMCell), "part.cell", "LSTMCell"),
+    "GRUCell": (Cell(nn.GRUCell), "part.cell", "GRUCell"),
+    "attention": (Attend(batch_first=True), "part.attn", "MultiheadAttention"),
+    "attention, batch second": (Attend(), "part.attn", "MultiheadAttention"),
+    "encoder layer": (nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), "part", "TransformerEncoderLayer"),
+    "encoder": (
+        nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 16), 2, enable_nested_tensor=False),
+        "part.layers.0.self_attn",
+        "MultiheadAttention",
+    ),
+    "attention of one's own": (SelfAttention(), "part", "SelfAttention"),
+    "attention as a function": (Unnamed(), "part", "Unnamed"),
+    "LayerNorm": (nn.LayerNorm(8), "part", "LayerNorm"),
+    "GroupNorm": (nn.GroupNorm(2, 6), "part", "GroupNorm"),
+    "RMSNorm": (nn.RMSNorm(8), "part", "RMSNorm"),
+}
+
+
+@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.filterwarnings("ignore")  # torch's exporter on recurrent layers
+def test_torch(name):
+    part, node, kind = KINDS[name]
+    with pytest.raises(pylrp.UnsupportedLayer) as caught:
+        pylrp.load(Around(part).eval(), torch.rand(2, 6, 8))
+    if kind == "Unnamed":  # no class says what it is; its products do
+        assert caught.value.operator == "MatMul"
+        assert "attention" in str(caught.value)
+    else:
+        assert (caught.value.node, caught.value.operator) == (node, kind)
+
+
+def test_the_part_behind():
+    net = Around(nn.LSTM(8, 8, batch_first=True)).eval()
+    with torch.no_grad():
+        hidden = net.part(torch.rand(2, 6, 8))[0].mean(1).numpy()
+    ex = pylrp.load(net.head, hidden).explain(hidden, target=1, composite="epsilon")
+    assert ex.relevance.shape == (2, 8)
+
+
+class Normalise(layers.CustomLayer):
+    """InstanceNorm in ONNX's sense, its statistics counted as constants."""
+
+    def output_shape(self, *shapes):
+        return shapes[0]
+
+    def forward(self, x):
+        axes = tuple(range(2, x.ndim))
+        return (x - x.mean(axes, keepdims=True)) / np.sqrt(x.var(axes, keepdims=True) + 1e-5)
+
+    def relevance(self, inputs, output, relevance):
+        return (relevance,)
+
+
+def test_a_group_norm_of_ones_own():
+    net, x = nn.Sequential(nn.GroupNorm(2, 6), nn.Flatten(), nn.Linear(18, 2)).eval(), torch.rand(2, 6, 3)
+    with pytest.raises(pylrp.UnsupportedLayer) as caught:
+        pylrp.load(net, x)
+    key = caught.value.way_out.partition("operators={'")[2].partition("'")[0]
+    loaded = pylrp.load(net, x, operators={key: lambda attributes, constants: Normalise()})
+    np.testing.assert_allclose(loaded.forward(x.numpy()), net(x).detach().numpy(), atol=1e-5)
+    assert loaded.explain(x.numpy(), target=0).relevance.shape == (2, 6, 3)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_quantised_modules():
+    net = nn.Sequential(nn.Linear(4, 2)).eval()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        quantised = torch.ao.quantization.quantize_dynamic(net, {nn.Linear})
+    with pytest.raises(pylrp.UnsupportedLayer) as caught:
+        pylrp.load(quantised, torch.rand(2, 4))
+    assert (caught.value.node, caught.value.operator) == ("0", "Linear")
+    assert "before quantisation" in caught.value.way_out
+    pylrp.load(net, torch.rand(2, 4))
+
+
+def test_keras():
+    keras = pytest.importorskip("keras")
+    L = keras.layers
+    for layer in (L.LSTM(3), L.GRU(3), L.SimpleRNN(3), L.Bidirectional(L.LSTM(3)), L.LayerNormalization(),
+                  L.GroupNormalization(2)):  # fmt: skip
+        net = keras.Sequential([keras.Input((6, 4)), layer, L.Flatten(), L.Dense(2)])
+        with pytest.raises(pylrp.UnsupportedLayer) as caught:
+            pylrp.load(net)
+        assert caught.value.operator == type(layer).__name__
+        assert any(word in str(caught.value) for word in ("recurrent", "statistics"))
+    x = keras.Input((6, 4))
+    net = keras.Model(x, L.MultiHeadAttention(2, 4, name="attend")(x, x))
+    with pytest.raises(pylrp.UnsupportedLayer) as caught:
+        pylrp.load(net)
+    assert (caught.value.node, caught.value.operator) == ("attend", "MultiHeadAttention")
