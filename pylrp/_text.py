@@ -6,7 +6,10 @@ no Unicode at all. ``graph.py``, ``errors.py`` and the command line show them by
 
 from __future__ import annotations
 
-__all__ = ["shown"]
+import difflib
+from collections.abc import Iterable
+
+__all__ = ["nearest", "shown"]
 
 #: Marks that turn the direction of what follows, and separators of lines and paragraphs.
 _MARKS = {0x061C, 0x200E, 0x200F, 0x2028, 0x2029, *range(0x202A, 0x202F), *range(0x2066, 0x206A)}
@@ -26,6 +29,23 @@ def shown(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(_number(ord(c)) if _controls(ord(c)) else c for c in text)
+
+
+def nearest(name: object, known: Iterable[str]) -> str:
+    """Return ``" (do you mean 'epsilon_plus'?)"`` where a name is nearly one of those known, else nothing.
+
+    Examples
+    --------
+    >>> nearest("Epsilon-Plus", ["epsilon", "epsilon_plus"])
+    " (do you mean 'epsilon_plus'?)"
+    """
+    plain = {_plain(each): each for each in reversed(list(known))}
+    near = difflib.get_close_matches(_plain(str(name)), plain, 1)
+    return f" (do you mean {plain[near[0]]!r}?)" if near else ""
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("-", "_").replace(" ", "_")
 
 
 def _controls(code: int) -> bool:

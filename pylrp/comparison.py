@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from pylrp._text import nearest
 from pylrp.api import Arrays, Rules, relevance
 from pylrp.conventions import CONVENTIONS
 
@@ -101,7 +102,9 @@ def compare(
     """
     unknown = [name for name in conventions if name not in CONVENTIONS]
     if unknown:
-        raise ValueError(f"unknown convention {unknown[0]!r}; choose from {', '.join(CONVENTIONS)}")
+        raise ValueError(
+            f"unknown convention {unknown[0]!r}{nearest(unknown[0], CONVENTIONS)}; choose from {', '.join(CONVENTIONS)}"
+        )
 
     def explain(convention: str) -> list[NDArray[Any]]:
         return relevance(

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from numpy.typing import ArrayLike
 
+from pylrp._text import nearest
 from pylrp.rules import AlphaBeta, Epsilon, Flat, Gamma, Norm, Pass, Rule, WSquare, ZBox, ZPlus
 
 __all__ = ["COMPOSITES", "Composite", "composite"]
@@ -111,7 +112,8 @@ class Composite:
             unknown = sorted(set(map(str, given)) - set(known)) if isinstance(given, Mapping) else []
             if unknown:
                 raise ValueError(
-                    f"composite {self.name}: {where} names the kind {unknown[0]!r}; there are {', '.join(known)}"
+                    f"composite {self.name}: {where} names the kind {unknown[0]!r}{nearest(unknown[0], known)}; "
+                    f"there are {', '.join(known)}"
                 )
 
     def entries(self) -> dict[str, Rule]:
@@ -282,5 +284,7 @@ def composite(name: str, **bounds: ArrayLike) -> Composite:
         If the composite takes no bounds.
     """
     if name not in COMPOSITES:
-        raise ValueError(f"unknown composite {name!r}; choose one of {', '.join(COMPOSITES)}")
+        raise ValueError(
+            f"unknown composite {name!r}{nearest(name, COMPOSITES)}; choose one of {', '.join(COMPOSITES)}"
+        )
     return COMPOSITES[name](**bounds)

@@ -10,6 +10,7 @@ from dataclasses import replace
 from functools import lru_cache
 
 from pylrp import _core
+from pylrp._text import nearest
 from pylrp.rules import (
     AlphaBeta,
     Epsilon,
@@ -111,7 +112,8 @@ CONVENTIONS: dict[str, Callable[[Rule], Groups]] = {
 def compile_rule(rule: Rule, convention: str) -> _core.Rule:
     """Return the compiled form of a rule under a convention; made once for equal rules."""
     if convention not in CONVENTIONS:
-        raise ValueError(f"unknown convention {convention!r}; choose one of {', '.join(CONVENTIONS)}")
+        meant = nearest(convention, CONVENTIONS)
+        raise ValueError(f"unknown convention {convention!r}{meant}; choose one of {', '.join(CONVENTIONS)}")
     # Epsilon() equals Epsilon(1e-6), but a convention may replace only the first one's number.
     return _compile(rule, convention, is_default(getattr(rule, "stabilizer", getattr(rule, "epsilon", 0.0))))
 

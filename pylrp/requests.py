@@ -308,6 +308,12 @@ def starts(
             )
         asked.add(None)
         return asked
+    if isinstance(target, tuple) and len(target) == len(shape) > 1:  # a place, as Captum takes it
+        raise TypeError(
+            f"target is the tuple {target!r}, {top!r} has shape {shape}: one entry of it is explained by an array, "
+            f"start = numpy.zeros({(inputs.batch, *shape) if not inputs.single else shape}, numpy.{inputs.dtype}); "
+            f"start[..., {', '.join(map(str, target))}] = 1; pass target=start"
+        )
     array = np.asarray(plain(target, "target"))
     expected = shape if inputs.single else (inputs.batch, *shape)
     if array.ndim < 2 and array.dtype.kind != "f" and (array.dtype.kind in "iu" or classes.labels is not None):

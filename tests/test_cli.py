@@ -105,7 +105,7 @@ def test_without_matplotlib_demo_says_how_to_get_it_and_info_works(tmp_path):
     assert info.startswith("pylrp ")
     assert status == "0"
     result.stdout = ""
-    assert_one_line_error(result, 1, 'pip install "pylrp[plot]"')
+    assert_one_line_error(result, 1, "pip install matplotlib")
 
 
 def test_info_prints_every_entry(run):

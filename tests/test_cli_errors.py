@@ -212,9 +212,9 @@ def test_an_operator_that_can_not_be_explained(world, capsys):
 @pytest.mark.parametrize(
     ("missing", "arguments", "words"),
     [
-        ("PIL", [PHOTO, IMAGE, "-o", "x.npz"], 'pillow: pip install "pylrp[plot]"'),
-        ("matplotlib", [PHOTO, IMAGE], 'matplotlib: pip install "pylrp[plot]"'),
-        ("onnx", ["model.onnx", IMAGE], 'onnx: pip install "pylrp[onnx]"'),
+        ("PIL", [PHOTO, IMAGE, "-o", "x.npz"], "pillow: pip install pillow"),
+        ("matplotlib", [PHOTO, IMAGE], "matplotlib: pip install matplotlib"),
+        ("onnx", ["model.onnx", IMAGE], "onnx: pip install onnx"),
     ],
 )
 def test_a_missing_package_is_named_with_its_extra(world, missing, arguments, words):

@@ -108,9 +108,11 @@ def test_layers_and_graphs(made: list[Any]) -> None:
 def test_what_is_no_network(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"there is no file .*net.onnx"):
         load(tmp_path / "net.onnx")
-    wrong = tmp_path / "net.pt"
+    wrong = tmp_path / "net.txt"
     wrong.touch()
-    with pytest.raises(ValueError, match=r"net.pt ends in .pt, a network is read from .onnx, .npz, .mat, .keras, .h5"):
+    with pytest.raises(
+        ValueError, match=r"net.txt ends in .txt, a network is read from .onnx, .npz, .mat, .keras, .h5"
+    ):
         load(wrong)
     with pytest.raises(ValueError, match="ends in nothing"):
         load(tmp_path)
@@ -134,7 +136,7 @@ def test_onnx_is_an_extra(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
     for name in [name for name in sys.modules if name.startswith("pylrp.loaders.onnx")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "onnx", None)
-    with pytest.raises(ImportError, match=r'package onnx: pip install "pylrp\[onnx\]"'):
+    with pytest.raises(ImportError, match=r"package onnx: pip install onnx"):
         load(path)
 
 

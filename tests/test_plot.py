@@ -153,5 +153,5 @@ def test_without_matplotlib_the_error_says_how_to_get_it(monkeypatch):
     for name in [name for name in sys.modules if name.partition(".")[0] == "matplotlib"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(ImportError, match=r'pip install "pylrp\[plot\]"'):
+    with pytest.raises(ImportError, match=r"pip install matplotlib"):
         plot.new_figure(1, 1)

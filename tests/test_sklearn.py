@@ -166,7 +166,7 @@ def test_the_weights_are_copies(data):
 
 def test_without_scikit_learn(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.neural_network", None)
-    with pytest.raises(ImportError, match=r'needs scikit-learn: pip install "pylrp\[sklearn\]"'):
+    with pytest.raises(ImportError, match=r"needs scikit-learn: pip install scikit-learn"):
         load_sklearn(MLPClassifier())
 
 

@@ -7,7 +7,6 @@ arguments and returns the exit status. Exit status: 0 all went well, 1 something
 
 from __future__ import annotations
 
-import argparse
 import io
 import os
 import sys
@@ -18,7 +17,7 @@ from typing import Any
 
 import pylrp
 from pylrp.cli import compare, demo, evaluate, explain, info
-from pylrp.cli.options import Formatter
+from pylrp.cli.options import Formatter, Parser
 from pylrp.cli.progress import complain
 
 __all__ = ["main"]
@@ -36,8 +35,8 @@ examples:
 """
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="pylrp",
         description="Layer-wise relevance propagation: which inputs made a trained network say what it says.",
         epilog=_EPILOG,

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import pylrp
+from pylrp._text import nearest
 from pylrp._text import shown as readable
 from pylrp.cli import options
 from pylrp.cli.pictures import drawable, require_picture
@@ -202,7 +203,9 @@ def maps_of(session: Session, ex: Explanation) -> Array:
 def _conventions(args: argparse.Namespace, session: Session, asked: dict[str, Any]) -> int:
     unknown = [name for name in args.conventions if name not in CONVENTIONS]
     if unknown:
-        raise ValueError(f"unknown convention {unknown[0]!r}; choose from {', '.join(CONVENTIONS)}")
+        raise ValueError(
+            f"unknown convention {unknown[0]!r}{nearest(unknown[0], CONVENTIONS)}; choose from {', '.join(CONVENTIONS)}"
+        )
     args.composite = args.composite or "epsilon"
     rules = rules_for(args, session.network, session.plan)
     del asked["convention"]

@@ -14,7 +14,7 @@ examples:
   pylrp demo                                writes pylrp-demo.png here
   pylrp demo --digits 20 -o heatmaps.pdf
 
-Needs matplotlib: pip install "pylrp[plot]".
+Needs matplotlib: pip install matplotlib.
 """
 
 

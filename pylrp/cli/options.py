@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pylrp
+from pylrp._text import nearest
 from pylrp.conventions import CONVENTIONS
 from pylrp.defaults import usual_for
 from pylrp.inputs.images import LAYOUTS
@@ -55,10 +56,20 @@ def composites_for(given: Sequence[str] | None, network: Network, *, bounds: boo
     """
     if given is None:
         return usual_for(network.graph, bounds=bounds)
-    unknown = [name for name in given if name not in pylrp.COMPOSITES]
-    if unknown:
-        raise ValueError(f"unknown composite {unknown[0]!r}; choose from {', '.join(pylrp.COMPOSITES)}")
+    for name in given:
+        pylrp.composite(name)  # which raises where there is none
     return tuple(dict.fromkeys(given))
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that names the command or choice that was meant."""
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        try:
+            super()._check_value(action, value)
+        except argparse.ArgumentError as error:
+            hint = nearest(value, map(str, action.choices or ()))
+            raise argparse.ArgumentError(action, f"{error.message}{hint}") from None
 
 
 class Formatter(argparse.RawDescriptionHelpFormatter):

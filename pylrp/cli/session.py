@@ -181,7 +181,7 @@ def rules_for(
     """
     name = name or getattr(args, "composite", None) or default_for(network.graph)
     if name not in pylrp.COMPOSITES:
-        raise ValueError(f"unknown composite {name!r}; choose one of {', '.join(pylrp.COMPOSITES)}")
+        pylrp.composite(name)  # which raises
     boxed = "low" in inspect.signature(pylrp.COMPOSITES[name]).parameters
     low, high = (None if plan is None else bound for bound in (plan.bounds if plan is not None else (0, 0)))
     bounds = {

@@ -28,8 +28,8 @@ def quantus_explain(
     composite : str, Composite, Rule or sequence of Rule, optional
         Default: that of :meth:`pylrp.Network.explain`.
     network : Network, optional
-        The network to explain. Default: what Quantus passes, a torch module, is loaded (``pylrp[torch]``), and loaded
-        again whenever its weights have changed.
+        The network to explain. Default: what Quantus passes, a torch module, is loaded (torch and onnx are needed),
+        and loaded again whenever its weights have changed.
     sum_channels : bool, default False
         Return one value a pixel, ``(batch, 1, height, width)``, as Quantus's own functions do by default.
     **settings
@@ -87,7 +87,7 @@ def quantus_model(net: Network) -> Any:
     try:
         import torch
     except ImportError as error:
-        raise ImportError('Quantus takes torch modules: pip install "pylrp[torch]"') from error
+        raise ImportError("Quantus takes torch modules: pip install torch onnx") from error
 
     class PylrpModule(torch.nn.Module):  # type: ignore[misc]  # torch has no types here
         def __init__(self) -> None:

@@ -97,7 +97,7 @@ class Inpainter:
         try:
             from scipy.sparse import linalg
         except ImportError as error:
-            raise ImportError('replacement="inpaint" needs SciPy: pip install "pylrp[evaluate]"') from error
+            raise ImportError('replacement="inpaint" needs SciPy: pip install scipy') from error
         if len(subject.shape) not in (2, 3):
             raise ValueError(f"replacement='inpaint' takes signals and images, a sample has shape {subject.shape}")
         self._solve = linalg.spsolve

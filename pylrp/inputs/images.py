@@ -290,7 +290,7 @@ def _pillow() -> Any:
     try:
         from PIL import Image
     except ImportError:
-        raise ImportError('images are read with pillow: pip install "pylrp[plot]"') from None
+        raise ImportError("images are read with pillow: pip install pillow") from None
     return Image
 
 

@@ -28,6 +28,24 @@ __all__ = ["load"]
 
 _OWN, _TORCH = "a file of pylrp", "a torch module"
 _SUFFIXES = (".onnx", ".npz", ".mat", ".keras", ".h5")
+#: Files that only another library can read, and what to do with them.
+_ELSEWHERE = {
+    **dict.fromkeys(
+        (".pt", ".pth", ".ckpt", ".safetensors"),
+        "it holds weights, or code, that torch reads. Pass the module: make it in Python, load the weights "
+        "(module.load_state_dict(...)), and call pylrp.load(module, example_input)",
+    ),
+    **dict.fromkeys(
+        (".pkl", ".pickle", ".joblib"),
+        "a pickle runs code when it is read, so pylrp reads none. Read it yourself where you trust it, and pass the "
+        "model: pylrp.load(joblib.load(path))",
+    ),
+    **dict.fromkeys(
+        (".pb", ".tflite"),
+        "TensorFlow's files are not read. Convert it to ONNX (tf2onnx), or pass the Keras model",
+    ),
+    ".npy": "it holds one array. Save all of them by name: numpy.savez(path, W1=..., b1=..., W2=..., b2=...)",
+}
 
 
 def load(
@@ -178,7 +196,7 @@ def _choose(source: Any) -> tuple[str, Callable[..., Graph]]:
     if isinstance(source, list | tuple) and source and all(isinstance(layer, Layer) for layer in source):
         return "a list of layers", Graph.sequential
     # Without importing anything: whoever made the object has imported its package.
-    kinds = {(kind.__module__.partition(".")[0], kind.__name__) for kind in type(source).__mro__}
+    kinds = _kinds(source)
     packages = {package for package, _ in kinds}
     if "keras" in packages:  # before torch: on that backend a Keras model is a torch module, too
         return "a Keras model", _loader("keras_model", "load_keras")
@@ -188,10 +206,20 @@ def _choose(source: Any) -> tuple[str, Callable[..., Graph]]:
         return "a scikit-learn estimator", _loader("sklearn_mlp", "load_sklearn")
     if any(name == "ModelProto" for _, name in kinds):
         return "an ONNX model", _loader("onnx_model", "load_onnx")
+    if isinstance(source, Mapping) and any(("torch", "Tensor") in _kinds(value) for value in source.values()):
+        raise TypeError(
+            "source is a dict of tensors, a module's weights without its layers: make the module, call "
+            "module.load_state_dict(weights), and pass the module: pylrp.load(module, example_input)"
+        )
     raise TypeError(
         f"source is a {type(source).__name__}: give the path of a file ({', '.join(_SUFFIXES)}), a torch, Keras or "
         "scikit-learn model, or a list of pylrp.layers"
     )
+
+
+def _kinds(source: Any) -> set[tuple[str, str]]:
+    """Return the packages and names of an object's classes."""
+    return {(kind.__module__.partition(".")[0], kind.__name__) for kind in type(source).__mro__}
 
 
 def _choose_file(path: Path) -> tuple[str, Callable[..., Graph]]:
@@ -209,6 +237,8 @@ def _choose_file(path: Path) -> tuple[str, Callable[..., Graph]]:
         return "a MATLAB file", _loader("arrays", "load_mat")
     if suffix in (".keras", ".h5"):
         return "a Keras file", _loader("keras_model", "load_keras")
+    if suffix in _ELSEWHERE:
+        raise ValueError(f"{path} is not a file that pylrp reads: {_ELSEWHERE[suffix]}")
     raise ValueError(f"{path} ends in {suffix or 'nothing'}, a network is read from {', '.join(_SUFFIXES)}")
 
 
@@ -218,5 +248,5 @@ def _loader(module: str, function: str) -> Callable[..., Any]:
     except ModuleNotFoundError as error:
         if error.name != "onnx":
             raise
-        raise ImportError('an ONNX model is read with the package onnx: pip install "pylrp[onnx]"') from None
+        raise ImportError("an ONNX model is read with the package onnx: pip install onnx") from None
     return found

@@ -111,7 +111,7 @@ def load_mat(path: str | os.PathLike[str]) -> Graph:
     Raises
     ------
     ImportError
-        If SciPy, or h5py for version 7.3, is missing: ``pip install "pylrp[mat]"``.
+        If SciPy, or h5py for version 7.3, is missing: ``pip install scipy h5py``.
     ValueError
         If it is no MATLAB file, no weights are found, a number is missing, or shapes do not fit.
     TypeError

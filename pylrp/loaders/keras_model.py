@@ -99,15 +99,15 @@ def load_keras(
 
 
 def _import_keras() -> Any:
+    least = ".".join(map(str, LEAST_KERAS))
     try:
         import keras
     except ImportError as error:
         raise ImportError(
-            f'a Keras model needs Keras 3 and its backend: pip install "pylrp[keras]" ({error})'
+            f'a Keras model needs Keras 3 and its backend: pip install "keras>={least}" ({error})'
         ) from error
     numbers = tuple(int(n) for n in re.findall(r"\d+", keras.__version__)[:3])
     if numbers < LEAST_KERAS:  # a model in memory of an older version 3 does no harm, but is not tried
-        least = ".".join(map(str, LEAST_KERAS))
         raise ImportError(
             f"Keras {keras.__version__} is too old: versions before {least} run code that is in files; "
             f'pip install "keras>={least}"'

@@ -48,7 +48,7 @@ def _read_scipy(path: Path) -> dict[str, Any]:
     try:
         from scipy.io import loadmat
     except ImportError:
-        raise ImportError('reading .mat needs SciPy: pip install "pylrp[mat]"') from None
+        raise ImportError("reading .mat needs SciPy: pip install scipy") from None
     try:
         require_structure(path)
         found = loadmat(path)

@@ -35,7 +35,7 @@ def read_hdf5(path: Path) -> dict[str, Any]:
     try:
         import h5py
     except ImportError:
-        raise ImportError('reading .mat of version 7.3 needs h5py: pip install "pylrp[mat]"') from None
+        raise ImportError("reading .mat of version 7.3 needs h5py: pip install h5py") from None
     place = ""
     try:
         with h5py.File(path) as file:

@@ -49,8 +49,14 @@ def load_sklearn(estimator: Any) -> Graph:
     try:
         from sklearn.neural_network import MLPClassifier, MLPRegressor
     except ImportError:
-        raise ImportError('an estimator needs scikit-learn: pip install "pylrp[sklearn]"') from None
+        raise ImportError("an estimator needs scikit-learn: pip install scikit-learn") from None
 
+    if hasattr(estimator, "best_estimator_") or (hasattr(estimator, "estimator") and hasattr(estimator, "cv")):
+        fitted = "" if hasattr(estimator, "best_estimator_") else ", after fit(X, y) with refit=True,"
+        raise TypeError(
+            f"expected an estimator, got the search over some, {type(estimator).__name__}: pass the one that it has "
+            f"found{fitted} search.best_estimator_"
+        )
     steps = list(_steps("", estimator))
     if not steps or not isinstance(steps[-1][1], MLPClassifier | MLPRegressor):
         raise TypeError(

@@ -94,7 +94,7 @@ def load_torch(
         import onnx  # noqa: F401
         import torch
     except ImportError as error:
-        raise ImportError(f'a torch module needs torch and onnx: pip install "pylrp[torch]" ({error})') from None
+        raise ImportError(f"a torch module needs torch and onnx: pip install torch onnx ({error})") from None
     from pylrp.loaders.onnx_model import left_out, load_onnx
 
     _require_dtype(torch, module)

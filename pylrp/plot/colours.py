@@ -44,7 +44,7 @@ def new_figure(width: float, height: float, dpi: float = 100) -> Figure:
 
         return Picture(figsize=(width, height), dpi=dpi)
     except ImportError as error:
-        raise ImportError('pictures need matplotlib: pip install "pylrp[plot]"') from error
+        raise ImportError("pictures need matplotlib: pip install matplotlib") from error
 
 
 def empty_figure(width: float, height: float, dpi: float) -> Figure:

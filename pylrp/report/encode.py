@@ -57,7 +57,7 @@ def png(pixels: Array, most: int = 1024) -> str:
     try:
         from PIL import Image
     except ImportError as error:
-        raise ImportError('pictures in a report need pillow: pip install "pylrp[report]"') from error
+        raise ImportError("pictures in a report need pillow: pip install pillow") from error
     picture = Image.fromarray(np.ascontiguousarray(pixels))
     picture.thumbnail((most, most))  # keeps the proportions, never enlarges
     file = io.BytesIO()
