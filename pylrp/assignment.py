@@ -135,7 +135,7 @@ def _chosen(graph: Graph, rules: str | Composite | Rule | Sequence[Rule]) -> tup
             rules = replace(rules, names={graph.value(name): rule for name, rule in rules.names.items()})
         chosen = dict(zip([name for name, _ in layers], rules.assign(layers, first, last), strict=True))
         _require_boxes_used(rules, chosen)
-        return chosen, rules.names
+        return chosen, rules.named(layers)
     given = _listed(rules)
     weighted = [name for name, kind in layers if kind in WEIGHTED]
     if len(given) != len(weighted):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 
 from numpy.typing import ArrayLike
 
@@ -55,7 +56,7 @@ class ByKind(Mapping[str, Rule]):
 class Composite:
     """A map from layers to rules.
 
-    A layer's rule is, in this order: ``names[name]``; ``first`` where it is a first layer with weights; ``last``
+    A layer's rule is, in this order: ``names[name]``; the first pattern of ``names`` that fits; ``first`` where it is a first layer with weights; ``last``
     where it is a last one; ``kinds[kind]``; ``default``, or for layers without weights ``Norm()``, for a scaling
     ``Pass()``.
 
@@ -75,14 +76,16 @@ class Composite:
         and ``"conv"`` for those of that kind only. In a graph there may be several first layers: one for each input,
         or for each branch that starts at it.
     names : mapping of str to Rule
-        By name of a layer; in a plain list of weights the names are ``"0"``, ``"1"``, ...
+        By name of a layer, or by pattern: ``"conv*"``, ``"layer[12].*"``, as in :mod:`fnmatch`, upper and lower case
+        told apart. A pattern is for layers with weights, and where it fits none of them for the others. In a plain
+        list of weights the names are ``"0"``, ``"1"``, ...
 
     Raises
     ------
     TypeError
         If something is no rule.
     ValueError
-        If there is no such kind of layer.
+        If there is no such kind of layer, or in use no layer that a name is for.
 
     Examples
     --------
@@ -145,22 +148,44 @@ class Composite:
         Raises
         ------
         ValueError
-            If ``names`` holds a name that no layer has.
+            If ``names`` holds a name that no layer has, or a pattern that fits none.
         """
-        unknown = set(self.names) - {name for name, _ in layers}
-        if unknown:
-            raise ValueError(
-                f"composite {self.name}: no layer is called {', '.join(sorted(unknown))}; "
-                f"there are {', '.join(name for name, _ in layers)}"
-            )
+        named = self.named(layers)
         weighted = [name for name, kind in layers if kind in WEIGHTED]
         first = weighted[:1] if first is None else first
         last = weighted[-1:] if last is None else last
-        return [self._rule(name, kind, name in first, name in last) for name, kind in layers]
+        return [named.get(name) or self._rule(kind, name in first, name in last) for name, kind in layers]
 
-    def _rule(self, name: str, kind: str, is_first: bool, is_last: bool) -> Rule:
-        if name in self.names:
-            return self.names[name]
+    def named(self, layers: Sequence[tuple[str, str]]) -> dict[str, Rule]:
+        """Return the rules of the layers that ``names`` is for, by the layers' own names.
+
+        Parameters
+        ----------
+        layers : sequence of (name, kind)
+
+        Raises
+        ------
+        ValueError
+            If ``names`` holds a name that no layer has, or a pattern that fits none.
+        """
+        known = [name for name, _ in layers]
+        found = {name: rule for name, rule in self.names.items() if name in known}
+        weighted = [name for name, kind in layers if kind in WEIGHTED]
+        for pattern, rule in self.names.items():
+            if pattern in known:
+                continue
+            fits = [name for name in weighted if fnmatchcase(name, pattern)]
+            fits = fits or [name for name in known if fnmatchcase(name, pattern)]
+            if not fits:
+                raise ValueError(
+                    f"composite {self.name}: no layer is called {pattern}{nearest(pattern, known)}; "
+                    f"there are {', '.join(known)}"
+                )
+            for name in fits:
+                found.setdefault(name, rule)
+        return found
+
+    def _rule(self, kind: str, is_first: bool, is_last: bool) -> Rule:
         for here, given in ((is_first, self.first), (is_last, self.last)):
             rule = given.get(kind) if isinstance(given, Mapping) else given
             if here and rule is not None:

@@ -8,7 +8,7 @@ import pytest
 from reference.networks import forward_net
 
 import pylrp
-from pylrp.rules import AlphaBeta, Epsilon, Flat, Gamma, WSquare, ZBox, ZPlus
+from pylrp.rules import AlphaBeta, Epsilon, Flat, Gamma, Norm, WSquare, ZBox, ZPlus
 
 EXACT = ZPlus(0, bias=False)
 MEANING = {  # three layers, input first
@@ -195,3 +195,44 @@ def test_unknown_names(net):
         pylrp.relevance(net.W, net.acts, net.out, rules="deeptaylor")
     with pytest.raises(ValueError, match=r"(?s)(?=.*fc9)(?=.*\b0, 1, 2)"):
         pylrp.relevance(net.W, net.acts, net.out, rules=pylrp.Composite("mine", Gamma(), names={"fc9": Flat()}))
+
+
+LAYERS = [("conv1", "conv"), ("conv2", "conv"), ("conv2_sum", "add"), ("head", "dense"), ("odd[1]", "dense")]
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        ({"conv*": Gamma()}, {"conv1": Gamma(), "conv2": Gamma()}),  # the sum has no weights
+        ({"conv*": Gamma(), "conv2": Flat()}, {"conv1": Gamma(), "conv2": Flat()}),  # exact names first
+        ({"conv?": Gamma(), "*": ZPlus()},
+         {"conv1": Gamma(), "conv2": Gamma(), "head": ZPlus(), "odd[1]": ZPlus()}),  # then patterns in order
+        ({"*": ZPlus(), "conv?": Gamma()}, dict.fromkeys(["conv1", "conv2", "head", "odd[1]"], ZPlus())),
+        ({"*_sum": Norm(0.5)}, {"conv2_sum": Norm(0.5)}),
+        ({"odd[1]": Flat()}, {"odd[1]": Flat()}),  # a name that looks like a pattern
+        ({"conv[!2]": Flat()}, {"conv1": Flat()}),
+    ],
+)  # fmt: skip
+def test_names_by_pattern(names, expected):
+    mine = pylrp.Composite("mine", Epsilon(), names=names)
+    assert mine.named(LAYERS) == expected
+    given = dict(zip([name for name, _ in LAYERS], mine.assign(LAYERS), strict=True))
+    rest = {name: Norm() if kind == "add" else Epsilon() for name, kind in LAYERS}
+    assert given == {**rest, **expected}
+
+
+def test_patterns_that_fit_nothing():
+    with pytest.raises(ValueError, match="Conv"):
+        pylrp.Composite("mine", Epsilon(), names={"Conv*": Gamma()}).assign(LAYERS)
+
+
+def test_patterns_in_a_network(rng):
+    L = pylrp.layers
+    net = pylrp.Network([L.Dense(rng.normal(size=(4, 5)), name="fc1"), L.ReLU(),
+                         L.Dense(rng.normal(size=(3, 4)), name="fc2")])  # fmt: skip
+    x = rng.random((2, 5))
+    mine = pylrp.Composite("mine", Epsilon(), names={"fc*": ZBox(0, 1), "fc2": Gamma()})
+    got = net.explain(x, target=1, composite=mine)
+    assert [row.rule for row in got.ledger.layers] == [repr(ZBox(0, 1)), repr(Gamma())]
+    want = net.explain(x, target=1, composite=[ZBox(0, 1), Gamma()])
+    np.testing.assert_array_equal(got.relevance, want.relevance)
