@@ -56,9 +56,9 @@ class ByKind(Mapping[str, Rule]):
 class Composite:
     """A map from layers to rules.
 
-    A layer's rule is, in this order: ``names[name]``; the first pattern of ``names`` that fits; ``first`` where it is a first layer with weights; ``last``
-    where it is a last one; ``kinds[kind]``; ``default``, or for layers without weights ``Norm()``, for a scaling
-    ``Pass()``.
+    A layer's rule is, in this order: ``names[name]``; the first pattern of ``names`` that fits; ``first`` where it is a
+    first layer with weights; ``last`` where it is a last one; ``kinds[kind]``; ``default``, or for layers without
+    weights ``Norm()``, for a scaling ``Pass()``.
 
     Parameters
     ----------

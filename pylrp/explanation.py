@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -10,9 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pylrp._files import save_arrays
 from pylrp.errors import AbsorbedValue
-from pylrp.ledger import COLUMNS, Ledger
+from pylrp.ledger import Ledger
 
 __all__ = ["Explanation", "Layers"]
 
@@ -56,6 +56,16 @@ class Layers(Mapping[str, Array]):
     def value(self, name: str) -> str:
         """Return the value's own name."""
         return self._others.get(name, name)
+
+    @property
+    def others(self) -> dict[str, str]:
+        """Return other names of values, those of outputs."""
+        return dict(self._others)
+
+    def part(self, kept: dict[str, Array], take: Callable[[Array], Array]) -> Layers:
+        """Return the same for some samples: those of the kept ones, and how to take them of what is found anew."""
+        again = None if self._again is None else lambda name: take(self[name])
+        return Layers(kept, self._names, again, self._others, self._absorbed)
 
     @property
     def kept(self) -> dict[str, Array]:
@@ -132,31 +142,64 @@ class Explanation:
         target = "given" if self.target is None else np.array2string(self.target, threshold=8)
         return f"<Explanation of target {target}: relevance {shape}, {self.composite!r}>"
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write relevance, output, target, composite, relevance of kept layers and the ledger to a ``.npz`` file.
+    def __len__(self) -> int:
+        """Return how many samples were explained."""
+        if self.settings.get("single"):
+            raise TypeError("one sample without a batch axis was explained: there is nothing to count")
+        return int((self.ledger[0] if isinstance(self.ledger, list) else self.ledger).data.shape[2])
 
-        Layers are stored as ``layer/<name>``, the ledger as ``ledger`` of shape (targets, layers, 9, batch) with its
-        ``ledger_columns``, ``ledger_layers`` and ``ledger_rules``; of several inputs or outputs ``relevance/<name>``
-        and ``output/<name>``. ``notes`` are there, and ``features`` where the input has names.
+    def __bool__(self) -> bool:
+        """Return True: an explanation of no samples is one, too."""
+        return True
+
+    def __getitem__(self, which: int | slice) -> Explanation:
+        """Return a sample, ``ex[3]``, as if it had been explained alone, or some of them, ``ex[2:5]``."""
+        from pylrp.saved import part_of
+
+        count = len(self)
+        if isinstance(which, slice):
+            return part_of(self, which)
+        index = operator.index(which)
+        if not -count <= index < count:
+            raise IndexError(f"sample {index} is not there: {count} were explained, counted from 0")
+        return part_of(self, index % count)
+
+    def __iter__(self) -> Iterator[Explanation]:
+        """Return the samples one by one."""
+        return (self[i] for i in range(len(self)))
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write this explanation to a ``.npz`` file; :meth:`load` reads it back.
+
+        Relevance, output, input, target, composite, relevance of kept layers and the ledger. Layers are stored as
+        ``layer/<name>``, the ledger as ``ledger`` of shape (targets, layers, 9, batch) with its ``ledger_columns``,
+        ``ledger_layers`` and ``ledger_rules``; of several inputs or outputs ``relevance/<name>`` and
+        ``output/<name>``. ``notes`` are there, and ``features`` where the input has names.
         """
-        ledgers = self.ledger if isinstance(self.ledger, list) else [self.ledger]
-        arrays: dict[str, Any] = {
-            "target": np.array(-1) if self.target is None else self.target,
-            "composite": np.array(self.composite),
-            "ledger": np.stack([ledger.data for ledger in ledgers]),
-            "ledger_columns": np.array(COLUMNS),
-            "ledger_layers": np.array(ledgers[0].names),
-            "ledger_rules": np.array(ledgers[0].rules),
-            "notes": np.array(self.notes, dtype=str),
-        }
-        named = self.features if isinstance(self.features, dict) else {"": self.features}
-        arrays.update({f"features/{name}".rstrip("/"): np.array(f) for name, f in named.items() if f is not None})
-        for what, found in (("relevance", self.relevance), ("output", self.output)):
-            arrays.update(
-                {f"{what}/{name}": a for name, a in found.items()} if isinstance(found, dict) else {what: found}
-            )
-        arrays.update({f"layer/{name}": r for name, r in self.layers.kept.items()})
-        save_arrays(path, arrays)
+        from pylrp.saved import save
+
+        save(self, path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Explanation:
+        """Return an explanation that :meth:`save` has written.
+
+        It has what was saved: of ``layers`` those that were kept, and the composite by its name.
+
+        Parameters
+        ----------
+        path : path-like
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no such file.
+        pylrp.BrokenFile
+            If it is none that :meth:`save` has written, or altered since.
+        """
+        from pylrp.saved import load
+
+        return load(path)
 
     def plot(
         self, path: str | os.PathLike[str] | None = None, *, kind: str | None = None, sample: int = 0,

@@ -55,7 +55,7 @@ def test_arrays_are_those_of_network_explain(world, capsys):
         np.testing.assert_allclose(found[f"layer/{name}"], ex.layers[name], rtol=1e-4, atol=1e-6)
     ex.save("own.npz")
     with np.load("own.npz") as own:
-        assert {n: a.shape for n, a in own.items() if n != "layer/input"} == {
+        assert {n: a.shape for n, a in own.items() if n not in ("layer/input", "input", "explanation")} == {
             n: a.shape for n, a in found.items() if n not in ("names", "settings")
         }
     assert found["names"].tolist() == [f"images/{i}.png" for i in range(3)]

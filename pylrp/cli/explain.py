@@ -10,7 +10,6 @@ from pylrp._text import shown
 from pylrp.cli import options
 from pylrp.cli.progress import Progress, complain, unhurried
 from pylrp.cli.results import Results, writers_for
-from pylrp.cli.samples import one_of
 from pylrp.cli.session import Session, open_session, rules_for
 from pylrp.cli.table import Table
 from pylrp.cli.targets import asked_of
@@ -147,7 +146,7 @@ def _explained(
         if len(session.entries) > 1 and all(isinstance(part, ValueError) and str(part) == str(error) for part in parts):
             raise
     else:
-        parts = [one_of(ex, i) for i in range(len(read))]
+        parts = [ex[i] for i in range(len(read))]
     for (entry, item), part in zip(read, parts, strict=True):
         if isinstance(part, ValueError):
             session.fail(entry, part)
@@ -158,6 +157,6 @@ def _explained(
 
 def _alone(session: Session, item: Item, asked: dict[str, Any]) -> Explanation | ValueError:
     try:
-        return one_of(session.network.explain(session.stack([item]), **asked), 0)
+        return session.network.explain(session.stack([item]), **asked)[0]
     except ValueError as error:
         return error

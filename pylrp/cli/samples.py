@@ -1,39 +1,18 @@
-"""One sample out of an explained batch, and what its ledger and output come to; tables and writers read it."""
+"""What the ledger and the output of an explained sample come to; tables and writers read it."""
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pylrp.explanation import Explanation, Layers
+from pylrp.explanation import Explanation
 from pylrp.ledger import COLUMNS, Ledger
 
-__all__ = ["absorbed", "ledgers", "one_of", "reached", "scores", "targets"]
+__all__ = ["absorbed", "ledgers", "reached", "scores", "targets"]
 
 Array = NDArray[Any]
-
-
-def one_of(ex: Explanation, i: int) -> Explanation:
-    """Return sample i of an explained batch, as if it had been explained alone."""
-
-    def part(found: Any) -> Any:
-        return {name: array[i] for name, array in found.items()} if isinstance(found, dict) else found[i]
-
-    one = [Ledger(ledger.data[:, :, i : i + 1], ledger.names, ledger.rules, single=True) for ledger in ledgers(ex)]
-    kept = part(ex.layers.kept)
-    return dataclasses.replace(
-        ex,
-        relevance=part(ex.relevance),
-        output=part(ex.output),
-        target=None if ex.target is None else ex.target[i : i + 1],
-        layers=Layers(kept, list(ex.layers), lambda name: ex.layers[name][i]),
-        ledger=one if isinstance(ex.ledger, list) else one[0],
-        input=part(ex.input),
-        settings={**ex.settings, "single": True},
-    )
 
 
 def ledgers(ex: Explanation) -> list[Ledger]:

@@ -130,8 +130,8 @@ def grid(
     return figure
 
 
-def _named(explanations: Mapping[str, Explanation] | Sequence[Explanation]) -> dict[str, Explanation]:
-    if isinstance(explanations, Explanation):
+def _named(explanations: Any) -> dict[str, Explanation]:
+    if isinstance(explanations, Explanation):  # a sequence of its samples, too
         explanations = [explanations]
     if not isinstance(explanations, Mapping):
         names = [composite_name(ex.settings.get("composite", f"explanation {i}")) for i, ex in enumerate(explanations)]

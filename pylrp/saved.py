@@ -1,0 +1,143 @@
+"""Explanations in files, and samples of explained batches: what :class:`pylrp.Explanation` does besides drawing."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pylrp._files import save_arrays
+from pylrp.classes import as_indices
+from pylrp.errors import BrokenFile
+from pylrp.explanation import Explanation, Layers
+from pylrp.ledger import COLUMNS, Ledger
+
+__all__ = ["load", "part_of", "save"]
+
+Array = NDArray[Any]
+_FORMAT = 1
+
+
+def part_of(ex: Explanation, which: int | slice) -> Explanation:
+    """Return a sample of an explained batch, as if it had been explained alone, or some of them."""
+    one = isinstance(which, int)
+
+    def part(found: Any) -> Any:
+        return {name: array[which] for name, array in found.items()} if isinstance(found, dict) else found[which]
+
+    rows = slice(which, which + 1 or None) if isinstance(which, int) else which
+    ledgers = [
+        Ledger(ledger.data[:, :, rows], ledger.names, ledger.rules, single=one)
+        for ledger in (ex.ledger if isinstance(ex.ledger, list) else [ex.ledger])
+    ]
+    settings = {**ex.settings, "single": one}
+    if isinstance(settings.get("against"), list):  # one a sample
+        settings["against"] = settings["against"][which]
+    return dataclasses.replace(
+        ex,
+        relevance=part(ex.relevance),
+        output=part(ex.output),
+        target=None if ex.target is None else ex.target[rows],
+        layers=ex.layers.part(part(ex.layers.kept), lambda relevance: relevance[which]),
+        ledger=ledgers if isinstance(ex.ledger, list) else ledgers[0],
+        input=None if ex.input is None else part(ex.input),
+        settings=settings,
+    )
+
+
+def save(ex: Explanation, path: str | os.PathLike[str]) -> None:
+    """Write an explanation to a ``.npz`` file; see :meth:`pylrp.Explanation.save`."""
+    ledgers = ex.ledger if isinstance(ex.ledger, list) else [ex.ledger]
+    several = isinstance(ex.ledger, list)
+    arrays: dict[str, Any] = {
+        "target": np.array(-1) if ex.target is None else np.asarray(ex.target),
+        "composite": np.array(ex.composite),
+        "ledger": np.stack([ledger.data for ledger in ledgers]),
+        "ledger_columns": np.array(COLUMNS),
+        "ledger_layers": np.array(ledgers[0].names),
+        "ledger_rules": np.array(ledgers[0].rules),
+        "notes": np.array(ex.notes, dtype=str),
+    }
+    for what, found in (("features", ex.features), ("relevance", ex.relevance), ("output", ex.output),
+                        ("input", ex.input)):  # fmt: skip
+        named = found if isinstance(found, dict) else {"": found}
+        arrays.update({f"{what}/{name}" if isinstance(found, dict) else what: np.asarray(array)
+                       for name, array in named.items() if array is not None})  # fmt: skip
+    arrays.update({f"layer/{name}": r for name, r in ex.layers.kept.items()})
+    known = {
+        "format": _FORMAT,
+        "settings": {**ex.settings, "composite": ex.composite},
+        "layers": list(ex.layers),
+        "others": ex.layers.others,
+        "several": several,
+        "indices": type(ex.target) is not np.ndarray,
+    }
+    arrays["explanation"] = np.array(json.dumps(known, default=_plain))
+    save_arrays(path, arrays)
+
+
+def _plain(value: Any) -> Any:
+    return value.tolist() if isinstance(value, np.ndarray | np.generic) else str(value)
+
+
+def load(path: str | os.PathLike[str]) -> Explanation:
+    """Return what :meth:`pylrp.Explanation.save` has written; see :meth:`pylrp.Explanation.load`."""
+    from pylrp.loaders.guard import reading, require_file
+    from pylrp.loaders.npz_file import NpzFile
+
+    require_file(Path(path))
+    with reading(path, None), NpzFile(path) as file:
+        if "explanation" not in file.names:
+            raise BrokenFile(
+                path, "", "is no explanation that ex.save(path) has written: read its arrays with numpy.load(path)"
+            )
+        try:
+            return _made({name: file.read(name) for name in file.names})
+        except BrokenFile:
+            raise
+        except (ArithmeticError, AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+            raise BrokenFile(path, "", "is not as ex.save(path) writes it") from error
+
+
+def _made(arrays: Mapping[str, Any]) -> Explanation:
+    known = json.loads(str(arrays["explanation"]))
+    if known["format"] != _FORMAT:
+        raise ValueError(known["format"])
+    settings = dict(known["settings"])
+    names, rules = (tuple(map(str, arrays[key])) for key in ("ledger_layers", "ledger_rules"))
+    if arrays["ledger"].ndim != 4 or arrays["ledger"].shape[1:3] != (len(names), len(COLUMNS)):
+        raise ValueError(arrays["ledger"].shape)
+    ledgers = [Ledger(np.asarray(data), names, rules, single=bool(settings["single"])) for data in arrays["ledger"]]
+    target = arrays["target"]
+    target = None if target.ndim == 0 else as_indices(target) if known["indices"] else target
+    kept = {name.removeprefix("layer/"): array for name, array in arrays.items() if name.startswith("layer/")}
+    relevance, features = _named(arrays, "relevance"), _named(arrays, "features", lambda a: tuple(map(str, a)))
+    if relevance is None:
+        raise KeyError("relevance")
+    if isinstance(relevance, dict):
+        features = {name: (features or {}).get(name) for name in relevance}
+    return Explanation(
+        relevance=relevance,
+        output=_named(arrays, "output"),
+        target=target,
+        layers=Layers(kept, list(map(str, known["layers"])), None, known["others"]),
+        ledger=ledgers if known["several"] else ledgers[0],
+        input=_named(arrays, "input"),
+        settings=settings,
+        notes=tuple(map(str, arrays["notes"])),
+        features=features,
+    )
+
+
+def _named(arrays: Mapping[str, Any], what: str, read: Callable[[Any], Any] = np.asarray) -> Any:
+    """Return an array, or a dict of several by name; None where there is none."""
+    if what in arrays:
+        return read(arrays[what])
+    start = f"{what}/"
+    return {name[len(start) :]: read(array) for name, array in arrays.items() if name.startswith(start)} or None
