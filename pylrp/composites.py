@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from typing import Any
 
 from numpy.typing import ArrayLike
 
 from pylrp._text import nearest
 from pylrp.rules import AlphaBeta, Epsilon, Flat, Gamma, Norm, Pass, Rule, WSquare, ZBox, ZPlus
 
-__all__ = ["COMPOSITES", "Composite", "composite"]
+__all__ = ["COMPOSITES", "Composite", "composite", "either"]
 
 
 #: Kinds of layers with weights.
@@ -201,6 +202,19 @@ def require_rule(rule: object, what: str) -> Rule:
     if isinstance(rule, type) and issubclass(rule, Rule):
         way_out = f"write {rule.__name__}()"
     raise TypeError(f"{what} is not a rule: {rule!r}; {way_out}")
+
+
+def either(composite: Any, rules: Any) -> Any:
+    """Return what was given as ``composite=`` or ``rules=``, which mean the same; None where neither was.
+
+    Raises
+    ------
+    ValueError
+        If both were.
+    """
+    if composite is not None and rules is not None:
+        raise ValueError("give composite or rules, not both: they mean the same")
+    return rules if composite is None else composite
 
 
 def spread(rules: object, names: Sequence[str]) -> list[Rule] | None:

@@ -19,7 +19,7 @@ from pylrp._arrays import require_finite
 from pylrp.assignment import Assignment, assign
 from pylrp.canonise import canonise
 from pylrp.classes import Classes, ClassIndex, ClassIndices, as_indices, classes_of
-from pylrp.composites import Composite
+from pylrp.composites import Composite, either
 from pylrp.defaults import default_for
 from pylrp.errors import NotFinite
 from pylrp.explanation import Explanation, Layers
@@ -169,15 +169,17 @@ class Network:
         known = [classes for name in self.graph.outputs if (classes := classes_of(self.graph, name)).labels]
         return (known or [classes_of(self.graph, self.graph.outputs[0])])[0].index(y)
 
-    def summary(self, composite: Rules | None = None) -> str:
+    def summary(self, composite: Rules | None = None, *, rules: Rules | None = None) -> str:
         """Return a table of the layers: name, kind, shape of the output, parameters, and the rule each gets.
 
         Parameters
         ----------
         composite : str, Composite, Rule or sequence of Rule, optional
             Default: the one that :meth:`explain` uses.
+        rules : optional
+            Another name for ``composite``, as in :func:`pylrp.relevance`.
         """
-        return table(assign(self.graph, self._composite(composite), "zennit"))
+        return table(assign(self.graph, self._composite(either(composite, rules)), "zennit"))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the network to a ``.pylrp.npz`` file; :func:`pylrp.load` reads it back, equal bits.
@@ -224,6 +226,7 @@ class Network:
         target: int | str | ArrayLike | None = None,
         composite: Rules | None = None,
         *,
+        rules: Rules | None = None,
         targets: Sequence[int | str | ArrayLike] | None = None,
         against: int | str | ArrayLike | None = None,
         start: Literal["logit", "one"] = "logit",
@@ -252,6 +255,8 @@ class Network:
             Rules by name, one for all layers, or one for each layer with weights from the input up. Default, named in
             ``ex.composite``: "epsilon_plus_flat" for convolutional networks on images, "epsilon_plus" for those on
             signals, "epsilon" for networks without convolutions.
+        rules : optional
+            Another name for ``composite``, as in :func:`pylrp.relevance`.
         targets : sequence of int or str, optional
             Explain several classes on one forward pass; the relevance has shape (batch, targets, ...), for a single
             sample (targets, ...).
@@ -298,7 +303,7 @@ class Network:
         graph = self.graph
         inputs = requests.Inputs(graph, x)
         top = requests.start_value(graph, output)
-        composite = self._composite(composite)
+        composite = self._composite(either(composite, rules))
         prepared = self._plan(composite, convention)
         prepared.warn_outside(inputs)
         if not prepared.assignment.boxes:
@@ -362,9 +367,9 @@ class Network:
         }
         rows = [node.name for node in graph.nodes if _accounts(node.layer) or node.name in (masks or ())]
         rows = prepared.rows(rows)
-        rules = prepared.rules(rows)
+        applied = prepared.rules(rows)
         pages = prepared.account(ledger, rows).reshape(len(rows), ledger.shape[1], len(starts), inputs.batch)
-        ledgers = [Ledger(pages[:, :, t], rows, rules, single=inputs.single) for t in range(len(starts))]
+        ledgers = [Ledger(pages[:, :, t], rows, applied, single=inputs.single) for t in range(len(starts))]
         by_input = {name: maps[name] for name in graph.inputs}
 
         def again(name: str) -> Array:

@@ -236,3 +236,24 @@ def test_patterns_in_a_network(rng):
     assert [row.rule for row in got.ledger.layers] == [repr(ZBox(0, 1)), repr(Gamma())]
     want = net.explain(x, target=1, composite=[ZBox(0, 1), Gamma()])
     np.testing.assert_array_equal(got.relevance, want.relevance)
+
+
+def test_rules_is_another_name(rng):
+    L = pylrp.layers
+    net = pylrp.Network([L.Dense(rng.normal(size=(4, 5))), L.ReLU(), L.Dense(rng.normal(size=(3, 4)))])
+    x = rng.random((2, 5))
+    for rules in ("excitation_backprop", Gamma(), [Flat(), Epsilon()], pylrp.Composite("mine", ZPlus(), last=Gamma())):
+        one, other = net.explain(x, rules=rules), net.explain(x, composite=rules)
+        np.testing.assert_array_equal(one.relevance, other.relevance)
+        assert one.settings == other.settings
+        np.testing.assert_array_equal(one.layers["0"], other.layers["0"])  # found anew
+        assert net.summary(rules=rules) == net.summary(rules)
+        for measure in (pylrp.evaluate.randomisation, pylrp.evaluate.sensitivity):
+            assert measure(net, x, rules=rules).table() == measure(net, x, rules).table()
+    calls = (net.explain, lambda x, **both: net.summary(**both),
+             lambda x, **both: pylrp.evaluate.randomisation(net, x, **both),
+             lambda x, **both: pylrp.evaluate.sensitivity(net, x, **both),
+             lambda x, **both: pylrp.evaluate.quantus_explain(**both))  # fmt: skip
+    for call in calls:
+        with pytest.raises(ValueError, match="not both"):
+            call(x, composite="epsilon", rules="epsilon")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
+from pylrp.composites import either
 from pylrp.evaluate.curves import draw, new_axes
 from pylrp.evaluate.statistics import cosine, spearman
 from pylrp.evaluate.subject import Array, Progress, Subject, Values, quiet
@@ -85,6 +86,7 @@ def randomisation(
     x: ArrayLike,
     composite: Any = None,
     *,
+    rules: Any = None,
     target: int | ArrayLike | None = None,
     weights: Weights = "permute",
     stages: int | None = None,
@@ -102,6 +104,8 @@ def randomisation(
     x : array_like of shape (batch, ...)
     composite : str, Composite, Rule or sequence of Rule, optional
         Default: that of :meth:`pylrp.Network.explain`.
+    rules : optional
+        Another name for ``composite``.
     target : int or sequence of int, optional
         Default: the top class of each sample, of the original network.
     weights : {"permute", "normal"}, default "permute"
@@ -116,6 +120,7 @@ def randomisation(
     -------
     Randomisation
     """
+    composite = either(composite, rules)
     subject = Subject(net, x, target)
     layers = with_weights(net.graph)
     if stages is not None and stages < 1:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from pylrp.composites import either
 from pylrp.evaluate.statistics import band
 from pylrp.evaluate.subject import Progress, Subject, Values, quiet
 from pylrp.network import Network
@@ -60,6 +61,7 @@ def sensitivity(
     x: ArrayLike,
     composite: Any = None,
     *,
+    rules: Any = None,
     target: int | ArrayLike | None = None,
     radius: float | ArrayLike | None = None,
     draws: int = 10,
@@ -76,6 +78,8 @@ def sensitivity(
     x : array_like of shape (batch, ...)
     composite : str, Composite, Rule or sequence of Rule, optional
         Default: that of :meth:`pylrp.Network.explain`.
+    rules : optional
+        Another name for ``composite``.
     target : int or sequence of int, optional
         The class that is explained, with and without noise. Default: the top class of each input without noise.
     radius : float or array_like, optional
@@ -93,6 +97,7 @@ def sensitivity(
     """
     if draws < 1:
         raise ValueError(f"draws is {draws}, expected at least 1")
+    composite = either(composite, rules)
     subject = Subject(net, x, target)
     low, high = subject.x.min(), subject.x.max()
     size = np.asarray(_RADIUS * (np.float64(high) - low) if radius is None else radius, np.float64)

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from pylrp.composites import either
 from pylrp.evaluate.subject import Array
 from pylrp.network import Network
 
@@ -19,7 +20,12 @@ __all__ = ["quantus_explain", "quantus_model"]
 
 
 def quantus_explain(
-    composite: Any = None, *, network: Network | None = None, sum_channels: bool = False, **settings: Any
+    composite: Any = None,
+    *,
+    rules: Any = None,
+    network: Network | None = None,
+    sum_channels: bool = False,
+    **settings: Any,
 ) -> Callable[..., Array]:
     """Return a function that Quantus takes as ``explain_func``.
 
@@ -27,6 +33,8 @@ def quantus_explain(
     ----------
     composite : str, Composite, Rule or sequence of Rule, optional
         Default: that of :meth:`pylrp.Network.explain`.
+    rules : optional
+        Another name for ``composite``.
     network : Network, optional
         The network to explain. Default: what Quantus passes, a torch module, is loaded (torch and onnx are needed),
         and loaded again whenever its weights have changed.
@@ -53,6 +61,7 @@ def quantus_explain(
     >>> metric = quantus.PixelFlipping(features_in_step=28, perturb_baseline="black")  # doctest: +SKIP
     >>> metric(model, x, y, explain_func=pylrp.evaluate.quantus_explain("epsilon"))  # doctest: +SKIP
     """
+    composite = either(composite, rules)
     kept: dict[tuple[object, ...], Network] = {}
 
     def explain(model: Any, inputs: Any, targets: Any, **kwargs: Any) -> Array:
