@@ -77,8 +77,8 @@ class Composite:
         and ``"conv"`` for those of that kind only. In a graph there may be several first layers: one for each input,
         or for each branch that starts at it.
     names : mapping of str to Rule
-        By name of a layer, or by pattern: ``"conv*"``, ``"layer[12].*"``, as in :mod:`fnmatch`, upper and lower case
-        told apart. A pattern is for layers with weights, and where it fits none of them for the others. In a plain
+        By name of a layer, or by pattern as in Python's ``fnmatch`` (``"conv*"``, ``"layer[12].*"``), upper and lower
+        case told apart. A pattern is for layers with weights, and where it fits none of them for the others. In a plain
         list of weights the names are ``"0"``, ``"1"``, ...
 
     Raises

@@ -66,7 +66,11 @@ def test_good_files_pass(tmp_path, options):
 def test_flipped_bits(tmp_path, packed):
     scipy.io.savemat(tmp_path / "net.mat", ENTRIES, do_compression=packed)
     done = subprocess.run(
-        [sys.executable, "-c", FLIPS, str(tmp_path / "net.mat"), "7"], capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", FLIPS, str(tmp_path / "net.mat"), "7"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=tmp_path,  # not the source folder, whose pylrp has no compiled core
     )
     assert done.returncode == 0, done.stderr[-2000:]
     read, refused = map(int, done.stdout.split())
