@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import pickle
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import pylrp
 from pylrp import layers as L
 
 
@@ -349,3 +351,46 @@ def test_every_layer_has_a_kind_and_compares() -> None:
     assert L.MaxPool([2, 2]) == L.MaxPool((2, 2))
     assert {L.ReLU(), L.ReLU(), L.ELU(2.0)} == {L.ELU(2.0), L.ReLU()}
     assert hash(L.Resize(size=[1, 2])) == hash(L.Resize(size=(1, 2)))
+
+
+BY_CLASS = {
+    "Dense": (np.ones((3, 4)),), "PositionwiseDense": (np.ones((3, 4, 1)),), "Conv": (np.ones((3, 2, 1)),),
+    "ConvTranspose": (np.ones((2, 3, 1)),), "BatchNorm": (np.ones(2),) * 4, "Affine": (2.0, 1.0), "Clip": (0.0, 1.0),
+    "PReLU": (0.5,), "LocalResponseNorm": (3,), "MaxPool": (2,), "AveragePool": (2,), "AdaptiveAveragePool": (2,),
+    "AdaptiveMaxPool": (2,), "Reshape": ((-1,),), "Transpose": ((1, 0),), "Pad": (((0, 0), (1, 1)),),
+    "Slice": ((0, 0), (1, 1)), "Take": (0, 1), "Expand": ((2, 3),), "Upsample": (2,), "DepthToSpace": (2,),
+    "SpaceToDepth": (2,), "ChannelShuffle": (2,), "Resize": ((4,),),
+}  # fmt: skip
+BASES = {"Activation", "CustomLayer", "Layer", "Movement", "Pool", "Shape", "Windows"}
+
+
+@pytest.mark.parametrize("name", sorted(set(L.__all__) - BASES))
+def test_every_layer_takes_a_name(name):
+    kind = getattr(L, name)
+    layer = kind(*BY_CLASS.get(name, ()), name="mine")
+    assert layer.name == "mine"
+    assert kind(*BY_CLASS.get(name, ())).name is None
+    assert pickle.loads(pickle.dumps(layer)).name == "mine"
+
+
+def test_names_in_a_network(tmp_path):
+    class Twice(L.CustomLayer):
+        def output_shape(self, *shapes):
+            return shapes[0]
+
+        def forward(self, *inputs):
+            return 2 * inputs[0]
+
+        def relevance(self, inputs, output, relevance):
+            return (relevance,)
+
+    net = pylrp.Network([L.Dense(np.eye(4), name="a"), L.ReLU(name="f"), Twice(name="b"), L.Flatten(name="flat"),
+                         L.Dense(np.eye(4))])  # fmt: skip
+    assert {"a", "f", "b"} <= set(net.graph.shapes)
+    ex = net.explain(np.ones((1, 4)), target=0, layers=["f", "b"])
+    np.testing.assert_array_equal(ex.layers["f"], ex.layers["b"])
+    saved = pylrp.Network([L.Dense(np.eye(4), name="a"), L.Tanh(name="f"), L.Dense(np.eye(4))])
+    saved.save(tmp_path / "net.pylrp.npz")
+    back = pylrp.load(tmp_path / "net.pylrp.npz")
+    assert list(back.graph.shapes) == list(saved.graph.shapes)
+    assert back.graph.nodes[1].layer == L.Tanh()

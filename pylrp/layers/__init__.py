@@ -1,7 +1,8 @@
 """Layers as plain values: what a network is built from.
 
 Each holds its arrays and settings, tells the shape it makes (:meth:`Layer.output_shape`) and what the core needs to
-know; nothing is computed here. Shapes leave the batch out and put channels first.
+know; nothing is computed here. Every layer takes ``name=``, what it is called in a network. Shapes leave the batch
+out and put channels first.
 
 - ``linear.py``: Dense, PositionwiseDense, Conv, ConvTranspose, BatchNorm, Affine
 - ``pooling.py``: MaxPool, AveragePool and their global and adaptive forms

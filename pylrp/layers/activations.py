@@ -12,7 +12,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from pylrp.layers.base import Layer, Shape, sole
+from pylrp.layers.base import NamedLayer, Shape, sole
 
 __all__ = [
     "ELU",
@@ -42,7 +42,7 @@ __all__ = [
 
 
 @dataclass(frozen=True)
-class Activation(Layer):
+class Activation(NamedLayer):
     """Base of the functions that the core knows by name."""
 
     def output_shape(self, *shapes: Shape) -> Shape:
@@ -51,7 +51,7 @@ class Activation(Layer):
 
     def core(self) -> tuple[str, float, float]:
         """Return what the core takes: the function's name and two parameters, 0 where there are fewer."""
-        a, b, *_ = [*(float(getattr(self, f.name)) for f in fields(self)), 0.0, 0.0]
+        a, b, *_ = [*(float(getattr(self, f.name)) for f in fields(self) if f.name != "name"), 0.0, 0.0]
         return self.kind, a, b
 
 
@@ -105,9 +105,9 @@ class Clip(Activation):
             raise ValueError(f"low is {self.low}, high is {self.high}: low must not lie above high")
 
 
-def ReLU6() -> Clip:
+def ReLU6(*, name: str | None = None) -> Clip:
     """Return ``Clip(0, 6)``."""
-    return Clip(0.0, 6.0)
+    return Clip(0.0, 6.0, name=name)
 
 
 @dataclass(frozen=True)
@@ -188,7 +188,7 @@ class Log(Activation):
 
 
 @dataclass(frozen=True, eq=False)
-class PReLU(Layer):
+class PReLU(NamedLayer):
     """``f(x) = x`` where ``x >= 0``, else ``slope * x``.
 
     Parameters
@@ -211,7 +211,7 @@ class PReLU(Layer):
 
 
 @dataclass(frozen=True)
-class Softmax(Layer):
+class Softmax(NamedLayer):
     """``f(x) = exp(x) / sum(exp(x))`` along an axis of the logical shape."""
 
     axis: int = 0
@@ -233,7 +233,7 @@ class LogSoftmax(Softmax):
 
 
 @dataclass(frozen=True)
-class LocalResponseNorm(Layer):
+class LocalResponseNorm(NamedLayer):
     """``f(x) = x / (bias + alpha / size * s) ** beta``, ``s`` the sum of x² over the ``size`` channels around x.
 
     Relevance passes through unchanged, as through an activation: the usual treatment. AlexNet, ZFNet and GoogLeNet
@@ -252,7 +252,7 @@ class LocalResponseNorm(Layer):
 
 
 @dataclass(frozen=True)
-class Normalize(Layer):
+class Normalize(NamedLayer):
     """``f(x) = x / norm(x)`` over the channels of a sample or of each position; x where the norm is 0.
 
     The norm counts as a constant, so relevance passes through unchanged, as through a scaling.

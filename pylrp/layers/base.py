@@ -14,7 +14,17 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Array", "CustomLayer", "Layer", "Shape", "per_axis", "product", "require_finite_settings", "sole"]
+__all__ = [
+    "Array",
+    "CustomLayer",
+    "Layer",
+    "NamedLayer",
+    "Shape",
+    "per_axis",
+    "product",
+    "require_finite_settings",
+    "sole",
+]
 
 Array = NDArray[Any]
 Shape = tuple[int, ...]
@@ -50,6 +60,13 @@ class Layer:
         raise NotImplementedError(f"{type(self).__name__} does not define output_shape")
 
 
+@dataclasses.dataclass(frozen=True)
+class NamedLayer(Layer):
+    """Base of the layers whose name is told by keyword: ``ReLU(name="relu1")``."""
+
+    name: str | None = dataclasses.field(default=None, kw_only=True, repr=False, compare=False)
+
+
 class CustomLayer(Layer):
     """A layer that you write: its forward pass, and how it hands relevance down.
 
@@ -70,6 +87,11 @@ class CustomLayer(Layer):
     """
 
     kind: ClassVar[str] = "custom"
+    #: What it is called in a list of layers.
+    name: str | None = None
+
+    def __init__(self, *, name: str | None = None):
+        self.name = name
 
     def __post_init__(self) -> None:
         """Leave the settings to whoever has written the layer."""

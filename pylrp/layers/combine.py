@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from pylrp.layers.base import Layer, Shape
+from pylrp.layers.base import NamedLayer, Shape
 
 __all__ = ["Add", "Concat"]
 
 
 @dataclass(frozen=True)
-class Add(Layer):
+class Add(NamedLayer):
     """The sum of two or more values of one shape; relevance is split in proportion to what each contributes."""
 
     kind: ClassVar[str] = "add"
@@ -26,7 +26,7 @@ class Add(Layer):
 
 
 @dataclass(frozen=True)
-class Concat(Layer):
+class Concat(NamedLayer):
     """Values one after the other along an axis of the logical shape (0: channels)."""
 
     axis: int = 0

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pylrp._limits import require_shape
-from pylrp.layers.base import Array, Layer, Shape, per_axis, product, sole
+from pylrp.layers.base import Array, NamedLayer, Shape, per_axis, product, sole
 
 __all__ = [
     "ChannelShuffle",
@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 
-class Movement(Layer):
+class Movement(NamedLayer):
     """Base of the layers that only move values."""
 
     #: What output values are that come from no input.

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from pylrp._limits import require
-from pylrp.layers.base import Layer, Shape, per_axis, sole
+from pylrp.layers.base import NamedLayer, Shape, per_axis, sole
 from pylrp.layers.windows import Windows, normalise_padding, place, resolve_pads
 
 __all__ = [
@@ -26,7 +26,7 @@ __all__ = [
 ]
 
 
-class Pool(Layer):
+class Pool(NamedLayer):
     """Base of the pools; ``kind`` is "maxpool" or "avgpool"."""
 
     def windows(self, shape: Shape) -> list[Windows]:

@@ -12,7 +12,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pylrp.layers.base import Layer, Shape, sole
+from pylrp.layers.base import NamedLayer, Shape, sole
 
 __all__ = ["Resize"]
 
@@ -37,7 +37,7 @@ _ROUNDING: dict[str, Callable[[Floats], Floats]] = {
 
 
 @dataclass(frozen=True)
-class Resize(Layer):
+class Resize(NamedLayer):
     """Another size along some axes.
 
     Parameters

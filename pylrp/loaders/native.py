@@ -39,7 +39,7 @@ Array = NDArray[Any]
 _LAYERS: dict[str, type[Layer]] = {
     name: kind
     for name, kind in vars(layers).items()
-    if isinstance(kind, type) and issubclass(kind, Layer) and dataclasses.is_dataclass(kind)
+    if isinstance(kind, type) and issubclass(kind, Layer) and "__dataclass_fields__" in vars(kind)  # no base
 }
 
 
@@ -140,8 +140,9 @@ def _write_layer(node: Node, arrays: _Arrays) -> dict[str, Any]:
         )
     fields = {}
     for field in dataclasses.fields(layer):  # type: ignore[arg-type]  # all in _LAYERS are dataclasses
-        if field.init:
-            fields[field.name] = _encode(getattr(layer, field.name), arrays, f"{node.name}.{field.name}")
+        value = getattr(layer, field.name)
+        if field.init and (value is not None or field.name != "name"):  # pylrp 0.1 knows few layers with names
+            fields[field.name] = _encode(value, arrays, f"{node.name}.{field.name}")
     return {"kind": kind, "fields": fields}
 
 
