@@ -7,6 +7,7 @@
 # make test-core    the core's C++ tests, each instruction set; and under the sanitizers
 # make test-neon    the same for ARM, cross-compiled, under qemu (skipped without them)
 # make instructions instruction counts of the kernels against their limits (valgrind)
+# make fuzz         altered files over all loaders: N=1000 of them, from SEED=0 (tests/fuzz/README.md)
 # make bench        throughput, with the result checked first
 # Each target sets up what it needs: a virtual environment beside this file, and pylrp installed into it.
 PYTHON ?= python3
@@ -15,7 +16,7 @@ WERROR := $(if $(CI),-C cmake.define.PYLRP_WERROR=ON)
 SOURCES := pyproject.toml CMakeLists.txt README.md $(shell find csrc pylrp -type f -not -path '*/__pycache__/*')
 PIP := -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test test-fast docs test-peers test-core core test-neon instructions lint bench clean
+.PHONY: demo test test-fast docs test-peers fuzz test-core core test-neon instructions lint bench clean
 TOOLS := PATH=$(CURDIR)/.venv/bin:$$PATH CMAKE_GENERATOR=Ninja
 
 demo: .venv/installed
@@ -46,6 +47,11 @@ bench: .venv-peers/installed
 
 test-peers: .venv-peers/installed
 	.venv-peers/bin/pytest $(PARALLEL) -m "not nightly" tests/peers
+
+N := 1000
+SEED := 0
+fuzz: .venv-peers/installed
+	.venv-peers/bin/python tests/fuzz -n $(N) --seed $(SEED)
 
 core: .venv/installed
 	$(TOOLS) cmake --preset default && $(TOOLS) cmake --build --preset default

@@ -1,11 +1,13 @@
 """Files that appear whole or not at all, whatever is written beside them.
 
 ``Network.save``, ``Explanation.save``, reports and the command line write through :func:`atomically`.
+Readers tell by :func:`is_of_system` which errors are the system's.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 from collections.abc import Callable, Mapping
@@ -14,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["atomically", "save_arrays"]
+__all__ = ["atomically", "is_of_system", "save_arrays"]
 
 
 def atomically(path: Path, write: Callable[[Path], object]) -> None:
@@ -53,3 +55,12 @@ def save_arrays(path: str | os.PathLike[str], arrays: Mapping[str, Any]) -> None
     if whole.suffix != ".npz":
         whole = whole.with_name(f"{whole.name}.npz")
     atomically(whole, lambda part: np.savez_compressed(part, **arrays))
+
+
+def is_of_system(error: OSError) -> bool:
+    """Tell whether the system can't read a file, rather than that a reader was led astray by what is in it.
+
+    Readers raise OSError without a number for broken files; and they jump to places that a file names, which the system
+    calls invalid (EINVAL) where they lie before its begin.
+    """
+    return error.errno not in (None, errno.EINVAL, errno.EOVERFLOW)

@@ -83,6 +83,16 @@ def test_zip_files_of_other_kinds(tmp_path, bit):
     assert caught.value.place == "entry 'W1'"
 
 
+def test_entries_before_the_begin_of_a_zip_file(tmp_path):
+    path = zipped(tmp_path / "net.npz", W1=npy((2, 4), bytes(64)))
+    data = bytearray(path.read_bytes())
+    data[data.rfind(b"PK\5\6") + 16] += 1  # so the entry begins at -1
+    path.write_bytes(data)
+    with pytest.raises(pylrp.BrokenFile) as caught:
+        pylrp.load(path)
+    assert caught.value.place == "entry 'W1'"
+
+
 def test_what_is_no_weight_is_not_unpacked(tmp_path):
     zeros = npy((32 << 17,), bytes(32 << 20))
     path = zipped(tmp_path / "net.npz", W1=npy((2, 4), bytes(64)), **{f"junk{i}": zeros for i in range(8)})

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.lib.format import MAGIC_PREFIX
 
+from pylrp._files import is_of_system
 from pylrp._limits import at_most, default_limit
 from pylrp.errors import BrokenFile
 from pylrp.inputs.base import Array, Entry, Item, Wanted, as_network_takes_it, refuse
@@ -23,7 +24,7 @@ def npy_entries(path: Path, wanted: Wanted) -> list[Entry]:
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except OSError as error:
-        if error.errno is not None:
+        if is_of_system(error):
             raise
         raise ValueError(_unreadable("npy", error)) from None
     except Exception as error:  # a header that is cut short or altered has many

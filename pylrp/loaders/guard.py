@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from pylrp._files import is_of_system
 from pylrp._limits import TooLarge, at_most, default_limit
 from pylrp._text import shown
 from pylrp.errors import BrokenFile, UnsupportedLayer
@@ -42,7 +43,7 @@ def reading(source: Any, max_bytes: int | None) -> Iterator[None]:
             raise
         raise _with_path(error, path) from error
     except OSError as error:
-        if path is None or error.errno is not None:
+        if path is None or is_of_system(error):
             raise
         raise BrokenFile(path, "", f"can't be read: {error}") from error
     except (ImportError, TypeError, ValueError) as error:

@@ -224,6 +224,8 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Array]]:
             described = file.read(_STRUCTURE)
             structure = json.loads(b"" if described is None else described.tobytes())
             version = structure["version"]
+        except BrokenFile:
+            raise
         except (LookupError, RecursionError, TypeError, ValueError) as error:
             raise BrokenFile(path, f"entry {_STRUCTURE!r}", f"is no description of a network: {error}") from error
         arrays: dict[str, Array] = {}

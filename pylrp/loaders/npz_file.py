@@ -15,6 +15,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
+from pylrp._files import is_of_system
 from pylrp._limits import require
 from pylrp._text import shown
 from pylrp.errors import BrokenFile
@@ -53,7 +54,7 @@ class NpzFile:
             self._zip = zipfile.ZipFile(self.path)
             members = self._zip.infolist()
         except OSError as error:
-            if error.errno is not None:
+            if is_of_system(error):
                 raise
             raise self._broken("", f"is no readable .npz file: {error}") from error
         except Exception as error:  # a zip file cut short or altered has many
@@ -93,7 +94,7 @@ class NpzFile:
                 array: Array = npy.read_array(stream, allow_pickle=False)
                 return array
         except OSError as error:
-            if error.errno is not None:
+            if is_of_system(error):
                 raise
             raise self._broken(place, f"can't be read: {error}") from error
         except Exception as error:  # zip, zlib and npy each have their own for a file cut short, altered or encrypted

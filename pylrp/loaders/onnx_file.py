@@ -63,6 +63,27 @@ class ModelFile:
             raise BrokenFile(path, "", "is no ONNX model: save it with torch.onnx.export or another exporter")
         return cls(model, path, {name: (path, *span) for name, span in spans.items()})
 
+    def require_text(self) -> None:
+        """Raise BrokenFile if a name is no UTF-8: protobuf then gives its bytes, or raises.
+
+        Raises
+        ------
+        BrokenFile
+        """
+        place = "the graph"
+        try:
+            for node in itertools.chain(self.model.graph.node, *(f.node for f in self.model.functions)):
+                place = f"node {node.name!r}"
+                _require_text(node.name, node.op_type, node.domain, *node.input, *node.output)
+                _require_text(*(attribute.name for attribute in node.attribute))
+            graph, place = self.model.graph, "the graph"
+            for parts in (graph.input, graph.output, graph.initializer, graph.value_info, self.model.functions):
+                _require_text(*(part.name for part in parts))
+            _require_text(*(part.domain for part in (*self.model.functions, *self.model.opset_import)))
+            _require_text(*(name for f in self.model.functions for name in (*f.input, *f.output, *f.attribute)))
+        except UnicodeError as error:
+            raise BrokenFile(self.path, place, "has a name that is no text (UTF-8)") from error
+
     def array(self, tensor: TensorProto) -> Array:
         """Return a tensor of the model.
 
@@ -95,6 +116,12 @@ class ModelFile:
         if not path.is_relative_to(folder.resolve()):
             raise ValueError(f"lies in {path}, outside the model's folder {folder}")
         return path, int(entries.get("offset", 0)), int(entries.get("length", -1))
+
+
+def _require_text(*names: str | bytes) -> None:
+    for name in names:
+        if isinstance(name, bytes):
+            name.decode()
 
 
 def _from_file(path: Path, offset: int, length: int, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Array:

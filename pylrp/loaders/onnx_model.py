@@ -80,6 +80,7 @@ def load_onnx(
         If an entry of ``operators`` is no function, or returns no layer.
     """
     file = ModelFile(source) if isinstance(source, onnx.ModelProto) else ModelFile.open(Path(source))
+    file.require_text()
     if file.model.functions:
         file = replace(file, model=_written_out(file))
     return _Reader(file, input_shape, operators or {}, outputs).read()
