@@ -19,7 +19,14 @@ import numpy as np
 from mutations import mutated
 
 MEMORY = 3 << 30  # beyond what the libraries take
-OFTEN = {"onnx": 6, "mat": 4, "pylrp.npz": 4, "npz": 2, "keras": 2}  # how often a kind of file is drawn; others once
+OFTEN = {
+    "onnx": 8,
+    "mat": 6,
+    "pylrp.npz": 6,
+    "npz": 4,
+    "keras": 3,
+    "h5": 2,
+}  # how often a kind of file is drawn; others once
 MOST = 128 << 20  # max_bytes: what a network takes bounds the time, too
 
 
@@ -45,6 +52,9 @@ def main(folder: Path, seed: int, first: int, step: int, last: int) -> None:
         begin = time.process_time()
         what, text = outcome(pylrp, path)
         spent = time.process_time() - begin
+        if (folder / "unpickled").exists():
+            what, text = "foreign", "a pickle has been read"
+            (folder / "unpickled").unlink()
         print("done", i, what, f"{spent:.2f}", source.name, repr(text[:300]), flush=True)
         if what != "foreign" and spent < 1:
             path.unlink()
@@ -54,8 +64,8 @@ def warm_up(pylrp: Any, folder: Path) -> None:
     """Explain every good file, so that imports take no altered file's time."""
     for path in sorted((folder / "seeds").iterdir()):
         what, text = outcome(pylrp, path)
-        if what != "explained":
-            raise SystemExit(f"{path} is no good file: {text}")
+        if what != ("refused" if path.name.startswith("refused") else "explained"):
+            raise SystemExit(f"{path} is no good file: {what}: {text}")
 
 
 def outcome(pylrp: Any, path: Path) -> tuple[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import pickle
 import sys
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ def write_seeds(folder: Path) -> list[Path]:
     write_arrays(folder)
     write_matlab(folder)
     write_keras(folder)
+    write_refused(folder)
     return sorted(folder.iterdir())
 
 
@@ -211,3 +213,28 @@ def write_keras(folder: Path) -> None:
     made = keras.Sequential([keras.Input((4,)), k.Dense(5, activation="relu"), k.Dense(2)])
     made.save(folder / "dense.keras")
     made.save(folder / "dense.h5")
+
+
+class Trap:
+    """Unpickling it leaves a file behind."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return (open, (str(self.path), "w"))
+
+
+def write_refused(folder: Path) -> None:
+    """Write what is refused unread: files that may run code. ``child.py`` looks for what the trap leaves behind."""
+    trap = pickle.dumps({"weights": [some(3, 4)], "trap": Trap(folder.parent / "unpickled")})
+    for name in ("refused.pkl", "refused.joblib", "refused.pt", "refused.pth"):
+        (folder / name).write_bytes(trap)
+    np.savez(folder / "refused.npz", W1=np.array([Trap(folder.parent / "unpickled"), 1], object))
+    try:
+        import torch
+    except ImportError:
+        return
+    module = torch.nn.Sequential(torch.nn.Linear(4, 3))
+    torch.save(module.state_dict(), folder / "refused_state.pt")
+    torch.jit.save(torch.jit.trace(module, torch.zeros(1, 4)), folder / "refused_script.pt")
