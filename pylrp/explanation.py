@@ -218,14 +218,16 @@ class Explanation:
         target : int, optional
             One of the classes that were explained; default all.
         ax : matplotlib.axes.Axes, Figure or SubFigure, optional
-            Where to draw; default: a new figure, without pyplot.
+            Where to draw; default: a new figure, which ``plt.show()`` shows if the program has imported pyplot
+            and no ``path`` is given.
         image : array_like of shape (height, width) or (height, width, 3), optional
             The picture to show under the relevance, uint8 or float from 0 to 1.
         labels : sequence of str or mapping of int to str, optional
             Names of the classes.
         **options
             ``overlay``, ``percentile``, ``limit``, ``feature_names``, ``values``, ``shape``, ``layer``, ``layers``,
-            ``input``, ``most``, ``title``, ``caption``, ``dpi``: see :func:`pylrp.plot.explanation`.
+            ``input``, ``most``, ``cmap``, ``title``, ``caption``, ``dpi``, ``pyplot``: see
+            :func:`pylrp.plot.explanation`.
 
         Returns
         -------

@@ -184,7 +184,7 @@ def _draw(session: Session, path: Path, found: Mapping[str, Explanation], shown:
         if all(item.image is not None for _, item in shown):
             known["images"] = [item.image for _, item in shown]
     labels = None if session.labels is None else list(session.labels)
-    figure: Any = grid({name: ex for name, (ex, _) in ready.items()}, labels=labels, **known)
+    figure: Any = grid({name: ex for name, (ex, _) in ready.items()}, labels=labels, pyplot=False, **known)
     atomically(path, lambda part: figure.savefig(part))
 
 

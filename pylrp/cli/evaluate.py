@@ -153,7 +153,7 @@ def _run(args: argparse.Namespace) -> int:
     if not args.quiet:
         print(f"\n{found.table()}")
     for path in args.output:
-        atomically(path, found.save if path.suffix.lower() == ".npz" else found.plot().savefig)
+        atomically(path, found.save if path.suffix.lower() == ".npz" else found.plot)
         if not args.quiet:
             print(f"wrote {shown(str(path))}")
     if interrupted:

@@ -42,7 +42,7 @@ def picture(session: Session, entry: Entry, item: Item, ex: Explanation, options
     fits = {"default": known, "image": ("image", "shape"), "table": ("feature_names",), "channels": ("shape",)}
     known = {name: value for name, value in known.items() if name in fits.get(kind, ())}
     labels = None if session.labels is None else list(session.labels)
-    figure: Figure = explanation(ex, labels=labels, **known, **options)  # type: ignore[assignment]  # no ax was given
+    figure: Figure = explanation(ex, labels=labels, pyplot=False, **known, **options)  # type: ignore[assignment]  # no ax was given
     heading = entry.name if item.truth is None else f"{entry.name}, true class {item.truth}"
     figure.suptitle(heading, fontsize=9, color="#6b7580")
     return figure

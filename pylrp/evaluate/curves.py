@@ -183,11 +183,14 @@ def draw(ax: Axes, x: Values, scores: Values, label: str, colour: str, line: str
 
 
 def new_axes() -> Axes:
-    """Return the axes of a new figure."""
+    """Return the axes of a new figure, which ``plt.show()`` shows where pyplot is imported."""
     from pylrp.plot import new_figure
+    from pylrp.plot.colours import hand_over
 
-    axes: Axes = new_figure(5.6, 3.8, 120).subplots()
-    axes.figure.set_layout_engine("constrained")  # type: ignore[union-attr]  # a figure here, no subfigure
+    figure = new_figure(5.6, 3.8, 120)
+    figure.set_layout_engine("constrained")
+    axes: Axes = figure.subplots()
+    hand_over(figure, None, None)
     return axes
 
 

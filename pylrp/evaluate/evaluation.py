@@ -104,8 +104,13 @@ class Evaluation:
             return list(self.composites)
         return sorted(self.composites, key=lambda name: -float(self.curves[name].abpc.mean()))
 
-    def plot(self) -> Figure:
+    def plot(self, path: str | os.PathLike[str] | None = None) -> Figure:
         """Return a figure: curves of all composites with the random baseline and bands, areas, randomised weights.
+
+        Parameters
+        ----------
+        path : path-like, optional
+            Write it to this file, too: PNG, PDF, SVG. Without, ``plt.show()`` shows it where pyplot is imported.
 
         Raises
         ------
@@ -113,8 +118,13 @@ class Evaluation:
             If matplotlib is not installed.
         """
         from pylrp.evaluate.figure import figure
+        from pylrp.plot.colours import hand_over
 
-        return figure(self)
+        drawn = figure(self)
+        if path is not None:
+            drawn.savefig(path)
+        hand_over(drawn, path, None)
+        return drawn
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write everything to a ``.npz`` file.

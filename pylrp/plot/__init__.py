@@ -2,8 +2,8 @@
 
 Every function that draws takes Axes (or a figure, where it draws several panels) and arrays, so that you can compose
 your own figures; :func:`explanation`, which is ``ex.plot``, and :func:`grid` take explanations and make the figure.
-Figures are made without pyplot: no display is needed, no global state is touched, and any thread may draw. matplotlib
-is the optional extra ``plot``.
+Figures are made without pyplot: no display is needed, and any thread may draw. Where your program has imported pyplot,
+``plt.show()`` shows what was not written to a file. matplotlib is the optional extra ``plot``.
 """
 
 from pylrp.plot.colours import PERCENTILE, diverging_map, new_figure, symmetric_limit

@@ -1,12 +1,14 @@
 """Colours of relevance and where they end, and empty figures; every other module of ``pylrp.plot`` draws with them.
 
 matplotlib is the optional extra ``plot`` and is imported where it is used. Figures are made without pyplot: no
-display is needed, no global state is touched, and any thread may draw.
+display is needed, and any thread may draw.
 """
 
 from __future__ import annotations
 
 import os
+import sys
+import threading
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.cm import ScalarMappable
-    from matplotlib.colors import LinearSegmentedColormap
+    from matplotlib.colors import Colormap, LinearSegmentedColormap
     from matplotlib.figure import Figure
 
 __all__ = ["COLOURS", "PERCENTILE", "diverging_map", "new_figure", "symmetric_limit"]
@@ -61,11 +63,41 @@ def save(drawn: Any, path: str | os.PathLike[str]) -> None:
     figure.canvas.figure.savefig(path)
 
 
+def hand_over(figure: Any, path: str | os.PathLike[str] | None, pyplot: bool | None) -> None:
+    """Register a new figure with pyplot, so that ``plt.show()`` shows it.
+
+    By default where the program has imported pyplot and the picture is not written to a file; only in the main thread,
+    since pyplot's windows live there.
+    """
+    if pyplot is None:
+        main = threading.current_thread() is threading.main_thread()
+        pyplot = path is None and main and "matplotlib.pyplot" in sys.modules
+    if pyplot:
+        import matplotlib.pyplot as plt
+
+        # pyplot calls the class to get the figure; this way it gets one that is drawn, and none that failed.
+        plt.figure(FigureClass=lambda **_: figure)  # type: ignore[arg-type]
+
+
 def diverging_map() -> LinearSegmentedColormap:
     """Return the colour map: blue below zero, near white at zero, red above."""
     from matplotlib.colors import LinearSegmentedColormap
 
     return LinearSegmentedColormap.from_list("pylrp", COLOURS, N=511)  # odd: zero has a colour of its own
+
+
+def chosen_map(cmap: str | Colormap | None) -> Colormap:
+    """Return the colour map by its name or as it is; None is pylrp's own."""
+    if cmap is None:
+        return diverging_map()
+    from matplotlib.cm import ScalarMappable
+
+    return ScalarMappable(cmap=cmap).get_cmap()
+
+
+def ends_of(cmap: str | Colormap | None) -> tuple[Any, Any]:
+    """Return the colours of bars and curves: for the class, against it. An eighth from the map's ends."""
+    return (FOR, AGAINST) if cmap is None else (chosen_map(cmap)(0.875), chosen_map(cmap)(0.125))
 
 
 def finite(R: ArrayLike, what: str = "R") -> NDArray[np.float64]:

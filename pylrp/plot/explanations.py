@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from pylrp.explanation import Explanation
 from pylrp.plot import captions
 from pylrp.plot.captions import Labels, Text
-from pylrp.plot.colours import PERCENTILE, empty_figure, save, scale, symmetric_limit, write
+from pylrp.plot.colours import PERCENTILE, empty_figure, hand_over, save, scale, symmetric_limit, write
 from pylrp.plot.flow import ledger
 from pylrp.plot.images import image, to_picture
 from pylrp.plot.rows import table
@@ -22,17 +22,18 @@ from pylrp.plot.views import View, features_of, kind_of, views
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.colors import Colormap
     from matplotlib.figure import FigureBase
 
 __all__ = ["KINDS", "explanation"]
 
 #: The kinds of pictures, and the options that are theirs alone.
 KINDS: dict[str, tuple[str, ...]] = {
-    "image": ("image", "overlay", "layer", "shape"),
-    "signal": ("overlay", "feature_names", "layer", "shape"),
-    "table": ("feature_names", "values", "most", "layer"),
-    "channels": ("feature_names", "most", "layer", "shape"),
-    "layers": ("layers", "most"),
+    "image": ("image", "overlay", "layer", "shape", "cmap"),
+    "signal": ("overlay", "feature_names", "layer", "shape", "cmap"),
+    "table": ("feature_names", "values", "most", "layer", "cmap"),
+    "channels": ("feature_names", "most", "layer", "shape", "cmap"),
+    "layers": ("layers", "most", "cmap"),
     "ledger": ("most",),
 }
 
@@ -66,9 +67,11 @@ def explanation(
     layers: Sequence[str] | None = None,
     input: str | None = None,
     most: int | None = None,
+    cmap: str | Colormap | None = None,
     title: str | None = None,
     caption: bool = True,
     dpi: float = 150,
+    pyplot: bool | None = None,
 ) -> Axes | FigureBase:
     """Draw an explanation: the picture that fits its relevance, or the one you ask for.
 
@@ -89,7 +92,7 @@ def explanation(
         One of the classes that were explained; default all, one below the other, images and signals on one scale.
     ax : matplotlib.axes.Axes, Figure or SubFigure, optional
         Where to draw. Several panels (several targets; kinds "channels" and "layers") need a figure, or a part of one.
-        Default: a new figure, without pyplot.
+        Default: a new figure.
     image : array_like of shape (height, width) or (height, width, 3), optional
         The picture to show under the relevance, uint8 or float from 0 to 1. Default: made from the input, whose
         smallest value is black then and the largest white, if it isn't within 0 and 1 already.
@@ -117,12 +120,17 @@ def explanation(
         Which input, where the network has several.
     most : int, optional
         How many bars, channels, layers of the ledger are drawn; the others are summed up, in a bar or in words.
+    cmap : str or matplotlib.colors.Colormap, optional
+        Colours instead of pylrp's, of all kinds but the ledger; the middle of the map is relevance 0.
     title : str, optional
         Instead of the class; "" for none.
     caption : bool, default True
         Write below: the sums and what absorbed relevance, and where the colours end.
     dpi : float, default 150
         Pixels per inch of a new figure.
+    pyplot : bool, optional
+        Register a new figure with pyplot, so that ``plt.show()`` shows it. Default: where the program has imported
+        ``matplotlib.pyplot``, neither ``path`` nor ``ax`` is given, and this is the main thread.
 
     Returns
     -------
@@ -147,7 +155,7 @@ def explanation(
         raise ValueError(f"relevance of shape {first.relevance.shape} is no {kind}: {_ADVICE[kind]}")
     options: dict[str, Any] = {
         "image": image, "overlay": overlay, "feature_names": feature_names, "values": values, "shape": shape,
-        "layer": layer, "layers": layers, "most": most,
+        "layer": layer, "layers": layers, "most": most, "cmap": cmap,
     }  # fmt: skip
     for name, given in options.items():
         if given is not None and name not in KINDS[kind]:
@@ -168,6 +176,8 @@ def explanation(
         drawn = _panels(kind, found, options, text, ax, dpi)
     if path is not None:
         save(drawn, path)
+    if ax is None:
+        hand_over(drawn, path, pyplot)
     return drawn
 
 
@@ -227,7 +237,7 @@ def _image(ax: Axes, view: View, options: dict[str, Any], text: Text) -> None:
     if picture is None and view.input is not None:
         picture = to_picture(view.input)
     ends = {"limit": options["limit"], "percentile": options["percentile"]}
-    image(ax, R, picture, overlay=options["overlay"], **ends)
+    image(ax, R, picture, overlay=options["overlay"], cmap=options["cmap"], **ends)
     _write(ax, view, options, text, options["scale"] or scale(R, **ends))
 
 
@@ -239,7 +249,7 @@ def _signal(ax: Axes, view: View, options: dict[str, Any], text: Text) -> None:
     ends = {"limit": options["limit"], "percentile": options["percentile"]}
     x = None if view.input is None else np.squeeze(view.input, 0) if len(view.input) == 1 else view.input
     R = view.relevance[0] if len(view.relevance) == 1 else view.relevance
-    signal(ax, R, x, overlay=options["overlay"], names=options["feature_names"], **ends)
+    signal(ax, R, x, overlay=options["overlay"], names=options["feature_names"], cmap=options["cmap"], **ends)
     _write(ax, view, options, text, options["scale"] or scale(R, **ends), below=18)
 
 
@@ -247,7 +257,7 @@ def _table(ax: Axes, view: View, options: dict[str, Any], text: Text) -> None:
     R = view.relevance
     values = view.input if options["values"] is None else options["values"]
     noun = "feature" if view.input is not None else "unit"
-    ends = {"most": options["most"] or 12, "limit": options["limit"], "noun": noun}
+    ends = {"most": options["most"] or 12, "limit": options["limit"], "noun": noun, "cmap": options["cmap"]}
     table(ax, R, values, names=options["feature_names"], **ends)
     note = ""
     side = int(np.sqrt(len(R)))

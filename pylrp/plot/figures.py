@@ -8,6 +8,7 @@ from __future__ import annotations
 from io import BytesIO
 from typing import Any
 
+import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -15,11 +16,16 @@ __all__ = ["Picture", "png"]
 
 
 class Picture(Figure):
-    """A matplotlib figure on Agg's canvas; no global state knows of it, so nothing has to be closed."""
+    """A matplotlib figure on Agg's canvas; no global state knows of it unless ``colours.hand_over`` tells pyplot."""
 
     def __init__(self, **options: Any):
         super().__init__(**options)
         FigureCanvasAgg(self)
+
+    def _ipython_display_(self) -> None:
+        """Leave a figure that pyplot shows by itself to pyplot: else a notebook would show it twice."""
+        if self.canvas.manager is None or matplotlib.get_backend().lower() == "agg":
+            raise NotImplementedError  # IPython goes on to the PNG
 
     def _repr_png_(self) -> bytes:
         """Return the PNG that a notebook shows."""

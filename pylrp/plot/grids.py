@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from pylrp.explanation import Explanation
 from pylrp.plot.captions import Labels, composite_name, title, wrapped
-from pylrp.plot.colours import GREY, INK, PERCENTILE, empty_figure, number, save, symmetric_limit
+from pylrp.plot.colours import GREY, INK, PERCENTILE, empty_figure, hand_over, number, save, symmetric_limit
 from pylrp.plot.colours import scale as scale_text
 from pylrp.plot.images import as_picture, image, to_picture
 from pylrp.plot.rows import strongest, table
@@ -20,6 +20,7 @@ from pylrp.plot.views import View, features_of, kind_of, samples_of, views
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.colors import Colormap
     from matplotlib.figure import FigureBase
 
 __all__ = ["SCALES", "grid"]
@@ -46,8 +47,10 @@ def grid(
     overlay: str | None = None,
     feature_names: Sequence[str] | None = None,
     labels: Labels = None,
+    cmap: str | Colormap | None = None,
     figure: FigureBase | None = None,
     dpi: float = 150,
+    pyplot: bool | None = None,
 ) -> FigureBase:
     """Draw explanations of the same samples side by side: one row a sample, one column an explanation.
 
@@ -74,7 +77,7 @@ def grid(
         Whether each picture has its own scale, or those of a row, or all share one.
     percentile : float, default 99.5
         Of ``|R|``, of the pictures that share a scale.
-    overlay, feature_names, labels
+    overlay, feature_names, labels, cmap, pyplot
         As for :func:`explanation`.
     figure : matplotlib.figure.Figure or SubFigure, optional
         Where to draw; default: a new one.
@@ -108,6 +111,7 @@ def grid(
     columns = len(named) + (kind != "table")
     width, height = _cell(kind, first)
     ratios = [1.5 if kind == "table" and c == 0 else 1.0 for c in range(columns)]  # names stand in the first column
+    own = figure is None
     if figure is None:
         figure = empty_figure(sum(ratios) * width + 0.2, len(rows) * height + 0.7, dpi)
     axes = figure.subplots(len(rows), columns, squeeze=False, width_ratios=ratios)
@@ -116,7 +120,7 @@ def grid(
         pool = maps if scale == "all" else [maps[i]]
         shared = None if scale == "own" else symmetric_limit(np.stack(pool), percentile)
         picture = None if images is None else images[i]
-        options: dict[str, Any] = {"limit": shared, "percentile": percentile, "overlay": overlay}
+        options: dict[str, Any] = {"limit": shared, "percentile": percentile, "overlay": overlay, "cmap": cmap}
         names = features_of(next(iter(named.values())), row[0]) if feature_names is None else feature_names
         draw(axes[i], row, picture, options, names)
         _notes(axes[i][-len(row) :], row, labels)
@@ -127,6 +131,8 @@ def grid(
     figure.supxlabel(about, fontsize=7.5, linespacing=1.4, color=GREY, x=0.01, ha="left")
     if path is not None:
         save(figure, path)
+    if own:
+        hand_over(figure, path, pyplot)
     return figure
 
 
@@ -215,7 +221,7 @@ def _table_row(axes: Sequence[Axes], row: list[View], picture: Any, options: dic
     together = np.mean([np.abs(view.relevance) / (np.abs(view.relevance).sum() or 1) for view in row], axis=0)
     order = strongest(together, _FEATURES)
     for ax, view in zip(axes, row, strict=True):
-        table(ax, view.relevance, view.input, names=names, order=order, limit=options["limit"])
+        table(ax, view.relevance, view.input, names=names, order=order, limit=options["limit"], cmap=options["cmap"])
         if ax is not axes[0]:
             ax.set_yticks([])
 

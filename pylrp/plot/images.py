@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pylrp.plot.colours import INK, PERCENTILE, bound, colour_bar, diverging_map
+from pylrp.plot.colours import INK, PERCENTILE, bound, chosen_map, colour_bar
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.colors import Colormap
     from matplotlib.image import AxesImage
 
 __all__ = ["OVERLAYS", "as_picture", "heatmap", "image", "to_picture"]
@@ -34,6 +35,7 @@ def heatmap(
     limit: float | None = None,
     percentile: float = PERCENTILE,
     outline: ArrayLike | None = None,
+    cmap: str | Colormap | None = None,
 ) -> AxesImage:
     """Draw relevance into ``ax``: red speaks for the explained class, blue against it, zero is near white.
 
@@ -50,6 +52,8 @@ def heatmap(
         See :func:`symmetric_limit`.
     outline : array_like of shape (height, width), optional
         The image that was explained; its contour at half of its largest value is drawn as a thin line.
+    cmap : str or matplotlib.colors.Colormap, optional
+        Instead of pylrp's colours; the middle of the map is relevance 0.
 
     Returns
     -------
@@ -74,7 +78,7 @@ def heatmap(
         raise ValueError(f"R has shape {values.shape}, expected (height, width): reshape it, R.reshape(28, 28) say")
     end = bound(values, limit, percentile)
     ax.set_axis_off()
-    drawn = ax.imshow(values, cmap=diverging_map(), vmin=-end, vmax=end, interpolation="nearest", origin="upper")
+    drawn = ax.imshow(values, cmap=chosen_map(cmap), vmin=-end, vmax=end, interpolation="nearest", origin="upper")
     if outline is not None:
         shape = np.asarray(outline, dtype=np.float64)
         if shape.shape != values.shape:
@@ -93,6 +97,7 @@ def image(
     limit: float | None = None,
     percentile: float = PERCENTILE,
     colours: bool = True,
+    cmap: str | Colormap | None = None,
 ) -> AxesImage:
     """Draw the relevance of an image, over the image itself if there is one.
 
@@ -114,6 +119,8 @@ def image(
         As for :func:`heatmap`.
     colours : bool, default True
         Draw the scale of the colours beside the map.
+    cmap : str or matplotlib.colors.Colormap, optional
+        As for :func:`heatmap`.
 
     Returns
     -------
@@ -137,7 +144,7 @@ def image(
     if overlay != "none" and grey is None:
         raise ValueError(f"overlay={overlay!r} needs the picture under it: pass image=")
     outline = grey if overlay == "edges" and small and grey is not None and grey.shape == values.shape else None
-    drawn = heatmap(ax, values, limit=limit, percentile=percentile, outline=outline)
+    drawn = heatmap(ax, values, limit=limit, percentile=percentile, outline=outline, cmap=cmap)
     if min(values.shape) >= _SMALL:
         drawn.set_interpolation("antialiased")  # where a panel has fewer pixels than the map, none is skipped
     if grey is not None and overlay == "grey":

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pylrp.plot.colours import AGAINST, FOR, GREY, PERCENTILE, bound, finite, number, symmetric_limit
+from pylrp.plot.colours import GREY, PERCENTILE, bound, ends_of, finite, number, symmetric_limit
 from pylrp.plot.images import heatmap
 from pylrp.plot.views import kind_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.colors import Colormap
     from matplotlib.figure import FigureBase
 
 __all__ = ["channels", "layers", "shape_of", "strongest"]
@@ -43,6 +44,7 @@ def channels(
     limit: float | None = None,
     percentile: float = PERCENTILE,
     names: Sequence[str] | None = None,
+    cmap: str | Colormap | None = None,
 ) -> list[Any]:
     """Draw a heatmap for each channel of a layer, that of the largest ``|sum|`` first, all on one scale.
 
@@ -57,6 +59,8 @@ def channels(
         As for :func:`pylrp.plot.heatmap`, of the channels that are drawn, together.
     names : sequence of str, optional
         Of the channels; default their numbers.
+    cmap : str or matplotlib.colors.Colormap, optional
+        As for :func:`heatmap`.
 
     Returns
     -------
@@ -80,7 +84,7 @@ def channels(
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     drawn = []
     for ax, c in zip(panels, order, strict=False):
-        drawn.append(heatmap(ax, np.atleast_2d(values[c]), limit=end))
+        drawn.append(heatmap(ax, np.atleast_2d(values[c]), limit=end, cmap=cmap))
         if values.ndim == 2:
             ax.set_aspect("auto")
         ax.set_title(f"{f'channel {c}' if names is None else names[c]}: {number(totals[c])}", fontsize=8, pad=3)
@@ -90,7 +94,12 @@ def channels(
 
 
 def layers(
-    figure: FigureBase, maps: Mapping[str, ArrayLike], *, limit: float | None = None, percentile: float = PERCENTILE
+    figure: FigureBase,
+    maps: Mapping[str, ArrayLike],
+    *,
+    limit: float | None = None,
+    percentile: float = PERCENTILE,
+    cmap: str | Colormap | None = None,
 ) -> dict[str, Any]:
     """Draw the relevance of several layers, each on its own scale unless ``limit`` is given.
 
@@ -101,6 +110,7 @@ def layers(
         Relevance of one sample by the name of the layer: ``(channels, height, width)`` and ``(height, width)`` are
         drawn as maps, summed over channels; ``(units,)`` as bars, ``(channels, length)`` as bars summed over channels.
     limit, percentile : float
+    cmap : str or matplotlib.colors.Colormap, optional
         As for :func:`pylrp.plot.heatmap`.
 
     Returns
@@ -124,9 +134,9 @@ def layers(
         end = bound(summed, limit, percentile)
         shape = " x ".join(map(str, values.shape))
         if summed.ndim == 2:
-            drawn[name] = heatmap(ax, summed, limit=end)
+            drawn[name] = heatmap(ax, summed, limit=end, cmap=cmap)
         else:
-            drawn[name] = _bars(ax, summed, limit or symmetric_limit(summed, 100))
+            drawn[name] = _bars(ax, summed, limit or symmetric_limit(summed, 100), ends_of(cmap))
             end = limit or symmetric_limit(summed, 100)
         short = name if len(name) <= _LETTERS else f"…{name[1 - _LETTERS :]}"
         ax.set_title(short, fontsize=7.5, pad=22)
@@ -146,12 +156,12 @@ def _summed(values: NDArray[np.float64]) -> Any:
     return values.sum(axis=0) if flat else values.sum(axis=tuple(range(values.ndim - 2)))
 
 
-def _bars(ax: Axes, values: NDArray[np.float64], end: float) -> list[Any]:
+def _bars(ax: Axes, values: NDArray[np.float64], end: float, colours: tuple[Any, Any]) -> list[Any]:
     edges = np.arange(len(values) + 1) - 0.5
     thin = 0.8 if len(values) > 100 else 0  # bars thinner than a pixel would pale
     drawn = [
         ax.stairs(part, edges, baseline=0, fill=True, color=colour, linewidth=thin)
-        for part, colour in ((np.maximum(values, 0), FOR), (np.minimum(values, 0), AGAINST))
+        for part, colour in zip((np.maximum(values, 0), np.minimum(values, 0)), colours, strict=True)
     ]
     ax.axhline(0, color=GREY, linewidth=0.5)
     ax.set_ylim(-1.05 * end, 1.05 * end)

@@ -31,7 +31,7 @@ def to_html(ex: Explanation) -> str | None:
     """
     with suppress(ImportError, ValueError):
         names = list(ex.relevance) if isinstance(ex.relevance, Mapping) else [None]
-        pictures = [_img(explanation(ex, input=name, caption=False)) for name in names]
+        pictures = [_img(explanation(ex, input=name, caption=False, pyplot=False)) for name in names]
         lines = [f"<div>{escape(_line(view))}</div>" for view in views(ex, input=names[0])]
         count = samples_of(ex)
         if count > 1:

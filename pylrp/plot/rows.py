@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pylrp.plot.colours import AGAINST, FOR, GREY, REST, finite, number
+from pylrp.plot.colours import GREY, REST, ends_of, finite, number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.colors import Colormap
     from matplotlib.container import BarContainer
 
 __all__ = ["table"]
@@ -30,6 +31,7 @@ def table(
     order: ArrayLike | None = None,
     limit: float | None = None,
     noun: str = "feature",
+    cmap: str | Colormap | None = None,
 ) -> BarContainer:
     """Draw the relevance of a row of a table as bars: to the right for the class, to the left against it.
 
@@ -49,6 +51,8 @@ def table(
         The axis reaches from ``-limit`` to ``+limit``; default: as far as the bars.
     noun : str, default "feature"
         What one of them is called.
+    cmap : str or matplotlib.colors.Colormap, optional
+        Bars get its colours near the two ends.
 
     Returns
     -------
@@ -75,7 +79,8 @@ def table(
     if others:
         widths = np.append(widths, r.sum() - widths.sum())
         texts.append(f"the other {others} {noun}" + "s" * (others > 1))
-    colours = [FOR if w >= 0 else AGAINST for w in widths]
+    above, below = ends_of(cmap)
+    colours = [above if w >= 0 else below for w in widths]
     if others:
         colours[-1] = REST
     bars = ax.barh(np.arange(len(widths)), widths, color=colours, height=0.72)

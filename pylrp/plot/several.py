@@ -31,7 +31,7 @@ def draw_channels(ex: Explanation, view: View, options: dict[str, Any], text: Te
     rows, columns = maps.shape_of(min(most, len(R)))
     figure = _figure(ax, columns * 1.8 + 0.2, rows * 1.9 + 0.9, dpi, "channels")
     ends = {"limit": options["limit"], "percentile": options["percentile"]}
-    maps.channels(figure, R, most=most, names=options["feature_names"], **ends)
+    maps.channels(figure, R, most=most, names=options["feature_names"], cmap=options["cmap"], **ends)
     totals = R.reshape(len(R), -1).sum(axis=1)
     order = maps.strongest(totals)
     shown, rest = order[:most], totals[order[most:]]
@@ -47,7 +47,7 @@ def draw_layers(ex: Explanation, view: View, options: dict[str, Any], text: Text
     found, note = _chosen(ex, view, options["layers"], options["most"] or _LAYERS)
     rows, columns = maps.shape_of(len(found))
     figure = _figure(ax, columns * 1.8 + 0.2, rows * 2.1 + 1.0, dpi, "layers")
-    maps.layers(figure, found, limit=options["limit"], percentile=options["percentile"])
+    maps.layers(figure, found, limit=options["limit"], percentile=options["percentile"], cmap=options["cmap"])
     which = f"percentile {options['percentile']:g}" if options["percentile"] < 100 else "the largest"
     own = (
         "one scale for all"

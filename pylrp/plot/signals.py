@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pylrp.plot.colours import AGAINST, FOR, GREY, INK, PERCENTILE, bound, colour_bar, diverging_map, finite
+from pylrp.plot.colours import GREY, INK, PERCENTILE, bound, chosen_map, colour_bar, ends_of, finite
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.colors import Colormap
 
 __all__ = ["FILLINGS", "signal"]
 
@@ -37,6 +38,7 @@ def signal(
     percentile: float = PERCENTILE,
     names: Sequence[str] | None = None,
     colours: bool = True,
+    cmap: str | Colormap | None = None,
 ) -> list[Any]:
     """Draw the relevance of a signal: time to the right, a lane for each channel.
 
@@ -56,6 +58,8 @@ def signal(
         One a channel.
     colours : bool, default True
         Draw the scale of the colours beside it.
+    cmap : str or matplotlib.colors.Colormap, optional
+        As for :func:`heatmap`.
 
     Returns
     -------
@@ -84,9 +88,9 @@ def signal(
     tops = np.arange(count, 0, -1.0)  # the first channel is the uppermost lane
     ax.set_xlim(-0.5, length - 0.5)
     if given is None or style == "none":
-        return _curves(ax, values, end, tops, names)
+        return _curves(ax, values, end, tops, names, ends_of(cmap))
     curves, ground = _placed(given, tops)
-    scale: dict[str, Any] = {"cmap": diverging_map(), "clim": (-end, end)}
+    scale: dict[str, Any] = {"cmap": chosen_map(cmap), "clim": (-end, end)}
     if style == "fill":
         smooth = (
             "antialiased" if length >= _LONG else "nearest"
@@ -138,7 +142,9 @@ def _coloured(ax: Axes, curve: Values, r: Values, scale: dict[str, Any]) -> Any:
     return lines
 
 
-def _curves(ax: Axes, values: Values, end: float, tops: Values, names: Sequence[str] | None) -> list[Any]:
+def _curves(
+    ax: Axes, values: Values, end: float, tops: Values, names: Sequence[str] | None, colours: tuple[Any, Any]
+) -> list[Any]:
     drawn = []
     edges = np.arange(values.shape[1] + 1) - 0.5
     single = len(values) == 1
@@ -146,7 +152,7 @@ def _curves(ax: Axes, values: Values, end: float, tops: Values, names: Sequence[
         zero, factor = (0.0, 1.0) if single else (top - 0.5, 0.46 / end)
         ax.axhline(zero, color=GREY, linewidth=0.5)
         shown = r if single else np.clip(r * factor, -0.46, 0.46)
-        for part, colour in ((np.maximum(shown, 0), FOR), (np.minimum(shown, 0), AGAINST)):
+        for part, colour in zip((np.maximum(shown, 0), np.minimum(shown, 0)), colours, strict=True):
             drawn.append(ax.stairs(zero + part, edges, baseline=zero, fill=True, color=colour))
     if single:
         ax.set_ylabel("relevance", fontsize=8)
