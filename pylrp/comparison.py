@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from pylrp import _html
 from pylrp._text import nearest
 from pylrp.api import Arrays, Rules, relevance
 from pylrp.conventions import CONVENTIONS
@@ -50,23 +51,30 @@ class Comparison:
 
     def table(self) -> str:
         """Return the differences as text, output first."""
+        about, rows, missing = self._parts()
+        lines = [row[0].ljust(8) + "".join(f"{cell:>26}" for cell in row[1:]) for row in rows]
+        return "\n".join([about, *lines, *missing])
+
+    def _parts(self) -> tuple[str, list[list[str]], list[str]]:
+        """Return what the table shows, its cells with the head first, and what is missing in it."""
         names = list(self.relevance)
         depth = len(self.relevance[self.reference])
         gaps = {name: self.difference(name) for name in names}
         sums = {name: [float(np.sum(r, dtype=np.float64)) for r in self.relevance[name]] for name in names}
-        lines = [
-            f"largest difference to {self.reference}, relative to its largest relevance; (sum of relevance)",
-            "layer".ljust(8) + "".join(f"{name:>26}" for name in names),
-        ]
+        about = f"largest difference to {self.reference}, relative to its largest relevance; (sum of relevance)"
+        rows = [["layer", *names]]
         for l in reversed(range(depth)):
             label = "input" if l == 0 else ("output" if l == depth - 1 else f"R_{l}")
-            cells = (f"{gaps[name][l]:.3g} ({sums[name][l]:.5g})" for name in names)
-            lines.append(label.ljust(8) + "".join(f"{cell:>26}" for cell in cells))
-        lines += [f"{name}: not compared, {why}" for name, why in self.missing.items()]
-        return "\n".join(lines)
+            rows.append([label, *(f"{gaps[name][l]:.3g} ({sums[name][l]:.5g})" for name in names)])
+        return about, rows, [f"{name}: not compared, {why}" for name, why in self.missing.items()]
 
     def __str__(self) -> str:
         return self.table()
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows."""
+        about, rows, missing = self._parts()
+        return _html.html(_html.lines([about]), _html.table(rows), _html.lines(missing))
 
 
 def compare(

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from pylrp import _html
+
 __all__ = ["COLUMNS", "Ledger", "LedgerRow"]
 
 #: The columns, in the core's order.
@@ -109,14 +111,25 @@ class Ledger:
         sample : int, optional
             One sample of the batch; the default sums over the batch.
         """
+        rows = self._rows(sample)
+        width = max(len(name) for name, *_ in rows)
+        return "\n".join(name.ljust(width) + "".join(f"{cell:>12}" for cell in row) for name, *row in rows)
+
+    def _rows(self, sample: int | None = None) -> list[list[str]]:
+        """Return the table's cells, the head first."""
         values = self.data.sum(axis=2) if sample is None else self.data[:, :, sample]
         shown = [i for i, c in enumerate(COLUMNS) if i < 2 or c == "rounding" or np.any(values[:, i])]
         names = [f"{n} {r}" for n, r in zip(self.names, self.rules, strict=True)]
-        width = max([len(n) for n in names] + [5])
-        lines = ["layer".ljust(width) + "".join(f"{COLUMNS[i]:>12}" for i in shown)]
+        rows = [["layer", *(COLUMNS[i] for i in shown)]]
         for name, row in zip(reversed(names), values[::-1], strict=True):
-            lines.append(name.ljust(width) + "".join(f"{row[i] + 0.0:>12.4g}" for i in shown))
-        return "\n".join(lines)
+            rows.append([name, *(f"{row[i] + 0.0:.4g}" for i in shown)])
+        return rows
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows."""
+        count = self.data.shape[2]
+        note = [] if count == 1 else [f"sums over {count} samples; ledger.table(sample=...) has one"]
+        return _html.html(_html.table(self._rows()), _html.lines(note))
 
     def __str__(self) -> str:
         return self.table()

@@ -14,8 +14,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pylrp import _core, requests
+from pylrp import _core, _html, requests
 from pylrp._arrays import require_finite
+from pylrp._html import Summary
 from pylrp.assignment import Assignment, assign
 from pylrp.canonise import canonise
 from pylrp.classes import Classes, ClassIndex, ClassIndices, as_indices, classes_of
@@ -145,6 +146,10 @@ class Network:
         outputs = ", ".join(str(self.graph.shapes[name]) for name in self.graph.outputs)
         return f"<Network {inputs} -> {outputs}, {len(self.graph.nodes)} layers, {self.dtype}>"
 
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: the summary."""
+        return _html.html(_html.lines([repr(self)]), self.summary()._repr_html_())
+
     def class_index(self, y: Any) -> ClassIndex | ClassIndices:
         """Return the index of a class by its label, or the indices of several.
 
@@ -169,8 +174,10 @@ class Network:
         known = [classes for name in self.graph.outputs if (classes := classes_of(self.graph, name)).labels]
         return (known or [classes_of(self.graph, self.graph.outputs[0])])[0].index(y)
 
-    def summary(self, composite: Rules | None = None, *, rules: Rules | None = None) -> str:
+    def summary(self, composite: Rules | None = None, *, rules: Rules | None = None) -> Summary:
         """Return a table of the layers: name, kind, shape of the output, parameters, and the rule each gets.
+
+        It is a text; a notebook shows it as a table.
 
         Parameters
         ----------

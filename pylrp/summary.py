@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 
+from pylrp import _html
 from pylrp.assignment import Assignment
 from pylrp.prepared import inside
 
 __all__ = ["table"]
 
 
-def table(assignment: Assignment) -> str:
-    """Return the layers of a graph as lines of text: name, kind, shape of the output, parameters, rule."""
+def table(assignment: Assignment) -> _html.Summary:
+    """Return the layers of a graph as lines of text: name, kind, shape of the output, parameters, rule.
+
+    A notebook shows them as a table.
+    """
     graph, absorbed = assignment.graph, inside(assignment)
     rows = [("layer", "kind", "output", "parameters", "rule")]
     rows += [(name, "input", str(shape), "", "") for name, shape in graph.inputs.items()]
@@ -28,5 +32,8 @@ def table(assignment: Assignment) -> str:
     widths = [max(len(row[i]) for row in rows) for i in range(4)]
     lines = ["  ".join([*(c.ljust(w) for c, w in zip(row, widths, strict=False)), row[4]]).rstrip() for row in rows]
     outputs = [name if name == value else f"{name} ({value})" for name, value in graph.output_values.items()]
-    lines.append(f"{total:,} parameters, {graph.dtype}; outputs: {', '.join(outputs)}")
-    return "\n".join([*lines, *(f"note: {note}" for note in graph.notes)])
+    below = [f"{total:,} parameters, {graph.dtype}; outputs: {', '.join(outputs)}"]
+    below += [f"note: {note}" for note in graph.notes]
+    ordered = [(name, kind, rule, output, parameters) for name, kind, output, parameters, rule in rows]
+    shown = _html.html(_html.table(ordered, words=3), _html.lines(below))
+    return _html.Summary("\n".join([*lines, *below]), shown)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
+from pylrp import _html
 from pylrp.composites import either
 from pylrp.evaluate.curves import draw, new_axes
 from pylrp.evaluate.statistics import cosine, spearman
@@ -54,13 +55,21 @@ class Randomisation:
 
     def table(self) -> str:
         """Return the similarities as text, means over samples, a stage a line."""
+        rows = self._rows()
+        left = max(len(name) for name, *_ in rows) + 2
+        return "\n".join(name.ljust(left) + "".join(f"{cell:>10}" for cell in row) for name, *row in rows)
+
+    def _rows(self) -> list[list[str]]:
+        """Return the table's cells, the head first."""
         columns = (self.spearman, self.spearman_absolute, self.cosine)
         names = ["none", *(self.layers[int(depth) - 1] for depth in self.depths[1:])]
-        left = max(len(name) for name in [*names, "random down to"]) + 2
-        lines = [f"{'random down to':<{left}}{'spearman':>10}{'absolute':>10}{'cosine':>10}"]
-        for stage, name in enumerate(names):
-            lines.append(f"{name:<{left}}" + "".join(f"{values[:, stage].mean():>10.3f}" for values in columns))
-        return "\n".join(lines)
+        rows = [["random down to", "spearman", "absolute", "cosine"]]
+        rows += [[name, *(f"{v[:, stage].mean():.3f}" for v in columns)] for stage, name in enumerate(names)]
+        return rows
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows."""
+        return _html.html(_html.table(self._rows()))
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw the similarities over the share of layers with random weights; returns the axes."""

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from pylrp.evaluate.statistics import area, band
+from pylrp import _html
+from pylrp.evaluate.statistics import area, band, with_band
 from pylrp.evaluate.subject import Values
 
 if TYPE_CHECKING:
@@ -89,13 +90,21 @@ class Curves:
 
     def table(self) -> str:
         """Return the areas as text, an order a line: mean over samples and 95 % bootstrap band."""
-        lines = [f"{'order':<22}{'AOPC':>10}{'95 % band':>20}"]
-        lines += [f"{_TITLES[order]:<22}{_with_band(values)}" for order, values in self.aopc.items()]
+        return _text(*self._parts())
+
+    def _parts(self) -> tuple[list[list[str]], str]:
+        """Return the table's cells, the head first, and what it is of."""
+        rows = [["order", "AOPC", "95 % band"]]
+        rows += [[_TITLES[order], *with_band(values)] for order, values in self.aopc.items()]
         if {"most", "least"} <= set(self.scores):
-            lines.append(f"{'ABPC (least - most)':<22}{_with_band(self.abpc)}")
+            rows.append(["ABPC (least - most)", *with_band(self.abpc)])
         steps, batch = len(self.fractions) - 1, len(self.target)
-        lines.append(f"{batch} samples, {self.regions} regions in {steps} steps; unit: {self.score}")
-        return "\n".join(lines)
+        return rows, f"{batch} samples, {self.regions} regions in {steps} steps; unit: {self.score}"
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows."""
+        rows, about = self._parts()
+        return _html.html(_html.table(rows), _html.lines([about]))
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw the mean curves with their bands.
@@ -154,11 +163,21 @@ class InsertionDeletion:
 
     def table(self) -> str:
         """Return the areas as text: mean over samples and 95 % bootstrap band."""
-        lines = [f"{'game':<22}{'AUC':>10}{'95 % band':>20}"]
-        lines.append(f"{'deletion, low is good':<22}{_with_band(self.deletion_auc)}")
-        lines.append(f"{'insertion, high':<22}{_with_band(self.insertion_auc)}")
-        lines.append(f"{len(self.target)} samples, {len(self.fractions) - 1} steps; unit: {self.score}")
-        return "\n".join(lines)
+        return _text(*self._parts())
+
+    def _parts(self) -> tuple[list[list[str]], str]:
+        """Return the table's cells, the head first, and what it is of."""
+        rows = [
+            ["game", "AUC", "95 % band"],
+            ["deletion, low is good", *with_band(self.deletion_auc)],
+            ["insertion, high", *with_band(self.insertion_auc)],
+        ]
+        return rows, f"{len(self.target)} samples, {len(self.fractions) - 1} steps; unit: {self.score}"
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows."""
+        rows, about = self._parts()
+        return _html.html(_html.table(rows), _html.lines([about]))
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw the mean curves with their bands; returns the axes, of a new figure by default."""
@@ -194,7 +213,5 @@ def new_axes() -> Axes:
     return axes
 
 
-def _with_band(values: Values) -> str:
-    low, high = band(values)
-    shown = f"{low:.4g} to {high:.4g}" if len(values) > 1 else "one sample"
-    return f"{values.mean():>10.4g}{shown:>20}"
+def _text(rows: list[list[str]], about: str) -> str:
+    return "\n".join([*(f"{name:<22}{mean:>10}{shown:>20}" for name, mean, shown in rows), about])

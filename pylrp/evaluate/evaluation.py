@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from pylrp import _html
 from pylrp._files import save_arrays
 from pylrp.defaults import usual_for
 from pylrp.evaluate.cascade import Randomisation, Weights, randomisation
@@ -70,6 +71,15 @@ class Evaluation:
         Means over samples, and the 95 % bootstrap band of the area between the curves; below the names of the columns
         what is good.
         """
+        rows = self._rows()
+        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+        text = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in rows]
+        if self.agreement is not None:
+            text += ["", self.agreement.table()]
+        return "\n".join(text)
+
+    def _rows(self) -> list[list[str]]:
+        """Return the table's cells: two rows of heads, then one a composite."""
         columns: list[tuple[str, str, Callable[[str], str]]] = []
         if self.curves:
             columns += [
@@ -93,11 +103,13 @@ class Evaluation:
             baseline = next(iter(self.curves.values())).aopc["random"].mean()
             known = {"ABPC": "0", "AOPC most": f"{baseline:.3g}", "least": f"{baseline:.3g}"}
             rows.append(["random order", *(known.get(title, "") for title, _, _ in columns)])
-        widths = [max(len(row[i]) for row in rows) for i in range(len(columns) + 1)]
-        text = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in rows]
-        if self.agreement is not None:
-            text += ["", self.agreement.table()]
-        return "\n".join(text)
+        return rows
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows."""
+        title = f"{len(self.composites)} composites, {len(self.target)} samples"
+        agreed = "" if self.agreement is None else self.agreement._repr_html_()
+        return _html.html(_html.lines([title]), _html.table(self._rows()), agreed)
 
     def _ranked(self) -> list[str]:
         if not self.curves:

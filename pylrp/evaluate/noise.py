@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from pylrp import _html
 from pylrp.composites import either
-from pylrp.evaluate.statistics import band
+from pylrp.evaluate.statistics import with_band
 from pylrp.evaluate.subject import Progress, Subject, Values, quiet
 from pylrp.network import Network
 
@@ -45,12 +46,16 @@ class Sensitivity:
 
     def table(self) -> str:
         """Return both as text: mean over samples and 95 % bootstrap band."""
-        lines = [f"{'sensitivity':<14}{'mean':>10}{'95 % band':>20}"]
-        for name, values in (("largest", self.maximum), ("average", self.average)):
-            low, high = band(values)
-            shown = f"{low:.4g} to {high:.4g}" if len(values) > 1 else "one sample"
-            lines.append(f"{name:<14}{values.mean():>10.4g}{shown:>20}")
-        return "\n".join(lines)
+        return "\n".join(f"{name:<14}{mean:>10}{shown:>20}" for name, mean, shown in self._rows())
+
+    def _rows(self) -> list[list[str]]:
+        """Return the table's cells, the head first."""
+        parts = {"largest": self.maximum, "average": self.average}
+        return [["sensitivity", "mean", "95 % band"], *([name, *with_band(values)] for name, values in parts.items())]
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows."""
+        return _html.html(_html.table(self._rows()))
 
     def __repr__(self) -> str:
         return f"<Sensitivity of {self.changes.shape[1]} samples, {len(self.changes)} draws>\n{self.table()}"

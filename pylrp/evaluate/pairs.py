@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
+from pylrp import _html
 from pylrp.evaluate.statistics import correlation, ranks
 from pylrp.evaluate.subject import Values
 
@@ -36,20 +37,33 @@ class Agreement:
 
     def table(self) -> str:
         """Return two tables as text, means over samples."""
+        return "\n\n".join(f"{title}\n{self._square(rows)}" for title, rows in self._parts())
+
+    def _parts(self) -> list[tuple[str, list[list[str]]]]:
+        """Return the titles and the cells of both tables, the heads first."""
         chance = self.k / self.features
         parts = [
             ("rank correlation (Spearman)", self.spearman),
             (f"overlap of the {self.k} most relevant of {self.features} (by chance {chance:.2f})", self.overlap),
         ]
-        return "\n\n".join(f"{title}\n{self._square(values)}" for title, values in parts)
+        found = []
+        for title, values in parts:
+            means = zip(self.names, values.mean(axis=2), strict=True)
+            found.append((title, [["", *self.names], *([name, *(f"{v:.2f}" for v in row)] for name, row in means)]))
+        return found
 
-    def _square(self, values: Values) -> str:
+    def _square(self, rows: list[list[str]]) -> str:
         left = max(map(len, self.names)) + 2
         widths = [max(len(name), 6) + 2 for name in self.names]
-        lines = [" " * left + "".join(f"{name:>{w}}" for name, w in zip(self.names, widths, strict=True))]
-        for name, row in zip(self.names, values.mean(axis=2), strict=True):
-            lines.append(f"{name:<{left}}" + "".join(f"{v:>{w}.2f}" for v, w in zip(row, widths, strict=True)))
-        return "\n".join(lines)
+        return "\n".join(
+            row[0].ljust(left) + "".join(f"{cell:>{w}}" for cell, w in zip(row[1:], widths, strict=True))
+            for row in rows
+        )
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows."""
+        parts = (part for title, rows in self._parts() for part in (_html.lines([title]), _html.table(rows)))
+        return _html.html(*parts)
 
     def __repr__(self) -> str:
         return f"<Agreement of {len(self.names)} maps>\n{self.table()}"

@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike
 
 from pylrp.evaluate.subject import Values
 
-__all__ = ["area", "band", "correlation", "cosine", "ranks", "spearman"]
+__all__ = ["area", "band", "correlation", "cosine", "ranks", "spearman", "with_band"]
 
 _RESAMPLES = 2000
 
@@ -78,3 +78,9 @@ def band(scores: Values, seed: int = 0, level: float = 0.95) -> tuple[Values, Va
 def area(x: Values, y: Values) -> Values:
     """Return the area under y(x) along the last axis, by trapezoids, divided by the length of x."""
     return np.asarray(((y[..., 1:] + y[..., :-1]) / 2 * np.diff(x)).sum(axis=-1) / (x[-1] - x[0]))
+
+
+def with_band(values: Values) -> tuple[str, str]:
+    """Return the mean over samples and its band as texts."""
+    low, high = band(values)
+    return f"{values.mean():.4g}", f"{low:.4g} to {high:.4g}" if len(values) > 1 else "one sample"

@@ -9,6 +9,7 @@ from typing import Any
 
 from numpy.typing import ArrayLike
 
+from pylrp import _html
 from pylrp._files import atomically
 from pylrp._text import shown
 from pylrp.classes import classes_of
@@ -19,6 +20,7 @@ from pylrp.network import Network
 from pylrp.report.outputs import HOW, Outputs, Probability, named_labels
 from pylrp.report.page import page
 from pylrp.report.sample import OneComposite, Request, sample_data
+from pylrp.report.words import figure
 from pylrp.requests import Inputs, start_value
 from pylrp.rules import Rule
 
@@ -161,6 +163,18 @@ class Report:
         self._summaries |= summaries
         self._samples += added
         self._notes |= dict.fromkeys([*inputs.notes, *(note for sample in added for note in sample.pop("notes"))])
+
+    def __repr__(self) -> str:
+        return f"<Report of {len(self)} sample{'s' * (len(self) != 1)} of {self._network!r}>"
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: a line a sample; the page itself is what :meth:`write` writes."""
+        rows = [["sample", "the network says", "how sure", "explained"]]
+        for sample in self._samples:
+            explained = ", ".join(f"{target['label']} ({figure(target['score'])})" for target in sample["targets"])
+            rows.append([sample["name"], sample["answer"], "".join(sample["says"]), explained])
+        note = 'report.write("why.html") writes the page' if self._samples else "empty: report.add(x) first"
+        return _html.html(_html.lines([self._title]), _html.table(rows, words=4), _html.lines([note]))
 
     def _names(self, name: str | Sequence[str] | None, inputs: Inputs) -> list[str]:
         if isinstance(name, str) and inputs.single:
