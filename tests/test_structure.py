@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 CSRC = ROOT / "csrc"
-ORDER = ["base", "kernels", "layers", "engine", "bindings"]  # each may include itself and what stands before it
+ORDER = ["base", "kernels", "layers", "engine", "capi", "bindings"]  # each may include itself and what stands before it
 
 
 def sources() -> list[Path]:
@@ -41,7 +41,8 @@ def test_kernels_use_no_standard_library() -> None:
 
 
 def test_cpp_knows_no_rule_names() -> None:
-    for path in sources():
+    # The catalogue of the C interface says Python's once more; test_capi.py compares them.
+    for path in set(sources()) - {CSRC / "capi" / "catalogue.cpp"}:
         words = re.findall(r"\b(Epsilon|ZPlus|AlphaBeta|WSquare|ZBox|z_plus|alpha_beta|zbox)\b", path.read_text())
         assert not words, f"{path.name}: {words}"
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "engine/ledger.hpp"
+#include "layers/dense_columns.hpp"
 
 namespace pylrp {
 template <class T>
@@ -21,9 +22,14 @@ void relevance_through_chain(const std::vector<ChainLayer<T>>& layers, Matrix<co
         std::copy_n(relevance.row(i), relevance.cols, layer.result.row(i));
       }
     } else {
-      dense_relevance<T>({layer.dense, &rule, layer.bounds, layer.constants, layer.input, layer.output, relevance,
-                          layer.result, ledger ? absorbed.data() : nullptr},
-                         threads);
+      const DenseJob<T> job{layer.dense,     &rule,        layer.bounds,
+                            layer.constants, layer.input,  layer.output,
+                            relevance,       layer.result, ledger ? absorbed.data() : nullptr};
+      if (layer.columns) {
+        dense_relevance_by_columns(job, layer.columns, threads);
+      } else {
+        dense_relevance(job, threads);
+      }
     }
     if (ledger != nullptr) {
       const Matrix<const T> result{layer.result.data, layer.result.rows, layer.result.cols, layer.result.stride};

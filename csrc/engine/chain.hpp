@@ -15,9 +15,10 @@ struct ChainLayer {
   Bounds<T> bounds;
   bool nonnegative = false;  // the input is known to be >= 0
   const DenseConstants<T>* constants = nullptr;
-  Matrix<const T> input;   // (batch, n_in), may be empty where the rule does not read it
-  Matrix<const T> output;  // (batch, n_out) before the activation, where it was kept
-  Matrix<T> result;        // (batch, n_in)
+  Matrix<const T> input;         // (batch, n_in), may be empty where the rule does not read it
+  Matrix<const T> output;        // (batch, n_out) before the activation, where it was kept
+  Matrix<T> result;              // (batch, n_in)
+  Matrix<const T> columns = {};  // (n_in, n_out): the weights, where they lie by columns; dense.weight then has no data
 };
 
 // top: (batch, n_out of the last layer). ledger: (layers, kLedgerColumns, batch) or null.

@@ -1,4 +1,5 @@
-// One dense layer: relevance by both paths, and the forward pass, against the reference in double.
+// One dense layer: relevance by both paths and from weights by columns, and the forward pass, against the reference in
+// double.
 #include <algorithm>
 #include <array>
 #include <numeric>
@@ -6,6 +7,7 @@
 #include "check.hpp"
 #include "engine/chain.hpp"
 #include "kernels/dispatch.hpp"
+#include "layers/dense_columns.hpp"
 #include "reference.hpp"
 #include "rules.hpp"
 
@@ -24,6 +26,23 @@ struct Options {
         ledger(n % 5 != 0),
         threads(1 + int(n % 4)) {}
 };
+
+// The same weights by columns, and relevance with them; the job's own weights have no data.
+template <class T>
+void from_columns(const DenseJob<T>& job, const Threads& threads) {
+  const Matrix<const T> weight = job.layer.weight;
+  Fenced<T> columns(weight.cols, weight.rows);
+  for (Index j = 0; j < weight.rows; ++j) {
+    for (Index k = 0; k < weight.cols; ++k) {
+      columns.at(k, j) = weight.row(j)[k];
+    }
+  }
+  DenseJob<T> bare = job;
+  bare.layer.weight.data = nullptr;
+  bare.constants = nullptr;
+  dense_relevance_by_columns(bare, columns.read(), threads);
+  CHECK(columns.intact());
+}
 
 template <class T>
 void check_layer(const NamedRule& named, Index batch, Index n_in, Index n_out, unsigned n) {
@@ -56,14 +75,16 @@ void check_layer(const NamedRule& named, Index batch, Index n_in, Index n_out, u
   job.result = result.view();
 
   std::array<std::vector<T>, 2> both;
-  constexpr const char* kPaths[] = {", by rows", ", by products", ", as it chooses"};
+  constexpr const char* kPaths[] = {", by rows", ", by products", ", as it chooses", ", by columns"};
   const std::string what = check::context;
-  for (const std::size_t path : {0u, 1u, 2u}) {
+  for (const std::size_t path : {0u, 1u, 2u, 3u}) {
     check::context = what + kPaths[path];
     std::vector<kernels::Absorbed> absorbed(static_cast<std::size_t>(batch));
     job.absorbed = options.ledger ? absorbed.data() : nullptr;
     result.reset();
-    (path == 0 ? relevance_by_rows<T> : (path == 1 ? relevance_by_products<T> : dense_relevance<T>))(job, threads);
+    constexpr decltype(&dense_relevance<T>) kWays[] = {relevance_by_rows<T>, relevance_by_products<T>,
+                                                       dense_relevance<T>, from_columns<T>};
+    kWays[path](job, threads);
     bool right = true, together = true;
     for (Index i = 0; i < batch; ++i) {
       for (Index k = 0; k < n_in; ++k) {
@@ -72,7 +93,7 @@ void check_layer(const NamedRule& named, Index batch, Index n_in, Index n_out, u
         right = right && near(static_cast<double>(result.at(i, k)), r.value, r.error);
         if (path < 2) {
           both[path].push_back(result.at(i, k));
-        } else {  // what dense_relevance chose is one of the two
+        } else if (path == 2) {  // what dense_relevance chose is one of the two
           together = together && (both[0][at] == result.at(i, k) || both[1][at] == result.at(i, k));
         }
       }
@@ -123,6 +144,31 @@ TEST(relevance_of_a_large_layer) {
   check_layer<float>(named("epsilon"), 150, 7, 16500, 6);
 }
 
+// Several chunks of columns: whatever the number of threads, the same to the last bit.
+TEST(columns_by_several_threads) {
+  for (const char* name : {"w^2", "z+", "gamma"}) {
+    check::context = name;
+    const LoweredRule lowered = lower(rule_named(name), false);
+    DenseData<float> layer(2, 1300, 1100, 3, false);
+    std::vector<std::vector<float>> results;
+    for (const int threads : {1, 2, 3}) {
+      Fenced<float> result(2, 1300);
+      from_columns<float>({{layer.weight.read(), layer.bias.data()},
+                           &lowered,
+                           {},
+                           nullptr,
+                           layer.input.read(),
+                           {},
+                           layer.relevance.read(),
+                           result.view()},
+                          {threads});
+      CHECK(result.intact());
+      results.push_back(result.entries());
+    }
+    CHECK(same_bits(results[0], results[1]) && same_bits(results[0], results[2]));
+  }
+}
+
 // One entry of relevance a sample: both paths still agree with the reference.
 TEST(sparse_relevance) {
   const Rule& rule = rule_named("z+");
@@ -144,7 +190,8 @@ TEST(sparse_relevance) {
                               {},
                               layer.relevance.read(),
                               result.view()};
-    for (const auto path : {relevance_by_rows<float>, relevance_by_products<float>, dense_relevance<float>}) {
+    for (const auto path :
+         {relevance_by_rows<float>, relevance_by_products<float>, dense_relevance<float>, from_columns<float>}) {
       result.reset();
       path(job, {2});
       bool right = true;
@@ -173,8 +220,10 @@ TEST(nothing_to_do) {
                                 {},
                                 layer.relevance.read(),
                                 result.view()};
-      for (const auto path : {relevance_by_rows<float>, relevance_by_products<float>, dense_relevance<float>}) {
-        if (batch > 0 || path == dense_relevance<float>) {  // the paths themselves want a sample
+      for (const auto path :
+           {relevance_by_rows<float>, relevance_by_products<float>, dense_relevance<float>, from_columns<float>}) {
+        if (batch > 0 || path == dense_relevance<float> ||
+            path == from_columns<float>) {  // the paths themselves want a sample
           path(job, {2});
         }
         for (Index i = 0; i < batch * n_in; ++i) {
