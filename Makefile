@@ -6,6 +6,9 @@
 # make lint         ruff, mypy, clang-format
 # make test-core    the core's C++ tests, each instruction set; and under the sanitizers
 # make test-neon    the same for ARM, cross-compiled, under qemu (skipped without them)
+# make capi         the C library, without Python: build/c/include/pylrp.h, build/c/lib/libpylrp.so
+# make mex          pylrp_relevance for Octave, and all .m functions -> build/matlab (in MATLAB: csrc/matlab/pylrp_make.m)
+# make matlab-zip   what a MATLAB user needs, with sources -> build/pylrp-matlab.zip
 # make instructions instruction counts of the kernels against their limits (valgrind)
 # make fuzz         altered files over all loaders: N=1000 of them, from SEED=0 (tests/fuzz/README.md)
 # make bench        throughput, with the result checked first
@@ -16,7 +19,8 @@ WERROR := $(if $(CI),-C cmake.define.PYLRP_WERROR=ON)
 SOURCES := pyproject.toml CMakeLists.txt README.md $(shell find csrc pylrp -type f -not -path '*/__pycache__/*')
 PIP := -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test test-fast docs test-peers fuzz test-core core test-neon instructions lint bench clean
+.PHONY: demo test test-fast docs test-peers fuzz test-core core capi mex matlab-zip test-neon instructions lint bench \
+        clean
 TOOLS := PATH=$(CURDIR)/.venv/bin:$$PATH CMAKE_GENERATOR=Ninja
 
 demo: .venv/installed
@@ -64,6 +68,27 @@ test-core: core
 test-neon: .venv/installed
 	$(TOOLS) tests/cpp/run_neon.sh
 
+# Any CMake will do; no Python is needed.
+CMAKE := PATH=$$PATH:$(CURDIR)/.venv/bin cmake
+capi:
+	@$(CMAKE) --version >/dev/null || (echo "make capi needs CMake 3.24: pip install cmake"; exit 1)
+	$(CMAKE) -S . -B build/capi -DPYLRP_BINDINGS=OFF -DPYLRP_CAPI=ON
+	$(CMAKE) --build build/capi --parallel 2 --target pylrp
+	$(CMAKE) --install build/capi --prefix build/c
+
+mex:
+	octave-cli --norc --eval "addpath('csrc/matlab'); pylrp_make"
+
+# What pylrp_make compiles and copies, nothing else; tests/test_mex.py builds from the unpacked zip.
+MATLAB := csrc/base csrc/capi csrc/engine csrc/kernels csrc/layers csrc/matlab
+matlab-zip:
+	rm -rf build/pylrp-matlab build/pylrp-matlab.zip
+	mkdir -p build/pylrp-matlab/csrc build/pylrp-matlab/examples
+	cp -r $(MATLAB) build/pylrp-matlab/csrc
+	cp examples/*.m build/pylrp-matlab/examples
+	cp LICENSE csrc/matlab/README.md build/pylrp-matlab
+	cd build && $(PYTHON) -m zipfile -c pylrp-matlab.zip pylrp-matlab
+
 instructions: core
 	$(TOOLS) .venv/bin/python bench/instructions.py --build build/default
 
@@ -100,7 +125,7 @@ build/wheel/built: $(SOURCES)
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
-	.venv/bin/clang-format --dry-run --Werror $(shell find csrc tests/cpp -name '*.?pp' -o -name '*.inl')
+	.venv/bin/clang-format --dry-run --Werror $(shell find csrc tests/cpp -name '*.?pp' -o -name '*.inl' -o -name '*.[ch]') examples/relevance.c
 
 clean:
 	rm -rf build .venv .venv-peers demo.png

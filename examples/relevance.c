@@ -1,8 +1,9 @@
 /* pylrp's C interface, start to end: a small network, its relevance by the two equations of deep Taylor decomposition
  * (z+ above, w^2 at the input), the same by the epsilon rule with biases, and the ledger.
  *
- *   cmake -S . -B build/c -DPYLRP_BINDINGS=OFF -DPYLRP_CAPI=ON && cmake --build build/c --target pylrp
- *   cc -Icsrc/capi examples/relevance.c -Lbuild/c -lpylrp -Wl,-rpath,build/c -o relevance && ./relevance
+ *   make capi
+ *   cc -Ibuild/c/include examples/relevance.c -Lbuild/c/lib -lpylrp -Wl,-rpath,build/c/lib -lm -o build/relevance
+ *   build/relevance
  *
  * It stops with an error where the relevance does not add up.
  */
@@ -80,8 +81,8 @@ int main(void) {
         taken += ledger[l][column][s];
       }
     }
-    printf("epsilon      %8.4f of %8.4f arrive, %8.4f are taken on the way\n", sum(R[s], INPUTS),
-           sum(out[s], CLASSES), taken);
+    printf("epsilon      %8.4f of %8.4f arrive, %8.4f are taken on the way\n", sum(R[s], INPUTS), sum(out[s], CLASSES),
+           taken);
     if (fabs(sum(out[s], CLASSES) - sum(R[s], INPUTS) - taken) > 1e-12) {
       return 1;
     }

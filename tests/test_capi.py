@@ -289,21 +289,23 @@ def test_the_library_shows_its_functions_only_and_brings_its_runtime() -> None:
     assert "python" not in needed
 
 
-def test_a_c_program_runs_without_a_leak(tmp_path: Path) -> None:
+@pytest.mark.parametrize("source", ["examples/relevance.c", "tests/cpp/hostile.c"])
+def test_c_programs_run_without_a_leak(source: str, tmp_path: Path) -> None:
     cc, valgrind = shutil.which("cc"), shutil.which("valgrind")
     if not REQUIRED and (cc is None or valgrind is None):
         pytest.skip("needs a C compiler and valgrind")
-    program = tmp_path / "relevance"
-    build = [cc, "-std=c99", "-Wall", "-Wextra", "-Werror", "-O1", "-g", f"-I{HEADER}", ROOT / "examples/relevance.c"]
-    subprocess.run([*build, f"-L{BUILD}", "-lpylrp", f"-Wl,-rpath,{BUILD}", "-lm", "-o", program], check=True)
-    run = subprocess.run([program], capture_output=True, text=True, check=True)
-    assert "arrive" in run.stdout
-    assert "a mistake:" in run.stdout
+    program = tmp_path / "program"
+    strict = ["-std=c99", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-O1", "-g"]
+    link = [f"-L{BUILD}", "-lpylrp", f"-Wl,-rpath,{BUILD}", "-lm"]
+    subprocess.run([cc, *strict, f"-I{HEADER}", ROOT / source, *link, "-o", program], check=True)
+    run = subprocess.run([program], capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout
+    assert len(run.stdout.splitlines()) == (4 if source.startswith("examples") else 1)
     checked = subprocess.run(
         [valgrind, "--error-exitcode=9", "--leak-check=full", "--errors-for-leak-kinds=definite,indirect", program],
         capture_output=True,
         text=True,
         env=os.environ | {"PYLRP_ISA": "avx2"} if os.uname().machine == "x86_64" else os.environ,
     )
-    assert checked.returncode == 0, checked.stderr
+    assert checked.returncode == 0, checked.stdout + checked.stderr
     assert checked.stdout == run.stdout

@@ -196,6 +196,10 @@ const pylrp_call& checked(const pylrp_network* network, const pylrp_call* call) 
   require(call->size == sizeof(pylrp_call), "call->size is not sizeof(pylrp_call): another version of pylrp.h");
   require(!network->layers.empty(), "the network has no layers");
   require(call->batch >= 0, "the batch is negative");
+  for (const DenseOf& layer : network->layers) {
+    require(call->batch <= std::numeric_limits<Index>::max() / 64 / std::max(layer.n_in, layer.n_out),
+            "the batch is larger than anything that can be addressed");
+  }
   require(call->threads >= 0, "threads is negative");
   require(call->acts != nullptr, "acts is null: there must be a pointer for each layer");
   require(call->relevance != nullptr, "relevance is null: there must be a pointer for each layer");

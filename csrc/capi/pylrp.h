@@ -1,13 +1,18 @@
 /* pylrp's core for C: layer-wise relevance propagation through dense networks.
  *
- *   #include "pylrp.h"          link with -lpylrp (shared; needs nothing but the C library and libm, pthreads)
+ *   #include "pylrp.h"          link with -lpylrp; `make capi` builds it (docs/install.md#from-c)
  *
- * A network is a chain of dense layers with a rule each. It refers to the caller's weights and never copies them: they
- * must stay where they are, unchanged, until pylrp_network_free(). Everything else that is passed in is copied or read
- * before the call returns. Handles may be used by several threads at a time as long as none of them changes the network.
+ * The library is shared, brings its C++ runtime along and shows nothing but these functions.
+ *
+ * A network is a chain of dense layers with a rule each. It refers to the caller's weights and biases and never copies
+ * them: they must stay where they are, unchanged, until pylrp_network_free(). Everything else that is passed in is
+ * copied, or read before the call returns. Handles may be used by several threads at a time as long as none of them
+ * changes the network. Each handle is freed once, by its own function; after that, and after being freed twice, nothing
+ * is defined, as with free(). Nor can a pointer be checked for the size that was said of it.
  *
  * Every function that can fail returns a pylrp_status; pylrp_last_error() then says what was wrong, for the calling
- * thread. No C++ exception leaves the library. examples/relevance.c is a complete program.
+ * thread, until its next call. What failed left the handles as they were. No C++ exception leaves the library.
+ * examples/relevance.c is a complete program.
  */
 #ifndef PYLRP_H
 #define PYLRP_H
@@ -30,12 +35,12 @@ extern "C" {
 
 typedef enum pylrp_status {
   PYLRP_OK = 0,
-  PYLRP_INVALID = 1,      /* an argument: shape, name, number, null */
-  PYLRP_NOT_FINITE = 2,   /* NaN or infinite: an argument, or a relevance that overflowed */
-  PYLRP_UNSUPPORTED = 3,  /* a convention has no such rule */
+  PYLRP_INVALID = 1,     /* an argument: shape, name, number, null */
+  PYLRP_NOT_FINITE = 2,  /* NaN or infinite: an argument, or a relevance that overflowed */
+  PYLRP_UNSUPPORTED = 3, /* a convention has no such rule */
   PYLRP_NO_MEMORY = 4,
-  PYLRP_INTERRUPTED = 5,  /* the caller's stop function said so */
-  PYLRP_INTERNAL = 6      /* a defect of the library */
+  PYLRP_INTERRUPTED = 5, /* the caller's stop function said so */
+  PYLRP_INTERNAL = 6     /* a defect of the library */
 } pylrp_status;
 
 typedef enum pylrp_dtype { PYLRP_FLOAT32 = 0, PYLRP_FLOAT64 = 1 } pylrp_dtype;
@@ -44,9 +49,9 @@ typedef enum pylrp_dtype { PYLRP_FLOAT32 = 0, PYLRP_FLOAT64 = 1 } pylrp_dtype;
  * after the other (MATLAB, Fortran). */
 typedef enum pylrp_order { PYLRP_BY_ROWS = 0, PYLRP_BY_COLUMNS = 1 } pylrp_order;
 
-PYLRP_EXPORT int pylrp_api_version(void);              /* PYLRP_API_VERSION of the library that is linked */
-PYLRP_EXPORT const char* pylrp_last_error(void);       /* text of the calling thread's last failure, or "" */
-PYLRP_EXPORT const char* pylrp_instruction_set(void);  /* what runs: "avx512", "avx2", ...; "" where none can */
+PYLRP_EXPORT int pylrp_api_version(void);             /* PYLRP_API_VERSION of the library that is linked */
+PYLRP_EXPORT const char* pylrp_last_error(void);      /* text of the calling thread's last failure, or "" */
+PYLRP_EXPORT const char* pylrp_instruction_set(void); /* what runs: "avx512", "avx2", ...; "" where none can */
 
 /* ---- Rules ----------------------------------------------------------------------------------------------------------
  *
@@ -58,28 +63,28 @@ PYLRP_EXPORT const char* pylrp_instruction_set(void);  /* what runs: "avx512", "
  *
  * The catalogue makes them by name: zero, epsilon, gamma, zplus, alphabeta, wsquare, flat, zbox, norm, pass. */
 
-typedef enum pylrp_part {  /* x_t: the input, its positive or negative part, ones, a z-box's bounds */
-  PYLRP_INPUT = 0,
-  PYLRP_POSITIVE = 1,
-  PYLRP_NEGATIVE = 2,
-  PYLRP_ONE = 3,
-  PYLRP_LOW = 4,
-  PYLRP_HIGH = 5
+typedef enum pylrp_part { /* x_t: the input, its positive or negative part, ones, a z-box's bounds */
+                          PYLRP_INPUT = 0,
+                          PYLRP_POSITIVE = 1,
+                          PYLRP_NEGATIVE = 2,
+                          PYLRP_ONE = 3,
+                          PYLRP_LOW = 4,
+                          PYLRP_HIGH = 5
 } pylrp_part;
-typedef enum pylrp_map {  /* rho(w) = positive * max(w, 0) + negative * min(w, 0), or w^2, or 1 (no bias: nothing) */
-  PYLRP_SIGNS = 0,
-  PYLRP_SQUARE = 1,
-  PYLRP_ONES = 2,
-  PYLRP_NONE = 3
+typedef enum pylrp_map { /* rho(w) = positive * max(w, 0) + negative * min(w, 0), or w^2, or 1 (no bias: nothing) */
+                         PYLRP_SIGNS = 0,
+                         PYLRP_SQUARE = 1,
+                         PYLRP_ONES = 2,
+                         PYLRP_NONE = 3
 } pylrp_map;
-typedef enum pylrp_mask {  /* which outputs a group serves, by the sign of W a + b */
-  PYLRP_ALL = 0,
-  PYLRP_WHERE_POSITIVE = 1,
-  PYLRP_WHERE_NEGATIVE = 2
+typedef enum pylrp_mask { /* which outputs a group serves, by the sign of W a + b */
+                          PYLRP_ALL = 0,
+                          PYLRP_WHERE_POSITIVE = 1,
+                          PYLRP_WHERE_NEGATIVE = 2
 } pylrp_mask;
-typedef enum pylrp_guard {  /* z < 0 ? z - eps : z + eps, or z == 0 ? eps : z */
-  PYLRP_SIGNED = 0,
-  PYLRP_WHERE_ZERO = 1
+typedef enum pylrp_guard { /* z < 0 ? z - eps : z + eps, or z == 0 ? eps : z */
+                           PYLRP_SIGNED = 0,
+                           PYLRP_WHERE_ZERO = 1
 } pylrp_guard;
 
 typedef struct pylrp_term {
@@ -123,7 +128,8 @@ PYLRP_EXPORT const char* pylrp_rule_name(size_t i);
 PYLRP_EXPORT const char* pylrp_composite_name(size_t i);
 PYLRP_EXPORT const char* pylrp_convention_name(size_t i);
 
-/* ---- Networks ------------------------------------------------------------------------------------------------------ */
+/* ---- Networks ------------------------------------------------------------------------------------------------------
+ */
 
 typedef struct pylrp_network pylrp_network;
 
@@ -131,7 +137,8 @@ PYLRP_EXPORT pylrp_status pylrp_network_new(pylrp_dtype dtype, pylrp_network** n
 PYLRP_EXPORT void pylrp_network_free(pylrp_network* network); /* null is fine */
 
 /* Adds a layer on top: weight (n_out, n_in), bias (n_out) or null, both of the network's dtype, without gaps. All
- * entries are looked at, and must be finite. The layer's rule is that of the composite "deep_taylor" until it is set. */
+ * entries are looked at, and must be finite. The layer's rule is that of the composite "deep_taylor" until it is set.
+ */
 PYLRP_EXPORT pylrp_status pylrp_network_add_dense(pylrp_network* network, int64_t n_out, int64_t n_in,
                                                   const void* weight, pylrp_order order, const void* bias);
 PYLRP_EXPORT int64_t pylrp_network_depth(const pylrp_network* network);

@@ -136,8 +136,9 @@ static void set_rule(state* s, const mxArray* rule, size_t l, size_t n_in) {
   const size_t count = given ? mxGetNumberOfElements(given) : 0;
   size_t i;
   if (!text_of(item(rule, 0), name, sizeof name) || !text_of(item(rule, 1), convention, sizeof convention) ||
-      count > MOST || (count && (!values || !mxIsDouble(values) || mxIsComplex(values) || mxIsSparse(values) ||
-                                 mxGetNumberOfElements(values) != count))) {
+      count > MOST ||
+      (count && (!values || !mxIsDouble(values) || mxIsComplex(values) || mxIsSparse(values) ||
+                 mxGetNumberOfElements(values) != count))) {
     fail(s, "pylrp:invalid", "pylrp_relevance: rules{%zu} is no rule: see help pylrp_relevance", l + 1);
   }
   for (i = 0; i < count; ++i) {
@@ -200,7 +201,8 @@ static size_t checked_depth(state* s, int nlhs, int nrhs, const mxArray* prhs[])
   if (nrhs != ARGUMENTS || nlhs > 3) {
     fail(s, "pylrp:invalid", "pylrp_mex takes %d arguments and gives up to 3; call pylrp_relevance", (int)ARGUMENTS);
   }
-  if (!mxIsCell(prhs[W_ARG]) || !mxIsCell(prhs[ACTS_ARG]) || !mxIsCell(prhs[RULES_ARG]) || !mxIsCell(prhs[BIASES_ARG])) {
+  if (!mxIsCell(prhs[W_ARG]) || !mxIsCell(prhs[ACTS_ARG]) || !mxIsCell(prhs[RULES_ARG]) ||
+      !mxIsCell(prhs[BIASES_ARG])) {
     fail(s, "pylrp:invalid", "pylrp_relevance: W, acts, rules and biases must be cells, one entry a layer");
   }
   const size_t depth = mxGetNumberOfElements(prhs[W_ARG]);
@@ -209,9 +211,11 @@ static size_t checked_depth(state* s, int nlhs, int nrhs, const mxArray* prhs[])
     fail(s, "pylrp:invalid", "pylrp_relevance: W is empty: there must be at least one layer");
   }
   if (mxGetNumberOfElements(prhs[ACTS_ARG]) != depth) {
-    fail(s, "pylrp:invalid", "pylrp_relevance: there are %zu weights and %zu activations; acts{l} is the input of layer l%s",
-         depth, (size_t)mxGetNumberOfElements(prhs[ACTS_ARG]),
-         mxGetNumberOfElements(prhs[ACTS_ARG]) == depth + 1 ? ", the network's output goes into out: acts(1:end-1)" : "");
+    fail(s, "pylrp:invalid",
+         "pylrp_relevance: there are %zu weights and %zu activations; acts{l} is the input of layer l%s", depth,
+         (size_t)mxGetNumberOfElements(prhs[ACTS_ARG]),
+         mxGetNumberOfElements(prhs[ACTS_ARG]) == depth + 1 ? ", the network's output goes into out: acts(1:end-1)"
+                                                            : "");
   }
   if (biases != 0 && biases != depth) {
     fail(s, "pylrp:invalid", "pylrp_relevance: there are %zu weights and %zu biases", depth, biases);
@@ -220,10 +224,10 @@ static size_t checked_depth(state* s, int nlhs, int nrhs, const mxArray* prhs[])
 }
 
 static int checked_threads(state* s, const mxArray* array) {
-  const double value = array && mxIsDouble(array) && mxGetNumberOfElements(array) == 1 && !mxIsComplex(array) &&
-                               !mxIsSparse(array)
-                           ? mxGetPr(array)[0]
-                           : -1;
+  const double value =
+      array && mxIsDouble(array) && mxGetNumberOfElements(array) == 1 && !mxIsComplex(array) && !mxIsSparse(array)
+          ? mxGetPr(array)[0]
+          : -1;
   if (!(value >= 0 && value <= 4096 && value == (double)(int)value)) {
     fail(s, "pylrp:invalid", "pylrp_relevance: threads must be a whole number of at least 1");
   }
