@@ -1,7 +1,8 @@
 """An ONNX file or ModelProto as a graph of layers.
 
 Node by node: what no input changes is computed here and now (``onnx_constants.py``), everything else is looked up in
-the table of ``onnx_operators.py``. What can't be explained is :class:`pylrp.UnsupportedLayer` before any work is done.
+the tables of ``onnx_operators.py`` and ``onnx_fused.py``. What can't be explained is :class:`pylrp.UnsupportedLayer`
+before any work is done.
 ``loaders/__init__.py`` calls :func:`load_onnx`; the graph goes to ``canonise.py``.
 """
 
@@ -25,6 +26,7 @@ from pylrp.loaders import refusals
 from pylrp.loaders.onnx_constants import Constant, Constants
 from pylrp.loaders.onnx_file import ModelFile
 from pylrp.loaders.onnx_folding import fold
+from pylrp.loaders.onnx_fused import FUSED
 from pylrp.loaders.onnx_node import Call, Translation, Value, operator_of
 from pylrp.loaders.onnx_operators import FLOATS, OPERATORS
 from pylrp.loaders.onnx_outputs import ModelOutputs
@@ -302,7 +304,7 @@ class _Reader:
             weight = call.weight(0)
             self.translation.constants[output] = Constant(weight, weight)
             return None
-        translate = OPERATORS.get(call.op)
+        translate = OPERATORS.get(call.op, FUSED.get(call.op))
         if translate is None:
             raise call.unsupported("has no rule of LRP")
         return translate(call)

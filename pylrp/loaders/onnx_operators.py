@@ -55,12 +55,12 @@ from pylrp.loaders.onnx_ml import CLASSICAL
 from pylrp.loaders.onnx_movement import MOVEMENT
 from pylrp.loaders.onnx_node import Call, Value
 
-__all__ = ["FLOATS", "OPERATORS"]
+__all__ = ["FLOATS", "OPERATORS", "SELU", "contracted", "conv", "gemm", "scaled"]
 
 Array = NDArray[Any]
 Translate = Callable[[Call], Value | list[Value] | None]
 
-_SELU = 1.67326319217681884765625, 1.05070102214813232421875  # ONNX's defaults
+SELU = 1.67326319217681884765625, 1.05070102214813232421875  # ONNX's defaults
 #: The element types that are computed with.
 FLOATS = {TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16}
 
@@ -84,7 +84,8 @@ def _bias(call: Call, position: int) -> Array | None:
     return call.weight(position) if call.has(position) else None
 
 
-def _conv(call: Call) -> Value:
+def conv(call: Call) -> Value:
+    """Emit a Conv."""
     return call.emit(
         Conv(
             call.weight(1),
@@ -133,7 +134,8 @@ def _conv_transpose(call: Call) -> Value:
     )
 
 
-def _gemm(call: Call) -> Value:
+def gemm(call: Call) -> Value:
+    """Emit a Gemm."""
     value = call.value()
     if len(value.shape) != 1 or call.attribute("transA", 0):
         raise call.mixes_batch("moves the batch axis")
@@ -166,7 +168,7 @@ def _matmul(call: Call) -> Value:
     if product(shape[:-2]) != 1 or len(shape) < 2 or len(shape) > rank + 1:
         raise call.unsupported(f"multiplies by an array of shape {shape}")
     axes = string.ascii_lowercase[:rank]
-    return _contracted(call, Contraction.of(axes, f"{axes[-1]}Z", f"{axes[:-1]}Z"), 0, shape[-2:])
+    return contracted(call, Contraction.of(axes, f"{axes[-1]}Z", f"{axes[:-1]}Z"), 0, shape[-2:])
 
 
 def _einsum(call: Call) -> Value:
@@ -185,10 +187,10 @@ def _einsum(call: Call) -> Value:
         meeting = Contraction.of(given[1:], constant, result[1:])
     except ValueError as error:
         raise call.unsupported(str(error)) from None
-    return _contracted(call, meeting, at, call.weight(1 - at).shape)
+    return contracted(call, meeting, at, call.weight(1 - at).shape)
 
 
-def _contracted(call: Call, meeting: Contraction, at: int, shape: Shape) -> Value:
+def contracted(call: Call, meeting: Contraction, at: int, shape: Shape) -> Value:
     """Emit the product of the value at a position with the constant; the layer with weights has the node's name."""
     value = call.value(at)
 
@@ -303,7 +305,8 @@ def _alpha(call: Call) -> float:
     return alpha
 
 
-def _scaled(call: Call, before: float, layer: Activation, after: float) -> Value:
+def scaled(call: Call, before: float, layer: Activation, after: float) -> Value:
+    """Emit ``after * layer(before * x)``."""
     steps: list[tuple[str, Layer]] = [("before", Affine(before, 0.0))] if before != 1 else []
     steps += [("activation", layer)]
     steps += [("after", Affine(after, 0.0))] if after != 1 else []
@@ -327,15 +330,15 @@ OPERATORS: dict[str, Translate] = {
     "BatchNormalization": _batch_norm,
     "Cast": _cast,
     "CastLike": _cast_like,
-    "Celu": lambda call: _scaled(call, 1 / _alpha(call), ELU(), _alpha(call)),
+    "Celu": lambda call: scaled(call, 1 / _alpha(call), ELU(), _alpha(call)),
     "Clip": _clip,
-    "Conv": _conv,
+    "Conv": conv,
     "ConvTranspose": _conv_transpose,
     "Dropout": _dropout,
     "Einsum": _einsum,
     "Elu": _activation(lambda call: ELU(call.attribute("alpha", 1.0))),
     "Gelu": _activation(lambda call: GELU(approximate=call.attribute("approximate", "none") == "tanh")),
-    "Gemm": _gemm,
+    "Gemm": gemm,
     "GlobalAveragePool": lambda call: call.emit(GlobalAveragePool(), call.value()),
     "GlobalMaxPool": lambda call: call.emit(GlobalMaxPool(), call.value()),
     "HardSigmoid": _activation(lambda call: HardSigmoid(call.attribute("alpha", 0.2), call.attribute("beta", 0.5))),
@@ -357,10 +360,10 @@ OPERATORS: dict[str, Translate] = {
     "Mish": _activation(lambda call: Mish()),
     "PRelu": _prelu,
     "Relu": _activation(lambda call: ReLU()),
-    "Selu": lambda call: _scaled(call, 1.0, ELU(call.attribute("alpha", _SELU[0])), call.attribute("gamma", _SELU[1])),
+    "Selu": lambda call: scaled(call, 1.0, ELU(call.attribute("alpha", SELU[0])), call.attribute("gamma", SELU[1])),
     "Sigmoid": _activation(lambda call: Sigmoid()),
     "Softmax": _softmax(Softmax),
     "Softplus": _activation(lambda call: Softplus()),
-    "Swish": lambda call: _scaled(call, _alpha(call), SiLU(), 1 / _alpha(call)),
+    "Swish": lambda call: scaled(call, _alpha(call), SiLU(), 1 / _alpha(call)),
     "Tanh": _activation(lambda call: Tanh()),
 }

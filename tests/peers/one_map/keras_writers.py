@@ -17,12 +17,14 @@ from peers.one_map.onnx_writers import columns
 
 @contextmanager
 def _floats(dtype: str) -> Iterator[None]:
-    before = keras.config.floatx()
+    before, policy = keras.config.floatx(), keras.config.dtype_policy()
     keras.config.set_floatx(dtype)
+    keras.config.set_dtype_policy(dtype)
     try:
         yield
     finally:
         keras.config.set_floatx(before)
+        keras.config.set_dtype_policy(policy)
 
 
 def model(net: Net, dtype: str, batch: int | None = None) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import onnx
@@ -15,11 +16,13 @@ LEVELS = {
 }
 
 
-def optimised(model: onnx.ModelProto, path: Path, level: str) -> Path:
-    """Write the model as the optimiser leaves it."""
+def optimised(model: onnx.ModelProto, path: Path, level: str, without: Sequence[str] = ()) -> Path:
+    """Write the model as the optimiser leaves it; ``without`` some of its passes."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     options.graph_optimization_level = LEVELS[level]
     options.optimized_model_filepath = str(path)
-    onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"], disabled_optimizers=list(without)
+    )
     return path

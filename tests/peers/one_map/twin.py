@@ -6,6 +6,8 @@ it; the rest of them share relevance by zennit's Norm, as sums and averages do.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -203,19 +205,30 @@ def composite_of(name: str, net: Net, dtype: torch.dtype) -> Any:
     return zc.MixedComposite([zc.NameMapComposite([(first, special)]), base])
 
 
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Let torch use one thread: for networks of this size several wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def outputs(net: Net, x: Array) -> Array:
     """Return what the network makes of a batch, unfolded."""
-    with torch.no_grad():
-        y: Array = Twin(net).to(torch.from_numpy(x).dtype).eval()(torch.from_numpy(x)).numpy()
+    given = torch.from_numpy(x)
+    with _one_thread(), torch.no_grad():
+        y: Array = Twin(net).to(given.dtype).eval()(given).numpy()
     return y
 
 
 def maps(net: Net, x: Array, R: Array, composite: str) -> Array:
     """Return zennit's relevance of x, (batch, *shape), for relevance R of the outputs; in the dtype of x."""
-    twin = folded(net)
-    model = Twin(twin).to(torch.from_numpy(x).dtype).eval()
-    given = torch.from_numpy(x).clone().requires_grad_()
-    with composite_of(composite, twin, given.dtype).context(model) as modified:
+    given, twin = torch.from_numpy(x).clone().requires_grad_(), folded(net)
+    model = Twin(twin).to(given.dtype).eval()
+    with _one_thread(), composite_of(composite, twin, given.dtype).context(model) as modified:
         modified(given).backward(gradient=torch.from_numpy(R).to(given.dtype))
     assert given.grad is not None
     found: Array = given.grad.numpy()
