@@ -295,8 +295,8 @@ def test_functions_for_operators_that_fail() -> None:
         ("y = LayerNormalization(x, v)", "LayerNormalization", "statistics"),
         ("q = QuantizeLinear(x, s, z); d = DequantizeLinear(q, s, z); y = Relu(d)", "QuantizeLinear", "quantis"),
         ("q, s1, z1 = DynamicQuantizeLinear(x); i = MatMulInteger(q, b, z1); y = Cast<to=1>(i)", "DynamicQ", "quantis"),
-        ("y = com.microsoft.FusedGemm(x, w)", "com.microsoft.FusedGemm", "ORT_ENABLE_BASIC"),
-        ("y = com.microsoft.BiasGelu(x, v)", "com.microsoft.BiasGelu", "ORT_ENABLE_BASIC"),
+        ("y = com.microsoft.SkipBiasGelu(x, v)", "com.microsoft.SkipBiasGelu", "ORT_ENABLE_BASIC"),
+        ("y = com.microsoft.nchwc.Conv(x, w)", "com.microsoft.nchwc.Conv", "ORT_ENABLE_BASIC"),
     ],
 )
 def test_kinds_without_a_rule_are_named(text: str, operator: str, word: str) -> None:

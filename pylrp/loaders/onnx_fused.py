@@ -1,7 +1,7 @@
 """Operators that onnxruntime's optimiser writes (domain com.microsoft): layers joined with what follows them.
 
 Each becomes the layers that it was before, so that the optimised model has the map of the model it was made of. What
-lays values and weights out for one processor (com.microsoft.nchwc) is refused: the file does not say for which.
+lays values and weights out for one processor (com.microsoft.nchwc), ``refusals.py`` refuses.
 :data:`FUSED` is part of the table that ``onnx_model.py`` looks operators up in.
 """
 
@@ -129,16 +129,6 @@ def _quick_gelu(call: Call) -> Value:
     return scaled(call, alpha, SiLU(), 1 / alpha)
 
 
-def _laid_out(call: Call) -> Value:
-    raise call.unsupported(
-        "has values and weights in the order of one processor, which the file does not name",
-        "write the model at onnxruntime's level ORT_ENABLE_EXTENDED, or with disabled_optimizers=['NchwcTransformer']",
-    )
-
-
-_NCHWC = (
-    "AveragePool", "Conv", "GlobalAveragePool", "GlobalMaxPool", "MaxPool", "ReorderInput", "ReorderOutput", "Upsample",
-)  # fmt: skip
 FUSED: dict[str, Translate] = {
     "com.microsoft.BiasGelu": _gelu(approximate=False),
     "com.microsoft.FastGelu": _gelu(approximate=True),
@@ -148,5 +138,4 @@ FUSED: dict[str, Translate] = {
     "com.microsoft.Gelu": _gelu(approximate=False),
     "com.microsoft.QuickGelu": _quick_gelu,
     "com.microsoft.TransposeMatMul": _matmul,
-    **{f"com.microsoft.nchwc.{name}": _laid_out for name in _NCHWC},
 }

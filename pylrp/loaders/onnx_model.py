@@ -39,6 +39,7 @@ Array = NDArray[Any]
 _ONNX = ("", "ai.onnx")
 Operator = Callable[[dict[str, Any], list[Array]], Layer]
 InputShape = Sequence[int] | Mapping[str, Sequence[int]]
+_OPERATORS = {**OPERATORS, **FUSED}
 #: What code raises that meets something else than it was written for.
 _MALFORMED = (ArithmeticError, AttributeError, LookupError, RuntimeError, StopIteration, TypeError)
 
@@ -191,7 +192,7 @@ class _Reader:
         for node in self.nodes:
             operator = operator_of(node)
             refusal = refusals.of_operator(operator)
-            known = operator in OPERATORS or operator == "DequantizeLinear"  # of constants it is computed
+            known = operator in _OPERATORS or operator == "DequantizeLinear"  # of constants it is computed
             if refusal and refusal.way_out and not known and not {node.name, operator} & set(self.operators):
                 raise refusal.error(Call(node, self.translation).name, operator)
 
@@ -201,7 +202,7 @@ class _Reader:
         if isinstance(error, BrokenNode):
             return error
         refusal = refusals.of_operator(operator)
-        if refusal is not None and operator not in OPERATORS:
+        if refusal is not None and operator not in _OPERATORS:
             return refusal.error(error.node, operator, Call(node, self.translation).by_hand)
         scope = refusals.of_scope(node.name, operator)
         if scope is not None:
@@ -285,7 +286,7 @@ class _Reader:
             raise cause
         del translation.pending[name]
         value = call.emit(function(), call.value()) if function is not None else None
-        made = OPERATORS[call.op](call) if value is None else value
+        made = _OPERATORS[call.op](call) if value is None else value
         if not isinstance(made, Value):
             translation.pending[name] = cause
             raise cause
@@ -304,7 +305,7 @@ class _Reader:
             weight = call.weight(0)
             self.translation.constants[output] = Constant(weight, weight)
             return None
-        translate = OPERATORS.get(call.op, FUSED.get(call.op))
+        translate = _OPERATORS.get(call.op)
         if translate is None:
             raise call.unsupported("has no rule of LRP")
         return translate(call)

@@ -47,6 +47,11 @@ _FUSED = Refusal(
     "take the model before it was optimised, or optimise it with "
     "SessionOptions.graph_optimization_level = GraphOptimizationLevel.ORT_ENABLE_BASIC",
 )
+_LAID_OUT = Refusal(
+    "has values and weights in the order of one processor, which the file does not name",
+    "take the model before it was optimised, or optimise it with "
+    "SessionOptions.graph_optimization_level = GraphOptimizationLevel.ORT_ENABLE_BASIC or ORT_ENABLE_EXTENDED",
+)
 
 #: Patterns of operators in ONNX, with the domain where it is not ONNX's own; the first that is found decides.
 _OPERATORS = (
@@ -54,7 +59,8 @@ _OPERATORS = (
     (r"Attention", _ATTENTION),
     (r"Quant|(^|\.)Q(Linear|Gemm|Attention|Ordered|MoE)|Integer|NBits|BnbFp4|^com\.microsoft\.QLinear", _QUANTISED),
     (r"(^|\.)(Group|Layer|Instance|RMS|MeanVariance|SimplifiedLayer)Norm(alization)?$", _NORM),
-    (r"^com\.microsoft\.nchwc\.|^com\.ms\.internal|^com\.microsoft\.", _FUSED),
+    (r"^com\.microsoft\.nchwc\.", _LAID_OUT),
+    (r"^com\.ms\.internal|^com\.microsoft\.", _FUSED),
 )
 #: Patterns of classes of modules and layers.
 _CLASSES = (

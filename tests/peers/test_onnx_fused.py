@@ -143,7 +143,7 @@ def test_a_layout_for_one_processor_is_refused(tmp_path):
     with pytest.raises(pylrp.UnsupportedLayer) as refused:
         pylrp.load(written)
     assert refused.value.operator.startswith("com.microsoft.nchwc.")
-    # The way out that the error names.
+    # Extended, which the error names, holds what FUSED reads (test_one_map.py); so does the highest level without it.
     path = runtime_writers.optimised(made, tmp_path / "plain.onnx", "all", ["NchwcTransformer"])
     x = array(2, *net.shapes["x"])
     expected = run(made, x)

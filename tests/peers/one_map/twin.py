@@ -6,7 +6,7 @@ it; the rest of them share relevance by zennit's Norm, as sums and averages do.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -18,13 +18,15 @@ from torch.nn import functional as F
 from zennit import composites as zc
 from zennit import rules as zr
 from zennit.layer import Sum
-from zennit.types import BatchNorm
+from zennit.types import BatchNorm, Linear
 
 from peers.one_map.networks import EPSILON, Array, Net, Op
 
 LOW, HIGH = -4.0, 5.0
 WEIGHTED = ("conv", "back", "dense")
-COMPOSITES = ("epsilon_plus", "epsilon_plus_flat", "epsilon_alpha2_beta1", "epsilon_gamma_box")
+COMPOSITES = (
+    "epsilon", "epsilon_plus", "epsilon_plus_flat", "epsilon_alpha2_beta1", "epsilon_gamma_box", "deep_taylor"
+)  # fmt: skip
 
 
 def scaling(norm: Op) -> tuple[Array, Array]:
@@ -190,15 +192,22 @@ def composite_of(name: str, net: Net, dtype: torch.dtype) -> Any:
 
     What zennit gives to the first layer it finds, every layer gets that has none with weights below it.
     """
-    maker = {
-        "epsilon_plus": zc.EpsilonPlus,
-        "epsilon_plus_flat": zc.EpsilonPlusFlat,
-        "epsilon_alpha2_beta1": zc.EpsilonAlpha2Beta1,
-        "epsilon_gamma_box": zc.EpsilonGammaBox,
-    }[name]
     box = {key: torch.full((1, *net.shapes["x"]), v, dtype=dtype) for key, v in (("low", LOW), ("high", HIGH))}
-    base = maker(layer_map=[(BatchNorm, zr.Norm())], **box if name.endswith("box") else {})
-    special: Any = {"epsilon_plus_flat": zr.Flat(), "epsilon_gamma_box": zr.ZBox(**box)}.get(name)
+    norm = [(BatchNorm, zr.Norm())]
+    # Of Montavon et al. 2017: no biases, and as good as nothing is added to the denominators.
+    exact: dict[str, Any] = {"stabilizer": torch.finfo(dtype).tiny, "zero_params": "bias"}
+    makers: dict[str, tuple[Callable[[], Any], Any]] = {
+        "epsilon": (lambda: zc.LayerMapComposite([*norm, *zc.layer_map_base(), (Linear, zr.Epsilon())]), None),
+        "epsilon_plus": (lambda: zc.EpsilonPlus(layer_map=norm), None),
+        "epsilon_plus_flat": (lambda: zc.EpsilonPlusFlat(layer_map=norm), zr.Flat()),
+        "epsilon_alpha2_beta1": (lambda: zc.EpsilonAlpha2Beta1(layer_map=norm), None),
+        "epsilon_gamma_box": (lambda: zc.EpsilonGammaBox(layer_map=norm, **box), zr.ZBox(**box)),
+        "deep_taylor": (
+            lambda: zc.LayerMapComposite([*zc.layer_map_base(), (Linear, zr.ZPlus(**exact))]), zr.WSquare(**exact)
+        ),
+    }  # fmt: skip
+    make, special = makers[name]
+    base = make()
     if special is None:
         return base
     first = [f"parts.{op.name}" for op in net.ops if op.kind in WEIGHTED and op.inputs == ("x",)]
