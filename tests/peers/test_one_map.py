@@ -41,11 +41,14 @@ def test_one_map(network, writer, dtype, tmp_path):
     needs = WRITERS[writer].needs
     if needs and importlib.util.find_spec(needs) is None:
         pytest.skip(f"{writer} needs {needs}")
+    refused = None
     try:
         result = measured(network, writer, np.dtype(dtype), tmp_path)
     except CannotWrite as reason:
         pytest.skip(str(reason))
-    except pylrp.UnsupportedLayer as refused:  # the file does not say in which order its weights are
+    except pylrp.UnsupportedLayer as error:
+        refused = error
+    if refused is not None:  # the file does not say in which order its weights are
         assert writer.startswith("onnxruntime, all")
         assert refused.operator.startswith("com.microsoft.nchwc.")
         return

@@ -49,8 +49,8 @@ def agree(made, shape, **options):
 
 
 FUNCTIONS = [
-    ("Relu", []), ("Tanh", []), ("Sigmoid", []), ("LeakyRelu", [0.3]), ("Clip", [-0.4, 0.5]), ("HardSigmoid", [0.3, 0.6]),
-    ("Clip", [0.0, float(np.finfo(np.float32).max)]),
+    ("Relu", []), ("Tanh", []), ("Sigmoid", []), ("LeakyRelu", [0.3]), ("Clip", [-0.4, 0.5]),
+    ("HardSigmoid", [0.3, 0.6]), ("Clip", [0.0, float(np.finfo(np.float32).max)]),
 ]  # fmt: skip
 
 
@@ -80,7 +80,9 @@ def test_fused_conv(function, settings, added):
 )  # fmt: skip
 def test_fused_gemm(function, settings):
     named = {f"activation_{key}": value for key, value in settings.items()}
-    made = model((5,), "FusedGemm", {"w": array(4, 5), "b": array(4)}, activation=function, transB=1, alpha=0.5, **named)
+    made = model(
+        (5,), "FusedGemm", {"w": array(4, 5), "b": array(4)}, activation=function, transB=1, alpha=0.5, **named
+    )
     net = agree(made, (5,), keep_top=True)
     assert net.graph.nodes[0].name == "node"
 
