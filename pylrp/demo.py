@@ -21,7 +21,17 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["RULES", "Demo", "DemoRule", "explain", "load_demo_digits", "load_demo_network", "picture", "table"]
+__all__ = [
+    "RULES",
+    "Demo",
+    "DemoRule",
+    "explain",
+    "load_demo_digits",
+    "load_demo_network",
+    "picture",
+    "summary",
+    "table",
+]
 
 #: What may absorb relevance in a dense layer: columns of the ledger, and their widths in the table.
 _CAUSES = {"bias": 10, "stabilizer": 11, "dead": 8}
@@ -180,6 +190,26 @@ def table(demo: Demo) -> str:
             f"Rounding of float32: at most {rounding:.0e} a layer.",
         ]
     )
+
+
+def summary(demo: Demo) -> str:
+    """Return the same as means over the digits, a line a rule."""
+    causes = [(layer, c) for layer in (1, 0) for c in _CAUSES if any(
+        np.abs(getattr(ledger.layers[layer], c).mean()) >= 0.0005 for ledger in demo.ledgers.values()
+    )]  # fmt: skip
+    count = f"{len(demo.labels)} digit" + "s" * (len(demo.labels) > 1)
+    right = int((demo.predicted == demo.labels).sum())
+    heads = "".join(f"{f'{c} {layer}':>14}" for layer, c in causes)
+    lines = [
+        f"{count}, {right} read right; means of the logit, of what reaches the pixels, and of what a layer absorbs",
+        f"{'rule':<12}{'in':>8}{'out':>8}{heads}",
+    ]
+    for rule in RULES:
+        account = demo.ledgers[rule.name].layers
+        shares = "".join(f"{_shown(getattr(account[layer], c).mean()):>14}" for layer, c in causes)
+        arrived, left = account[1].incoming.mean(), account[0].outgoing.mean()
+        lines.append(f"{rule.name:<12}{_shown(arrived):>8}{_shown(left):>8}{shares}")
+    return "\n".join(lines)
 
 
 def _shown(value: float) -> str:

@@ -3,6 +3,7 @@
 import importlib.util
 import io
 import itertools
+import re
 from importlib.resources import files
 from pathlib import Path
 
@@ -160,6 +161,21 @@ def test_each_rule_shows_what_its_caption_says(ten):
 def test_only_bundled_digits_can_be_explained(count):
     with pytest.raises(ValueError, match=f"1 to 100, not {count}"):
         demo.explain(count)
+
+
+def test_the_summary_has_the_means_of_the_ledgers():
+    many = demo.explain(26)
+    about, heads, *body = demo.summary(many).splitlines()
+    assert about.startswith("26 digits, 25 read right")
+    causes = re.findall(r"(\w+) (\d)", heads)
+    assert {("bias", "1"), ("bias", "0"), ("stabilizer", "0")} <= set(causes)
+    for line, rule in zip(body, demo.RULES, strict=True):
+        name, *numbers = line.split()
+        bottom, top = many.ledgers[rule.name].layers
+        absorbed = [getattr((bottom, top)[int(layer)], cause).mean() for cause, layer in causes]
+        assert name == rule.name
+        R = many.relevance[name].sum(axis=(1, 2), dtype=np.float64)
+        np.testing.assert_allclose(list(map(float, numbers)), [many.logit.mean(), R.mean(), *absorbed], atol=6e-4)
 
 
 def test_the_table_is_the_ledger():

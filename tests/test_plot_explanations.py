@@ -2,6 +2,7 @@
 
 import base64
 import io
+import itertools
 import subprocess
 import sys
 from dataclasses import replace
@@ -47,6 +48,11 @@ def ex(net, x):
 def mlp():
     rng = np.random.default_rng(5)
     return pylrp.Network([Dense(rng.normal(size=(9, 20)), rng.normal(size=9)), ReLU(), Dense(rng.normal(size=(3, 9)))])
+
+
+def below(figure):
+    """The words under all panels; matplotlib 3.8 calls this get_supxlabel()."""
+    return figure._supxlabel.get_text()
 
 
 def captions(ax):
@@ -179,7 +185,7 @@ def test_several_targets_are_rows_on_one_scale(net, x):
     limit = np.percentile(np.abs(ex.relevance[1].sum(axis=1)), 99.5)  # of both maps
     for ax in figure.axes:
         np.testing.assert_allclose(ax.images[0].get_clim(), (-limit, limit))
-    assert "percentile of |R| of all targets" in captions(figure.axes[0])
+    assert "percentile of |R| of all targets" in captions(figure.axes[0]).replace("\n", " ")
     (one,) = ex.plot(sample=1, target=0).axes
     np.testing.assert_allclose(one.images[0].get_array(), ex.relevance[1, 1].sum(axis=0))
     single = net.explain(x[1], targets=[3, 0], composite="epsilon")
@@ -251,7 +257,7 @@ def test_of_many_layers_the_last_of_each_size_is_drawn(rng):
         net.explain(np.ones(6), composite="epsilon").plot(kind="layers")
     figure = net.explain(np.ones(6), composite="epsilon", layers="all").plot(kind="layers")
     assert [ax.get_title() for ax in figure.axes if ax.get_title()] == ["d17", "top"]
-    assert "2 of 20 layers, the last of each size" in figure.get_supxlabel()
+    assert "2 of 20 layers, the last of each size" in below(figure)
 
 
 def test_channels_of_a_layer(ex):
@@ -261,7 +267,7 @@ def test_channels_of_a_layer(ex):
     for ax, c in zip(figure.axes, order, strict=False):
         np.testing.assert_array_equal(ax.images[0].get_array(), R[c])
     rest = R[order[2:]].sum()
-    assert f"the other 3 of 5 channels sum to {rest:.3g}".replace("-", "−") in figure.get_supxlabel()
+    assert f"the other 3 of 5 channels sum to {rest:.3g}".replace("-", "−") in below(figure)
 
 
 def test_the_ledger_of_the_sample_is_drawn(ex):
@@ -400,10 +406,8 @@ def test_a_notebook_shows_a_picture_and_a_line(ex):
     assert imread(io.BytesIO(base64.b64decode(data))).ndim == 3
     logit, total = ex.output[0].max(), ex.relevance[0].sum()
     ledger = ex.ledger.data[:, 2:, 0].sum()
-    line = (
-        f"for class {ex.target[0]}: the logit {logit:.3g}; relevance sums to {total:.3g}; the ledger&#x27;s total is "
-    )
-    line += f"{ledger:.3g}"
+    line = f"for class {ex.target[0]} by epsilon: the logit {logit:.3g}; relevance sums to {total:.3g}; "
+    line += f"the ledger&#x27;s total is {ledger:.3g}"
     assert line.replace("-", "−") in html.replace("-", "−")
     assert "sample 0 of 6" in html
     assert len(html) < 100_000
@@ -440,3 +444,31 @@ def test_drawing_leaves_the_explanation_as_it_was(ex):
     assert isinstance(ex.plot(ax=plot.new_figure(3, 3).subplots()), Axes)
     for was, now in zip(before, (ex.relevance, ex.input, ex.ledger.data), strict=True):
         np.testing.assert_array_equal(was, now)
+
+
+def test_a_single_picture_names_its_composite(ex, net, x):
+    figure = ex.plot()
+    assert "rules: epsilon;" in captions(figure.axes[0])
+    mine = net.explain(x, composite=pylrp.Composite("mine", pylrp.ZPlus()), layers="all")
+    assert "rules: mine" in captions(mine.plot(kind="ledger").axes[0])
+    for kind in ("channels", "layers"):
+        assert "rules: mine" in below(mine.plot(kind=kind))
+    rules = net.explain(x, composite=[pylrp.Flat(), pylrp.Epsilon(0.25)])
+    assert "rules: Flat(), Epsilon(0.25)" in captions(rules.plot().axes[0])
+    assert "by mine" in mine._repr_html_()
+
+
+@pytest.mark.parametrize("heading", ["epsilon_alpha2_beta1_flat", "[ZBox(0, 1), Epsilon(1e-06), ZPlus()]", "a b"])
+@pytest.mark.parametrize("kind", ["image", "table"])
+def test_heads_of_a_grid_do_not_overlap(ex, net, x, mlp, rng, kind, heading):
+    if kind == "table":
+        ex = mlp.explain(rng.normal(size=(2, 20)), composite="epsilon")
+    figure = plot.grid({f"{heading}{'_' * i}": ex for i in range(4)}, samples=[0, 1])
+    for _ in range(2):  # the layout settles
+        figure.draw_without_rendering()
+    boxes = [ax.title.get_window_extent() for ax in figure.axes[: 4 + (kind == "image")]]
+    for left, right in itertools.pairwise(boxes):
+        assert left.x1 < right.x0
+    assert boxes[-1].x1 <= figure.bbox.x1
+    assert all(box.y1 <= figure.bbox.y1 for box in boxes)
+    assert "".join(figure.axes[1].get_title().split()) != ""

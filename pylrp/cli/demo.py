@@ -13,6 +13,7 @@ _EPILOG = """\
 examples:
   pylrp demo                                writes pylrp-demo.png here
   pylrp demo --digits 20 -o heatmaps.pdf
+  pylrp demo --each                         the account of every digit, too
 
 Needs matplotlib: pip install matplotlib.
 """
@@ -40,6 +41,7 @@ def add(commands: Commands) -> None:
     demo.add_argument(
         "--digits", type=int, default=10, metavar="N", help="how many digits, 1 to 100 (default: 10, one of each class)"
     )
+    demo.add_argument("--each", action="store_true", help="print the account of each digit instead of means")
     demo.set_defaults(run=_run)
 
 
@@ -49,7 +51,8 @@ def _run(args: argparse.Namespace) -> int:
     explained = demo.explain(args.digits)
     # The picture first: who can't have it should not have to look for the reason below a long table.
     demo.picture(explained).savefig(args.output)
-    print(f"{demo.table(explained)}\n\nThe heatmaps are in {args.output.resolve()}")
+    account = demo.table(explained) if args.each else demo.summary(explained)
+    print(f"{account}\n\nThe heatmaps are in {args.output.resolve()}")
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from pylrp.plot.colours import number
 from pylrp.plot.views import View
 
-__all__ = ["CAUSES", "Text", "class_name", "composite_name", "sums", "title", "wrapped"]
+__all__ = ["CAUSES", "Text", "class_name", "composite_name", "head", "rules", "sums", "title", "wrapped"]
 
 #: Columns of the ledger, as captions name them.
 CAUSES = {
@@ -72,6 +73,25 @@ def sums(view: View) -> str:
         if abs(amount) > worth
     ]
     return "; ".join([text, *parts[:3]])
+
+
+def rules(view: View, rest: str = "") -> str:
+    """Return which rules were used, before the rest of a line."""
+    text = f"rules: {composite_name(view.composite)}"
+    return f"{text}; {rest}" if rest else text
+
+
+def head(name: str, inches: float, size: float) -> str:
+    """Return the bold head of a column, broken after underscores and at blanks so that it fits into a width."""
+    letters = max(8, int(inches * 72 / (0.68 * size)))
+    lines = [""]
+    for part in re.findall(r"[^\s_]*_|[^\s_]+\s?|\s", name):
+        for start in range(0, len(part), letters):  # what is longer than a line is cut
+            piece = part[start : start + letters]
+            if len(lines[-1] + piece.rstrip()) > letters:
+                lines.append("")
+            lines[-1] += piece
+    return "\n".join(line.strip() for line in lines)
 
 
 def wrapped(lines: Sequence[str], inches: float, size: float = 7.5) -> str:

@@ -242,7 +242,12 @@ def _image(ax: Axes, view: View, options: dict[str, Any], text: Text) -> None:
 
 
 def _write(ax: Axes, view: View, options: dict[str, Any], text: Text, note: str, below: float = 4) -> None:
-    write(ax, text.title(view), text.caption([captions.sums(view), note], options["inches"]), below=below)
+    write(
+        ax,
+        text.title(view),
+        text.caption([captions.sums(view), captions.rules(view, note)], options["inches"]),
+        below=below,
+    )
 
 
 def _signal(ax: Axes, view: View, options: dict[str, Any], text: Text) -> None:
@@ -270,7 +275,7 @@ def _ledger(ax: Axes, view: View, options: dict[str, Any], text: Text) -> None:
     ledger(ax, view.ledger, sample=view.sample, most=options["most"] or 24)
     heading = text.title(view)
     ax.set_title(heading and f"Where the relevance went, {heading.split(': ')[-1]}", loc="left", fontsize=10, pad=24)
-    write(ax, "", text.caption([captions.sums(view)], options["inches"]), below=20)
+    write(ax, "", text.caption([captions.sums(view), captions.rules(view)], options["inches"]), below=20)
 
 
 _DRAW: dict[str, Callable[[Axes, View, dict[str, Any], Text], None]] = {

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from pylrp.explanation import Explanation
-from pylrp.plot.captions import Labels, composite_name, title, wrapped
+from pylrp.plot.captions import Labels, composite_name, head, title, wrapped
 from pylrp.plot.colours import GREY, INK, PERCENTILE, empty_figure, hand_over, number, save, symmetric_limit
 from pylrp.plot.colours import scale as scale_text
 from pylrp.plot.images import as_picture, image, to_picture
@@ -112,8 +112,11 @@ def grid(
     width, height = _cell(kind, first)
     ratios = [1.5 if kind == "table" and c == 0 else 1.0 for c in range(columns)]  # names stand in the first column
     own = figure is None
+    names = [*(["input"] if kind != "table" else []), *named]
+    heads = [head(name, ratio * width, 9) for name, ratio in zip(names, ratios, strict=True)]
     if figure is None:
-        figure = empty_figure(sum(ratios) * width + 0.2, len(rows) * height + 0.7, dpi)
+        high = len(rows) * height + 0.7 + 0.15 * max(text.count("\n") for text in heads)
+        figure = empty_figure(sum(ratios) * width + 0.2, high, dpi)
     axes = figure.subplots(len(rows), columns, squeeze=False, width_ratios=ratios)
     maps = [[_colour_values(view, kind) for view in row] for row in rows]
     for i, row in enumerate(rows):
@@ -121,12 +124,12 @@ def grid(
         shared = None if scale == "own" else symmetric_limit(np.stack(pool), percentile)
         picture = None if images is None else images[i]
         options: dict[str, Any] = {"limit": shared, "percentile": percentile, "overlay": overlay, "cmap": cmap}
-        names = features_of(next(iter(named.values())), row[0]) if feature_names is None else feature_names
-        draw(axes[i], row, picture, options, names)
+        features = features_of(next(iter(named.values())), row[0]) if feature_names is None else feature_names
+        draw(axes[i], row, picture, options, features)
         _notes(axes[i][-len(row) :], row, labels)
         _heading(axes[i][0], title(row[0], labels), kind)
-    for ax, name in zip(axes[0], [*(["input"] if kind != "table" else []), *named], strict=True):
-        ax.set_title(wrapped([name], width, 9), fontsize=9, color=INK, fontweight="bold")
+    for ax, text in zip(axes[0], heads, strict=True):
+        ax.set_title(text, fontsize=9, color=INK, fontweight="bold")
     about = wrapped([_about(scale, percentile, maps, kind)], sum(ratios) * width)
     figure.supxlabel(about, fontsize=7.5, linespacing=1.4, color=GREY, x=0.01, ha="left")
     if path is not None:

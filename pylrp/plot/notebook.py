@@ -50,7 +50,8 @@ def _img(figure: Any) -> str:
 def _line(view: View) -> str:
     causes = ", ".join(f"{captions.CAUSES[c]} {number(amount)}" for c, amount in view.absorbed.items() if amount)
     text = (
-        f"{captions.title(view, None)}: {view.beginning} {number(view.started)}; relevance sums to "
+        f"{captions.title(view, None)} by {captions.composite_name(view.composite)}: {view.beginning} "
+        f"{number(view.started)}; relevance sums to "
         f"{number(view.total)}; the ledger's total is {number(sum(view.absorbed.values()))}"
     )
     return f"{text} ({causes})" if causes else text

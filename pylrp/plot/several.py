@@ -35,7 +35,7 @@ def draw_channels(ex: Explanation, view: View, options: dict[str, Any], text: Te
     totals = R.reshape(len(R), -1).sum(axis=1)
     order = maps.strongest(totals)
     shown, rest = order[:most], totals[order[most:]]
-    lines = [captions.sums(view), scale(R[shown], **ends) + " of these channels"]
+    lines = [captions.sums(view), captions.rules(view, scale(R[shown], **ends) + " of these channels")]
     if len(rest):
         lines.insert(1, f"the other {len(rest)} of {len(R)} channels sum to {number(rest.sum())}")
     _around(figure, text.title(view), text.caption(lines, columns * 1.8))
@@ -54,7 +54,7 @@ def draw_layers(ex: Explanation, view: View, options: dict[str, Any], text: Text
         if options["limit"]
         else f"each on its own scale, maps to {which} of |R|, bars to the largest"
     )
-    lines = [f"relevance of each layer, from the input on, summed over its channels; {own}", note]
+    lines = [f"relevance of each layer, from the input on, summed over its channels; {own}", captions.rules(view, note)]
     _around(figure, text.title(view), text.caption(lines, columns * 1.8))
     return figure
 

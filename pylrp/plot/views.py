@@ -44,6 +44,8 @@ class View:
         Its row in the batch.
     sequence : bool
         Whether the channels of a two-dimensional sample are known to be channels: it is no image.
+    composite : str, Composite, Rule or sequence of Rule
+        Which rules.
     """
 
     relevance: Array
@@ -57,6 +59,7 @@ class View:
     ledger: Ledger
     sample: int
     sequence: bool
+    composite: Any
 
     @property
     def total(self) -> float:
@@ -176,7 +179,8 @@ def _view(
     if against is not None:
         against = int(np.broadcast_to(against, (samples_of(ex),))[sample])
     started, beginning, outputs = _start(ex, target, against, sample, t, ledger)
-    return View(R, x, place, target, against, started, beginning, outputs, ledger, sample, last)
+    composite = ex.settings.get("composite", "?")
+    return View(R, x, place, target, against, started, beginning, outputs, ledger, sample, last, composite)
 
 
 def _start(
