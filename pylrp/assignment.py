@@ -20,25 +20,12 @@ from pylrp.composition import Composed, Cone, cone_below, reads_constants, signs
 from pylrp.conventions import compile_rule
 from pylrp.errors import MisplacedBox
 from pylrp.graph import Graph, Node
-from pylrp.layers import Layer
-from pylrp.lowering import to_core
+from pylrp.layout import to_core
 from pylrp.rules import Flat, Rule, Term
 
-__all__ = ["Assignment", "assign", "choose", "rule_kinds", "way"]
+__all__ = ["Assignment", "assign", "choose", "rule_kinds"]
 
 Array = NDArray[Any]
-
-# Kinds of layers (pylrp.layers) that take a rule, as composites call them.
-_KINDS = {
-    "dense": "dense",
-    "conv": "conv",
-    "conv_transpose": "conv",
-    "avgpool": "pool",
-    "add": "add",
-    "batchnorm": "batchnorm",
-    "affine": "batchnorm",
-    "resize": "resize",
-}
 
 
 def rule_kinds(graph: Graph) -> dict[str, str]:
@@ -49,9 +36,9 @@ def rule_kinds(graph: Graph) -> dict[str, str]:
     kinds: dict[str, str] = {}
     behind: set[str] = set()  # values with a layer with weights at or below them
     for node in graph.nodes:
-        kind = _KINDS.get(node.layer.kind)
+        kind = node.layer.rule_kind
         after = any(value in behind for value in node.inputs)
-        if kind in WEIGHTED or after:
+        if node.layer.weighted or after:
             behind.add(node.name)
         if kind is not None:
             kinds[node.name] = "scaling" if kind == "batchnorm" and not after else kind
@@ -86,7 +73,7 @@ class Assignment:
 
     def text(self, node: Node) -> str:
         """Return a node's rule, or what it does without one."""
-        return repr(self.rules[node.name]) if node.name in self.rules else way(node.layer)
+        return repr(self.rules[node.name]) if node.name in self.rules else node.layer.effect_without_rule
 
     @property
     def absorbed(self) -> dict[str, str]:
@@ -110,11 +97,6 @@ class Assignment:
             del compiled[name]
         names = [node.name for node in composed.graph.nodes]
         return [compiled.get(name) for name in names], [bounds.get(name) for name in names]
-
-
-def way(layer: Layer) -> str:
-    """Return what a layer that takes no rule does with relevance."""
-    return {"maxpool": "winner takes all", "custom": "its own"}.get(layer.kind, "passes")
 
 
 def choose(graph: Graph, rules: str | Composite | Rule | Sequence[Rule]) -> dict[str, Rule]:
@@ -216,7 +198,7 @@ def _set_bounds(made: Assignment, node: Node, rule: Rule, *, in_input: bool, by_
 
 
 def _require_fit(graph: Graph, node: Node, rule: Rule) -> None:
-    kind = _KINDS[node.layer.kind]
+    layer = node.layer
     if rule.passes:
         below, above = graph.shapes[node.inputs[0]], graph.shapes[node.name]
         if len(node.inputs) != 1 or below != above:
@@ -225,12 +207,12 @@ def _require_fit(graph: Graph, node: Node, rule: Rule) -> None:
                 f"its output {above}"
             )
         return
-    if kind not in WEIGHTED:
+    if not layer.weighted:
         groups = rule.groups()
         if len(groups) != 1 or groups[0].terms != (Term("input"),) or groups[0].coefficient != 1:
             raise ValueError(
-                f"layer {node.name}: {rule} does not fit a layer of kind {kind}; it has no weights and takes Norm() "
-                f"or Epsilon()" + (" or Pass()" if kind == "batchnorm" else "")
+                f"layer {node.name}: {rule} does not fit a layer of kind {layer.rule_kind}; it has no weights and "
+                f"takes Norm() or Epsilon()" + (" or Pass()" if layer.may_pass else "")
             )
 
 
@@ -242,7 +224,7 @@ def _ends(graph: Graph) -> tuple[set[str], set[str]]:
         behind: set[str] = set()  # nodes with a layer with weights at or before them
         for node in nodes:
             after = any(value in behind for value in sources[node.name])
-            weighted = _KINDS.get(node.layer.kind) in WEIGHTED
+            weighted = node.layer.weighted
             if weighted and not after:
                 ends.add(node.name)
             if weighted or after:

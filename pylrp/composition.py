@@ -30,7 +30,6 @@ __all__ = ["Composed", "Cone", "Part", "compose", "cone_below", "reads_constants
 Array = NDArray[Any]
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
-Weighted = Dense | Conv | ConvTranspose
 
 #: At most so many weights of J are stored.
 MOST_WEIGHTS = 1 << 26

@@ -18,7 +18,7 @@ from numpy.typing import DTypeLike, NDArray
 from pylrp._arrays import require_finite, settle
 from pylrp._limits import TooLarge, require
 from pylrp._text import shown
-from pylrp.layers import Conv, ConvTranspose, Dense, Layer, Shape
+from pylrp.layers import Dense, Layer, Shape
 from pylrp.layers.base import product
 
 __all__ = ["Facts", "Graph", "Node"]
@@ -26,7 +26,6 @@ __all__ = ["Facts", "Graph", "Node"]
 Outputs = Sequence[str] | Mapping[str, str]
 
 Array = NDArray[Any]
-_NUMBERED = (Dense, Conv, ConvTranspose)  # in a sequence of layers these are called "0", "1", ...
 
 
 @dataclass(frozen=True)
@@ -377,7 +376,7 @@ def _sequential_names(layers: Sequence[Layer]) -> list[str]:
     of_layer: dict[int, str] = {}
     given = {getattr(layer, "name", None) for layer in layers}
     for layer in layers:
-        group = "" if isinstance(layer, _NUMBERED) else layer.kind
+        group = "" if layer.weighted else layer.kind  # layers with weights are called "0", "1", ...
         number = numbers[group]
         numbers[group] += 1
         uses[id(layer)] += 1

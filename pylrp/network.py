@@ -101,7 +101,7 @@ class Network:
         #: The layers and how they are connected.
         self.graph: Graph = lowered.graph
         #: The layers that take part in the ledger, from input to output.
-        self.names: list[str] = [node.name for node in graph.nodes if _accounts(node.layer)]
+        self.names: list[str] = [node.name for node in graph.nodes if node.layer.has_ledger_row]
         self._plans: dict[Any, Prepared] = {}
         self._composed: dict[Any, CoreGraph] = {}
         self._expected = expected_of(self.graph)
@@ -372,7 +372,7 @@ class Network:
         maps = {
             name: inputs.several(a, graph.shapes[name], count, name) for name, a in zip(names, relevance, strict=True)
         }
-        rows = [node.name for node in graph.nodes if _accounts(node.layer) or node.name in (masks or ())]
+        rows = [node.name for node in graph.nodes if node.layer.has_ledger_row or node.name in (masks or ())]
         rows = prepared.rows(rows)
         applied = prepared.rules(rows)
         pages = prepared.account(ledger, rows).reshape(len(rows), ledger.shape[1], len(starts), inputs.batch)
@@ -491,9 +491,3 @@ def _alike(one: Array, other: Array) -> bool:
 
 def _threads(threads: int | None) -> int:
     return 0 if threads is None else thread_count(threads)
-
-
-def _accounts(layer: Layer) -> bool:
-    """Whether relevance can get lost in a layer: it has a row in the ledger."""
-    return layer.kind in {"dense", "conv", "conv_transpose", "batchnorm", "affine", "maxpool", "avgpool", "add",
-                          "pad", "slice", "resize", "custom"}  # fmt: skip

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pylrp.canonise.draft import Draft
-from pylrp.canonise.rewiring import Weighted
 from pylrp.layers import Affine, BatchNorm, Concat, Layer, Movement, Pad, Resize, Shape, Transpose
 from pylrp.layers.base import product
+from pylrp.layers.linear import Weighted
 
 __all__ = ["Arrival", "Scaling", "carried_down", "carried_up", "moved", "scaling_of"]
 

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pylrp.canonise.carrying import Scaling
-from pylrp.canonise.rewiring import Weighted
 from pylrp.layers import Conv, ConvTranspose, Dense, Shape
+from pylrp.layers.linear import Weighted
 
 __all__ = ["after", "before", "per_channel", "scaled_outputs", "total"]
 

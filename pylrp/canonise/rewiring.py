@@ -6,11 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from pylrp.graph import Graph, Node
-from pylrp.layers import Conv, ConvTranspose, Dense, Identity
+from pylrp.layers import Identity
 
-__all__ = ["Weighted", "behind_weights", "drop_identities", "drop_unused", "only_for", "rewired", "with_output_values"]
-
-Weighted = Dense | Conv | ConvTranspose
+__all__ = ["behind_weights", "drop_identities", "drop_unused", "only_for", "rewired", "with_output_values"]
 
 
 def rewired(graph: Graph, nodes: Sequence[Node], instead: Mapping[str, str], notes: Sequence[str] = ()) -> Graph:
@@ -49,7 +47,7 @@ def behind_weights(graph: Graph) -> set[str]:
     """Return the values that a layer with weights makes or stands below."""
     behind: set[str] = set()
     for node in graph.nodes:
-        if isinstance(node.layer, Weighted) or not behind.isdisjoint(node.inputs):
+        if node.layer.weighted or not behind.isdisjoint(node.inputs):
             behind.add(node.name)
     return behind
 

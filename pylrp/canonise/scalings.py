@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from pylrp.canonise import folded
 from pylrp.canonise.carrying import Arrival, Scaling, carried_down, carried_up, scaling_of
 from pylrp.canonise.draft import Draft
-from pylrp.canonise.rewiring import Weighted, behind_weights
+from pylrp.canonise.rewiring import behind_weights
 from pylrp.graph import Graph
 from pylrp.layers import Affine, BatchNorm, Layer, Shape
+from pylrp.layers.linear import Weighted
 
 __all__ = ["fold_scalings"]
 

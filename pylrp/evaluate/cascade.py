@@ -18,7 +18,8 @@ from pylrp.evaluate.curves import draw, new_axes
 from pylrp.evaluate.statistics import cosine, spearman
 from pylrp.evaluate.subject import Array, Progress, Subject, Values, quiet
 from pylrp.graph import Graph
-from pylrp.layers import Conv, ConvTranspose, Dense, Layer
+from pylrp.layers import Layer
+from pylrp.layers.linear import Weighted
 from pylrp.network import Network
 
 if TYPE_CHECKING:
@@ -159,11 +160,8 @@ def _similarity(base: Values, other: Values) -> tuple[Values, Values, Values]:
 
 def with_weights(graph: Graph) -> list[str]:
     """Return the dense layers and convolutions from the output down; one that is used twice counts once."""
-    first = {id(node.layer): node.name for node in reversed(graph.nodes) if isinstance(node.layer, _WEIGHTED)}
+    first = {id(node.layer): node.name for node in reversed(graph.nodes) if node.layer.weighted}
     return list(first.values())
-
-
-_WEIGHTED = (Dense, Conv, ConvTranspose)
 
 
 def randomised(net: Network, layers: Sequence[str], *, weights: Weights = "permute", seed: int = 0) -> Network:
@@ -189,7 +187,7 @@ def randomised(net: Network, layers: Sequence[str], *, weights: Weights = "permu
     chosen: dict[int, Layer] = {}
     for name in layers:
         layer = known.get(name)
-        if not isinstance(layer, _WEIGHTED):
+        if not isinstance(layer, Weighted):
             names = ", ".join(reversed(with_weights(net.graph)))
             raise ValueError(f"{name!r} is no layer with weights; these are: {names}")
         rng = np.random.default_rng([seed, list(known).index(name)])

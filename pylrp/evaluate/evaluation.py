@@ -242,7 +242,7 @@ def evaluate(
     if patch is None:
         patch = max(1, round(max(subject.shape[1:]) / _SQUARES)) if len(subject.shape) > 1 else 1
     batch, positions = len(subject), len(subject.shape) > 1
-    layers = sum(node.layer.kind in {"dense", "conv", "conv_transpose"} for node in net.graph.nodes)
+    layers = sum(node.layer.weighted for node in net.graph.nodes)
     explained = 4 * batch
     costs = {
         "flipping": 2 * batch * (steps + 1),

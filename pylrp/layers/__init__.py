@@ -10,7 +10,7 @@ out and put channels first.
 - ``movement.py``: Flatten, Reshape, Transpose, Pad, Slice, Take, Expand, Upsample, ...
 - ``resize.py``: Resize
 - ``activations.py``: ReLU and its kin, Softmax, LocalResponseNorm, Normalize
-- ``base.py``: Layer, CustomLayer
+- ``base.py``: Layer and the facts that each class states; ``custom.py``: CustomLayer, which users write
 """
 
 from pylrp.layers.activations import (
@@ -38,8 +38,9 @@ from pylrp.layers.activations import (
     Softplus,
     Tanh,
 )
-from pylrp.layers.base import CustomLayer, Layer, Shape
+from pylrp.layers.base import Layer, Shape
 from pylrp.layers.combine import Add, Concat
+from pylrp.layers.custom import CustomLayer
 from pylrp.layers.linear import Affine, BatchNorm, Conv, ConvTranspose, Dense, PositionwiseDense
 from pylrp.layers.movement import (
     ChannelShuffle,

@@ -12,7 +12,9 @@ from typing import ClassVar, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from pylrp.layers.base import NamedLayer, Shape, sole
+from pylrp.errors import UnsupportedLayer
+from pylrp.layers.base import NamedLayer, Place, Shape, Spec, sole
+from pylrp.layout import channel_count, to_core
 
 __all__ = [
     "ELU",
@@ -53,6 +55,11 @@ class Activation(NamedLayer):
         """Return what the core takes: the function's name and two parameters, 0 where there are fewer."""
         a, b, *_ = [*(float(getattr(self, f.name)) for f in fields(self) if f.name != "name"), 0.0, 0.0]
         return self.kind, a, b
+
+    def to_core(self, place: Place) -> Spec:
+        """Return the layer as the core takes it."""
+        kind, a, b = self.core()
+        return kind, {"a": a, "b": b}
 
 
 @dataclass(frozen=True)
@@ -178,6 +185,7 @@ class Exp(Activation):
     """``f(x) = exp(x)``, at the top of a network only."""
 
     kind: ClassVar[str] = "exp"
+    only_at_top: ClassVar[bool] = True
 
 
 @dataclass(frozen=True)
@@ -185,6 +193,7 @@ class Log(Activation):
     """``f(x) = log(x)``, at the top of a network only."""
 
     kind: ClassVar[str] = "log"
+    only_at_top: ClassVar[bool] = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -209,6 +218,13 @@ class PReLU(NamedLayer):
             raise ValueError(f"slope has shape {slopes}, the input {shape} has {shape[0]} channels")
         return shape
 
+    def to_core(self, place: Place) -> Spec:
+        """Return the layer as the core takes it: one slope, one a channel, or one an entry."""
+        shape, slope = place.inputs[0], np.asarray(self.slope)
+        if slope.size not in (1, shape[0]) or slope.ndim > 1:
+            slope = to_core(np.broadcast_to(slope, shape))
+        return "prelu", {"slope": np.ascontiguousarray(slope, dtype=place.dtype).reshape(-1)}
+
 
 @dataclass(frozen=True)
 class Softmax(NamedLayer):
@@ -216,6 +232,7 @@ class Softmax(NamedLayer):
 
     axis: int = 0
     kind: ClassVar[str] = "softmax"
+    only_at_top: ClassVar[bool] = True
 
     def output_shape(self, *shapes: Shape) -> Shape:
         """Return the shape of the input."""
@@ -223,6 +240,15 @@ class Softmax(NamedLayer):
         if not -len(shape) <= self.axis < len(shape):
             raise ValueError(f"axis is {self.axis}, the input has shape {shape} (without the batch)")
         return shape
+
+    def to_core(self, place: Place) -> Spec:
+        """Return the layer as the core takes it."""
+        shape = place.inputs[0]
+        if self.axis % len(shape) != 0:
+            raise UnsupportedLayer(
+                place.name, type(self).__name__, f"goes over axis {self.axis}", "put the classes on axis 0"
+            )
+        return "softmax", {"channels": shape[0], "logarithm": isinstance(self, LogSoftmax)}
 
 
 @dataclass(frozen=True)
@@ -250,6 +276,11 @@ class LocalResponseNorm(NamedLayer):
         """Return the shape of the input."""
         return sole(self, shapes)
 
+    def to_core(self, place: Place) -> Spec:
+        """Return the layer as the core takes it."""
+        settings = {"size": self.size, "alpha": self.alpha, "beta": self.beta, "bias": self.bias}
+        return "lrn", {"channels": place.inputs[0][0], **settings}
+
 
 @dataclass(frozen=True)
 class Normalize(NamedLayer):
@@ -273,3 +304,11 @@ class Normalize(NamedLayer):
     def output_shape(self, *shapes: Shape) -> Shape:
         """Return the shape of the input."""
         return sole(self, shapes)
+
+    def to_core(self, place: Place) -> Spec:
+        """Return the layer as the core takes it."""
+        return "normalize", {"channels": channel_count(place.inputs[0]), "norm": _NORMS.index(self.norm)}
+
+
+# In the core's numbering.
+_NORMS = ("max", "l1", "l2")

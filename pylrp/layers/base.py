@@ -1,6 +1,7 @@
-"""What every layer is: a kind, a shape function, and the names of its arrays; and the layer that users write.
+"""What every layer is: its facts, its shape and what the core needs to know of it.
 
-The files beside this one define the layers, ``graph.py`` connects and checks them, the compiled core runs them.
+The files beside this one define the layers, ``custom.py`` the one that users write. ``graph.py`` connects and checks
+them, ``assignment.py`` and ``network.py`` read their facts, ``lowering.py`` hands them to the compiled core.
 A *logical shape* leaves the batch out and puts channels first: ``(n,)``, ``(C, L)``, ``(C, H, W)``, ``(C, D, H, W)``.
 """
 
@@ -14,12 +15,15 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from pylrp.errors import UnsupportedLayer
+
 __all__ = [
     "Array",
-    "CustomLayer",
     "Layer",
     "NamedLayer",
+    "Place",
     "Shape",
+    "Spec",
     "per_axis",
     "product",
     "require_finite_settings",
@@ -28,13 +32,54 @@ __all__ = [
 
 Array = NDArray[Any]
 Shape = tuple[int, ...]
+#: What the core takes for a layer: the name of a maker in ``csrc/bindings/make_layer.cpp`` and its fields.
+Spec = tuple[str, dict[str, Any]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where a layer stands in a graph.
+
+    Parameters
+    ----------
+    name : str
+        Of its node, for messages.
+    inputs : tuple of tuple of int
+        The logical shape of each input.
+    output : tuple of int
+        The logical shape of what it makes.
+    dtype : dtype
+        float32 or float64.
+    """
+
+    name: str
+    inputs: tuple[Shape, ...]
+    output: Shape
+    dtype: np.dtype[Any]
 
 
 class Layer:
-    """Base of all layers."""
+    """Base of all layers.
 
-    #: What it is: composites choose rules by it, and a node without a name is called after it.
+    A class states what holds for its kind; nothing else in the library lists kinds of layers for these purposes.
+    """
+
+    #: What it is; a node without a name is called after it.
     kind: ClassVar[str]
+    #: By what name composites choose its rule: "dense", "conv", "pool", "add", "batchnorm", "resize". None: no rule.
+    rule_kind: ClassVar[str | None] = None
+    #: Whether it multiplies its input by weights: rules that look at weights fit it, and it ends what comes "first".
+    weighted: ClassVar[bool] = False
+    #: Whether ``Pass()`` fits it although it takes a rule.
+    may_pass: ClassVar[bool] = False
+    #: Whether relevance can get lost in it: it has a row in the ledger.
+    has_ledger_row: ClassVar[bool] = False
+    #: What the ledger calls its rule if it takes none.
+    effect_without_rule: ClassVar[str] = "passes"
+    #: Whether it only moves values or mixes neighbours: its relevance is its input's in another place.
+    moves: ClassVar[bool] = False
+    #: Whether there is no rule of LRP for it but at the top, where the value before it is explained.
+    only_at_top: ClassVar[bool] = False
     #: The attributes that hold its arrays, in the network's dtype.
     arrays: ClassVar[tuple[str, ...]] = ()
     #: The settings that may be infinite; none may be NaN.
@@ -59,50 +104,39 @@ class Layer:
         """
         raise NotImplementedError(f"{type(self).__name__} does not define output_shape")
 
+    def to_core(self, place: Place) -> Spec:
+        """Return the layer as the core takes it.
+
+        Parameters
+        ----------
+        place : Place
+
+        Returns
+        -------
+        maker : str
+            A row of ``makers`` in ``csrc/bindings/make_layer.cpp``.
+        fields : dict
+            What the maker reads. Arrays are kept alive by the core where they are contiguous.
+
+        Raises
+        ------
+        UnsupportedLayer
+            If the core has nothing for it.
+        """
+        raise UnsupportedLayer(
+            place.name, type(self).__name__, "is not in the compiled core", "derive from pylrp.layers.CustomLayer"
+        )
+
+    def stored_for_core(self) -> Layer:
+        """Return the layer with its arrays as views of what the core reads, so that they are stored once."""
+        return self
+
 
 @dataclasses.dataclass(frozen=True)
 class NamedLayer(Layer):
     """Base of the layers whose name is told by keyword: ``ReLU(name="relu1")``."""
 
     name: str | None = dataclasses.field(default=None, kw_only=True, repr=False, compare=False)
-
-
-class CustomLayer(Layer):
-    """A layer that you write: its forward pass, and how it hands relevance down.
-
-    Derive from it and define :meth:`output_shape`, :meth:`forward` and :meth:`relevance`. Arrays are
-    ``(batch, *logical shape)`` in the network's dtype.
-
-    Examples
-    --------
-    >>> class Square(CustomLayer):
-    ...     def output_shape(self, *shapes):
-    ...         return shapes[0]
-    ...
-    ...     def forward(self, *inputs):
-    ...         return inputs[0] ** 2
-    ...
-    ...     def relevance(self, inputs, output, relevance):
-    ...         return (relevance,)  # one array for each input
-    """
-
-    kind: ClassVar[str] = "custom"
-    #: What it is called in a list of layers.
-    name: str | None = None
-
-    def __init__(self, *, name: str | None = None):
-        self.name = name
-
-    def __post_init__(self) -> None:
-        """Leave the settings to whoever has written the layer."""
-
-    def forward(self, *inputs: Array) -> Array:
-        """Return the output for these inputs."""
-        raise NotImplementedError(f"{type(self).__name__} does not define forward")
-
-    def relevance(self, inputs: tuple[Array, ...], output: Array, relevance: Array) -> tuple[Array, ...]:
-        """Return the relevance of each input, given that of the output."""
-        raise NotImplementedError(f"{type(self).__name__} does not define relevance")
 
 
 def require_finite_settings(layer: Layer) -> None:

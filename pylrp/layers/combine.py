@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from pylrp.layers.base import NamedLayer, Shape
+from pylrp.layers.base import NamedLayer, Place, Shape, Spec, product
 
 __all__ = ["Add", "Concat"]
 
@@ -15,6 +15,8 @@ class Add(NamedLayer):
     """The sum of two or more values of one shape; relevance is split in proportion to what each contributes."""
 
     kind: ClassVar[str] = "add"
+    rule_kind: ClassVar[str | None] = "add"
+    has_ledger_row: ClassVar[bool] = True
 
     def output_shape(self, *shapes: Shape) -> Shape:
         """Return the inputs' common shape."""
@@ -23,6 +25,10 @@ class Add(NamedLayer):
         if len(set(shapes)) > 1:
             raise ValueError(f"Add takes inputs of one shape, got {' and '.join(map(str, shapes))}: use Expand")
         return shapes[0]
+
+    def to_core(self, place: Place) -> Spec:
+        """Return the layer as the core takes it."""
+        return "add", {}
 
 
 @dataclass(frozen=True)
@@ -44,3 +50,12 @@ class Concat(NamedLayer):
         if len(rest) > 1 or len({len(shape) for shape in shapes}) > 1:
             raise ValueError(f"Concat on axis {self.axis} can't join {' and '.join(map(str, shapes))}")
         return (*first[:axis], sum(shape[axis] for shape in shapes), *first[axis + 1 :])
+
+    def to_core(self, place: Place) -> Spec:
+        """Return the layer as the core takes it: so many times, a block of each input in turn."""
+        shapes = place.inputs
+        axis = self.axis % len(shapes[0])
+        if axis == 0:
+            return "concat", {"outer": product(shapes[0][1:]), "blocks": [shape[0] for shape in shapes]}
+        blocks = [product(shape[axis:]) * shape[0] for shape in shapes]
+        return "concat", {"outer": product(shapes[0][1:axis]), "blocks": blocks}

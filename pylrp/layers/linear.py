@@ -7,6 +7,7 @@ Arrays are kept as they are given; ``graph.py`` settles their dtype and layout, 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar
@@ -14,11 +15,16 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike
 
-from pylrp.layers.base import Array, Layer, Shape, per_axis, sole
+from pylrp.errors import UnsupportedLayer
+from pylrp.layers.base import Array, Layer, Place, Shape, Spec, per_axis, product, sole
 from pylrp.layers.windows import Pads, normalise_padding, output_size, resolve_pads
+from pylrp.layout import to_core
 
-__all__ = ["Affine", "BatchNorm", "Conv", "ConvTranspose", "Dense", "PositionwiseDense"]
+__all__ = ["Affine", "BatchNorm", "Conv", "ConvTranspose", "Dense", "PositionwiseDense", "Weighted"]
 
+# What the core walks through at most: strides in all, and steps and padding along one axis.
+_MOST_STEPS = 1 << 16
+_FAR = 1 << 40
 _SPATIAL = {1: "length", 2: "height, width", 3: "depth, height, width"}
 
 
@@ -39,6 +45,9 @@ class Dense(Layer):
     bias: ArrayLike | None = None
     name: str | None = None
     kind: ClassVar[str] = "dense"
+    rule_kind: ClassVar[str | None] = "dense"
+    weighted: ClassVar[bool] = True
+    has_ledger_row: ClassVar[bool] = True
     arrays: ClassVar[tuple[str, ...]] = ("weight", "bias")
 
     def __repr__(self) -> str:
@@ -59,6 +68,10 @@ class Dense(Layer):
             raise ValueError(f"bias has shape {np.shape(self.bias)}, its weight is {weight}")
         return (weight[0],)
 
+    def to_core(self, place: Place) -> Spec:
+        """Return the layer as the core takes it."""
+        return "dense", {"weight": self.weight, "bias": self.bias}
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class _Convolution(Layer):
@@ -72,7 +85,11 @@ class _Convolution(Layer):
     dilation: Any = 1  # a tuple
     groups: int = 1
     name: str | None = None
+    rule_kind: ClassVar[str | None] = "conv"
+    weighted: ClassVar[bool] = True
+    has_ledger_row: ClassVar[bool] = True
     arrays: ClassVar[tuple[str, ...]] = ("weight", "bias")
+    transposed: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -133,6 +150,79 @@ class _Convolution(Layer):
             )
         return shape
 
+    def pads(self, shape: Shape) -> Pads:
+        """Return the padding (low, high) along each spatial axis of an input of this logical shape."""
+        raise NotImplementedError
+
+    def to_core(self, place: Place) -> Spec:
+        """Return the layer as the core takes it: a transpose is the convolution from its output to its input."""
+        ends = place.inputs[0], place.output
+        large, small = ends[::-1] if self.transposed else ends
+        weight = np.asarray(self.weight)
+        rows = weight[0, 0].size if self._depthwise else weight.shape[0]
+        bias = None if self.bias is None else np.asarray(self.bias)
+        stride, dilation, pad = self._steps(place, small[1:], large[1:])
+        return "conv", {
+            "in": _three(large[1:]),
+            "out": _three(small[1:]),
+            "kernel": _three(self.kernel),
+            "stride": _three(stride),
+            "dilation": _three(dilation),
+            "pad": _three(pad, 0),
+            "in_channels": large[0],
+            "out_channels": small[0],
+            "groups": self.groups,
+            "transposed": self.transposed,
+            "weight": np.transpose(weight, self._core_axes).reshape(rows, -1),
+            "bias": None if bias is None else to_core(bias),
+            "bias_by_position": bias is not None and bias.ndim > 1,
+        }
+
+    def stored_for_core(self) -> Layer:
+        """Return the layer with weights as the core reads them, under a view of the usual shape."""
+        axes = self._core_axes
+        stored = np.ascontiguousarray(np.transpose(np.asarray(self.weight), axes))
+        shared = copy.copy(self)
+        shared._set("weight", np.transpose(stored, np.argsort(axes)))
+        if self.bias is not None and np.ndim(self.bias) > 1:
+            by_position = np.ascontiguousarray(np.moveaxis(np.asarray(self.bias), 0, -1))
+            shared._set("bias", np.moveaxis(by_position, -1, 0))
+        return shared
+
+    @property
+    def _core_axes(self) -> tuple[int, ...]:
+        """Return the core's order of axes (out, in, *kernel): (out, *kernel, in), depthwise (*kernel, out)."""
+        spatial = tuple(range(2, 2 + len(self.kernel)))
+        return (*spatial, 1, 0) if self._depthwise else (0, *spatial, 1)
+
+    @property
+    def _depthwise(self) -> bool:
+        return self.groups > 1 and self.channels == (self.groups, self.groups)
+
+    def _steps(self, place: Place, small: Shape, large: Shape) -> tuple[list[int], list[int], list[int]]:
+        """Return stride, dilation and padding along each axis, as near as the core can count.
+
+        The core takes a walk over the larger image for each place within a stride: a stride far beyond it never ends.
+        """
+        pads = self.pads(place.inputs[0])
+        # With one window there is no step, with one tap no dilation.
+        stride = [1 if m == 1 and s > n else s for m, n, s in zip(small, large, self.stride, strict=True)]
+        dilation = [1 if k == 1 else d for k, d in zip(self.kernel, self.dilation, strict=True)]
+        pad = [low for low, _ in pads]
+        if product(stride) > _MOST_STEPS or max(*dilation, *pad, *stride) > _FAR:
+            raise UnsupportedLayer(
+                place.name,
+                type(self).__name__,
+                f"has stride {self.stride}, dilation {self.dilation} and padding {tuple(pads)}, "
+                f"far beyond its image {large}",
+                "a window that lies in the padding gives the bias alone: leave such windows out",
+            )
+        return stride, dilation, pad
+
+
+def _three(sizes: Sequence[int], fill: int = 1) -> list[int]:
+    return [fill] * (3 - len(sizes)) + [int(n) for n in sizes]
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Conv(_Convolution):
@@ -190,6 +280,7 @@ class PositionwiseDense(Conv):
     """
 
     kind: ClassVar[str] = "dense"
+    rule_kind: ClassVar[str | None] = "dense"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -225,6 +316,7 @@ class ConvTranspose(_Convolution):
     _: KW_ONLY
     output_padding: Any = 0
     kind: ClassVar[str] = "conv_transpose"
+    transposed: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -253,6 +345,10 @@ class ConvTranspose(_Convolution):
         return self._checked((self.channels[1], *out))
 
 
+#: The layers that state ``weighted``: each has ``weight`` and ``bias``.
+Weighted = Dense | Conv | ConvTranspose
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class BatchNorm(Layer):
     """``(x - mean) / sqrt(variance + epsilon) * scale + shift`` for each channel: batch normalisation, trained.
@@ -271,6 +367,9 @@ class BatchNorm(Layer):
     epsilon: float = 1e-5
     name: str | None = None
     kind: ClassVar[str] = "batchnorm"
+    rule_kind: ClassVar[str | None] = "batchnorm"
+    may_pass: ClassVar[bool] = True
+    has_ledger_row: ClassVar[bool] = True
     arrays: ClassVar[tuple[str, ...]] = ("scale", "shift", "mean", "variance")
 
     def __repr__(self) -> str:
@@ -298,6 +397,10 @@ class BatchNorm(Layer):
             raise ValueError("variance + epsilon is not positive everywhere")
         return shape
 
+    def to_core(self, place: Place) -> Spec:
+        """Return the layer as the core takes it."""
+        return _affine_in_core(*self.affine(), place)
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Affine(Layer):
@@ -314,6 +417,9 @@ class Affine(Layer):
     shift: ArrayLike = 0.0
     name: str | None = None
     kind: ClassVar[str] = "affine"
+    rule_kind: ClassVar[str | None] = "batchnorm"
+    may_pass: ClassVar[bool] = True
+    has_ledger_row: ClassVar[bool] = True
     arrays: ClassVar[tuple[str, ...]] = ("scale", "shift")
 
     def __repr__(self) -> str:
@@ -329,3 +435,25 @@ class Affine(Layer):
             if len(given) > len(shape) or any(n not in (1, m) for n, m in zip(padded, shape, strict=True)):
                 raise ValueError(f"{name} has shape {given}, which does not broadcast to the input {shape}")
         return shape
+
+    def to_core(self, place: Place) -> Spec:
+        """Return the layer as the core takes it: one number, one a channel, or one an entry."""
+        scale, shift = np.asarray(self.scale), np.asarray(self.shift)
+        if not scale.size == shift.size == 1:
+            shape = place.inputs[0]
+            scale, shift = (np.ascontiguousarray(np.broadcast_to(array, shape)) for array in (scale, shift))
+            if all(_constant_over_positions(array) for array in (scale, shift)):
+                scale, shift = (array.reshape(shape[0], -1)[:, 0] for array in (scale, shift))
+            else:
+                scale, shift = to_core(scale), to_core(shift)
+        return _affine_in_core(scale, shift, place)
+
+
+def _affine_in_core(scale: Array, shift: Array, place: Place) -> Spec:
+    arrays = {"scale": scale, "shift": shift}
+    return "affine", {name: np.ascontiguousarray(a, dtype=place.dtype).reshape(-1) for name, a in arrays.items()}
+
+
+def _constant_over_positions(array: Array) -> bool:
+    rows = array.reshape(array.shape[0], -1)
+    return bool((rows == rows[:, :1]).all())

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pylrp._limits import require_shape
-from pylrp.layers.base import Array, NamedLayer, Shape, per_axis, product, sole
+from pylrp.layers.base import Array, NamedLayer, Place, Shape, Spec, per_axis, product, sole
+from pylrp.layout import positions, to_core
 
 __all__ = [
     "ChannelShuffle",
@@ -35,6 +36,7 @@ __all__ = [
 class Movement(NamedLayer):
     """Base of the layers that only move values."""
 
+    moves: ClassVar[bool] = True
     #: What output values are that come from no input.
     fill: float = 0.0
 
@@ -53,6 +55,31 @@ class Movement(NamedLayer):
         shape = sole(self, shapes)
         # No memory behind it: every entry is the same one.
         return self.move(np.broadcast_to(np.int64(0), shape)).shape
+
+    def to_core(self, place: Place) -> Spec:
+        """Return the layer as the core takes it: for each output value the place of its input."""
+        size = product(place.inputs[0])
+        index = to_core(self.move(positions(place.inputs[0])))
+        # Layers with a row in the ledger stay what they are.
+        if not self.has_ledger_row and index.size == size and bool((index == np.arange(size)).all()):
+            return "identity", {"a": 0.0, "b": 0.0}
+        return "sparse", sparse_table(index.reshape(-1, 1), None, size, self.fill)
+
+
+def sparse_table(index: Array, weight: Array | None, inputs: int, fill: float) -> dict[str, Any]:
+    """Return the core's fields for outputs that are weighted sums of a few inputs.
+
+    Parameters
+    ----------
+    index : ndarray of int, shape (outputs, taps)
+        Places in the core's order; -1: ``fill``.
+    weight : ndarray of the same shape, optional
+        In the network's dtype; None for one tap of weight 1.
+    inputs : int
+        The size of the input.
+    fill : float
+    """
+    return {"index": index.astype(np.int32), "weight": weight, "inputs": inputs, "fill": float(fill)}
 
 
 def _axis(axis: int, shape: Shape) -> int:
@@ -143,6 +170,7 @@ class Pad(Movement):
     mode: Literal["constant", "reflect", "edge", "wrap"] = "constant"
     value: float = 0.0
     kind: ClassVar[str] = "pad"
+    has_ledger_row: ClassVar[bool] = True
     unbounded: ClassVar[tuple[str, ...]] = ("value",)  # below a max pool -inf
 
     def __post_init__(self) -> None:
@@ -194,6 +222,7 @@ class Slice(Movement):
     axes: Sequence[int] | None = None
     steps: Sequence[int] | None = None
     kind: ClassVar[str] = "slice"
+    has_ledger_row: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

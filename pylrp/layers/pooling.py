@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from pylrp._limits import require
-from pylrp.layers.base import NamedLayer, Shape, per_axis, sole
+from pylrp.layers.base import NamedLayer, Place, Shape, Spec, per_axis, sole
 from pylrp.layers.windows import Windows, normalise_padding, place, resolve_pads
 
 __all__ = [
@@ -29,6 +29,8 @@ __all__ = [
 class Pool(NamedLayer):
     """Base of the pools; ``kind`` is "maxpool" or "avgpool"."""
 
+    has_ledger_row: ClassVar[bool] = True
+
     def windows(self, shape: Shape) -> list[Windows]:
         """Return, for each spatial axis of an input of this logical shape, where its windows lie.
 
@@ -42,6 +44,29 @@ class Pool(NamedLayer):
         if not 2 <= len(shape) <= 4:
             raise ValueError(f"the input has shape {shape}, expected channels and 1 to 3 spatial axes")
         return (shape[0], *(len(axis.begin) for axis in self.windows(shape)))
+
+    def to_core(self, place: Place) -> Spec:
+        """Return the layer as the core takes it: the windows along each of three axes."""
+        shape = place.inputs[0]
+        windows = self.windows(shape)
+        axes: list[Any] = [([0], [1], [1], 1, 1)] * (3 - len(windows))
+        for axis, size in zip(windows, shape[1:], strict=True):
+            axes.append((axis.begin.tolist(), axis.end.tolist(), axis.divisor.tolist(), int(axis.step), size))
+        return self.kind, {"axes": axes, "channels": shape[0]}
+
+
+class _Maximum(Pool):
+    """Facts of the pools that take the largest value."""
+
+    kind: ClassVar[str] = "maxpool"
+    effect_without_rule: ClassVar[str] = "winner takes all"
+
+
+class _Average(Pool):
+    """Facts of the pools that take the average."""
+
+    kind: ClassVar[str] = "avgpool"
+    rule_kind: ClassVar[str | None] = "pool"
 
 
 @dataclass(frozen=True)
@@ -77,7 +102,7 @@ class _WindowPool(Pool):
 
 
 @dataclass(frozen=True)
-class MaxPool(_WindowPool):
+class MaxPool(_Maximum, _WindowPool):
     """The largest value of each window; padding never wins.
 
     Parameters
@@ -92,15 +117,13 @@ class MaxPool(_WindowPool):
         Windows may reach beyond the input's end, but not begin there.
     """
 
-    kind: ClassVar[str] = "maxpool"
-
     def windows(self, shape: Shape) -> list[Windows]:
         """Return, for each spatial axis, where the windows lie."""
         return self._windows(shape, include_pad=False)
 
 
 @dataclass(frozen=True)
-class AveragePool(_WindowPool):
+class AveragePool(_Average, _WindowPool):
     """The average of each window.
 
     Parameters
@@ -118,7 +141,6 @@ class AveragePool(_WindowPool):
     """
 
     count_include_pad: bool = False
-    kind: ClassVar[str] = "avgpool"
 
     def windows(self, shape: Shape) -> list[Windows]:
         """Return, for each spatial axis, where the windows lie."""
@@ -134,10 +156,8 @@ def _spread(size: int, number: int) -> Windows:
 
 
 @dataclass(frozen=True)
-class GlobalAveragePool(Pool):
+class GlobalAveragePool(_Average):
     """The average over all spatial axes: ``(C, 1, 1)`` for an image."""
-
-    kind: ClassVar[str] = "avgpool"
 
     def windows(self, shape: Shape) -> list[Windows]:
         """Return one window for each spatial axis."""
@@ -145,10 +165,8 @@ class GlobalAveragePool(Pool):
 
 
 @dataclass(frozen=True)
-class GlobalMaxPool(Pool):
+class GlobalMaxPool(_Maximum):
     """The largest value over all spatial axes: ``(C, 1, 1)`` for an image."""
-
-    kind: ClassVar[str] = "maxpool"
 
     def windows(self, shape: Shape) -> list[Windows]:
         """Return one window for each spatial axis."""
@@ -179,7 +197,7 @@ class _AdaptivePool(Pool):
 
 
 @dataclass(frozen=True)
-class AdaptiveAveragePool(_AdaptivePool):
+class AdaptiveAveragePool(_Average, _AdaptivePool):
     """The average of windows that cover the input, as many as ``size`` says; as in torch.
 
     Parameters
@@ -188,11 +206,9 @@ class AdaptiveAveragePool(_AdaptivePool):
         Number of windows along each spatial axis; None: as many as there are values.
     """
 
-    kind: ClassVar[str] = "avgpool"
-
 
 @dataclass(frozen=True)
-class AdaptiveMaxPool(_AdaptivePool):
+class AdaptiveMaxPool(_Maximum, _AdaptivePool):
     """The largest value of windows that cover the input, as many as ``size`` says; as in torch.
 
     Parameters
@@ -200,5 +216,3 @@ class AdaptiveMaxPool(_AdaptivePool):
     size : int or sequence of int or None
         Number of windows along each spatial axis; None: as many as there are values.
     """
-
-    kind: ClassVar[str] = "maxpool"

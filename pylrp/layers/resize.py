@@ -12,7 +12,9 @@ from typing import ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pylrp.layers.base import NamedLayer, Shape, sole
+from pylrp.layers.base import NamedLayer, Place, Shape, Spec, product, sole
+from pylrp.layers.movement import sparse_table
+from pylrp.layout import positions, to_core
 
 __all__ = ["Resize"]
 
@@ -63,6 +65,9 @@ class Resize(NamedLayer):
     nearest: str = "round_prefer_floor"
     axes: Sequence[int] | None = None
     kind: ClassVar[str] = "resize"
+    rule_kind: ClassVar[str | None] = "resize"
+    has_ledger_row: ClassVar[bool] = True
+    moves: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -164,3 +169,14 @@ class Resize(NamedLayer):
             )
         k = index.shape[-1]
         return index.reshape(-1, k), weight.reshape(-1, k)
+
+    def to_core(self, place: Place) -> Spec:
+        """Return the layer as the core takes it: the places and weights of each output value, in the core's order."""
+        shape = place.inputs[0]
+        index, weight = self.taps(shape)
+        order = to_core(np.arange(len(index)).reshape(place.output))
+        index = positions(shape).reshape(-1)[index[order]]
+        if index.shape[1] == 1:
+            return "sparse", sparse_table(index, None, product(shape), 0.0)
+        ordered = np.ascontiguousarray(weight[order], dtype=place.dtype)
+        return "sparse", sparse_table(index, ordered, product(shape), 0.0)

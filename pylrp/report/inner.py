@@ -22,15 +22,13 @@ NAMED, MAPPED = 6, 4
 #: A map of a layer has at most so many points a side.
 MOST_POINTS = 56
 
-_MOVERS = {"pad", "slice", "resize"}  # they have a row in the ledger, but nothing of their own to show
-
 
 def chosen_layers(network: Network, output: str) -> list[str]:
     """Return the layers whose relevance is shown, spread evenly from the input to the one below ``output``."""
     order = [node.name for node in network.graph.nodes]
     below = set(order[: order.index(output)]) if output in order else set()
-    kinds = {node.name: node.layer.kind for node in network.graph.nodes}
-    names = [name for name in network.names if name in below and kinds[name] not in _MOVERS]
+    moving = {node.name for node in network.graph.nodes if node.layer.moves}  # nothing of their own to show
+    names = [name for name in network.names if name in below and name not in moving]
     if len(names) <= MOST_LAYERS:
         return names
     return [names[i] for i in np.linspace(0, len(names) - 1, MOST_LAYERS).round().astype(int)]
