@@ -17,7 +17,16 @@ from pylrp import layers
 from pylrp.api import relevance
 from pylrp.comparison import Comparison, compare
 from pylrp.composites import COMPOSITES, Composite, composite
-from pylrp.errors import AbsorbedValue, BrokenFile, FeatureMismatch, MisplacedBox, NotFinite, UnsupportedLayer
+from pylrp.errors import (
+    AbsorbedValue,
+    BrokenFile,
+    FeatureMismatch,
+    MisplacedBox,
+    MissingRule,
+    NotFinite,
+    UnknownOption,
+    UnsupportedLayer,
+)
 from pylrp.explanation import Explanation
 from pylrp.info import get_threads, info, set_threads
 from pylrp.ledger import Ledger
@@ -69,11 +78,13 @@ __all__ = [
     "Gamma",
     "Ledger",
     "MisplacedBox",
+    "MissingRule",
     "Network",
     "Norm",
     "NotFinite",
     "Pass",
     "Rule",
+    "UnknownOption",
     "UnsupportedLayer",
     "WSquare",
     "ZBox",

@@ -13,6 +13,7 @@ from pylrp import _html
 from pylrp._text import nearest
 from pylrp.api import Arrays, Rules, relevance
 from pylrp.conventions import CONVENTIONS
+from pylrp.errors import MissingRule
 
 __all__ = ["Comparison", "by_convention", "compare"]
 
@@ -140,9 +141,7 @@ def by_convention(
             continue
         try:
             found[name] = explain(name)
-        except ValueError as error:
-            if not str(error).startswith(f"{name} has no "):
-                raise
+        except MissingRule as error:
             missing[name] = str(error)
     if not found:
         raise ValueError("no convention has all the rules: " + "; ".join(missing.values()))

@@ -11,6 +11,7 @@ from functools import lru_cache
 
 from pylrp import _core
 from pylrp._text import nearest
+from pylrp.errors import MissingRule
 from pylrp.rules import (
     AlphaBeta,
     Epsilon,
@@ -47,8 +48,8 @@ def _without_bias(groups: Groups) -> Groups:
     return tuple(replace(g, bias=None) for g in groups)
 
 
-def _missing(library: str, rule: Rule, has: str) -> ValueError:
-    return ValueError(f"{library} has no {type(rule).__name__} rule ({rule}); it has {has}")
+def _missing(library: str, rule: Rule, has: str) -> MissingRule:
+    return MissingRule(library, repr(rule), type(rule).__name__, has)
 
 
 def _captum(rule: Rule) -> Groups:

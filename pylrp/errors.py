@@ -3,7 +3,7 @@
 Loaders raise UnsupportedLayer for operators they don't know, ``network.py`` for layers that have no rule where they
 stand; loaders raise BrokenFile for files that are not what they say; ``finite.py`` and ``_arrays.py`` raise NotFinite,
 ``tables.py`` FeatureMismatch; ``assignment.py`` and ``network.py`` MisplacedBox and AbsorbedValue, on z-boxes and on
-values inside a layer.
+values inside a layer; ``conventions.py`` MissingRule. Only UnknownOption, of ``pylrp.load``, is a TypeError.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ __all__ = [
     "BrokenNode",
     "FeatureMismatch",
     "MisplacedBox",
+    "MissingRule",
     "NotFinite",
+    "UnknownOption",
     "UnsupportedLayer",
 ]
 
@@ -223,3 +225,57 @@ class AbsorbedValue(KeyError, ValueError):
     def __reduce__(self) -> tuple[type[AbsorbedValue], tuple[str, str, str]]:
         """Return how to make it again in another process."""
         return type(self), (self.value, self.layer, self.rule)
+
+
+class MissingRule(ValueError):
+    """A library lacks a rule, so that its convention can't be followed.
+
+    Parameters
+    ----------
+    convention : str
+        The library: "captum", "innvestigate", ...
+    rule : str
+    kind : str
+        The rule's class.
+    has : str
+        The rules that the library has.
+
+    Attributes
+    ----------
+    convention, rule, kind, has : str
+    """
+
+    def __init__(self, convention: str, rule: str, kind: str, has: str):
+        super().__init__(f"{convention} has no {kind} rule ({rule}); it has {has}")
+        self.convention, self.rule, self.kind, self.has = convention, rule, kind, has
+
+    def __reduce__(self) -> tuple[type[MissingRule], tuple[str, str, str, str]]:
+        """Return how to make it again in another process."""
+        return type(self), (self.convention, self.rule, self.kind, self.has)
+
+
+class UnknownOption(TypeError):
+    """``pylrp.load`` got an option that a model of this kind does not take.
+
+    Parameters
+    ----------
+    source, option : str
+    known : sequence of str
+
+    Attributes
+    ----------
+    source : str
+        The kind of model: "an ONNX file", "a torch module", ...
+    option : str
+        The argument's name.
+    known : tuple of str
+        The options there are.
+    """
+
+    def __init__(self, source: str, option: str, known: Sequence[str]):
+        super().__init__(f"{source} takes no {option}=" + (f", only {', '.join(known)}" if known else ""))
+        self.source, self.option, self.known = source, option, tuple(known)
+
+    def __reduce__(self) -> tuple[type[UnknownOption], tuple[str, str, tuple[str, ...]]]:
+        """Return how to make it again in another process."""
+        return type(self), (self.source, self.option, self.known)

@@ -5,6 +5,7 @@ The loaders themselves have tests of their own; here they only note that they we
 
 from __future__ import annotations
 
+import pickle
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import pylrp
 from pylrp import layers as L
 from pylrp import loaders
 from pylrp.graph import Graph
@@ -146,3 +148,22 @@ def test_the_own_file_of_a_network(tmp_path: Path) -> None:
     native.save_graph(graph, tmp_path / "net.npz")
     again: Any = load(tmp_path / "net.npz")
     assert again.shapes == graph.shapes
+
+
+def test_an_option_that_a_model_does_not_take_says_which() -> None:
+    with pytest.raises(pylrp.UnknownOption) as caught:
+        load(LAYERS, operators={"a": lambda attributes, constants: L.ReLU()})
+    error = pickle.loads(pickle.dumps(caught.value))
+    assert (error.option, error.source) == ("operators", "a list of layers")
+    assert "input_shape" in error.known
+    assert str(error) == str(caught.value)
+
+
+def test_a_rule_that_a_library_lacks_says_whose() -> None:
+    W = [np.ones((2, 3))]
+    with pytest.raises(pylrp.MissingRule) as caught:
+        pylrp.relevance(W, [np.ones((1, 3))], np.ones((1, 2)), rules=[pylrp.Gamma(0.5)], convention="innvestigate")
+    error = pickle.loads(pickle.dumps(caught.value))
+    assert (error.convention, error.kind, error.rule) == ("innvestigate", "Gamma", "Gamma(0.5)")
+    found = pylrp.compare(W, [np.ones((1, 3))], np.ones((1, 2)), rules=[pylrp.Gamma(0.5)])
+    assert "innvestigate" in found.missing

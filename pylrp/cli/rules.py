@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import difflib
+import inspect
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from typing import Any
@@ -57,12 +58,13 @@ def parse_rule(text: str) -> Rule:
 
 def _made(rule: Any, values: list[Any], named: dict[str, Any], text: str) -> Rule:
     try:
-        made: Rule = rule(*values, **named)
-    except TypeError as error:
+        inspect.signature(rule).bind(*values, **named)
+    except TypeError:
         fields = [f.name for f in dataclasses.fields(rule)]
-        reason = f"it takes {', '.join(fields) or 'no values'}" if "__init__" in str(error) else str(error)
-        raise ValueError(f"{text!r}: {reason}") from None
-    except ValueError as error:
+        raise ValueError(f"{text!r}: it takes {', '.join(fields) or 'no values'}") from None
+    try:
+        made: Rule = rule(*values, **named)
+    except (TypeError, ValueError) as error:
         raise ValueError(f"{text!r}: {error}") from None
     return made
 

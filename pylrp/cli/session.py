@@ -19,6 +19,7 @@ from pylrp.cli.progress import complain, said
 from pylrp.cli.rules import override
 from pylrp.composites import Composite
 from pylrp.defaults import default_for
+from pylrp.errors import UnknownOption
 from pylrp.inputs import Entry, ImagePlan, Item, Preparation, TableOptions, Wanted, read_inputs
 from pylrp.network import Network
 from pylrp.tables import Table
@@ -134,8 +135,8 @@ def open_network(args: argparse.Namespace) -> Network:
     options = {} if args.input_shape is None else {"input_shape": args.input_shape}
     try:
         return pylrp.load(args.model, keep_top=args.keep_top, **options)
-    except TypeError as error:
-        raise ValueError(str(error).replace("input_shape=", "--input-shape")) from None
+    except UnknownOption as error:
+        raise ValueError(f"{error.source} takes no --{error.option.replace('_', '-')}") from None
 
 
 def open_session(args: argparse.Namespace) -> Session:

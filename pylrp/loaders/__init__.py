@@ -16,6 +16,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pylrp.errors import UnknownOption
 from pylrp.graph import Graph
 from pylrp.layers import Layer
 from pylrp.loaders.chosen_outputs import listed_outputs, with_outputs
@@ -142,8 +143,7 @@ def load(
             given["outputs"] = outputs
     wrong = [name for name in given if name not in taken]
     if wrong:
-        able = list(taken)[1:]
-        raise TypeError(f"{what} takes no {wrong[0]}=" + (f", only {', '.join(able)}" if able else ""))
+        raise UnknownOption(what, wrong[0], list(taken)[1:])
     with reading(source, max_bytes):
         graph = loader(source, **given)
         if input_range is not None:
