@@ -3,6 +3,7 @@
 The public names; each module says at its top what it is for.
 """
 
+import typing as _typing
 from importlib import import_module as _import_module
 from importlib.metadata import version as _version
 from importlib.util import find_spec as _find_spec
@@ -51,13 +52,19 @@ __version__ = _version("pylrp")
 # What draws, evaluates and reports is loaded when it is asked for: `import pylrp` stays light.
 _LATER = ("evaluate", "plot", "report")
 
+if _typing.TYPE_CHECKING:
+    from pylrp import evaluate as evaluate
+    from pylrp import plot as plot
+    from pylrp import report as report
+    from pylrp.report import Report as Report
+else:  # else every name would be one to a type checker
 
-def __getattr__(name: str) -> object:
-    if name in _LATER:
-        return _import_module(f"pylrp.{name}")
-    if name == "Report":
-        return _import_module("pylrp.report").Report
-    raise AttributeError(f"module 'pylrp' has no attribute {name!r}")
+    def __getattr__(name: str) -> object:
+        if name in _LATER:
+            return _import_module(f"pylrp.{name}")
+        if name == "Report":
+            return _import_module("pylrp.report").Report
+        raise AttributeError(f"module 'pylrp' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

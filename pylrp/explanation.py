@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pylrp.errors import AbsorbedValue
-from pylrp.ledger import Ledger
 
 __all__ = ["Explanation", "Layers"]
 
@@ -123,9 +122,9 @@ class Explanation:
 
     relevance: Any
     output: Any
-    target: Array | None
+    target: Any  # whose type is plain to users, though not to a type checker, like that of the ledger
     layers: Layers
-    ledger: Ledger | list[Ledger]
+    ledger: Any
     input: Any = None
     settings: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
