@@ -85,13 +85,14 @@ mex:
 
 # What pylrp_make compiles and copies, nothing else; tests/test_mex.py builds from the unpacked zip.
 MATLAB := csrc/base csrc/capi csrc/engine csrc/kernels csrc/layers csrc/matlab
+TO ?= build
 matlab-zip:
-	rm -rf build/pylrp-matlab build/pylrp-matlab.zip
-	mkdir -p build/pylrp-matlab/csrc build/pylrp-matlab/examples
-	cp -r $(MATLAB) build/pylrp-matlab/csrc
-	cp examples/*.m build/pylrp-matlab/examples
-	cp LICENSE csrc/matlab/README.md build/pylrp-matlab
-	cd build && $(PYTHON) -m zipfile -c pylrp-matlab.zip pylrp-matlab
+	rm -rf $(TO)/pylrp-matlab $(TO)/pylrp-matlab.zip
+	mkdir -p $(TO)/pylrp-matlab/csrc $(TO)/pylrp-matlab/examples
+	cp -r $(MATLAB) $(TO)/pylrp-matlab/csrc
+	cp examples/*.m $(TO)/pylrp-matlab/examples
+	cp LICENSE csrc/matlab/README.md $(TO)/pylrp-matlab
+	cd $(TO) && $(PYTHON) -m zipfile -c pylrp-matlab.zip pylrp-matlab
 
 instructions: core
 	$(TOOLS) .venv/bin/python bench/instructions.py --build build/default

@@ -53,7 +53,8 @@ end
 function [below, page] = through(groups, W, a, R_above, b)
 % z = sum of the terms + bias;  s = c R / (z + eps sign(z));  R_below = sum over the terms of x .* (rho(W)' * s)
 below = 0;
-bias = 0;  stabilizer = 0;  dead = 0;
+none = zeros(1, size(R_above, 2));
+bias = none;  stabilizer = none;  dead = none;
 unserved = R_above;
 for g = 1:numel(groups)
     group = groups{g};
@@ -78,9 +79,9 @@ for g = 1:numel(groups)
     end
     % The ledger: what does not arrive below.
     kept = R_group - z .* s;
-    none = repmat(z == 0, 1, size(s, 2) / size(z, 2));
-    dead = dead + sum(kept .* none, 1);
-    if group.eps > 0, stabilizer = stabilizer + sum(kept .* ~none, 1); end
+    empty = repmat(z == 0, 1, size(s, 2) / size(z, 2));
+    dead = dead + sum(kept .* empty, 1);
+    if group.eps > 0, stabilizer = stabilizer + sum(kept .* ~empty, 1); end
     bias = bias + sum(z_b .* s, 1);
     unserved = unserved - R_group;
 end
@@ -191,8 +192,13 @@ if ~isempty(given) && ~any(strcmp(given{1}, {'rules', 'biases'}))
     given = {};
 end
 for i = 1:2:numel(given) - 1
-    if strcmp(given{i}, 'biases'), b = given{i + 1}; else, rules = given{i + 1}; end
+    switch given{i}
+        case 'biases', b = given{i + 1};
+        case 'rules',  rules = given{i + 1};
+        otherwise,     error('lrp_relevance: no option ''%s'': there are rules and biases', given{i});
+    end
 end
+if isempty(rules), error('lrp_relevance: rules is empty'); end
 if ischar(rules) || (iscell(rules) && ischar(rules{1}) && numel(rules) > 1 && ~is_rule_name(rules{2}))
     rules = repmat({rules}, 1, layers);             % one for all
 end
@@ -223,15 +229,18 @@ switch rule.name
     case 'zbox',      numbers = {'low', 'high'};
     case {'zplus', 'wsquare', 'flat'}, numbers = {};
     otherwise
-        error('lrp_relevance: rule %d is ''%s''; there are zero, epsilon, gamma, zplus, alphabeta, wsquare, flat, zbox', ...
-              l, rule.name);
+        error(['lrp_relevance: rule %d is ''%s''; there are zero, epsilon, gamma, zplus, alphabeta, wsquare, flat ' ...
+               'and zbox'], l, rule.name);
 end
 i = 2;
 while i <= numel(given)
     if ischar(given{i})                             % a name and its value
+        if i == numel(given), error('lrp_relevance: rule %d: ''%s'' has no value', l, given{i}); end
         name = given{i};
         if strcmp(name, 'epsilon'), name = 'stabilizer'; end
         value = given{i + 1};  i = i + 2;
+    elseif i - 1 > numel(numbers)
+        error('lrp_relevance: rule %d: ''%s'' takes %d numbers', l, rule.name, numel(numbers));
     else                                            % the rule's numbers, in order
         name = numbers{i - 1};  value = given{i};  i = i + 1;
     end

@@ -50,13 +50,14 @@ if is_x86()
                                       '-mprefer-vector-width=512']}];
 end
 objects = cell(1, numel(sources));
+commands = {};
 for i = 1:numel(sources)
     source = fullfile(root, 'csrc', sources{i});
     objects{i} = fullfile(folder, strrep(strrep(sources{i}, '/', '_'), '.cpp', '.o'));
     all_flags = strtrim([flags ' -std=c++17 -fPIC -fvisibility=hidden -ffp-contract=fast -Wno-psabi ' extra{i}]);
     if is_octave()
-        run(sprintf('%s -c %s -pthread -I"%s" "%s" -o "%s"', mkoctfile('-p', 'CXX'), all_flags, ...
-                    fullfile(root, 'csrc'), source, objects{i}));
+        commands{end + 1} = sprintf('%s -c %s -pthread -I"%s" "%s" -o "%s"', mkoctfile('-p', 'CXX'), all_flags, ...
+                                    fullfile(root, 'csrc'), source, objects{i});
     else  % untried: there is no MATLAB where this was written
         [~, name] = fileparts(source);
         mex('-c', ['CXXFLAGS=$CXXFLAGS ' all_flags], ['-I' fullfile(root, 'csrc')], '-outdir', folder, source);
@@ -64,6 +65,7 @@ for i = 1:numel(sources)
         movefile(fullfile(folder, made(1).name), objects{i});
     end
 end
+run_all(commands);
 end
 
 
@@ -72,7 +74,8 @@ include = ['-I' fullfile(root, 'csrc', 'capi')];
 if is_octave()
     was = getenv('LDFLAGS');
     restore = onCleanup(@() setenv('LDFLAGS', was));
-    setenv('LDFLAGS', ['-static-libgcc -pthread -Wl,--version-script=' fullfile(root, 'csrc', 'matlab', 'exports.map')]);
+    exports = fullfile(root, 'csrc', 'matlab', 'exports.map');
+    setenv('LDFLAGS', ['-static-libgcc -pthread -Wl,--version-script=' exports]);
     % -l:libstdc++.a and not -static-libstdc++: mkoctfile links C files with the C compiler.
     [text, status] = mkoctfile('--mex', include, source, objects{:}, '-l:libstdc++.a', '-lgomp', '-ldl', '-o', target);
     if status ~= 0
@@ -86,10 +89,18 @@ end
 end
 
 
-function run(command)
-[status, text] = system([command ' 2>&1']);
-if status ~= 0
-    error('pylrp:make', 'pylrp_make: this failed:\n%s\n%s', command, text);
+function run_all(commands)
+% So many at a time as there are processors; what the compiler says goes to the terminal.
+while ~isempty(commands)
+    now = commands(1:min(end, nproc()));
+    commands(1:numel(now)) = [];
+    started = cellfun(@(command) system(command, false, 'async'), now);
+    for i = 1:numel(started)
+        [~, status] = waitpid(started(i));
+        if status ~= 0
+            error('pylrp:make', 'pylrp_make: this failed, see above:\n%s', now{i});
+        end
+    end
 end
 end
 

@@ -30,6 +30,8 @@
 #include <signal.h>
 #endif
 
+#define ANY ((size_t)-1)
+
 enum { W_ARG, ACTS_ARG, OUT_ARG, RULES_ARG, BIASES_ARG, THREADS_ARG, ARGUMENTS };
 
 typedef struct state {
@@ -80,17 +82,18 @@ static void fail(state* s, const char* id, const char* format, ...) {
   mexErrMsgIdAndTxt(id, "%s", text);
 }
 
+static const char* const ids[] = {"pylrp:ok",       "pylrp:invalid",     "pylrp:notFinite", "pylrp:unsupported",
+                                  "pylrp:noMemory", "pylrp:interrupted", "pylrp:internal"};
+
 static void must(state* s, pylrp_status status) {
-  static const char* const ids[] = {"pylrp:ok",       "pylrp:invalid",     "pylrp:notFinite", "pylrp:unsupported",
-                                    "pylrp:noMemory", "pylrp:interrupted", "pylrp:internal"};
   if (status != PYLRP_OK) {
-    fail(s, ids[status], "pylrp_relevance: %s", pylrp_last_error());
+    fail(s, ids[status], "%s", pylrp_last_error());
   }
 }
 
 /* ---- Arguments ---- */
 
-/* A full real matrix of the class of W{1}; rows and columns where they are not 0. */
+/* A full real matrix of the class of W{1}; rows and columns where they are not ANY. */
 static const void* matrix(state* s, const mxArray* array, const char* name, size_t l, size_t rows, size_t cols) {
   char label[64];
   if (l > 0) {
@@ -99,25 +102,45 @@ static const void* matrix(state* s, const mxArray* array, const char* name, size
     snprintf(label, sizeof label, "%s", name);
   }
   if (array == NULL || !(mxIsDouble(array) || mxIsSingle(array))) {
-    fail(s, "pylrp:invalid", "pylrp_relevance: %s is %s, expected double or single", label,
-         array ? mxGetClassName(array) : "empty");
+    fail(s, "pylrp:invalid", "%s is %s, expected double or single%s", label, array ? mxGetClassName(array) : "missing",
+         array && (mxIsNumeric(array) || mxIsLogical(array)) ? ": use double(...)" : "");
   }
   if (mxIsComplex(array) || mxIsSparse(array) || mxGetNumberOfDimensions(array) != 2) {
-    fail(s, "pylrp:invalid", "pylrp_relevance: %s must be a real, full matrix: use real(...) or full(...)", label);
+    fail(s, "pylrp:invalid", "%s is %s, expected a real, full matrix%s", label,
+         mxIsSparse(array) ? "sparse" : (mxIsComplex(array) ? "complex" : "an array of several dimensions"),
+         mxIsSparse(array) ? ": use full(...)" : (mxIsComplex(array) ? ": use real(...)" : ""));
   }
   if (mxGetClassID(array) != s->class_id) {
-    fail(s, "pylrp:invalid", "pylrp_relevance: W{1} is %s, %s is %s: convert all arrays to one of single and double",
+    fail(s, "pylrp:invalid", "W{1} is %s, %s is %s: convert all arrays to one of single and double",
          s->class_id == mxDOUBLE_CLASS ? "double" : "single", label, mxGetClassName(array));
   }
-  if ((rows && mxGetM(array) != rows) || (cols && mxGetN(array) != cols)) {
-    fail(s, "pylrp:invalid", "pylrp_relevance: %s is %zux%zu, expected %zux%zu%s", label, (size_t)mxGetM(array),
-         (size_t)mxGetN(array), rows, cols, mxGetM(array) == cols && mxGetN(array) == rows ? ": transpose it" : "");
+  if (cols == ANY && rows != ANY && mxGetM(array) != rows) {
+    fail(s, "pylrp:invalid", "%s has %zu rows, expected %zu", label, (size_t)mxGetM(array), rows);
+  }
+  if ((rows != ANY && mxGetM(array) != rows) || (cols != ANY && mxGetN(array) != cols)) {
+    fail(s, "pylrp:invalid", "%s is %zux%zu, expected %zux%zu%s", label, (size_t)mxGetM(array), (size_t)mxGetN(array),
+         rows, cols, mxGetM(array) == cols && mxGetN(array) == rows ? ": transpose it" : "");
   }
   return mxGetData(array);
 }
 
 static const mxArray* item(const mxArray* cell, size_t i) {
   return cell && mxIsCell(cell) && i < mxGetNumberOfElements(cell) ? mxGetCell(cell, i) : NULL;
+}
+
+/* Says where the first entry stands that is not finite, if there is one; entries count from 1 here. */
+static void name_not_finite(state* s, const mxArray* array, const char* name, size_t l) {
+  const size_t count = array ? mxGetNumberOfElements(array) : 0, rows = array ? mxGetM(array) : 0;
+  size_t i;
+  for (i = 0; i < count; ++i) {
+    const double value = mxIsSingle(array) ? ((const float*)mxGetData(array))[i] : mxGetPr(array)[i];
+    if (!mxIsFinite(value)) {
+      char label[64];
+      snprintf(label, sizeof label, l > 0 ? "%s{%zu}" : "%s", name, l);
+      fail(s, "pylrp:notFinite", "%s(%zu, %zu) is %s: every entry must be a finite number", label, i % rows + 1,
+           i / rows + 1, mxIsNaN(value) ? "NaN" : "infinite");
+    }
+  }
 }
 
 static bool is_empty(const mxArray* array) { return array == NULL || mxGetNumberOfElements(array) == 0; }
@@ -139,11 +162,11 @@ static void set_rule(state* s, const mxArray* rule, size_t l, size_t n_in) {
       count > MOST ||
       (count && (!values || !mxIsDouble(values) || mxIsComplex(values) || mxIsSparse(values) ||
                  mxGetNumberOfElements(values) != count))) {
-    fail(s, "pylrp:invalid", "pylrp_relevance: rules{%zu} is no rule: see help pylrp_relevance", l + 1);
+    fail(s, "pylrp:invalid", "rules{%zu} is no rule: see help pylrp_relevance", l + 1);
   }
   for (i = 0; i < count; ++i) {
     if (!text_of(item(given, i), names[i], sizeof names[i])) {
-      fail(s, "pylrp:invalid", "pylrp_relevance: a parameter's name in rules{%zu} is no text", l + 1);
+      fail(s, "pylrp:invalid", "a parameter's name in rules{%zu} is no text", l + 1);
     }
     parameters[i].name = names[i];
     parameters[i].value = mxGetPr(values)[i];
@@ -152,8 +175,17 @@ static void set_rule(state* s, const mxArray* rule, size_t l, size_t n_in) {
   const mxArray* high = item(rule, 5);
   const void* lows = is_empty(low) ? NULL : matrix(s, low, "low of rule", l + 1, n_in, 1);
   const void* highs = is_empty(high) ? NULL : matrix(s, high, "high of rule", l + 1, n_in, 1);
-  must(s, pylrp_rule_named(name, convention, parameters, count, &s->rule));
-  must(s, pylrp_network_set_rule(s->network, (int64_t)l, s->rule, lows, highs));
+  const pylrp_status made = pylrp_rule_named(name, convention, parameters, count, &s->rule);
+  if (made != PYLRP_OK) {
+    fail(s, ids[made], "rules{%zu}: %s", l + 1, pylrp_last_error());
+  }
+  if (pylrp_network_set_rule(s->network, (int64_t)l, s->rule, lows, highs) != PYLRP_OK) {
+    char prefix[32]; /* layers count from 1 here */
+    const int length = snprintf(prefix, sizeof prefix, "layer %zu: ", l);
+    const char* text = pylrp_last_error();
+    fail(s, "pylrp:invalid", "rules{%zu}: %s", l + 1,
+         strncmp(text, prefix, (size_t)length) == 0 ? text + length : text);
+  }
   pylrp_rule_free(s->rule);
   s->rule = NULL;
 }
@@ -166,17 +198,31 @@ static void set_rules(state* s, const mxArray* rules, const mxArray* W) {
     const void* low = is_empty(item(rules, 2)) ? NULL : matrix(s, item(rules, 2), "low", 0, n_in, 1);
     const void* high = is_empty(item(rules, 3)) ? NULL : matrix(s, item(rules, 3), "high", 0, n_in, 1);
     if (!text_of(item(rules, 1), convention, sizeof convention)) {
-      fail(s, "pylrp:invalid", "pylrp_relevance: the convention is no text");
+      fail(s, "pylrp:invalid", "the convention is no text");
     }
     must(s, pylrp_network_set_composite(s->network, name, convention, low, high));
     return;
   }
   if (mxGetNumberOfElements(rules) != s->depth) {
-    fail(s, "pylrp:invalid", "pylrp_relevance: there are %zu weights and %zu rules", s->depth,
-         (size_t)mxGetNumberOfElements(rules));
+    fail(s, "pylrp:invalid", "there are %zu weights and %zu rules", s->depth, (size_t)mxGetNumberOfElements(rules));
   }
   for (l = 0; l < s->depth; ++l) {
     set_rule(s, item(rules, l), l, mxGetN(mxGetCell(W, l)));
+  }
+}
+
+static void check_weights(state* s, const mxArray* W) {
+  size_t l;
+  for (l = 0; l < s->depth; ++l) {
+    const mxArray* weight = item(W, l);
+    matrix(s, weight, "W", l + 1, ANY, ANY);
+    if (is_empty(weight)) {
+      fail(s, "pylrp:invalid", "W{%zu} is empty: %zux%zu", l + 1, (size_t)mxGetM(weight), (size_t)mxGetN(weight));
+    }
+    if (l > 0 && mxGetN(weight) != mxGetM(item(W, l - 1))) {
+      fail(s, "pylrp:invalid", "W{%zu} is %zux%zu, W{%zu} has %zu rows: W{l} has a row a neuron, a column an input",
+           l + 1, (size_t)mxGetM(weight), (size_t)mxGetN(weight), l, (size_t)mxGetM(item(W, l - 1)));
+    }
   }
 }
 
@@ -185,7 +231,7 @@ static void add_layers(state* s, const mxArray* W, const mxArray* biases) {
   must(s, pylrp_network_new(s->class_id == mxDOUBLE_CLASS ? PYLRP_FLOAT64 : PYLRP_FLOAT32, &s->network));
   for (l = 0; l < s->depth; ++l) {
     const mxArray* weight = item(W, l);
-    const void* data = matrix(s, weight, "W", l + 1, 0, 0);
+    const void* data = matrix(s, weight, "W", l + 1, ANY, ANY);
     const mxArray* bias = item(biases, l);
     const size_t n_out = mxGetM(weight);
     const void* b = NULL;
@@ -193,7 +239,14 @@ static void add_layers(state* s, const mxArray* W, const mxArray* biases) {
       const bool row = mxGetM(bias) == 1 && mxGetNumberOfElements(bias) == n_out;
       b = matrix(s, bias, "biases", l + 1, row ? 1 : n_out, row ? n_out : 1);
     }
-    must(s, pylrp_network_add_dense(s->network, (int64_t)n_out, (int64_t)mxGetN(weight), data, PYLRP_BY_COLUMNS, b));
+    const size_t n_in = mxGetN(weight);
+    const pylrp_status status =
+        pylrp_network_add_dense(s->network, (int64_t)n_out, (int64_t)n_in, data, PYLRP_BY_COLUMNS, b);
+    if (status == PYLRP_NOT_FINITE) {
+      name_not_finite(s, weight, "W", l + 1);
+      name_not_finite(s, bias, "biases", l + 1);
+    }
+    must(s, status);
   }
 }
 
@@ -203,22 +256,21 @@ static size_t checked_depth(state* s, int nlhs, int nrhs, const mxArray* prhs[])
   }
   if (!mxIsCell(prhs[W_ARG]) || !mxIsCell(prhs[ACTS_ARG]) || !mxIsCell(prhs[RULES_ARG]) ||
       !mxIsCell(prhs[BIASES_ARG])) {
-    fail(s, "pylrp:invalid", "pylrp_relevance: W, acts, rules and biases must be cells, one entry a layer");
+    fail(s, "pylrp:invalid", "W, acts, rules and biases must be cells, one entry a layer");
   }
   const size_t depth = mxGetNumberOfElements(prhs[W_ARG]);
   const size_t biases = mxGetNumberOfElements(prhs[BIASES_ARG]);
   if (depth == 0) {
-    fail(s, "pylrp:invalid", "pylrp_relevance: W is empty: there must be at least one layer");
+    fail(s, "pylrp:invalid", "W is empty: there must be at least one layer");
   }
   if (mxGetNumberOfElements(prhs[ACTS_ARG]) != depth) {
-    fail(s, "pylrp:invalid",
-         "pylrp_relevance: there are %zu weights and %zu activations; acts{l} is the input of layer l%s", depth,
+    fail(s, "pylrp:invalid", "there are %zu weights and %zu activations; acts{l} is the input of layer l%s", depth,
          (size_t)mxGetNumberOfElements(prhs[ACTS_ARG]),
          mxGetNumberOfElements(prhs[ACTS_ARG]) == depth + 1 ? ", the network's output goes into out: acts(1:end-1)"
                                                             : "");
   }
   if (biases != 0 && biases != depth) {
-    fail(s, "pylrp:invalid", "pylrp_relevance: there are %zu weights and %zu biases", depth, biases);
+    fail(s, "pylrp:invalid", "there are %zu weights and %zu biases", depth, biases);
   }
   return depth;
 }
@@ -229,9 +281,27 @@ static int checked_threads(state* s, const mxArray* array) {
           ? mxGetPr(array)[0]
           : -1;
   if (!(value >= 0 && value <= 4096 && value == (double)(int)value)) {
-    fail(s, "pylrp:invalid", "pylrp_relevance: threads must be a whole number of at least 1");
+    fail(s, "pylrp:invalid", "threads must be a whole number of at least 1");
   }
   return (int)value;
+}
+
+/* The call; what can still be wrong is said in MATLAB's terms. */
+static void explain(state* s, const pylrp_call* call, const mxArray* prhs[]) {
+  const pylrp_status status = pylrp_relevance(s->network, call);
+  size_t l;
+  if (status == PYLRP_NOT_FINITE) {
+    for (l = 0; l < s->depth; ++l) {
+      name_not_finite(s, item(prhs[ACTS_ARG], l), "acts", l + 1);
+    }
+    name_not_finite(s, prhs[OUT_ARG], "out", 0);
+  }
+  for (l = 0; status == PYLRP_INVALID && l < s->depth; ++l) {
+    if (call->acts[l] == NULL) {
+      fail(s, "pylrp:invalid", "acts{%zu} is empty: only layers whose rule is w2, flat or pass need no input", l + 1);
+    }
+  }
+  must(s, status);
 }
 
 void mexFunction(int nlhs, mxArray* plhs[], int nrhs, const mxArray* prhs[]) {
@@ -243,12 +313,10 @@ void mexFunction(int nlhs, mxArray* plhs[], int nrhs, const mxArray* prhs[]) {
   if (first && mxIsSingle(first)) {
     s.class_id = mxSINGLE_CLASS;
   }
-  for (l = 0; l < s.depth; ++l) {
-    matrix(&s, item(W, l), "W", l + 1, 0, 0);
-  }
+  check_weights(&s, W);
   const size_t batch = mxGetN(prhs[OUT_ARG]);
   const int threads = checked_threads(&s, prhs[THREADS_ARG]);
-  const void* out = matrix(&s, prhs[OUT_ARG], "out", 0, mxGetM(mxGetCell(W, s.depth - 1)), 0);
+  const void* out = matrix(&s, prhs[OUT_ARG], "out", 0, mxGetM(mxGetCell(W, s.depth - 1)), ANY);
 
   /* All arrays, before any handle. */
   const void** acts = (const void**)mxMalloc(s.depth * sizeof(void*));
@@ -262,7 +330,7 @@ void mexFunction(int nlhs, mxArray* plhs[], int nrhs, const mxArray* prhs[]) {
   for (l = 0; l < s.depth; ++l) {
     const mxArray* a = item(prhs[ACTS_ARG], l);
     const size_t n_in = mxGetN(mxGetCell(W, l));
-    acts[l] = is_empty(a) ? NULL : matrix(&s, a, "acts", l + 1, n_in, batch);
+    acts[l] = is_empty(a) && batch > 0 ? NULL : matrix(&s, a, "acts", l + 1, n_in, batch);
     relevance[l] = NULL;
     if (l == 0 || layers) {
       mxArray* made = mxCreateNumericMatrix(n_in, batch, s.class_id, mxREAL);
@@ -286,7 +354,7 @@ void mexFunction(int nlhs, mxArray* plhs[], int nrhs, const mxArray* prhs[]) {
   set_rules(&s, prhs[RULES_ARG], W);
   pylrp_call call = {sizeof call, (int64_t)batch, acts, out, relevance, NULL, threads, stop, NULL};
   call.ledger = ledger ? mxGetPr(ledger) : NULL;
-  must(&s, pylrp_relevance(s.network, &call));
+  explain(&s, &call, prhs);
   drop(&s);
   mxFree((void*)acts);
   mxFree(relevance);
