@@ -11,6 +11,7 @@
 # make mex          pylrp_relevance for Octave, and all .m functions -> build/matlab (in MATLAB: csrc/matlab/pylrp_make.m)
 # make matlab-zip   what a MATLAB user needs, with sources -> build/pylrp-matlab.zip
 # make instructions instruction counts of the kernels against their limits (valgrind)
+# make test-lowest  the lowest versions of all packages that the extras allow, on Python 3.11 (nightly)
 # make fuzz         altered files over all loaders: N=1000 of them, from SEED=0 (tests/fuzz/README.md)
 # make bench        throughput, with the result checked first
 # Each target sets up what it needs: a virtual environment beside this file, and pylrp installed into it.
@@ -20,7 +21,7 @@ WERROR := $(if $(CI),-C cmake.define.PYLRP_WERROR=ON)
 SOURCES := pyproject.toml CMakeLists.txt README.md $(shell find csrc pylrp -type f -not -path '*/__pycache__/*')
 PIP := -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test test-fast docs test-peers nightly fuzz test-core core capi mex matlab-zip test-neon instructions lint \
+.PHONY: demo test test-fast docs test-peers test-lowest nightly fuzz test-core core capi mex matlab-zip test-neon instructions lint \
         bench clean
 TOOLS := PATH=$(CURDIR)/.venv/bin:$$PATH CMAKE_GENERATOR=Ninja
 
@@ -55,6 +56,17 @@ test-peers: .venv-peers/installed
 
 nightly: .venv-peers/installed
 	.venv-peers/bin/pytest $(PARALLEL) -m nightly
+
+# The lowest versions that pyproject.toml declares, on Python 3.11 (NumPy 1.24 is the first that all of them take there).
+LOWEST := numpy==1.24.0 scipy==1.10.0 pillow==10.1.0 matplotlib==3.7.0 onnx==1.16.0 rich==13.0.0 h5py==3.8.0 \
+  scikit-learn==1.3.0 pandas==2.0.0 polars==1.0.0 pytest==8.0.0 pytest-xdist==3.5.0 hypothesis==6.100.0 selenium==4.20.0
+# Warnings of these old packages about each other are none of ours.
+test-lowest:
+	python3.11 -m venv .venv-lowest
+	.venv-lowest/bin/python $(PIP) $(LOWEST) "cmake>=3.24" ninja
+	.venv-lowest/bin/python $(PIP) --force-reinstall --no-deps .
+	.venv-lowest/bin/pytest $(PARALLEL) -W ignore::DeprecationWarning -m "not serial and not slow and not nightly" \
+	  --ignore=tests/peers --ignore=tests/browser
 
 N := 1000
 SEED := 0
@@ -133,4 +145,4 @@ build/wheel/built: $(SOURCES)
 	.venv/bin/clang-format --dry-run --Werror $(shell find csrc tests/cpp -name '*.?pp' -o -name '*.inl' -o -name '*.[ch]') examples/relevance.c
 
 clean:
-	rm -rf build .venv .venv-peers demo.png
+	rm -rf build .venv .venv-peers .venv-lowest demo.png

@@ -135,10 +135,44 @@ def test_the_code_finds_the_same_relevance_again(photo_net, rng, tmp_path, monke
     np.save("input.npy", x)
     photo_net.save("model.pylrp.npz")
     names = {}
-    exec(sample["code"].replace('"model"', '"model.pylrp.npz"'), names)
+    exec(sample["code"], names)
     R = names["ex"].relevance[0].sum(axis=0)
     np.testing.assert_allclose(unpack(sample["explanations"][0][0]["maps"][0]), R, atol=np.abs(R).max() / 65000)
     assert hashlib.sha256(x.tobytes()).hexdigest() in sample["code"]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_code_of_a_small_input_has_it_within(rng, tmp_path, monkeypatch, dtype):
+    monkeypatch.chdir(tmp_path)
+    net = pylrp.Network([Dense(rng.normal(size=(2, 6)).astype(dtype)), ReLU(), Dense(np.eye(2, dtype=dtype))])
+    net.save("model.pylrp.npz")
+    x = rng.normal(size=6).astype(dtype)
+    report = Report(net)
+    report.add(x, composites=[pylrp.Composite("mine", pylrp.ZPlus(), names={"0": pylrp.Gamma(0.5)})])
+    (sample,) = data_of(report)["samples"]
+    names = {}
+    exec(sample["code"], names)
+    assert names["x"].dtype == dtype
+    np.testing.assert_array_equal(names["x"], x)
+    for at, R in enumerate(names["ex"].relevance):
+        np.testing.assert_allclose(sample["explanations"][0][at]["maps"][0]["values"], R, rtol=1e-5, atol=1e-7)
+
+
+def test_the_code_of_several_inputs_runs(rng, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    layers = [Node("sum", Add(), ("a", NASTY)), Node("top", Dense(rng.normal(size=(2, 100))), ("sum",))]
+    net = pylrp.Network.from_graph(Graph({"a": (100,), NASTY: (100,)}, layers, ["top"]))
+    net.save("model.pylrp.npz")
+    x = {name: rng.normal(size=100) for name in net.graph.inputs}
+    for number, array in enumerate(x.values()):
+        np.save(f"input{number}.npy", array)
+    report = Report(net)
+    report.add(x, composites="epsilon", top=1)
+    names = {}
+    exec(data_of(report)["samples"][0]["code"], names)
+    ex = net.explain(x, composite="epsilon")
+    for name in net.graph.inputs:
+        np.testing.assert_array_equal(names["ex"].relevance[name][0], ex.relevance[name])
 
 
 def test_a_table_has_its_features_and_says_which_count_most(table_net):

@@ -92,6 +92,7 @@ class Report:
         targets: Sequence[int] | None = None,
         top: int = 3,
         feature_names: Sequence[str] | None = None,
+        times: ArrayLike | None = None,
         output: str | None = None,
         convention: str = "zennit",
     ) -> None:
@@ -112,7 +113,10 @@ class Report:
             The classes to explain, by index or label. Default: the ``top`` classes of each sample.
         top : int, default 3
         feature_names : sequence of str, optional
-            Of a flat input. Default: the columns of a data frame, or the names that the network knows.
+            Of a flat input, or of the channels of a signal. Default: the columns of a data frame, or the names that
+            the network knows.
+        times : array_like of shape (length,), optional
+            Where the positions of a signal lie, in seconds for example: the axis below it. Default: 0, 1, ...
         output : str, optional
             The output to explain, where there are several.
         convention : str, default "zennit"
@@ -130,8 +134,8 @@ class Report:
         inputs = Inputs(network.graph, x)
         if (targets is None and top < 1) or (targets is not None and not len(targets)):
             raise ValueError("there is nothing to explain: pass top of at least 1, or targets")
-        if len(inputs.given) > 1 and (image is not None or feature_names is not None):
-            raise ValueError("image and feature_names are for networks with one input")
+        if len(inputs.given) > 1 and not (image is None and feature_names is None and times is None):
+            raise ValueError("image, feature_names and times are for networks with one input")
         start = start_value(network.graph, output)
         if start not in network.graph.outputs:
             raise ValueError(f"output must be one of {', '.join(network.graph.outputs)}, got {start!r}")
@@ -144,7 +148,7 @@ class Report:
             feature_names = [shown(str(feature)) for feature in feature_names]
         if composites is None:
             composites = default_for(network.graph)
-        request = Request(named_composites(composites), targets, top, start, convention, feature_names)
+        request = Request(named_composites(composites), targets, top, start, convention, feature_names, times)
         outputs = Outputs(network, start, self._labels, self._probability)
         names = self._names(name, inputs)
         given = {key: inputs.columns[key].to_network(array) for key, array in inputs.given.items()}

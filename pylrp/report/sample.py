@@ -23,6 +23,9 @@ from pylrp.rules import Rule
 
 __all__ = ["OneComposite", "Request", "sample_data"]
 
+#: An input of so many numbers at most is written out in the code.
+_WRITTEN_OUT = 64
+
 Array = NDArray[Any]
 OneComposite = str | Composite | Rule | Sequence[Rule]
 
@@ -41,6 +44,7 @@ class Request:
         The value where relevance starts.
     convention : str
     feature_names : sequence of str or None
+    times : array_like or None
     """
 
     composites: Mapping[str, OneComposite]
@@ -49,6 +53,7 @@ class Request:
     output: str
     convention: str
     feature_names: Sequence[str] | None
+    times: ArrayLike | None = None
 
 
 def sample_data(
@@ -73,7 +78,7 @@ def sample_data(
         Of the only input.
     """
     views = {
-        key: View(key, _first(network, key, x), image, request.feature_names) for key, x in given.items()
+        key: View(key, _first(network, key, x), image, request.feature_names, request.times) for key, x in given.items()
     }  # fmt: skip
     scores = outputs.scores(_output(network, given, request.output))
     targets = request.targets
@@ -95,6 +100,8 @@ def sample_data(
         "name": name,
         "inputs": [view.input_data() for view in views.values()],
         "answer": said.label,
+        "sure": said.probability,
+        "score": said.score,
         "says": words.says(said),
         "how": outputs.how,
         "targets": [
@@ -141,18 +148,29 @@ def _explanation(
     }
 
 
+def _literal(x: Array) -> str:
+    """Return an array as nested lists, its numbers as short as they are exact."""
+    with np.printoptions(floatmode="unique", threshold=_WRITTEN_OUT + 1, linewidth=100):
+        return np.array2string(x, separator=", ")
+
+
 def _code(network: Network, request: Request, given: Mapping[str, Array], about: Sequence[Explained]) -> str:
     """Return Python that finds the same relevance again."""
     lines = ["import numpy as np", "import pylrp"]
     if not all(isinstance(composite, str) for composite in request.composites.values()):
         lines.append("from pylrp import *  # the rules' names")
-    lines += ["", f'net = pylrp.load("model")  # {network!r}']
-    for name, x in given.items():
+    lines += ["", f'net = pylrp.load("model.pylrp.npz")  # as net.save("model.pylrp.npz") writes {network!r}']
+    if len(given) > 1:
+        lines.append("x = {}")
+    for number, (name, x) in enumerate(given.items()):
         # A name from a model file may hold anything: repr keeps it within its quotes, and on its line.
         where = "x" if len(given) == 1 else f"x[{name!r}]"
-        lines.append(f"{where} = np.load({name + '.npy'!r})  # {x.dtype} {x.shape}, SHA-256 of its bytes {digest(x)}")
-    if len(given) > 1:
-        lines.insert(-len(given), "x = {}")
+        if 0 < x.size <= _WRITTEN_OUT:
+            lines.append(f"{where} = np.array({_literal(x)}, np.{x.dtype})")
+            continue
+        file = "input.npy" if len(given) == 1 else f"input{number}.npy"
+        lines.append(f'# np.save("{file}", x) keeps this input: {x.dtype} {x.shape}, SHA-256 of its bytes {digest(x)}')
+        lines.append(f'{where} = np.load("{file}")')
     for composite in request.composites.values():
         lines += [
             "ex = net.explain(",

@@ -90,7 +90,9 @@ class View:
     image : array_like of uint8, optional
         (height, width) or (height, width, 3 or 4): what people see. Default: made from ``x``.
     feature_names : sequence of str, optional
-        Of a flat input.
+        Of a flat input, or of the channels of a signal.
+    times : array_like of shape (length,), optional
+        Where the positions of a signal lie.
 
     Raises
     ------
@@ -100,20 +102,29 @@ class View:
         If the image is not uint8.
     """
 
-    def __init__(self, name: str, x: Array, image: ArrayLike | None, feature_names: Sequence[str] | None):
+    def __init__(
+        self,
+        name: str,
+        x: Array,
+        image: ArrayLike | None,
+        feature_names: Sequence[str] | None,
+        times: ArrayLike | None = None,
+    ):
         self.name, self._x = name, x
         self._pixels = None if image is None else _pixels(image)
         self._names = None if feature_names is None else [str(n) for n in feature_names]
         self._plane_shape, self.kind = self._settle()
+        self._times = None if times is None else self._checked(times)
         self._block = 1
 
     def _settle(self) -> tuple[tuple[int, ...], str]:
         x, pixels, names = self._x, self._pixels, self._names
         if names is not None:
-            if x.ndim != 1:
-                raise ValueError(f"feature_names are for a flat input, {self.name!r} has shape {x.shape}")
-            if len(names) != x.size:
-                raise ValueError(f"{len(names)} feature_names for {x.size} features")
+            if x.ndim not in (1, 2):
+                raise ValueError(f"feature_names are for a flat input or a signal, {self.name!r} has shape {x.shape}")
+            if len(names) != len(x):
+                what = "features" if x.ndim == 1 else "channels"
+                raise ValueError(f"{len(names)} feature_names for {len(x)} {what}")
         if pixels is not None:
             height, width = pixels.shape[:2]
             if x.ndim == 1:
@@ -135,6 +146,28 @@ class View:
         if x.ndim == 2:
             return (x.shape[0] if x.shape[0] <= MOST_LANES else 1, x.shape[1]), "signal"
         return x.shape[-2:], "image"
+
+    def _checked(self, times: ArrayLike) -> list[float]:
+        values = np.asarray(times, np.float64)
+        if self.kind != "signal":
+            raise ValueError(f"times are for a signal, {self.name!r} is shown as {self.kind}")
+        if values.shape != self._plane_shape[1:]:
+            raise ValueError(f"times has shape {values.shape}, the signal has {self._plane_shape[1]} positions")
+        if not np.isfinite(values).all() or (np.diff(values) <= 0).any():
+            raise ValueError("times must be finite and ascend")
+        return [short(v) for v in values]
+
+    def place(self, first: int, last: int) -> str:
+        """Return a stretch of a signal in words."""
+        what = ("position", "positions")
+        low, high = str(first), str(last)
+        if self._times is not None:
+            what, low, high = ("", ""), f"{self._times[first]:.4g}", f"{self._times[last]:.4g}"
+        return (
+            f"at {what[0]} {low}".replace("  ", " ")
+            if low == high
+            else f"at {what[1]} {low} to {high}".replace("  ", " ")
+        )
 
     def plane(self, relevance: Array) -> Array:
         """Return relevance of the input's shape as the map that is shown: (height, width) or (lanes, length), float64.
@@ -163,6 +196,8 @@ class View:
             lanes = self._plane_shape[0]
             x = self._x.reshape(-1, self._plane_shape[1])
             data["lines"] = packed(x if len(x) == lanes else x.mean(axis=0, keepdims=True))
+            data["lanes"] = self._names if self._x.ndim == 2 and len(self._x) == lanes else None
+            data["times"] = self._times
         return data
 
     def map_data(self, relevance: Array) -> dict[str, Any]:

@@ -103,8 +103,7 @@ def where(view: View, relevance: Array, label: str, against: str) -> list[str]:
         return sentence
     if view.kind == "signal":
         first, last = _stretch(found.mask[0], found.peak[1])
-        place = f"at position {first}" if first == last else f"at positions {first} to {last}"
-        return [*sentence, f"Look first {place}", ", where the evidence for it is strongest."]
+        return [*sentence, f"Look first {view.place(first, last)}", ", where the evidence for it is strongest."]
     if found.share > 0.4:
         return [*sentence, "No single place stands out", ": the evidence is spread over the whole picture."]
     return [*sentence, f"Look first {_place(found.peak, plane.shape)}", (

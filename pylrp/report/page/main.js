@@ -86,6 +86,41 @@ function sampleView(sample) {
   return { node, update };
 }
 
+/** A line a sample, sorted by the column whose head is pressed; open(i) opens a sample. */
+function overview(open, sorted) {
+  const chance = DATA.samples.some((sample) => sample.sure !== null);
+  const traced = (sample) => sample.explanations[0][0].reached / (sample.targets[0].score || 1);
+  const columns = [
+    ['as added', (_, i) => i, (_, i) => String(i + 1)], ['sample', (sample) => sample.name, (sample) => sample.name],
+    ['the network says', (sample) => sample.answer, (sample) => sample.answer],
+    chance ? ['how sure', (sample) => sample.sure ?? -1, (sample) => (sample.sure === null ? '' : percent(sample.sure))]
+      : ['output', (sample) => sample.score, (sample) => number(sample.score)],
+    ['shown in the map', traced, (sample) => `${number(Math.round(100 * traced(sample)))} %`]];
+  const rows = DATA.samples.map((sample, i) => h('tr', { tabindex: '0', click: () => open(i),
+    keydown: (event) => { if (event.key === 'Enter') open(i); } },
+  columns.map(([, , text], c) => h('td', { class: c > 2 ? 'figure' : null }, text(sample, i)))));
+  const body = h('tbody', {}, rows);
+  let by = 0, down = false;
+  function sort(c) {
+    down = c === by && !down;
+    by = c;
+    const key = columns[c][1], keys = DATA.samples.map((sample, i) => key(sample, i));
+    const order = rows.map((_, i) => i).sort((a, b) => {
+      const way = typeof keys[a] === 'string' ? keys[a].localeCompare(keys[b], undefined, { numeric: true }) : keys[a] - keys[b];
+      return (down ? -way : way) || a - b;
+    });
+    body.replaceChildren(...order.map((i) => rows[i]));
+    heads.forEach((head, k) => head.setAttribute('aria-sort', k !== c ? 'none' : down ? 'descending' : 'ascending'));
+    sorted(order);
+  }
+  const heads = columns.map(([name], c) => h('th', { scope: 'col', class: c > 2 ? 'figure' : null,
+    'aria-sort': c ? 'none' : 'ascending' }, h('button', { type: 'button', click: () => sort(c) }, name)));
+  const node = h('details', { class: 'card overview', open: DATA.samples.length > 8 },
+    h('summary', {}, `Overview of ${DATA.samples.length} samples`),
+    h('div', { class: 'scroll' }, h('table', {}, h('thead', {}, h('tr', {}, heads)), body)));
+  return { node, mark(i) { rows.forEach((row, k) => row.setAttribute('aria-selected', String(k === i))); } };
+}
+
 function main() {
   const place = h('main');
   const thumbs = DATA.samples.map((sample, i) => {
@@ -93,10 +128,13 @@ function main() {
     return h('button', { type: 'button', click: () => open(i) }, image ? h('img', { src: image.image, alt: '' }) : null,
       h('span', {}, sample.name), h('strong', {}, sample.answer));
   });
+  const strip = h('nav', { 'aria-label': 'Samples' }, thumbs);
+  const all = overview(open, (order) => strip.replaceChildren(...order.map((i) => thumbs[i])));
   function open(i) {
     state.sample = i;
     state.target = 0;
     state.composite = Math.min(state.composite, DATA.samples[i].composites.length - 1);
+    all.mark(i);
     thumbs.forEach((button, k) => button.setAttribute('aria-pressed', String(k === i)));
     const view = sampleView(DATA.samples[i]);
     place.replaceChildren(view.node);
@@ -104,7 +142,7 @@ function main() {
   }
   document.getElementById('page').append(
     h('header', {}, h('p', { class: 'title' }, DATA.title),
-      DATA.samples.length > 1 ? h('nav', { 'aria-label': 'Samples' }, thumbs) : null),
+      DATA.samples.length > 1 ? [strip, all.node] : null),
     place,
     h('footer', {}, `Made by pylrp ${DATA.versions.pylrp} with layer-wise relevance propagation: the network’s score is handed back, `,
       'layer by layer, to the inputs it came from. A map shows what this network used, not whether it was right to.'));

@@ -29,14 +29,47 @@ function tableView(input, index) {
   return { node, show(explanation) { values = explanation.maps[index].values; draw(); } };
 }
 
+/** Writes the name of a lane into its upper left corner. */
+function lane0(context, name, y) {
+  context.font = '600 12px system-ui, sans-serif';
+  context.textBaseline = 'top';
+  context.lineWidth = 4;
+  context.lineJoin = 'round';
+  context.strokeStyle = 'rgb(255 255 255 / .85)';
+  context.strokeText(name, 6, y + 4);
+  context.fillStyle = '#16202b';
+  context.fillText(name, 6, y + 4);
+}
+
+/** The axis below a signal: round numbers where they lie. */
+function axis(times) {
+  const first = times[0], span = times[times.length - 1] - first || 1;
+  const rough = span / 6, power = 10 ** Math.floor(Math.log10(rough));
+  const step = power * [1, 2, 5, 10].find((m) => m * power >= rough);
+  const node = h('div', { class: 'axis' });
+  for (let k = Math.ceil(first / step - 1e-9); k * step <= first + span * (1 + 1e-9); k++) {
+    const value = k * step;
+    let i = times.findIndex((t) => t >= value - step * 1e-9);
+    if (i < 0) i = times.length - 1;
+    const back = i && times[i] > value ? (times[i] - value) / (times[i] - times[i - 1]) : 0;
+    const tick = h('span', {}, number(Math.abs(value) < step * 1e-9 ? 0 : Number(value.toPrecision(12))));
+    tick.style.left = `${100 * (i - back + 0.5) / times.length}%`;
+    node.append(tick);
+  }
+  return node;
+}
+
 /** Returns {node, show(explanation, settings)}. */
 function signalView(input, index) {
   const lines = unpack(input.lines);
   const [lanes, length] = lines.shape;
   const canvas = h('canvas', { tabindex: '0', role: 'img', class: 'signal' });
+  const times = input.times || Array.from({ length }, (_, i) => i);
+  const where = (i) => (input.times ? number(times[i]) : `position ${i}`);
+  const named = (l) => (input.lanes ? `${input.lanes[l]} ` : '');
   const readout = h('p', { class: 'readout', 'aria-live': 'polite' });
   const bar = h('div');
-  const node = h('div', {}, canvas, h('div', { class: 'ends' }, h('span', {}, 'position 0'), h('span', {}, `position ${length - 1}`)), bar, readout);
+  const node = h('div', {}, canvas, axis(times), bar, readout);
   const idle = 'Point at the signal, or use the arrow keys on it, to read single positions.';
   let map, settings, at = null, limit = 1;
 
@@ -57,6 +90,7 @@ function signalView(input, index) {
         context.fillStyle = css(colourOf(map.values[l * length + i], limit));
         context.fillRect(i / length * width, l * lane, width / length + 0.6, lane - (lanes > 1 ? 3 : 0));
       }
+      if (input.lanes) lane0(context, input.lanes[l], l * lane);
       context.beginPath();
       part.forEach((v, i) => context.lineTo(x(i), y(v)));
       context.lineJoin = 'round';
@@ -70,8 +104,8 @@ function signalView(input, index) {
       context.fillStyle = '#16202b';
       context.fillRect(x(at), 0, 1, lanes * lane);
     }
-    const heard = (values) => Array.from({ length: lanes }, (_, l) => signed(values[l * length + at])).join(', ');
-    readout.textContent = at === null ? idle : `Position ${at}: value ${heard(lines.values)}; relevance ${heard(map.values)}.`;
+    const heard = (values) => Array.from({ length: lanes }, (_, l) => `${named(l)}${signed(values[l * length + at])}`).join(', ');
+    readout.textContent = at === null ? idle : `At ${where(at)}: value ${heard(lines.values)}; relevance ${heard(map.values)}.`;
   }
   canvas.addEventListener('pointermove', (event) => {
     const box = canvas.getBoundingClientRect();
