@@ -6,7 +6,7 @@
 % samples. Results are compared before anything is timed. Which BLAS Octave multiplies with decides much about the
 % vectorised code: the last line names it.
 
-rounds = 5;
+rounds = 3;
 here = fileparts(mfilename('fullpath'));
 addpath(fullfile(here, '..', 'build', 'matlab'));
 

@@ -4,7 +4,8 @@
   `# -> text` prints (or is) that text; a ```text``` block right after a code block is all else that the block prints.
 - `<!-- needs: torch, onnx -->` right before a block: it is left out, and the test skipped by name, where one of these
   packages is missing. Pages that name "model.onnx" find it: examples/write_onnx_model.py has written it.
-- ```matlab run``` blocks run in Octave with examples/ on the path, and their ```text``` is compared, too.
+- ```matlab run``` blocks run in Octave with examples/ and the MEX function on the path, and their ```text``` is
+  compared, too; ```matlab``` blocks, which only MATLAB can run, begin with a comment that says they are untried.
 - Any other language must be listed in UNCHECKED: no block is skipped without being named.
 
 Machines round differently: a number may differ by one unit of its last digit where it was measured, and by 1e-12; by
@@ -26,11 +27,14 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from capi import LIBRARY
+from capi import REQUIRED as BUILD_REQUIRED
+from test_mex import mex  # noqa: F401  a fixture
 from test_octave import EXAMPLES, OCTAVE, REQUIRED, octave
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-UNCHECKED = {"", "sh", "console", "cpp", "toml"}  # diagrams and formulas, commands, excerpts
+UNCHECKED = {"", "sh", "console", "cpp", "toml", "matlab"}  # diagrams and formulas, commands, excerpts
 ROUNDED = {"README.md", "inside.md"}
 FENCE = re.compile(r"^(?P<indent> *)```(?P<info>[^\n`]*)\n(?P<code>.*?)^(?P=indent)``` *$", re.DOTALL | re.MULTILINE)
 NEEDS = re.compile(r"<!-- needs: ([\w, ]+) -->\s*\Z")
@@ -136,6 +140,7 @@ def test_every_block_is_checked_or_named(page: Path) -> None:
     for block in blocks(page):
         assert block.info in UNCHECKED | {"python", "matlab run"}, f"{block}: what is a block of '{block.info}'?"
         assert block.output is None or block.info not in UNCHECKED, f"{block}: nobody checks this block's output"
+        assert block.info != "matlab" or block.code.startswith("% untried"), f"{block}: say that nobody ran it"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -189,8 +194,13 @@ def run_python(block: Block, namespace: dict[str, object]) -> None:
     "block", [b for page in PAGES if page.exists() for b in blocks(page) if b.info == "matlab run"], ids=str
 )
 @pytest.mark.skipif(OCTAVE is None and not REQUIRED, reason="GNU Octave is not installed (Debian: apt install octave)")
-def test_matlab_blocks(block: Block, tmp_path: Path) -> None:
-    printed = octave(f"addpath('{EXAMPLES}');\n{block.code}", tmp_path)
+def test_matlab_blocks(block: Block, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    compiled = ""
+    if "pylrp_relevance" in block.code:
+        if not LIBRARY.exists() and not BUILD_REQUIRED:
+            pytest.skip("libpylrp.so is not built: make core")
+        compiled = request.getfixturevalue("mex")
+    printed = octave(f"addpath('{EXAMPLES}');\n{compiled}{block.code}", tmp_path)
     assert block.output is not None, f"{block}: show what it prints"
     problem = differs(block.output, printed)
     assert not problem, f"{block}: {problem}"
