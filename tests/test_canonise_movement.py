@@ -67,7 +67,7 @@ DOWN: list[tuple[str, list[L.Layer], L.Shape, list[str]]] = [
         ["conv", "pad"],
     ),
     ("one shift past zeros", [dense(3, 4), L.Pad([(1, 2)]), L.Affine(array(1), array(1))], (4,), ["dense", "pad"]),
-    ("shifts past zeros", [conv(3, 2), L.Pad([(0, 0), (1, 1), (1, 0)]), norm(3)], IMAGE, ["conv", "pad", "batchnorm"]),
+    ("shifts past zeros", [conv(3, 2), L.Pad([(0, 0), (1, 1), (1, 0)]), norm(3)], IMAGE, ["conv", "pad"]),
     ("mirrored", [conv(3, 2), L.Pad([(0, 0), (1, 1), (1, 0)], "reflect"), norm(3)], IMAGE, ["conv", "pad"]),
     ("repeated", [dense(3, 4), L.Reshape((3, 1)), L.Expand((3, 4)), norm(3)], (4,), ["dense", "reshape", "expand"]),
     (
@@ -98,6 +98,13 @@ DOWN: list[tuple[str, list[L.Layer], L.Shape, list[str]]] = [
 ]
 BELOW = [conv(3, 2, padding=1), L.ReLU()]
 UP: list[tuple[str, list[L.Layer], L.Shape, list[str]]] = [
+    ("past a constant", [norm(3), L.Pad([(0, 0), (1, 1), (0, 2)], value=0.7), conv(2, 3)], IMAGE, ["pad", "conv"]),
+    (
+        "past constants of each channel",
+        [norm(3), L.Pad([(0, 0), (0, 1), (0, 2)], value=array(3, 1, 1)), conv(2, 3)],
+        IMAGE,
+        ["pad", "conv"],
+    ),
     ("norm before a padded conv", [norm(3), conv(2, 3, padding=1)], IMAGE, ["conv"]),
     (
         "before a strided grouped conv",
@@ -133,7 +140,7 @@ UP: list[tuple[str, list[L.Layer], L.Shape, list[str]]] = [
         "ones after a norm",
         [norm(3), L.Pad([(0, 0), (2, 0), (1, 1)], value=1), conv(4, 3)],
         IMAGE,
-        ["batchnorm", "pad", "conv"],
+        ["pad", "conv"],
     ),
     ("slice", [norm(3), L.Slice([1], [3]), conv(4, 2)], IMAGE, ["slice", "conv"]),
     ("a pool between stays", [norm(3), L.MaxPool(2), conv(4, 3, padding=1)], IMAGE, ["batchnorm", "maxpool", "conv"]),
@@ -210,6 +217,50 @@ def left(before: Graph) -> list[str]:
     after = canonise(before)
     assert_same_outputs(before, after)
     return [node.name for node in after.nodes]
+
+
+def test_slices_are_scaled_apart() -> None:
+    weight, bias, of_first, of_last = array(5, 2, 3, 3), array(5), norm(2), norm(1)
+    made = graph(
+        {
+            "c": (L.Conv(weight, bias), "x"),
+            "a": (L.Slice([0], [2], [0]), "c"),
+            "b": (L.Slice([2], [4], [0]), "c"),  # nobody scales it
+            "d": (L.Slice([4], [5], [0]), "c"),
+            "an": (of_first, "a"),
+            "dn": (of_last, "d"),
+            "y": (L.Concat(0), "an", "b", "dn"),
+        },
+        ["y"],
+        IMAGE,
+    )
+    assert sorted(left(made)) == ["an", "b", "c", "dn", "y"]
+    folded: Any = canonise(made)["c"].layer
+    (first, first_shift), (last, last_shift) = of_first.affine64(), of_last.affine64()
+    scale, shifts = np.r_[first, 1, 1, last], np.r_[first_shift, 0, 0, last_shift]
+    np.testing.assert_allclose(folded.weight, weight * scale[:, None, None, None], rtol=0, atol=1e-6)
+    np.testing.assert_allclose(folded.bias, bias * scale + shifts, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("first", "last"),
+    [
+        (L.Slice([0], [2], [1]), L.Slice([2], [4], [1])),  # both read every channel
+        (L.Slice([0], [2], [0]), L.Slice([1], [3], [0])),  # both read channel 1
+        (L.Slice([0], [2], [0]), L.ReLU()),
+    ],
+    ids=["rows", "overlap", "all"],
+)
+def test_what_others_read_is_not_scaled(first: L.Layer, last: L.Layer) -> None:
+    nodes = {
+        "c": (conv(3, 2), "x"),
+        "a": (first, "c"),
+        "b": (last, "c"),
+        "n": (norm(first.output_shape((3, 4, 3))[0]), "a"),
+    }
+    assert "n" in left(graph(nodes, ["n", "b"], IMAGE))
+    nodes = {"c": (conv(3, 2), "x"), "a": (L.Slice([0], [2], [0]), "c"), "n": (norm(2), "a")}
+    assert "n" in left(graph(nodes, ["n", "c"], IMAGE))
 
 
 def test_past_a_concatenation() -> None:

@@ -166,6 +166,7 @@ WITHOUT_WEIGHTS = {
     "nearest resize of channels": (Resize(size=(6,), axes=(0,), coordinates="asymmetric", nearest="floor"), (3, 2, 2)),
     "upsample": (Upsample((2, 3)), (3, 2, 2)),
     "pad with a number": (Pad([(0, 0), (1, 0), (0, 2)], value=0.5), (3, 3, 4)),
+    "pad with numbers": (Pad([(0, 0), (1, 0), (0, 2)], value=np.array([[[0.5]], [[-1.0]], [[2.0]]])), (3, 3, 4)),
     "pad channels": (Pad([(1, 2), (0, 0), (0, 0)]), (3, 2, 2)),
     "pad by mirror": (Pad([(0, 0), (2, 1), (0, 2)], "reflect"), (3, 3, 4)),
     "pad by edge": (Pad([(1, 0), (2, 1), (0, 2)], "edge"), (3, 3, 4)),

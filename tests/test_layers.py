@@ -107,6 +107,7 @@ def test_shapes(layer: L.Layer, shape: L.Shape, expected: L.Shape) -> None:
         (L.Transpose((1, 0)), [(3,)], r"permutation is \(1, 0\), the input has shape \(3,\)"),
         (L.Pad(((0, 0),)), [(3, 4)], r"1 pairs, the input has shape \(3, 4\)"),
         (L.Pad(((-2, -2),)), [(3,)], "leave nothing"),
+        (L.Pad(((0, 0), (1, 1)), value=np.zeros((2, 1))), [(3, 4)], r"value has shape \(2, 1\)"),
         (L.Slice([2], [1]), [(3,)], "keeps nothing"),
         (L.Take([3], 0), [(3,)], "from -3 to 2"),
         (L.Expand((3,)), [(2,)], r"the input \(2,\) does not broadcast to \(3,\)"),

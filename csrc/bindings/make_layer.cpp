@@ -2,6 +2,7 @@
 
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <functional>
 #include <map>
 
@@ -120,8 +121,13 @@ Made<T> make_sparse(const py::dict& fields) {
   } else if (taps != 1) {
     throw py::value_error("without weights an output has one input");
   }
-  return std::make_unique<SparseLayer<T>>(inputs, outputs, taps, index.data(), weights.data,
-                                          static_cast<T>(field<double>(fields, "fill")));
+  const auto given = field<py::array_t<double, py::array::c_style | py::array::forcecast>>(fields, "fill");
+  if (given.size() != 1 && given.size() != outputs) {
+    throw py::value_error("fill has neither one constant nor one for each output");
+  }
+  std::vector<T> fill(static_cast<std::size_t>(given.size()));
+  std::transform(given.data(), given.data() + given.size(), fill.begin(), [](double v) { return static_cast<T>(v); });
+  return std::make_unique<SparseLayer<T>>(inputs, outputs, taps, index.data(), weights.data, std::move(fill));
 }
 
 // A layer in Python: an object with forward(list of (batch, size) arrays) and relevance(inputs, output, relevance).

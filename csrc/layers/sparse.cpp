@@ -1,18 +1,20 @@
 #include "layers/sparse.hpp"
 
 #include <algorithm>
+#include <utility>
 
 #include "layers/pieces.hpp"
 #include "layers/share.hpp"
 
 namespace pylrp {
 template <class T>
-SparseLayer<T>::SparseLayer(Index inputs, Index outputs, Index taps, const std::int32_t* index, const T* weight, T fill)
+SparseLayer<T>::SparseLayer(Index inputs, Index outputs, Index taps, const std::int32_t* index, const T* weight,
+                            std::vector<T> fill)
     : inputs_(inputs),
       outputs_(outputs),
       taps_(taps),
       index_(index, index + outputs * taps),
-      fill_(fill),
+      fill_(std::move(fill)),
       begin_(static_cast<std::size_t>(inputs + 1)) {
   if (weight != nullptr) {
     weight_.assign(weight, weight + outputs * taps);
@@ -39,11 +41,11 @@ template <class T>
 T SparseLayer<T>::sum(const T* x, Index output) const {
   const std::size_t first = static_cast<std::size_t>(output * taps_);
   if (weight_.empty()) {
-    return index_[first] < 0 ? fill_ : x[index_[first]];
+    return index_[first] < 0 ? fill(output) : x[index_[first]];
   }
   T total = 0;
   for (std::size_t t = first; t < first + static_cast<std::size_t>(taps_); ++t) {
-    total += weight_[t] * (index_[t] < 0 ? fill_ : x[index_[t]]);
+    total += weight_[t] * (index_[t] < 0 ? fill(output) : x[index_[t]]);
   }
   return total;
 }
@@ -73,7 +75,7 @@ void SparseLayer<T>::relevance(const RelevanceJob<T>& job, const Threads& thread
         const T share = stabilizer.share(job.relevance.row(row)[j], sum(x, j), &job.absorbed[row]);
         memory.data()[row * outputs_ + j] = share;
         for (std::size_t t = static_cast<std::size_t>(j * taps_); t < static_cast<std::size_t>((j + 1) * taps_); ++t) {
-          job.absorbed[row].padding += index_[t] < 0 ? static_cast<double>(fill_ * weight_[t] * share) : 0;
+          job.absorbed[row].padding += index_[t] < 0 ? static_cast<double>(fill(j) * weight_[t] * share) : 0;
         }
       }
     });

@@ -14,12 +14,17 @@ namespace pylrp {
 template <class T>
 class SparseLayer : public Layer<T> {
  public:
-  // index(outputs, taps): an input, or -1 for `fill`; weight(outputs, taps) or null for ones.
-  SparseLayer(Index inputs, Index outputs, Index taps, const std::int32_t* index, const T* weight, T fill);
+  // index(outputs, taps): an input, or -1 for a constant, `fill`, one for all or one for each output;
+  // weight(outputs, taps) or null for ones.
+  SparseLayer(Index inputs, Index outputs, Index taps, const std::int32_t* index, const T* weight, std::vector<T> fill);
+  SparseLayer(Index inputs, Index outputs, Index taps, const std::int32_t* index, const T* weight, T fill)
+      : SparseLayer(inputs, outputs, taps, index, weight, std::vector<T>{fill}) {}
   // Moved relevance goes where the value came from; interpolated relevance is shared in proportion.
   Flow flow() const override { return weight_.empty() ? Flow::kThrough : Flow::kOwn; }
   bool keeps_nonnegative() const override {
-    return fill_ >= 0 && std::all_of(weight_.begin(), weight_.end(), [](T w) { return w >= 0; });
+    const auto nonnegative = [](T v) { return v >= 0; };
+    return std::all_of(fill_.begin(), fill_.end(), nonnegative) &&
+           std::all_of(weight_.begin(), weight_.end(), nonnegative);
   }
   bool reads_inputs(const CompiledRule*) const override { return !weight_.empty(); }
   void forward(const std::vector<Matrix<const T>>& inputs, Matrix<T> output, const Clamp<T>& clamp,
@@ -28,11 +33,11 @@ class SparseLayer : public Layer<T> {
 
  private:
   T sum(const T* x, Index output) const;
+  T fill(Index output) const { return fill_[fill_.size() == 1 ? 0 : static_cast<std::size_t>(output)]; }
 
   Index inputs_, outputs_, taps_;
   std::vector<std::int32_t> index_;
-  std::vector<T> weight_;
-  T fill_;
+  std::vector<T> weight_, fill_;
   // The readers of each input: entries [begin[i], begin[i + 1]) of reader (output * taps + tap).
   std::vector<std::int32_t> begin_, reader_;
 };

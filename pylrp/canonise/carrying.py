@@ -72,27 +72,50 @@ def moved(layer: Layer, shape: Shape) -> NDArray[np.int64] | None:
     return None
 
 
-def carried_down(draft: Draft, value: str, scaling: Scaling) -> list[Arrival] | None:
+def carried_down(draft: Draft, value: str, taker: str, scaling: Scaling) -> list[Arrival] | None:
     """Return what takes in the scaling of a value that nothing else reads: layers with weights, or scalings.
 
-    None where no such layer makes all of the value, or the scaling would not be exact there.
+    None where no such layer makes all of the value, or the scaling would not be exact there. ``taker`` is the node
+    that the scaling comes from; others may read entries that do not matter to it.
     """
-    if value not in draft.layers or draft.only_for(value) is None:
+    alone = _left_to_others(draft, value, taker, scaling) if value in draft.layers else None
+    if alone is None:
         return None
-    layer, inputs = draft.layers[value], draft.inputs[value]
+    layer, inputs, scaling = draft.layers[value], draft.inputs[value], alone
     if isinstance(layer, Weighted | Affine | BatchNorm):
         return [Arrival(value, scaling)]
     if isinstance(layer, Concat):
         return _gathered(
-            carried_down(draft, source, part)
+            carried_down(draft, source, value, part)
             for source, part in zip(inputs, _parted(draft, layer, inputs, draft.shapes[value], scaling), strict=True)
         )
     below = _below(layer, draft.shapes[inputs[0]], draft.shapes[value], scaling) if len(inputs) == 1 else None
     if below is None:
         return None
     changed, scaling = below
-    rest = carried_down(draft, inputs[0], scaling)
+    rest = carried_down(draft, inputs[0], value, scaling)
     return rest if rest is None or changed is None else [Arrival(value, None, changed), *rest]
+
+
+def _left_to_others(draft: Draft, value: str, taker: str, scaling: Scaling) -> Scaling | None:
+    """Return the scaling where what others read stays as it is; None where they read what is scaled."""
+    others = list(draft.takers(value))
+    others.remove(taker)
+    if not others and not draft.is_output(value):
+        return scaling
+    if draft.is_output(value):
+        return None
+    shape = draft.shapes[value]
+    read = np.zeros(product(shape), bool)
+    for other in dict.fromkeys(others):
+        index = moved(draft.layers[other], shape) if len(draft.inputs[other]) == 1 else None
+        if index is None:
+            return None
+        read[index[index >= 0]] = True
+    scale, shift = (v.reshape(-1) for v in scaling.whole(shape))
+    if not np.isnan(scale[read]).all():
+        return None
+    return Scaling(np.where(read, 1.0, scale).reshape(shape), np.where(read, 0.0, shift).reshape(shape))
 
 
 def carried_up(draft: Draft, value: str, scaling: Scaling) -> list[Arrival] | None:
@@ -108,7 +131,9 @@ def carried_up(draft: Draft, value: str, scaling: Scaling) -> list[Arrival] | No
             found.append(carried_up(draft, taker, _embedded(draft, layer, inputs, value, scaling)))
         else:
             above = _above(layer, shape, scaling) if len(inputs) == 1 else None
-            found.append(None if above is None else carried_up(draft, taker, above))
+            rest = None if above is None else carried_up(draft, taker, above[1])
+            changed = [] if above is None or above[0] is None else [Arrival(taker, None, above[0])]
+            found.append(None if rest is None else [*changed, *rest])
         if found[-1] is None:
             return None
     return _gathered(iter(found))
@@ -152,14 +177,12 @@ def _below(layer: Layer, below: Shape, above: Shape, scaling: Scaling) -> tuple[
     whole = scaling.whole(above)
     outside = (index < 0) & ~np.isnan(whole.scale)
     if outside.any():
-        fill = getattr(layer, "fill", 0.0)
-        constants = np.unique(fill * whole.scale[outside] + whole.shift[outside])
-        if len(constants) > 1:
-            return None
-        if constants[0] != fill:
-            if not isinstance(layer, Pad):
+        fill = np.broadcast_to(getattr(layer, "fill", 0.0), above)
+        constants = np.where(outside, fill * whole.scale + whole.shift, fill)
+        if np.any(constants != fill):
+            if not isinstance(layer, Pad) or not np.isfinite(constants[outside]).all():
                 return None
-            changed = replace(layer, value=float(constants[0]))
+            changed = replace(layer, value=_constant(constants, outside))
     put = []
     for array in whole:
         read = (index >= 0) & ~np.isnan(array)
@@ -172,14 +195,31 @@ def _below(layer: Layer, below: Shape, above: Shape, scaling: Scaling) -> tuple[
     return changed, Scaling(*put)
 
 
-def _above(layer: Layer, below: Shape, scaling: Scaling) -> Scaling | None:
-    """Return the scaling of what a moving layer makes: none where it puts a constant."""
+def _constant(constants: Array, where: NDArray[np.bool_]) -> float | Array:
+    """Return the number that stands in some places, or where they differ an array with zeros elsewhere."""
+    several = np.unique(constants[where])
+    return float(several[0]) if len(several) == 1 else np.where(where, constants, 0.0)
+
+
+def _above(layer: Layer, below: Shape, scaling: Scaling) -> tuple[Layer | None, Scaling] | None:
+    """Return the scaling of what a moving layer makes, none where it puts zeros, and the layer if its constant changes.
+
+    A constant other than zero is made the one that the scaling makes it of, so that its channel is scaled throughout.
+    """
     if isinstance(layer, Transpose):
-        return Scaling(*(v.transpose(layer.permutation) for v in scaling))
+        return None, Scaling(*(v.transpose(layer.permutation) for v in scaling))
     index = moved(layer, below)
     if index is None:
         return None
     scale, shift = (np.ascontiguousarray(v).reshape(-1)[index] for v in scaling.whole(below))
-    # A factor does nothing to a constant of zero.
-    nothing = np.nan if getattr(layer, "fill", 0.0) == 0 else 1.0
-    return Scaling(np.where(index < 0, nothing, scale), np.where(index < 0, 0.0, shift))
+    outside = index < 0
+    fill = np.broadcast_to(getattr(layer, "fill", 0.0), index.shape)
+    if not np.any(fill[outside]):  # a factor does nothing to a constant of zero
+        return None, Scaling(np.where(outside, np.nan, scale), np.where(outside, 0.0, shift))
+    if not isinstance(layer, Pad) or layer.widths[0] != (0, 0) or any(n != 1 for v in scaling for n in v.shape[1:]):
+        return None
+    with np.errstate(divide="ignore", invalid="ignore"):
+        constants = (fill - scaling.shift) / scaling.scale
+    if not np.isfinite(constants[outside]).all():
+        return None
+    return replace(layer, value=_constant(constants, outside)), scaling

@@ -41,7 +41,7 @@ def merge_padding(graph: Graph) -> Graph:
 def _merge(draft: Draft, name: str) -> bool:
     pad = draft.layers[name]
     assert isinstance(pad, Pad)
-    if draft.is_output(name) or pad.mode != "constant" or pad.fill != 0 or min(map(min, pad.widths)) < 0:
+    if draft.is_output(name) or pad.mode != "constant" or np.any(pad.fill) or min(map(min, pad.widths)) < 0:
         return False
     inner = draft.shapes[draft.inputs[name][0]]
     index = pad.move(np.arange(product(inner), dtype=np.int64).reshape(inner))

@@ -17,7 +17,7 @@ from pylrp.canonise.carrying import Arrival, Scaling, carried_down, carried_up, 
 from pylrp.canonise.draft import Draft
 from pylrp.canonise.rewiring import behind_weights
 from pylrp.graph import Graph
-from pylrp.layers import Affine, BatchNorm, Layer, Shape
+from pylrp.layers import Affine, BatchNorm, Layer, Pad, Shape
 from pylrp.layers.linear import Weighted
 
 __all__ = ["fold_scalings"]
@@ -66,7 +66,7 @@ class _Folding:
 
     def fold_down(self, name: str) -> None:
         (below,) = self._draft.inputs[name]
-        arrivals = carried_down(self._draft, below, self._scalings[name])
+        arrivals = carried_down(self._draft, below, name, self._scalings[name])
         if arrivals is None:
             return
         made = {arrival.node: self._taken_in(arrival) for arrival in arrivals if arrival.scaling is not None}
@@ -114,16 +114,19 @@ class _Folding:
         if name not in self._scalings or name not in self._behind:
             return
         arrivals = carried_up(self._draft, name, self._scalings[name])
-        if not arrivals:
+        constants = {arrival.node: arrival.layer for arrival in arrivals or () if arrival.layer is not None}
+        if not arrivals or len(constants) < sum(arrival.layer is not None for arrival in arrivals):
             return
         # A layer that is reached twice, through a concatenation, takes in one after the other.
         before = dict(self._parts)
         for arrival in arrivals:
-            made = self._taken_before(arrival)
-            if made is None:
+            made = self._taken_before(arrival) if arrival.layer is None else None
+            if made is not None:
+                self._parts[arrival.node] = made
+            elif arrival.layer is None:
                 self._parts = before
                 return
-            self._parts[arrival.node] = made
+        self._draft.layers.update(constants)
         self._draft.drop(name)
         del self._scalings[name]
         self.changed = True
@@ -159,6 +162,9 @@ class _Folding:
             weight = layer.weight if parts.weight is None else parts.weight.astype(dtype)
             bias = None if parts.bias is None else parts.bias.astype(dtype)
             draft.layers[name] = replace(layer, weight=weight, bias=bias)
+        for name, layer in draft.layers.items():
+            if isinstance(layer, Pad) and np.ndim(layer.value):
+                draft.layers[name] = replace(layer, value=np.asarray(layer.value, dtype))
         for name in self._joined & set(self._scalings):
             norm = isinstance(draft.layers[name], BatchNorm)
             draft.layers[name] = _layer_of(self._scalings[name], draft.shapes[name], norm, dtype)

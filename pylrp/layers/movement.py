@@ -38,7 +38,7 @@ class Movement(NamedLayer):
 
     moves: ClassVar[bool] = True
     #: What output values are that come from no input.
-    fill: float = 0.0
+    fill: ArrayLike = 0.0
 
     def move(self, index: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the input's indices where they end up, -1 where a constant stands.
@@ -63,10 +63,13 @@ class Movement(NamedLayer):
         # Layers with a row in the ledger stay what they are.
         if not self.has_ledger_row and index.size == size and bool((index == np.arange(size)).all()):
             return "identity", {"a": 0.0, "b": 0.0}
-        return "sparse", sparse_table(index.reshape(-1, 1), None, size, self.fill)
+        fill = np.asarray(self.fill, np.float64)
+        if fill.ndim:
+            fill = to_core(np.broadcast_to(fill, place.output))
+        return "sparse", sparse_table(index.reshape(-1, 1), None, size, fill)
 
 
-def sparse_table(index: Array, weight: Array | None, inputs: int, fill: float) -> dict[str, Any]:
+def sparse_table(index: Array, weight: Array | None, inputs: int, fill: Array | float) -> dict[str, Any]:
     """Return the core's fields for outputs that are weighted sums of a few inputs.
 
     Parameters
@@ -77,9 +80,9 @@ def sparse_table(index: Array, weight: Array | None, inputs: int, fill: float) -
         In the network's dtype; None for one tap of weight 1.
     inputs : int
         The size of the input.
-    fill : float
+    fill : float or ndarray, shape (outputs,)
     """
-    return {"index": index.astype(np.int32), "weight": weight, "inputs": inputs, "fill": float(fill)}
+    return {"index": index.astype(np.int32), "weight": weight, "inputs": inputs, "fill": fill if np.ndim(fill) else float(fill)}
 
 
 def _axis(axis: int, shape: Shape) -> int:
@@ -162,13 +165,13 @@ class Pad(Movement):
     widths : sequence of (low, high)
         For each axis of the logical shape; negative widths crop.
     mode : {"constant", "reflect", "edge", "wrap"}, default "constant"
-    value : float, default 0
-        The constant.
+    value : float or array_like, default 0
+        The constant, or an array of them that broadcasts to the output's logical shape.
     """
 
     widths: Sequence[tuple[int, int]]
     mode: Literal["constant", "reflect", "edge", "wrap"] = "constant"
-    value: float = 0.0
+    value: float | ArrayLike = 0.0
     kind: ClassVar[str] = "pad"
     has_ledger_row: ClassVar[bool] = True
     unbounded: ClassVar[tuple[str, ...]] = ("value",)  # below a max pool -inf
@@ -178,7 +181,9 @@ class Pad(Movement):
         object.__setattr__(self, "widths", tuple((int(low), int(high)) for low, high in self.widths))
         if self.mode not in ("constant", "reflect", "edge", "wrap"):
             raise ValueError(f"mode is {self.mode!r}, expected constant, reflect, edge or wrap")
-        object.__setattr__(self, "fill", float(self.value))
+        if np.ndim(self.value):
+            object.__setattr__(self, "arrays", ("value",))  # a plain number is none: it may be infinite
+        object.__setattr__(self, "fill", self.value if np.ndim(self.value) else float(np.asarray(self.value)))
 
     def output_shape(self, *shapes: Shape) -> Shape:
         """Return the shape with its pads."""
@@ -188,7 +193,13 @@ class Pad(Movement):
         pairs = zip(self.widths, shape, strict=True)
         if any(max(-low, 0) + max(-high, 0) >= n for (low, high), n in pairs):
             raise ValueError(f"widths {self.widths} leave nothing of the input {shape}")
-        return tuple(n + low + high for n, (low, high) in zip(shape, self.widths, strict=True))
+        made = tuple(n + low + high for n, (low, high) in zip(shape, self.widths, strict=True))
+        constants = np.shape(self.value)
+        if len(constants) > len(made) or any(
+            n not in (1, m) for n, m in zip(constants[::-1], made[::-1], strict=False)
+        ):
+            raise ValueError(f"value has shape {constants}, which does not broadcast to the output's, {made}")
+        return made
 
     def move(self, index: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the indices with -1, or mirrored or repeated ones, around."""

@@ -118,6 +118,18 @@ TEST(moves) {
   }
 }
 
+TEST(moves_with_constants_of_their_own) {
+  const std::vector<std::int32_t> index{1, -1, 0, -1};
+  const SparseLayer<float> layer(2, 4, 1, index.data(), nullptr, std::vector<float>{9, 3, 9, -4});
+  CHECK(!layer.keeps_nonnegative());
+  Fenced<float> x(kBatch, 2), r(kRows, 4);
+  x.fill(Random(1));
+  r.fill(Random(2));
+  Run<float> run(layer, {2}, x, r, nullptr, 1);
+  CHECK(run.output.at(1, 0) == x.at(1, 1) && run.output.at(1, 1) == 3 && run.output.at(1, 3) == -4);
+  CHECK(run.result(0, 0) == r.at(0, 2) && run.result(0, 1) == r.at(0, 0));
+}
+
 TEST(moves_of_many_entries) {
   std::vector<std::int32_t> index;
   for (Index j = 0; j < kLarge; ++j) {

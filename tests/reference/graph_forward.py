@@ -331,6 +331,7 @@ def expand(layer, x):
 
 @runs(kinds.Pad)
 def pad(layer, x):
+    several = np.ndim(layer.value) > 0
     for axis, (before, after) in enumerate(layer.widths):
         # What is cropped on one side does not come back on the other.
         x = at_axis(x, axis, range(max(-before, 0), x.shape[axis + 1] - max(-after, 0)))
@@ -341,8 +342,9 @@ def pad(layer, x):
             "edge": lambda p, n: min(max(p, 0), n - 1),
             "wrap": lambda p, n: p % n,
         }[layer.mode]
-        x = at_axis(x, axis, [shown(p, n) for p in range(-max(before, 0), n + max(after, 0))], layer.value)
-    return x
+        fill = np.nan if several else layer.value  # a mark of the places
+        x = at_axis(x, axis, [shown(p, n) for p in range(-max(before, 0), n + max(after, 0))], fill)
+    return np.where(np.isnan(x), layer.value, x) if several else x
 
 
 @runs(kinds.Slice)
