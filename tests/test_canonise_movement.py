@@ -235,7 +235,7 @@ def test_slices_are_scaled_apart() -> None:
         IMAGE,
     )
     assert sorted(left(made)) == ["an", "b", "c", "dn", "y"]
-    folded: Any = canonise(made)["c"].layer
+    folded: Any = next(node.layer for node in canonise(made).nodes if node.name == "c")
     (first, first_shift), (last, last_shift) = of_first.affine64(), of_last.affine64()
     scale, shifts = np.r_[first, 1, 1, last], np.r_[first_shift, 0, 0, last_shift]
     np.testing.assert_allclose(folded.weight, weight * scale[:, None, None, None], rtol=0, atol=1e-6)

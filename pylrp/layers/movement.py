@@ -82,7 +82,12 @@ def sparse_table(index: Array, weight: Array | None, inputs: int, fill: Array | 
         The size of the input.
     fill : float or ndarray, shape (outputs,)
     """
-    return {"index": index.astype(np.int32), "weight": weight, "inputs": inputs, "fill": fill if np.ndim(fill) else float(fill)}
+    return {
+        "index": index.astype(np.int32),
+        "weight": weight,
+        "inputs": inputs,
+        "fill": fill if np.ndim(fill) else float(fill),
+    }
 
 
 def _axis(axis: int, shape: Shape) -> int:
