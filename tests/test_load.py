@@ -87,7 +87,7 @@ def kind(name: str, package: str, *bases: type) -> type:
     [
         (kind("Module", "torch.nn.modules.module"), "torch_module", "load_torch"),
         (kind("Functional", "keras.src.models.functional"), "keras_model", "load_keras"),
-        (kind("MLPClassifier", "sklearn.neural_network._multilayer_perceptron"), "sklearn_mlp", "load_sklearn"),
+        (kind("MLPClassifier", "sklearn.neural_network._multilayer_perceptron"), "sklearn_estimator", "load_sklearn"),
         (kind("ModelProto", "onnx.onnx_ml_pb2"), "onnx_model", "load_onnx"),
     ],
 )

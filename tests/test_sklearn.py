@@ -9,16 +9,29 @@ import warnings
 import numpy as np
 import pytest
 from reference.graph_forward import forward
+from sklearn.base import clone
+from sklearn.compose import ColumnTransformer
 from sklearn.decomposition import PCA
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import (
+    LinearRegression,
+    LogisticRegression,
+    PoissonRegressor,
+    Ridge,
+    RidgeClassifier,
+    SGDClassifier,
+)
+from sklearn.naive_bayes import GaussianNB
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, RobustScaler, StandardScaler
+from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, Normalizer, RobustScaler, StandardScaler
+from sklearn.svm import LinearSVC, LinearSVR
 
+import pylrp
 from pylrp import layers
 from pylrp.errors import UnsupportedLayer
-from pylrp.loaders.sklearn_mlp import load_sklearn
+from pylrp.loaders.sklearn_estimator import load_sklearn
 
 
 @pytest.fixture
@@ -183,15 +196,99 @@ def test_not_fitted(data):
 
 def test_other_estimators(data):
     X, _, Y = data
-    with pytest.raises(
-        TypeError, match=r"expected a fitted MLPClassifier or MLPRegressor, .*got LogisticRegression\(\)"
-    ):
-        load_sklearn(LogisticRegression())
+    with pytest.raises(TypeError, match=r"expected a fitted MLPClassifier, .*got GaussianNB\(\)"):
+        load_sklearn(GaussianNB())
     with pytest.raises(TypeError, match="or a pipeline that ends in one"):
-        load_sklearn(make_pipeline(StandardScaler(), LogisticRegression()))
+        load_sklearn(make_pipeline(StandardScaler(), GaussianNB()))
+    with pytest.raises(ValueError, match=r"LogisticRegression\(\) is not fitted"):
+        load_sklearn(LogisticRegression())
     pipeline = fit(Pipeline([("pca", PCA(3)), ("mlp", MLPRegressor(hidden_layer_sizes=(4,), max_iter=9))]), X, Y)
     with pytest.raises(
         UnsupportedLayer, match=r"node 'pca' \(PCA\) is no step that can be explained: transform"
     ) as caught:
         load_sklearn(pipeline)
     assert (caught.value.node, caught.value.operator) == ("pca", "PCA")
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+@pytest.mark.parametrize(
+    "model",
+    [LogisticRegression(), RidgeClassifier(), LinearSVC(), SGDClassifier(random_state=0)],
+    ids=lambda m: type(m).__name__,
+)
+def test_linear_classifiers(data, model, classes):
+    X, y, _ = data
+    pipeline = fit(make_pipeline(StandardScaler(), clone(model)), X, np.minimum(y, classes - 1))
+    graph = load_sklearn(pipeline)
+    z = logits(graph, X)
+    np.testing.assert_allclose(
+        z.reshape(pipeline.decision_function(X).shape), pipeline.decision_function(X), atol=1e-10
+    )
+    top = {"LogisticRegression": "sigmoid" if classes == 2 else "softmax"}.get(type(model).__name__)
+    assert list(graph.facts.top.values()) == ([] if top is None else [top])
+    assert graph.facts.classes == tuple(range(classes))
+    # A linear model of scaled columns: the relevance of a column is its scaled value times its coefficient.
+    ex = pylrp.load(pipeline).explain(X[:4], target=classes - 1, composite=pylrp.Epsilon(0))
+    expected = pipeline[:-1].transform(X[:4]) * np.atleast_2d(pipeline[-1].coef_)[-1]
+    np.testing.assert_allclose(ex.relevance, expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("model", [LinearRegression(), Ridge(), LinearSVR(), LinearRegression(fit_intercept=False)])
+def test_linear_regressors(data, model):
+    X, _, Y = data
+    several = not isinstance(model, LinearSVR)
+    fit(model, X, Y if several else Y[:, 0])
+    z = logits(load_sklearn(model), X)
+    np.testing.assert_allclose(z.reshape(model.predict(X).shape), model.predict(X), rtol=1e-9, atol=1e-9)
+
+
+def test_poisson_regressor(data):
+    X, y, _ = data
+    model = fit(PoissonRegressor(), X, y)
+    graph = load_sklearn(model)
+    assert list(graph.facts.top.values()) == ["exp"]
+    np.testing.assert_allclose(np.exp(logits(graph, X)[:, 0]), model.predict(X), rtol=1e-10)
+
+
+@pytest.mark.parametrize(
+    "columns", [[1, 0, 4], slice(1, 4), [True, False, True, False, False, True], slice("b", "d"), ["f", "a"], "c"]
+)
+def test_columns_are_chosen_and_scaled(data, columns):
+    pandas = pytest.importorskip("pandas")
+    X, y, _ = data
+    table = pandas.DataFrame(X, columns=list("abcdef"))
+    whole = make_pipeline(SimpleImputer(), RobustScaler())
+    one = [columns] if isinstance(columns, str) else columns
+    chooser = ColumnTransformer(
+        [("s", StandardScaler(), one), ("w", whole, ["d"]), ("n", "drop", ["e"]), ("p", "passthrough", [0])]
+    )
+    pipeline = fit(make_pipeline(chooser, MLPClassifier((5,), max_iter=30, random_state=0)), table, y)
+    net = pylrp.load(pipeline)
+    z = net.forward(table)
+    p = np.exp(z - z.max(axis=1, keepdims=True))
+    np.testing.assert_allclose(p / p.sum(axis=1, keepdims=True), pipeline.predict_proba(table), rtol=1e-9, atol=1e-12)
+    # Each column gets what the scaled columns that are made of it get.
+    ex = net.explain(table.iloc[:3], composite="epsilon")
+    inner = pylrp.load(pipeline[-1]).explain(chooser.transform(table.iloc[:3]), composite="epsilon")
+    made = ColumnTransformer([(n, "passthrough", c) for n, _, c in chooser.transformers if n != "n"])
+    source = made.fit(table).transform(pandas.DataFrame([np.arange(6.0)], columns=list("abcdef")))[0].astype(int)
+    expected = np.zeros((3, 6))
+    np.add.at(expected, (slice(None), source), inner.relevance)
+    np.testing.assert_allclose(ex.relevance, expected, rtol=1e-9, atol=1e-12)
+    assert net.graph.facts.features == {next(iter(net.graph.inputs)): tuple("abcdef")}
+
+
+@pytest.mark.parametrize("norm", ["l1", "l2"])
+def test_normalizer(data, norm):
+    X, _, Y = data
+    pipeline = fit(make_pipeline(Normalizer(norm), LinearRegression()), X, Y)
+    np.testing.assert_allclose(logits(load_sklearn(pipeline), X), pipeline.predict(X), rtol=1e-9, atol=1e-9)
+
+
+def test_steps_that_do_more_are_refused(data):
+    X, _, Y = data
+    marked = SimpleImputer(missing_values=-1.0)
+    clipped = ColumnTransformer([("c", MinMaxScaler(clip=True), [0, 1])], remainder="passthrough")
+    for step in (marked, clipped, Normalizer("max"), ColumnTransformer([("p", PCA(1), [0, 1])])):
+        with pytest.raises(UnsupportedLayer, match="load the estimator alone"):
+            load_sklearn(fit(make_pipeline(step, LinearRegression()), X, Y))

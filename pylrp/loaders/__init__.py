@@ -203,7 +203,7 @@ def _choose(source: Any) -> tuple[str, Callable[..., Graph]]:
     if ("torch", "Module") in kinds:
         return _TORCH, _loader("torch_module", "load_torch")
     if "sklearn" in packages:
-        return "a scikit-learn estimator", _loader("sklearn_mlp", "load_sklearn")
+        return "a scikit-learn estimator", _loader("sklearn_estimator", "load_sklearn")
     if any(name == "ModelProto" for _, name in kinds):
         return "an ONNX model", _loader("onnx_model", "load_onnx")
     if isinstance(source, Mapping) and any(("torch", "Tensor") in _kinds(value) for value in source.values()):

@@ -1,6 +1,6 @@
 """A chain of dense layers and named activations as a graph: what weights without a framework amount to.
 
-``arrays.py`` and ``sklearn_mlp.py`` find the weights and call in.
+``arrays.py`` and ``sklearn_estimator.py`` find the weights and call in.
 """
 
 from __future__ import annotations
@@ -83,6 +83,7 @@ def chain(
     notes: Sequence[str] = (),
     first: Sequence[Layer] = (),
     last: Sequence[Layer] = (),
+    inputs: int | None = None,
 ) -> Graph:
     """Return the graph of dense layers, each followed by its activation.
 
@@ -94,14 +95,16 @@ def chain(
     notes : sequence of str, optional
         What was done to the model on the way.
     first : sequence of Layer, optional
-        What comes before the first dense layer and keeps its shape.
+        What comes before the first dense layer.
     last : sequence of Layer, optional
         What comes behind the last activation.
+    inputs : int, optional
+        Number of features of the input; default: as the first dense layer takes.
     """
     whole: list[Layer] = list(first)
     for layer, name in zip(layers, activations, strict=True):
         function = activation(name)
         whole += [layer] if function is None else [layer, function]
     whole += last
-    inputs = int(layers[0].weight.shape[1])  # type: ignore[union-attr]  # the loaders bring arrays
-    return Graph.sequential(whole, (inputs,)).changed(notes=notes)
+    taken = int(layers[0].weight.shape[1])  # type: ignore[union-attr]  # the loaders bring arrays
+    return Graph.sequential(whole, (taken if inputs is None else inputs,)).changed(notes=notes)

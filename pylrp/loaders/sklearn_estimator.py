@@ -1,0 +1,148 @@
+"""Fitted networks and linear models of scikit-learn, alone or behind scalers in a pipeline.
+
+``pylrp.load`` calls in; ``sklearn_steps.py`` reads what comes before the estimator, ``chain.py`` makes the graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pylrp.graph import Facts, Graph
+from pylrp.layers import Dense
+from pylrp.loaders.chain import chain
+from pylrp.loaders.sklearn_steps import layers_of, pipeline_steps
+
+__all__ = ["load_sklearn"]
+
+#: Functions at the top, as Facts call them.
+_TOPS = {"logistic": "sigmoid", "softmax": "softmax", "exp": "exp"}
+
+#: Linear models whose prediction is ``X @ coef_.T + intercept_``, or a function of it: the link at their top.
+_LINEAR = {
+    "LogisticRegression": "logistic",
+    "LogisticRegressionCV": "logistic",
+    **dict.fromkeys(("PoissonRegressor", "GammaRegressor"), "exp"),
+    **dict.fromkeys(
+        (
+            "ARDRegression", "BayesianRidge", "ElasticNet", "ElasticNetCV", "HuberRegressor", "Lars", "LarsCV", "Lasso",
+            "LassoCV", "LassoLars", "LassoLarsCV", "LassoLarsIC", "LinearRegression", "LinearSVC", "LinearSVR",
+            "MultiTaskElasticNet", "MultiTaskElasticNetCV", "MultiTaskLasso", "MultiTaskLassoCV",
+            "OrthogonalMatchingPursuit", "OrthogonalMatchingPursuitCV", "PassiveAggressiveClassifier",
+            "PassiveAggressiveRegressor", "Perceptron", "QuantileRegressor", "Ridge", "RidgeCV", "RidgeClassifier",
+            "RidgeClassifierCV", "SGDClassifier", "SGDRegressor", "TheilSenRegressor",
+        ),
+        "identity",
+    ),
+}  # fmt: skip
+
+
+def load_sklearn(estimator: Any) -> Graph:
+    """Return the network of a fitted ``MLPClassifier``, ``MLPRegressor`` or linear model.
+
+    The softmax or logistic function at the end of a classifier is left out, and a note says so: its logits are
+    explained. For two classes there is one logit, that of ``classes_[1]``. The same goes for the exponential function
+    at the end of a regressor with ``loss="poisson"``. The labels of the classes and the names of the features are kept.
+    A linear model is one dense layer: its decision function, or what it predicts, is explained.
+
+    Parameters
+    ----------
+    estimator : MLPClassifier, MLPRegressor, linear model or Pipeline
+        Linear models are ``LogisticRegression``, ``LinearRegression``, ``Ridge``, ``LinearSVC``, ``SGDClassifier`` and
+        their like. A pipeline may scale its input with ``StandardScaler``, ``MinMaxScaler``, ``MaxAbsScaler`` or
+        ``RobustScaler``, choose columns with a ``ColumnTransformer`` of these, and have a ``SimpleImputer`` or a
+        ``Normalizer``; relevance is then that of the pipeline's input.
+
+    Returns
+    -------
+    Graph
+        In the dtype in which the estimator was fitted.
+
+    Raises
+    ------
+    ValueError
+        If the estimator is not fitted.
+    UnsupportedLayer
+        If a step of the pipeline is of another kind.
+    """
+    try:
+        import sklearn.neural_network  # noqa: F401
+    except ImportError:
+        raise ImportError("an estimator needs scikit-learn: pip install scikit-learn") from None
+
+    if hasattr(estimator, "best_estimator_") or (hasattr(estimator, "estimator") and hasattr(estimator, "cv")):
+        fitted = "" if hasattr(estimator, "best_estimator_") else ", after fit(X, y) with refit=True,"
+        raise TypeError(
+            f"expected an estimator, got the search over some, {type(estimator).__name__}: pass the one that it has "
+            f"found{fitted} search.best_estimator_"
+        )
+    steps = list(pipeline_steps("", estimator))
+    first = steps[0][1] if steps else None  # the step that the features' names were given to
+    parts = _parts(steps.pop()[1] if steps else estimator)
+    weights = [np.ascontiguousarray(w) for w in parts.weights]
+    layers = [Dense(w, np.array(b)) for w, b in zip(weights, parts.biases, strict=True)]
+    before = [layer for name, step in steps for layer in layers_of(name, step, weights[0].dtype)]
+    notes = []
+    if parts.top != "identity":
+        of = "the logit of classes_[1] is" if len(weights[-1]) == 1 else "the logits are"
+        of = "the logarithm of the prediction is" if parts.top == "exp" else of
+        notes.append(f"{parts.top} at the top removed: {of} explained")
+    activations = [*[parts.activation] * (len(layers) - 1), "identity"]
+    inputs = getattr(first, "n_features_in_", None)
+    graph = chain(layers, activations, notes=notes, first=before, inputs=inputs)
+    return graph.changed(facts=_facts(parts, first, graph))
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """An estimator's numbers: weights ``(out, in)``, biases, the functions between and on top, the classes' labels."""
+
+    weights: Sequence[NDArray[Any]]
+    biases: Sequence[NDArray[Any]]
+    activation: str
+    top: str
+    labels: Any
+
+
+def _parts(estimator: Any) -> _Parts:
+    from sklearn.neural_network import MLPClassifier, MLPRegressor
+
+    labels = getattr(estimator, "classes_", None)
+    if isinstance(estimator, MLPClassifier | MLPRegressor):
+        _require_fitted(estimator, "coefs_")
+        weights = [w.T for w in estimator.coefs_]  # theirs are (in, out)
+        return _Parts(weights, estimator.intercepts_, estimator.activation, estimator.out_activation_, labels)
+    ours = type(estimator).__module__.split(".")[0] == "sklearn"
+    if not ours or type(estimator).__name__ not in _LINEAR:
+        raise TypeError(
+            "expected a fitted MLPClassifier, MLPRegressor or linear model (LogisticRegression, Ridge, ...), "
+            f"or a pipeline that ends in one, got {' '.join(repr(estimator).split())}"
+        )
+    _require_fitted(estimator, "coef_")
+    coefficients = estimator.coef_
+    weight = np.atleast_2d(coefficients.toarray() if hasattr(coefficients, "toarray") else np.asarray(coefficients))
+    bias = np.broadcast_to(np.asarray(estimator.intercept_, weight.dtype), weight.shape[:1])
+    top = _LINEAR[type(estimator).__name__]
+    if top == "logistic" and len(weight) > 1:
+        top = "softmax"
+    return _Parts([weight], [bias], "identity", top, labels)
+
+
+def _require_fitted(estimator: Any, attribute: str) -> None:
+    if not hasattr(estimator, attribute):
+        raise ValueError(f"{estimator!r} is not fitted: call fit(X, y) first")
+
+
+def _facts(parts: _Parts, first: Any, graph: Graph) -> Facts:
+    """Return the function at the top that was left out, the classes' labels and the features' names."""
+    (source,), (output,) = graph.inputs, graph.outputs
+    names = getattr(first, "feature_names_in_", None)
+    return Facts(
+        top={} if parts.top == "identity" else {output: _TOPS[parts.top]},
+        classes=None if parts.labels is None else tuple(np.asarray(parts.labels).tolist()),
+        features={} if names is None else {source: tuple(map(str, names))},
+    )
