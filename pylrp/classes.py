@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pylrp._arrays import plain
+from pylrp._text import nearest
 from pylrp.graph import Graph
 from pylrp.layers import HardSigmoid, Sigmoid
 from pylrp.layers.base import product
@@ -114,7 +115,8 @@ class Classes:
             return by_label[label]
         except (KeyError, TypeError):
             shown = ", ".join(map(repr, by_label))
-            raise ValueError(f"no class is called {label!r}; there are {shown}") from None
+            near = nearest(label, [known for known in by_label if isinstance(known, str)])
+            raise ValueError(f"no class is called {label!r}{near}; there are {shown}") from None
 
     def resolve(self, target: Any, what: str = "target") -> Array:
         """Return indices of classes, from indices or labels; of one class without axes.

@@ -42,9 +42,13 @@ def report(**options: Any) -> Report:
     return made
 
 
-def integers() -> pylrp.Network:
+def named(*classes: Any) -> pylrp.Network:
     graph = Graph.sequential([L.Dense(W[1], name="z")], (4,))
-    return pylrp.Network.from_graph(graph.changed(facts=Facts(classes=(1, 3, 7))))
+    return pylrp.Network.from_graph(graph.changed(facts=Facts(classes=classes or ("cat", "dog", "owl"))))
+
+
+def integers() -> pylrp.Network:
+    return named(1, 3, 7)
 
 
 def saved(name: str, **arrays: Any) -> str:
@@ -69,6 +73,10 @@ WAYS_OUT: dict[str, tuple[Call, type[Exception], str, Call]] = {
     "a label that may be an index": (
         lambda: integers().explain(X[:, :4], target=1), ValueError, "net.class_index(label)",
         lambda: integers().explain(X[:, :4], target=integers().class_index(1)),
+    ),
+    "a class nearly called so": (
+        lambda: named().explain(X[:, :4], target="Owll"), ValueError, "do you mean 'owl'",
+        lambda: named().explain(X[:, :4], target="owl"),
     ),
     "a dense layer on an image": (
         lambda: pylrp.Network([L.Dense(np.ones((2, 8)))], input_shape=(2, 4)), ValueError, "put a Flatten before",

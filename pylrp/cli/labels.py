@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pylrp._text import shown
+from pylrp._text import nearest, shown
 
 __all__ = ["class_name", "class_number", "outputs", "read_labels"]
 
@@ -104,4 +104,4 @@ def class_number(text: str, labels: Sequence[str] | None, classes: int, option: 
         if found:
             shown = "; ".join(class_name(i, labels) for i in found[:6]) + ("; ..." if len(found) > 6 else "")
             raise ValueError(f"{option} {text}: {len(found)} classes have that name, give a number: {shown}")
-    raise ValueError(f"{option} {text}: no class has that name")
+    raise ValueError(f"{option} {text}: no class has that name{nearest(text, labels)}")
