@@ -65,7 +65,7 @@ test-lowest:
 	python3.11 -m venv .venv-lowest
 	.venv-lowest/bin/python $(PIP) $(LOWEST) "cmake>=3.24" ninja
 	.venv-lowest/bin/python $(PIP) --force-reinstall --no-deps .
-	.venv-lowest/bin/pytest $(PARALLEL) -W ignore::DeprecationWarning -m "not serial and not slow and not nightly" \
+	.venv-lowest/bin/pytest $(PARALLEL) -W ignore::DeprecationWarning -W ignore::FutureWarning -m "not serial and not slow and not nightly" \
 	  --ignore=tests/peers --ignore=tests/browser
 
 N := 1000
