@@ -242,6 +242,21 @@ def test_slices_are_scaled_apart() -> None:
     np.testing.assert_allclose(folded.bias, bias * scale + shifts, rtol=0, atol=1e-6)
 
 
+def test_a_shift_stands_on_the_padding() -> None:
+    weight, scaling = array(3, 2, 3, 3), norm(3)
+    made = graph(
+        {"c": (L.Conv(weight), "x"), "p": (L.Pad([(0, 0), (1, 0), (0, 2)]), "c"), "y": (scaling, "p")}, ["y"], IMAGE
+    )
+    assert_same_outputs(made, canonise(made))
+    layers: dict[str, Any] = {node.layer.kind: node.layer for node in canonise(made).nodes}
+    assert set(layers) == {"conv", "pad"}
+    scale, shifts = scaling.affine64()
+    np.testing.assert_allclose(layers["conv"].weight, weight * scale[:, None, None, None], rtol=0, atol=1e-6)
+    np.testing.assert_allclose(layers["conv"].bias, shifts, rtol=0, atol=1e-6)
+    frame = np.pad(np.zeros((3, 4, 3)), [(0, 0), (1, 0), (0, 2)], constant_values=1)
+    np.testing.assert_allclose(layers["pad"].value, frame * shifts[:, None, None], rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("first", "last"),
     [
