@@ -278,6 +278,43 @@ def test_columns_are_chosen_and_scaled(data, columns):
     assert net.graph.facts.features == {next(iter(net.graph.inputs)): tuple("abcdef")}
 
 
+COLUMNS = {
+    "numbers": ([("s", StandardScaler(), [3, 0]), ("r", "passthrough", [1]), ("d", "drop", [2])], {}),
+    "remainder": ([("s", MinMaxScaler(), [-1, 2])], {"remainder": "passthrough"}),
+    "slices, weights": (
+        [
+            ("p", Pipeline([("a", StandardScaler()), ("b", MinMaxScaler())]), slice(1, 4)),
+            ("none", StandardScaler(), []),
+        ],
+        {"remainder": MaxAbsScaler(), "transformer_weights": {"p": -2.0}},
+    ),
+    "mask, a column twice": (
+        [("m", StandardScaler(), np.arange(6) % 2 == 0), ("t", StandardScaler(with_std=False), [0, 5])],
+        {},
+    ),
+}
+
+
+@pytest.mark.parametrize("case", COLUMNS)
+def test_columns_scaled_apart(data, case):
+    X, _, Y = data
+    transformers, settings = COLUMNS[case]
+    columns = ColumnTransformer(transformers, **settings)
+    pipeline = fit(make_pipeline(columns, MLPRegressor(hidden_layer_sizes=(4,), max_iter=9, random_state=1)), X, Y)
+    graph = load_sklearn(pipeline)
+    assert graph.inputs == {"input": (6,)}
+    np.testing.assert_allclose(logits(graph, X), pipeline.predict(X).reshape(len(X), -1), rtol=1e-9, atol=1e-12)
+    # A raw column gets what its scaled ones do.
+    of = [
+        np.flatnonzero(columns.transform(row[None])[0] != columns.transform(np.zeros((1, 6)))[0]) for row in np.eye(6)
+    ]
+    for composite in ("epsilon", "deep_taylor"):
+        raw = pylrp.load(pipeline).explain(X[:3], 0, composite=composite).relevance
+        scaled = pylrp.load(pipeline[-1]).explain(columns.transform(X[:3]), 0, composite=composite).relevance
+        expected = np.stack([scaled[:, places].sum(axis=1) for places in of], axis=1)
+        np.testing.assert_allclose(raw, expected, rtol=0, atol=1e-9 * np.abs(expected).max())
+
+
 @pytest.mark.parametrize("norm", ["l1", "l2"])
 def test_normalizer(data, norm):
     X, _, Y = data

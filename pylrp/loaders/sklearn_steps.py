@@ -139,9 +139,10 @@ def _columns(name: str, step: Any) -> _Scaling:
             if scaling.clip is not None:
                 raise UnsupportedLayer(at, type(each).__name__, "clips some of the columns", _WAY_OUT)
             part.factor, part.shift = part.factor * scaling.factor, part.shift * scaling.factor + scaling.shift
+        weight = (step.transformer_weights or {}).get(inner, 1.0)
         places.append(taken)
-        factors.append(part.factor)
-        shifts.append(part.shift)
+        factors.append(part.factor * weight)
+        shifts.append(part.shift * weight)
     if not places:
         raise UnsupportedLayer(name, type(step).__name__, "keeps no column", _WAY_OUT)
     return _Scaling(np.concatenate(places), np.concatenate(factors), np.concatenate(shifts))
