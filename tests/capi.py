@@ -83,6 +83,7 @@ def load() -> ctypes.CDLL:
     core.pylrp_network_add_dense.argtypes = [c_void_p, c_int64, c_int64, c_void_p, c_int, c_void_p]
     core.pylrp_network_set_rule.argtypes = [c_void_p, c_int64, c_void_p, c_void_p, c_void_p]
     core.pylrp_network_set_composite.argtypes = [c_void_p, c_char_p, c_char_p, c_void_p, c_void_p]
+    core.pylrp_network_check_later.argtypes = [c_void_p]
     core.pylrp_relevance.argtypes = [c_void_p, POINTER(Call)]
     for name in ("rule_free", "network_free"):
         getattr(core, f"pylrp_{name}").argtypes = [c_void_p]

@@ -238,6 +238,32 @@ def test_mistakes_have_a_status_and_a_text(core: Core, status: str, wrong) -> No
     close(found[0], pylrp.relevance(data[0], data[2], data[3]))
 
 
+@pytest.mark.parametrize("batch", [1, 50])
+@pytest.mark.parametrize("rule", ["wsquare", "zplus"])
+def test_weights_that_are_looked_at_later(core: Core, rule: str, batch: int) -> None:
+    """Wherever the entry stands: below an input of 0, above an output without relevance, all are looked at."""
+    rng = np.random.default_rng(0)
+    for bad, dark, dim in product([(0, 0), (19, 29), (3, 7)], [False, True], [False, True]):
+        x, out = rng.uniform(0.5, 1, (batch, 30)), rng.uniform(0.5, 1, (batch, 20))
+        x[:, bad[1]] *= not dark
+        if dim:
+            out[:] = np.eye(20)[(bad[0] + 1) % 20]
+        w = np.asfortranarray(rng.standard_normal((20, 30)))
+        handle = ctypes.c_void_p()
+        core.must(core.lib.pylrp_network_new(1, ctypes.byref(handle)))
+        core.networks.append(handle)
+        core.must(core.lib.pylrp_network_check_later(handle))
+        core.must(core.lib.pylrp_network_add_dense(handle, 20, 30, w.ctypes.data, 1, None))
+        core.set_rule(handle, 0, core.rule(rule))
+        found, _ = core.relevance(handle, [x], out, [30])
+        made = {"wsquare": R.WSquare(), "zplus": R.ZPlus()}[rule]
+        close(found[0], pylrp.relevance([w], [x], out, rules=[made]))
+        w[bad] = np.nan
+        with pytest.raises(Failed) as failed:
+            core.relevance(handle, [x], out, [30])
+        assert failed.value.status == "not finite"
+
+
 def test_no_samples(core: Core) -> None:
     W, _, acts, out = network(np.float64, 0)
     found, _ = core.relevance(core.network(W), acts, out, (9, 7, 8))
@@ -281,7 +307,7 @@ def test_the_library_shows_its_functions_only_and_brings_its_runtime() -> None:
     names = {re.sub("@.*", "", line.split()[-1]) for line in symbols.splitlines()}
     declared = set(re.findall(r"PYLRP_EXPORT [\w *]+?(pylrp_\w+)\(", (HEADER / "pylrp.h").read_text()))
     assert names - {"PYLRP_1"} == declared
-    assert len(declared) == 17
+    assert len(declared) == 18
     needed = subprocess.run(["readelf", "-d", LIBRARY], capture_output=True, text=True, check=True).stdout
     assert "libc.so" in needed
     assert "libstdc++" not in needed

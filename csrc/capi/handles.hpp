@@ -28,9 +28,11 @@ struct pylrp_network {
     const void* bias;
     std::shared_ptr<const pylrp::CompiledRule> rule;
     std::vector<char> low, high;  // numbers of the network's dtype, or empty
+    bool unchecked;               // the weight's entries are to be looked at by each call
   };
   pylrp_dtype dtype;
   std::vector<Layer> layers;
+  bool check_later = false;
 };
 
 namespace pylrp::capi {

@@ -116,6 +116,7 @@ class Run {
         depth_(network.layers.size()),
         threads_{call.threads > 0 ? call.threads : default_threads(), call.stop ? &poll_ : nullptr},
         layers_(depth_),
+        flags_(depth_),
         top_{static_cast<const T*>(call.out), call.batch, network.layers.back().n_out, network.layers.back().n_out} {
     for (std::size_t l = 0; l < depth_; ++l) {
       fill(network.layers[l], l);
@@ -144,6 +145,12 @@ class Run {
       chain();
     }
     for (std::size_t l = 0; l < depth_; ++l) {
+      if (flags_[l] & kernels::kNotFinite) {
+        require_finite(layers_[l].columns.data, layers_[l].columns.rows, layers_[l].columns.cols,
+                       joined("layer ", l, ": weight"), threads_);
+      }
+    }
+    for (std::size_t l = 0; l < depth_; ++l) {
       const Matrix<T>& result = layers_[l].result;
       if (call_.relevance[l] && (scan<T>(result.data, result.rows * result.cols, threads_) & kernels::kNotFinite)) {
         throw Failure(PYLRP_NOT_FINITE,
@@ -159,6 +166,7 @@ class Run {
     layer.dense.weight = {from.order == PYLRP_BY_ROWS ? weight : nullptr, from.n_out, from.n_in, from.n_in};
     if (from.order == PYLRP_BY_COLUMNS) {
       layer.columns = {weight, from.n_in, from.n_out, from.n_out};
+      layer.flags = from.unchecked ? &flags_[l] : nullptr;
     }
     layer.dense.bias = static_cast<const T*>(from.bias);
     layer.rule = from.rule.get();
@@ -187,6 +195,7 @@ class Run {
   const Poll poll_ = [this] { return call_.stop(call_.stop_data) != 0; };
   Threads threads_;
   std::vector<ChainLayer<T>> layers_;
+  std::vector<int> flags_;
   Matrix<const T> top_;
 };
 
@@ -244,16 +253,27 @@ pylrp_status pylrp_network_add_dense(pylrp_network* network, int64_t n_out, int6
     }
     require(weight != nullptr, "the weight is null");
     const Threads threads{default_threads()};
+    const bool later = network->check_later && order == PYLRP_BY_COLUMNS;
     with_type(network->dtype, [&](auto zero) {
       using T = decltype(zero);
       const bool rows = order == PYLRP_BY_ROWS;
-      require_finite(static_cast<const T*>(weight), rows ? n_out : n_in, rows ? n_in : n_out, name, threads);
+      if (!later) {
+        require_finite(static_cast<const T*>(weight), rows ? n_out : n_in, rows ? n_in : n_out, name, threads);
+      }
       if (bias != nullptr) {
         require_finite(static_cast<const T*>(bias), 1, n_out, joined("layer ", number, ": bias"), threads);
       }
     });
     const Rule rule = rule_of(composite_by_name("deep_taylor"), number == 0, "zennit");
-    network->layers.push_back({n_out, n_in, weight, order, bias, std::make_shared<const CompiledRule>(rule), {}, {}});
+    network->layers.push_back(
+        {n_out, n_in, weight, order, bias, std::make_shared<const CompiledRule>(rule), {}, {}, later});
+  });
+}
+
+pylrp_status pylrp_network_check_later(pylrp_network* network) {
+  return guarded([&] {
+    require(network != nullptr, "the network is null");
+    network->check_later = true;
   });
 }
 

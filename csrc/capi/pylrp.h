@@ -141,6 +141,9 @@ PYLRP_EXPORT void pylrp_network_free(pylrp_network* network); /* null is fine */
  */
 PYLRP_EXPORT pylrp_status pylrp_network_add_dense(pylrp_network* network, int64_t n_out, int64_t n_in,
                                                   const void* weight, pylrp_order order, const void* bias);
+/* For networks that are used once: weights by columns that are added after this are looked at by pylrp_relevance(), as
+ * it reads them anyhow (PYLRP_NOT_FINITE), not when they are added. That is a pass over memory less. */
+PYLRP_EXPORT pylrp_status pylrp_network_check_later(pylrp_network* network);
 PYLRP_EXPORT int64_t pylrp_network_depth(const pylrp_network* network);
 
 /* low, high: n_in numbers of the network's dtype each, copied; null where the rule is no z-box. */

@@ -26,7 +26,7 @@ void relevance_through_chain(const std::vector<ChainLayer<T>>& layers, Matrix<co
                             layer.constants, layer.input,  layer.output,
                             relevance,       layer.result, ledger ? absorbed.data() : nullptr};
       if (layer.columns) {
-        dense_relevance_by_columns(job, layer.columns, threads);
+        dense_relevance_by_columns(job, layer.columns, threads, layer.flags);
       } else {
         dense_relevance(job, threads);
       }

@@ -18,6 +18,7 @@ struct ChainLayer {
   Matrix<const T> input;         // (batch, n_in), may be empty where the rule does not read it
   Matrix<const T> output;        // (batch, n_out) before the activation, where it was kept
   Matrix<T> result;              // (batch, n_in)
+  int* flags = nullptr;          // gets what a scan of columns says, or null
   Matrix<const T> columns = {};  // (n_in, n_out): the weights, where they lie by columns; dense.weight then has no data
 };
 

@@ -5,6 +5,8 @@
 #include "layers/dense_columns.hpp"
 
 #include <algorithm>
+#include <functional>
+#include <numeric>
 
 #include "kernels/dispatch.hpp"
 
@@ -87,11 +89,27 @@ void by_gathering(const DenseJob<T>& job, Matrix<const T> columns, const std::ve
   dense_relevance(small, threads);
 }
 
+// What the kernels' scan says of the columns that at(i) names, i in [0, count).
+template <class T, class At>
+int scan_columns(Matrix<const T> columns, Index count, At at, const Threads& threads) {
+  constexpr Index kPiece = 256;
+  std::vector<int> found(static_cast<std::size_t>((count + kPiece - 1) / kPiece));
+  parallel_for(Index(found.size()), threads.alone_if(count * columns.cols < kWorthThreads), [&](Index piece) {
+    int flags = 0;
+    for (Index i = piece * kPiece; i < std::min(count, (piece + 1) * kPiece); ++i) {
+      flags |= kernels::table<T>().scan(columns.cols, columns.row(at(i)));
+    }
+    found[static_cast<std::size_t>(piece)] = flags;
+  });
+  return std::accumulate(found.begin(), found.end(), 0, std::bit_or<int>());
+}
+
 template <class T>
 class ColumnPass {
  public:
-  ColumnPass(const DenseJob<T>& job, Matrix<const T> columns, const Threads& threads)
+  ColumnPass(const DenseJob<T>& job, Matrix<const T> columns, const Threads& threads, int* flags)
       : job_(job),
+        flags_(flags),
         rule_(*job.rule),
         columns_(columns),
         threads_(threads.alone_if(columns.rows * columns.cols < kWorthThreads)),
@@ -127,9 +145,7 @@ class ColumnPass {
       for (Index k = 0; k < samples_ && !lit; ++k) {
         lit = job_.input.row(k)[i] != 0;
       }
-      if (lit) {
-        reading_.push_back(i);
-      }
+      (lit ? reading_ : skipped_).push_back(i);
     }
   }
 
@@ -154,6 +170,7 @@ class ColumnPass {
   // sums(chunks, [sum, sample] then [group], n_out): products, then constant terms; chunk 0 gets the total.
   void forward(T* sums, Index size) const {
     const Index n_out = columns_.cols, count = chunks();
+    std::vector<int> found(static_cast<std::size_t>(count));
     parallel_for(count, threads_, [&](Index chunk) {
       T* const mine = sums + chunk * size;
       std::fill_n(mine, size, T(0));
@@ -180,8 +197,17 @@ class ColumnPass {
                               mine + (sums_ * samples_ + g) * n_out, nullptr);
           }
         }
+        for (Index r = 0; flags_ && r < n; ++r) {  // in cache now
+          found[static_cast<std::size_t>(chunk)] |= kernel_.scan(n_out, rows[r]);
+        }
       });
     });
+    if (flags_) {
+      *flags_ = std::accumulate(found.begin(), found.end(), 0, std::bit_or<int>()) |
+                scan_columns(
+                    columns_, Index(skipped_.size()), [&](Index i) { return skipped_[static_cast<std::size_t>(i)]; },
+                    threads_);
+    }
     for (Index chunk = 1; chunk < count; ++chunk) {
       std::transform(sums, sums + size, sums + chunk * size, sums, [](T a, T b) { return a + b; });
     }
@@ -251,12 +277,13 @@ class ColumnPass {
   }
 
   const DenseJob<T>& job_;
+  int* const flags_;
   const LoweredRule& rule_;
   Matrix<const T> columns_;
   Threads threads_;
   const kernels::Table<T>& kernel_;
   Index samples_, sums_, groups_, backs_;
-  std::vector<Index> reading_;
+  std::vector<Index> reading_, skipped_;
 };
 
 // Outputs that have relevance in any sample, unless they are too many to be gathered.
@@ -280,18 +307,24 @@ bool few_active(Matrix<const T> relevance, std::vector<Index>* active) {
 }  // namespace
 
 template <class T>
-void dense_relevance_by_columns(const DenseJob<T>& job, Matrix<const T> columns, const Threads& threads) {
+void dense_relevance_by_columns(const DenseJob<T>& job, Matrix<const T> columns, const Threads& threads, int* flags) {
   std::vector<Index> active;
-  if (few_active(job.relevance, &active)) {
+  const bool gather = few_active(job.relevance, &active);
+  if (!gather && job.relevance.rows <= few_samples(job.layer.weight)) {
+    ColumnPass<T>(job, columns, threads, flags).run();
+    return;
+  }
+  if (flags) {
+    *flags = scan_columns(columns, columns.rows, [](Index i) { return i; }, threads);
+  }
+  if (gather) {
     by_gathering(job, columns, active, threads);
-  } else if (job.relevance.rows <= few_samples(job.layer.weight)) {
-    ColumnPass<T>(job, columns, threads).run();
   } else {
     by_turning(job, columns, threads);
   }
 }
 
-template void dense_relevance_by_columns<float>(const DenseJob<float>&, Matrix<const float>, const Threads&);
-template void dense_relevance_by_columns<double>(const DenseJob<double>&, Matrix<const double>, const Threads&);
+template void dense_relevance_by_columns<float>(const DenseJob<float>&, Matrix<const float>, const Threads&, int*);
+template void dense_relevance_by_columns<double>(const DenseJob<double>&, Matrix<const double>, const Threads&, int*);
 
 }  // namespace pylrp

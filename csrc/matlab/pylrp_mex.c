@@ -229,6 +229,7 @@ static void check_weights(state* s, const mxArray* W) {
 static void add_layers(state* s, const mxArray* W, const mxArray* biases) {
   size_t l;
   must(s, pylrp_network_new(s->class_id == mxDOUBLE_CLASS ? PYLRP_FLOAT64 : PYLRP_FLOAT32, &s->network));
+  must(s, pylrp_network_check_later(s->network));
   for (l = 0; l < s->depth; ++l) {
     const mxArray* weight = item(W, l);
     const void* data = matrix(s, weight, "W", l + 1, ANY, ANY);
@@ -243,7 +244,6 @@ static void add_layers(state* s, const mxArray* W, const mxArray* biases) {
     const pylrp_status status =
         pylrp_network_add_dense(s->network, (int64_t)n_out, (int64_t)n_in, data, PYLRP_BY_COLUMNS, b);
     if (status == PYLRP_NOT_FINITE) {
-      name_not_finite(s, weight, "W", l + 1);
       name_not_finite(s, bias, "biases", l + 1);
     }
     must(s, status);
@@ -292,6 +292,7 @@ static void explain(state* s, const pylrp_call* call, const mxArray* prhs[]) {
   size_t l;
   if (status == PYLRP_NOT_FINITE) {
     for (l = 0; l < s->depth; ++l) {
+      name_not_finite(s, item(prhs[W_ARG], l), "W", l + 1);
       name_not_finite(s, item(prhs[ACTS_ARG], l), "acts", l + 1);
     }
     name_not_finite(s, prhs[OUT_ARG], "out", 0);

@@ -101,6 +101,7 @@ static void networks(void) {
   EXPECT(PYLRP_INVALID, pylrp_network_new((pylrp_dtype)2, &network));
   EXPECT(PYLRP_OK, pylrp_network_new(PYLRP_FLOAT64, &network));
   EXPECT(PYLRP_OK, pylrp_rule_named("epsilon", NULL, NULL, 0, &rule));
+  EXPECT(PYLRP_INVALID, pylrp_network_check_later(NULL));
   EXPECT(PYLRP_INVALID, pylrp_network_add_dense(NULL, 2, 3, W1, PYLRP_BY_ROWS, NULL));
   EXPECT(PYLRP_INVALID, pylrp_network_add_dense(network, 2, 3, NULL, PYLRP_BY_ROWS, NULL));
   EXPECT(PYLRP_INVALID, pylrp_network_add_dense(network, 0, 3, W1, PYLRP_BY_ROWS, NULL));
