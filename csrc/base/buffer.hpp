@@ -5,7 +5,7 @@
 #include <mutex>
 #include <utility>
 
-#include "base/view.hpp"
+#include "base/size.hpp"
 
 namespace pylrp {
 
@@ -55,10 +55,10 @@ class Buffer {
     return *this;
   }
 
-  // Drops what it held. A large block comes from `home` and goes back there.
+  // Drops what it held. A large block comes from `home` and goes back there. Throws Error where no memory holds it.
   void reset(Index size, Workspace* home = nullptr) {
     release();
-    bytes_ = static_cast<std::size_t>(size) * sizeof(T);
+    bytes_ = static_cast<std::size_t>(checked_product({size, Index{sizeof(T)}}, "a buffer"));
     data_ = static_cast<T*>(take_block(&bytes_, home));
     home_ = home;
   }

@@ -14,7 +14,7 @@ template <class T>
 Bounds<T> bounds_of(py::handle pair, const CompiledRule& rule, Index width) {
   Bounds<T> bounds;
   if (!pair.is_none()) {
-    const auto fields = py::reinterpret_borrow<py::tuple>(pair);
+    const auto fields = pair.cast<py::tuple>();
     bounds = {vector_or_null<T>(fields[0], width, "low"), vector_or_null<T>(fields[1], width, "high")};
   }
   const LoweredRule& lowered = rule.any();

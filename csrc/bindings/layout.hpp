@@ -2,6 +2,7 @@
 // channels); inside it is always channels last.
 #pragma once
 
+#include "base/size.hpp"
 #include "layers/pieces.hpp"
 
 namespace pylrp::bindings {
@@ -10,7 +11,7 @@ struct Layout {
   Index channels = 1, positions = 1;
   bool channels_last = false;
 
-  Index size() const { return channels * positions; }
+  Index size() const { return checked_product({channels, positions}, "a value"); }
   bool same() const { return channels_last || channels == 1 || positions == 1; }
 };
 

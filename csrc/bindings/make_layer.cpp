@@ -76,6 +76,7 @@ Made<T> make_conv(const py::dict& fields) {
                 field<Index>(fields, "in_channels"),
                 field<Index>(fields, "out_channels"),
                 field<Index>(fields, "groups")};
+  require_countable(conv.shape);
   conv.transposed = field<bool>(fields, "transposed");
   const Matrix<const T> weight = matrix<T>(field<py::object>(fields, "weight"), "weight");
   const bool depthwise = conv.depthwise();
@@ -95,7 +96,7 @@ Made<T> make_pool(const py::dict& fields, bool max) {
   std::array<PoolAxis, 3> axes;
   const auto given = field<py::list>(fields, "axes");  // (begin, end, divisor, step, size of the input)
   for (std::size_t a = 0; a < 3; ++a) {
-    const auto axis = py::reinterpret_borrow<py::tuple>(given[a]);
+    const auto axis = given[a].cast<py::tuple>();
     axes[a] = {axis[0].cast<std::vector<Index>>(), axis[1].cast<std::vector<Index>>(),
                axis[2].cast<std::vector<Index>>(), axis[3].cast<Index>(), axis[4].cast<Index>()};
   }
@@ -107,11 +108,6 @@ Made<T> make_sparse(const py::dict& fields) {
   const auto index = field<py::array_t<std::int32_t, py::array::c_style>>(fields, "index");  // (outputs, taps)
   const auto weight = field<py::object>(fields, "weight");
   const Index outputs = index.shape(0), taps = index.shape(1), inputs = field<Index>(fields, "inputs");
-  for (Index i = 0; i < outputs * taps; ++i) {
-    if (index.data()[i] < -1 || index.data()[i] >= inputs) {
-      throw py::value_error("an index lies outside its input");
-    }
-  }
   Matrix<const T> weights;
   if (!weight.is_none()) {
     weights = matrix<T>(weight, "weight");
@@ -140,6 +136,7 @@ class CustomLayer : public Layer<T> {
     object_ = py::object();
   }
   Flow flow() const override { return Flow::kUnknown; }
+  void require_sizes(const std::vector<Index>&, Index) const override {}  // fill() looks at every array
 
   void forward(const std::vector<Matrix<const T>>& inputs, Matrix<T> output, const Clamp<T>&,
                const Threads&) const override {

@@ -59,9 +59,10 @@ class TypedPlan : public AnyPlan {
     std::vector<std::size_t> kept = outputs;
     kept.push_back(start);
     Run run = begin(inputs, kept, start, threads);
-    const Index batch = run.pass.batch, rows = batch * static_cast<Index>(targets.size());
+    const Index batch = run.pass.batch;
+    const Index rows = checked_product({batch, static_cast<Index>(targets.size())}, "targets by samples");
     const Layout& layout = graph_->layouts[start];
-    const Buffer<T> top(rows * layout.size());
+    const Buffer<T> top(checked_product({rows, layout.size()}, "the relevance at the top"));
     const Matrix<T> top_view{top.data(), rows, layout.size(), layout.size()};
     py::list chosen;
     for (std::size_t t = 0; t < targets.size(); ++t) {
@@ -81,7 +82,7 @@ class TypedPlan : public AnyPlan {
       if (of.same()) {
         result = user[i];
       } else {
-        converted[i].reset(rows * of.size());
+        converted[i].reset(checked_product({rows, of.size()}, "a relevance"));
         result = {converted[i].data(), rows, of.size(), of.size()};
       }
     }
@@ -163,6 +164,7 @@ class TypedPlan : public AnyPlan {
       if (inputs[i].cols != graph_->graph.size(i) || inputs[i].rows != inputs[0].rows) {
         throw py::value_error("the input's width does not fit");
       }
+      checked_product({inputs[i].rows, inputs[i].cols}, "x");
     }
     Run run;
     const py::gil_scoped_release release;
@@ -173,7 +175,7 @@ class TypedPlan : public AnyPlan {
         }
         const Layout& layout = graph_->layouts[i];
         if (!layout.same()) {
-          run.converted.emplace_back(inputs[i].rows * layout.size());
+          run.converted.emplace_back(checked_product({inputs[i].rows, layout.size()}, "x"));
           const Matrix<T> made{run.converted.back().data(), inputs[i].rows, layout.size(), layout.size()};
           to_core(layout, inputs[i], made, threads);
           inputs[i] = {made.data, made.rows, made.cols, made.stride};
@@ -188,7 +190,7 @@ class TypedPlan : public AnyPlan {
   Threads worth(int count, const py::list& inputs, Index targets) const {
     const py::array first = inputs.empty() ? py::array() : py::reinterpret_borrow<py::array>(inputs[0]);
     const Index samples = first.ndim() > 0 ? first.shape(0) : 1;
-    return threads_for(count).alone_if(graph_->graph.work() * samples * targets < kWorthTeam);
+    return threads_for(count).alone_if(bounded_product({graph_->graph.work(), samples, targets}) < kWorthTeam);
   }
 
   py::list outputs_of(const Run& run, const std::vector<std::size_t>& wanted, const Threads& threads) const {
@@ -273,6 +275,7 @@ class TypedGraph : public AnyGraph {
     for (const py::handle item : layouts) {
       const auto [channels, positions, last] = item.cast<std::tuple<Index, Index, bool>>();
       of.push_back({channels, positions, last});
+      require_fit(channels > 0, "the channels of a value");
     }
     if (of.size() <= nodes.size()) {
       throw py::value_error("a graph needs an input and a layout for each value");
@@ -284,7 +287,7 @@ class TypedGraph : public AnyGraph {
     }
     std::vector<GraphNode<T>> made;
     for (const py::handle item : nodes) {
-      const auto fields = py::reinterpret_borrow<py::tuple>(item);
+      const auto fields = item.cast<py::tuple>();
       GraphNode<T> node{make_layer<T>(fields[0].cast<std::string>(), fields[1].cast<py::dict>()),
                         fields[2].cast<std::vector<std::size_t>>(), of[inputs + made.size()].size()};
       if (node.inputs.empty() || std::any_of(node.inputs.begin(), node.inputs.end(),

@@ -98,6 +98,7 @@ struct Call {
     }
     layers.resize(depth);
     Index width = top.cols;
+    checked_product({top.rows, width}, "the relevance at the top");
     for (std::size_t l = depth; l-- > 0;) {
       ChainLayer<T>& layer = layers[l];
       layer.dense.weight = matrix<T>(weights[l], "weight");
@@ -106,6 +107,8 @@ struct Call {
       }
       layer.dense.bias = vector_or_null<T>(biases[l], width, "bias");
       width = layer.dense.weight.cols;
+      checked_product({layer.dense.weight.rows, width}, "a weight");
+      checked_product({top.rows, width}, "a layer's relevance");
       layer.rule = &rules[l].template cast<const CompiledRule&>();
       if (layer.rule->any().passes() && layer.dense.weight.rows != width) {
         throw py::value_error("relevance can only pass through a layer of equal widths");
@@ -148,7 +151,7 @@ struct Call {
         widest = std::max(widest, width);
       }
     }
-    Buffer<T> hidden(2 * top.rows * widest);  // two layers are alive at a time
+    Buffer<T> hidden(2 * checked_product({top.rows, widest}, "a layer's relevance"));  // two layers are alive at a time
     for (std::size_t l = 1; l < depth && !want_layers; ++l) {
       const Index width = layers[l].dense.weight.cols;
       layers[l].result = {hidden.data() + static_cast<Index>(l % 2) * top.rows * widest, top.rows, width, width};
@@ -167,7 +170,7 @@ struct Call {
       scan_inputs();
       Index products = 0;
       for (const ChainLayer<T>& layer : layers) {
-        products += top.rows * layer.dense.weight.rows * layer.dense.weight.cols;
+        products += bounded_product({top.rows, layer.dense.weight.rows, layer.dense.weight.cols});
       }
       const auto run_chain = [&] { relevance_through_chain(layers, top, ledger_data, threads); };
       if (products >= kWorthTeam) {

@@ -54,14 +54,23 @@ Graph<T>::Graph(std::vector<Index> inputs, std::vector<GraphNode<T>> nodes)
       nodes_(std::move(nodes)),
       readers_(inputs_.size() + nodes_.size()),
       nonnegative_(inputs_.size() + nodes_.size()) {
+  for (const Index size : inputs_) {
+    checked_product({size, Index{sizeof(T)}}, "an input");
+  }
   for (std::size_t n = 0; n < nodes_.size(); ++n) {
+    checked_product({nodes_[n].size, Index{sizeof(T)}}, "a value");
+    std::vector<Index> sizes;
+    for (const std::size_t value : nodes_[n].inputs) {
+      sizes.push_back(size(value));
+    }
+    nodes_[n].layer->require_sizes(sizes, nodes_[n].size);
     bool all = true;
     for (const std::size_t value : nodes_[n].inputs) {
       readers_[value].push_back(n);
       all = all && nonnegative_[value];
     }
     const Layer<T>& layer = *nodes_[n].layer;
-    work_ += layer.products() + 16 * nodes_[n].size;
+    work_ = std::min(kMostEntries, work_ + layer.products() + 16 * nodes_[n].size);
     nonnegative_[inputs_.size() + n] = layer.makes_nonnegative() || (all && layer.keeps_nonnegative());
   }
 }
@@ -215,7 +224,7 @@ typename Plan<T>::Pass Plan<T>::forward(const std::vector<Matrix<const T>>& inpu
     if (node.layer->in_place() && last_use) {
       pass.memory[value] = std::move(pass.memory[first]);
     } else {
-      pass.memory[value].reset(pass.batch * node.size, graph_.workspace());
+      pass.memory[value].reset(checked_product({pass.batch, node.size}, "a value"), graph_.workspace());
     }
     to.data = pass.memory[value].data();
     Clamp<T> clamp;
@@ -253,7 +262,7 @@ void Plan<T>::relevance(Pass* pass, const Request& request, const Threads& all) 
   const auto make = [&](std::size_t value) {
     Matrix<T> made = request.results[value];
     if (!made) {
-      memory[value].reset(rows * graph_.size(value), graph_.workspace());
+      memory[value].reset(checked_product({rows, graph_.size(value)}, "a relevance"), graph_.workspace());
       made = {memory[value].data(), rows, graph_.size(value), graph_.size(value)};
     }
     relevance[value] = made;
@@ -343,7 +352,7 @@ void Plan<T>::relevance(Pass* pass, const Request& request, const Threads& all) 
       const std::size_t input = node.inputs[k];
       job.inputs.push_back(pass->values[input]);
       if (relevance[input]) {  // another reader was here, or this one reads it twice
-        extra[k].reset(rows * graph_.size(input), graph_.workspace());
+        extra[k].reset(checked_product({rows, graph_.size(input)}, "a relevance"), graph_.workspace());
         job.results.push_back({extra[k].data(), rows, graph_.size(input), graph_.size(input)});
       } else {
         if (!passes(n) && node.layer->relevance_in_place() && may_replace(input, n)) {

@@ -23,6 +23,7 @@ struct GraphNode {
 template <class T>
 class Graph {
  public:
+  // Throws Error where a layer does not fit the values that it reads and makes.
   Graph(std::vector<Index> inputs, std::vector<GraphNode<T>> nodes);
 
   std::size_t inputs() const { return inputs_.size(); }

@@ -10,6 +10,12 @@
 
 namespace pylrp {
 template <class T>
+void AddLayer<T>::require_sizes(const std::vector<Index>& inputs, Index output) const {
+  require_fit(std::all_of(inputs.begin(), inputs.end(), [&](Index size) { return size == output; }),
+              "summands and their sum");
+}
+
+template <class T>
 void AddLayer<T>::forward(const std::vector<Matrix<const T>>& inputs, Matrix<T> output, const Clamp<T>& clamp,
                           const Threads& threads) const {
   each_piece(output.rows, output.cols, threads, [&](Index, Index row, Index first, Index count) {
@@ -71,8 +77,18 @@ void AddLayer<T>::relevance(const RelevanceJob<T>& job, const Threads& threads) 
 template <class T>
 ConcatLayer<T>::ConcatLayer(Index outer, std::vector<Index> blocks) : outer_(outer), blocks_(std::move(blocks)) {
   for (const Index block : blocks_) {
-    total_ += block;
+    total_ += checked_product({outer_, block}, "a block of a concatenation") == 0 ? 0 : block;
+    checked_product({outer_, total_}, "a concatenation");
   }
+}
+
+template <class T>
+void ConcatLayer<T>::require_sizes(const std::vector<Index>& inputs, Index output) const {
+  bool fit = inputs.size() == blocks_.size() && output == outer_ * total_;
+  for (std::size_t k = 0; fit && k < inputs.size(); ++k) {
+    fit = inputs[k] == outer_ * blocks_[k];
+  }
+  require_fit(fit, "the blocks of a concatenation and its inputs");
 }
 
 template <class T>

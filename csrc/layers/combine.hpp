@@ -12,6 +12,7 @@ template <class T>
 class AddLayer : public Layer<T> {
  public:
   Flow flow() const override { return Flow::kOwn; }
+  void require_sizes(const std::vector<Index>& inputs, Index output) const override;
   bool keeps_nonnegative() const override { return true; }
   bool clamps() const override { return true; }
   bool relevance_in_place() const override { return true; }
@@ -26,6 +27,7 @@ class ConcatLayer : public Layer<T> {
  public:
   ConcatLayer(Index outer, std::vector<Index> blocks);
   Flow flow() const override { return Flow::kThrough; }
+  void require_sizes(const std::vector<Index>& inputs, Index output) const override;
   bool keeps_nonnegative() const override { return true; }
   bool reads_inputs(const CompiledRule*) const override { return false; }
   void forward(const std::vector<Matrix<const T>>& inputs, Matrix<T> output, const Clamp<T>& clamp,
@@ -33,7 +35,7 @@ class ConcatLayer : public Layer<T> {
   void relevance(const RelevanceJob<T>& job, const Threads& threads) const override;
 
  private:
-  Index outer_, total_ = 0;
+  Index outer_, total_ = 0;  // total_: of the blocks
   std::vector<Index> blocks_;
 };
 

@@ -297,12 +297,20 @@ void conv_sums(const ConvSums<T>& sums, const Threads& threads) {
 }
 
 template <class T>
+void ConvLayer<T>::require_sizes(const std::vector<Index>& inputs, Index output) const {
+  require_countable(weights_.shape);
+  require_fit(inputs.size() == 1 && inputs[0] == weights_.source_size() && output == weights_.target_size(),
+              "a convolution and the values beside it");
+}
+
+template <class T>
 void ConvLayer<T>::forward(const std::vector<Matrix<const T>>& inputs, Matrix<T> output, const Clamp<T>& clamp,
                            const Threads& threads) const {
   const kernels::Table<T>& kernel = kernels::table<T>();
   const Matrix<const T> input = inputs[0];
   if (is_tall(weights_, input.rows, nullptr)) {
-    pointwise_forward(weights_, input, output, clamp, worth(weights_.products() * input.rows, threads));
+    pointwise_forward(weights_, input, output, clamp,
+                      worth(bounded_product({weights_.products(), input.rows}), threads));
     return;
   }
   const Index channels = weights_.target_channels();
@@ -319,7 +327,7 @@ void ConvLayer<T>::forward(const std::vector<Matrix<const T>>& inputs, Matrix<T>
       }
     }
   };
-  conv_sums(sums, worth(weights_.products() * input.rows, threads));
+  conv_sums(sums, worth(bounded_product({weights_.products(), input.rows}), threads));
 }
 
 template <class T>
@@ -334,7 +342,7 @@ void ConvLayer<T>::relevance(const RelevanceJob<T>& job, const Threads& all) con
   if (!reuse && job.output && job.output_positive && can_subtract(weights_, rule)) {
     known = Known::kRest;
   }
-  const Threads threads = worth(weights_.products() * job.relevance.rows, all);
+  const Threads threads = worth(bounded_product({weights_.products(), job.relevance.rows}), all);
   if (is_tall(weights_, job.batch, &rule) && !rule.back.empty()) {
     pointwise_relevance(weights_, rule, reuse, job, threads);
     return;

@@ -39,8 +39,8 @@ struct ConvWeights {
   Index bias_size() const { return bias_by_position ? target_size() : target_channels(); }
   // Entries of the bias from one position to the next.
   Index bias_step() const { return bias_by_position ? target_channels() : 0; }
-  Index products() const {
-    return count(shape.out) * shape.taps() * shape.in_channels / shape.groups * shape.out_channels;
+  Index products() const {  // of large ones, at least kMostEntries
+    return bounded_product({count(shape.out), shape.taps(), shape.group_in(), shape.out_channels});
   }
 };
 
@@ -51,6 +51,7 @@ class ConvLayer : public Layer<T> {
   Flow flow() const override { return Flow::kRule; }
   bool clamps() const override { return true; }
   bool relevance_in_place() const override { return true; }
+  void require_sizes(const std::vector<Index>& inputs, Index output) const override;
   Index products() const override { return weights_.products(); }
   void forward(const std::vector<Matrix<const T>>& inputs, Matrix<T> output, const Clamp<T>& clamp,
                const Threads& threads) const override;

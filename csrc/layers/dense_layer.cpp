@@ -12,6 +12,13 @@ struct Forms : Prepared {
 }  // namespace
 
 template <class T>
+void DenseInGraph<T>::require_sizes(const std::vector<Index>& inputs, Index output) const {
+  require_fit(inputs.size() == 1 && inputs[0] == dense_.weight.cols && output == dense_.weight.rows,
+              "weights and the values beside them");
+  checked_product({dense_.weight.rows, dense_.weight.cols}, "a weight");
+}
+
+template <class T>
 void DenseInGraph<T>::forward(const std::vector<Matrix<const T>>& inputs, Matrix<T> output, const Clamp<T>&,
                               const Threads& threads) const {
   dense_forward(dense_, inputs[0], output, threads);

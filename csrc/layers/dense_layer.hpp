@@ -10,6 +10,7 @@ class DenseInGraph : public Layer<T> {
  public:
   explicit DenseInGraph(const DenseLayer<T>& dense) : dense_(dense) {}
   Flow flow() const override { return Flow::kRule; }
+  void require_sizes(const std::vector<Index>& inputs, Index output) const override;
   Index products() const override { return dense_.weight.rows * dense_.weight.cols; }
   void forward(const std::vector<Matrix<const T>>& inputs, Matrix<T> output, const Clamp<T>& clamp,
                const Threads& threads) const override;

@@ -23,6 +23,10 @@ struct ConvShape {
   Index group_out() const { return out_channels / groups; }
 };
 
+// Throws Error unless every size is at least 1, groups divide the channels, and 64 bits count the entries of both
+// images and of the weights and hold every place that a tap may fall on.
+void require_countable(const ConvShape& shape);
+
 struct Walk {
   struct Tap {
     Index kernel;  // which position of the kernel

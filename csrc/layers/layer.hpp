@@ -10,6 +10,7 @@
 
 #include "base/buffer.hpp"
 #include "base/parallel.hpp"
+#include "base/size.hpp"
 #include "base/view.hpp"
 #include "kernels/table.hpp"
 #include "layers/lower.hpp"
@@ -70,6 +71,9 @@ class Layer {
  public:
   virtual ~Layer() = default;
   virtual Flow flow() const = 0;
+  // Throws Error where the layer can't read values of these sizes (of a sample) or make one of that size: it would
+  // reach beyond them. Called once, when the graph is made; the other functions rely on it.
+  virtual void require_sizes(const std::vector<Index>& inputs, Index output) const = 0;
   virtual void forward(const std::vector<Matrix<const T>>& inputs, Matrix<T> output, const Clamp<T>& clamp,
                        const Threads& threads) const = 0;
   // Not called where the flow is kSame.

@@ -7,6 +7,41 @@
 #include "layers/share.hpp"
 
 namespace pylrp {
+namespace {
+
+// One input of the same size, which is a whole number of pixels.
+void require_pixels(const std::vector<Index>& inputs, Index output, Index channels, const char* what) {
+  require_fit(inputs.size() == 1 && inputs[0] == output && channels > 0 && output % channels == 0, what);
+}
+
+}  // namespace
+
+template <class T>
+void ActivationLayer<T>::require_sizes(const std::vector<Index>& inputs, Index output) const {
+  require_pixels(inputs, output, 1, "an activation's input and output");
+}
+template <class T>
+void AffineLayer<T>::require_sizes(const std::vector<Index>& inputs, Index output) const {
+  require_pixels(inputs, output, static_cast<Index>(scale_.size()), "a scale and its input");
+  require_fit(scale_.size() == shift_.size(), "a scale and its shift");
+}
+template <class T>
+void PReLULayer<T>::require_sizes(const std::vector<Index>& inputs, Index output) const {
+  require_pixels(inputs, output, static_cast<Index>(slope_.size()), "slopes and their input");
+}
+template <class T>
+void LocalResponseNormLayer<T>::require_sizes(const std::vector<Index>& inputs, Index output) const {
+  require_pixels(inputs, output, channels_, "the channels of a local response normalisation");
+  require_fit(size_ > 0 && size_ <= kMostEntries, "channels around one");
+}
+template <class T>
+void NormalizeLayer<T>::require_sizes(const std::vector<Index>& inputs, Index output) const {
+  require_pixels(inputs, output, channels_, "the channels of a norm");
+}
+template <class T>
+void SoftmaxLayer<T>::require_sizes(const std::vector<Index>& inputs, Index output) const {
+  require_pixels(inputs, output, channels_, "the channels of a softmax");
+}
 
 template <class T>
 bool ActivationLayer<T>::is_clamp(Clamp<T>* clamp) const {

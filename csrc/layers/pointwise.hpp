@@ -14,6 +14,7 @@ class ActivationLayer : public Layer<T> {
  public:
   explicit ActivationLayer(const Activation& f) : f_(f) {}
   Flow flow() const override { return Flow::kSame; }
+  void require_sizes(const std::vector<Index>& inputs, Index output) const override;
   bool in_place() const override { return true; }
   bool is_clamp(Clamp<T>* clamp) const override;
   bool keeps_zero() const override { return f_.keeps_zero(); }
@@ -34,6 +35,7 @@ class AffineLayer : public Layer<T> {
  public:
   AffineLayer(std::vector<T> scale, std::vector<T> shift);
   Flow flow() const override { return only_scales_ ? Flow::kThrough : Flow::kOwn; }
+  void require_sizes(const std::vector<Index>& inputs, Index output) const override;
   bool reads_inputs(const CompiledRule*) const override { return !only_scales_; }
   void forward(const std::vector<Matrix<const T>>& inputs, Matrix<T> output, const Clamp<T>& clamp,
                const Threads& threads) const override;
@@ -50,6 +52,7 @@ class PReLULayer : public Layer<T> {
  public:
   explicit PReLULayer(std::vector<T> slope) : slope_(std::move(slope)) {}
   Flow flow() const override { return Flow::kSame; }
+  void require_sizes(const std::vector<Index>& inputs, Index output) const override;
   bool in_place() const override { return true; }
   bool keeps_nonnegative() const override { return true; }
   bool keeps_zero() const override { return true; }
@@ -68,6 +71,7 @@ class LocalResponseNormLayer : public Layer<T> {
   LocalResponseNormLayer(Index channels, Index size, double alpha, double beta, double bias)
       : channels_(channels), size_(size), alpha_(alpha), beta_(beta), bias_(bias) {}
   Flow flow() const override { return Flow::kSame; }
+  void require_sizes(const std::vector<Index>& inputs, Index output) const override;
   bool keeps_nonnegative() const override { return true; }
   bool keeps_zero() const override { return true; }
   void forward(const std::vector<Matrix<const T>>& inputs, Matrix<T> output, const Clamp<T>& clamp,
@@ -87,6 +91,7 @@ class NormalizeLayer : public Layer<T> {
   // norm: 1 the sum of |x|, 2 the root of the sum of x^2, 0 the largest x
   NormalizeLayer(Index channels, int norm) : channels_(channels), norm_(norm) {}
   Flow flow() const override { return Flow::kSame; }
+  void require_sizes(const std::vector<Index>& inputs, Index output) const override;
   bool keeps_nonnegative() const override { return true; }
   bool keeps_zero() const override { return true; }
   void forward(const std::vector<Matrix<const T>>& inputs, Matrix<T> output, const Clamp<T>& clamp,
@@ -104,6 +109,7 @@ class SoftmaxLayer : public Layer<T> {
  public:
   SoftmaxLayer(Index channels, bool logarithm) : channels_(channels), logarithm_(logarithm) {}
   Flow flow() const override { return Flow::kSame; }
+  void require_sizes(const std::vector<Index>& inputs, Index output) const override;
   bool makes_nonnegative() const override { return !logarithm_; }
   void forward(const std::vector<Matrix<const T>>& inputs, Matrix<T> output, const Clamp<T>& clamp,
                const Threads& threads) const override;

@@ -1,6 +1,7 @@
 #include "layers/pool.hpp"
 
 #include <algorithm>
+#include <limits>
 
 #include "kernels/dispatch.hpp"
 #include "layers/dense.hpp"
@@ -26,6 +27,41 @@ bool meets_once(const PoolAxis& axis) {
 }
 
 }  // namespace
+
+template <class T>
+void PoolLayer<T>::require_sizes(const std::vector<Index>& inputs, Index output) const {
+  constexpr Index kFar = Index{1} << 60;  // beyond a step
+  const auto largest = [](const PoolAxis& axis) {
+    Index most = 0;
+    for (std::size_t o = 0; o < axis.begin.size(); ++o) {
+      most = std::max(most, (axis.end[o] - axis.begin[o] + axis.step - 1) / axis.step);
+    }
+    return most;
+  };
+  for (const PoolAxis& axis : axes_) {
+    require_fit(axis.begin.size() == axis.end.size() && axis.begin.size() == axis.count.size() && axis.step > 0 &&
+                    axis.step <= kFar && axis.in <= kMostEntries,
+                "the windows of a pool");
+    for (std::size_t o = 0; o < axis.begin.size(); ++o) {
+      require_fit(axis.begin[o] >= 0 && axis.end[o] <= axis.in && axis.end[o] >= 0 && axis.begin[o] <= axis.in,
+                  "the windows of a pool and its input");
+    }
+  }
+  const auto& [z, y, x] = axes_;
+  require_fit(channels_ > 0 && inputs.size() == 1 &&
+                  inputs[0] == checked_product({z.in, y.in, x.in, channels_}, "a pool's input") &&
+                  output == checked_product({z.out(), y.out(), x.out(), channels_}, "a pool's output"),
+              "a pool and the values beside it");
+  require_fit(bounded_product({largest(z), largest(y), largest(x)}) <= std::numeric_limits<int>::max(),
+              "a pool's window and 32 bits");
+  const auto most = [](const PoolAxis& axis) {
+    return axis.count.empty() ? 1 : *std::max_element(axis.count.begin(), axis.count.end());
+  };
+  for (const PoolAxis& axis : axes_) {
+    require_fit(std::all_of(axis.count.begin(), axis.count.end(), [](Index n) { return n >= 0; }), "a pool's divisors");
+  }
+  checked_product({most(z), most(y), most(x)}, "a pool's padded window");
+}
 
 template <class T>
 bool PoolLayer<T>::is_partition() const {

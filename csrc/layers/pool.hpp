@@ -26,6 +26,7 @@ class PoolLayer : public Layer<T> {
       : max_(max), axes_(std::move(axes)), channels_(channels) {}
   // The maximum passes relevance to the winner, first of ties; an average shares in proportion.
   Flow flow() const override { return max_ ? Flow::kThrough : Flow::kOwn; }
+  void require_sizes(const std::vector<Index>& inputs, Index output) const override;
   bool keeps_nonnegative() const override { return true; }
   bool relevance_in_place() const override { return is_partition(); }
   void forward(const std::vector<Matrix<const T>>& inputs, Matrix<T> output, const Clamp<T>& clamp,

@@ -1,24 +1,37 @@
 #include "layers/sparse.hpp"
 
 #include <algorithm>
+#include <limits>
 #include <utility>
 
 #include "layers/pieces.hpp"
 #include "layers/share.hpp"
 
 namespace pylrp {
+namespace {
+
+Index counted_by_32_bits(Index size) {
+  require_fit(size >= 0 && size < std::numeric_limits<std::int32_t>::max(), "a table and 32 bits");
+  return size;
+}
+
+}  // namespace
+
 template <class T>
 SparseLayer<T>::SparseLayer(Index inputs, Index outputs, Index taps, const std::int32_t* index, const T* weight,
                             std::vector<T> fill)
-    : inputs_(inputs),
+    : inputs_(counted_by_32_bits(inputs)),
       outputs_(outputs),
       taps_(taps),
-      index_(index, index + outputs * taps),
+      index_(index, index + counted_by_32_bits(checked_product({outputs, taps}, "a table"))),
       fill_(std::move(fill)),
       begin_(static_cast<std::size_t>(inputs + 1)) {
   if (weight != nullptr) {
     weight_.assign(weight, weight + outputs * taps);
   }
+  require_fit(fill_.size() == 1 || static_cast<Index>(fill_.size()) == outputs_, "constants and outputs");
+  require_fit(std::all_of(index_.begin(), index_.end(), [&](std::int32_t i) { return i >= -1 && i < inputs_; }),
+              "the entries of a table and its input");
   for (const std::int32_t i : index_) {
     if (i >= 0) {
       ++begin_[static_cast<std::size_t>(i) + 1];
@@ -35,6 +48,11 @@ SparseLayer<T>::SparseLayer(Index inputs, Index outputs, Index taps, const std::
           static_cast<std::int32_t>(entry);
     }
   }
+}
+
+template <class T>
+void SparseLayer<T>::require_sizes(const std::vector<Index>& inputs, Index output) const {
+  require_fit(inputs.size() == 1 && inputs[0] == inputs_ && output == outputs_, "a table and the values beside it");
 }
 
 template <class T>

@@ -15,12 +15,14 @@ template <class T>
 class SparseLayer : public Layer<T> {
  public:
   // index(outputs, taps): an input, or -1 for a constant, `fill`, one for all or one for each output;
-  // weight(outputs, taps) or null for ones.
+  // weight(outputs, taps) or null for ones. Throws Error where an index lies outside, or 32 bits don't count
+  // them.
   SparseLayer(Index inputs, Index outputs, Index taps, const std::int32_t* index, const T* weight, std::vector<T> fill);
   SparseLayer(Index inputs, Index outputs, Index taps, const std::int32_t* index, const T* weight, T fill)
       : SparseLayer(inputs, outputs, taps, index, weight, std::vector<T>{fill}) {}
   // Moved relevance goes where the value came from; interpolated relevance is shared in proportion.
   Flow flow() const override { return weight_.empty() ? Flow::kThrough : Flow::kOwn; }
+  void require_sizes(const std::vector<Index>& inputs, Index output) const override;
   bool keeps_nonnegative() const override {
     const auto nonnegative = [](T v) { return v >= 0; };
     return std::all_of(fill_.begin(), fill_.end(), nonnegative) &&

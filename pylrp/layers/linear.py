@@ -22,9 +22,10 @@ from pylrp.layout import to_core
 
 __all__ = ["Affine", "BatchNorm", "Conv", "ConvTranspose", "Dense", "PositionwiseDense", "Weighted"]
 
-# What the core walks through at most: strides in all, and steps and padding along one axis.
+# What the core walks through at most: strides in all, and along one axis what 64 bits hold of places in an image; a
+# small image counts as one of the least size.
 _MOST_STEPS = 1 << 16
-_FAR = 1 << 40
+_FAR, _LEAST_SIZE = 1 << 60, 1 << 13
 _SPATIAL = {1: "length", 2: "height, width", 3: "depth, height, width"}
 
 
@@ -161,7 +162,7 @@ class _Convolution(Layer):
         weight = np.asarray(self.weight)
         rows = weight[0, 0].size if self._depthwise else weight.shape[0]
         bias = None if self.bias is None else np.asarray(self.bias)
-        stride, dilation, pad = self._steps(place, small[1:], large[1:])
+        stride, dilation, pad = self._steps(place, small, large)
         return "conv", {
             "in": _three(large[1:]),
             "out": _three(small[1:]),
@@ -205,11 +206,15 @@ class _Convolution(Layer):
         The core takes a walk over the larger image for each place within a stride: a stride far beyond it never ends.
         """
         pads = self.pads(place.inputs[0])
+        most = max(product(small), product(large), _LEAST_SIZE)
+        small, large = small[1:], large[1:]
         # With one window there is no step, with one tap no dilation.
         stride = [1 if m == 1 and s > n else s for m, n, s in zip(small, large, self.stride, strict=True)]
         dilation = [1 if k == 1 else d for k, d in zip(self.kernel, self.dilation, strict=True)]
         pad = [low for low, _ in pads]
-        if product(stride) > _MOST_STEPS or max(*dilation, *pad, *stride) > _FAR:
+        axes = zip(small, stride, self.kernel, dilation, pad, strict=True)
+        reach = max(m * s + k * d + p for m, s, k, d, p in axes)
+        if product(stride) > _MOST_STEPS or reach * most > _FAR:
             raise UnsupportedLayer(
                 place.name,
                 type(self).__name__,

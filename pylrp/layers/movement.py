@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal, cast
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pylrp._limits import require_shape
+from pylrp._limits import TooLarge, require_shape
 from pylrp.layers.base import Array, NamedLayer, Place, Shape, Spec, per_axis, product, sole
 from pylrp.layout import positions, to_core
 
@@ -31,6 +31,8 @@ __all__ = [
     "Transpose",
     "Upsample",
 ]
+
+_MOST_PLACES = (1 << 31) - 1
 
 
 class Movement(NamedLayer):
@@ -81,7 +83,15 @@ def sparse_table(index: Array, weight: Array | None, inputs: int, fill: Array | 
     inputs : int
         The size of the input.
     fill : float or ndarray, shape (outputs,)
+
+    Raises
+    ------
+    TooLarge
+        If the core's 32 bits don't count them.
     """
+    most = max(index.size, inputs)
+    if most >= _MOST_PLACES:
+        raise TooLarge(f"asks for too much: it moves {most} values at once, the core counts to 2^31")
     return {
         "index": index.astype(np.int32),
         "weight": weight,

@@ -12,6 +12,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from pylrp._limits import require_shape
 from pylrp.layers.base import NamedLayer, Place, Shape, Spec, product, sole
 from pylrp.layers.movement import sparse_table
 from pylrp.layout import positions, to_core
@@ -20,6 +21,7 @@ __all__ = ["Resize"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+_BYTES_OF_TAP = 32  # a place and a weight, and what they are made of
 
 # Where output i lies on the input's grid: f(i, scale, size of the input, size of the output).
 _COORDINATES: dict[str, Callable[[Floats, float, int, int], Floats]] = {
@@ -173,10 +175,17 @@ class Resize(NamedLayer):
     def to_core(self, place: Place) -> Spec:
         """Return the layer as the core takes it: the places and weights of each output value, in the core's order."""
         shape = place.inputs[0]
-        index, weight = self.taps(shape)
-        order = to_core(np.arange(len(index)).reshape(place.output))
-        index = positions(shape).reshape(-1)[index[order]]
-        if index.shape[1] == 1:
-            return "sparse", sparse_table(index, None, product(shape), 0.0)
-        ordered = np.ascontiguousarray(weight[order], dtype=place.dtype)
-        return "sparse", sparse_table(index, ordered, product(shape), 0.0)
+        grid = self._grid(shape)
+        most = 1 if self.mode == "nearest" else 2 ** len(grid)
+        what = f"layer {place.name!r}: the places of resized values and their weights"
+        require_shape((*place.output, most), _BYTES_OF_TAP, what)
+        if shape and 0 not in grid:  # every channel moves alike: a table of positions tells all
+            index, weight = self.taps((1, *shape[1:]))
+            channels = np.arange(shape[0])[:, None]
+            index = (index[:, None, :] * shape[0] + channels).reshape(-1, index.shape[1])
+            weight = np.repeat(weight.astype(place.dtype), shape[0], axis=0)
+        else:
+            index, weight = self.taps(shape)
+            order = to_core(np.arange(len(index)).reshape(place.output))
+            index, weight = positions(shape).reshape(-1)[index[order]], weight[order].astype(place.dtype)
+        return "sparse", sparse_table(index, None if index.shape[1] == 1 else weight, product(shape), 0.0)

@@ -37,6 +37,9 @@ class Spy : public Layer<T> {
   Spy(std::unique_ptr<Layer<T>> layer, const std::function<void()>* meanwhile)
       : layer_(std::move(layer)), meanwhile_(meanwhile) {}
   Flow flow() const override { return layer_->flow(); }
+  void require_sizes(const std::vector<Index>& inputs, Index output) const override {
+    layer_->require_sizes(inputs, output);
+  }
   void forward(const std::vector<Matrix<const T>>& inputs, Matrix<T> output, const Clamp<T>& clamp,
                const Threads& threads) const override {
     seen_.fused = clamp.low > Clamp<T>{}.low || clamp.high < Clamp<T>{}.high;
