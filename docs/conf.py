@@ -59,7 +59,7 @@ def start_page(app: Sphinx, name: str, source: list[str]) -> None:
         pages = source[0].replace("# pylrp: where", "## Where", 1)
         source[0] = "\n\n".join([from_docs(README.read_text(encoding="utf-8")), pages, *trees])
         app.env.note_dependency(str(README))
-    source[0] = source[0].replace("](../README.md", "](index.md")
+    source[0] = source[0].replace("](../README.md", "](index.md").replace("](../SECURITY.md", "](path:../SECURITY.md")
 
 
 def from_docs(readme: str) -> str:
