@@ -1,9 +1,9 @@
-"""Turn the JSON of ``run.py`` and ``networks.py`` into the README's tables and the plot of speed against batch size.
+"""Turn the JSON of ``run.py`` and ``networks.py`` into docs/performance.md's tables, and speed against batch size.
 
     python bench/report.py bench/results/<file>.json [more.json ...]
 
 Where several files hold the same case, the last one counts. The text between ``<!-- bench:begin -->`` and
-``<!-- bench:end -->`` is replaced in the README and in docs/performance.md; the plot, drawn if there is a sweep,
+``<!-- bench:end -->`` is replaced in docs/performance.md; the plot, drawn if there is a sweep,
 becomes ``docs/pictures/speed.png``.
 """
 
@@ -112,7 +112,7 @@ def rule_table(cases: Sequence[Row], ceilings: goals.Ceilings) -> str:
 
 
 def markdown(run: Row) -> str:
-    """Return the README's text."""
+    """Return the page's text."""
     machine, ceilings = run["machine"], run["machine"]["ceilings"]
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     groups: dict[str, list[Row]] = {}
@@ -162,9 +162,9 @@ def update(page: Path, text: str) -> None:
 
 def main() -> None:
     """Run from the command line."""
-    parser = argparse.ArgumentParser(description="README table and plot from the benchmark's JSON")
+    parser = argparse.ArgumentParser(description="tables and plot from the benchmark's JSON")
     parser.add_argument("results", type=Path, nargs="+")
-    parser.add_argument("--page", type=Path, nargs="+", default=[ROOT / "README.md", ROOT / "docs" / "performance.md"])
+    parser.add_argument("--page", type=Path, nargs="+", default=[ROOT / "docs" / "performance.md"])
     parser.add_argument("--plot", type=Path, default=ROOT / "docs" / "pictures" / "speed.png")
     options = parser.parse_args()
     run = load(options.results)

@@ -7,7 +7,7 @@
 
 Ratios say how many times as long as pylrp somebody takes (without pylrp: as the fastest). What is not
 installed is named. ``cases.py`` says what is measured, ``peers.py`` against whom, ``report.py`` makes the
-README's table and the plot of the JSON.
+the page's tables and the plot of the JSON.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ examples:
   pylrp info model.onnx                             what is in a model, and which rule each layer gets
   pylrp explain model.onnx cat.jpg                  why does it say what it says? a picture
   pylrp explain model.onnx photos/ -o report.html   all photos of a folder, one page to look at
-  pylrp evaluate model.onnx photos/                 do the heatmaps deserve belief?
+  pylrp evaluate model.onnx photos/                 are the heatmaps faithful?
   pylrp compare model.onnx cat.jpg                  what do other rules say?
 
 `pylrp COMMAND --help` has more for each. In Python: help(pylrp.load), help(pylrp.relevance).

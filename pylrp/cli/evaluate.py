@@ -1,4 +1,4 @@
-"""``pylrp evaluate``: do the maps deserve belief? ``pylrp.evaluate`` measures, the tables are printed here."""
+"""``pylrp evaluate``: are the heatmaps faithful? ``pylrp.evaluate`` measures, the tables are printed here."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def add(commands: options.Commands) -> None:
     """Describe the command to argparse."""
     parser = commands.add_parser(
         "evaluate",
-        help="do the heatmaps deserve belief? pixel flipping and other checks, as table and curves",
+        help="are the heatmaps faithful? pixel flipping and other checks, as table and curves",
         description="Measure heatmaps: change the pixels that they call relevant, and see what the network does. "
         "flipping: most and least relevant first, against random order. insertion: bring them back. sensitivity: "
         "noise in the input. randomisation: a map must change when the network's weights are shuffled. agreement: "

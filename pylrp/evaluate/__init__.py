@@ -1,4 +1,4 @@
-"""Whether a map deserves belief: pixel flipping, insertion and deletion, randomised weights, noise, agreement.
+"""Whether a heatmap is faithful: pixel flipping, insertion and deletion, randomised weights, noise, agreement.
 
 - ``evaluation.py``: :func:`evaluate` runs all of it for several composites; ``figure.py`` draws it
 - ``flipping.py``: :func:`pixel_flipping`, :func:`insertion_deletion`; ``curves.py`` has their results

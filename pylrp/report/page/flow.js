@@ -1,4 +1,4 @@
-// The ledger as a river from the output down to the input: how wide it is, and what leaves it in each layer.
+// The ledger as a Sankey diagram from the output down to the input: how wide it is, and what leaves it in each layer.
 
 const CAUSES = {
   bias: 'kept by biases', stabilizer: 'kept by stabilizers', padding: 'fell on padding', dead: 'dead neurons',
@@ -42,7 +42,7 @@ function flowView() {
   const toggle = h('label', { for: 'every' }, every, ' draw every layer');
   const node = h('section', { class: 'card' }, h('h2', {}, 'Where its score went'),
     h('p', {}, 'The score starts at the top, at the output, and is handed down layer by layer. What a layer keeps leaves the ',
-      'river to the right; what arrives at the bottom is the map above. Point at a layer for its figures.'),
+      'stream to the right; what arrives at the bottom is the map above. Point at a layer for its figures.'),
     toggle, legend, picture, check,
     h('details', {}, h('summary', {}, 'The same as a table: the ledger, nine columns'), table));
   let rows, score, reached;
