@@ -8,7 +8,7 @@ pipeline, and zero is a tumour of size 0. And with two classes there is one logi
 is negative speaks for malignant.
 
 The script checks the map against the network: with the 5 measurements that speak loudest for the predicted class set to
-the average, its logit must fall further than with any 5 by lot. Exit code 1 if it does not. Needs scikit-learn and
+the average, its logit must fall further than with any 5 at random. Exit code 1 if it does not. Needs scikit-learn and
 matplotlib. tests/test_examples.py runs it.
 """
 
@@ -63,13 +63,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     assert isinstance(ex.ledger, pylrp.Ledger)  # one class was explained, so there is one
     print(ex.ledger.table(sample=patients[0]))
 
-    # Is that right? Set the loudest measurements to the average; and 5 by lot, ten times.
+    # Is that right? Set the loudest measurements to the average; and 5 at random, ten times.
     towards = np.sign(logit)[:, None]
     fall = changed(net, scaled, np.argsort(-ex.relevance * towards, axis=1))
     rng = np.random.default_rng(0)
     chance = [changed(net, scaled, rng.permuted(np.tile(np.arange(30), (len(X_test), 1)), axis=1)) for _ in range(10)]
     print(f"\n{REPLACED} loudest measurements at the average: the logit loses {fall:.0%} of its size")
-    print(f"{REPLACED} by lot: {np.mean(chance):.0%} (of ten draws the most: {max(chance):.0%})")
+    print(f"{REPLACED} at random: {np.mean(chance):.0%} (of ten draws the most: {max(chance):.0%})")
 
     figure = new_figure(11, 4.2, dpi=150)
     for ax, patient, verdict in zip(figure.subplots(1, 2), patients, said, strict=True):

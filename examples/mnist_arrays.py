@@ -4,7 +4,7 @@
 
 This is the whole of LRP for somebody who has a network as matrices: predict, choose where relevance starts, call
 `pylrp.relevance`, read the ledger. Then it checks that the map is right about the network: without the 40 most
-relevant pixels the logit of the digit must fall much further than without 40 by lot. Exit code 1 if it does not.
+relevant pixels the logit of the digit must fall much further than without 40 at random. Exit code 1 if it does not.
 Needs matplotlib for the picture. tests/test_examples.py runs it.
 """
 
@@ -67,13 +67,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     lost = np.abs(out.sum(1) - absorbed - R.sum(1)).max()
     print(f"relevance that nobody accounts for: {lost:.1e} of a logit of {out.sum(1).mean():.1f}")
 
-    # Is the map right? Erase the pixels that it calls most relevant; and as many of the pen's pixels by lot.
+    # Is the map right? Erase the pixels that it calls most relevant; and as many of the pen's pixels at random.
     rng = np.random.default_rng(0)
     by_relevance = np.argsort(-R, axis=1)
     by_lot = np.argsort(-(x > 0).astype(float) - rng.random(x.shape) / 2, axis=1)
     fall, chance = loss(W, b, x, by_relevance), loss(W, b, x, by_lot)
     print(f"without the {ERASED} most relevant pixels the logit falls by {fall.mean():.1f}, ", end="")
-    print(f"without {ERASED} pixels of the pen by lot by {chance.mean():.1f}")
+    print(f"without {ERASED} pixels of the pen at random by {chance.mean():.1f}")
 
     draw(options.output, x, R, top)
     return 0 if lost < 1e-3 and fall.mean() > 2 * chance.mean() else 1

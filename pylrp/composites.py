@@ -73,7 +73,7 @@ class Composite:
         ``"add"``, ``"batchnorm"`` (where it could not be folded, and other factors with a shift), ``"scaling"`` (the
         same with no layer with weights below), ``"resize"``.
     first, last : Rule or mapping of str to Rule, optional
-        For the layers with weights that no other such layer stands before, resp. behind; a mapping from ``"dense"``
+        For the layers with weights that no other such layer stands before, or behind; a mapping from ``"dense"``
         and ``"conv"`` for those of that kind only. In a graph there may be several first layers: one for each input,
         or for each branch that starts at it.
     names : mapping of str to Rule

@@ -105,7 +105,7 @@ class Inputs:
         return self.columns[name].names or self._graph.facts.features.get(name)
 
     def shaped(self, flat: Array, shape: Shape) -> Array:
-        """Return (batch, size) as (batch, *shape), resp. (*shape,) for a single sample."""
+        """Return (batch, size) as (batch, *shape), or (*shape,) for a single sample."""
         return flat.reshape(shape if self.single else (self.batch, *shape))
 
     def several(self, flat: Array, shape: Shape, targets: int | None, name: str) -> Array:

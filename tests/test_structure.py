@@ -1,4 +1,4 @@
-"""The shape of the house: who may include whom, where Python may be known, how long a file may be."""
+"""The structure of the code: which file may include which, where Python may be known, how long a file may be."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ def sources() -> list[Path]:
 
 @pytest.mark.parametrize("path", sources(), ids=lambda p: str(p.relative_to(CSRC)))
 def test_includes_point_one_way(path: Path) -> None:
-    room = path.relative_to(CSRC).parts[0]
+    folder = path.relative_to(CSRC).parts[0]
     for other in re.findall(r'#include "(\w+)/', path.read_text()):
-        assert ORDER.index(other) <= ORDER.index(room), f"{path.name} in {room} includes {other}"
+        assert ORDER.index(other) <= ORDER.index(folder), f"{path.name} in {folder} includes {other}"
 
 
 def test_only_the_bindings_know_python() -> None:
-    rooms = {p.relative_to(CSRC).parts[0] for p in sources() if re.search(r"pybind11|Python\.h", p.read_text())}
-    assert rooms == {"bindings"}
+    folders = {p.relative_to(CSRC).parts[0] for p in sources() if re.search(r"pybind11|Python\.h", p.read_text())}
+    assert folders == {"bindings"}
 
 
 def test_openmp_has_one_place() -> None:
@@ -45,6 +45,28 @@ def test_cpp_knows_no_rule_names() -> None:
     for path in set(sources()) - {CSRC / "capi" / "catalogue.cpp"}:
         words = re.findall(r"\b(Epsilon|ZPlus|AlphaBeta|WSquare|ZBox|z_plus|alpha_beta|zbox)\b", path.read_text())
         assert not words, f"{path.name}: {words}"
+
+
+# For each the field has a word that people search for: faithful, at random, "a caller who", "or", Sankey diagram.
+WORDS = re.compile(r"\b(belief|by lot|whoever|resp\.|as a river|hold still|shake|one room)(?!\w)", re.IGNORECASE)
+
+
+def test_words_that_do_not_come_back() -> None:
+    pages = [
+        ROOT / "README.md",
+        ROOT / "CONTRIBUTING.md",
+        *(ROOT / "docs").rglob("*.md"),
+        *(ROOT / "docs").rglob("*.rst"),
+    ]
+    files = [
+        *pages,
+        *(ROOT / "pylrp").rglob("*.py"),
+        *(ROOT / "pylrp").rglob("*.js"),
+        *(ROOT / "examples").rglob("*.py"),
+    ]
+    assert len(files) > 150
+    found = {str(p.relative_to(ROOT)): m for p in files if (m := WORDS.findall(p.read_text(encoding="utf-8")))}
+    assert not found
 
 
 def test_files_are_short() -> None:

@@ -133,12 +133,12 @@ class Curves:
 
 @dataclass(frozen=True, eq=False)
 class InsertionDeletion:
-    """The score of each sample's class while its most relevant regions are deleted, resp. inserted.
+    """The score of each sample's class while its most relevant regions are deleted, or inserted.
 
     Attributes
     ----------
     fractions : ndarray of shape (steps + 1,)
-        Share of the regions that is deleted resp. inserted.
+        Share of the regions that is deleted, or inserted.
     deletion, insertion : ndarray of shape (batch, steps + 1), float64
         Deletion begins with the input, insertion with what replaces it.
     target : ndarray of shape (batch,)

@@ -94,7 +94,7 @@ def relevance_of(subject: Subject, relevance: ArrayLike) -> Values:
 
 
 def ranking(values: Values, rng: np.random.Generator) -> Index:
-    """Return, for each sample, the positions of its values from the largest down; ties fall by lot.
+    """Return, for each sample, the positions of its values from the largest down; ties are broken at random.
 
     In the order of their positions, a map that is zero on the background would be ranked from the top left corner on.
     """

@@ -41,7 +41,7 @@ class CustomLayer(Layer):
         self.name = name
 
     def __post_init__(self) -> None:
-        """Leave the settings to whoever has written the layer."""
+        """Check nothing: the settings are those of the layer's author."""
 
     def forward(self, *inputs: Array) -> Array:
         """Return the output for these inputs."""

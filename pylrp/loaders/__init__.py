@@ -195,7 +195,7 @@ def _choose(source: Any) -> tuple[str, Callable[..., Graph]]:
         return "a graph", lambda graph: graph
     if isinstance(source, list | tuple) and source and all(isinstance(layer, Layer) for layer in source):
         return "a list of layers", Graph.sequential
-    # Without importing anything: whoever made the object has imported its package.
+    # Without importing anything: the object exists, so its package is imported.
     kinds = _kinds(source)
     packages = {package for package, _ in kinds}
     if "keras" in packages:  # before torch: on that backend a Keras model is a torch module, too

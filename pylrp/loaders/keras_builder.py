@@ -161,18 +161,18 @@ def convert(build: Builder, layer: Any, name: str, *values: Any) -> Value:
     if kind.__name__ in build.operators:
         made = build.once(layer, lambda: build.operators[kind.__name__](layer))
         return build.emit(name, made, *(build.in_order(value) for value in values))
-    package, *rooms = kind.__module__.split(".")
-    room = "ops" if "ops" in rooms else "layers"
-    if package != "keras" or (room, kind.__name__) not in _KNOWN:
+    package, *modules = kind.__module__.split(".")
+    module = "ops" if "ops" in modules else "layers"
+    if package != "keras" or (module, kind.__name__) not in _KNOWN:
         build.refuse(name, layer)
-    return _KNOWN[room, kind.__name__](build, layer, name, *values)
+    return _KNOWN[module, kind.__name__](build, layer, name, *values)
 
 
-def reads(*names: str, room: str = "layers") -> Callable[[Function], Function]:
+def reads(*names: str, module: str = "layers") -> Callable[[Function], Function]:
     """Register a function for the classes of these names in ``keras.layers``, or in ``keras.ops``."""
 
     def register(function: Function) -> Function:
-        _KNOWN.update({(room, name): function for name in names})
+        _KNOWN.update({(module, name): function for name in names})
         return function
 
     return register

@@ -16,7 +16,7 @@ from pylrp.loaders.keras_layers import concatenate, total
 
 __all__: list[str] = []
 
-operation = partial(reads, room="ops")
+operation = partial(reads, module="ops")
 
 
 def scaled(build: Builder, name: str, value: Value, scale: Any = 1.0, shift: Any = 0.0) -> Value:
