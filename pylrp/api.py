@@ -191,7 +191,8 @@ def _sequences(W_list: Any, acts: Any, out: Any) -> tuple[list[Array], list[Arra
     for name, value in (("W_list", W_list), ("acts", acts)):
         if not isinstance(value, (list, tuple)):
             shape = f" of shape {value.shape}" if isinstance(value, np.ndarray) else ""
-            raise TypeError(f"{name} must be a list, one entry a layer, got {type(value).__name__}{shape}")
+            hint = "; a network explains by itself: call its explain(x)" if hasattr(value, "explain") else ""
+            raise TypeError(f"{name} must be a list, one entry a layer, got {type(value).__name__}{shape}{hint}")
     depth = len(W_list)
     if depth == 0:
         raise ValueError("W_list is empty: there must be at least one layer")

@@ -324,6 +324,34 @@ def composite(name: str, **bounds: ArrayLike) -> Composite:
     """
     if name not in COMPOSITES:
         raise ValueError(
-            f"unknown composite {name!r}{nearest(name, COMPOSITES)}; choose one of {', '.join(COMPOSITES)}"
+            f"unknown composite {name!r}{_meant(name)}; choose one of {', '.join(COMPOSITES)}, or pass a rule, "
+            "such as pylrp.ZPlus()"
         )
     return COMPOSITES[name](**bounds)
+
+
+def _meant(name: object) -> str:
+    """Return the rule that has this name or symbol, or a composite that is nearly called so."""
+    plain = "".join(c for c in str(name).lower() if c not in " -_^").replace("²", "2")
+    if plain in _RULES:
+        return f" (do you mean the rule pylrp.{_RULES[plain]}?)"
+    return nearest(name, COMPOSITES)
+
+
+#: Rules by what they are called in writing, without spaces, hyphens and carets.
+_RULES = {
+    name: rule
+    for rule, names in {
+        "ZPlus()": "z+ zplus alpha1beta0 α1β0",
+        "AlphaBeta(2, 1)": "alphabeta alpha2beta1 αβ α2β1",
+        "WSquare()": "w2 wsquare wsquared",
+        "ZBox(low, high)": "zb zbox",
+        "Zero()": "zero lrp0 0",
+        "Epsilon()": "ε lrpepsilon lrpε",
+        "Gamma(0.25)": "gamma γ lrpgamma lrpγ",
+        "Flat()": "flat",
+        "Norm()": "norm",
+        "Pass()": "pass",
+    }.items()
+    for name in names.split()
+}

@@ -65,6 +65,13 @@ class LedgerRow:
         """Return ``incoming - outgoing``: all that did not reach the layer's input."""
         return self.incoming - self.outgoing
 
+    def __repr__(self) -> str:
+        """Return one line: sums over the batch, of the columns that are not zero."""
+        sums = {column: float(np.sum(getattr(self, column))) for column in COLUMNS}
+        shown = [f"{c}={n:.4g}" for c, n in sums.items() if n or c in ("incoming", "outgoing", "rounding")]
+        batch = f" of {np.size(self.incoming)} samples, summed" if np.ndim(self.incoming) else ""
+        return f"<LedgerRow {self.name!r}, {self.rule}{batch}: {', '.join(shown)}>"
+
 
 class Ledger:
     """Where the relevance of an explanation went, layer by layer.

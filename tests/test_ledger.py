@@ -225,3 +225,14 @@ def test_the_ledger_does_not_change_the_result(rng):
     )
     np.testing.assert_array_equal(layers[0], plain)
     assert len(layers) == 3
+
+
+def test_a_row_prints_on_one_line():
+    """Sums over the batch, and no column of zeros."""
+    ledger = pylrp.relevance([W], [np.tile(A, (50, 1))], np.tile(R, (50, 1)), rules=Epsilon(2.0), ledger=True)[1]
+    line = repr(ledger[0])
+    assert "\n" not in line
+    assert len(line) < 200
+    assert f"incoming={ledger[0].incoming.sum():.4g}" in line
+    assert f"stabilizer={ledger[0].stabilizer.sum():.4g}" in line
+    assert "padding" not in line

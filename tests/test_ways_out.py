@@ -112,6 +112,17 @@ WAYS_OUT: dict[str, tuple[Call, type[Exception], str, Call]] = {
         lambda: pylrp.composite("epsilon-pluss"), ValueError, "do you mean 'epsilon_plus'",
         lambda: pylrp.composite("epsilon_plus"),
     ),
+    "a rule by its symbol": (
+        lambda: dense().explain(X, rules="z+"), ValueError, "do you mean the rule pylrp.ZPlus()",
+        lambda: dense().explain(X, rules=pylrp.ZPlus()),
+    ),
+    "a rule by its letters": (
+        lambda: relevance(rules="alpha2-beta1"), ValueError, "do you mean the rule pylrp.AlphaBeta(2, 1)",
+        lambda: relevance(rules=pylrp.AlphaBeta(2, 1)),
+    ),
+    "a network among arrays": (
+        lambda: pylrp.relevance(dense(), ACTS, OUT), TypeError, "call its explain(x)", lambda: dense().explain(X),
+    ),
     "a convention nearly called so": (
         lambda: relevance(convention="Zenit"), ValueError, "do you mean 'zennit'",
         lambda: relevance(convention="zennit"),
@@ -250,6 +261,23 @@ def test_commands_and_choices_nearly_called_so(given: list[str], meant: str, cap
         main(given)
     assert caught.value.code == 2
     assert f"do you mean {meant!r}?" in capsys.readouterr().err
+
+
+def test_a_report_is_an_output(tmp_path: Path, capsys: Any) -> None:
+    with pytest.raises(SystemExit):
+        main(["report", "net.npz", "x.npy"])
+    assert "pylrp explain MODEL INPUT -o report.html" in capsys.readouterr().err
+    dense().save(tmp_path / "net.npz")
+    np.save(tmp_path / "x.npy", X)
+    main(["explain", str(tmp_path / "net.npz"), str(tmp_path / "x.npy"), "-o", str(tmp_path / "report.html"), "-q"])
+    assert (tmp_path / "report.html").stat().st_size > 1000
+
+
+def test_names_of_rules_in_hints_are_calls() -> None:
+    from pylrp.composites import _RULES
+
+    for call in _RULES.values():
+        assert isinstance(eval(f"pylrp.{call}", {"pylrp": pylrp, "low": 0, "high": 1}), pylrp.Rule)
 
 
 def test_hints_install_what_is_missing() -> None:

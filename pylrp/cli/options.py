@@ -69,6 +69,8 @@ class Parser(argparse.ArgumentParser):
             super()._check_value(action, value)
         except argparse.ArgumentError as error:
             hint = nearest(value, map(str, action.choices or ()))
+            if value == "report" and action.metavar == "COMMAND":
+                hint = " (a report is written by: pylrp explain MODEL INPUT -o report.html)"
             raise argparse.ArgumentError(action, f"{error.message}{hint}") from None
 
 
