@@ -5,8 +5,6 @@ Loaders build it, ``canonise.py`` simplifies it, ``network.py`` hands it to the 
 
 from __future__ import annotations
 
-import copy
-import heapq
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,6 +15,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from pylrp._arrays import require_finite, settle
 from pylrp._limits import TooLarge, require
+from pylrp._order import in_order
 from pylrp._text import shown
 from pylrp.layers import Dense, Layer, Shape
 from pylrp.layers.base import product
@@ -106,6 +105,8 @@ class Graph:
     notes : tuple of str
     facts : Facts
     dtype : dtype
+    nbytes : int
+        What the weights and the values of one sample take.
 
     Raises
     ------
@@ -150,7 +151,7 @@ class Graph:
         self.channels_last = frozenset(channels_last)
         self.notes = tuple(notes)
         self._require_names(nodes)
-        ordered = _sorted(nodes, self.inputs)
+        ordered = in_order(nodes, self.inputs)
         arrays = _Arrays(_first_dtype(ordered) if dtype is None else np.dtype(dtype), dict(finite))
         self.shapes = _Shapes(self.inputs, self.output_values)
         settled = []
@@ -168,8 +169,9 @@ class Graph:
             arrays.check(layer, where)
             taken += product(self.shapes[node.name]) * arrays.dtype.itemsize
             require(taken + arrays.size, f"{where}: the weights and the values of one sample up to here")
-            settled.append(replace(node, layer=layer))
+            settled.append(node if layer is node.layer else replace(node, layer=layer))
         self.dtype = arrays.dtype
+        self.nbytes = taken + arrays.size
         self._finite = arrays.finite
         self._connect(settled)
 
@@ -252,8 +254,11 @@ class Graph:
         facts: Facts | None = None,
     ) -> Graph:
         """Return a graph with other nodes, outputs, notes or facts; arrays seen here are not looked through again."""
-        graph = type(self).__new__(type(self))
+        graph = self._twin()
         graph.facts = self.facts if facts is None else facts
+        if nodes is None and outputs is None:
+            graph.notes = self.notes if notes is None else tuple(notes)
+            return graph
         graph._build(
             self.inputs,
             self.nodes if nodes is None else nodes,
@@ -268,7 +273,7 @@ class Graph:
 
     def stored_anew(self, nodes: Sequence[Node]) -> Graph:
         """Return the same graph with equal arrays in other memory; nothing of it holds the old ones."""
-        graph = copy.copy(self)
+        graph = self._twin()
         graph._connect(nodes)
         graph._finite = {
             id(array): array
@@ -276,6 +281,12 @@ class Graph:
             for name in node.layer.arrays
             if (array := getattr(node.layer, name)) is not None
         }
+        return graph
+
+    def _twin(self) -> Graph:
+        """Return the same graph as another object; copy.copy would build it anew."""
+        graph = type(self).__new__(type(self))
+        graph.__dict__.update(self.__dict__)
         return graph
 
     def value(self, name: str) -> str:
@@ -389,31 +400,6 @@ def _sequential_names(layers: Sequence[Layer]) -> list[str]:
             name = f"{name}_{uses[id(layer)]}" if layer.arrays else own
         names.append(name)
     return names
-
-
-def _sorted(nodes: Sequence[Node], inputs: Collection[str]) -> list[Node]:
-    """Return the nodes so that each follows those it takes, otherwise in their order."""
-    numbers = {node.name: number for number, node in enumerate(nodes)}
-    takers: dict[int, list[int]] = {}
-    missing = []  # how many of a node's inputs are not made yet
-    for number, node in enumerate(nodes):
-        made_by = {numbers[value] for value in node.inputs if value not in inputs}
-        missing.append(len(made_by))
-        for maker in made_by:
-            takers.setdefault(maker, []).append(number)
-    ready = [number for number, count in enumerate(missing) if not count]  # in order, and so a heap
-    done: list[Node] = []
-    while ready:
-        number = heapq.heappop(ready)
-        done.append(nodes[number])
-        for taker in takers.get(number, ()):
-            missing[taker] -= 1
-            if not missing[taker]:
-                heapq.heappush(ready, taker)
-    if len(done) < len(nodes):
-        circle = [node.name for node, count in zip(nodes, missing, strict=True) if count]
-        raise ValueError(f"nodes take each other's values in a circle: {', '.join(circle)}")
-    return done
 
 
 def _first_dtype(nodes: Sequence[Node]) -> np.dtype[Any]:

@@ -57,7 +57,7 @@ def lower(graph: Graph) -> Lowered:
         shapes = tuple(graph.shapes[value] for value in node.inputs)
         kind, fields = layer.to_core(Place(node.name, shapes, graph.shapes[node.name], graph.dtype))
         specs.append((kind, fields, [values[value] for value in node.inputs]))
-        nodes.append(replace(node, layer=layer))
+        nodes.append(node if layer is node.layer else replace(node, layer=layer))
     return Lowered(_core.Graph(graph.dtype.name, layouts, specs), graph.stored_anew(nodes), values)
 
 

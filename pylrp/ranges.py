@@ -14,14 +14,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pylrp.graph import Graph
-from pylrp.layers import Affine, BatchNorm, Identity, Movement
+from pylrp.graph import Graph, Node
+from pylrp.layers import Affine, BatchNorm, Identity, Movement, Shape
 from pylrp.layers.base import product
 
 __all__ = ["Expected", "expected_of", "warn_unscaled"]
 
 Array = NDArray[Any]
 Floats = NDArray[np.float64]
+Places = NDArray[np.int64]
 
 _FAR = 20.0  # standard deviations
 _BEYOND = 0.1  # of a range's width: resampled pictures reach a little over their ends
@@ -70,39 +71,67 @@ def expected_of(graph: Graph) -> list[Expected]:
 def _scaled(graph: Graph, name: str) -> Expected | None:
     """Return what the scaling at an input tells of it."""
     shape = graph.inputs[name]
-    place = np.arange(product(shape)).reshape(shape)  # of each value in the input
-    scale, shift = np.ones(shape), np.zeros(shape)
-    standardises, value = False, name
-    while len(consumers := graph.consumers(value)) == 1:
-        ((node, _),) = consumers
+    nodes = _first_nodes(graph, name)
+    scale, shift = np.ones(()), np.zeros(())  # of values of the shape there, or as broadcasts to it
+    place: Places | None = None  # of each value in the input; None: where it is
+    standardises, there = False, shape
+    for node in nodes:
         layer = node.layer
         if isinstance(layer, Movement):
-            moved = layer.move(np.arange(place.size).reshape(place.shape))
-            if moved.size != place.size or (np.sort(moved, axis=None) != np.arange(place.size)).any():
+            moved = layer.move(np.arange(product(there), dtype=np.int64).reshape(there))
+            if not _is_permutation(moved):
                 break
-            place = place.reshape(-1)[moved]
-            scale, shift = scale.reshape(-1)[moved], shift.reshape(-1)[moved]
+            place = moved if place is None else place.reshape(-1)[moved]
+            scale, shift = (np.broadcast_to(a, there).reshape(-1)[moved] if a.ndim else a for a in (scale, shift))
+            there = moved.shape
         elif isinstance(layer, BatchNorm):
-            across = (-1, *(1,) * (place.ndim - 1))
+            across = (-1, *(1,) * (len(there) - 1))
             mean, variance = (np.asarray(a, np.float64).reshape(across) for a in (layer.mean, layer.variance))
             deviation = np.sqrt(variance + layer.epsilon)
             scale, shift, standardises = scale / deviation, (shift - mean) / deviation, True
-            break
         elif isinstance(layer, Affine):
             factor, more = (np.asarray(a, np.float64) for a in (layer.scale, layer.shift))
             scale, shift = scale * factor, shift * factor + more
             standardises = standardises or (factor.size > 1 and bool(np.any(more != 0)))
-        elif not isinstance(layer, Identity):
-            break
-        value = node.name
     if standardises and (scale > 0).all():
-        mean, deviation = np.empty(place.size), np.empty(place.size)
-        mean[place.reshape(-1)] = (-shift / scale).reshape(-1)
-        deviation[place.reshape(-1)] = (1 / scale).reshape(-1)
-        return Expected(name, mean=mean.reshape(shape), deviation=deviation.reshape(shape))
+        mean, deviation = (_at(place, np.broadcast_to(a, there), shape) for a in (-shift / scale, 1 / scale))
+        return Expected(name, mean=mean, deviation=deviation)
     low, high = _BYTES
     divides = len(shape) == 3 and bool(((scale > 1 / high) & (scale < 1 / low)).all())
     return Expected(name, (0.0, 255.0), inferred=True) if divides else None
+
+
+def _first_nodes(graph: Graph, name: str) -> list[Node]:
+    """Return the nodes from an input up that move and scale all its values, to the last scaling."""
+    value, found, last = name, [], 0
+    while len(consumers := graph.consumers(value)) == 1:
+        ((node, _),) = consumers
+        moves = isinstance(node.layer, Movement) and product(graph.shapes[node.name]) == product(graph.shapes[value])
+        scales = isinstance(node.layer, Affine | BatchNorm)
+        if not (moves or scales or isinstance(node.layer, Identity)):
+            break
+        found.append(node)
+        last = len(found) if scales else last
+        if isinstance(node.layer, BatchNorm):
+            break
+        value = node.name
+    return found[:last]
+
+
+def _is_permutation(moved: Places) -> bool:
+    """Tell whether each number from 0 is there once."""
+    seen = np.zeros(moved.size, bool)
+    seen[moved[moved >= 0]] = True
+    return bool(seen.all())
+
+
+def _at(place: Places | None, values: Floats, shape: Shape) -> Floats:
+    """Return values in their places of the input."""
+    if place is None:
+        return values
+    made = np.empty(place.size)
+    made[place.reshape(-1)] = values.reshape(-1)
+    return made.reshape(shape)
 
 
 def warn_unscaled(expected: Expected, x: Array, stacklevel: int) -> None:

@@ -19,6 +19,7 @@ from pylrp._limits import TooLarge, at_most
 from pylrp._text import shown
 from pylrp.errors import BrokenNode
 from pylrp.graph import Graph, Node
+from pylrp.loaders.npz_file import NpzFile
 
 DIGITS = Path(pylrp.__file__).parent / "data/mnist_784_300_10.npz"
 
@@ -65,6 +66,31 @@ def test_entries_of_an_npz(tmp_path, entry, place):
     with pytest.raises(pylrp.BrokenFile) as caught:
         pylrp.load(path)
     assert (caught.value.path, caught.value.place) == (str(path), place)
+
+
+ARRAYS = [
+    np.arange(6.0).reshape(2, 3),
+    np.asfortranarray(np.arange(24, dtype=np.float32).reshape(2, 3, 4)),
+    np.arange(6, dtype=">f4").reshape(3, 2),
+    np.array(7, np.int16),
+    np.ones(5, bool),
+    np.array(["relu", "tanh"]),
+    np.zeros((0, 3)),
+    np.zeros(2, [("a", "f4")]),
+]
+
+
+@pytest.mark.parametrize("array", ARRAYS, ids=lambda array: array.dtype.str + str(array.shape))
+@pytest.mark.parametrize("version", [(1, 0), (2, 0)])
+def test_arrays_of_an_npz_as_numpy_reads_them(tmp_path, array, version):
+    with zipfile.ZipFile(tmp_path / "net.npz", "w") as file, file.open("W.npy", "w") as member:
+        np.lib.format.write_array(member, array, version)
+    with NpzFile(tmp_path / "net.npz") as file:
+        found = file.read("W")
+    with np.load(tmp_path / "net.npz") as file:
+        wanted = file["W"]
+    np.testing.assert_array_equal(found, wanted, strict=True)
+    assert found.flags.f_contiguous == wanted.flags.f_contiguous
 
 
 @pytest.mark.parametrize("bit", ["encrypted", "compression"])
@@ -285,3 +311,28 @@ if sys.platform == "linux":
         (tmp_path / "zero.onnx").symlink_to("/dev/zero")
         with pytest.raises(ValueError, match="device"):
             pylrp.load(tmp_path / "zero.onnx")
+
+
+def cpu_time(f):
+    begin = time.process_time()
+    f()
+    return time.process_time() - begin
+
+
+def test_pads_far_wider_than_the_input():
+    assert cpu_time(lambda: pylrp.Network([L.Pad([(0, 0), (2000, 2000), (2000, 2000)], "reflect")], (1, 4, 4))) < 2
+
+
+def test_thousands_of_layers(tmp_path, monkeypatch):
+    zipped(tmp_path / "net.npz", **{f"W{i}": npy((1, 1), bytes(8)) for i in range(1, 4001)})
+    built, build = [], Graph._build
+    monkeypatch.setattr(Graph, "_build", lambda *args: built.append(1) or build(*args))
+    assert cpu_time(lambda: pylrp.load(tmp_path / "net.npz").explain(np.zeros((1, 1)))) < 2
+    assert len(built) == 1  # not once more for its notes, nor where there is nothing to simplify
+
+
+def test_max_bytes_of_a_graph():
+    graph = Graph.sequential([L.ReLU()], (1000,))
+    pylrp.load(graph, max_bytes=8000)
+    with pytest.raises(TooLarge):
+        pylrp.load(graph, max_bytes=7999)

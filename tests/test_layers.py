@@ -258,6 +258,13 @@ def test_moves(layer: Any, expected: Any) -> None:
     assert layer.output_shape(INDEX.shape) == expected.shape
 
 
+@pytest.mark.parametrize("mode", ["reflect", "edge", "wrap"])
+@pytest.mark.parametrize("shape", [(2, 4, 6), (1, 2, 3), (2, 1, 1), (5,)])
+def test_pads_wider_than_the_input(mode: Any, shape: tuple[int, ...]) -> None:
+    index, widths = np.arange(np.prod(shape)).reshape(shape), [(1, 0), (7, 13), (20, 5)][-len(shape) :]
+    np.testing.assert_array_equal(L.Pad(widths, mode).move(index), np.pad(index, widths, mode))
+
+
 def test_channels_and_pixels_change_places() -> None:
     index = np.arange(8 * 2 * 3).reshape(8, 2, 3)
     for y, x, c in itertools.product(range(4), range(6), range(2)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,38 @@ def test_files_that_are_no_model(tmp_path: Path, damage: bytes) -> None:
     path.write_bytes(damage)
     with pytest.raises(ValueError, match=r"net.onnx is no ONNX model: save it with"):
         load_onnx(path)
+
+
+def field(number: int, payload: bytes) -> bytes:
+    """Return a field of a message whose length takes three bytes."""
+    n = len(payload)
+    return bytes([number << 3 | 2, n & 127 | 128, n >> 7 & 127 | 128, n >> 14]) + payload
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"\x3a\x00" * 500_000, b"\x08\x08" * 500_000, *(field(7, bytes([n << 3 | 2, 0]) * 500_000) for n in (1, 5, 11))],
+)
+def test_files_of_many_empty_parts(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "net.onnx").write_bytes(content)
+    begin = time.process_time()
+    with pytest.raises(BrokenFile):
+        load_onnx(tmp_path / "net.onnx")
+    assert time.process_time() - begin < 2
+
+
+def test_a_graph_in_pieces(tmp_path: Path) -> None:
+    """Protobuf merges a message that comes several times; the large weights are cut out of each piece."""
+    whole = model("z = Gemm<transB=1>(x, w); y = Relu(z)", {"x": ["n", 40]}, w=(weight := array(40, 40)))
+    first, second = whole.__class__(), whole.__class__()
+    first.CopyFrom(whole)
+    del first.graph.node[1:], first.graph.initializer[:]
+    second.graph.node.append(whole.graph.node[1])
+    second.graph.initializer.extend(whole.graph.initializer)
+    (tmp_path / "net.onnx").write_bytes(first.SerializeToString() + second.SerializePartialToString())
+    graph = load_onnx(tmp_path / "net.onnx")
+    np.testing.assert_array_equal(layers(graph)[0].weight, weight)
+    assert [layer.kind for layer in layers(graph)] == [layer.kind for layer in layers(load_onnx(whole))]
 
 
 def test_a_file_cut_short_anywhere(tmp_path: Path) -> None:

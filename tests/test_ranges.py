@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 import warnings
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ import pytest
 
 import pylrp
 from pylrp.graph import Facts, Graph
-from pylrp.layers import Affine, BatchNorm, Conv, Dense, Flatten, Layer, Transpose
+from pylrp.layers import Affine, AveragePool, BatchNorm, Conv, Dense, Flatten, Layer, Transpose
+from pylrp.ranges import expected_of
 
 RNG = np.random.default_rng(0)
 DIGITS = RNG.uniform(0, 1, (3, 3, 6, 6)).astype(np.float32)
@@ -130,3 +132,23 @@ def test_the_files_pixel_range(said: str, good: float, bad: float) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         net.explain(np.float32(good) * DIGITS, 0, "epsilon")
+
+
+def test_scalings_and_moves_in_turn() -> None:
+    """The mean is what becomes 0, a deviation more what becomes 1, each value in its place of the input."""
+    first = Affine(RNG.uniform(1, 2, (3, 2, 4)), RNG.standard_normal((3, 2, 4)))
+    second = Affine(RNG.uniform(1, 2, (4, 1, 1)), RNG.standard_normal((4, 1, 1)))
+    layers = [first, Transpose((2, 0, 1)), second, Transpose((1, 2, 0))]
+    scaled = Graph.sequential([*layers, Flatten(), Dense(np.ones((1, 24)))], (3, 2, 4))
+    (expected,) = expected_of(scaled)
+    net = pylrp.Network.from_graph(Graph.sequential(layers, (3, 2, 4)))
+    np.testing.assert_allclose(net.forward(expected.mean[None]), np.zeros((1, 3, 2, 4)), atol=1e-12)
+    np.testing.assert_allclose(net.forward((expected.mean + expected.deviation)[None]), np.ones((1, 3, 2, 4)))
+
+
+def test_nothing_is_made_where_nothing_scales() -> None:
+    graph = Graph.sequential([Transpose((0, 2, 1)), AveragePool(2)], (3, 1000, 1000))
+    tracemalloc.start()
+    assert expected_of(graph) == []
+    assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    tracemalloc.stop()

@@ -58,7 +58,8 @@ def drop_unused(graph: Graph) -> Graph:
     for node in reversed(graph.nodes):
         if node.name in needed:
             needed.update(node.inputs)
-    return graph.changed(nodes=[node for node in graph.nodes if node.name in needed])
+    kept = [node for node in graph.nodes if node.name in needed]
+    return graph if len(kept) == len(graph.nodes) else graph.changed(nodes=kept)
 
 
 def drop_identities(graph: Graph) -> Graph:

@@ -61,7 +61,9 @@ class Movement(NamedLayer):
     def to_core(self, place: Place) -> Spec:
         """Return the layer as the core takes it: for each output value the place of its input."""
         size = product(place.inputs[0])
-        index = to_core(self.move(positions(place.inputs[0])))
+        # In 32 bits where they count it: half the memory of what may be large.
+        dtype = np.int32 if max(size, product(place.output)) < _MOST_PLACES else np.int64
+        index = to_core(self.move(positions(place.inputs[0]).astype(dtype)))
         # Layers with a row in the ledger stay what they are.
         if not self.has_ledger_row and index.size == size and bool((index == np.arange(size)).all()):
             return "identity", {"a": 0.0, "b": 0.0}
@@ -93,7 +95,7 @@ def sparse_table(index: Array, weight: Array | None, inputs: int, fill: Array | 
     if most >= _MOST_PLACES:
         raise TooLarge(f"asks for too much: it moves {most} values at once, the core counts to 2^31")
     return {
-        "index": index.astype(np.int32),
+        "index": index.astype(np.int32, copy=False),
         "weight": weight,
         "inputs": inputs,
         "fill": fill if np.ndim(fill) else float(fill),
@@ -226,7 +228,23 @@ class Pad(Movement):
         outside = [(max(low, 0), max(high, 0)) for low, high in self.widths]
         if self.mode == "constant":
             return np.pad(inner, outside, constant_values=-1)
-        return np.pad(inner, outside, mode=self.mode)
+        inner = np.moveaxis(inner, 0, -1)  # as the core stores it
+        for axis, (low, high) in enumerate((*outside[1:], outside[0])):
+            if low or high:
+                inner = np.take(inner, _beyond(self.mode, inner.shape[axis], low, high), axis=axis)
+        return np.moveaxis(inner, -1, 0)
+
+
+def _beyond(mode: str, n: int, low: int, high: int) -> NDArray[np.int64]:
+    """Return which of n values stands at each place from ``-low`` to ``n + high``."""
+    at = np.arange(-low, n + high)
+    if mode == "edge":
+        return at.clip(0, n - 1)
+    if mode == "wrap":
+        return at % n
+    period = max(2 * (n - 1), 1)
+    at %= period
+    return np.minimum(at, period - at) if n > 1 else np.zeros_like(at)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pylrp._limits import require
 from pylrp.errors import UnknownOption
 from pylrp.graph import Graph
 from pylrp.layers import Layer
@@ -192,7 +193,7 @@ def _choose(source: Any) -> tuple[str, Callable[..., Graph]]:
     if isinstance(source, str | os.PathLike):
         return _choose_file(Path(source))
     if isinstance(source, Graph):
-        return "a graph", lambda graph: graph
+        return "a graph", _within_limit
     if isinstance(source, list | tuple) and source and all(isinstance(layer, Layer) for layer in source):
         return "a list of layers", Graph.sequential
     # Without importing anything: the object exists, so its package is imported.
@@ -220,6 +221,11 @@ def _choose(source: Any) -> tuple[str, Callable[..., Graph]]:
 def _kinds(source: Any) -> set[tuple[str, str]]:
     """Return the packages and names of an object's classes."""
     return {(kind.__module__.partition(".")[0], kind.__name__) for kind in type(source).__mro__}
+
+
+def _within_limit(graph: Graph) -> Graph:
+    require(graph.nbytes, "the weights and the values of one sample")
+    return graph
 
 
 def _choose_file(path: Path) -> tuple[str, Callable[..., Graph]]:

@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import os
+import re
 import zipfile
+from io import BytesIO
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -24,6 +26,12 @@ __all__ = ["NpzFile"]
 
 Array = NDArray[Any]
 _SUFFIX = ".npy"
+_PIECE = 1 << 20  # bytes
+#: How NumPy writes the header of numbers: dtype, whether columns come first, shape.
+_PLAIN = re.compile(
+    rb"\{'descr': '([<>|=][fiub][1248])', 'fortran_order': (False|True), "
+    rb"'shape': \(((?:\d{1,18}, ?)*\d{0,18})\), \} *\n"
+)
 
 
 class NpzFile:
@@ -80,7 +88,7 @@ class NpzFile:
         info = self._members[name]
         try:
             with self._zip.open(info) as stream:
-                shape, dtype = _head(stream)
+                shape, by_columns, dtype = _head(stream)
                 if dtype.hasobject:
                     return None
                 size = dtype.itemsize
@@ -90,9 +98,7 @@ class NpzFile:
                     raise ValueError(f"it has {info.file_size} bytes, {dtype} of shape {shape} takes {size}")
                 self._taken += size
                 require(self._taken, f"the arrays up to {shown(name)!r}")
-                stream.seek(0)
-                array: Array = npy.read_array(stream, allow_pickle=False)
-                return array
+                return _data(stream, size, dtype, shape, by_columns=by_columns)
         except OSError as error:
             if is_of_system(error):
                 raise
@@ -104,13 +110,33 @@ class NpzFile:
         return BrokenFile(self.path, place, reason)
 
 
-def _head(stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    """Return the shape and dtype that an array's header declares."""
+def _head(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Return the shape, whether columns come first, and the dtype that an array's header declares."""
     version = npy.read_magic(stream)
-    readers = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+    readers = {(1, 0): (2, npy.read_array_header_1_0), (2, 0): (4, npy.read_array_header_2_0)}
     if version not in readers:  # 3.0 is for names of fields, which weights have none of
         raise ValueError(f"it has version {version} of .npy, arrays of numbers have (1, 0) or (2, 0)")
-    shape, _, dtype = readers[version](stream)
+    width, reader = readers[version]
+    length = stream.read(width)
+    head = stream.read(int.from_bytes(length, "little"))
+    if plain := _PLAIN.fullmatch(head):  # thousands of members take their time in Python's parser
+        kind, by_columns, sizes = plain.groups()
+        shape = tuple(int(n) for n in sizes.split(b",") if n.strip())
+        return shape, by_columns == b"True", np.dtype(kind.decode())
+    shape, columns, dtype = reader(BytesIO(length + head))
     if any(not isinstance(n, int) or n < 0 for n in shape):
         raise ValueError(f"it has shape {shape}")
-    return shape, dtype
+    return shape, columns, dtype
+
+
+def _data(stream: IO[bytes], size: int, dtype: np.dtype[Any], shape: tuple[int, ...], *, by_columns: bool) -> Array:
+    """Return the array behind a header; its size has been looked at."""
+    array: Array = np.empty(shape, dtype, "F" if by_columns else "C")
+    into, at = memoryview(array.reshape(-1, order="A").view(np.uint8)), 0  # type: ignore[arg-type]
+    while at < size:
+        piece = stream.read(min(size - at, _PIECE))
+        if not piece:
+            raise ValueError(f"it ends after {at} bytes of {size}")
+        into[at : at + len(piece)] = piece
+        at += len(piece)
+    return array

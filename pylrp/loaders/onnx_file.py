@@ -27,9 +27,11 @@ Array = NDArray[Any]
 
 _LARGE = 1 << 12
 _MOST_FIELDS = 1 << 20
+_LEAST_NODE = 6  # bytes, with an operator and an output of one letter each
+_MOST_GRAPHS = 1 << 8  # protobuf merges pieces of one, exporters write one
 _MOST_BITS = 63
 # Numbers of fields in onnx.proto, and the wire types of protobuf.
-_GRAPH, _INITIALIZER, _TENSOR_NAME, _RAW_DATA = 7, 5, 8, 9
+_GRAPH, _NODE, _INITIALIZER, _TENSOR_NAME, _RAW_DATA = 7, 1, 5, 8, 9
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
@@ -168,16 +170,16 @@ def _fields(data: mmap.mmap, at: int, end: int) -> Iterator[tuple[int, int, int,
         if number == _MOST_FIELDS:
             raise ValueError("no model has so many parts")
         begin = at
-        tag, at = _varint(data, at)
+        tag, at = (data[at], at + 1) if data[at] < 0x80 else _varint(data, at)
         payload = at
         kind = tag & 7
         if tag < 8 or tag >> 35:
             raise ValueError("no protobuf")
-        if kind == _VARINT:
-            _, at = _varint(data, at)
-        elif kind == _BYTES:
-            length, payload = _varint(data, at)
+        if kind == _BYTES:
+            length, payload = (data[at], at + 1) if data[at] < 0x80 else _varint(data, at)
             at = payload + length
+        elif kind == _VARINT:
+            _, at = _varint(data, at)
         elif kind in (_FIXED32, _FIXED64):
             at += 4 if kind == _FIXED32 else 8
         else:
@@ -189,18 +191,26 @@ def _fields(data: mmap.mmap, at: int, end: int) -> Iterator[tuple[int, int, int,
 
 def _without_weights(data: mmap.mmap, spans: dict[str, tuple[int, int]]) -> bytes:
     """Return the model without large raw data, and note where those lie."""
-    pieces = []
+    pieces, done, graphs = [], 0, 0
     for number, begin, payload, end in _fields(data, 0, len(data)):
-        pieces.append(_graph(data, payload, end, spans) if number == _GRAPH else data[begin:end])
-    return b"".join(pieces)
+        if number == _GRAPH and end > payload:
+            graphs += 1
+            if graphs > _MOST_GRAPHS:
+                raise ValueError("no model has so many graphs")
+            pieces += [data[done:begin], _message(_GRAPH, _graph(data, payload, end, spans))]
+            done = end
+    return b"".join((*pieces, data[done : len(data)]))
 
 
 def _graph(data: mmap.mmap, begin: int, end: int, spans: dict[str, tuple[int, int]]) -> bytes:
-    pieces = []
+    pieces, done = [], begin
     for number, start, payload, stop in _fields(data, begin, end):
-        large = number == _INITIALIZER and stop - payload > _LARGE
-        pieces.append(_tensor(data, payload, stop, spans) if large else data[start:stop])
-    return _message(_GRAPH, b"".join(pieces))
+        if number == _NODE and stop - payload < _LEAST_NODE:
+            raise ValueError("a node without an operator or a value")
+        if number == _INITIALIZER and stop - payload > _LARGE:
+            pieces += [data[done:start], _tensor(data, payload, stop, spans)]
+            done = stop
+    return b"".join((*pieces, data[done:end]))
 
 
 def _tensor(data: mmap.mmap, begin: int, end: int, spans: dict[str, tuple[int, int]]) -> bytes:
