@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import operator
-import os
 import platform
 from importlib.metadata import version
 from typing import Any
@@ -23,7 +22,6 @@ def info() -> dict[str, Any]:
     ValueError
         If ``PYLRP_ISA`` names an instruction set that this build or this machine lacks.
     """
-    openmp = _core.openmp_version()
     return {
         "pylrp": version("pylrp"),
         "python": platform.python_version(),
@@ -32,7 +30,6 @@ def info() -> dict[str, Any]:
         "isa_built": _core.isa_built(),
         "isa_supported": _core.isa_supported(),
         "isa": _core.isa(),
-        "openmp": str(openmp) if openmp else "no: one thread",
         "threads": _core.threads(),
         "compiler": _core.compiler(),
     }
@@ -65,8 +62,3 @@ def thread_count(value: int) -> int:
     if count < 1:
         raise ValueError(f"threads must be at least 1, got {count}")
     return min(count, 1024)
-
-
-# A forked child must not start threads: the parent's OpenMP pool is gone there, and waiting for it hangs.
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_core.forbid_threads)

@@ -30,8 +30,9 @@ def test_only_the_bindings_know_python() -> None:
     assert folders == {"bindings"}
 
 
-def test_openmp_has_one_place() -> None:
-    assert [p.name for p in sources() if "#pragma omp" in p.read_text()] == ["parallel.cpp"]
+def test_threads_have_one_place() -> None:
+    started = re.compile(r"#pragma omp|std::(jthread|async|thread\b(?!::hardware_concurrency))")
+    assert [p.name for p in sources() if started.search(p.read_text())] == ["pool.cpp"]
 
 
 def test_kernels_use_no_standard_library() -> None:

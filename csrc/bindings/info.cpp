@@ -5,6 +5,7 @@
 #include <chrono>
 
 #include "base/buffer.hpp"
+#include "base/cpus.hpp"
 #include "bindings/register.hpp"
 #include "kernels/dispatch.hpp"
 
@@ -79,7 +80,6 @@ void register_info(py::module_& m) {
   m.def("isa", [] { return std::string(kernels::active().name); });
   m.def("isa_built", &kernels::built);
   m.def("isa_supported", &kernels::supported);
-  m.def("openmp_version", &openmp_version);
   m.def("compiler", [] {
 #if defined(__clang__)
     return std::string("clang ") + __clang_version__;
@@ -89,7 +89,6 @@ void register_info(py::module_& m) {
   });
   m.def("threads", &default_threads);
   m.def("set_threads", &set_default_threads, py::arg("count"));
-  m.def("forbid_threads", &forbid_threads);
   m.def(
       "measure_fma_peak",
       [](int threads, bool double_precision) {

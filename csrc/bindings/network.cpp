@@ -186,11 +186,12 @@ class TypedPlan : public AnyPlan {
     return run;
   }
 
-  // Little work is done before another thread is awake; and where other programs run, that can take milliseconds.
+  // Little work is done before another thread is awake.
   Threads worth(int count, const py::list& inputs, Index targets) const {
     const py::array first = inputs.empty() ? py::array() : py::reinterpret_borrow<py::array>(inputs[0]);
     const Index samples = first.ndim() > 0 ? first.shape(0) : 1;
-    return threads_for(count).alone_if(bounded_product({graph_->graph.work(), samples, targets}) < kWorthTeam);
+    const auto work = static_cast<double>(bounded_product({graph_->graph.work(), samples, targets}));
+    return threads_for(count).alone_if(work < kWorthTeam);
   }
 
   py::list outputs_of(const Run& run, const std::vector<std::size_t>& wanted, const Threads& threads) const {

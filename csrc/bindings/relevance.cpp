@@ -168,16 +168,12 @@ struct Call {
       // From here to the end of the block only raw memory that the caller's references keep alive is touched.
       const py::gil_scoped_release release;
       scan_inputs();
-      Index products = 0;
+      double products = 0;
       for (const ChainLayer<T>& layer : layers) {
-        products += bounded_product({top.rows, layer.dense.weight.rows, layer.dense.weight.cols});
+        products += static_cast<double>(bounded_product({top.rows, layer.dense.weight.rows, layer.dense.weight.cols}));
       }
-      const auto run_chain = [&] { relevance_through_chain(layers, top, ledger_data, threads); };
-      if (products >= kWorthTeam) {
-        with_team(threads, run_chain);
-      } else {
-        run_chain();
-      }
+      const Threads some = threads.alone_if(products < kWorthTeam);
+      with_team(some, [&] { relevance_through_chain(layers, top, ledger_data, some); });
       for (std::size_t l = 0; l < depth && finite; l += want_layers ? 1 : depth) {
         finite = !(scan_rows(layers[l].result) & kernels::kNotFinite);
       }

@@ -45,8 +45,8 @@ void tile(int rows, Index k, const T* left, const T* panel, bool add, T* out) {
 template <class T, int kStep, int... kIndex>
 inline __attribute__((always_inline)) void exchange(Vec<T>& a, Vec<T>& b, Lanes<kIndex...>) {
   constexpr int lanes = kLanes<T>;
-  const Vec<T> upper = __builtin_shufflevector(a, b, ((kIndex & kStep) == 0 ? kIndex : lanes + kIndex - kStep)...);
-  const Vec<T> lower = __builtin_shufflevector(a, b, ((kIndex & kStep) == 0 ? kIndex + kStep : lanes + kIndex)...);
+  const Vec<T> upper = shuffle<T, ((kIndex & kStep) == 0 ? kIndex : lanes + kIndex - kStep)...>(a, b);
+  const Vec<T> lower = shuffle<T, ((kIndex & kStep) == 0 ? kIndex + kStep : lanes + kIndex)...>(a, b);
   a = upper;
   b = lower;
 }

@@ -93,11 +93,22 @@ struct MakeLanes<0, kIndex...> {
   using type = Lanes<kIndex...>;
 };
 
+// The lanes kIndex of a and b, one after the other: a's, then b's.
+template <class T, int... kIndex>
+inline __attribute__((always_inline)) Vec<T> shuffle(const Vec<T>& a, const Vec<T>& b) {
+#if __has_builtin(__builtin_shufflevector)
+  return __builtin_shufflevector(a, b, kIndex...);
+#else  // GCC before 12
+  using Order = decltype(a < b);
+  return __builtin_shuffle(a, b, Order{kIndex...});
+#endif
+}
+
 // Adds the upper half of the first 2 * kHalf lanes to the lower half, and so on down.
 template <class T, int kHalf, int... kIndex>
 inline __attribute__((always_inline)) void fold(Vec<T>& v, Lanes<kIndex...> lanes) {
   if constexpr (kHalf > 0) {
-    v += __builtin_shufflevector(v, v, (kIndex < kHalf ? kIndex + kHalf : kIndex)...);
+    v += shuffle<T, (kIndex < kHalf ? kIndex + kHalf : kIndex)...>(v, v);
     fold<T, kHalf / 2>(v, lanes);
   }
 }

@@ -1,0 +1,82 @@
+// Waiting for other threads, and noticing that another program has this thread's processor: for pool.cpp.
+#pragma once
+
+#include <time.h>
+
+#include <chrono>
+#include <thread>
+
+namespace pylrp {
+
+// For a short time at full speed, then others on this processor may have it; then it is time to sleep.
+class Patience {
+ public:
+  void renew() { steps_ = 0; }
+  bool wait() {
+    using Clock = std::chrono::steady_clock;
+    constexpr std::chrono::microseconds kSpin{100}, kAwake{200};
+    constexpr int kLooks = 16;  // between looks at the clock
+    if (steps_ == 0) {
+      since_ = Clock::now();
+      yields_ = false;
+    } else if (yields_ || steps_ % kLooks == 0) {
+      const Clock::duration time = Clock::now() - since_;
+      if (time > kAwake) {
+        return false;
+      }
+      yields_ = time > kSpin;
+    }
+    ++steps_;
+    if (yields_) {
+      std::this_thread::yield();
+    } else {
+#if defined(__x86_64__)
+      __builtin_ia32_pause();
+#endif
+    }
+    return true;
+  }
+
+ private:
+  std::chrono::steady_clock::time_point since_;
+  int steps_ = 0;
+  bool yields_ = false;
+};
+
+// How long this thread was without a processor in its last task: by the clock and by the processor's time.
+class Loss {
+ public:
+  using Clock = std::chrono::steady_clock;
+  static constexpr std::chrono::milliseconds kSlice{1};  // less does not count
+
+  void forget() { known_ = false; }  // this thread may have slept
+  void begin() {
+    constexpr std::chrono::microseconds kFresh{100};
+    const Clock::time_point now = Clock::now();
+    if (!known_ || now - clock_ > kFresh) {
+      clock_ = now;
+      processor_ = processor();
+      known_ = true;
+    }
+    begun_ = now;
+  }
+  Clock::duration end(Clock::time_point now) {
+    if (now - begun_ < kSlice) {
+      return {};
+    }
+    known_ = false;
+    return (now - clock_) - (processor() - processor_);
+  }
+
+ private:
+  static std::chrono::nanoseconds processor() {
+    timespec time{};
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
+    return std::chrono::seconds(time.tv_sec) + std::chrono::nanoseconds(time.tv_nsec);
+  }
+  bool known_ = false;
+  Clock::time_point clock_, begun_;
+  std::chrono::nanoseconds processor_{};
+};
+
+}  // namespace pylrp
