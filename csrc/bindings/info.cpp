@@ -6,6 +6,7 @@
 
 #include "base/buffer.hpp"
 #include "base/cpus.hpp"
+#include "bindings/lock.hpp"
 #include "bindings/register.hpp"
 #include "kernels/dispatch.hpp"
 
@@ -15,7 +16,8 @@ namespace py = pybind11;
 
 namespace {
 
-const Poll kPollSignals = poll_signals;
+// For ever: a thread that Python does not wait for may be in a call when the process ends.
+const Poll& kPollSignals = *new Poll(poll_signals);
 
 double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
@@ -72,7 +74,7 @@ double read_bandwidth(int threads, Index bytes) {
 Threads threads_for(int threads) { return {threads > 0 ? threads : default_threads(), &kPollSignals}; }
 
 bool poll_signals() {
-  const py::gil_scoped_acquire lock;
+  const Locked locked;
   return PyErr_CheckSignals() != 0;
 }
 
@@ -92,14 +94,14 @@ void register_info(py::module_& m) {
   m.def(
       "measure_fma_peak",
       [](int threads, bool double_precision) {
-        const py::gil_scoped_release release;
+        const Unlocked unlocked;
         return double_precision ? fma_peak<double>(threads) : fma_peak<float>(threads);
       },
       py::arg("threads"), py::arg("double_precision") = false);
   m.def(
       "measure_read_bandwidth",
       [](int threads, Index bytes) {
-        const py::gil_scoped_release release;
+        const Unlocked unlocked;
         return read_bandwidth(threads, bytes);
       },
       py::arg("threads"), py::arg("bytes") = Index{256} << 20);

@@ -6,6 +6,7 @@
 #include <functional>
 #include <map>
 
+#include "bindings/lock.hpp"
 #include "layers/combine.hpp"
 #include "layers/conv.hpp"
 #include "layers/dense_layer.hpp"
@@ -132,7 +133,7 @@ class CustomLayer : public Layer<T> {
  public:
   explicit CustomLayer(py::object object) : object_(std::move(object)) {}
   ~CustomLayer() override {
-    const py::gil_scoped_acquire acquire;
+    const Locked locked;
     object_ = py::object();
   }
   Flow flow() const override { return Flow::kUnknown; }
@@ -140,11 +141,11 @@ class CustomLayer : public Layer<T> {
 
   void forward(const std::vector<Matrix<const T>>& inputs, Matrix<T> output, const Clamp<T>&,
                const Threads&) const override {
-    const py::gil_scoped_acquire acquire;
+    const Locked locked;
     fill(object_.attr("forward")(arrays(inputs, 0, inputs[0].rows)), output);
   }
   void relevance(const RelevanceJob<T>& job, const Threads&) const override {
-    const py::gil_scoped_acquire acquire;
+    const Locked locked;
     for (Index t = 0; t < job.targets(); ++t) {
       const py::list inputs = arrays(job.inputs, 0, job.batch);
       const auto results = object_.attr("relevance")(inputs, array(job.relevance.slice(t * job.batch, job.batch)))

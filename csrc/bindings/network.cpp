@@ -7,6 +7,7 @@
 
 #include "bindings/compiled_rule.hpp"
 #include "bindings/layout.hpp"
+#include "bindings/lock.hpp"
 #include "bindings/make_layer.hpp"
 #include "bindings/register.hpp"
 #include "engine/graph.hpp"
@@ -97,7 +98,7 @@ class TypedPlan : public AnyPlan {
     request.ledger = ledger.mutable_data();
     bool finite = true;
     {
-      const py::gil_scoped_release release;
+      const Unlocked unlocked;
       with_team(threads, [&] {
         plan_.relevance(&run.pass, request, threads);
         for (std::size_t i = 0; i < wanted.size(); ++i) {
@@ -138,7 +139,7 @@ class TypedPlan : public AnyPlan {
       }
       assigned[n] = {&rule, bounds_of<T>(bounds[n], rule, size)};
     }
-    const py::gil_scoped_release release;
+    const Unlocked unlocked;
     return Plan<T>(graph.graph, std::move(assigned), threads_for(threads));
   }
 
@@ -167,7 +168,7 @@ class TypedPlan : public AnyPlan {
       checked_product({inputs[i].rows, inputs[i].cols}, "x");
     }
     Run run;
-    const py::gil_scoped_release release;
+    const Unlocked unlocked;
     with_team(threads, [&] {
       for (std::size_t i = 0; i < inputs.size(); ++i) {
         if (scan_rows(inputs[i]) & kernels::kNotFinite) {

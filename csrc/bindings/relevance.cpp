@@ -6,6 +6,7 @@
 
 #include "bindings/array.hpp"
 #include "bindings/compiled_rule.hpp"
+#include "bindings/lock.hpp"
 #include "bindings/register.hpp"
 #include "engine/chain.hpp"
 #include "kernels/dispatch.hpp"
@@ -166,7 +167,7 @@ struct Call {
     bool finite = true;
     {
       // From here to the end of the block only raw memory that the caller's references keep alive is touched.
-      const py::gil_scoped_release release;
+      const Unlocked unlocked;
       scan_inputs();
       double products = 0;
       for (const ChainLayer<T>& layer : layers) {
