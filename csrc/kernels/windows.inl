@@ -10,7 +10,7 @@ void pool_rows(int count, const T* const* rows_at, Index n, bool max, T divisor,
     if (max) {
       for (int w = 1; w < count; ++w) {
         const Vec<T> v = load_n(rows_at[w] + j, left);
-        total = (v > total) | (v != v) ? v : total;
+        total = ((v > total) | (v != v)) ? v : total;
       }
     } else {
       for (int w = 1; w < count; ++w) {
