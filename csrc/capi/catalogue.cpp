@@ -88,7 +88,8 @@ struct Given {
 Given read(const Entry& entry, const Parameters& parameters) {
   Given given;
   for (const auto& [name, value] : parameters) {
-    if (std::none_of(entry.takes.begin(), entry.takes.end(), [&](const char* taken) { return name == taken; })) {
+    if (std::none_of(entry.takes.begin(), entry.takes.end(),
+                     [&wanted = name](const char* taken) { return wanted == taken; })) {
       throw Failure(PYLRP_INVALID,
                     "rule " + std::string(entry.name) + " has no parameter '" + name + "'" +
                         (entry.takes.empty() ? ": it takes none"

@@ -3,6 +3,7 @@
 #include <cstring>
 #include <limits>
 
+#include "base/cpus.hpp"
 #include "capi/handles.hpp"
 #include "engine/chain.hpp"
 #include "kernels/dispatch.hpp"
@@ -138,12 +139,8 @@ class Run {
       layers_[l].result = {to, call_.batch, width, width};
       products += static_cast<double>(call_.batch * width) * static_cast<double>(layers_[l].dense.weight.rows);
     }
-    const auto chain = [&] { relevance_through_chain(layers_, top_, call_.ledger, threads_); };
-    if (products >= static_cast<double>(kWorthTeam)) {
-      with_team(threads_, chain);
-    } else {
-      chain();
-    }
+    const Threads some = threads_.alone_if(products < kWorthTeam);
+    with_team(some, [&] { relevance_through_chain(layers_, top_, call_.ledger, some); });
     for (std::size_t l = 0; l < depth_; ++l) {
       if (flags_[l] & kernels::kNotFinite) {
         require_finite(layers_[l].columns.data, layers_[l].columns.rows, layers_[l].columns.cols,

@@ -180,7 +180,7 @@ typedef struct pylrp_call {
   void* const* relevance;
   /* (depth, PYLRP_LEDGER_COLUMNS, batch), or null. */
   double* ledger;
-  int threads; /* at most so many; 0: OMP_NUM_THREADS or all processors. The result is the same to the last bit. */
+  int threads; /* at most so many; 0: OMP_NUM_THREADS or what the process may use. The same bits for any number. */
   /* Asked about ten times a second on the calling thread; not 0: stop, PYLRP_INTERRUPTED. May be null. */
   int (*stop)(void* data);
   void* stop_data;

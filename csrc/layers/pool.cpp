@@ -73,7 +73,7 @@ bool PoolLayer<T>::is_partition() const {
 template <class T>
 template <class Body>
 void PoolLayer<T>::each_window(Index rows, const Split& split, const Threads& threads, Body body) const {
-  const auto& [z, y, x] = axes_;
+  const auto &z = axes_[0], &y = axes_[1], &x = axes_[2];  // a C++17 lambda can't refer to a structured binding
   parallel_for(rows * split.tasks(), threads, [&](Index task) {
     const Index row = task / split.tasks(), piece = task % split.pieces, part = task / split.pieces % split.parts;
     const Index first = channels_ * piece / split.pieces, count = channels_ * (piece + 1) / split.pieces - first;
