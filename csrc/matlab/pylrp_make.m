@@ -77,7 +77,7 @@ if is_octave()
     exports = fullfile(root, 'csrc', 'matlab', 'exports.map');
     setenv('LDFLAGS', ['-static-libgcc -pthread -Wl,--version-script=' exports]);
     % -l:libstdc++.a and not -static-libstdc++: mkoctfile links C files with the C compiler.
-    [text, status] = mkoctfile('--mex', include, source, objects{:}, '-l:libstdc++.a', '-lgomp', '-ldl', '-o', target);
+    [text, status] = mkoctfile('--mex', include, source, objects{:}, '-l:libstdc++.a', '-lpthread', '-ldl', '-o', target);
     if status ~= 0
         error('pylrp:make', 'pylrp_make: linking failed:\n%s', text);
     end
