@@ -74,7 +74,7 @@ class Loop final : public Tasks {
   const std::function<void(Index)>& task_;
   const Poll* poll_;
   std::atomic<bool> stop_{false}, failed_{false};
-  std::exception_ptr failure_;  // written once, by whoever turns `failed_` first
+  std::exception_ptr failure_;  // written once, by the thread that turns `failed_` first
   bool interrupted_ = false;
 };
 

@@ -2,31 +2,29 @@
 //
 // A caller leases a *slot*, which lives as long as the pool, and recruits idle helpers for it. A loop is published in
 // the slot's *ticket*: the number of the loop (40 bits) and the next task (24 bits; loops of more tasks are cut into
-// groups). Whoever moves the ticket from task i to i + 1 holds task i. After its own last task the caller closes the
-// ticket, so that no more can be taken, reads off how many were, and waits until that many are done. A helper that
-// comes late, or has lost its processor before it held a task, touches nothing but the slot; the caller does not wait
-// for it.
+// groups). The thread that moves the ticket from task i to i + 1 holds task i. After its own last task the caller
+// closes the ticket, so that no more can be taken, reads off how many were, and waits until that many are done. A
+// helper that comes late, or has lost its processor before it held a task, touches nothing but the slot; the caller
+// does not wait for it.
 //
 // Memory order:
 //   publish   The caller stores `done`, `end`, `tasks` and the like, then the ticket with release.
-//   take      A helper loads the ticket with acquire. What it reads is the publishing store of a loop or a later move
-//   by
+//   take      A helper loads the ticket with acquire. What it reads is the publishing store of a loop or a later
 //             compare-exchange, which continues that store's release sequence: all that the caller wrote before
 //             publishing (also the operands of the tasks) is visible. Between this load and the compare-exchange it
 //             loads `end`, `tasks` and so on, which belong to that loop or to a later one. Those of a later one were
-//             stored with release after the loop was closed, and are loaded with acquire: whoever sees one of them sees
-//             the loop closed, so that its exchange fails, as no number of a loop comes twice (at a million loops a
-//             second it would after 12 days; a thread would have to rest exactly that long between two instructions).
-//             So whoever succeeds has read what belongs to its task. `crew` is loaded behind the ticket: a helper whose
-//             lease is over finds the new lease there if it has seen a ticket of the new lessee.
+//             stored with release after the loop was closed, and are loaded with acquire: a thread that sees one of
+//             them sees the loop closed, so that its exchange fails, as no number of a loop comes twice (at a million
+//             loops a second it would after 12 days; a thread would have to rest exactly that long between two
+//             instructions). So a thread that succeeds has read what belongs to its task. `crew` is loaded behind the
+//             ticket: a helper whose lease is over finds the new lease there if it has seen a ticket of the new lessee.
 //   close     The caller exchanges the ticket, relaxed: the order of the ticket's modifications alone decides who came
 //             before.
 //   done      A helper adds to `done` after each task with (at least) release; the caller reads it with acquire. Every
 //             addition continues the release sequences of those before, so with the last one the results of all tasks
 //             are visible. `done` can be set back by the next publication, since nobody else adds then.
 //   sleep     Sleeper: asleep = true, then look once more at the reason to be awake. Waker: change the reason, then
-//   look
-//             at `asleep`. These four are sequentially consistent: in their single order either the sleeper sees the
+//             look at `asleep`. These are sequentially consistent: in their single order either the sleeper sees the
 //             reason or the waker sees the sleeper. The waker takes the flag back and posts the semaphore. Where the
 //             sleeper has seen the reason itself that post is left over; every wait is in a loop that looks again.
 //   recruit   post: idle -> claimed (acquire: after what the helper did when it was last used), then the slot, after

@@ -36,7 +36,7 @@ TEST(parallel_for_does_every_task_once) {
   CHECK(nested == 15);
 }
 
-// A loop within a task is the task's own business, whoever does it; the others must not look for it when it is over.
+// A loop within a task is the task's own business, on any thread; the others must not look for it when it is over.
 __attribute__((noinline)) void overwrite_the_stack() {
   volatile char over[8192];
   std::fill(std::begin(over), std::end(over), '\0');
@@ -83,7 +83,7 @@ TEST(team_serves_one_loop_after_the_other) {
   }
 }
 
-// What a loop wrote is there for the next one, whoever wrote it.
+// What a loop wrote is there for the next one, on any thread.
 TEST(team_hands_results_on) {
   constexpr Index kSize = 256;
   std::vector<Index> a(kSize), b(kSize);
