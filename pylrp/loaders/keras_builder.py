@@ -50,6 +50,7 @@ class Builder:
         self.operators = operators or {}
         self.dtype = dtype
         self.nodes: list[Node] = []
+        self.notes: list[str] = []
         self.shapes = dict(inputs)
         self._made: dict[tuple[int, str], Layer] = {}
 

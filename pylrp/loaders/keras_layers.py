@@ -36,6 +36,7 @@ from pylrp.layers import (
 from pylrp.loaders.contraction import Contraction, dense_along, letters_of
 from pylrp.loaders.keras_activations import activated
 from pylrp.loaders.keras_builder import Builder, Value, convert, reads
+from pylrp.loaders.keras_cuts import cut, cuts_as_torch
 
 __all__: list[str] = []
 
@@ -163,10 +164,15 @@ def conv_transpose(build: Builder, layer: Any, name: str, value: Value) -> Value
         axes = len(layer.kernel_size)
         extra = layer.output_padding
         extras = extra if isinstance(extra, tuple | list) else (extra,) * axes
-        cuts = [
-            cut(k, s, d, layer.padding, e)
-            for k, s, d, e in zip(layer.kernel_size, layer.strides, layer.dilation_rate, extras, strict=True)
-        ]
+        along = list(zip(layer.kernel_size, layer.strides, layer.dilation_rate, extras, strict=True))
+        cuts = usual = [cut(k, s, d, layer.padding, e) for k, s, d, e in along]
+        if cuts_as_torch():
+            cuts = [cut(k, s, d, layer.padding, e, torch=True) for k, s, d, e in along]
+        if cuts != usual:
+            build.notes.append(
+                f"{name}: cut off as this version of Keras does on torch; other backends, and Keras 3.15 on torch, "
+                "cut off one place more at the other end"
+            )
         return ConvTranspose(
             kernel_first(build, layer.kernel),
             bias(build, layer),
@@ -178,19 +184,6 @@ def conv_transpose(build: Builder, layer: Any, name: str, value: Value) -> Value
 
     value = build.emit(name, build.once(layer, make), spatial(build, layer, value))
     return activated(build, layer, name, value)
-
-
-def cut(kernel: int, stride: int, dilation: int, padding: str, extra: int | None) -> tuple[int, int]:
-    """Return what Keras cuts off the full output's ends along one axis; negative: what it adds."""
-    reach = (kernel - 1) * dilation + 1
-    if padding == "valid":
-        return 0, -(max(stride - reach, 0) if extra is None else extra)
-    # The output is stride times the input, or with an explicit output padding as if its kernel were 1 or 2.
-    total = reach - stride if extra is None else reach - reach % 2 - extra
-    # Of the padding around the stretched input, an odd one lies before it.
-    whole = 2 * (reach - 1) - total
-    low = reach - 1 - min(whole // 2 + whole % 2, reach - 1)
-    return low, total - low
 
 
 @reads("SpectralNormalization")

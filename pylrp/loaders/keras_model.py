@@ -93,7 +93,7 @@ def load_keras(
         build.nodes,
         named,
         channels_last=[value.name for value in values if value.last],
-        notes=_notes(operations, build.dtype),
+        notes=[*_notes(operations, build.dtype), *build.notes],
         dtype=build.dtype,
     )
 
