@@ -16,6 +16,7 @@ from pylrp._arrays import require_finite, require_finite_once, settle
 from pylrp.composites import Composite, spread, unbiased_name
 from pylrp.conventions import compile_rule
 from pylrp.errors import NotFinite
+from pylrp.finite import beyond
 from pylrp.info import thread_count
 from pylrp.ledger import Ledger
 from pylrp.rules import Rule, WSquare, ZPlus, broadcast_bounds
@@ -402,6 +403,6 @@ def _explain(
         require_finite(weight, f"W_list[{l}]")
     # The core has no other error: its results are not finite.
     raise NotFinite(
-        f"the relevance overflows {top.dtype}: a denominator is nearly zero; use a rule with a larger stabilizer",
+        f"the relevance overflows {top.dtype}: values are large, or a denominator is nearly zero; {beyond(top.dtype)}",
         what="relevance",
     ) from None

@@ -16,9 +16,21 @@ from pylrp.errors import NotFinite
 from pylrp.graph import Graph
 from pylrp.layers import Concat, Movement
 
-__all__ = ["finite", "overflow_in_relevance", "require_ledger", "require_values"]
+__all__ = ["beyond", "finite", "overflow_in_relevance", "require_ledger", "require_values"]
 
 Array = NDArray[Any]
+
+
+def beyond(dtype: np.dtype[Any]) -> str:
+    """Return what to do where relevance leaves the range of a dtype.
+
+    A share is a product of input and weight over a denominator; with a stabilizer of the products' size it is no larger
+    than the relevance that is shared out.
+    """
+    stabilizer = "a rule with a stabilizer as large as that layer's largest product of an input and a weight"
+    if dtype == np.float32:
+        return f"give weights and inputs as numpy.float64, or use {stabilizer}"
+    return f"use {stabilizer}, or smaller inputs"
 
 
 def finite(arrays: Sequence[Array]) -> bool:
@@ -70,8 +82,8 @@ def overflow_in_relevance(graph: Graph, top: str, explain: Callable[[str], objec
             layer = next((node.name for node, _ in graph.consumers(name)), name)
             break
     return NotFinite(
-        f"the relevance that layer {layer!r} hands down is not finite: it leaves the range of {graph.dtype}, because a "
-        "denominator is nearly zero; use a rule with a larger stabilizer",
+        f"the relevance that layer {layer!r} hands down is not finite: it leaves the range of {graph.dtype}, as "
+        f"where a denominator is nearly zero; {beyond(graph.dtype)}",
         layer,
         "relevance",
     )
@@ -85,7 +97,7 @@ def require_ledger(graph: Graph, ledger: Array) -> None:
         if not np.isfinite(page).all():
             raise NotFinite(
                 f"the ledger of layer {node.name!r} is not finite: relevance there leaves the range of {graph.dtype}; "
-                "use a rule with a larger stabilizer",
+                f"{beyond(graph.dtype)}",
                 node.name,
                 "ledger",
             )

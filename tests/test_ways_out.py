@@ -67,6 +67,23 @@ def start(shape: tuple[int, ...], *place: int) -> Any:
     return array
 
 
+#: Whose square leaves float32.
+SQUARED = np.array([[1e-30, 1e25]], np.float32)
+ONES = np.ones((1, 2), np.float32)
+TINY = np.array([[1e20, 1e20]], np.float32)
+
+
+def cancelling(dtype: Any, stabilizer: float = 1e-6, size: float = 1e20) -> Any:
+    """Two products that add up to nothing."""
+    weight, x, top = np.array([[size, -size]], dtype), np.full((1, 2), 2, dtype), np.array([[1e25]], dtype)
+    return pylrp.relevance([weight], [x], top, rules=pylrp.Epsilon(stabilizer))
+
+
+def cancelling_network(dtype: str) -> pylrp.Network:
+    below = L.Dense(np.eye(2, dtype=dtype), name="below")
+    return pylrp.Network([below, L.Dense(np.array([[1.0, -1.0 + 1e-7]], dtype), name="above")])
+
+
 IMAGES = RNG.random((2, 3, 6, 6))
 Call = Callable[[], Any]
 #: The call, a part of its message, and the call as the message says.
@@ -151,6 +168,34 @@ WAYS_OUT: dict[str, tuple[Call, type[Exception], str, Call]] = {
     "two targets": (
         lambda: dense().explain(X, 1, targets=[1, 2]), ValueError, "target or targets, not both",
         lambda: dense().explain(X, targets=[1, 2]),
+    ),
+    "relevance that overflows, in float64": (
+        lambda: cancelling(np.float32), pylrp.NotFinite, "numpy.float64", lambda: cancelling(np.float64),
+    ),
+    "relevance that overflows, stabilized": (
+        lambda: cancelling(np.float32), pylrp.NotFinite, "a stabilizer as large as",
+        lambda: cancelling(np.float32, 2e20),
+    ),
+    "relevance of float64 that overflows": (
+        lambda: cancelling(np.float64, size=1e300), pylrp.NotFinite, "a stabilizer as large as",
+        lambda: cancelling(np.float64, 2e300, size=1e300),
+    ),
+    "squares that overflow": (
+        lambda: pylrp.relevance([SQUARED], [ONES], ONES[:, :1], rules=pylrp.WSquare()), pylrp.NotFinite,
+        "numpy.float64",
+        lambda: pylrp.relevance(
+            [SQUARED.astype("d")], [ONES.astype("d")], ONES[:, :1].astype("d"), rules=pylrp.WSquare()
+        ),
+    ),
+    "relevance of a network that overflows, in float64": (
+        lambda: cancelling_network("f").explain(TINY, np.full((1, 1), 1e38, "f"), pylrp.Epsilon()), pylrp.NotFinite,
+        "numpy.float64",
+        lambda: cancelling_network("d").explain(TINY.astype("d"), np.full((1, 1), 1e38), pylrp.Epsilon()),
+    ),
+    "relevance of a network that overflows, stabilized": (
+        lambda: cancelling_network("f").explain(TINY, np.full((1, 1), 1e38, "f"), pylrp.Epsilon()), pylrp.NotFinite,
+        "a stabilizer as large as",
+        lambda: cancelling_network("f").explain(TINY, np.full((1, 1), 1e38, "f"), pylrp.Epsilon(1e20)),
     ),
     "a class against itself": (
         lambda: dense().explain(X, 1, against=1), ValueError, "pass another one",
