@@ -20,7 +20,7 @@ from pylrp.loaders.mat_structure import require_structure
 __all__ = ["read_mat"]
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
-_WAY_OUT = 'save it in MATLAB with save("net.mat", ...), in Octave with save -v7 net.mat'
+_WAY_OUT = "save it in MATLAB or Octave with save('net.mat', ..., '-v7')"
 
 
 def read_mat(path: Path) -> dict[str, Any]:

@@ -320,10 +320,10 @@ def way_out(entries: Entries) -> str:
             f"shallow one (fitnet, patternnet): IW = {name}.IW; LW = {name}.LW; b = {name}.b; transferFcn = "
             f"cellfun(@(l) l.transferFcn, {name}.layers, 'UniformOutput', false); x1_step1 = "
             f"{name}.inputs{{1}}.processSettings{{end}}; y1_step1 = {name}.outputs{{end}}.processSettings{{end}}; "
-            "save('net.mat', 'IW', 'LW', 'b', 'transferFcn', 'x1_step1', 'y1_step1')"
+            "save('net.mat', 'IW', 'LW', 'b', 'transferFcn', 'x1_step1', 'y1_step1', '-v7')"
         )
     return (
         "Name them W1, b1, W2, b2, ... from the input up, or W{1}, b{1}, ...; from a cell of structs: "
         "W = cellfun(@(l) l.W, nn.layers, 'UniformOutput', false); b = cellfun(@(l) l.b, nn.layers, 'UniformOutput', "
-        "false); save('net.mat', 'W', 'b')"
+        "false); save('net.mat', 'W', 'b', '-v7')"
     )
