@@ -383,7 +383,7 @@ def test_no_matlab_file(tmp_path):
         load_mat(path)
     with h5py.File(path, "w") as file:
         file["W1"] = np.zeros((2, 2))
-    with pytest.raises(ValueError, match="is HDF5 but not MATLAB's: save it in MATLAB with"):
+    with pytest.raises(ValueError, match="is HDF5 but not MATLAB's: save it in MATLAB or"):
         load_mat(path)
     with pytest.raises(FileNotFoundError):
         load_mat(tmp_path / "other.mat")
@@ -412,5 +412,5 @@ def test_files_written_by_octave(tmp_path, net, flag):
 @pytest.mark.parametrize("flag", ["-text", "-binary", "-hdf5"])
 def test_octaves_own_formats_are_refused(tmp_path, flag):
     octave(f"W1 = eye(2); save('{flag}', 'net.mat', 'W1');", tmp_path)
-    with pytest.raises(ValueError, match="in Octave with save -v7"):
+    with pytest.raises(ValueError, match="MATLAB or Octave with save"):
         load_mat(tmp_path / "net.mat")
