@@ -5,7 +5,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-class CoreError(ValueError): ...
+class CoreError(ValueError):
+    node: int | None  # the number of the node that a graph can't have
 
 class Rule:
     def __init__(self, groups: Sequence[tuple[Any, ...]]) -> None: ...

@@ -92,7 +92,10 @@ class UnsupportedLayer(ValueError):
 
 
 class BrokenNode(UnsupportedLayer, BrokenFile):
-    """A node of a model is not what the format's standard says: it can't be explained, and the file is broken."""
+    """A node of a model is not what the format's standard says, or has settings that no network has.
+
+    It can't be explained, and the file, if there is one, is broken.
+    """
 
     def __init__(self, node: str, operator: str, reason: str, way_out: str, path: str | os.PathLike[str] | None = None):
         UnsupportedLayer.__init__(self, node, operator, reason, way_out)

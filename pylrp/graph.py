@@ -17,6 +17,7 @@ from pylrp._arrays import require_finite, settle
 from pylrp._limits import TooLarge, require
 from pylrp._order import in_order
 from pylrp._text import shown
+from pylrp.errors import BrokenNode
 from pylrp.layers import Dense, Layer, Shape
 from pylrp.layers.base import product
 
@@ -25,6 +26,8 @@ __all__ = ["Facts", "Graph", "Node"]
 Outputs = Sequence[str] | Mapping[str, str]
 
 Array = NDArray[Any]
+#: Of a logical shape: NumPy has 32, from version 2 on 64, and samples and targets take two.
+_MOST_AXES = 30
 
 
 @dataclass(frozen=True)
@@ -166,6 +169,7 @@ class Graph:
                 raise TooLarge(f"{where}: {error}") from None
             except ValueError as error:
                 raise ValueError(f"{where}: {error}") from None
+            _require_axes(node, self.shapes[node.name])
             arrays.check(layer, where)
             taken += product(self.shapes[node.name]) * arrays.dtype.itemsize
             require(taken + arrays.size, f"{where}: the weights and the values of one sample up to here")
@@ -376,9 +380,21 @@ def _input_shape(name: str, shape: Shape) -> Shape:
     if np.ndim(shape) != 1:
         raise ValueError(f"input {name!r} has shape {shape!r}, expected a tuple of sizes, without the batch")
     shape = tuple(shape)
+    if len(shape) > _MOST_AXES:
+        raise ValueError(f"input {name!r} has {len(shape)} axes, NumPy's arrays have {_MOST_AXES} at most")
     if not shape or any(int(n) != n or n < 1 for n in shape):
         raise ValueError(f"input {name!r} has shape {shape}, expected sizes of at least 1, without the batch")
     return tuple(int(n) for n in shape)
+
+
+def _require_axes(node: Node, shape: Shape) -> None:
+    if len(shape) > _MOST_AXES:
+        raise BrokenNode(
+            node.name,
+            type(node.layer).__name__,
+            f"makes a value with {len(shape)} axes",
+            f"NumPy's arrays have {_MOST_AXES} at most, besides those for samples and targets",
+        )
 
 
 def _sequential_names(layers: Sequence[Layer]) -> list[str]:

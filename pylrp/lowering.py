@@ -10,8 +10,9 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from pylrp import _core
+from pylrp._limits import TooLarge
 from pylrp.canonise import at_the_top
-from pylrp.errors import UnsupportedLayer
+from pylrp.errors import BrokenNode, UnsupportedLayer
 from pylrp.graph import Graph, Node
 from pylrp.layers import Layer
 from pylrp.layers.base import Place, product
@@ -43,7 +44,8 @@ def lower(graph: Graph) -> Lowered:
     Raises
     ------
     UnsupportedLayer
-        If the core has nothing for a layer, or no rule of LRP where it stands.
+        If the core has nothing for a layer, or no rule of LRP where it stands; BrokenNode where it refuses its
+        settings.
     """
     values = {name: i for i, name in enumerate([*graph.inputs, *(node.name for node in graph.nodes)])}
     layouts = [
@@ -55,10 +57,26 @@ def lower(graph: Graph) -> Lowered:
         _, layer = stored.setdefault(id(node.layer), (node.layer, node.layer.stored_for_core()))
         _require_top(node, graph)
         shapes = tuple(graph.shapes[value] for value in node.inputs)
-        kind, fields = layer.to_core(Place(node.name, shapes, graph.shapes[node.name], graph.dtype))
+        try:
+            kind, fields = layer.to_core(Place(node.name, shapes, graph.shapes[node.name], graph.dtype))
+        except TooLarge as error:
+            raise TooLarge(f"node {node.name!r} ({type(node.layer).__name__}): {error}") from None
         specs.append((kind, fields, [values[value] for value in node.inputs]))
         nodes.append(node if layer is node.layer else replace(node, layer=layer))
-    return Lowered(_core.Graph(graph.dtype.name, layouts, specs), graph.stored_anew(nodes), values)
+    try:
+        core = _core.Graph(graph.dtype.name, layouts, specs)
+    except _core.CoreError as error:
+        if error.node is None:
+            raise
+        node = graph.nodes[error.node]
+        raise BrokenNode(
+            node.name,
+            type(node.layer).__name__,
+            f"has settings that do not fit its input {', '.join(str(graph.shapes[value]) for value in node.inputs)} "
+            f"({error})",
+            "look at them where the model was made",
+        ) from error
+    return Lowered(core, graph.stored_anew(nodes), values)
 
 
 def _require_top(node: Node, graph: Graph) -> None:

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 import pylrp
-from pylrp.layers import Conv, Resize
+from pylrp.errors import BrokenNode
+from pylrp.graph import Graph, Node
+from pylrp.layers import Conv, ReLU, Resize
 
 
 def test_hostile_sizes():
@@ -55,3 +57,38 @@ def test_far_beyond_the_input(far):
     else:
         told = type(net.explain(np.zeros((1, 1, 5, 5), np.float32)))
     assert told is not pylrp._core.CoreError
+
+
+class Odd(ReLU):
+    """Describes itself to the core in a way that does not fit."""
+
+    def __init__(self, kind, **settings):
+        object.__setattr__(self, "described", (kind, settings))
+
+    def to_core(self, place):
+        return self.described
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        Odd("affine", scale=np.ones(3, np.float32), shift=np.ones(3, np.float32)),
+        Odd("lrn", channels=4, size=2**62, alpha=1.0, beta=1.0, bias=1.0),
+        Odd("lrn", channels=4, size=2**70, alpha=1.0, beta=1.0, bias=1.0),
+        Odd("lrn", channels=4),
+        Odd("none such"),
+    ],
+    ids=lambda odd: odd.described[0],
+)
+def test_the_node_that_the_core_refuses(odd):
+    nodes = [Node("first", ReLU(), ("x",)), Node("second", odd, ("first",)), Node("third", ReLU(), ("second",))]
+    with pytest.raises(BrokenNode) as caught:
+        pylrp.Network.from_graph(Graph({"x": (4,)}, nodes, ["third"]))
+    assert (caught.value.node, caught.value.operator) == ("second", "Odd")
+    assert caught.value.__cause__.node == 1
+
+
+def test_other_errors_of_the_core_name_no_node():
+    with pytest.raises(pylrp._core.CoreError) as caught:
+        pylrp._core.Graph("float32", [(0, 1, False)], [])
+    assert caught.value.node is None

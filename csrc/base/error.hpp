@@ -1,6 +1,7 @@
 // The one exception the core throws. Python's bindings turn it into ValueError (or KeyboardInterrupt).
 #pragma once
 
+#include <cstddef>
 #include <stdexcept>
 #include <string>
 
@@ -8,6 +9,12 @@ namespace pylrp {
 
 struct Error : std::runtime_error {
   using std::runtime_error::runtime_error;
+};
+
+// A node of a graph, by its number, can't be as it is described.
+struct NodeError : Error {
+  NodeError(std::size_t number, const std::string& reason) : Error(reason), node(number) {}
+  std::size_t node;
 };
 
 // A long call was stopped (Ctrl-C); whoever polled keeps the reason.

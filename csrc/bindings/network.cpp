@@ -289,9 +289,7 @@ class TypedGraph : public AnyGraph {
     }
     std::vector<GraphNode<T>> made;
     for (const py::handle item : nodes) {
-      const auto fields = item.cast<py::tuple>();
-      GraphNode<T> node{make_layer<T>(fields[0].cast<std::string>(), fields[1].cast<py::dict>()),
-                        fields[2].cast<std::vector<std::size_t>>(), of[inputs + made.size()].size()};
+      GraphNode<T> node = make_node(made.size(), item.cast<py::tuple>(), of[inputs + made.size()]);
       if (node.inputs.empty() || std::any_of(node.inputs.begin(), node.inputs.end(),
                                              [&](std::size_t value) { return value >= inputs + made.size(); })) {
         throw py::value_error("a node reads what comes later");
@@ -306,6 +304,19 @@ class TypedGraph : public AnyGraph {
   }
 
  private:
+  static GraphNode<T> make_node(std::size_t number, const py::tuple& fields, const Layout& layout) {
+    try {
+      return {make_layer<T>(fields[0].cast<std::string>(), fields[1].cast<py::dict>()),
+              fields[2].cast<std::vector<std::size_t>>(), layout.size()};
+    } catch (const py::error_already_set&) {  // Python's own: Ctrl-C, too
+      throw;
+    } catch (const std::bad_alloc&) {
+      throw;
+    } catch (const std::exception& error) {
+      throw NodeError(number, error.what());
+    }
+  }
+
   py::list owned_;  // keeps the arrays alive that the layers look at
   std::shared_ptr<const GraphAndLayouts<T>> graph_;
 };

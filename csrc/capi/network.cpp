@@ -1,9 +1,9 @@
 // The C interface: networks of dense layers, and relevance through them.
 #include <algorithm>
 #include <cstring>
-#include <limits>
 
 #include "base/cpus.hpp"
+#include "base/size.hpp"
 #include "capi/handles.hpp"
 #include "engine/chain.hpp"
 #include "kernels/dispatch.hpp"
@@ -203,8 +203,9 @@ const pylrp_call& checked(const pylrp_network* network, const pylrp_call* call) 
   require(!network->layers.empty(), "the network has no layers");
   require(call->batch >= 0, "the batch is negative");
   for (const DenseOf& layer : network->layers) {
-    require(call->batch <= std::numeric_limits<Index>::max() / 64 / std::max(layer.n_in, layer.n_out),
-            "the batch is larger than anything that can be addressed");
+    // Two layers' relevance is alive at a time.
+    checked_product({2, call->batch, std::max(layer.n_in, layer.n_out), static_cast<Index>(size_of(network->dtype))},
+                    "the batch");
   }
   require(call->threads >= 0, "threads is negative");
   require(call->acts != nullptr, "acts is null: there must be a pointer for each layer");
@@ -241,9 +242,10 @@ pylrp_status pylrp_network_add_dense(pylrp_network* network, int64_t n_out, int6
     require(order == PYLRP_BY_ROWS || order == PYLRP_BY_COLUMNS, "order is neither by rows nor by columns");
     const Index number = static_cast<Index>(network->layers.size());
     const std::string name = joined("layer ", number, ": weight");
-    if (n_out < 1 || n_in < 1 || n_out > std::numeric_limits<Index>::max() / 16 / n_in) {
+    if (n_out < 1 || n_in < 1) {
       throw Failure(PYLRP_INVALID, joined(name, " is ", n_out, "x", n_in));
     }
+    checked_product({n_out, n_in, static_cast<Index>(size_of(network->dtype))}, name.c_str());
     if (number > 0 && network->layers.back().n_out != n_in) {
       throw Failure(PYLRP_INVALID, joined(name, " is ", n_out, "x", n_in, ", its input has ",
                                           network->layers.back().n_out, " features"));

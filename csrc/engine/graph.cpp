@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <map>
 
+#include "base/error.hpp"
 #include "kernels/dispatch.hpp"
 #include "layers/pieces.hpp"
 
@@ -58,12 +59,16 @@ Graph<T>::Graph(std::vector<Index> inputs, std::vector<GraphNode<T>> nodes)
     checked_product({size, Index{sizeof(T)}}, "an input");
   }
   for (std::size_t n = 0; n < nodes_.size(); ++n) {
-    checked_product({nodes_[n].size, Index{sizeof(T)}}, "a value");
     std::vector<Index> sizes;
     for (const std::size_t value : nodes_[n].inputs) {
       sizes.push_back(size(value));
     }
-    nodes_[n].layer->require_sizes(sizes, nodes_[n].size);
+    try {
+      checked_product({nodes_[n].size, Index{sizeof(T)}}, "a value");
+      nodes_[n].layer->require_sizes(sizes, nodes_[n].size);
+    } catch (const Error& error) {
+      throw NodeError(n, error.what());
+    }
     bool all = true;
     for (const std::size_t value : nodes_[n].inputs) {
       readers_[value].push_back(n);

@@ -272,6 +272,11 @@ class LocalResponseNorm(NamedLayer):
     bias: float = 1.0
     kind: ClassVar[str] = "lrn"
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 1 <= self.size < _MOST_CHANNELS:
+            raise ValueError(f"size is {self.size}, expected at least 1 channel and less than 2^31")
+
     def output_shape(self, *shapes: Shape) -> Shape:
         """Return the shape of the input."""
         return sole(self, shapes)
@@ -310,5 +315,7 @@ class Normalize(NamedLayer):
         return "normalize", {"channels": channel_count(place.inputs[0]), "norm": _NORMS.index(self.norm)}
 
 
+#: Neighbours that a normalisation may look at.
+_MOST_CHANNELS = 1 << 31
 # In the core's numbering.
 _NORMS = ("max", "l1", "l2")

@@ -57,7 +57,8 @@ def read_keras(keras: Any, path: Path) -> Any:
                     place = f"entry {info.filename!r}"
                     require(info.file_size, "what is in it")
                     if info.filename.endswith(_WEIGHTS):
-                        with h5py.File(io.BytesIO(_member(file, info.filename)), "r") as weights:
+                        weights_file = io.BytesIO(_member(file, info.filename, begin=_HDF5))
+                        with h5py.File(weights_file, "r") as weights:
                             require_own(h5py, weights)
         elif head == _HDF5:
             with h5py.File(path, "r") as weights:
@@ -74,13 +75,16 @@ def read_keras(keras: Any, path: Path) -> Any:
         raise BrokenFile(path, place, f"can't be read as a model of Keras: {_first_line(error)}") from error
 
 
-def _member(file: zipfile.ZipFile, name: str, most: int | None = None) -> bytes:
+def _member(file: zipfile.ZipFile, name: str, most: int | None = None, begin: bytes = b"") -> bytes:
+    """Return a member that begins in this way; nothing else of it is unpacked otherwise."""
     size = file.getinfo(name).file_size
     if most is not None and size > most:
         raise ValueError(f"it has {size} bytes, more than {most}")
     require(size, "it")
     with file.open(name) as stream:
-        return stream.read(size)
+        if stream.read(len(begin)) != begin:
+            raise ValueError("it is no HDF5")
+        return begin + stream.read(size)
 
 
 def _require_no_code(text: bytes | str) -> None:

@@ -108,6 +108,8 @@ static void networks(void) {
   EXPECT(PYLRP_INVALID, pylrp_network_add_dense(network, -2, -3, W1, PYLRP_BY_ROWS, NULL));
   EXPECT(PYLRP_INVALID, pylrp_network_add_dense(network, INT64_MAX, 3, W1, PYLRP_BY_ROWS, NULL));
   EXPECT(PYLRP_INVALID, pylrp_network_add_dense(network, INT64_MIN, 3, W1, PYLRP_BY_ROWS, NULL));
+  EXPECT(PYLRP_INVALID, pylrp_network_add_dense(network, (int64_t)1 << 32, (int64_t)1 << 32, W1, PYLRP_BY_ROWS, NULL));
+  EXPECT(PYLRP_INVALID, pylrp_network_add_dense(network, (int64_t)1 << 24, (int64_t)1 << 21, W1, PYLRP_BY_ROWS, NULL));
   EXPECT(PYLRP_INVALID, pylrp_network_add_dense(network, 2, 3, W1, (pylrp_order)2, NULL));
   EXPECT(PYLRP_NOT_FINITE, pylrp_network_add_dense(network, 1, 1, &nothing, PYLRP_BY_ROWS, NULL));
   EXPECT(PYLRP_NOT_FINITE, pylrp_network_add_dense(network, 1, 1, W1, PYLRP_BY_ROWS, &nothing));
@@ -156,6 +158,7 @@ static void calls(void) {
   WRONG(PYLRP_INVALID, size, 0);
   WRONG(PYLRP_INVALID, size, sizeof(pylrp_call) + 8); /* of a later version */
   WRONG(PYLRP_INVALID, batch, -1);
+  WRONG(PYLRP_INVALID, batch, (int64_t)1 << 42);
   WRONG(PYLRP_INVALID, batch, INT64_MAX / 64);
   WRONG(PYLRP_INVALID, batch, INT64_MAX);
   WRONG(PYLRP_INVALID, acts, NULL);

@@ -1,6 +1,9 @@
 """Keras models with layers in layers, layers used twice and arguments by name: the same outputs as Keras."""
 
 import os
+import resource
+import time
+import zipfile
 
 os.environ["KERAS_BACKEND"] = "torch"
 
@@ -131,7 +134,6 @@ def test_code_in_a_file_is_found_before_keras_reads_it(tmp_path, ending, within,
 
 
 def test_weights_that_lie_elsewhere(tmp_path):
-    import zipfile
 
     import h5py
 
@@ -159,3 +161,28 @@ def test_versions_that_run_code(version, monkeypatch):
     monkeypatch.setattr(keras, "__version__", version)
     with pytest.raises(ImportError, match=version):
         pylrp.load(keras.Sequential([keras.Input((4,)), L.Dense(2)]))
+
+
+HOSTILE = {
+    "brackets": ({"config.json": "[" * 100_000, "metadata.json": "{}"}, "config.json"),
+    "zeros as weights": ({"config.json": "{}", "model.weights.h5": bytes(1 << 26)}, "model.weights.h5"),
+    "no HDF5 behind its mark": (
+        {"config.json": "{}", "model.weights.h5": b"\x89HDF\r\n\x1a\n" + bytes(500)},
+        "model.weights.h5",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_entries_that_are_not_what_they_are_called(tmp_path, case):
+    entries, place = HOSTILE[case]
+    path = tmp_path / "net.keras"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        for name, data in entries.items():
+            file.writestr(name, data)
+    begin, before = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(pylrp.BrokenFile) as caught:
+        pylrp.load(path)
+    assert place in caught.value.place
+    assert time.process_time() - begin < 1
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 32 << 10  # the zeros are not unpacked
