@@ -47,7 +47,13 @@ typedef bool (*interrupt_function)(void);
 static volatile sig_atomic_t* octave_interrupts;
 static interrupt_function matlab_interrupt;
 
+/* Once: a name that is not found leaves a message in memory at every search. */
 static void find_interrupt(void) {
+  static bool searched;
+  if (searched) {
+    return;
+  }
+  searched = true;
 #if defined(_WIN32)
   HMODULE ut = GetModuleHandleA("libut.dll");
   matlab_interrupt = ut ? (interrupt_function)(void*)GetProcAddress(ut, "utIsInterruptPending") : NULL;
@@ -141,6 +147,16 @@ static void name_not_finite(state* s, const mxArray* array, const char* name, si
            i / rows + 1, mxIsNaN(value) ? "NaN" : "infinite");
     }
   }
+}
+
+/* mxDuplicateArray of an argument leaves its sizes in memory, in Octave 7. */
+static mxArray* copy_of(const mxArray* array) {
+  const size_t rows = mxGetM(array), cols = mxGetN(array);
+  mxArray* made = mxCreateNumericMatrix(rows, cols, mxGetClassID(array), mxREAL);
+  if (rows * cols > 0) {
+    memcpy(mxGetData(made), mxGetData(array), rows * cols * mxGetElementSize(array));
+  }
+  return made;
 }
 
 static bool is_empty(const mxArray* array) { return array == NULL || mxGetNumberOfElements(array) == 0; }
@@ -344,7 +360,7 @@ void mexFunction(int nlhs, mxArray* plhs[], int nrhs, const mxArray* prhs[]) {
     }
   }
   if (layers) {
-    mxSetCell(layers, s.depth, mxDuplicateArray(prhs[OUT_ARG]));
+    mxSetCell(layers, s.depth, copy_of(prhs[OUT_ARG]));
   }
 
   find_interrupt();
