@@ -78,7 +78,12 @@ def apply(build: Builder, layer: Any, name: str, function: Any, value: Value, *,
             return soft(build, place, Softmax if known == "softmax" else LogSoftmax, -1, value)
         if known == "selu":
             return selu(build, place, value)
-    build.refuse(name, layer, f"has an activation {known!r} that can't be explained")
+    way_out = (
+        "leave it out there and put keras.layers.Activation behind the layer, for which you give a layer of your own, "
+        "pylrp.load(..., operators={'Activation': function}), where function(keras_layer) returns a pylrp.layers.Layer"
+    )
+    reason = f"has an activation {known!r} that can't be explained"
+    build.refuse(name, layer, reason, None if own else way_out)
 
 
 def selu(build: Builder, name: str, value: Value) -> Value:

@@ -133,7 +133,9 @@ class Builder:
         # A copy always: training goes on in the variable's memory.
         return np.array(array if axes is None else array.transpose(axes), self.dtype, order="C")
 
-    def refuse(self, name: str, operation: Any, reason: str = "can't be explained") -> NoReturn:
+    def refuse(
+        self, name: str, operation: Any, reason: str = "can't be explained", way_out: str | None = None
+    ) -> NoReturn:
         """Raise for a layer that has no counterpart here."""
         kind = type(operation).__name__
         refusal = refusals.of_class(type(operation))
@@ -143,7 +145,7 @@ class Builder:
         )
         if refusal is not None:
             raise refusal.error(name, kind, by_hand)
-        raise UnsupportedLayer(name, kind, reason, by_hand)
+        raise UnsupportedLayer(name, kind, reason, way_out or by_hand)
 
 
 Function = Callable[..., Value]

@@ -74,7 +74,8 @@ def load_keras(
     if function is None:
         raise ValueError(
             f"the model {model.name!r} has no fixed graph: begin a Sequential with keras.Input(shape), write a subclass"
-            " of Model as a functional one, or load the file of model.export(path, format='onnx')"
+            " of Model as a functional one, or call the model once and load the file that model.export(path, "
+            "format='onnx') writes"
         )
     operations = list(_operations(keras, function))
     # Images of a model that has them so anywhere come with their channels first.

@@ -269,8 +269,8 @@ def _refused(module: Any, message: str) -> UnsupportedLayer:
         kinds = {path: type(part) for path, part in parts.items() if refusals.of_class(type(part)) is refusal}
         path, kind = next(iter(kinds.items()), ("", type(module)))
         way_out = (
-            "write it with operators that torch can export, and give layers of your own for its products, "
-            "pylrp.load(..., operators={'Mul': function})"
+            "write it with operators that torch can export; for those that are refused then, give layers of your own "
+            "as each error says"
         )
         return refusal.error(path or kind.__name__, kind.__name__ if kinds else name, way_out)
     places = [path for path, part in parts.items() if type(part).__name__.lower() == plain]
