@@ -193,6 +193,15 @@ def test_descriptions_of_networks(tmp_path, case):
         pylrp.load(path)
 
 
+@pytest.mark.parametrize("axes", [31, 5000])
+def test_more_axes_than_numpy_has(axes):
+    Graph({"x": (4,)}, [Node("y", L.Reshape((4, *(1,) * 29)), ("x",))], ["y"])
+    nodes = [Node("y", L.ReLU(), ("x",)), Node("z", L.Reshape((4, *(1,) * (axes - 1))), ("y",))]
+    with pytest.raises(BrokenNode) as caught:
+        Graph({"x": (4,)}, nodes, ["z"])
+    assert (caught.value.node, caught.value.operator) == ("z", "Reshape")
+
+
 def test_deep_descriptions(tmp_path):
     path = tmp_path / "net.pylrp.npz"
     np.savez(path, **{"pylrp.json": np.frombuffer(b"[" * 200_000, np.uint8)})

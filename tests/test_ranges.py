@@ -138,12 +138,12 @@ def test_scalings_and_moves_in_turn() -> None:
     """The mean is what becomes 0, a deviation more what becomes 1, each value in its place of the input."""
     first = Affine(RNG.uniform(1, 2, (3, 2, 4)), RNG.standard_normal((3, 2, 4)))
     second = Affine(RNG.uniform(1, 2, (4, 1, 1)), RNG.standard_normal((4, 1, 1)))
-    layers = [first, Transpose((2, 0, 1)), second, Transpose((1, 2, 0))]
+    layers = [first, Transpose((2, 0, 1)), second, Transpose((2, 1, 0)), Affine(2.0, 1.0)]  # (3, 2, 4) to (2, 3, 4)
     scaled = Graph.sequential([*layers, Flatten(), Dense(np.ones((1, 24)))], (3, 2, 4))
     (expected,) = expected_of(scaled)
     net = pylrp.Network.from_graph(Graph.sequential(layers, (3, 2, 4)))
-    np.testing.assert_allclose(net.forward(expected.mean[None]), np.zeros((1, 3, 2, 4)), atol=1e-12)
-    np.testing.assert_allclose(net.forward((expected.mean + expected.deviation)[None]), np.ones((1, 3, 2, 4)))
+    np.testing.assert_allclose(net.forward(expected.mean[None]), np.zeros((1, 2, 3, 4)), atol=1e-12)
+    np.testing.assert_allclose(net.forward((expected.mean + expected.deviation)[None]), np.ones((1, 2, 3, 4)))
 
 
 def test_nothing_is_made_where_nothing_scales() -> None:
