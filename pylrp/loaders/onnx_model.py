@@ -27,7 +27,7 @@ from pylrp.loaders.onnx_constants import Constant, Constants
 from pylrp.loaders.onnx_file import ModelFile
 from pylrp.loaders.onnx_folding import fold
 from pylrp.loaders.onnx_fused import FUSED
-from pylrp.loaders.onnx_node import Call, Translation, Value, operator_of
+from pylrp.loaders.onnx_node import Call, Translation, Value, operator_of, type_name
 from pylrp.loaders.onnx_operators import FLOATS, OPERATORS
 from pylrp.loaders.onnx_outputs import ModelOutputs
 from pylrp.loaders.onnx_sizes import require_functions
@@ -382,7 +382,7 @@ def _declared(info: ValueInfoProto) -> list[int | None] | None:
 def _input_shape(info: ValueInfoProto, given: Sequence[int] | None) -> Shape:
     kind = info.type.tensor_type.elem_type
     if kind not in FLOATS:
-        held = TensorProto.DataType.Name(kind).lower() if kind else "no tensor"
+        held = type_name(kind) if kind else "no tensor"
         way_out = "cut the model after the layer that turns it into floating-point values"
         raise UnsupportedLayer(info.name, "input", f"holds {held}", way_out)
     sizes = _declared(info)

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import NodeProto
+from onnx import NodeProto, TensorProto
 
 from pylrp._limits import TooLarge, require
 from pylrp.errors import BrokenFile, BrokenNode, UnsupportedLayer
@@ -22,7 +22,7 @@ from pylrp.layers import Layer, Shape
 from pylrp.layers.base import product
 from pylrp.loaders.onnx_constants import BATCHES, Constants, attributes_of
 
-__all__ = ["Call", "Translation", "Value", "operator_of"]
+__all__ = ["Call", "Translation", "Value", "operator_of", "type_name"]
 
 Array = NDArray[Any]
 
@@ -81,6 +81,12 @@ class Translation:
 def operator_of(node: NodeProto) -> str:
     """Return a node's operator, with its domain where that is not ONNX's own."""
     return node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op_type}"
+
+
+def type_name(kind: int) -> str:
+    """Return the name of a type of numbers; a broken file may have any number there."""
+    known: bool = kind in TensorProto.DataType.values()
+    return TensorProto.DataType.Name(kind).lower() if known else f"type {kind}"
 
 
 class Call:

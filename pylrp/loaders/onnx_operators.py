@@ -53,7 +53,7 @@ from pylrp.loaders.contraction import Contraction, dense_along, letters_of
 from pylrp.loaders.onnx_arithmetic import ARITHMETIC, clip, curve
 from pylrp.loaders.onnx_ml import CLASSICAL
 from pylrp.loaders.onnx_movement import MOVEMENT
-from pylrp.loaders.onnx_node import Call, Value
+from pylrp.loaders.onnx_node import Call, Value, type_name
 
 __all__ = ["FLOATS", "OPERATORS", "SELU", "contracted", "conv", "gemm", "scaled"]
 
@@ -283,8 +283,7 @@ def _clip(call: Call) -> Value | None:
 def _cast(call: Call) -> Value:
     kind = call.required("to")
     if kind not in FLOATS:
-        held = TensorProto.DataType.Name(kind).lower() if kind in TensorProto.DataType.values() else f"type {kind}"
-        raise call.unsupported(f"makes {held} of its input")
+        raise call.unsupported(f"makes {type_name(kind)} of its input")
     return call.emit(Identity(), call.value())
 
 
