@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 from pylrp._text import nearest
 from pylrp.rules import AlphaBeta, Epsilon, Flat, Gamma, Norm, Pass, Rule, WSquare, ZBox, ZPlus
 
-__all__ = ["COMPOSITES", "Composite", "composite", "either"]
+__all__ = ["COMPOSITES", "Composite", "composite", "either", "rule_called"]
 
 
 #: Kinds of layers with weights.
@@ -331,11 +331,13 @@ def composite(name: str, **bounds: ArrayLike) -> Composite:
 
 
 def _meant(name: object) -> str:
-    """Return the rule that has this name or symbol, or a composite that is nearly called so."""
-    plain = "".join(c for c in str(name).lower() if c not in " -_^").replace("²", "2")
-    if plain in _RULES:
-        return f" (do you mean the rule pylrp.{_RULES[plain]}?)"
-    return nearest(name, COMPOSITES)
+    rule = rule_called(name)
+    return f" (do you mean the rule pylrp.{rule}?)" if rule else nearest(name, COMPOSITES)
+
+
+def rule_called(name: object) -> str | None:
+    """Return the call that makes the rule with this name or symbol: "ZPlus()" for "z+"; None if there is none."""
+    return _RULES.get("".join(c for c in str(name).lower() if c not in " -_^").replace("²", "2"))
 
 
 #: Rules by what they are called in writing, without spaces, hyphens and carets.

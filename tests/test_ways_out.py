@@ -318,6 +318,18 @@ def test_a_report_is_an_output(tmp_path: Path, capsys: Any) -> None:
     assert (tmp_path / "report.html").stat().st_size > 1000
 
 
+def test_a_rule_for_all_layers(tmp_path: Path, capsys: Any) -> None:
+    dense().save(tmp_path / "net.npz")
+    np.save(tmp_path / "x.npy", X)
+    given = ["explain", str(tmp_path / "net.npz"), str(tmp_path / "x.npy"), "-o", str(tmp_path / "maps.npz"), "-q"]
+    with pytest.raises(SystemExit):
+        main([*given, "--composite", "z+"])
+    rule = capsys.readouterr().err.partition("--rule '")[2].partition("'")[0]
+    main([*given, "--rule", rule])
+    found = np.load(tmp_path / "maps.npz")["relevance"]
+    np.testing.assert_allclose(found, dense().explain(X, rules=pylrp.ZPlus()).relevance, rtol=1e-6)
+
+
 def test_names_of_rules_in_hints_are_calls() -> None:
     from pylrp.composites import _RULES
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pylrp
 from pylrp._text import nearest
+from pylrp.composites import rule_called
 from pylrp.conventions import CONVENTIONS
 from pylrp.defaults import usual_for
 from pylrp.inputs.images import LAYOUTS
@@ -69,6 +70,9 @@ class Parser(argparse.ArgumentParser):
             super()._check_value(action, value)
         except argparse.ArgumentError as error:
             hint = nearest(value, map(str, action.choices or ()))
+            rule = rule_called(value) if action.dest == "composite" else None
+            if rule is not None:
+                hint = f" (a rule for all layers: --rule '*={rule}')"
             if value == "report" and action.metavar == "COMMAND":
                 hint = " (a report is written by: pylrp explain MODEL INPUT -o report.html)"
             raise argparse.ArgumentError(action, f"{error.message}{hint}") from None
