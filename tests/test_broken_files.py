@@ -235,6 +235,20 @@ def test_sizes_are_looked_at_before_anything_is_allocated(case):
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 << 10
 
 
+@pytest.mark.parametrize(
+    "layer", [L.Take(np.zeros(1000, np.int64)), L.Expand((1000, 100)), L.Pad([(0, 998), (0, 0)]), L.Upsample(500)]
+)
+def test_tables_of_moved_values_count(layer):
+    """100,000 values of 4 bytes would fit; with 8 more in tables they do not."""
+    shape = (1, 100) if isinstance(layer, L.Expand) else (2, 100)
+    with at_most(1_000_000):
+        pylrp.Network([layer], shape)
+    with at_most(700_000):
+        Graph.sequential([layer], shape)
+        with pytest.raises(TooLarge):
+            pylrp.Network([layer], shape)
+
+
 def test_all_values_count_together():
     nodes = [Node(f"n{i}", L.ReLU(), ("x" if i == 0 else f"n{i - 1}",)) for i in range(8)]
     with at_most(9 * 4000):

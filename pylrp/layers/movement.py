@@ -33,6 +33,8 @@ __all__ = [
 ]
 
 _MOST_PLACES = (1 << 31) - 1
+#: Bytes of a table for each value: where it comes from and, in the core, what reads it.
+_ENTRY = 8
 
 
 class Movement(NamedLayer):
@@ -61,6 +63,7 @@ class Movement(NamedLayer):
     def to_core(self, place: Place) -> Spec:
         """Return the layer as the core takes it: for each output value the place of its input."""
         size = product(place.inputs[0])
+        require_shape(place.output, _ENTRY, "the places of moved values")
         # In 32 bits where they count it: half the memory of what may be large.
         dtype = np.int32 if max(size, product(place.output)) < _MOST_PLACES else np.int64
         index = to_core(self.move(positions(place.inputs[0]).astype(dtype)))
@@ -220,7 +223,7 @@ class Pad(Movement):
 
     def move(self, index: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the indices with -1, or mirrored or repeated ones, around."""
-        require_shape(self.output_shape(index.shape), index.itemsize, "the places of padded values")
+        require_shape(self.output_shape(index.shape), _ENTRY, "the places of padded values")
         crop = tuple(
             slice(max(-low, 0), n - max(-high, 0)) for (low, high), n in zip(self.widths, index.shape, strict=True)
         )
@@ -327,7 +330,7 @@ class Take(Movement):
 
     def move(self, index: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the indices that are taken."""
-        require_shape(self.output_shape(index.shape), index.itemsize, "the places of taken values")
+        require_shape(self.output_shape(index.shape), _ENTRY, "the places of taken values")
         return np.take(index, np.asarray(self.indices), axis=_axis(self.axis, index.shape))
 
 
