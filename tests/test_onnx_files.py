@@ -12,6 +12,7 @@ import pytest
 from reference.graph_forward import forward
 
 from pylrp import layers as L
+from pylrp._limits import TooLarge, at_most
 from pylrp.canonise import canonise
 from pylrp.errors import BrokenFile, UnsupportedLayer
 
@@ -350,3 +351,11 @@ def test_softmax_at_the_top_is_noted() -> None:
     graph = canonise(load_onnx(model("a = Gemm(x, w); y = Softmax(a)", {"x": ["n", 3]}, w=array(3, 2))))
     assert graph.notes == ("softmax 'y' at the top removed: the logits are explained",)
     assert (graph.outputs, graph.value("y"), graph.facts.top) == (("y",), "a", {"y": "softmax"})
+
+
+def test_repeats_are_looked_at_before_anything_is_allocated() -> None:
+    tracemalloc.start()
+    with at_most(1 << 20), pytest.raises(TooLarge):
+        load_onnx(model("y = Tile(x, r)", {"x": ["n", 2]}, r=np.array([1, 1 << 22])))
+    assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    tracemalloc.stop()

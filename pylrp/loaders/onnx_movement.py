@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pylrp._limits import require_shape
 from pylrp.layers import (
     Affine,
     Concat,
@@ -257,6 +258,9 @@ def _tile(call: Call) -> Value:
         raise call.mixes_batch("repeats samples")
     for axis, (n, times) in enumerate(zip(value.shape, repeats, strict=True)):
         if times != 1:
+            require_shape(
+                (*value.shape, max(times or 0, 0)), 8, f"node {call.name!r} (Tile): the places of repeated values"
+            )
             value = call.emit(Take(np.tile(np.arange(n), times or 0), axis), value, part=f"axis{axis}")
     return call.emit(Identity(), value)
 
