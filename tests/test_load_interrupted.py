@@ -33,7 +33,13 @@ except KeyboardInterrupt:
 
 def seconds_until_interrupted(path: Path) -> float:
     """Return the CPU time between the signal and the exception; the load as a whole takes longer than a second."""
-    done = subprocess.run([sys.executable, "-c", CHILD, str(path)], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", CHILD, str(path)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=path.parent,  # not the source folder, whose pylrp has no compiled core
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     return float(done.stdout)  # nothing: it was loaded
 
