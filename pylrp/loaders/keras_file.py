@@ -17,6 +17,7 @@ from typing import Any
 from pylrp._limits import require
 from pylrp.errors import BrokenFile, UnsupportedLayer
 from pylrp.loaders.hdf5_file import require_own
+from pylrp.loaders.hdf5_trial import require_end
 
 __all__ = ["LEAST_KERAS", "read_keras"]
 
@@ -57,10 +58,12 @@ def read_keras(keras: Any, path: Path) -> Any:
                     place = f"entry {info.filename!r}"
                     require(info.file_size, "what is in it")
                     if info.filename.endswith(_WEIGHTS):
-                        weights_file = io.BytesIO(_member(file, info.filename, begin=_HDF5))
-                        with h5py.File(weights_file, "r") as weights:
+                        data = _member(file, info.filename, begin=_HDF5)
+                        require_end(data)
+                        with h5py.File(io.BytesIO(data), "r") as weights:
                             require_own(h5py, weights)
         elif head == _HDF5:
+            require_end(path)
             with h5py.File(path, "r") as weights:
                 require_own(h5py, weights)
                 place = "attribute 'model_config'"

@@ -14,6 +14,7 @@ from pylrp._limits import require_shape
 from pylrp._text import shown
 from pylrp.errors import BrokenFile
 from pylrp.loaders.hdf5_file import require_own
+from pylrp.loaders.hdf5_trial import require_end
 
 __all__ = ["read_hdf5"]
 
@@ -38,6 +39,7 @@ def read_hdf5(path: Path) -> dict[str, Any]:
         raise ImportError("reading .mat of version 7.3 needs h5py: pip install h5py") from None
     place = ""
     try:
+        require_end(path)
         with h5py.File(path) as file:
             require_own(h5py, file)
             reader = _Reader(h5py, file)
