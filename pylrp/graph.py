@@ -297,6 +297,11 @@ class Graph:
         """Return the value that is called by this name: an output's, or the value's own."""
         return self.output_values.get(name, name)
 
+    def user_shape(self, name: str) -> Shape:
+        """Return a value's shape as users see it: an input's may have its channels last."""
+        shape = self.shapes[name]
+        return (*shape[1:], shape[0]) if name in self.channels_last else shape
+
     def _given_outputs(self) -> Outputs:
         return self.output_values if self.named_outputs else self.outputs
 

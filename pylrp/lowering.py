@@ -54,7 +54,9 @@ def lower(graph: Graph) -> Lowered:
     stored: dict[int, tuple[Layer, Layer]] = {}  # by the id of a layer, which is kept alive: layers may be shared
     specs, nodes = [], []
     for node in graph.nodes:
-        _, layer = stored.setdefault(id(node.layer), (node.layer, node.layer.stored_for_core()))
+        if id(node.layer) not in stored:  # weights of a layer that is used twice are turned once
+            stored[id(node.layer)] = node.layer, node.layer.stored_for_core()
+        layer = stored[id(node.layer)][1]
         _require_top(node, graph)
         shapes = tuple(graph.shapes[value] for value in node.inputs)
         try:

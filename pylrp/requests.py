@@ -70,7 +70,7 @@ class Inputs:
 
     def _add(self, name: str, value: Any, what: str) -> None:
         graph = self._graph
-        shape = self.user_shape(name)
+        shape = self._graph.user_shape(name)
         columns = columns_of(value, graph.facts.features.get(name), what)
         array = settle(columns.values, what)
         if array.shape[-len(shape) :] != shape or array.ndim not in (len(shape), len(shape) + 1):
@@ -87,11 +87,6 @@ class Inputs:
         if array.dtype is not graph.dtype and array.dtype != graph.dtype:
             array = converted(array, graph.dtype, what, self.notes)
         self.flat.append(array if array.ndim <= 2 and len(shape) == 1 else as_rows(array, batch, shape))
-
-    def user_shape(self, name: str) -> Shape:
-        """Return a value's shape as users see it: an input's may have its channels last."""
-        shape = self._graph.shapes[name]
-        return (*shape[1:], shape[0]) if name in self._graph.channels_last else shape
 
     def logical(self, name: str) -> Array:
         """Return an input with channels first and features in the network's order."""
@@ -111,7 +106,7 @@ class Inputs:
     def several(self, flat: Array, shape: Shape, targets: int | None, name: str) -> Array:
         """Return (targets * batch, size) as (batch, targets, *shape), as the user asked for it."""
         if name in self._graph.channels_last:
-            shape = self.user_shape(name)
+            shape = self._graph.user_shape(name)
         if name in self.columns:
             flat = self.columns[name].to_caller(flat)
         if targets is None:

@@ -21,11 +21,10 @@ import pytest
 import scipy.io
 from capi import BUILD, LIBRARY
 from capi import REQUIRED as BUILD_REQUIRED
-from test_octave import OCTAVE, REQUIRED, octave
+from test_octave import OCTAVE, REQUIRED, digits, octave
 
 import pylrp
 from pylrp import rules as R
-from pylrp.demo import load_demo_digits, load_demo_network
 
 ROOT = Path(__file__).parents[1]
 pytestmark = [
@@ -141,11 +140,7 @@ def test_pythons_numbers(mex: str, batch: int, dtype: type, tmp_path: Path) -> N
 
 
 def test_digits_as_cells_and_as_his_struct(mex: str, tmp_path: Path) -> None:
-    W, b = (list(map(np.float64, arrays)) for arrays in load_demo_network())
-    x = load_demo_digits()[0][:100].reshape(100, -1) / 255.0
-    hidden = np.maximum(x @ W[0].T + b[0], 0)
-    logits = hidden @ W[1].T + b[1]
-    out = np.where(logits == logits.max(axis=1, keepdims=True), logits, 0)
+    W, b, x, hidden, out = digits(100)
     given = {"W": cell(W), "b": cell([c[:, None] for c in b]), "x": x.T, "h": hidden.T, "out": out.T}
     scipy.io.savemat(tmp_path / "in.mat", given)
     code = """load('in.mat');

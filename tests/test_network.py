@@ -12,7 +12,7 @@ from reference.contributions import propagate
 
 import pylrp
 from pylrp import layers as L
-from pylrp.graph import Graph
+from pylrp.graph import Graph, Node
 
 erf = np.vectorize(math.erf)
 FUNCTIONS = {
@@ -336,3 +336,14 @@ def test_against_another_class(net, x):
         net.explain(x, 2, against=2)
     with pytest.raises(ValueError, match="against goes with one target"):
         net.explain(x, out, against=2)
+
+
+def test_weights_of_a_layer_that_is_used_twice_are_turned_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    shared, seen = L.Conv(np.ones((2, 2, 3)), padding=1), []
+    turn = L.Conv.stored_for_core
+    monkeypatch.setattr(L.Conv, "stored_for_core", lambda self: seen.append(self) or turn(self))
+    nodes = [Node("a", shared, ("x",)), Node("b", shared, ("a",))]
+    network = pylrp.Network.from_graph(Graph({"x": (2, 5)}, nodes, ["b"]))
+    assert len(seen) == 1
+    first, second = (node.layer for node in network.graph.nodes)
+    assert first is second

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -110,13 +111,18 @@ def test_inputs_of_both_signs(tmp_path: Path) -> None:
     check(W, [x, hidden], hidden @ W[1].T, "z+", tmp_path)
 
 
-@pytest.mark.parametrize("rule", INPUT_RULES)
-def test_bundled_network_and_digits(rule: str, tmp_path: Path) -> None:
+def digits(count: int) -> tuple[list[Any], list[Any], Any, Any, Any]:
+    """Return the bundled network's weights and biases, some digits, what is hidden, and the largest logit alone."""
     W, b = (list(map(np.float64, arrays)) for arrays in load_demo_network())
-    x = load_demo_digits()[0][:10].reshape(10, -1) / 255.0
+    x = load_demo_digits()[0][:count].reshape(count, -1) / 255.0
     hidden = np.maximum(x @ W[0].T + b[0], 0)
     logits = hidden @ W[1].T + b[1]
-    out = np.where(logits == logits.max(axis=1, keepdims=True), logits, 0)
+    return W, b, x, hidden, np.where(logits == logits.max(axis=1, keepdims=True), logits, 0)
+
+
+@pytest.mark.parametrize("rule", INPUT_RULES)
+def test_bundled_network_and_digits(rule: str, tmp_path: Path) -> None:
+    W, _, x, hidden, out = digits(10)
     check(W, [x, hidden], out, rule, tmp_path)
 
 

@@ -47,7 +47,7 @@ typedef bool (*interrupt_function)(void);
 static volatile sig_atomic_t* octave_interrupts;
 static interrupt_function matlab_interrupt;
 
-/* Once: a name that is not found leaves a message in memory at every search. */
+/* Once: a search goes through every library of the process. */
 static void find_interrupt(void) {
   static bool searched;
   if (searched) {

@@ -18,6 +18,7 @@ from pylrp.graph import Graph, Node
 from pylrp.layers import Dense
 from pylrp.layers.base import product
 from pylrp.layers.movement import Movement
+from pylrp.layout import positions
 from pylrp.network import Network
 
 __all__ = ["FirstLayer"]
@@ -106,10 +107,7 @@ def _dense_at_the_input(graph: Graph) -> tuple[set[str], Node, Index] | None:
     """
     ((value, shape),) = graph.inputs.items()
     n = product(shape)
-    index: Index = np.arange(n, dtype=np.int64)
-    if value in graph.channels_last:
-        index = np.moveaxis(index.reshape(*shape[1:], shape[0]), -1, 0)
-    index = index.reshape(shape)
+    index: Index = positions(shape) if value in graph.channels_last else np.arange(n, dtype=np.int64).reshape(shape)
     passed: set[str] = set()
     while len(users := graph.consumers(value)) == 1 and value not in graph.output_values.values():
         node = users[0][0]

@@ -111,8 +111,7 @@ def quantus_model(net: Network) -> Any:
 
 
 def _sample_shape(net: Network) -> tuple[int, ...]:
-    (name, shape), *_ = net.graph.inputs.items()
-    return (*shape[1:], shape[0]) if name in net.graph.channels_last else shape
+    return net.graph.user_shape(next(iter(net.graph.inputs)))
 
 
 def _network_of(model: Any, network: Network | None, given: Array, kept: dict[tuple[object, ...], Network]) -> Network:

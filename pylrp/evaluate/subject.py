@@ -83,7 +83,7 @@ class Subject:
         (name, shape), *_ = graph.inputs.items()
         self.net = net
         self.channels_last = name in graph.channels_last and layout is None
-        self.sample_shape: Shape = (*shape[1:], shape[0]) if name in graph.channels_last else shape
+        self.sample_shape: Shape = graph.user_shape(name)
         inputs = Inputs(graph, x)  # says what is wrong with x
         if inputs.batch == 0:
             raise ValueError("x is empty: there is nothing to evaluate")
