@@ -96,7 +96,7 @@ mex:
 	octave-cli --norc --eval "addpath('csrc/matlab'); pylrp_make"
 
 # What pylrp_make compiles and copies, nothing else; tests/test_mex.py builds from the unpacked zip.
-MATLAB := csrc/base csrc/capi csrc/engine csrc/kernels csrc/layers csrc/matlab
+MATLAB := csrc/base csrc/capi csrc/engine csrc/kernels csrc/layers csrc/matlab csrc/products csrc/rules
 TO ?= build
 matlab-zip:
 	rm -rf $(TO)/pylrp-matlab $(TO)/pylrp-matlab.zip

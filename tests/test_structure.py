@@ -9,7 +9,8 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 CSRC = ROOT / "csrc"
-ORDER = ["base", "kernels", "layers", "engine", "capi", "bindings"]  # each may include itself and what stands before it
+# Each may include itself and what stands before it.
+ORDER = ["base", "kernels", "rules", "products", "layers", "engine", "capi", "bindings"]
 
 
 def sources() -> list[Path]:

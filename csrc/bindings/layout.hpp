@@ -2,8 +2,8 @@
 // channels); inside it is always channels last.
 #pragma once
 
+#include "base/pieces.hpp"
 #include "base/size.hpp"
-#include "layers/pieces.hpp"
 
 namespace pylrp::bindings {
 

@@ -8,8 +8,8 @@
 
 #include "bindings/lock.hpp"
 #include "layers/combine.hpp"
-#include "layers/conv.hpp"
-#include "layers/dense_layer.hpp"
+#include "layers/conv/conv.hpp"
+#include "layers/dense/dense_layer.hpp"
 #include "layers/pointwise.hpp"
 #include "layers/pool.hpp"
 #include "layers/sparse.hpp"

@@ -9,7 +9,7 @@
 
 #include "base/buffer.hpp"
 #include "capi/catalogue.hpp"
-#include "layers/lower.hpp"
+#include "rules/lower.hpp"
 
 // A rule: lowered for the kernels, and once more as C reads it.
 struct pylrp_rule {

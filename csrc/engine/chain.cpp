@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "engine/ledger.hpp"
-#include "layers/dense_columns.hpp"
+#include "layers/dense/columns.hpp"
 
 namespace pylrp {
 template <class T>

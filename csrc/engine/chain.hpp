@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "engine/ledger.hpp"
-#include "layers/dense.hpp"
+#include "layers/dense/dense.hpp"
 
 namespace pylrp {
 

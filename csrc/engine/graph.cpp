@@ -4,8 +4,8 @@
 #include <map>
 
 #include "base/error.hpp"
+#include "base/pieces.hpp"
 #include "kernels/dispatch.hpp"
-#include "layers/pieces.hpp"
 
 namespace pylrp {
 namespace {

@@ -1,7 +1,7 @@
 #include "engine/ledger.hpp"
 
+#include "base/pieces.hpp"
 #include "kernels/dispatch.hpp"
-#include "layers/pieces.hpp"
 
 namespace pylrp {
 

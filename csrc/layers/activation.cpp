@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "layers/pieces.hpp"
+#include "base/pieces.hpp"
 
 namespace pylrp {
 namespace {

@@ -3,10 +3,10 @@
 #include <algorithm>
 
 #include "base/buffer.hpp"
+#include "base/pieces.hpp"
 #include "kernels/dispatch.hpp"
-#include "layers/dense.hpp"
-#include "layers/pieces.hpp"
-#include "layers/share.hpp"
+#include "layers/dense/dense.hpp"
+#include "rules/stabilizer.hpp"
 
 namespace pylrp {
 template <class T>

@@ -13,7 +13,7 @@
 #include "base/size.hpp"
 #include "base/view.hpp"
 #include "kernels/table.hpp"
-#include "layers/lower.hpp"
+#include "rules/lower.hpp"
 
 namespace pylrp {
 

@@ -2,9 +2,9 @@
 
 #include <cmath>
 
-#include "layers/dense.hpp"
-#include "layers/pieces.hpp"
-#include "layers/share.hpp"
+#include "base/pieces.hpp"
+#include "layers/dense/dense.hpp"
+#include "rules/stabilizer.hpp"
 
 namespace pylrp {
 namespace {

@@ -4,8 +4,8 @@
 #include <array>
 #include <vector>
 
-#include "layers/geometry.hpp"
 #include "layers/layer.hpp"
+#include "products/geometry.hpp"
 
 namespace pylrp {
 

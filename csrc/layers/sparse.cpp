@@ -4,8 +4,8 @@
 #include <limits>
 #include <utility>
 
-#include "layers/pieces.hpp"
-#include "layers/share.hpp"
+#include "base/pieces.hpp"
+#include "rules/stabilizer.hpp"
 
 namespace pylrp {
 namespace {

@@ -37,12 +37,11 @@ end
 function objects = compile_core(root, folder, flags)
 % The dense part of the core; a file for each instruction set, the CPU is asked at run time.
 if ~exist(folder, 'dir'), mkdir(folder); end
-base = dir(fullfile(root, 'csrc', 'base', '*.cpp'));
-capi = dir(fullfile(root, 'csrc', 'capi', '*.cpp'));
-sources = [strcat('base/', {base.name}), strcat('capi/', {capi.name}), ...
-           {'kernels/dispatch.cpp', 'kernels/isa_baseline.cpp', 'layers/lower.cpp', 'layers/dense.cpp', ...
-            'layers/dense_batch.cpp', 'layers/dense_rows.cpp', 'layers/dense_columns.cpp', 'engine/ledger.cpp', ...
-            'engine/chain.cpp'}];
+sources = {'kernels/dispatch.cpp', 'kernels/isa_baseline.cpp', 'engine/ledger.cpp', 'engine/chain.cpp'};
+for part = {'base', 'capi', 'rules', 'layers/dense'}
+    found = dir(fullfile(root, 'csrc', part{1}, '*.cpp'));
+    sources = [sources, strcat([part{1} '/'], {found.name})];
+end
 extra = repmat({''}, 1, numel(sources));
 if is_x86()
     sources = [sources, {'kernels/isa_avx2.cpp', 'kernels/isa_avx512.cpp'}];

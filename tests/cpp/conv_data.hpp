@@ -3,7 +3,7 @@
 
 #include <string>
 
-#include "layers/conv.hpp"
+#include "layers/conv/conv.hpp"
 #include "reference.hpp"
 
 namespace pylrp {

@@ -13,7 +13,7 @@
 #include "conv_data.hpp"
 #include "engine/graph.hpp"
 #include "layers/combine.hpp"
-#include "layers/dense_layer.hpp"
+#include "layers/dense/dense_layer.hpp"
 #include "layers/pointwise.hpp"
 #include "layers/pool.hpp"
 #include "layers/sparse.hpp"

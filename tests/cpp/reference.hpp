@@ -14,7 +14,7 @@
 
 #include "base/rule.hpp"
 #include "fenced.hpp"
-#include "layers/dense.hpp"
+#include "layers/dense/dense.hpp"
 
 namespace pylrp {
 
@@ -155,9 +155,9 @@ struct Reference {
 enum class Care { kCount, kSettle, kPositive };
 
 // How two denominators may come about. kRest: the second is what the first leaves of the output, with the errors of
-// both, unless less than 1/16 of the first or 1/64 of the bias is left (layers/conv_rest.hpp). kMagnitude: out of W a
-// and |W| |a|, with the errors of both, unless one is less than 1/64 of |W| |a| (lower.hpp, by_magnitude); here 1/72,
-// since at the limit rounding decides.
+// both, unless less than 1/16 of the first or 1/64 of the bias is left (layers/conv/sum_by_subtraction.hpp).
+// kMagnitude: out of W a and |W| |a|, with the errors of both, unless one is less than 1/64 of |W| |a|
+// (rules/lower.hpp, by_magnitude); here 1/72, since at the limit rounding decides.
 enum class Way { kItself, kRest, kMagnitude };
 
 template <class T>

@@ -1,5 +1,5 @@
 // Alpha-beta with inputs of both signs, pointwise: the contributions above and below zero out of W a and |W| |a|, and
-// where that cancels by products of their own (lower.hpp, by_magnitude; layers/conv_pointwise.cpp).
+// where that cancels by products of their own (rules/lower.hpp, by_magnitude; layers/conv/conv_1x1.cpp).
 #include <functional>
 
 #include "conv_run.hpp"

@@ -4,7 +4,7 @@
 
 #include "check.hpp"
 #include "conv_data.hpp"
-#include "layers/taps.hpp"
+#include "products/taps.hpp"
 
 namespace pylrp {
 namespace {

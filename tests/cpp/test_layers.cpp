@@ -7,7 +7,7 @@
 #include "check.hpp"
 #include "engine/chain.hpp"
 #include "kernels/dispatch.hpp"
-#include "layers/dense_columns.hpp"
+#include "layers/dense/columns.hpp"
 #include "reference.hpp"
 #include "rules.hpp"
 

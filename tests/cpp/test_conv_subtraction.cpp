@@ -1,5 +1,5 @@
 // Alpha-beta behind a ReLU, with the output at hand: the second sum is what the first leaves of the output
-// (layers/conv_rest.hpp).
+// (layers/conv/sum_by_subtraction.hpp).
 #include <functional>
 
 #include "conv_run.hpp"

@@ -8,8 +8,8 @@
 #include <vector>
 
 #include "kernels/dispatch.hpp"
-#include "layers/conv.hpp"
-#include "layers/dense.hpp"
+#include "layers/conv/conv.hpp"
+#include "layers/dense/dense.hpp"
 
 namespace pylrp {
 

@@ -1,10 +1,10 @@
-#include "layers/conv.hpp"
+#include "layers/conv/conv.hpp"
 
 #include <algorithm>
 
 #include "kernels/dispatch.hpp"
-#include "layers/conv_rest.hpp"
-#include "layers/dense.hpp"
+#include "layers/conv/sum_by_subtraction.hpp"
+#include "layers/dense/dense.hpp"
 
 namespace pylrp {
 namespace {

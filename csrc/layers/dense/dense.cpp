@@ -1,4 +1,4 @@
-#include "layers/dense.hpp"
+#include "layers/dense/dense.hpp"
 
 #include <algorithm>
 

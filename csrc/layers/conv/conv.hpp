@@ -1,18 +1,18 @@
 // Convolution in one to three dimensions, with stride, padding, dilation and groups, and its transpose.
-//   conv.cpp            forward pass and relevance from products over taps
-//   conv_rest.hpp       what these read; alpha-beta behind a ReLU
-//   conv_depthwise.cpp  the same where every channel is its own group
-//   conv_pointwise.cpp  the same where the kernel is one position
-//   conv_narrow.cpp     the way back to few channels
+//   conv.cpp                forward pass and relevance from products over taps
+//   sum_by_subtraction.hpp  what these read; alpha-beta behind a ReLU
+//   depthwise.cpp           the same where every channel is its own group
+//   conv_1x1.cpp            the same where the kernel is one position
+//   few_input_channels.cpp  the way back to few channels
 // They read the weights as (out_channels, taps, in_channels of a group): in one direction a row is a row of a dense
 // layer, in the other a tap is a matrix.
 #pragma once
 
 #include <vector>
 
-#include "layers/dense.hpp"
+#include "layers/dense/dense.hpp"
 #include "layers/layer.hpp"
-#include "layers/taps.hpp"
+#include "products/taps.hpp"
 
 namespace pylrp {
 

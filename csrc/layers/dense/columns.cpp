@@ -2,7 +2,7 @@
 //   few outputs with relevance   their rows are gathered, a small layer by rows
 //   few samples                  two passes over the columns that matter: z = sum_i rho(w_i) a_i, then R_i = w_i . s
 //   many samples                 the weights are turned once, then products
-#include "layers/dense_columns.hpp"
+#include "layers/dense/columns.hpp"
 
 #include <algorithm>
 #include <functional>

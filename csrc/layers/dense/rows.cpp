@@ -7,7 +7,7 @@
 #include <algorithm>
 
 #include "kernels/dispatch.hpp"
-#include "layers/dense.hpp"
+#include "layers/dense/dense.hpp"
 
 namespace pylrp {
 namespace {

@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "kernels/dispatch.hpp"
-#include "layers/conv.hpp"
+#include "layers/conv/conv.hpp"
 
 namespace pylrp {
 namespace {

@@ -5,9 +5,9 @@
 #include <optional>
 
 #include "kernels/dispatch.hpp"
-#include "layers/conv.hpp"
-#include "layers/dense.hpp"
-#include "layers/panels.hpp"
+#include "layers/conv/conv.hpp"
+#include "layers/conv/panels.hpp"
+#include "layers/dense/dense.hpp"
 
 namespace pylrp {
 namespace {

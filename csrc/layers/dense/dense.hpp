@@ -1,7 +1,7 @@
 // The dense layer: z = W a + b, and its relevance for any rule.
-//   dense.cpp        prepares what is constant, chooses the path
-//   dense_rows.cpp   few samples or sparse relevance: one pass over the weight rows that matter
-//   dense_batch.cpp  many samples: packed products
+//   dense.cpp  prepares what is constant, chooses the path
+//   rows.cpp   few samples or sparse relevance: one pass over the weight rows that matter
+//   batch.cpp  many samples: packed products
 #pragma once
 
 #include <vector>

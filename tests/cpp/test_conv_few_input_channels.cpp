@@ -1,4 +1,5 @@
-// The way back to an image of few channels: what every position sends to all its taps is gathered (conv_narrow.cpp).
+// The way back to an image of few channels: what every position sends to all its taps is gathered
+// (layers/conv/few_input_channels.cpp).
 #include "conv_run.hpp"
 
 namespace pylrp {

@@ -9,7 +9,7 @@
 #include "base/buffer.hpp"
 #include "base/parallel.hpp"
 #include "kernels/table.hpp"
-#include "layers/geometry.hpp"
+#include "products/geometry.hpp"
 
 namespace pylrp {
 

@@ -2,7 +2,7 @@
 // of panels and each block of the reduction (some taps, or some channels of one) it runs all tiles of rows: the slab's
 // weights stay in the L2 cache, a tile's pixels in the L1. With few rows a task packs its panel itself, a block of the
 // reduction at a time. The order of a sum does not depend on who computes it.
-#include "layers/taps.hpp"
+#include "products/taps.hpp"
 
 #include "kernels/dispatch.hpp"
 

@@ -5,8 +5,8 @@
 #include <atomic>
 
 #include "kernels/dispatch.hpp"
-#include "layers/conv.hpp"
-#include "layers/dense.hpp"
+#include "layers/conv/conv.hpp"
+#include "layers/dense/dense.hpp"
 
 namespace pylrp {
 

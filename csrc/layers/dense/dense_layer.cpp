@@ -1,4 +1,4 @@
-#include "layers/dense_layer.hpp"
+#include "layers/dense/dense_layer.hpp"
 
 namespace pylrp {
 namespace {

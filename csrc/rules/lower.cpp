@@ -1,4 +1,4 @@
-#include "layers/lower.hpp"
+#include "rules/lower.hpp"
 
 #include <algorithm>
 

@@ -4,9 +4,9 @@
 #include <array>
 
 #include "kernels/dispatch.hpp"
-#include "layers/conv.hpp"
-#include "layers/dense.hpp"
-#include "layers/panels.hpp"
+#include "layers/conv/conv.hpp"
+#include "layers/conv/panels.hpp"
+#include "layers/dense/dense.hpp"
 
 namespace pylrp {
 namespace {

@@ -6,7 +6,7 @@
 
 #include "base/rule.hpp"
 #include "kernels/table.hpp"
-#include "layers/lower.hpp"
+#include "rules/lower.hpp"
 
 namespace pylrp {
 

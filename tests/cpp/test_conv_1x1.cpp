@@ -1,5 +1,5 @@
 // Convolutions with a kernel of one and at least a tile of positions: they go through all steps task by task
-// (layers/conv_pointwise.cpp).
+// (layers/conv/conv_1x1.cpp).
 #include "conv_run.hpp"
 #include "kernels/dispatch.hpp"
 

@@ -1,7 +1,7 @@
 // The dense layer as a layer of a graph.
 #pragma once
 
-#include "layers/dense.hpp"
+#include "layers/dense/dense.hpp"
 
 namespace pylrp {
 

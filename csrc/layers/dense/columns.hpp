@@ -2,7 +2,7 @@
 // copy of the weights where samples are few.
 #pragma once
 
-#include "layers/dense.hpp"
+#include "layers/dense/dense.hpp"
 
 namespace pylrp {
 

@@ -1,4 +1,4 @@
-#include "layers/geometry.hpp"
+#include "products/geometry.hpp"
 
 #include <algorithm>
 
