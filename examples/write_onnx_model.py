@@ -19,8 +19,8 @@ from onnx import helper, numpy_helper
 
 import pylrp
 from pylrp.demo import load_demo_digits
-from pylrp.graph import Graph, Node
 from pylrp.layers import Add, BatchNorm, Conv, Flatten, MaxPool, ReLU
+from pylrp.network.graph import Graph, Node
 
 Array = NDArray[np.float64]
 FITTED = 80  # digits; the other 20 are new to the network

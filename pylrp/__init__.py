@@ -15,9 +15,9 @@ if _find_spec("pylrp._core") is None:
     )
 
 from pylrp import layers
+from pylrp._moved import keep_old_names as _keep_old_names
 from pylrp.api import relevance
 from pylrp.comparison import Comparison, compare
-from pylrp.composites import COMPOSITES, Composite, composite
 from pylrp.errors import (
     AbsorbedValue,
     BrokenFile,
@@ -28,12 +28,12 @@ from pylrp.errors import (
     UnknownOption,
     UnsupportedLayer,
 )
-from pylrp.explanation import Explanation
 from pylrp.info import get_threads, info, set_threads
-from pylrp.ledger import Ledger
 from pylrp.loaders import load
-from pylrp.network import Network
-from pylrp.rules import (
+from pylrp.network.explanation import Explanation
+from pylrp.network.ledger import Ledger
+from pylrp.network.network import Network
+from pylrp.rules.catalogue import (
     AlphaBeta,
     Epsilon,
     Flat,
@@ -46,8 +46,10 @@ from pylrp.rules import (
     Zero,
     ZPlus,
 )
+from pylrp.rules.composites import COMPOSITES, Composite, composite
 
 __version__ = _version("pylrp")
+_keep_old_names(__name__)
 
 # What draws, evaluates and reports is loaded when it is asked for: `import pylrp` stays light.
 _LATER = ("evaluate", "plot", "report")

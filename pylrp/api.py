@@ -13,13 +13,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from pylrp import _core
 from pylrp._arrays import require_finite, require_finite_once, settle
-from pylrp.composites import Composite, spread, unbiased_name
-from pylrp.conventions import compile_rule
 from pylrp.errors import NotFinite
-from pylrp.finite import beyond
 from pylrp.info import thread_count
-from pylrp.ledger import Ledger
-from pylrp.rules import Rule, WSquare, ZPlus, broadcast_bounds
+from pylrp.network.finite import beyond
+from pylrp.network.ledger import Ledger
+from pylrp.rules.catalogue import Rule, WSquare, ZPlus, broadcast_bounds
+from pylrp.rules.composites import Composite, spread, unbiased_name
+from pylrp.rules.conventions import compile_rule
 
 __all__ = ["relevance"]
 
@@ -121,7 +121,7 @@ def relevance(
     return_layers : bool, default False
         Return the relevance at every layer, ``[R_input, R_1, ..., R_output]``.
     ledger : bool, default False
-        Return ``(R, ledger)``: where the relevance went, see :class:`pylrp.ledger.Ledger`.
+        Return ``(R, ledger)``: where the relevance went, see :class:`pylrp.Ledger`.
     threads : int, optional
         At most so many threads. Default: ``OMP_NUM_THREADS`` or all cores. The result is the same to the last bit.
     convention : {"zennit", "captum", "innvestigate", "lrp_toolbox"}, default "zennit"

@@ -9,11 +9,11 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pylrp import _html
-from pylrp._text import nearest
 from pylrp.api import Arrays, Rules, relevance
-from pylrp.conventions import CONVENTIONS
 from pylrp.errors import MissingRule
+from pylrp.present import html
+from pylrp.present.text import nearest
+from pylrp.rules.conventions import CONVENTIONS
 
 __all__ = ["Comparison", "by_convention", "compare"]
 
@@ -75,7 +75,7 @@ class Comparison:
     def _repr_html_(self) -> str:
         """Return what a notebook shows."""
         about, rows, missing = self._parts()
-        return _html.html(_html.lines([about]), _html.table(rows), _html.lines(missing))
+        return html.html(html.lines([about]), html.table(rows), html.lines(missing))
 
 
 def compare(

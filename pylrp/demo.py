@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pylrp.api import relevance
-from pylrp.ledger import Ledger
+from pylrp.network.ledger import Ledger
 from pylrp.plot import diverging_map, heatmap, new_figure
-from pylrp.rules import AlphaBeta, Epsilon, Rule, WSquare, ZBox, ZPlus
+from pylrp.rules.catalogue import AlphaBeta, Epsilon, Rule, WSquare, ZBox, ZPlus
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

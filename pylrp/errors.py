@@ -12,7 +12,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from pylrp._text import shown
+from pylrp.present.text import shown
 
 __all__ = [
     "AbsorbedValue",

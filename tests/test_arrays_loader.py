@@ -20,7 +20,7 @@ from test_octave import octave
 from test_octave import pytestmark as needs_octave
 
 from pylrp import layers
-from pylrp.loaders.arrays import load_mat, load_npz
+from pylrp.loaders.plain.arrays import load_mat, load_npz
 
 SIZES = (5, 4, 3, 2)
 

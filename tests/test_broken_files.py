@@ -16,10 +16,10 @@ import pytest
 import pylrp
 from pylrp import layers as L
 from pylrp._limits import TooLarge, at_most
-from pylrp._text import shown
 from pylrp.errors import BrokenNode
-from pylrp.graph import Graph, Node
-from pylrp.loaders.npz_file import NpzFile
+from pylrp.loaders.plain.npz_file import NpzFile
+from pylrp.network.graph import Graph, Node
+from pylrp.present.text import shown
 
 DIGITS = Path(pylrp.__file__).parent / "data/mnist_784_300_10.npz"
 

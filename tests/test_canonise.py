@@ -9,8 +9,8 @@ import pytest
 from reference.graph_forward import forward
 
 from pylrp import layers as L
-from pylrp.canonise import canonise
-from pylrp.graph import Graph, Node
+from pylrp.network.canonise import canonise
+from pylrp.network.graph import Graph, Node
 
 RNG = np.random.default_rng(5)
 

@@ -14,8 +14,8 @@ from reference.graph_forward import forward
 from test_canonise import array, assert_same_outputs, conv, dense, kinds, norm
 
 from pylrp import layers as L
-from pylrp.canonise import canonise
-from pylrp.graph import Graph, Node
+from pylrp.network.canonise import canonise
+from pylrp.network.graph import Graph, Node
 
 LAST, FIRST = L.Transpose((1, 2, 0)), L.Transpose((2, 0, 1))
 IMAGE = (2, 6, 5)

@@ -22,8 +22,8 @@ from capi import BUILD, LIBRARY, REQUIRED, ROOT, STATUS, Call, Core, Failed
 
 import pylrp
 from pylrp import rules as R
-from pylrp.composites import COMPOSITES, composite, spread
-from pylrp.conventions import CONVENTIONS
+from pylrp.rules.composites import COMPOSITES, composite, spread
+from pylrp.rules.conventions import CONVENTIONS
 
 HEADER = ROOT / "csrc" / "capi"
 pytestmark = pytest.mark.skipif(

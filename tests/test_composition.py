@@ -19,8 +19,8 @@ from reference.graph_relevance import Matrix, handing, joined, parted, pushed
 import pylrp
 from pylrp import layers as L
 from pylrp.errors import AbsorbedValue, UnsupportedLayer
-from pylrp.graph import Graph, Node
-from pylrp.rules import Epsilon, Flat, Group, Rule, Term, WSquare, ZBox, ZPlus
+from pylrp.network.graph import Graph, Node
+from pylrp.rules.catalogue import Epsilon, Flat, Group, Rule, Term, WSquare, ZBox, ZPlus
 
 rng = np.random.default_rng(11)
 

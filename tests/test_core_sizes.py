@@ -10,8 +10,8 @@ import pytest
 
 import pylrp
 from pylrp.errors import BrokenNode
-from pylrp.graph import Graph, Node
 from pylrp.layers import Conv, ReLU, Resize
+from pylrp.network.graph import Graph, Node
 
 
 def test_hostile_sizes():

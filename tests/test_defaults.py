@@ -9,10 +9,10 @@ from cli_world import photo_network
 import pylrp
 from pylrp import layers as L
 from pylrp.cli import main
-from pylrp.defaults import default_for, usual_for
 from pylrp.evaluate import evaluate, randomisation, sensitivity
-from pylrp.graph import Graph, Node
+from pylrp.network.graph import Graph, Node
 from pylrp.report import Report
+from pylrp.rules.defaults import default_for, usual_for
 
 RNG = np.random.default_rng(5)
 

@@ -13,7 +13,7 @@ from matplotlib.image import imread
 
 import pylrp
 from pylrp import demo
-from pylrp.ledger import COLUMNS
+from pylrp.network.ledger import COLUMNS
 
 CAUSES = COLUMNS[2:-1]
 

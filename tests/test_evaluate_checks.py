@@ -18,7 +18,7 @@ from pylrp.evaluate import (
     randomised,
     sensitivity,
 )
-from pylrp.evaluate.cascade import with_weights
+from pylrp.evaluate.random_weights import with_weights
 from pylrp.layers import Conv, Dense, Flatten, ReLU, Softmax
 
 
@@ -97,7 +97,7 @@ def test_a_layer_that_is_used_twice_stays_one(rng: np.random.Generator) -> None:
 
 
 def test_a_softmax_that_was_kept_is_kept(rng: np.random.Generator) -> None:
-    graph = pylrp.graph.Graph.sequential([Dense(rng.normal(size=(3, 5))), Softmax()])
+    graph = pylrp.network.Graph.sequential([Dense(rng.normal(size=(3, 5))), Softmax()])
     net = pylrp.Network.from_graph(graph, keep_top=True)
     x = rng.normal(size=(2, 5))
     np.testing.assert_allclose(randomised(net, ["0"]).forward(x).sum(axis=1), 1)

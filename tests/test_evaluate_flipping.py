@@ -168,7 +168,7 @@ def test_each_number_by_itself(rng: np.random.Generator) -> None:
 
 def test_channels_last_gives_the_same_curves(rng: np.random.Generator) -> None:
     first = conv_net(rng)
-    graph = pylrp.graph.Graph(
+    graph = pylrp.network.Graph(
         first.graph.inputs, first.graph.nodes, first.graph.outputs, channels_last=tuple(first.graph.inputs)
     )
     last = pylrp.Network.from_graph(graph)
@@ -370,7 +370,7 @@ def test_networks_that_cannot_be_flipped(rng: np.random.Generator) -> None:
     positions = pylrp.Network([Conv(rng.normal(size=(2, 1, 3, 3)))], input_shape=(1, 4, 4))
     with pytest.raises(ValueError, match="one number a class"):
         pixel_flipping(positions, np.ones((1, 1, 4, 4)), np.ones((1, 1, 4, 4)))
-    node = pylrp.graph.Node("sum", Add(), ("a", "b"))
-    two = pylrp.Network.from_graph(pylrp.graph.Graph({"a": (3,), "b": (3,)}, [node], ["sum"], dtype=np.float64))
+    node = pylrp.network.Node("sum", Add(), ("a", "b"))
+    two = pylrp.Network.from_graph(pylrp.network.Graph({"a": (3,), "b": (3,)}, [node], ["sum"], dtype=np.float64))
     with pytest.raises(ValueError, match="inputs a, b"):
         pixel_flipping(two, ONES, ONES)

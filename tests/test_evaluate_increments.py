@@ -11,6 +11,7 @@ from pylrp.evaluate import flipping, increments, insertion_deletion, pixel_flipp
 from pylrp.evaluate.increments import FirstLayer
 from pylrp.evaluate.subject import Subject
 from pylrp.layers import Add, Conv, Dense, Flatten, ReLU, Reshape, Sigmoid, Slice, Softmax, Transpose
+from pylrp.network.graph import Graph, Node
 
 W, B = load_demo_network()
 DIGITS = (load_demo_digits()[0][:6, None] / np.float32(255)).astype(np.float32)
@@ -61,7 +62,7 @@ def shapes(rng):
     yield pylrp.Network([Reshape((70,)), *head], (2, 5, 7)), x
     turned = pylrp.Network([Transpose((2, 0, 1)), Flatten(), *head], (2, 5, 7))
     yield turned, x
-    last = pylrp.graph.Graph(turned.graph.inputs, turned.graph.nodes, turned.graph.outputs, channels_last=["input"])
+    last = Graph(turned.graph.inputs, turned.graph.nodes, turned.graph.outputs, channels_last=["input"])
     yield pylrp.Network.from_graph(last), np.moveaxis(x, 1, -1)
 
 
@@ -79,7 +80,7 @@ def test_each_way_to_the_dense_layer(monkeypatch, rng, which) -> None:
 
 @pytest.mark.parametrize("top", [Softmax(), Sigmoid()])
 def test_a_kept_top_is_kept(monkeypatch, rng, top) -> None:
-    graph = pylrp.graph.Graph.sequential([Dense(rng.normal(size=(6, 40))), ReLU(), Dense(rng.normal(size=(3, 6))), top])
+    graph = Graph.sequential([Dense(rng.normal(size=(6, 40))), ReLU(), Dense(rng.normal(size=(3, 6))), top])
     net = pylrp.Network.from_graph(graph, keep_top=True)
     x = rng.normal(size=(5, 40))
     short, whole = both(monkeypatch, lambda: pixel_flipping(net, x, x, replacement=0.5, score="probability"))
@@ -131,7 +132,6 @@ def test_who_takes_the_short_cut(rng, monkeypatch) -> None:
     monkeypatch.setattr(increments, "_LARGEST", 100)
     assert first_layer([first, ReLU(), second], (32,)) is None
 
-    node = pylrp.graph.Node
-    nodes = [node("a", Dense(rng.normal(size=(32, 32))), ("x",)), node("sum", Add(), ("x", "a"))]
-    graph = pylrp.graph.Graph({"x": (32,)}, [*nodes, node("head", head, ("sum",))], ["head"])
+    nodes = [Node("a", Dense(rng.normal(size=(32, 32))), ("x",)), Node("sum", Add(), ("x", "a"))]
+    graph = Graph({"x": (32,)}, [*nodes, Node("head", head, ("sum",))], ["head"])
     assert FirstLayer.of(Subject(pylrp.Network.from_graph(graph), np.ones((1, 32))), 100) is None

@@ -11,10 +11,10 @@ import pytest
 
 import pylrp
 from pylrp import layers as L
-from pylrp.graph import Graph, Node
 from pylrp.layers.base import Layer
 from pylrp.layers.custom import CustomLayer
-from pylrp.rules import Group, Term
+from pylrp.network.graph import Graph, Node
+from pylrp.rules.catalogue import Group, Term
 
 RNG = np.random.default_rng(0)
 

@@ -15,8 +15,6 @@ from reference.random_graphs import Case, expectation
 from test_graph_relevance import DTYPES, assert_like_the_oracle, back, conv, settled, weights
 
 from pylrp import layers as kinds
-from pylrp.canonise import canonise
-from pylrp.graph import Graph, Node
 from pylrp.layers import (
     AdaptiveAveragePool,
     AdaptiveMaxPool,
@@ -43,7 +41,9 @@ from pylrp.layers import (
     Transpose,
     Upsample,
 )
-from pylrp.rules import AlphaBeta, Epsilon, Flat, Gamma, Norm, Pass, WSquare, ZBox, Zero, ZPlus
+from pylrp.network.canonise import canonise
+from pylrp.network.graph import Graph, Node
+from pylrp.rules.catalogue import AlphaBeta, Epsilon, Flat, Gamma, Norm, Pass, WSquare, ZBox, Zero, ZPlus
 
 
 def one(make, *args, **options):

@@ -21,7 +21,6 @@ from reference.random_graphs import MOST, TRIES, Builder, Undetermined, build, c
 
 from pylrp import layers as kinds
 from pylrp import rules
-from pylrp.graph import Graph, Node
 from pylrp.layers import (
     AdaptiveAveragePool,
     AdaptiveMaxPool,
@@ -51,6 +50,7 @@ from pylrp.layers import (
     Transpose,
     Upsample,
 )
+from pylrp.network.graph import Graph, Node
 
 REPRODUCIBLE = settings(derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 

@@ -21,8 +21,6 @@ from reference.random_graphs import TRIES, Case, Undetermined, cases, expectatio
 
 import pylrp
 from pylrp import layers as kinds
-from pylrp.canonise import canonise
-from pylrp.graph import Graph, Node
 from pylrp.layers import (
     Add,
     AveragePool,
@@ -36,8 +34,10 @@ from pylrp.layers import (
     ReLU,
     Softmax,
 )
-from pylrp.ledger import COLUMNS
-from pylrp.rules import AlphaBeta, Epsilon, Flat, Gamma, Zero, ZPlus
+from pylrp.network.canonise import canonise
+from pylrp.network.graph import Graph, Node
+from pylrp.network.ledger import COLUMNS
+from pylrp.rules.catalogue import AlphaBeta, Epsilon, Flat, Gamma, Zero, ZPlus
 
 REPRODUCIBLE = settings(derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 DTYPES = [np.float64, np.float32]

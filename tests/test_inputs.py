@@ -9,9 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import pylrp
-from pylrp.graph import Graph, Node
 from pylrp.inputs import ImagePlan, Preparation, TableOptions, Wanted, expand, read_inputs
 from pylrp.layers import Conv, Dense
+from pylrp.network.graph import Graph, Node
 
 Image = pytest.importorskip("PIL.Image")
 F32 = np.dtype(np.float32)

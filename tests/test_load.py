@@ -16,9 +16,9 @@ import pytest
 import pylrp
 from pylrp import layers as L
 from pylrp import loaders
-from pylrp.graph import Graph
 from pylrp.loaders import load
-from pylrp.network import Network
+from pylrp.network.graph import Graph
+from pylrp.network.network import Network
 
 LAYERS = [L.Dense(np.ones((2, 3))), L.ReLU()]
 
@@ -58,13 +58,13 @@ def called(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
 @pytest.mark.parametrize(
     ("name", "module", "function"),
     [
-        ("net.onnx", "onnx_model", "load_onnx"),
-        ("NET.ONNX", "onnx_model", "load_onnx"),
-        ("net.npz", "arrays", "load_npz"),
-        ("net.pylrp.npz", "native", "load_graph"),
-        ("net.mat", "arrays", "load_mat"),
-        ("net.keras", "keras_model", "load_keras"),
-        ("net.h5", "keras_model", "load_keras"),
+        ("net.onnx", "onnx.model", "load_onnx"),
+        ("NET.ONNX", "onnx.model", "load_onnx"),
+        ("net.npz", "plain.arrays", "load_npz"),
+        ("net.pylrp.npz", "plain.native", "load_graph"),
+        ("net.mat", "plain.arrays", "load_mat"),
+        ("net.keras", "keras.model", "load_keras"),
+        ("net.h5", "keras.model", "load_keras"),
     ],
 )
 @pytest.mark.parametrize("kind", [str, Path])
@@ -85,10 +85,10 @@ def kind(name: str, package: str, *bases: type) -> type:
 @pytest.mark.parametrize(
     ("base", "module", "function"),
     [
-        (kind("Module", "torch.nn.modules.module"), "torch_module", "load_torch"),
-        (kind("Functional", "keras.src.models.functional"), "keras_model", "load_keras"),
-        (kind("MLPClassifier", "sklearn.neural_network._multilayer_perceptron"), "sklearn_estimator", "load_sklearn"),
-        (kind("ModelProto", "onnx.onnx_ml_pb2"), "onnx_model", "load_onnx"),
+        (kind("Module", "torch.nn.modules.module"), "torch.module", "load_torch"),
+        (kind("Functional", "keras.src.models.functional"), "keras.model", "load_keras"),
+        (kind("MLPClassifier", "sklearn.neural_network._multilayer_perceptron"), "sklearn.estimator", "load_sklearn"),
+        (kind("ModelProto", "onnx.onnx_ml_pb2"), "onnx.model", "load_onnx"),
     ],
 )
 def test_objects_by_their_classes(base: type, module: str, function: str, called: list[Any]) -> None:
@@ -143,7 +143,7 @@ def test_onnx_is_an_extra(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
 
 
 def test_the_own_file_of_a_network(tmp_path: Path) -> None:
-    native = pytest.importorskip("pylrp.loaders.native")
+    native = pytest.importorskip("pylrp.loaders.plain.native")
     graph = Graph.sequential(LAYERS)
     native.save_graph(graph, tmp_path / "net.npz")
     again: Any = load(tmp_path / "net.npz")

@@ -15,9 +15,9 @@ WAIT = 0.4  # seconds of CPU until the signal comes
 # The signal comes after some of the process's own time, however busy the machine is.
 CHILD = f"""
 import os, signal, sys, time
-import numpy as np, pylrp, pylrp.loaders.arrays
+import numpy as np, pylrp, pylrp.loaders.plain.arrays
 try:
-    import pylrp.loaders.onnx_model
+    import pylrp.loaders.onnx.model
 except ImportError:
     pass
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background inherits that it is ignored

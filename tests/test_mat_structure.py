@@ -11,8 +11,8 @@ import scipy.sparse
 from mat_files import cell, struct_array
 
 import pylrp
-from pylrp.loaders.mat_file import read_mat
-from pylrp.loaders.mat_structure import require_structure
+from pylrp.loaders.plain.mat_file import read_mat
+from pylrp.loaders.plain.mat_structure import require_structure
 
 ENTRIES = {
     "W1": np.arange(12.0).reshape(3, 4),
@@ -33,7 +33,7 @@ FLIPS = """
 import sys, warnings
 import numpy as np, pylrp
 from pathlib import Path
-from pylrp.loaders.mat_file import read_mat
+from pylrp.loaders.plain.mat_file import read_mat
 path, seed = Path(sys.argv[1]), int(sys.argv[2])
 whole, rng = path.read_bytes(), np.random.default_rng(seed)
 read = refused = 0

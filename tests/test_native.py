@@ -16,9 +16,9 @@ from reference.graph_forward import forward
 from pylrp import Network
 from pylrp import layers as L
 from pylrp.errors import BrokenFile
-from pylrp.graph import Graph, Node
-from pylrp.loaders import native
-from pylrp.loaders.native import is_native, load_graph, save_graph
+from pylrp.loaders.plain import native
+from pylrp.loaders.plain.native import is_native, load_graph, save_graph
+from pylrp.network.graph import Graph, Node
 
 
 def examples(rng, dtype=np.float32):
@@ -344,7 +344,7 @@ def test_another_process_reads_the_same(tmp_path, rng):
     graph = graph_of(examples(rng))
     save_graph(graph, tmp_path / "one.npz")
     code = (
-        "import sys; from pylrp.loaders.native import load_graph, save_graph\n"
+        "import sys; from pylrp.loaders.plain.native import load_graph, save_graph\n"
         "save_graph(load_graph(sys.argv[1]), sys.argv[2])"
     )
     subprocess.run([sys.executable, "-c", code, "one.npz", "two.npz"], check=True, cwd=tmp_path)

@@ -12,7 +12,7 @@ from reference.contributions import propagate
 
 import pylrp
 from pylrp import layers as L
-from pylrp.graph import Graph, Node
+from pylrp.network.graph import Graph, Node
 
 erf = np.vectorize(math.erf)
 FUNCTIONS = {

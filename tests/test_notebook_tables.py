@@ -11,8 +11,8 @@ import pytest
 import pylrp
 from pylrp.demo import load_demo_network
 from pylrp.evaluate import evaluate
-from pylrp.graph import Facts, Graph
 from pylrp.layers import Dense, ReLU
+from pylrp.network.graph import Facts, Graph
 from pylrp.report import Report
 
 HOSTILE = "<script>alert(1)</script>&$x$"

@@ -16,17 +16,17 @@ import numpy as np
 import pytest
 from reference.graph_forward import forward
 
-from pylrp.canonise import canonise
 from pylrp.errors import UnsupportedLayer
-from pylrp.graph import Graph
+from pylrp.network.canonise import canonise
+from pylrp.network.graph import Graph
 
 onnx = pytest.importorskip("onnx")
 runtime = pytest.importorskip("onnxruntime")
 
 from onnx import helper, numpy_helper, parser, shape_inference  # noqa: E402
 
-from pylrp.loaders.onnx_model import load_onnx  # noqa: E402
-from pylrp.loaders.onnx_operators import OPERATORS  # noqa: E402
+from pylrp.loaders.onnx.model import load_onnx  # noqa: E402
+from pylrp.loaders.onnx.operators import OPERATORS  # noqa: E402
 
 RNG = np.random.default_rng(9)
 DATA = Path(onnx.__file__).parent / "backend" / "test" / "data"

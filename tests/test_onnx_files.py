@@ -13,14 +13,14 @@ from reference.graph_forward import forward
 
 from pylrp import layers as L
 from pylrp._limits import TooLarge, at_most
-from pylrp.canonise import canonise
 from pylrp.errors import BrokenFile, UnsupportedLayer
+from pylrp.network.canonise import canonise
 
 onnx = pytest.importorskip("onnx")
 
 from onnx import TensorProto, helper, numpy_helper, parser  # noqa: E402
 
-from pylrp.loaders.onnx_model import load_onnx  # noqa: E402
+from pylrp.loaders.onnx.model import load_onnx  # noqa: E402
 
 RNG = np.random.default_rng(10)
 

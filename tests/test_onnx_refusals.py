@@ -14,14 +14,14 @@ from reference.graph_forward import forward
 
 import pylrp
 from pylrp import layers as L
-from pylrp.canonise import canonise
 from pylrp.errors import BrokenFile, UnsupportedLayer
+from pylrp.network.canonise import canonise
 
 onnx = pytest.importorskip("onnx")
 
 from onnx import helper, numpy_helper, parser  # noqa: E402
 
-from pylrp.loaders.onnx_model import load_onnx  # noqa: E402
+from pylrp.loaders.onnx.model import load_onnx  # noqa: E402
 
 RNG = np.random.default_rng(12)
 

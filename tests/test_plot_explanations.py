@@ -277,8 +277,8 @@ def test_the_ledger_of_the_sample_is_drawn(ex):
 
 
 def test_several_inputs_are_drawn_one_at_a_time(rng):
-    from pylrp.graph import Graph, Node
     from pylrp.layers import Add
+    from pylrp.network.graph import Graph, Node
 
     nodes = [
         Node("a", Dense(rng.normal(size=(3, 4))), ("one",)),

@@ -8,7 +8,7 @@ from hypothesis.extra import numpy as hnp
 from matplotlib.collections import LineCollection
 
 from pylrp import plot
-from pylrp.ledger import COLUMNS, Ledger
+from pylrp.network.ledger import COLUMNS, Ledger
 from pylrp.plot.colours import number, scale
 from pylrp.plot.images import as_picture
 from pylrp.plot.views import kind_of

@@ -13,7 +13,7 @@ from reference.networks import LAYOUTS, Net, random_net, relayout, settle
 from test_rules import assert_chain
 
 import pylrp
-from pylrp.rules import AlphaBeta, Epsilon, Flat, Gamma, Norm, Pass, WSquare, ZBox, Zero, ZPlus
+from pylrp.rules.catalogue import AlphaBeta, Epsilon, Flat, Gamma, Norm, Pass, WSquare, ZBox, Zero, ZPlus
 
 REPRODUCIBLE = settings(derandomize=True, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
 WIDTHS = st.one_of(st.integers(1, 9), st.sampled_from([15, 16, 17, 31, 32, 33]), st.integers(1, 70))

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 import pylrp
-from pylrp.graph import Facts, Graph
 from pylrp.layers import Affine, AveragePool, BatchNorm, Conv, Dense, Flatten, Layer, Transpose
-from pylrp.ranges import expected_of
+from pylrp.network.graph import Facts, Graph
+from pylrp.network.ranges import expected_of
 
 RNG = np.random.default_rng(0)
 DIGITS = RNG.uniform(0, 1, (3, 3, 6, 6)).astype(np.float32)

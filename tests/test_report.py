@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 import pylrp
-from pylrp._text import shown as readable
-from pylrp.graph import Graph, Node
 from pylrp.layers import Add, AveragePool, Conv, Dense, Flatten, ReLU, Sigmoid, Softmax
-from pylrp.ledger import COLUMNS
+from pylrp.network.graph import Graph, Node
+from pylrp.network.ledger import COLUMNS
+from pylrp.present.text import shown as readable
 from pylrp.report import Report
 from pylrp.report.encode import block_sum, packed
 from pylrp.report.words import percent

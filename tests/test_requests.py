@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 import pylrp
-from pylrp.graph import Graph, Node
 from pylrp.layers import Add, Conv, Dense, Flatten, ReLU, Reshape, Softmax
+from pylrp.network.graph import Graph, Node
 
 
 def image_network(seed: int = 0) -> pylrp.Network:

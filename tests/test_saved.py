@@ -1,13 +1,16 @@
 """Samples of an explained batch are what explaining them alone gives; a saved explanation comes back as it was."""
 
+import importlib
 import json
+import sys
 
 import numpy as np
 import pytest
 
 import pylrp
 from pylrp import layers as L
-from pylrp.graph import Graph, Node
+from pylrp._moved import OLD_NAMES
+from pylrp.network.graph import Graph, Node
 
 
 @pytest.fixture
@@ -169,3 +172,9 @@ def test_files_that_are_none(net, x, tmp_path):
         np.savez(tmp_path / "bad.npz", **{name: array for name, array in arrays.items() if name != missing})
         with pytest.raises(pylrp.BrokenFile):
             pylrp.Explanation.load(tmp_path / "bad.npz")
+
+
+@pytest.mark.parametrize(("old", "new"), OLD_NAMES.items())
+def test_old_names_of_modules(old: str, new: str) -> None:
+    assert importlib.import_module(f"pylrp.{old}") is importlib.import_module(f"pylrp.{new}")
+    assert getattr(pylrp, old) is sys.modules[f"pylrp.{new}"]

@@ -31,7 +31,7 @@ from sklearn.svm import LinearSVC, LinearSVR
 import pylrp
 from pylrp import layers
 from pylrp.errors import UnsupportedLayer
-from pylrp.loaders.sklearn_estimator import load_sklearn
+from pylrp.loaders.sklearn.estimator import load_sklearn
 
 
 @pytest.fixture

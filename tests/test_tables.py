@@ -15,8 +15,8 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import pylrp
-from pylrp.graph import Facts, Graph
 from pylrp.layers import Dense, ReLU
+from pylrp.network.graph import Facts, Graph
 
 pd = pytest.importorskip("pandas")
 

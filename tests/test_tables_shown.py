@@ -12,10 +12,10 @@ import pytest
 import pylrp
 from pylrp.cli import main
 from pylrp.evaluate import evaluate
-from pylrp.graph import Facts, Graph
 from pylrp.layers import Dense, Sigmoid
+from pylrp.network.columns import Table
+from pylrp.network.graph import Facts, Graph
 from pylrp.report import Report
-from pylrp.tables import Table
 
 NAMES = ("age", "height", "weight")
 W = np.array([[1.0, -2.0, 0.5]])

@@ -13,7 +13,7 @@ import pytest
 
 import pylrp
 from pylrp import layers as L
-from pylrp.graph import Graph, Node
+from pylrp.network.graph import Graph, Node
 from pylrp.report import Report
 from pylrp.report.outputs import Outputs
 

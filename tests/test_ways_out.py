@@ -19,7 +19,7 @@ import pylrp
 from pylrp import layers as L
 from pylrp.cli import main
 from pylrp.errors import AbsorbedValue, MisplacedBox
-from pylrp.graph import Graph, Node
+from pylrp.network.graph import Graph, Node
 
 RNG = np.random.default_rng(0)
 W = [RNG.standard_normal((4, 5)), RNG.standard_normal((3, 4))]
@@ -331,7 +331,7 @@ def test_a_rule_for_all_layers(tmp_path: Path, capsys: Any) -> None:
 
 
 def test_names_of_rules_in_hints_are_calls() -> None:
-    from pylrp.composites import _RULES
+    from pylrp.rules.composites import _RULES
 
     for call in _RULES.values():
         assert isinstance(eval(f"pylrp.{call}", {"pylrp": pylrp, "low": 0, "high": 1}), pylrp.Rule)

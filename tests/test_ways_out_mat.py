@@ -18,7 +18,7 @@ from test_octave import octave
 from test_octave import pytestmark as needs_octave
 
 import pylrp
-from pylrp.loaders.mat_networks import way_out
+from pylrp.loaders.plain.mat_networks import way_out
 
 RNG = np.random.default_rng(0)
 W = [RNG.standard_normal((4, 5)), RNG.standard_normal((3, 4))]

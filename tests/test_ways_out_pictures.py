@@ -17,7 +17,7 @@ import pylrp
 from pylrp import demo, evaluate, plot
 from pylrp import layers as L
 from pylrp.cli import main
-from pylrp.graph import Facts, Graph
+from pylrp.network.graph import Facts, Graph
 from pylrp.report import Report
 
 RNG = np.random.default_rng(3)

@@ -11,8 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 import pylrp
-from pylrp._text import nearest
-from pylrp._text import shown as readable
 from pylrp.cli import options
 from pylrp.cli.pictures import drawable, require_picture
 from pylrp.cli.progress import Progress, complain, unhurried
@@ -20,9 +18,11 @@ from pylrp.cli.results import atomically, free_path
 from pylrp.cli.session import Session, bounded, open_session, rules_for
 from pylrp.cli.targets import asked_of
 from pylrp.comparison import by_convention
-from pylrp.composites import Composite
-from pylrp.conventions import CONVENTIONS
-from pylrp.explanation import Explanation
+from pylrp.network.explanation import Explanation
+from pylrp.present.text import nearest
+from pylrp.present.text import shown as readable
+from pylrp.rules.composites import Composite
+from pylrp.rules.conventions import CONVENTIONS
 
 if TYPE_CHECKING:
     from pylrp.inputs import Entry, Item

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pylrp._text import shown
-from pylrp.classes import as_indices
 from pylrp.cli import options
 from pylrp.cli.labels import class_name
 from pylrp.cli.progress import Progress, complain
 from pylrp.cli.results import atomically, free_path
 from pylrp.cli.session import Session, bounded, open_session, rules_for
 from pylrp.inputs import Entry, Item
+from pylrp.network.classes import as_indices
+from pylrp.present.text import shown
 
 if TYPE_CHECKING:
     from pylrp.evaluate import Evaluation

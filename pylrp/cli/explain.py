@@ -6,15 +6,15 @@ import argparse
 from collections.abc import Iterator
 from typing import Any
 
-from pylrp._text import shown
 from pylrp.cli import options
 from pylrp.cli.progress import Progress, complain, unhurried
 from pylrp.cli.results import Results, writers_for
 from pylrp.cli.session import Session, open_session, rules_for
 from pylrp.cli.table import Table
 from pylrp.cli.targets import asked_of
-from pylrp.explanation import Explanation
 from pylrp.inputs import Entry, Item
+from pylrp.network.explanation import Explanation
+from pylrp.present.text import shown
 
 __all__ = ["add"]
 

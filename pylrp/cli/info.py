@@ -6,10 +6,10 @@ import argparse
 from pathlib import Path
 
 import pylrp
-from pylrp._text import shown
 from pylrp.cli import options
 from pylrp.cli.session import open_network, rules_for
 from pylrp.inputs import ImagePlan, Preparation, Wanted
+from pylrp.present.text import shown
 
 __all__ = ["add"]
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pylrp._text import nearest, shown
+from pylrp.present.text import nearest, shown
 
 __all__ = ["class_name", "class_number", "outputs", "read_labels"]
 

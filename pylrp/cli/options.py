@@ -8,12 +8,12 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pylrp
-from pylrp._text import nearest
-from pylrp.composites import rule_called
-from pylrp.conventions import CONVENTIONS
-from pylrp.defaults import usual_for
 from pylrp.inputs.images import LAYOUTS
-from pylrp.network import Network
+from pylrp.network.network import Network
+from pylrp.present.text import nearest
+from pylrp.rules.composites import rule_called
+from pylrp.rules.conventions import CONVENTIONS
+from pylrp.rules.defaults import usual_for
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]

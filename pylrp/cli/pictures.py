@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pylrp.cli.session import Session
-from pylrp.explanation import Explanation
 from pylrp.inputs import Entry, ImagePlan, Item
+from pylrp.network.explanation import Explanation
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

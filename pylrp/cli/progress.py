@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
-from pylrp._text import shown
+from pylrp.present.text import shown
 
 __all__ = ["Progress", "complain", "said", "unhurried"]
 

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
-from pylrp.assignment import rule_kinds
-from pylrp.composites import WEIGHTED, Composite
-from pylrp.network import Network
-from pylrp.rules import RULES, Rule
+from pylrp.network.network import Network
+from pylrp.rules.assignment import rule_kinds
+from pylrp.rules.catalogue import RULES, Rule
+from pylrp.rules.composites import WEIGHTED, Composite
 
 __all__ = ["override", "parse_rule", "split_rule"]
 

@@ -13,16 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 import pylrp
-from pylrp.classes import Classes, ClassIndex, classes_of
 from pylrp.cli.labels import class_number, read_labels
 from pylrp.cli.progress import complain, said
 from pylrp.cli.rules import override
-from pylrp.composites import Composite
-from pylrp.defaults import default_for
 from pylrp.errors import UnknownOption
 from pylrp.inputs import Entry, ImagePlan, Item, Preparation, TableOptions, Wanted, read_inputs
-from pylrp.network import Network
-from pylrp.tables import Table
+from pylrp.network.classes import Classes, ClassIndex, classes_of
+from pylrp.network.columns import Table
+from pylrp.network.network import Network
+from pylrp.rules.composites import Composite
+from pylrp.rules.defaults import default_for
 
 if TYPE_CHECKING:
     from pylrp.report.outputs import Probability

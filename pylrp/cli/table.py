@@ -8,8 +8,8 @@ from typing import Any
 from pylrp.cli.labels import class_name
 from pylrp.cli.samples import absorbed, ledgers, reached, scores, targets
 from pylrp.cli.session import Session
-from pylrp.explanation import Explanation
 from pylrp.inputs import Entry, Item
+from pylrp.network.explanation import Explanation
 
 __all__ = ["Table", "clipped"]
 

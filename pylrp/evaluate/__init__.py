@@ -2,20 +2,21 @@
 
 - ``evaluation.py``: :func:`evaluate` runs all of it for several composites; ``figure.py`` draws it
 - ``flipping.py``: :func:`pixel_flipping`, :func:`insertion_deletion`; ``curves.py`` has their results
-- ``cascade.py``: :func:`randomisation`; ``noise.py``: :func:`sensitivity`; ``pairs.py``: :func:`agreement`
+- ``random_weights.py``: :func:`randomisation`; ``robustness.py``: :func:`sensitivity`
+- ``map_agreement.py``: :func:`agreement`
 - ``quantus.py``: pylrp as the ``explain_func`` of Quantus
 - ``subject.py``, ``regions.py``, ``replacement.py``, ``statistics.py``: what they share
 
 ``docs/evaluation.md`` says which question each of them answers.
 """
 
-from pylrp.evaluate.cascade import Randomisation, randomisation, randomised
 from pylrp.evaluate.curves import Curves, InsertionDeletion
 from pylrp.evaluate.evaluation import Evaluation, evaluate
 from pylrp.evaluate.flipping import insertion_deletion, pixel_flipping
-from pylrp.evaluate.noise import Sensitivity, sensitivity
-from pylrp.evaluate.pairs import Agreement, agreement
+from pylrp.evaluate.map_agreement import Agreement, agreement
 from pylrp.evaluate.quantus import quantus_explain, quantus_model
+from pylrp.evaluate.random_weights import Randomisation, randomisation, randomised
+from pylrp.evaluate.robustness import Sensitivity, sensitivity
 from pylrp.evaluate.statistics import spearman
 
 __all__ = [

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from pylrp import _html
 from pylrp.evaluate.statistics import area, band, with_band
 from pylrp.evaluate.subject import Values
+from pylrp.present import html
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -104,7 +104,7 @@ class Curves:
     def _repr_html_(self) -> str:
         """Return what a notebook shows."""
         rows, about = self._parts()
-        return _html.html(_html.table(rows), _html.lines([about]))
+        return html.html(html.table(rows), html.lines([about]))
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw the mean curves with their bands.
@@ -177,7 +177,7 @@ class InsertionDeletion:
     def _repr_html_(self) -> str:
         """Return what a notebook shows."""
         rows, about = self._parts()
-        return _html.html(_html.table(rows), _html.lines([about]))
+        return html.html(html.table(rows), html.lines([about]))
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw the mean curves with their bands; returns the axes, of a new figure by default."""

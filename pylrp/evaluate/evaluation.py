@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pylrp import _html
 from pylrp._files import save_arrays
-from pylrp.defaults import usual_for
-from pylrp.evaluate.cascade import Randomisation, Weights, randomisation
 from pylrp.evaluate.curves import Curves, InsertionDeletion
 from pylrp.evaluate.flipping import insertion_deletion, pixel_flipping
-from pylrp.evaluate.noise import Sensitivity, sensitivity
-from pylrp.evaluate.pairs import Agreement, agreement
+from pylrp.evaluate.map_agreement import Agreement, agreement
+from pylrp.evaluate.random_weights import Randomisation, Weights, randomisation
 from pylrp.evaluate.replacement import Replacement
+from pylrp.evaluate.robustness import Sensitivity, sensitivity
 from pylrp.evaluate.statistics import band
 from pylrp.evaluate.subject import Array, Progress, Score, Subject, Values, quiet
 from pylrp.layers.base import Shape
-from pylrp.network import Network
+from pylrp.network.network import Network
+from pylrp.present import html
+from pylrp.rules.defaults import usual_for
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -109,7 +109,7 @@ class Evaluation:
         """Return what a notebook shows."""
         title = f"{len(self.composites)} composites, {len(self.target)} samples"
         agreed = "" if self.agreement is None else self.agreement._repr_html_()
-        return _html.html(_html.lines([title]), _html.table(self._rows()), agreed)
+        return html.html(html.lines([title]), html.table(self._rows()), agreed)
 
     def _ranked(self) -> list[str]:
         if not self.curves:

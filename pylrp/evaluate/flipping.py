@@ -20,7 +20,7 @@ from pylrp.evaluate.regions import Index, Regions, ranking, relevance_of
 from pylrp.evaluate.replacement import Inpainter, Replacement, constant
 from pylrp.evaluate.subject import Array, Progress, Score, Subject, Values, chunk_of, quiet
 from pylrp.layers.base import Shape
-from pylrp.network import Network
+from pylrp.network.network import Network
 
 __all__ = ["insertion_deletion", "pixel_flipping"]
 

@@ -14,12 +14,12 @@ import numpy as np
 
 from pylrp.evaluate.regions import Index
 from pylrp.evaluate.subject import Array, Subject, Values
-from pylrp.graph import Graph, Node
 from pylrp.layers import Dense
 from pylrp.layers.base import product
 from pylrp.layers.movement import Movement
-from pylrp.layout import positions
-from pylrp.network import Network
+from pylrp.network.graph import Graph, Node
+from pylrp.network.layout import positions
+from pylrp.network.network import Network
 
 __all__ = ["FirstLayer"]
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from pylrp.composites import either
 from pylrp.evaluate.subject import Array
-from pylrp.network import Network
+from pylrp.network.network import Network
+from pylrp.rules.composites import either
 
 __all__ = ["quantus_explain", "quantus_model"]
 

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from pylrp import _html
-from pylrp.composites import either
 from pylrp.evaluate.statistics import with_band
 from pylrp.evaluate.subject import Progress, Subject, Values, quiet
-from pylrp.network import Network
+from pylrp.network.network import Network
+from pylrp.present import html
+from pylrp.rules.composites import either
 
 __all__ = ["Sensitivity", "sensitivity"]
 
@@ -55,7 +55,7 @@ class Sensitivity:
 
     def _repr_html_(self) -> str:
         """Return what a notebook shows."""
-        return _html.html(_html.table(self._rows()))
+        return html.html(html.table(self._rows()))
 
     def __repr__(self) -> str:
         return f"<Sensitivity of {self.changes.shape[1]} samples, {len(self.changes)} draws>\n{self.table()}"

@@ -11,11 +11,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pylrp.canonise import function_at_the_top
-from pylrp.classes import Classes, as_indices, classes_of
 from pylrp.layers.base import Shape, product
-from pylrp.network import Network
-from pylrp.requests import Inputs
+from pylrp.network.canonise import function_at_the_top
+from pylrp.network.classes import Classes, as_indices, classes_of
+from pylrp.network.network import Network
+from pylrp.network.requests import Inputs
 
 __all__ = ["Array", "Progress", "Score", "Subject", "Values", "chunk_of", "quiet"]
 

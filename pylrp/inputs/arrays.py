@@ -13,7 +13,7 @@ from pylrp._files import is_of_system
 from pylrp._limits import at_most, default_limit
 from pylrp.errors import BrokenFile
 from pylrp.inputs.base import Array, Entry, Item, Wanted, as_network_takes_it, refuse
-from pylrp.loaders.npz_file import NpzFile
+from pylrp.loaders.plain.npz_file import NpzFile
 
 __all__ = ["npy_entries", "npz_entries"]
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from pylrp._text import shown
-from pylrp.network import Network
+from pylrp.network.network import Network
+from pylrp.present.text import shown
 
 if TYPE_CHECKING:
     from pylrp.inputs.images import ImagePlan

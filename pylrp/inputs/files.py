@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
-from pylrp._text import shown
 from pylrp.inputs.arrays import npy_entries, npz_entries
 from pylrp.inputs.base import Entry, Wanted
 from pylrp.inputs.images import ImagePlan, Preparation, image_item, image_suffixes, require_colour
 from pylrp.inputs.tables import TableOptions, table_entries
+from pylrp.present.text import shown
 
 __all__ = ["expand", "read_inputs"]
 

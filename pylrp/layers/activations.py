@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 
 from pylrp.errors import UnsupportedLayer
 from pylrp.layers.base import NamedLayer, Place, Shape, Spec, sole
-from pylrp.layout import channel_count, to_core
+from pylrp.network.layout import channel_count, to_core
 
 __all__ = [
     "ELU",

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from pylrp.layers.base import Array, Layer, Place, Shape, Spec
-from pylrp.layout import batch_from_core, batch_to_core
+from pylrp.network.layout import batch_from_core, batch_to_core
 
 __all__ = ["CustomLayer"]
 

@@ -2,7 +2,7 @@
 
 Dense along one axis of several is a :class:`PositionwiseDense`: dense for rules, a convolution for the core.
 
-Arrays are kept as they are given; ``graph.py`` settles their dtype and layout, ``canonise.py`` folds the scalings away.
+Arrays are kept as they are given; ``graph.py`` settles their dtype and layout, ``canonise`` folds the scalings away.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike
 from pylrp.errors import UnsupportedLayer
 from pylrp.layers.base import Array, Layer, Place, Shape, Spec, per_axis, product, sole
 from pylrp.layers.windows import Pads, normalise_padding, output_size, resolve_pads
-from pylrp.layout import to_core
+from pylrp.network.layout import to_core
 
 __all__ = ["Affine", "BatchNorm", "Conv", "ConvTranspose", "Dense", "PositionwiseDense", "Weighted"]
 

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from pylrp._limits import TooLarge, require_shape
 from pylrp.layers.base import Array, NamedLayer, Place, Shape, Spec, per_axis, product, sole
-from pylrp.layout import positions, to_core
+from pylrp.network.layout import positions, to_core
 
 __all__ = [
     "ChannelShuffle",

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pylrp._limits import require_shape
 from pylrp.layers.base import NamedLayer, Place, Shape, Spec, product, sole
 from pylrp.layers.movement import sparse_table
-from pylrp.layout import positions, to_core
+from pylrp.network.layout import positions, to_core
 
 __all__ = ["Resize"]
 

@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Any
 
 from pylrp._limits import require
 from pylrp.errors import UnknownOption
-from pylrp.graph import Graph
 from pylrp.layers import Layer
 from pylrp.loaders.chosen_outputs import listed_outputs, with_outputs
 from pylrp.loaders.guard import reading, require_file
+from pylrp.network.graph import Graph
 
 if TYPE_CHECKING:
-    from pylrp.network import Network
+    from pylrp.network.network import Network
 
 __all__ = ["load"]
 
@@ -72,7 +72,7 @@ def load(
           ``.keras`` or ``.h5`` (Keras);
         - a ``torch.nn.Module``, a Keras model, a fitted scikit-learn ``MLPClassifier`` or ``MLPRegressor``, an
           ``onnx.ModelProto``;
-        - a list of :mod:`pylrp.layers`, or a :class:`pylrp.graph.Graph`.
+        - a list of :mod:`pylrp.layers`, or a :class:`pylrp.network.Graph`.
     example_input : array_like, tensor, tuple of them or dict by name, optional
         An input as the model takes it, with the batch; torch needs it. With several arguments a tuple, or a dict by
         their names in ``forward``.
@@ -132,7 +132,7 @@ def load(
 
         pylrp.load("model.onnx", operators={"Double": lambda attributes, constants: Affine(2.0)})
     """
-    from pylrp.network import Network  # which saves with a loader's twin
+    from pylrp.network.network import Network  # which saves with a loader's twin
 
     given = {"example_input": example_input, "input_shape": input_shape, "operators": operators, **options}
     given = {name: value for name, value in given.items() if value is not None}
@@ -181,7 +181,7 @@ def _compare(network: Network, graph: Graph, module: Any, example_input: Any, *,
     """Raise where a torch module predicts something else; warn where the user's own operators may be why."""
     if network.graph.facts.top != graph.facts.top:  # a function has been removed, which the module has
         network = type(network).from_graph(graph, keep_top=True)
-    wrong = _loader("torch_module", "disagreement")(network, module, example_input)
+    wrong = _loader("torch.module", "disagreement")(network, module, example_input)
     if wrong and not own:
         raise ValueError(wrong)
     if wrong:
@@ -200,13 +200,13 @@ def _choose(source: Any) -> tuple[str, Callable[..., Graph]]:
     kinds = _kinds(source)
     packages = {package for package, _ in kinds}
     if "keras" in packages:  # before torch: on that backend a Keras model is a torch module, too
-        return "a Keras model", _loader("keras_model", "load_keras")
+        return "a Keras model", _loader("keras.model", "load_keras")
     if ("torch", "Module") in kinds:
-        return _TORCH, _loader("torch_module", "load_torch")
+        return _TORCH, _loader("torch.module", "load_torch")
     if "sklearn" in packages:
-        return "a scikit-learn estimator", _loader("sklearn_estimator", "load_sklearn")
+        return "a scikit-learn estimator", _loader("sklearn.estimator", "load_sklearn")
     if any(name == "ModelProto" for _, name in kinds):
-        return "an ONNX model", _loader("onnx_model", "load_onnx")
+        return "an ONNX model", _loader("onnx.model", "load_onnx")
     if isinstance(source, Mapping) and any(("torch", "Tensor") in _kinds(value) for value in source.values()):
         raise TypeError(
             "source is a dict of tensors, a module's weights without its layers: make the module, call "
@@ -233,16 +233,16 @@ def _choose_file(path: Path) -> tuple[str, Callable[..., Graph]]:
     if suffix in _SUFFIXES or not path.exists():
         require_file(path)
     if suffix == ".onnx":
-        return "an ONNX file", _loader("onnx_model", "load_onnx")
+        return "an ONNX file", _loader("onnx.model", "load_onnx")
     if suffix == ".npz":
-        is_native = _loader("native", "is_native")
+        is_native = _loader("plain.native", "is_native")
         if is_native(path):
-            return _OWN, _loader("native", "load_graph")
-        return "a file of arrays", _loader("arrays", "load_npz")
+            return _OWN, _loader("plain.native", "load_graph")
+        return "a file of arrays", _loader("plain.arrays", "load_npz")
     if suffix == ".mat":
-        return "a MATLAB file", _loader("arrays", "load_mat")
+        return "a MATLAB file", _loader("plain.arrays", "load_mat")
     if suffix in (".keras", ".h5"):
-        return "a Keras file", _loader("keras_model", "load_keras")
+        return "a Keras file", _loader("keras.model", "load_keras")
     if suffix in _ELSEWHERE:
         raise ValueError(f"{path} is not a file that pylrp reads: {_ELSEWHERE[suffix]}")
     raise ValueError(f"{path} ends in {suffix or 'nothing'}, a network is read from {', '.join(_SUFFIXES)}")

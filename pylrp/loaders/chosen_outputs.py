@@ -1,6 +1,6 @@
 """The outputs that a user chooses: ``pylrp.load(..., outputs=[...])``.
 
-``__init__.py`` applies it to graphs; ``onnx_model.py`` looks a file's names up itself, before anything is translated.
+``__init__.py`` applies it to graphs; ``onnx/model.py`` looks a file's names up itself, before anything is translated.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from pylrp.graph import Graph
+from pylrp.network.graph import Graph
 
 __all__ = ["listed_outputs", "unknown_output", "with_outputs"]
 

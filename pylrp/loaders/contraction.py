@@ -1,6 +1,6 @@
 """A product of a value with one constant matrix along some of its axes, as layers: dense, with movement around it.
 
-``onnx_operators.py`` (MatMul, Einsum) and ``keras_layers.py`` (EinsumDense) come here with the letters of the axes, as
+``onnx/operators.py`` (MatMul, Einsum) and ``keras/layers.py`` (EinsumDense) come here with the letters of the axes, as
 ``einsum`` has them, without the batch.
 """
 

@@ -1,6 +1,6 @@
 """What a file's names say about a network's weights, before shapes are looked at.
 
-``arrays.py`` and ``mat_networks.py`` fill it in; ``arrays.py`` makes the graph of it.
+``arrays.py`` and ``plain/mat_networks.py`` fill it in; ``arrays.py`` makes the graph of it.
 """
 
 from __future__ import annotations

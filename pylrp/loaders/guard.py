@@ -14,8 +14,8 @@ from typing import Any
 
 from pylrp._files import is_of_system
 from pylrp._limits import TooLarge, at_most, default_limit
-from pylrp._text import shown
 from pylrp.errors import BrokenFile, UnsupportedLayer
+from pylrp.present.text import shown
 
 __all__ = ["reading", "require_file"]
 

@@ -1,8 +1,8 @@
 """HDF5 files from strangers: nothing but what is in the file itself, and no more than may be allocated.
 
-``mat_hdf5.py`` and ``keras_file.py`` look through a file with :func:`require_own` before anything is read. HDF5 has
-ways to keep data elsewhere (external storage, links to other files, virtual datasets): through them a file could read
-others as weights.
+``plain/mat_hdf5.py`` and ``keras/file.py`` look through a file with :func:`require_own` before anything is read. HDF5
+has ways to keep data elsewhere (external storage, links to other files, virtual datasets): through them a file could
+read others as weights.
 """
 
 from __future__ import annotations

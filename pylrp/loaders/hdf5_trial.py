@@ -1,8 +1,8 @@
 """A trial run over an HDF5 file, in a process of its own with a time limit.
 
 Altered files lead the HDF5 library into loops that never end and that nothing interrupts, and sometimes end the
-process. ``mat_hdf5.py`` and ``keras_file.py`` call in before they open a file themselves; ``hdf5_file.py`` then looks
-at where its data lie.
+process. ``plain/mat_hdf5.py`` and ``keras/file.py`` call in before they open a file themselves; ``hdf5_file.py`` then
+looks at where its data lie.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Layers that pylrp has no rule for, by the names users know: recurrent ones, attention, norms, quantised weights.
 
-Loaders meet such a layer as some operator inside of it, whose own error would lead astray. ``onnx_model.py``,
-``torch_module.py`` and ``keras_builder.py`` ask here first.
+Loaders meet such a layer as some operator inside of it, whose own error would lead astray. ``onnx/model.py``,
+``torch/module.py`` and ``keras/builder.py`` ask here first.
 """
 
 from __future__ import annotations

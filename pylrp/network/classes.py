@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pylrp._arrays import plain
-from pylrp._text import nearest
-from pylrp.graph import Graph
 from pylrp.layers import HardSigmoid, Sigmoid
 from pylrp.layers.base import product
+from pylrp.network.graph import Graph
+from pylrp.present.text import nearest
 
 __all__ = ["ClassIndex", "ClassIndices", "Classes", "as_indices", "classes_of"]
 

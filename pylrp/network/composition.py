@@ -18,12 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pylrp.errors import UnsupportedLayer
-from pylrp.graph import Graph, Node
-from pylrp.joint_taps import JointTaps, connected, matrix
 from pylrp.layers import Concat, Conv, ConvTranspose, CustomLayer, Dense, Flatten, Layer, Movement, Shape, Take
 from pylrp.layers.base import product
-from pylrp.linear_map import MOST_ENTRIES, LinearMap, TooLarge, is_linear, linear_map, mixes, scaling
-from pylrp.rules import Rule
+from pylrp.network.graph import Graph, Node
+from pylrp.network.joint_taps import JointTaps, connected, matrix
+from pylrp.network.linear_map import MOST_ENTRIES, LinearMap, TooLarge, is_linear, linear_map, mixes, scaling
+from pylrp.rules.catalogue import Rule
 
 __all__ = ["Composed", "Cone", "Part", "compose", "cone_below", "reads_constants", "signs_only"]
 

@@ -153,7 +153,7 @@ class Explanation:
 
     def __getitem__(self, which: int | slice) -> Explanation:
         """Return a sample, ``ex[3]``, as if it had been explained alone, or some of them, ``ex[2:5]``."""
-        from pylrp.saved import part_of
+        from pylrp.network.saved import part_of
 
         count = len(self)
         if isinstance(which, slice):
@@ -175,7 +175,7 @@ class Explanation:
         ``ledger_layers`` and ``ledger_rules``; of several inputs or outputs ``relevance/<name>`` and
         ``output/<name>``. ``notes`` are there, and ``features`` where the input has names.
         """
-        from pylrp.saved import save
+        from pylrp.network.saved import save
 
         save(self, path)
 
@@ -196,7 +196,7 @@ class Explanation:
         pylrp.BrokenFile
             If it is none that :meth:`save` has written, or altered since.
         """
-        from pylrp.saved import load
+        from pylrp.network.saved import load
 
         return load(path)
 

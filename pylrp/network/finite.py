@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from pylrp import _core
 from pylrp.errors import NotFinite
-from pylrp.graph import Graph
 from pylrp.layers import Concat, Movement
+from pylrp.network.graph import Graph
 
 __all__ = ["beyond", "finite", "overflow_in_relevance", "require_ledger", "require_values"]
 

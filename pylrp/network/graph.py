@@ -1,6 +1,6 @@
 """A network as a graph of layers: named values, each made by one node, checked once and then trusted.
 
-Loaders build it, ``canonise.py`` simplifies it, ``network.py`` hands it to the compiled core.
+Loaders build it, ``canonise`` simplifies it, ``network.py`` hands it to the compiled core.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from numpy.typing import DTypeLike, NDArray
 
 from pylrp._arrays import require_finite, settle
 from pylrp._limits import TooLarge, require
-from pylrp._order import in_order
-from pylrp._text import shown
 from pylrp.errors import BrokenNode
 from pylrp.layers import Dense, Layer, Shape
 from pylrp.layers.base import product
+from pylrp.network.order import in_order
+from pylrp.present.text import shown
 
 __all__ = ["Facts", "Graph", "Node"]
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pylrp.layers import Conv, ConvTranspose, Shape
-from pylrp.linear_map import MOST_ENTRIES, LinearMap
+from pylrp.network.linear_map import MOST_ENTRIES, LinearMap
 
 __all__ = ["JointTaps", "connected", "matrix"]
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pylrp import _html
+from pylrp.present import html
 
 __all__ = ["COLUMNS", "Ledger", "LedgerRow"]
 
@@ -79,7 +79,7 @@ class Ledger:
     Parameters
     ----------
     data : ndarray, shape (layers, 9, batch), float64
-        Columns as in :data:`pylrp.ledger.COLUMNS`.
+        Columns as in :data:`pylrp.network.ledger.COLUMNS`.
     names, rules : sequence of str
         One a layer, from input to output.
     single : bool
@@ -136,7 +136,7 @@ class Ledger:
         """Return what a notebook shows."""
         count = self.data.shape[2]
         note = [] if count == 1 else [f"sums over {count} samples; ledger.table(sample=...) has one"]
-        return _html.html(_html.table(self._rows()), _html.lines(note))
+        return html.html(html.table(self._rows()), html.lines(note))
 
     def __str__(self) -> str:
         return self.table()

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pylrp.graph import Graph, Node
 from pylrp.layers import Add, Affine, BatchNorm, Concat, Identity, Layer, Movement, Resize, Shape
 from pylrp.layers.base import product
 from pylrp.layers.pooling import Pool
+from pylrp.network.graph import Graph, Node
 
 __all__ = ["LinearMap", "TooLarge", "is_linear", "linear_map", "mixes", "scaling"]
 

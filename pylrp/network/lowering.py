@@ -11,12 +11,12 @@ from typing import NamedTuple
 
 from pylrp import _core
 from pylrp._limits import TooLarge
-from pylrp.canonise import at_the_top
 from pylrp.errors import BrokenNode, UnsupportedLayer
-from pylrp.graph import Graph, Node
 from pylrp.layers import Layer
 from pylrp.layers.base import Place, product
-from pylrp.layout import channel_count
+from pylrp.network.canonise import at_the_top
+from pylrp.network.graph import Graph, Node
+from pylrp.network.layout import channel_count
 
 __all__ = ["Lowered", "lower"]
 

@@ -14,27 +14,29 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pylrp import _core, _html, requests
+from pylrp import _core
 from pylrp._arrays import require_finite
-from pylrp._html import Summary
-from pylrp.assignment import Assignment, assign
-from pylrp.canonise import canonise
-from pylrp.classes import Classes, ClassIndex, ClassIndices, as_indices, classes_of
-from pylrp.composites import Composite, either
-from pylrp.defaults import default_for
 from pylrp.errors import NotFinite
-from pylrp.explanation import Explanation, Layers
-from pylrp.finite import finite, overflow_in_relevance, require_ledger, require_values
-from pylrp.graph import Graph
 from pylrp.info import thread_count
 from pylrp.layers import Layer, Shape
 from pylrp.layers.base import product
-from pylrp.ledger import Ledger
-from pylrp.lowering import lower
-from pylrp.prepared import CoreGraph, Prepared
-from pylrp.ranges import expected_of, warn_unscaled
-from pylrp.rules import Rule
-from pylrp.summary import table
+from pylrp.network import requests
+from pylrp.network.canonise import canonise
+from pylrp.network.classes import Classes, ClassIndex, ClassIndices, as_indices, classes_of
+from pylrp.network.explanation import Explanation, Layers
+from pylrp.network.finite import finite, overflow_in_relevance, require_ledger, require_values
+from pylrp.network.graph import Graph
+from pylrp.network.ledger import Ledger
+from pylrp.network.lowering import lower
+from pylrp.network.prepared import CoreGraph, Prepared
+from pylrp.network.ranges import expected_of, warn_unscaled
+from pylrp.network.summary import table
+from pylrp.present import html
+from pylrp.present.html import Summary
+from pylrp.rules.assignment import Assignment, assign
+from pylrp.rules.catalogue import Rule
+from pylrp.rules.composites import Composite, either
+from pylrp.rules.defaults import default_for
 
 __all__ = ["Network"]
 
@@ -87,7 +89,7 @@ class Network:
 
         Parameters
         ----------
-        graph : pylrp.graph.Graph
+        graph : pylrp.network.Graph
         keep_top, keep_softmax : bool, default False
             Explain the values of a softmax, sigmoid or another function at the top instead of those before it.
         """
@@ -148,7 +150,7 @@ class Network:
 
     def _repr_html_(self) -> str:
         """Return what a notebook shows: the summary."""
-        return _html.html(_html.lines([repr(self)]), self.summary()._repr_html_())
+        return html.html(html.lines([repr(self)]), self.summary()._repr_html_())
 
     def class_index(self, y: Any) -> ClassIndex | ClassIndices:
         """Return the index of a class by its label, or the indices of several.
@@ -200,7 +202,7 @@ class Network:
         TypeError
             If the network has a :class:`pylrp.layers.CustomLayer`.
         """
-        from pylrp.loaders.native import save_graph
+        from pylrp.loaders.plain.native import save_graph
 
         save_graph(self.graph, path)
 

@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pylrp.graph import Node
+    from pylrp.network.graph import Node
 
 __all__ = ["in_order"]
 

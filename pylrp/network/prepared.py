@@ -13,13 +13,13 @@ from typing import Any
 from numpy.typing import NDArray
 
 from pylrp import _core
-from pylrp.assignment import Assignment
-from pylrp.composition import Composed, compose
 from pylrp.errors import AbsorbedValue
-from pylrp.graph import Graph
-from pylrp.ledger import COLUMNS
-from pylrp.lowering import Lowered, lower
-from pylrp.requests import Inputs
+from pylrp.network.composition import Composed, compose
+from pylrp.network.graph import Graph
+from pylrp.network.ledger import COLUMNS
+from pylrp.network.lowering import Lowered, lower
+from pylrp.network.requests import Inputs
+from pylrp.rules.assignment import Assignment
 
 __all__ = ["CoreGraph", "Prepared", "inside"]
 

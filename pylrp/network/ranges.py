@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pylrp.graph import Graph, Node
 from pylrp.layers import Affine, BatchNorm, Identity, Movement, Shape
 from pylrp.layers.base import product
+from pylrp.network.graph import Graph, Node
 
 __all__ = ["Expected", "expected_of", "warn_unscaled"]
 

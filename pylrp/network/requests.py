@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pylrp._arrays import plain, require_finite, settle
-from pylrp.classes import Classes, ClassIndex
 from pylrp.errors import AbsorbedValue, NotFinite
-from pylrp.graph import Graph
 from pylrp.layers import Shape
 from pylrp.layers.base import product
-from pylrp.tables import Columns, columns_of
+from pylrp.network.classes import Classes, ClassIndex
+from pylrp.network.columns import Columns, columns_of
+from pylrp.network.graph import Graph
 
 __all__ = [
     "Inputs",

@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pylrp._files import save_arrays
-from pylrp.classes import as_indices
 from pylrp.errors import BrokenFile
-from pylrp.explanation import Explanation, Layers
-from pylrp.ledger import COLUMNS, Ledger
+from pylrp.network.classes import as_indices
+from pylrp.network.explanation import Explanation, Layers
+from pylrp.network.ledger import COLUMNS, Ledger
 
 __all__ = ["load", "part_of", "save"]
 
@@ -89,7 +89,7 @@ def _plain(value: Any) -> Any:
 def load(path: str | os.PathLike[str]) -> Explanation:
     """Return what :meth:`pylrp.Explanation.save` has written; see :meth:`pylrp.Explanation.load`."""
     from pylrp.loaders.guard import reading, require_file
-    from pylrp.loaders.npz_file import NpzFile
+    from pylrp.loaders.plain.npz_file import NpzFile
 
     require_file(Path(path))
     with reading(path, None), NpzFile(path) as file:

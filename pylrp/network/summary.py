@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from pylrp import _html
-from pylrp.assignment import Assignment
-from pylrp.prepared import inside
+from pylrp.network.prepared import inside
+from pylrp.present import html
+from pylrp.rules.assignment import Assignment
 
 __all__ = ["table"]
 
 
-def table(assignment: Assignment) -> _html.Summary:
+def table(assignment: Assignment) -> html.Summary:
     """Return the layers of a graph as lines of text: name, kind, shape of the output, parameters, rule.
 
     A notebook shows them as a table.
@@ -35,5 +35,5 @@ def table(assignment: Assignment) -> _html.Summary:
     below = [f"{total:,} parameters, {graph.dtype}; outputs: {', '.join(outputs)}"]
     below += [f"note: {note}" for note in graph.notes]
     ordered = [(name, kind, rule, output, parameters) for name, kind, output, parameters, rule in rows]
-    shown = _html.html(_html.table(ordered, words=3), _html.lines(below))
-    return _html.Summary("\n".join([*lines, *below]), shown)
+    shown = html.html(html.table(ordered, words=3), html.lines(below))
+    return html.Summary("\n".join([*lines, *below]), shown)

@@ -8,12 +8,12 @@ Figures are made without pyplot: no display is needed, and any thread may draw. 
 
 from pylrp.plot.colours import PERCENTILE, diverging_map, new_figure, symmetric_limit
 from pylrp.plot.explanations import KINDS, explanation
-from pylrp.plot.flow import ledger
 from pylrp.plot.grids import grid
 from pylrp.plot.images import heatmap, image, to_picture
 from pylrp.plot.maps import channels, layers
 from pylrp.plot.notebook import to_html
 from pylrp.plot.rows import table
+from pylrp.plot.sankey import ledger
 from pylrp.plot.signals import signal
 
 __all__ = [

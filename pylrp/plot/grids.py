@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from pylrp.explanation import Explanation
+from pylrp.network.explanation import Explanation
 from pylrp.plot.captions import Labels, composite_name, head, title, wrapped
 from pylrp.plot.colours import GREY, INK, PERCENTILE, empty_figure, hand_over, number, save, symmetric_limit
 from pylrp.plot.colours import scale as scale_text

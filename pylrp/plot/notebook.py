@@ -8,7 +8,7 @@ from contextlib import suppress
 from html import escape
 from typing import Any
 
-from pylrp.explanation import Explanation
+from pylrp.network.explanation import Explanation
 from pylrp.plot import captions
 from pylrp.plot.colours import number
 from pylrp.plot.explanations import explanation

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pylrp.ledger import COLUMNS, Ledger
+from pylrp.network.ledger import COLUMNS, Ledger
 from pylrp.plot.captions import CAUSES
 from pylrp.plot.colours import GREY, INK, number
 

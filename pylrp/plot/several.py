@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pylrp.explanation import Explanation
+from pylrp.network.explanation import Explanation
 from pylrp.plot import captions, maps
 from pylrp.plot.captions import Text
 from pylrp.plot.colours import GREY, empty_figure, number, scale

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pylrp.explanation import Explanation
-from pylrp.ledger import COLUMNS, Ledger
+from pylrp.network.explanation import Explanation
+from pylrp.network.ledger import COLUMNS, Ledger
 
 __all__ = ["View", "features_of", "kind_of", "samples_of", "views"]
 

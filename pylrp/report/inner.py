@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pylrp.ledger import COLUMNS, Ledger
-from pylrp.network import Network
+from pylrp.network.ledger import COLUMNS, Ledger
+from pylrp.network.network import Network
 from pylrp.report.encode import block_sum, packed, short
 
 __all__ = ["chosen_layers", "layer_data", "ledger_data"]

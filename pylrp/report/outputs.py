@@ -9,10 +9,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pylrp._text import shown
-from pylrp.canonise import function_at_the_top
-from pylrp.classes import classes_of
-from pylrp.network import Network
+from pylrp.network.canonise import function_at_the_top
+from pylrp.network.classes import classes_of
+from pylrp.network.network import Network
+from pylrp.present.text import shown
 from pylrp.report.words import Said
 
 __all__ = ["HOW", "Explained", "Outputs", "Probability", "named_labels"]

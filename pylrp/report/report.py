@@ -9,20 +9,20 @@ from typing import Any
 
 from numpy.typing import ArrayLike
 
-from pylrp import _html
 from pylrp._files import atomically
-from pylrp._text import shown
-from pylrp.classes import classes_of
-from pylrp.composites import Composite
-from pylrp.defaults import default_for
 from pylrp.info import info
-from pylrp.network import Network
+from pylrp.network.classes import classes_of
+from pylrp.network.network import Network
+from pylrp.network.requests import Inputs, start_value
+from pylrp.present import html
+from pylrp.present.text import shown
 from pylrp.report.outputs import HOW, Outputs, Probability, named_labels
 from pylrp.report.page import page
 from pylrp.report.sample import OneComposite, Request, sample_data
 from pylrp.report.words import figure
-from pylrp.requests import Inputs, start_value
-from pylrp.rules import Rule
+from pylrp.rules.catalogue import Rule
+from pylrp.rules.composites import Composite
+from pylrp.rules.defaults import default_for
 
 __all__ = ["Report"]
 
@@ -178,7 +178,7 @@ class Report:
             explained = ", ".join(f"{target['label']} ({figure(target['score'])})" for target in sample["targets"])
             rows.append([sample["name"], sample["answer"], "".join(sample["says"]), explained])
         note = 'report.write("why.html") writes the page' if self._samples else "empty: report.add(x) first"
-        return _html.html(_html.lines([self._title]), _html.table(rows, words=4), _html.lines([note]))
+        return html.html(html.lines([self._title]), html.table(rows, words=4), html.lines([note]))
 
     def _names(self, name: str | Sequence[str] | None, inputs: Inputs) -> list[str]:
         if isinstance(name, str) and inputs.single:

@@ -9,17 +9,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pylrp.classes import ClassIndex
-from pylrp.composites import Composite
-from pylrp.explanation import Explanation
-from pylrp.ledger import COLUMNS, Ledger
-from pylrp.network import Network
+from pylrp.network.classes import ClassIndex
+from pylrp.network.explanation import Explanation
+from pylrp.network.ledger import COLUMNS, Ledger
+from pylrp.network.network import Network
 from pylrp.report import words
 from pylrp.report.encode import digest
 from pylrp.report.inner import chosen_layers, layer_data, ledger_data
 from pylrp.report.outputs import Explained, Outputs
 from pylrp.report.views import View
-from pylrp.rules import Rule
+from pylrp.rules.catalogue import Rule
+from pylrp.rules.composites import Composite
 
 __all__ = ["OneComposite", "Request", "sample_data"]
 

@@ -14,14 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pylrp import _core
-from pylrp.boxes import InputBox, bounds_of_value
-from pylrp.composites import WEIGHTED, WEIGHTLESS, Composite, composite, require_rule
-from pylrp.composition import Composed, Cone, cone_below, reads_constants, signs_only
-from pylrp.conventions import compile_rule
 from pylrp.errors import MisplacedBox
-from pylrp.graph import Graph, Node
-from pylrp.layout import to_core
-from pylrp.rules import Flat, Rule, Term
+from pylrp.network.composition import Composed, Cone, cone_below, reads_constants, signs_only
+from pylrp.network.graph import Graph, Node
+from pylrp.network.layout import to_core
+from pylrp.rules.boxes import InputBox, bounds_of_value
+from pylrp.rules.catalogue import Flat, Rule, Term
+from pylrp.rules.composites import WEIGHTED, WEIGHTLESS, Composite, composite, require_rule
+from pylrp.rules.conventions import compile_rule
 
 __all__ = ["Assignment", "assign", "choose", "rule_kinds"]
 

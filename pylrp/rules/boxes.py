@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pylrp.errors import UnsupportedLayer
-from pylrp.graph import Graph, Node
 from pylrp.layers import Clip, Concat, Identity, Movement, ReLU, Resize, Shape
 from pylrp.layers.base import product
-from pylrp.linear_map import scaling
-from pylrp.rules import Rule
+from pylrp.network.graph import Graph, Node
+from pylrp.network.linear_map import scaling
+from pylrp.rules.catalogue import Rule
 
 __all__ = ["InputBox", "bounds_of_value"]
 

@@ -13,8 +13,8 @@ from typing import Any
 
 from numpy.typing import ArrayLike
 
-from pylrp._text import nearest
-from pylrp.rules import AlphaBeta, Epsilon, Flat, Gamma, Norm, Pass, Rule, WSquare, ZBox, ZPlus
+from pylrp.present.text import nearest
+from pylrp.rules.catalogue import AlphaBeta, Epsilon, Flat, Gamma, Norm, Pass, Rule, WSquare, ZBox, ZPlus
 
 __all__ = ["COMPOSITES", "Composite", "composite", "either", "rule_called"]
 

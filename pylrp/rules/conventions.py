@@ -10,9 +10,9 @@ from dataclasses import replace
 from functools import lru_cache
 
 from pylrp import _core
-from pylrp._text import nearest
 from pylrp.errors import MissingRule
-from pylrp.rules import (
+from pylrp.present.text import nearest
+from pylrp.rules.catalogue import (
     AlphaBeta,
     Epsilon,
     Flat,

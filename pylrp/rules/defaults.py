@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
-from pylrp.graph import Graph
 from pylrp.layers import Shape
+from pylrp.network.graph import Graph
 
 __all__ = ["default_for", "usual_for"]
 

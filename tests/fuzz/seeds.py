@@ -20,8 +20,8 @@ from test_native import examples
 
 import pylrp
 from pylrp import layers as L
-from pylrp.graph import Graph, Node
-from pylrp.loaders.native import save_graph
+from pylrp.loaders.plain.native import save_graph
+from pylrp.network.graph import Graph, Node
 
 RNG = np.random.default_rng(12)
 

@@ -16,7 +16,7 @@ from reference.graph_forward import forward
 from pylrp import layers
 from pylrp.errors import UnsupportedLayer
 from pylrp.loaders import load
-from pylrp.loaders.keras_model import load_keras
+from pylrp.loaders.keras.model import load_keras
 
 pytestmark = [
     # Keras's conversion of torch's tensors, with NumPy 2.
@@ -185,7 +185,7 @@ def test_transposed_convolution_1d(rng, kernel, stride, padding):
 @pytest.mark.parametrize(("kernel", "stride"), [(3, 2), (4, 3), (5, 2), (4, 2), (5, 3), (2, 3)])
 def test_transposed_convolutions_of_keras_before_3_15_on_torch(rng, monkeypatch, kernel, stride):
     """The same padding at both ends and torch's output padding, so that the output has stride times the length."""
-    monkeypatch.setattr("pylrp.loaders.keras_layers.cuts_as_torch", lambda: True)
+    monkeypatch.setattr("pylrp.loaders.keras.layers.cuts_as_torch", lambda: True)
     model = sequential((6, 2), L.Conv1DTranspose(3, kernel, strides=stride, padding="same"))
     randomise(model, rng)
     weight, shift = (torch.from_numpy(keras.ops.convert_to_numpy(variable)) for variable in model.weights)
@@ -233,7 +233,7 @@ def test_activations(rng, name):
 
 
 def test_nothing_moves_after_a_softmax_at_the_top(rng):
-    """Else canonise.py would not find it there."""
+    """Else canonise would not find it there."""
     for parts in ([L.Conv2D(5, 1, activation="softmax")], [L.Conv2D(5, 1), L.Softmax(axis=1)]):
         assert kinds(agree(sequential((4, 3, 2), *parts), rng))[-1] == "Softmax"
 

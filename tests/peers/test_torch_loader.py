@@ -11,8 +11,8 @@ from torch import nn
 
 from pylrp import layers
 from pylrp.errors import UnsupportedLayer
-from pylrp.loaders.torch_module import load_torch
-from pylrp.network import Network
+from pylrp.loaders.torch.module import load_torch
+from pylrp.network.network import Network
 
 
 def randomise(module, rng):

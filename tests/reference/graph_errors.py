@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from pylrp import layers as kinds
-from pylrp.graph import Graph
+from pylrp.network.graph import Graph
 
 from .contributions import Array, Share
 from .errors import unit

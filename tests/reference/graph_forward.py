@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from pylrp import layers as kinds
-from pylrp.graph import Graph
+from pylrp.network.graph import Graph
 
 Array = np.ndarray
 Place = tuple[int, ...]

@@ -15,7 +15,7 @@ import numpy as np
 
 from pylrp import layers as kinds
 from pylrp import rules
-from pylrp.graph import Graph, Node
+from pylrp.network.graph import Graph, Node
 
 from .contributions import ORACLES, Array, Layer, Share, distribute
 from .graph_forward import POINTWISE, apply, linear, number, per_channel, windows

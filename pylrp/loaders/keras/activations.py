@@ -1,7 +1,7 @@
 """What Keras's activations are in :mod:`pylrp.layers`: as layers, and as functions that other layers apply.
 
-``keras_layers.py`` calls in for the ``activation`` of a layer, ``keras_model.py`` through the table in
-``keras_builder.py``.
+``keras/layers.py`` calls in for the ``activation`` of a layer, ``keras/model.py`` through the table in
+``keras/builder.py``.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from pylrp.layers import (
     Softplus,
     Tanh,
 )
-from pylrp.loaders.keras_builder import Builder, Value, convert, reads
+from pylrp.loaders.keras.builder import Builder, Value, convert, reads
 
 __all__ = ["ACTIVATIONS", "activated", "selu", "soft"]
 

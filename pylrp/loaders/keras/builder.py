@@ -1,6 +1,6 @@
 """A graph in the making, for the Keras loader: nodes, and where each tensor has its channels.
 
-``keras_layers.py`` and its neighbours add nodes here and register for the layers they know; ``keras_model.py`` makes
+``keras/layers.py`` and its neighbours add nodes here and register for the layers they know; ``keras/model.py`` makes
 the graph of them.
 """
 
@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pylrp.errors import UnsupportedLayer
-from pylrp.graph import Node
 from pylrp.layers import Layer, Shape, Transpose
 from pylrp.loaders import refusals
+from pylrp.network.graph import Node
 
 __all__ = ["Builder", "Operators", "Value", "convert", "reads"]
 

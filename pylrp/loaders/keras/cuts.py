@@ -1,4 +1,4 @@
-"""What Keras cuts off the ends of a transposed convolution's output; ``keras_layers.py`` calls in."""
+"""What Keras cuts off the ends of a transposed convolution's output; ``keras/layers.py`` calls in."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Keras's files, ``.keras`` and ``.h5``, looked through before Keras reads them.
 
-``keras_model.py`` calls in. A Keras file may hold Python code (``Lambda``); Keras refuses to run it, but what it
+``keras/model.py`` calls in. A Keras file may hold Python code (``Lambda``); Keras refuses to run it, but what it
 refuses has changed from version to version. Here such layers are found in the configuration, and nothing of the file is
 read that lies elsewhere or is larger than the network may be.
 """

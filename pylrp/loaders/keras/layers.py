@@ -1,7 +1,7 @@
 """What Keras's layers with weights, pools, sums and moves of data are in :mod:`pylrp.layers`.
 
-One function for each layer: it adds nodes to a :class:`~pylrp.loaders.keras_builder.Builder` and returns the value they
-make. ``keras_model.py`` comes here through the table in ``keras_builder.py``.
+One function for each layer: it adds nodes to a :class:`~pylrp.loaders.keras.builder.Builder` and returns the value they
+make. ``keras/model.py`` comes here through the table in ``keras/builder.py``.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ from pylrp.layers import (
     Upsample,
 )
 from pylrp.loaders.contraction import Contraction, dense_along, letters_of
-from pylrp.loaders.keras_activations import activated
-from pylrp.loaders.keras_builder import Builder, Value, convert, reads
-from pylrp.loaders.keras_cuts import cut, cuts_as_torch
+from pylrp.loaders.keras.activations import activated
+from pylrp.loaders.keras.builder import Builder, Value, convert, reads
+from pylrp.loaders.keras.cuts import cut, cuts_as_torch
 
 __all__: list[str] = []
 

@@ -1,7 +1,7 @@
 """Keras 3 models, sequential and functional, as graphs.
 
-``pylrp.load`` calls in. This file walks through a model and the models within it; ``keras_layers.py`` knows the layers,
-``keras_builder.py`` collects the nodes.
+``pylrp.load`` calls in. This file walks through a model and the models within it; ``keras/layers.py`` knows the layers,
+``keras/builder.py`` collects the nodes.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from pylrp.graph import Graph
+import pylrp.loaders.keras.layers
+import pylrp.loaders.keras.operations  # noqa: F401  # both register in builder.py
 from pylrp.layers import Identity, Shape
-from pylrp.loaders import keras_layers, keras_operations  # noqa: F401  # they register in keras_builder
-from pylrp.loaders.keras_builder import Builder, Operators, Value, convert
-from pylrp.loaders.keras_file import LEAST_KERAS, read_keras
+from pylrp.loaders.keras.builder import Builder, Operators, Value, convert
+from pylrp.loaders.keras.file import LEAST_KERAS, read_keras
+from pylrp.network.graph import Graph
 
 __all__ = ["load_keras"]
 

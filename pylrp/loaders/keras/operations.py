@@ -1,6 +1,6 @@
 """What Keras's operations on tensors are in :mod:`pylrp.layers`: ``x + y`` or ``keras.ops.relu(x)`` in a model.
 
-``keras_model.py`` comes here through the table in ``keras_builder.py``. An argument is a value of the graph or a
+``keras/model.py`` comes here through the table in ``keras/builder.py``. An argument is a value of the graph or a
 constant.
 """
 
@@ -10,9 +10,9 @@ from functools import partial
 from typing import Any
 
 from pylrp.layers import ELU, GELU, Affine, Exp, LeakyReLU, Log, LogSoftmax, Reshape, Softmax
-from pylrp.loaders.keras_activations import ACTIVATIONS, selu, soft
-from pylrp.loaders.keras_builder import Builder, Value, reads
-from pylrp.loaders.keras_layers import concatenate, total
+from pylrp.loaders.keras.activations import ACTIVATIONS, selu, soft
+from pylrp.loaders.keras.builder import Builder, Value, reads
+from pylrp.loaders.keras.layers import concatenate, total
 
 __all__: list[str] = []
 

@@ -1,7 +1,7 @@
 """ONNX operators of arithmetic: sums, scalings by constants, averages over axes, activation functions written out.
 
-Each function translates one node, see ``onnx_node.py``; :data:`ARITHMETIC` is part of the table of
-``onnx_operators.py``.
+Each function translates one node, see ``onnx/node.py``; :data:`ARITHMETIC` is part of the table of
+``onnx/operators.py``.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from pylrp.layers import (
     Transpose,
 )
 from pylrp.layers.base import product
-from pylrp.loaders.onnx_curves import identify
-from pylrp.loaders.onnx_node import Call, Value
-from pylrp.loaders.onnx_tops import written_out
+from pylrp.loaders.onnx.curves import identify
+from pylrp.loaders.onnx.node import Call, Value
+from pylrp.loaders.onnx.tops import written_out
 
 __all__ = ["ARITHMETIC", "clip", "curve"]
 

@@ -1,7 +1,7 @@
 """The part of an ONNX model that no input changes: initialisers, and what nodes compute from them and from shapes.
 
 The batch size is not known, so whatever derives from it is computed for two sizes; entries that differ are the ones
-that follow the batch. An array with the batch along axis 0 is kept without it. ``onnx_folding.py`` adds what nodes
+that follow the batch. An array with the batch along axis 0 is kept without it. ``onnx/folding.py`` adds what nodes
 compute, the operators ask for weights and settings.
 """
 
@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from pylrp._limits import TooLarge, allowed, require
-from pylrp.loaders.onnx_file import ModelFile
-from pylrp.loaders.onnx_sizes import folded_size
+from pylrp.loaders.onnx.file import ModelFile
+from pylrp.loaders.onnx.sizes import folded_size
 
 __all__ = ["BATCHES", "Constant", "Constants", "attributes_of"]
 

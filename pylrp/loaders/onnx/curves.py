@@ -2,7 +2,7 @@
 
 ``x * Sigmoid(x)`` is SiLU, ``0.5 * x * (1 + Erf(x / sqrt(2)))`` is GELU in any order of its factors. Where a node has
 no layer of its own, all that leads to it from one value is run on a grid and compared with the functions we know.
-``onnx_arithmetic.py`` asks.
+``onnx/arithmetic.py`` asks.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from onnx import NodeProto
 
 from pylrp.layers import ELU, GELU, Activation, HardSigmoid, HardSwish, Mish, ReLU, ReLU6, Sigmoid, SiLU, Softplus, Tanh
-from pylrp.loaders.onnx_node import Translation, Value
+from pylrp.loaders.onnx.node import Translation, Value
 
 __all__ = ["ELEMENTWISE", "identify"]
 

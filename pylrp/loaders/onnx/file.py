@@ -1,7 +1,7 @@
 """An ONNX file without its weights, and each weight read straight into an array when it is asked for.
 
 A file of half a gigabyte is nearly all weights. Parsed as a whole it would be in memory two or three times; here the
-protobuf walk cuts the large tensors out before the rest is parsed. ``onnx_constants.py`` asks for the arrays.
+protobuf walk cuts the large tensors out before the rest is parsed. ``onnx/constants.py`` asks for the arrays.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 onnx's own evaluator runs them, but only the operators that it computes as the standard says in every opset; what it
 gets wrong is written out here where it is short, or refused. An array with the batch along axis 0, as exporters write
-``zeros_like(x)``, is made for one sample. ``onnx_model.py`` calls :func:`fold`, ``onnx_constants.py`` keeps what comes
+``zeros_like(x)``, is made for one sample. ``onnx/model.py`` calls :func:`fold`, ``onnx/constants.py`` keeps what comes
 out.
 """
 
@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pylrp.errors import UnsupportedLayer
-from pylrp.loaders.onnx_constants import Constant
-from pylrp.loaders.onnx_node import Call
+from pylrp.loaders.onnx.constants import Constant
+from pylrp.loaders.onnx.node import Call
 
 __all__ = ["fold"]
 

@@ -2,7 +2,7 @@
 
 Each becomes the layers that it was before, so that the optimised model has the map of the model it was made of. What
 lays values and weights out for one processor (com.microsoft.nchwc), ``refusals.py`` refuses.
-:data:`FUSED` is part of the table that ``onnx_model.py`` looks operators up in.
+:data:`FUSED` is part of the table that ``onnx/model.py`` looks operators up in.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from pylrp.layers import (
 )
 from pylrp.layers.base import product
 from pylrp.loaders.contraction import Contraction
-from pylrp.loaders.onnx_arithmetic import clip
-from pylrp.loaders.onnx_node import Call, Value
-from pylrp.loaders.onnx_operators import SELU, contracted, conv, gemm, scaled
+from pylrp.loaders.onnx.arithmetic import clip
+from pylrp.loaders.onnx.node import Call, Value
+from pylrp.loaders.onnx.operators import SELU, contracted, conv, gemm, scaled
 
 __all__ = ["FUSED"]
 

@@ -1,7 +1,7 @@
 """Operators of classical models, as exporters of scikit-learn write them (domain ai.onnx.ml).
 
-:data:`CLASSICAL` is part of the table of ``onnx_operators.py``. The labels that a LinearClassifier makes are left out
-by ``onnx_outputs.py``, here its scores are translated.
+:data:`CLASSICAL` is part of the table of ``onnx/operators.py``. The labels that a LinearClassifier makes are left out
+by ``onnx/outputs.py``, here its scores are translated.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pylrp.layers import Affine, Concat, Dense, Identity, Layer, Normalize, Sigmoid, Softmax
-from pylrp.loaders.onnx_node import Call, Value
+from pylrp.loaders.onnx.node import Call, Value
 
 __all__ = ["CLASSICAL"]
 

@@ -1,9 +1,9 @@
 """An ONNX file or ModelProto as a graph of layers.
 
-Node by node: what no input changes is computed here and now (``onnx_constants.py``), everything else is looked up in
-the tables of ``onnx_operators.py`` and ``onnx_fused.py``. What can't be explained is :class:`pylrp.UnsupportedLayer`
+Node by node: what no input changes is computed here and now (``onnx/constants.py``), everything else is looked up in
+the tables of ``onnx/operators.py`` and ``onnx/fused.py``. What can't be explained is :class:`pylrp.UnsupportedLayer`
 before any work is done.
-``loaders/__init__.py`` calls :func:`load_onnx`; the graph goes to ``canonise.py``.
+``loaders/__init__.py`` calls :func:`load_onnx`; the graph goes to ``canonise``.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from onnx import NodeProto, TensorProto, ValueInfoProto
 
 from pylrp._limits import TooLarge
 from pylrp.errors import BrokenFile, BrokenNode, UnsupportedLayer
-from pylrp.graph import Facts, Graph, Node
 from pylrp.layers import Layer, Shape
 from pylrp.loaders import refusals
-from pylrp.loaders.onnx_constants import Constant, Constants
-from pylrp.loaders.onnx_file import ModelFile
-from pylrp.loaders.onnx_folding import fold
-from pylrp.loaders.onnx_fused import FUSED
-from pylrp.loaders.onnx_node import Call, Translation, Value, operator_of, type_name
-from pylrp.loaders.onnx_operators import FLOATS, OPERATORS
-from pylrp.loaders.onnx_outputs import ModelOutputs
-from pylrp.loaders.onnx_sizes import require_functions
-from pylrp.loaders.onnx_tops import FUNCTIONS, on_the_way
+from pylrp.loaders.onnx.constants import Constant, Constants
+from pylrp.loaders.onnx.file import ModelFile
+from pylrp.loaders.onnx.folding import fold
+from pylrp.loaders.onnx.fused import FUSED
+from pylrp.loaders.onnx.node import Call, Translation, Value, operator_of, type_name
+from pylrp.loaders.onnx.operators import FLOATS, OPERATORS
+from pylrp.loaders.onnx.outputs import ModelOutputs
+from pylrp.loaders.onnx.sizes import require_functions
+from pylrp.loaders.onnx.tops import FUNCTIONS, on_the_way
+from pylrp.network.graph import Facts, Graph, Node
 
 __all__ = ["Operator", "left_out", "load_onnx"]
 
@@ -68,7 +68,7 @@ def load_onnx(
     Returns
     -------
     Graph
-        As the model has it, outputs named as there; ``canonise.py`` simplifies it.
+        As the model has it, outputs named as there; ``canonise`` simplifies it.
 
     Raises
     ------

@@ -1,7 +1,7 @@
 """ONNX operators that move values: reshape, transpose, slice, pad, resize.
 
-Each function translates one node, see ``onnx_node.py``; :data:`MOVEMENT` is part of the table of
-``onnx_operators.py``. ONNX counts axes with the batch, layers without.
+Each function translates one node, see ``onnx/node.py``; :data:`MOVEMENT` is part of the table of
+``onnx/operators.py``. ONNX counts axes with the batch, layers without.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from pylrp.layers import (
     Transpose,
 )
 from pylrp.layers.base import product
-from pylrp.loaders.onnx_node import Call, Value
+from pylrp.loaders.onnx.node import Call, Value
 
 __all__ = ["MOVEMENT"]
 

@@ -1,6 +1,6 @@
 """What a function that translates an ONNX operator works with: the node's inputs and settings, and where layers go.
 
-``onnx_model.py`` makes one :class:`Call` for each node, the functions of ``onnx_operators.py`` and its kin read it and
+``onnx/model.py`` makes one :class:`Call` for each node, the functions of ``onnx/operators.py`` and its kin read it and
 emit layers.
 """
 
@@ -17,10 +17,10 @@ from onnx import NodeProto, TensorProto
 
 from pylrp._limits import TooLarge, require
 from pylrp.errors import BrokenFile, BrokenNode, UnsupportedLayer
-from pylrp.graph import Node
 from pylrp.layers import Layer, Shape
 from pylrp.layers.base import product
-from pylrp.loaders.onnx_constants import BATCHES, Constants, attributes_of
+from pylrp.loaders.onnx.constants import BATCHES, Constants, attributes_of
+from pylrp.network.graph import Node
 
 __all__ = ["Call", "Translation", "Value", "operator_of", "type_name"]
 

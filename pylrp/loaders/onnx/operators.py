@@ -1,6 +1,6 @@
 """ONNX operator -> the function that translates it: layers with weights, pools and activations here, the rest joined.
 
-Each function reads one node through ``onnx_node.py`` and emits layers of ``pylrp.layers``; ``onnx_model.py`` looks
+Each function reads one node through ``onnx/node.py`` and emits layers of ``pylrp.layers``; ``onnx/model.py`` looks
 operators up in :data:`OPERATORS`.
 """
 
@@ -50,10 +50,10 @@ from pylrp.layers import (
 )
 from pylrp.layers.base import product
 from pylrp.loaders.contraction import Contraction, dense_along, letters_of
-from pylrp.loaders.onnx_arithmetic import ARITHMETIC, clip, curve
-from pylrp.loaders.onnx_ml import CLASSICAL
-from pylrp.loaders.onnx_movement import MOVEMENT
-from pylrp.loaders.onnx_node import Call, Value, type_name
+from pylrp.loaders.onnx.arithmetic import ARITHMETIC, clip, curve
+from pylrp.loaders.onnx.ml import CLASSICAL
+from pylrp.loaders.onnx.movement import MOVEMENT
+from pylrp.loaders.onnx.node import Call, Value, type_name
 
 __all__ = ["FLOATS", "OPERATORS", "SELU", "contracted", "conv", "gemm", "scaled"]
 

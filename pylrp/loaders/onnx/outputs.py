@@ -1,7 +1,7 @@
 """The outputs of an ONNX model: which of them are scores, which are labels made of scores, and what classes are called.
 
 A label (ArgMax, TopK, NonMaxSuppression, a threshold) follows from scores by a decision, which nothing can be
-propagated through: such outputs are left out, with a note. ``onnx_model.py`` asks before it translates anything.
+propagated through: such outputs are left out, with a note. ``onnx/model.py`` asks before it translates anything.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from onnx import NodeProto
 
 from pylrp.loaders.chosen_outputs import unknown_output
-from pylrp.loaders.onnx_constants import attributes_of
-from pylrp.loaders.onnx_node import operator_of
+from pylrp.loaders.onnx.constants import attributes_of
+from pylrp.loaders.onnx.node import operator_of
 
 __all__ = ["ModelOutputs"]
 

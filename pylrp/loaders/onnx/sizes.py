@@ -1,6 +1,6 @@
 """How large what an ONNX model declares would become: functions written out, constants computed.
 
-``onnx_model.py`` and ``onnx_folding.py`` ask before they let onnx do it. A file of a few kilobytes can ask for more
+``onnx/model.py`` and ``onnx/folding.py`` ask before they let onnx do it. A file of a few kilobytes can ask for more
 than any machine has: functions that call each other twice, constants joined with themselves again and again.
 """
 

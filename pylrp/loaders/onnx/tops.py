@@ -1,6 +1,6 @@
 """Functions at the top that an ONNX model spells out: softmax as exp(x) / sum(exp(x)), its logarithm, p / sum(p).
 
-``onnx_arithmetic.py`` asks where a node is no activation function of one value. Single exponential functions and
+``onnx/arithmetic.py`` asks where a node is no activation function of one value. Single exponential functions and
 logarithms are layers at the top only; :func:`on_the_way` says which values lie there.
 """
 
@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from onnx import NodeProto
 
 from pylrp.layers import Exp, Layer, Log, LogSoftmax, Normalize, ReLU, Sigmoid, Softmax, Softplus
-from pylrp.loaders.onnx_node import Call, Translation, Value, operator_of
+from pylrp.loaders.onnx.node import Call, Translation, Value, operator_of
 
 __all__ = ["FUNCTIONS", "on_the_way", "written_out"]
 

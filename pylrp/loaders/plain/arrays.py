@@ -16,14 +16,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pylrp._text import shown
-from pylrp.graph import Graph
 from pylrp.layers import Dense
-from pylrp.loaders.chain import ACTIVATIONS, chain
 from pylrp.loaders.found import BIAS, WEIGHT, Found
-from pylrp.loaders.mat_file import read_mat
-from pylrp.loaders.mat_networks import contents, recognise, settle_scalings, way_out
-from pylrp.loaders.npz_file import NpzFile
+from pylrp.loaders.plain.chain import ACTIVATIONS, chain
+from pylrp.loaders.plain.mat_file import read_mat
+from pylrp.loaders.plain.mat_networks import contents, recognise, settle_scalings, way_out
+from pylrp.loaders.plain.npz_file import NpzFile
+from pylrp.network.graph import Graph
+from pylrp.present.text import shown
 
 __all__ = ["load_mat", "load_npz"]
 

@@ -1,13 +1,12 @@
 """A chain of dense layers and named activations as a graph: what weights without a framework amount to.
 
-``arrays.py`` and ``sklearn_estimator.py`` find the weights and call in.
+``arrays.py`` and ``sklearn/estimator.py`` find the weights and call in.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from pylrp.graph import Graph
 from pylrp.layers import (
     ELU,
     GELU,
@@ -28,6 +27,7 @@ from pylrp.layers import (
     Softplus,
     Tanh,
 )
+from pylrp.network.graph import Graph
 
 __all__ = ["ACTIVATIONS", "activation", "chain"]
 

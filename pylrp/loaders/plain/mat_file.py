@@ -14,8 +14,8 @@ import numpy as np
 
 from pylrp._limits import require_shape
 from pylrp.errors import BrokenFile
-from pylrp.loaders.mat_hdf5 import read_hdf5
-from pylrp.loaders.mat_structure import require_structure
+from pylrp.loaders.plain.mat_hdf5 import read_hdf5
+from pylrp.loaders.plain.mat_structure import require_structure
 
 __all__ = ["read_mat"]
 

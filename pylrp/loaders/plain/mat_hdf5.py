@@ -1,6 +1,6 @@
 """MATLAB files of version 7.3, which are HDF5: arrays lie transposed, cells are references.
 
-``mat_file.py`` calls in.
+``plain/mat_file.py`` calls in.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from pylrp._limits import require_shape
-from pylrp._text import shown
 from pylrp.errors import BrokenFile
 from pylrp.loaders.hdf5_file import require_own
 from pylrp.loaders.hdf5_trial import require_end
+from pylrp.present.text import shown
 
 __all__ = ["read_hdf5"]
 

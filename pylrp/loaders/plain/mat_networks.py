@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from pylrp.loaders.chain import ACTIVATIONS
 from pylrp.loaders.found import BIAS, WEIGHT, Found
-from pylrp.loaders.mat_scalings import Steps, input_layers, named_scalings, output_layers, remove_rows, steps_of
+from pylrp.loaders.plain.chain import ACTIVATIONS
+from pylrp.loaders.plain.mat_scalings import Steps, input_layers, named_scalings, output_layers, remove_rows, steps_of
 
 __all__ = ["contents", "recognise", "settle_scalings", "way_out"]
 

@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 
 from pylrp import layers
 from pylrp._files import atomically
-from pylrp.canonise.rewiring import behind_weights
 from pylrp.errors import BrokenFile
-from pylrp.graph import Facts, Graph, Node
 from pylrp.layers import Affine, BatchNorm, Conv, CustomLayer, Dense, Layer
-from pylrp.loaders.npz_file import NpzFile
+from pylrp.loaders.plain.npz_file import NpzFile
+from pylrp.network.canonise.rewiring import behind_weights
+from pylrp.network.graph import Facts, Graph, Node
 
 __all__ = ["is_native", "load_graph", "save_graph"]
 

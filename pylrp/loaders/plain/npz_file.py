@@ -1,6 +1,6 @@
 """An ``.npz`` member by member: what is asked for is read, and only after its size has been looked at.
 
-``native.py`` and ``arrays.py`` read weights with it, ``inputs/arrays.py`` samples. No pickle is ever opened.
+``plain/native.py`` and ``arrays.py`` read weights with it, ``inputs/arrays.py`` samples. No pickle is ever opened.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from pylrp._files import is_of_system
 from pylrp._limits import require
-from pylrp._text import shown
 from pylrp.errors import BrokenFile
+from pylrp.present.text import shown
 
 __all__ = ["NpzFile"]
 

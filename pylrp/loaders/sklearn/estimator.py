@@ -1,6 +1,6 @@
 """Fitted networks and linear models of scikit-learn, alone or behind scalers in a pipeline.
 
-``pylrp.load`` calls in; ``sklearn_steps.py`` reads what comes before the estimator, ``chain.py`` makes the graph.
+``pylrp.load`` calls in; ``sklearn/steps.py`` reads what comes before the estimator, ``chain.py`` makes the graph.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pylrp.graph import Facts, Graph
 from pylrp.layers import Dense
-from pylrp.loaders.chain import chain
-from pylrp.loaders.sklearn_steps import layers_of, pipeline_steps
+from pylrp.loaders.plain.chain import chain
+from pylrp.loaders.sklearn.steps import layers_of, pipeline_steps
+from pylrp.network.graph import Facts, Graph
 
 __all__ = ["load_sklearn"]
 

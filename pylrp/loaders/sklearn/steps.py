@@ -1,6 +1,6 @@
 """Steps of scikit-learn's pipelines before the estimator: scalers, imputers, choices of columns.
 
-``sklearn_estimator.py`` calls in with the steps and gets layers.
+``sklearn/estimator.py`` calls in with the steps and gets layers.
 """
 
 from __future__ import annotations

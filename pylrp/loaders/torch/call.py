@@ -1,6 +1,6 @@
 """How a torch module is called with the example: which arguments are tensors, what they are named, what stays.
 
-``torch_module.py`` traces the call and compares predictions for it. Tensors become inputs of the graph; everything else
+``torch/module.py`` traces the call and compares predictions for it. Tensors become inputs of the graph; everything else
 (``None``, flags, numbers, strings) is part of the call.
 """
 

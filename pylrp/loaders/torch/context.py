@@ -1,6 +1,6 @@
 """A torch module as it is while it is traced: evaluation mode, weights instead of parametrisations, norms by name.
 
-``torch_module.py`` traces within :func:`prepared`. Whatever happens there, the module is left as it was.
+``torch/module.py`` traces within :func:`prepared`. Whatever happens there, the module is left as it was.
 """
 
 from __future__ import annotations

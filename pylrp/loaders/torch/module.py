@@ -1,7 +1,7 @@
 """A ``torch.nn.Module`` as a graph, by way of torch's own ONNX exporter.
 
 ``pylrp.load`` calls in. The module is traced on an example, in evaluation mode, into a temporary file that
-``onnx_model.py`` reads; this file gives the layers the names they have in torch.
+``onnx/model.py`` reads; this file gives the layers the names they have in torch.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pylrp.errors import BrokenNode, UnsupportedLayer
-from pylrp.graph import Graph, Node
 from pylrp.layers import Conv, ConvTranspose, Dense, Identity, Layer
 from pylrp.loaders import refusals
 from pylrp.loaders.chosen_outputs import with_outputs
-from pylrp.loaders.torch_call import Call, call_of, output_names
-from pylrp.loaders.torch_context import evaluating, prepared
-from pylrp.loaders.torch_pools import LAYERS, as_operators
+from pylrp.loaders.torch.call import Call, call_of, output_names
+from pylrp.loaders.torch.context import evaluating, prepared
+from pylrp.loaders.torch.pools import LAYERS, as_operators
+from pylrp.network.graph import Graph, Node
 
 if TYPE_CHECKING:
-    from pylrp.network import Network
+    from pylrp.network.network import Network
 
 __all__ = ["disagreement", "load_torch"]
 
@@ -95,7 +95,7 @@ def load_torch(
         import torch
     except ImportError as error:
         raise ImportError(f"a torch module needs torch and onnx: pip install torch onnx ({error})") from None
-    from pylrp.loaders.onnx_model import left_out, load_onnx
+    from pylrp.loaders.onnx.model import left_out, load_onnx
 
     _require_dtype(torch, module)
     call = call_of(torch, module, example_input)
@@ -223,7 +223,7 @@ def _export(torch: Any, module: Any, call: Call, path: Path) -> None:
                 dynamic_axes={name: {0: "batch"} for name in call.names},
                 # The exporter takes long over weights and copies them three times: they come later.
                 export_params=False,
-                # With it the exporter merges BatchNorm in the weights' own precision; canonise.py does in float64.
+                # With it the exporter merges BatchNorm in the weights' own precision; canonise does in float64.
                 do_constant_folding=False,
                 dynamo=False,  # the exporter made on torch.export needs onnxscript
             )
@@ -320,7 +320,7 @@ def _add_weights(module: Any, path: Path, outputs: list[str]) -> dict[str, str]:
     """
     import onnx
 
-    from pylrp.loaders.onnx_node import operator_of
+    from pylrp.loaders.onnx.node import operator_of
 
     model = onnx.load(str(path))
     if not _name_outputs(model, outputs):

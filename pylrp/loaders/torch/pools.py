@@ -1,6 +1,6 @@
 """Adaptive pools whose windows differ in size: ONNX has no operator for them, so torch's exporter writes one of ours.
 
-``torch_module.py`` asks for it where the exporter has refused a module, and hands :data:`LAYERS` to ``onnx_model.py``.
+``torch/module.py`` asks for it where the exporter has refused a module, and hands :data:`LAYERS` to ``onnx/model.py``.
 """
 
 from __future__ import annotations

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from pylrp.canonise.padding import merge_padding
-from pylrp.canonise.rewiring import drop_identities, drop_unused
-from pylrp.canonise.scalings import fold_scalings
-from pylrp.canonise.top import at_the_top, drop_top, function_at_the_top
-from pylrp.graph import Graph
+from pylrp.network.canonise.padding import merge_padding
+from pylrp.network.canonise.rewiring import drop_identities, drop_unused
+from pylrp.network.canonise.scalings import fold_scalings
+from pylrp.network.canonise.top import at_the_top, drop_top, function_at_the_top
+from pylrp.network.graph import Graph
 
 __all__ = ["at_the_top", "canonise", "function_at_the_top"]
 

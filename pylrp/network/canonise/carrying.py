@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pylrp.canonise.draft import Draft
 from pylrp.layers import Affine, BatchNorm, Concat, Layer, Movement, Pad, Resize, Shape, Transpose
 from pylrp.layers.base import product
 from pylrp.layers.linear import Weighted
+from pylrp.network.canonise.draft import Draft
 
 __all__ = ["Arrival", "Scaling", "carried_down", "carried_up", "moved", "scaling_of"]
 

@@ -5,9 +5,9 @@
 
 from __future__ import annotations
 
-from pylrp.canonise.rewiring import with_output_values
-from pylrp.graph import Graph, Node
 from pylrp.layers import Layer, Shape
+from pylrp.network.canonise.rewiring import with_output_values
+from pylrp.network.graph import Graph, Node
 
 __all__ = ["Draft"]
 

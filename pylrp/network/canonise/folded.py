@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pylrp.canonise.carrying import Scaling
 from pylrp.layers import Conv, ConvTranspose, Dense, Shape
 from pylrp.layers.linear import Weighted
+from pylrp.network.canonise.carrying import Scaling
 
 __all__ = ["after", "before", "per_channel", "scaled_outputs", "total"]
 

@@ -12,10 +12,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pylrp.canonise.draft import Draft
-from pylrp.graph import Graph
 from pylrp.layers import Conv, Flatten, Layer, Movement, Pad, Reshape, Transpose
 from pylrp.layers.base import product
+from pylrp.network.canonise.draft import Draft
+from pylrp.network.graph import Graph
 
 __all__ = ["merge_padding"]
 

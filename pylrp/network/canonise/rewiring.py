@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from pylrp.graph import Graph, Node
 from pylrp.layers import Identity
+from pylrp.network.graph import Graph, Node
 
 __all__ = ["behind_weights", "drop_identities", "drop_unused", "only_for", "rewired", "with_output_values"]
 

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pylrp.canonise import folded
-from pylrp.canonise.carrying import Arrival, Scaling, carried_down, carried_up, scaling_of
-from pylrp.canonise.draft import Draft
-from pylrp.canonise.rewiring import behind_weights
-from pylrp.graph import Graph
 from pylrp.layers import Affine, BatchNorm, Layer, Pad, Shape
 from pylrp.layers.linear import Weighted
+from pylrp.network.canonise import folded
+from pylrp.network.canonise.carrying import Arrival, Scaling, carried_down, carried_up, scaling_of
+from pylrp.network.canonise.draft import Draft
+from pylrp.network.canonise.rewiring import behind_weights
+from pylrp.network.graph import Graph
 
 __all__ = ["fold_scalings"]
 

@@ -14,8 +14,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pylrp.canonise.rewiring import drop_unused
-from pylrp.graph import Graph, Node
 from pylrp.layers import (
     ELU,
     Affine,
@@ -39,6 +37,8 @@ from pylrp.layers import (
 )
 from pylrp.layers.activations import Activation
 from pylrp.layers.base import product
+from pylrp.network.canonise.rewiring import drop_unused
+from pylrp.network.graph import Graph, Node
 
 __all__ = ["at_the_top", "drop_top", "function_at_the_top"]
 

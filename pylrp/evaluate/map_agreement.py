@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from pylrp import _html
 from pylrp.evaluate.statistics import correlation, ranks
 from pylrp.evaluate.subject import Values
+from pylrp.present import html
 
 __all__ = ["Agreement", "agreement"]
 
@@ -62,8 +62,8 @@ class Agreement:
 
     def _repr_html_(self) -> str:
         """Return what a notebook shows."""
-        parts = (part for title, rows in self._parts() for part in (_html.lines([title]), _html.table(rows)))
-        return _html.html(*parts)
+        parts = (part for title, rows in self._parts() for part in (html.lines([title]), html.table(rows)))
+        return html.html(*parts)
 
     def __repr__(self) -> str:
         return f"<Agreement of {len(self.names)} maps>\n{self.table()}"

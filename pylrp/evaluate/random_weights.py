@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from pylrp import _html
-from pylrp.composites import either
 from pylrp.evaluate.curves import draw, new_axes
 from pylrp.evaluate.statistics import cosine, spearman
 from pylrp.evaluate.subject import Array, Progress, Subject, Values, quiet
-from pylrp.graph import Graph
 from pylrp.layers import Layer
 from pylrp.layers.linear import Weighted
-from pylrp.network import Network
+from pylrp.network.graph import Graph
+from pylrp.network.network import Network
+from pylrp.present import html
+from pylrp.rules.composites import either
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -70,7 +70,7 @@ class Randomisation:
 
     def _repr_html_(self) -> str:
         """Return what a notebook shows."""
-        return _html.html(_html.table(self._rows()))
+        return html.html(html.table(self._rows()))
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw the similarities over the share of layers with random weights; returns the axes."""
