@@ -95,7 +95,7 @@ capi:
 mex:
 	octave-cli --norc --eval "addpath('csrc/matlab'); pylrp_make"
 
-# What pylrp_make compiles and copies, nothing else; tests/test_mex.py builds from the unpacked zip.
+# What pylrp_make compiles and copies, nothing else; tests/matlab/test_mex.py builds from the unpacked zip.
 MATLAB := csrc/base csrc/capi csrc/engine csrc/kernels csrc/layers csrc/matlab csrc/products csrc/rules
 TO ?= build
 matlab-zip:

@@ -9,7 +9,7 @@ is negative speaks for malignant.
 
 The script checks the map against the network: with the 5 measurements that speak loudest for the predicted class set to
 the average, its logit must fall further than with any 5 at random. Exit code 1 if it does not. Needs scikit-learn and
-matplotlib. tests/test_examples.py runs it.
+matplotlib. tests/docs/test_examples.py runs it.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@
 Each signal is noise, 256 samples long, with one of two beats at a random place; the network only learns *which* beat it
 is, never where. If the map is right, relevance must lie where we put the beat. The script prints which share of the
 positive relevance does, beside the share of the time that the beat takes up. Exit code 1 if the map misses. The
-network is trained with NumPy alone, in a few seconds; matplotlib draws. tests/test_examples.py runs it.
+network is trained with NumPy alone, in a few seconds; matplotlib draws. tests/docs/test_examples.py runs it.
 """
 
 from __future__ import annotations

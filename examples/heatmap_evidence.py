@@ -4,9 +4,9 @@
     python examples/heatmap_evidence.py --write       and put them into the page, between its markers
     python examples/heatmap_evidence.py --pictures    and draw docs/pictures/input-rules.png and mistakes.png
 
-tests/test_docs.py calls `measure` and fails where a number on the page is no longer what comes out here. Everything
-is float64; relevance starts at the logit of the predicted class, and z+ serves all layers but the input, unless a
-table says otherwise.
+tests/docs/test_docs.py calls `measure` and fails where a number on the page is no longer what comes out here.
+Everything is float64; relevance starts at the logit of the predicted class, and z+ serves all layers but the input,
+unless a table says otherwise.
 """
 
 from __future__ import annotations

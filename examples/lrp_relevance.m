@@ -7,7 +7,7 @@ function [R, ledger] = lrp_relevance(W, acts, out, varargin)
 %   [R, ledger] = lrp_relevance(W, acts, out, 'rules', rules, 'biases', b)
 %
 % Self-contained: MATLAB (R2016b or newer) and GNU Octave, no compiler. pylrp_relevance computes the same numbers in
-% compiled code, pylrp.relevance in Python; tests/test_octave.py holds them against each other.
+% compiled code, pylrp.relevance in Python; tests/matlab/test_octave.py holds them against each other.
 %
 %   W     cell array, W{l} is (n_out x n_in): a row for each neuron of the next layer, a column for each input.
 %   acts  cell array, acts{l} is the INPUT of layer l, (n_in x samples): acts{1} is the network's input x, acts{2}

@@ -5,7 +5,7 @@
 In MATLAB you would have written `save('net.mat', 'W1', 'b1', 'W2', 'b2')` and `save('digits.mat', 'X')`; here SciPy
 writes the same two files, from the bundled network. Then pylrp loads them. The script checks that the loaded network
 predicts what the matrices predict, that LRP written out line by line gives the same map, and that the file it writes
-comes back with MATLAB's shapes. Exit code 1 if not. Needs SciPy: pip install scipy h5py. tests/test_examples.py
+comes back with MATLAB's shapes. Exit code 1 if not. Needs SciPy: pip install scipy h5py. tests/docs/test_examples.py
 runs it.
 """
 

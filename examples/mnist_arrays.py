@@ -5,7 +5,7 @@
 This is the whole of LRP for somebody who has a network as matrices: predict, choose where relevance starts, call
 `pylrp.relevance`, read the ledger. Then it checks that the map is right about the network: without the 40 most
 relevant pixels the logit of the digit must fall much further than without 40 at random. Exit code 1 if it does not.
-Needs matplotlib for the picture. tests/test_examples.py runs it.
+Needs matplotlib for the picture. tests/docs/test_examples.py runs it.
 """
 
 from __future__ import annotations

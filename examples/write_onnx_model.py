@@ -3,7 +3,7 @@
     python examples/write_onnx_model.py [model.onnx]
 
 Its filters are random; the dense layer on top is fitted to 80 of the bundled digits (least squares). A probability
-for each of the ten classes comes out. Needs the package onnx; tests/test_docs.py calls :func:`write_model`.
+for each of the ten classes comes out. Needs the package onnx; tests/docs/test_docs.py calls :func:`write_model`.
 """
 
 from __future__ import annotations

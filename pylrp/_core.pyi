@@ -1,4 +1,4 @@
-"""Types of the compiled core. Checked by hand against csrc/bindings; tests/test_stub.py compares the names."""
+"""Types of the compiled core. Checked by hand against csrc/bindings; tests/core/test_stub.py compares the names."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -43,7 +43,7 @@ def test_kernels_use_no_standard_library() -> None:
 
 
 def test_cpp_knows_no_rule_names() -> None:
-    # The catalogue of the C interface says Python's once more; test_capi.py compares them.
+    # The catalogue of the C interface says Python's once more; core/test_capi.py compares them.
     for path in set(sources()) - {CSRC / "capi" / "catalogue.cpp"}:
         words = re.findall(r"\b(Epsilon|ZPlus|AlphaBeta|WSquare|ZBox|z_plus|alpha_beta|zbox)\b", path.read_text())
         assert not words, f"{path.name}: {words}"

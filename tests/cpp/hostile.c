@@ -1,5 +1,5 @@
 /* Everything about pylrp.h that a caller can get wrong without writing to memory that is not theirs: each call fails
- * with a code and a text, and the handles go on to work. tests/test_capi.py runs it, under valgrind too.
+ * with a code and a text, and the handles go on to work. tests/core/test_capi.py runs it, under valgrind too.
  */
 #include <math.h>
 #include <stdint.h>

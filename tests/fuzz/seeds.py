@@ -15,8 +15,8 @@ import scipy.sparse
 from onnx import TensorProto, helper, numpy_helper, parser
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
+from loaders.test_native import examples
 from mat_files import cell, struct_array, write_73
-from test_native import examples
 
 import pylrp
 from pylrp import layers as L

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from test_docs import KERAS_ON_TORCH, PAGES, blocks, run_page
+from docs.test_docs import KERAS_ON_TORCH, PAGES, blocks, run_page
 
 NEEDY = [page for page in PAGES if any(block.needs for block in blocks(page))]
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_docs import EXAMPLES, differs, load_example
+from docs.test_docs import EXAMPLES, differs, load_example
 
 import pylrp
 

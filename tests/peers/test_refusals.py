@@ -1,6 +1,6 @@
 """Layers without a rule are refused by the names that users know, in torch and Keras; the ways out work.
 
-`tests/test_onnx_refusals.py` has those of ONNX files.
+`tests/loaders/test_onnx_refusals.py` has those of ONNX files.
 """
 
 from __future__ import annotations

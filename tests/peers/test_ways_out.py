@@ -1,6 +1,7 @@
 """What messages about torch modules and Keras models advise, followed: what is refused, and the same as they say.
 
-`test_refusals.py` has the kinds of layers without a rule, `tests/test_ways_out.py` and `test_ways_out_mat.py` the rest.
+`test_refusals.py` has the kinds of layers without a rule, `tests/api/test_ways_out.py` and `test_ways_out_mat.py` the
+rest.
 """
 
 import os

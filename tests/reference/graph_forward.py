@@ -2,7 +2,7 @@
 
 Layers are read as data (their fields); none of the library's methods is called. Loops run over output places and
 kernel taps, arrays are (batch, channels, *space). `graph_relevance.py` pushes unit vectors through the same functions
-to get a layer as a matrix; `test_graph_reference.py` checks them.
+to get a layer as a matrix; `network/test_graph_reference.py` checks them.
 """
 
 from __future__ import annotations

@@ -419,7 +419,7 @@ def a_rule(b: Builder, node: Node, graph: Graph) -> Any:
         return b.choice([None] * (6 if options else 1) + options)
     kinds_of = [Zero, Epsilon, Gamma, ZPlus, AlphaBeta, Norm]
     layers = below(graph, node)
-    # Under these a first layer takes in what mixes values before it: test_composition.py.
+    # Under these a first layer takes in what mixes values before it: network/test_composition.py.
     if any(isinstance(k, WEIGHTED) for k in layers) or not any(isinstance(k, (*SHARING, kinds.Resize)) for k in layers):
         kinds_of += [WSquare, Flat]
     kinds_of += [ZBox] * 4 * (value in graph.inputs) + [Pass] * (shape == graph.shapes[node.name])

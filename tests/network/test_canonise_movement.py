@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from network.test_canonise import array, assert_same_outputs, conv, dense, kinds, norm
 from reference.graph_forward import forward
-from test_canonise import array, assert_same_outputs, conv, dense, kinds, norm
 
 from pylrp import layers as L
 from pylrp.network.canonise import canonise

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_ways_out import ACTS, OUT, W, X, dense, images, two_inputs, two_outputs
+from api.test_ways_out import ACTS, OUT, W, X, dense, images, two_inputs, two_outputs
 
 import pylrp
 from pylrp import demo, evaluate, plot

@@ -29,10 +29,10 @@ from types import ModuleType
 import pytest
 from capi import LIBRARY
 from capi import REQUIRED as BUILD_REQUIRED
-from test_mex import mex  # noqa: F401  a fixture
-from test_octave import EXAMPLES, OCTAVE, REQUIRED, octave
+from matlab.test_mex import mex  # noqa: F401  a fixture
+from matlab.test_octave import EXAMPLES, OCTAVE, REQUIRED, octave
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 UNCHECKED = {"", "sh", "console", "cpp", "toml", "matlab"}  # diagrams and formulas, commands, excerpts
 ROUNDED = {"README.md", "inside.md"}

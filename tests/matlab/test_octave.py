@@ -19,7 +19,7 @@ import pytest
 import pylrp
 from pylrp.demo import load_demo_digits, load_demo_network
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 OCTAVE = shutil.which("octave-cli") or shutil.which("octave")
 REQUIRED = os.environ.get("PYLRP_REQUIRE_OCTAVE") == "1"
 

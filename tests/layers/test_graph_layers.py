@@ -1,6 +1,6 @@
 """Each layer kind with its corner cases against the oracle on graphs: alone, and between other layers.
 
-`test_graph_relevance.py` has the comparison itself, and random graphs.
+`network/test_graph_relevance.py` has the comparison itself, and random graphs.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from math import prod
 
 import numpy as np
 import pytest
+from network.test_graph_relevance import DTYPES, assert_like_the_oracle, back, conv, settled, weights
 from reference.networks import every_rule
 from reference.random_graphs import Case, expectation
-from test_graph_relevance import DTYPES, assert_like_the_oracle, back, conv, settled, weights
 
 from pylrp import layers as kinds
 from pylrp.layers import (

@@ -1,6 +1,7 @@
 """Layers as values: shapes, windows of pools, moved indices, taps of resizes, and what is refused.
 
-Windows and moves are compared with loops written here; what layers compute is `test_graph_reference.py`'s matter.
+Windows and moves are compared with loops written here; what layers compute is in
+`network/test_graph_reference.py`.
 """
 
 from __future__ import annotations

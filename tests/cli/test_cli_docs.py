@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from cli_world import NAMES
-from test_docs import blocks, differs, load_example
+from docs.test_docs import blocks, differs, load_example
 
 import pylrp
 from pylrp.cli import main
@@ -18,7 +18,7 @@ Image = pytest.importorskip("PIL.Image")
 pytest.importorskip("matplotlib")
 pytest.importorskip("onnx")
 
-PAGE = Path(__file__).parents[1] / "docs" / "command-line.md"
+PAGE = Path(__file__).parents[2] / "docs" / "command-line.md"
 
 
 def write_files():

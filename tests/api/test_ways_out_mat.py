@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 import scipy.io
 from mat_files import write_5, write_73
-from test_octave import octave
-from test_octave import pytestmark as needs_octave
+from matlab.test_octave import octave
+from matlab.test_octave import pytestmark as needs_octave
 
 import pylrp
 from pylrp.loaders.plain.mat_networks import way_out

@@ -1,7 +1,7 @@
 """Networks of every layer kind against the oracle on graphs: outputs, relevance of every value, the ledger.
 
-Random graphs, and a few by hand; `test_graph_layers.py` goes on with each layer's corner cases. Bounds are derived
-(`reference/graph_errors.py`), `test_graph_reference.py` checks the oracle itself.
+Random graphs, and a few by hand; `layers/test_graph_layers.py` goes on with each layer's corner cases. Bounds are
+derived (`reference/graph_errors.py`), `test_graph_reference.py` checks the oracle itself.
 """
 
 from __future__ import annotations

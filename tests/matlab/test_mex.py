@@ -1,7 +1,7 @@
 """pylrp_relevance, the MEX function, under GNU Octave: its numbers and lrp_relevance.m's against Python's, its errors.
 
 Everything starts from the zip of `make matlab-zip`, unpacked; the core in it is that of `make core`, except in the last
-test, which compiles all of it. Skipped without Octave or the library, as test_octave.py and test_capi.py say.
+test, which compiles all of it. Skipped without Octave or the library, as test_octave.py and core/test_capi.py say.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ import pytest
 import scipy.io
 from capi import BUILD, LIBRARY
 from capi import REQUIRED as BUILD_REQUIRED
-from test_octave import OCTAVE, REQUIRED, digits, octave
+from matlab.test_octave import OCTAVE, REQUIRED, digits, octave
 
 import pylrp
 from pylrp import rules as R
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 pytestmark = [
     pytest.mark.skipif(OCTAVE is None and not REQUIRED, reason="GNU Octave is not installed"),
     pytest.mark.skipif(not LIBRARY.exists() and not BUILD_REQUIRED, reason="libpylrp.so is not built: make core"),

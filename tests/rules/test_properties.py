@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from reference.contributions import CAUSES, propagate
 from reference.errors import assert_within, bound
 from reference.networks import LAYOUTS, Net, random_net, relayout, settle
-from test_rules import assert_chain
+from rules.test_rules import assert_chain
 
 import pylrp
 from pylrp.rules.catalogue import AlphaBeta, Epsilon, Flat, Gamma, Norm, Pass, WSquare, ZBox, Zero, ZPlus

@@ -10,7 +10,7 @@ import pylrp
 from pylrp.network.ledger import COLUMNS, Ledger
 from pylrp.rules.catalogue import AlphaBeta, Epsilon, Flat, Gamma, Pass, WSquare, ZBox, Zero, ZPlus
 
-W = np.array([[2.0, -1.0, -1.0], [-3.0, 1.0, 1.0]])  # the layer of test_rules.py
+W = np.array([[2.0, -1.0, -1.0], [-3.0, 1.0, 1.0]])  # the layer of rules/test_rules.py
 A = np.array([1.0, 2.0, -2.0])
 R = np.array([4.0, 6.0])
 B = np.array([2.0, -3.0])

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_docs import PAGES, ROOT, blocks
+from docs.test_docs import PAGES, ROOT, blocks
 
 import pylrp
 

@@ -15,9 +15,9 @@ import pytest
 import scipy.io
 import scipy.sparse
 from mat_files import cell, write_73
+from matlab.test_octave import octave
+from matlab.test_octave import pytestmark as needs_octave
 from reference.graph_forward import forward
-from test_octave import octave
-from test_octave import pytestmark as needs_octave
 
 from pylrp import layers
 from pylrp.loaders.plain.arrays import load_mat, load_npz

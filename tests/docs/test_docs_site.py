@@ -15,7 +15,7 @@ import pytest
 
 import pylrp
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PUBLIC = ("pylrp", "pylrp.layers", "pylrp.plot", "pylrp.evaluate", "pylrp.report", "pylrp.demo")
 BENCH = re.compile(r"<!-- bench:begin -->.*?<!-- bench:end -->", re.DOTALL)

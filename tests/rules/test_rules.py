@@ -1,7 +1,7 @@
 """The rules of `pylrp.relevance`, from numbers worked out by hand to whole chains.
 
 If only one test file is read, then this one: what each rule computes stands in the comments. `test_properties.py` goes
-on with random layers, `test_ledger.py` with what no input receives.
+on with random layers, `network/test_ledger.py` with what no input receives.
 """
 
 import dataclasses

@@ -87,7 +87,7 @@ def test_the_bundle_is_small():
 
 
 def test_bundled_digits_were_held_out_of_training():
-    path = Path(__file__).parents[1] / "examples" / "train_demo_network.py"
+    path = Path(__file__).parents[2] / "examples" / "train_demo_network.py"
     spec = importlib.util.spec_from_file_location("train_demo_network", path)
     training = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(training)
