@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 import pylrp
 from pylrp.cli import options
 from pylrp.cli.pictures import drawable, require_picture
-from pylrp.cli.progress import Progress, complain, unhurried
+from pylrp.cli.progress import Progress, complain, deferred_sigint
+from pylrp.cli.request import explain_request
 from pylrp.cli.results import atomically, free_path
 from pylrp.cli.session import Session, bounded, open_session, rules_for
-from pylrp.cli.targets import asked_of
 from pylrp.comparison import by_convention
 from pylrp.network.explanation import Explanation
 from pylrp.present.text import nearest
@@ -91,7 +91,7 @@ def add(commands: options.Commands) -> None:
 
 def _run(args: argparse.Namespace) -> int:
     session = open_session(args)
-    asked = asked_of(args, session)
+    asked = explain_request(args, session)
     if args.conventions is not None:
         if args.output is not None:
             raise ValueError("--conventions gives a table, no picture: leave -o out")
@@ -119,7 +119,7 @@ def _composites(args: argparse.Namespace, session: Session, asked: dict[str, Any
                     found = {}
                     for name, each in rules.items():
                         found[name] = session.network.explain(x, composite=each, **asked)
-                    with unhurried():
+                    with deferred_sigint():
                         for name, ex in found.items():
                             maps[name].append(maps_of(session, ex))
                         drawn = drawn or found
@@ -220,7 +220,7 @@ def _conventions(args: argparse.Namespace, session: Session, asked: dict[str, An
                 if read:
                     x = session.stack([item for _, item in read])
                     found = _gaps_of(session, x, args.conventions, rules, names, asked, missing)
-                    with unhurried():
+                    with deferred_sigint():
                         gaps = {name: np.maximum(gaps.get(name, 0), gap) for name, gap in found.items()}
                         count += len(read)
                 bar.advance(looked_at)

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from pylrp.cli import options
-from pylrp.cli.progress import Progress, complain, unhurried
+from pylrp.cli.progress import Progress, complain, deferred_sigint
+from pylrp.cli.request import explain_request
 from pylrp.cli.results import Results, writers_for
 from pylrp.cli.session import Session, open_session, rules_for
 from pylrp.cli.table import Table
-from pylrp.cli.targets import asked_of
 from pylrp.inputs import Entry, Item
 from pylrp.network.explanation import Explanation
 from pylrp.present.text import shown
@@ -88,7 +88,7 @@ def add(commands: options.Commands) -> None:
 def _run(args: argparse.Namespace) -> int:
     session = open_session(args)
     composite = rules_for(args, session.network, session.plan)
-    asked = {"composite": composite, **asked_of(args, session)}
+    asked = {"composite": composite, **explain_request(args, session)}
     if args.layers is not None:
         if not args.layers.strip(", "):
             raise ValueError("--layers is empty: give names of layers, or all")
@@ -108,7 +108,7 @@ def _run(args: argparse.Namespace) -> int:
                 bar.advance(looked_at - len(read))
                 for pair in _explained(session, read, asked):
                     if pair is not None:
-                        with unhurried():
+                        with deferred_sigint():
                             results.add(*pair)
                             table.show(*pair)
                     bar.advance()

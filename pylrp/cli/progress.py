@@ -16,7 +16,7 @@ from typing import Any
 
 from pylrp.present.text import shown
 
-__all__ = ["Progress", "complain", "said", "unhurried"]
+__all__ = ["Progress", "complain", "deferred_sigint", "said"]
 
 _LONG = 2.0  # seconds; shorter work needs no bar
 
@@ -38,7 +38,7 @@ def said(what: object) -> str:
 
 
 @contextmanager
-def unhurried() -> Iterator[None]:
+def deferred_sigint() -> Iterator[None]:
     """Let Ctrl-C wait until the block has ended: what belongs together is done together, or not at all."""
     if threading.current_thread() is not threading.main_thread():  # only there signals arrive, and can be held
         yield

@@ -7,10 +7,10 @@ from typing import Any
 
 from pylrp.cli.session import Session
 
-__all__ = ["asked_of"]
+__all__ = ["explain_request"]
 
 
-def asked_of(args: argparse.Namespace, session: Session) -> dict[str, Any]:
+def explain_request(args: argparse.Namespace, session: Session) -> dict[str, Any]:
     """Return the arguments of Network.explain, but for the input, the rules and the layers.
 
     Raises

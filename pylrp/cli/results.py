@@ -18,12 +18,12 @@ import numpy as np
 import pylrp
 from pylrp._files import atomically
 from pylrp.cli.options import PICTURES
-from pylrp.cli.samples import ledgers
 from pylrp.cli.session import Session
 from pylrp.inputs import Entry, Item
 from pylrp.network.columns import Table
 from pylrp.network.explanation import Explanation
 from pylrp.network.ledger import COLUMNS
+from pylrp.present.account import ledgers
 from pylrp.present.text import shown
 
 __all__ = ["Results", "Writer", "atomically", "free_path", "writers_for"]

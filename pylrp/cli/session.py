@@ -25,7 +25,7 @@ from pylrp.rules.composites import Composite
 from pylrp.rules.defaults import default_for
 
 if TYPE_CHECKING:
-    from pylrp.report.outputs import Probability
+    from pylrp.present.outputs import Probability
 
 __all__ = ["Session", "bounded", "open_network", "open_session", "rules_for"]
 

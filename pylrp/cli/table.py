@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from pylrp.cli.labels import class_name
-from pylrp.cli.samples import absorbed, ledgers, reached, scores, targets
 from pylrp.cli.session import Session
 from pylrp.inputs import Entry, Item
 from pylrp.network.explanation import Explanation
+from pylrp.present.account import absorbed, ledgers, reached, scores, targets
 
 __all__ = ["Table", "clipped"]
 
@@ -30,7 +30,7 @@ class Table:
     """
 
     def __init__(self, session: Session, asked: Mapping[str, Any], *, quiet: bool):
-        from pylrp.report.outputs import Outputs
+        from pylrp.present.outputs import Outputs
 
         self._session, self._quiet = session, quiet
         self._against: int | None = asked.get("against")

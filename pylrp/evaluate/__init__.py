@@ -5,11 +5,16 @@
 - ``random_weights.py``: :func:`randomisation`; ``robustness.py``: :func:`sensitivity`
 - ``map_agreement.py``: :func:`agreement`
 - ``quantus.py``: pylrp as the ``explain_func`` of Quantus
-- ``subject.py``, ``regions.py``, ``replacement.py``, ``statistics.py``: what they share
+- ``evaluated_batch.py``, ``regions.py``, ``replacement.py``, ``statistics.py``: what they share
 
 ``docs/evaluation.md`` says which question each of them answers.
 """
 
+import sys as _sys
+
+from pylrp.evaluate import map_agreement as _agreement
+from pylrp.evaluate import random_weights as _random_weights
+from pylrp.evaluate import robustness as _robustness
 from pylrp.evaluate.curves import Curves, InsertionDeletion
 from pylrp.evaluate.evaluation import Evaluation, evaluate
 from pylrp.evaluate.flipping import insertion_deletion, pixel_flipping
@@ -37,3 +42,7 @@ __all__ = [
     "sensitivity",
     "spearman",
 ]
+
+# Results that 0.1 pickled name the modules that their classes were defined in: these were called otherwise.
+for _old, _module in {"cascade": _random_weights, "noise": _robustness, "pairs": _agreement}.items():
+    _sys.modules[f"{__name__}.{_old}"] = _module

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from pylrp.evaluate.evaluated_batch import Values
 from pylrp.evaluate.statistics import area, band, with_band
-from pylrp.evaluate.subject import Values
 from pylrp.present import html
 
 if TYPE_CHECKING:

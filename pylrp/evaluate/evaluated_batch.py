@@ -1,6 +1,6 @@
 """What is evaluated: a network, a batch of inputs, one class for each; scored in chunks that the compiled core takes.
 
-``flipping.py`` and its siblings change the inputs and ask :meth:`Subject.scores` what became of the class.
+``flipping.py`` and its siblings change the inputs and ask :meth:`EvaluatedBatch.scores` what became of the class.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pylrp.network.classes import Classes, as_indices, classes_of
 from pylrp.network.network import Network
 from pylrp.network.requests import Inputs
 
-__all__ = ["Array", "Progress", "Score", "Subject", "Values", "chunk_of", "quiet"]
+__all__ = ["Array", "EvaluatedBatch", "Progress", "Score", "Values", "chunk_of", "quiet"]
 
 Array = NDArray[Any]
 Values = NDArray[np.float64]
@@ -29,7 +29,7 @@ _CHUNK_NUMBERS = 1 << 20  # of the inputs of one forward pass: their buffer stay
 _MOST_SAMPLES = 1024
 
 
-class Subject:
+class EvaluatedBatch:
     """A network, inputs and the class of each.
 
     Parameters
@@ -130,7 +130,7 @@ class Subject:
     def explain(
         self, composite: Any, x: Array | None = None, net: Network | None = None, *, one: bool = False
     ) -> Array:
-        """Return the relevance of the subject's classes, of x's shape, chunk by chunk.
+        """Return the relevance of the evaluated's classes, of x's shape, chunk by chunk.
 
         Parameters
         ----------

@@ -13,13 +13,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from pylrp._files import save_arrays
 from pylrp.evaluate.curves import Curves, InsertionDeletion
+from pylrp.evaluate.evaluated_batch import Array, EvaluatedBatch, Progress, Score, Values, quiet
 from pylrp.evaluate.flipping import insertion_deletion, pixel_flipping
 from pylrp.evaluate.map_agreement import Agreement, agreement
 from pylrp.evaluate.random_weights import Randomisation, Weights, randomisation
 from pylrp.evaluate.replacement import Replacement
 from pylrp.evaluate.robustness import Sensitivity, sensitivity
 from pylrp.evaluate.statistics import band
-from pylrp.evaluate.subject import Array, Progress, Score, Subject, Values, quiet
 from pylrp.layers.base import Shape
 from pylrp.network.network import Network
 from pylrp.present import html
@@ -238,10 +238,10 @@ def evaluate(
     for check in checks:
         if check not in CHECKS:
             raise ValueError(f"check {check!r} is unknown, there are {', '.join(CHECKS)}")
-    subject = Subject(net, x, target, score, layout)
+    evaluated = EvaluatedBatch(net, x, target, score, layout)
     if patch is None:
-        patch = max(1, round(max(subject.shape[1:]) / _SQUARES)) if len(subject.shape) > 1 else 1
-    batch, positions = len(subject), len(subject.shape) > 1
+        patch = max(1, round(max(evaluated.shape[1:]) / _SQUARES)) if len(evaluated.shape) > 1 else 1
+    batch, positions = len(evaluated), len(evaluated.shape) > 1
     layers = sum(node.layer.weighted for node in net.graph.nodes)
     explained = 4 * batch
     costs = {
@@ -254,7 +254,7 @@ def evaluate(
     total = random + len(named) * (explained + sum(costs.get(check, 0) for check in checks))
     report = _Parts(progress, total)
 
-    common: dict[str, Any] = {"target": subject.target, "seed": seed}
+    common: dict[str, Any] = {"target": evaluated.target, "seed": seed}
     flipping = {**common, "steps": steps, "patch": patch, "score": score, "layout": layout}
     deleted = "mean" if isinstance(replacement, str) and replacement == "inpaint" else replacement
     into = "blur" if positions else deleted
@@ -272,37 +272,37 @@ def evaluate(
     }  # fmt: skip
 
     def so_far() -> Evaluation:
-        agreed = agreement({name: _pixels(subject, R) for name, R in maps.items()}) if "agreement" in checks else None
-        given = {name: subject.columns.to_caller(R) for name, R in maps.items()}
+        agreed = agreement({name: _pixels(evaluated, R) for name, R in maps.items()}) if "agreement" in checks else None
+        given = {name: evaluated.columns.to_caller(R) for name, R in maps.items()}
         return Evaluation(
-            tuple(maps), given, subject.target, dict(curves), dict(inserted), dict(sensitive), dict(cascades),
+            tuple(maps), given, evaluated.target, dict(curves), dict(inserted), dict(sensitive), dict(cascades),
             agreed, settings,
         )  # fmt: skip
 
     baseline: dict[str, Values] = {}
     for name, composite in named.items():
-        R = subject.explain(composite)
+        R = evaluated.explain(composite)
         report.part(explained)(1, 1)
         if "flipping" in checks:
             if not baseline:  # of all: a random order does not look at the map
                 part = report.part(random)
-                found = pixel_flipping(net, subject.x, R, order=("random",), repeats=repeats, progress=part, **flip)
+                found = pixel_flipping(net, evaluated.x, R, order=("random",), repeats=repeats, progress=part, **flip)
                 baseline = found.scores
             part = report.part(costs["flipping"])
-            found = pixel_flipping(net, subject.x, R, order=("most", "least"), progress=part, **flip)
+            found = pixel_flipping(net, evaluated.x, R, order=("most", "least"), progress=part, **flip)
             curves[name] = replace(found, scores={**found.scores, **baseline})
         if "insertion" in checks:
             part = report.part(costs["insertion"])
             inserted[name] = insertion_deletion(
-                net, subject.x, R, deleted=deleted, inserted_into=into, progress=part, **flipping
+                net, evaluated.x, R, deleted=deleted, inserted_into=into, progress=part, **flipping
             )
         if "sensitivity" in checks:
             part = report.part(costs["sensitivity"])
-            sensitive[name] = sensitivity(net, subject.x, composite, draws=draws, progress=part, **common)
+            sensitive[name] = sensitivity(net, evaluated.x, composite, draws=draws, progress=part, **common)
         if "randomisation" in checks:
             part = report.part(costs["randomisation"])
             cascades[name] = randomisation(
-                net, subject.x, composite, weights=weights, stages=stages, progress=part, **common
+                net, evaluated.x, composite, weights=weights, stages=stages, progress=part, **common
             )
         maps[name] = R  # now the composite is finished
         if finished is not None:
@@ -322,9 +322,9 @@ class _Parts:
         return lambda done, whole: self._progress(before + cost * done // whole, self._total)
 
 
-def _pixels(subject: Subject, R: Array) -> Values:
+def _pixels(evaluated: EvaluatedBatch, R: Array) -> Values:
     """Return a map summed over channels, (batch, pixels or features)."""
-    image = subject.channels_first(R.reshape(len(R), -1)).astype(np.float64)
+    image = evaluated.channels_first(R.reshape(len(R), -1)).astype(np.float64)
     return image.reshape(len(R), -1) if image.ndim == 2 else image.sum(axis=1).reshape(len(R), -1)
 
 

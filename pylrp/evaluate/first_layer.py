@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pylrp.evaluate.evaluated_batch import Array, EvaluatedBatch, Values
 from pylrp.evaluate.regions import Index
-from pylrp.evaluate.subject import Array, Subject, Values
 from pylrp.layers import Dense
 from pylrp.layers.base import product
 from pylrp.layers.movement import Movement
@@ -34,7 +34,7 @@ class FirstLayer:
 
     Attributes
     ----------
-    subject : Subject
+    evaluated : EvaluatedBatch
     weight : ndarray of shape (n, n_out)
         A row for each number of a flat sample.
     first : Network
@@ -45,16 +45,16 @@ class FirstLayer:
         Takes z, and has the output of the whole.
     """
 
-    subject: Subject
+    evaluated: EvaluatedBatch
     weight: Array
     first: Network
     index: Index
     rest: Network
 
     @classmethod
-    def of(cls, subject: Subject, steps: int) -> FirstLayer | None:
-        """Return the first layer of the subject's network; None if it has none, or too few steps are to be taken."""
-        graph = subject.net.graph
+    def of(cls, evaluated: EvaluatedBatch, steps: int) -> FirstLayer | None:
+        """Return the first layer of the network; None if it has none, or too few steps are to be taken."""
+        graph = evaluated.net.graph
         found = _dense_at_the_input(graph)
         if steps < _FEWEST_STEPS or found is None:
             return None
@@ -69,7 +69,7 @@ class FirstLayer:
         weight[index] = given.T
         rest = Graph({node.name: graph.shapes[node.name]}, behind, graph.output_values, dtype=graph.dtype)
         first = Network([Dense(given, layer.bias)])
-        return cls(subject, weight, first, index, Network.from_graph(rest, keep_top=True))
+        return cls(evaluated, weight, first, index, Network.from_graph(rest, keep_top=True))
 
     def states(self, start: Array, end: Array, order: Index, counts: Index) -> Iterator[tuple[Values, Index]]:
         """Yield z of all samples on their way from ``start`` to ``end``, and which of them a step has changed.

@@ -2,7 +2,7 @@
 
 Orders of all samples are computed at once, changed samples queue up in one buffer, and whenever it is full the compiled
 core predicts it. A sample that a step did not change is not predicted again. Through a network that begins with a dense
-layer ``increments.py`` has a shorter way. ``curves.py`` has the results.
+layer ``first_layer.py`` has a shorter way. ``curves.py`` has the results.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pylrp.evaluate.curves import Curves, InsertionDeletion
-from pylrp.evaluate.increments import FirstLayer
+from pylrp.evaluate.evaluated_batch import Array, EvaluatedBatch, Progress, Score, Values, chunk_of, quiet
+from pylrp.evaluate.first_layer import FirstLayer
 from pylrp.evaluate.regions import Index, Regions, ranking, relevance_of
 from pylrp.evaluate.replacement import Inpainter, Replacement, constant
-from pylrp.evaluate.subject import Array, Progress, Score, Subject, Values, chunk_of, quiet
 from pylrp.layers.base import Shape
 from pylrp.network.network import Network
 
@@ -115,25 +115,25 @@ def pixel_flipping(
             raise ValueError(f"order is {name!r}, expected 'most', 'least' or 'random'")
     if repeats < 1:
         raise ValueError(f"repeats is {repeats}, at least 1 random order is needed")
-    plan = _Plan.of(Subject(net, x, target, score, layout), relevance, steps, patch, until, seed)
-    subject, rng = plan.subject, plan.rng
+    plan = _Plan.of(EvaluatedBatch(net, x, target, score, layout), relevance, steps, patch, until, seed)
+    evaluated, rng = plan.evaluated, plan.rng
     runs = {name: repeats if name == "random" else 1 for name in order}
     advance = _Advance(progress, sum(runs.values()) * plan.size)
     if isinstance(replacement, str) and replacement == "inpaint":
-        inpainter = Inpainter(subject, rng)
+        inpainter = Inpainter(evaluated, rng)
 
         def curves(ranked: Index) -> Values:
             return _scored(plan, _inpainted(plan, inpainter, ranked), advance)
     else:
-        end = constant(subject, replacement)
+        end = constant(evaluated, replacement)
 
         def curves(ranked: Index) -> Values:
-            return _curves(plan, subject.flat, end, ranked, advance)
+            return _curves(plan, evaluated.flat, end, ranked, advance)
 
     scores: dict[str, Values] = {}
     for name, times in runs.items():
         scores[name] = np.mean([curves(plan.ranked(name)) for _ in range(times)], axis=0)
-    return Curves(plan.fractions, scores, subject.target, score, len(plan.regions))
+    return Curves(plan.fractions, scores, evaluated.target, score, len(plan.regions))
 
 
 def insertion_deletion(
@@ -168,20 +168,20 @@ def insertion_deletion(
     -------
     InsertionDeletion
     """
-    plan = _Plan.of(Subject(net, x, target, score, layout), relevance, steps, patch, 1.0, seed)
-    subject = plan.subject
+    plan = _Plan.of(EvaluatedBatch(net, x, target, score, layout), relevance, steps, patch, 1.0, seed)
+    evaluated = plan.evaluated
     advance = _Advance(progress, 2 * plan.size)
     ranked = plan.ranked("most")
-    deletion = _curves(plan, subject.flat, constant(subject, deleted), ranked, advance)
-    insertion = _curves(plan, constant(subject, inserted_into), subject.flat, ranked, advance)
-    return InsertionDeletion(plan.fractions, deletion, insertion, subject.target, score)
+    deletion = _curves(plan, evaluated.flat, constant(evaluated, deleted), ranked, advance)
+    insertion = _curves(plan, constant(evaluated, inserted_into), evaluated.flat, ranked, advance)
+    return InsertionDeletion(plan.fractions, deletion, insertion, evaluated.target, score)
 
 
 @dataclass(frozen=True)
 class _Plan:
     """What all orders share: regions, their relevance, and how many are replaced after each step."""
 
-    subject: Subject
+    evaluated: EvaluatedBatch
     regions: Regions
     values: Values  # (batch, regions)
     counts: Index  # (steps + 1,), from 0, rising
@@ -190,23 +190,29 @@ class _Plan:
 
     @classmethod
     def of(
-        cls, subject: Subject, relevance: ArrayLike, steps: int, patch: int | Sequence[int], until: float, seed: int
+        cls,
+        evaluated: EvaluatedBatch,
+        relevance: ArrayLike,
+        steps: int,
+        patch: int | Sequence[int],
+        until: float,
+        seed: int,
     ) -> _Plan:
         if steps < 1:
             raise ValueError(f"steps is {steps}, expected at least 1")
         if not 0 < until <= 1:
             raise ValueError(f"until is {until}, expected a share above 0 and at most 1")
-        regions = Regions.of(subject, patch)
+        regions = Regions.of(evaluated, patch)
         last = max(1, round(until * len(regions)))
         counts = np.rint(np.linspace(0, last, min(steps, last) + 1)).astype(np.intp)
-        values = regions.sums(relevance_of(subject, relevance))
-        first = FirstLayer.of(subject, len(counts) - 1)
-        return cls(subject, regions, values, counts, np.random.default_rng(seed), first)
+        values = regions.sums(relevance_of(evaluated, relevance))
+        first = FirstLayer.of(evaluated, len(counts) - 1)
+        return cls(evaluated, regions, values, counts, np.random.default_rng(seed), first)
 
     @property
     def size(self) -> int:
         """Samples to predict for one order."""
-        return len(self.subject) * len(self.counts)
+        return len(self.evaluated) * len(self.counts)
 
     @property
     def fractions(self) -> Values:
@@ -241,7 +247,7 @@ def _curves(plan: _Plan, start: Array, end: Array, ranked: Index, advance: Calla
     # What is large and cancels leaves its rounding behind: then z has to be computed anew in each state.
     state = start.copy()
     np.put_along_axis(state, order, np.take_along_axis(end, order, axis=1), axis=1)
-    off = np.abs(found[:, -1] - plan.subject.scores(state, np.arange(len(start))))
+    off = np.abs(found[:, -1] - plan.evaluated.scores(state, np.arange(len(start))))
     if not (off <= _TOLERANCE * np.maximum(np.abs(found).max(axis=1), 1)).all():
         return _scored(plan, _replaced(plan, start, end, ranked), advance)
     advance(plan.size)
@@ -278,17 +284,17 @@ def _scored(plan: _Plan, states: States, advance: Callable[[int], None], rest: N
 
     Returns the scores, (batch, steps + 1).
     """
-    subject = plan.subject
-    batch, points = len(subject), len(plan.counts)
+    evaluated = plan.evaluated
+    batch, points = len(evaluated), len(plan.counts)
     found = np.full((batch, points), np.nan)
-    width = subject.flat.shape[1] if rest is None else rest.input_size
-    buffer = np.empty((chunk_of(width), width), subject.flat.dtype)
+    width = evaluated.flat.shape[1] if rest is None else rest.input_size
+    buffer = np.empty((chunk_of(width), width), evaluated.flat.dtype)
     owners = np.empty((2, len(buffer)), np.intp)  # sample and point of each row
     fill = 0
 
     def predict(count: int) -> None:
         samples, at = owners[:, :count]
-        found[samples, at] = subject.scores(buffer[:count], samples, rest)
+        found[samples, at] = evaluated.scores(buffer[:count], samples, rest)
 
     for point, (state, rows) in enumerate(states):
         while len(rows):

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
+from pylrp.evaluate.evaluated_batch import Values
 from pylrp.evaluate.statistics import correlation, ranks
-from pylrp.evaluate.subject import Values
 from pylrp.present import html
 
 __all__ = ["Agreement", "agreement"]

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from pylrp.evaluate.subject import Array
+from pylrp.evaluate.evaluated_batch import Array
 from pylrp.network.network import Network
 from pylrp.rules.composites import either
 

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from pylrp.evaluate.curves import draw, new_axes
+from pylrp.evaluate.evaluated_batch import Array, EvaluatedBatch, Progress, Values, quiet
 from pylrp.evaluate.statistics import cosine, spearman
-from pylrp.evaluate.subject import Array, Progress, Subject, Values, quiet
 from pylrp.layers import Layer
 from pylrp.layers.linear import Weighted
 from pylrp.network.graph import Graph
@@ -131,19 +131,19 @@ def randomisation(
     Randomisation
     """
     composite = either(composite, rules)
-    subject = Subject(net, x, target)
+    evaluated = EvaluatedBatch(net, x, target)
     layers = with_weights(net.graph)
     if stages is not None and stages < 1:
         raise ValueError(f"stages is {stages}, expected at least 1")
     count = len(layers) if stages is None else min(stages, len(layers))
     depths = np.unique(np.rint(np.linspace(0, len(layers), count + 1)).astype(int))
-    report, batch = progress or quiet, len(subject)
-    base = subject.explain(composite, one=True).reshape(batch, -1).astype(np.float64)
+    report, batch = progress or quiet, len(evaluated)
+    base = evaluated.explain(composite, one=True).reshape(batch, -1).astype(np.float64)
     report(batch, len(depths) * batch)
     found = [_similarity(base, base)]
     for stage, depth in enumerate(depths[1:], start=2):
         changed = randomised(net, layers[:depth], weights=weights, seed=seed)
-        other = subject.explain(composite, net=changed, one=True).reshape(base.shape).astype(np.float64)
+        other = evaluated.explain(composite, net=changed, one=True).reshape(base.shape).astype(np.float64)
         found.append(_similarity(base, other))
         report(stage * batch, len(depths) * batch)
     signed, absolute, angle = (np.stack(values, axis=1) for values in zip(*found, strict=True))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pylrp.evaluate.subject import Array, Subject, Values
+from pylrp.evaluate.evaluated_batch import Array, EvaluatedBatch, Values
 from pylrp.layers.base import Shape, per_axis
 
 __all__ = ["Regions", "ranking", "relevance_of"]
@@ -37,9 +37,9 @@ class Regions:
         return len(self.members)
 
     @classmethod
-    def of(cls, subject: Subject, patch: int | Sequence[int]) -> Regions:
+    def of(cls, evaluated: EvaluatedBatch, patch: int | Sequence[int]) -> Regions:
         """Return squares of ``patch`` pixels through all channels; of an input without positions its features."""
-        shape = subject.shape
+        shape = evaluated.shape
         spatial = shape[1:]
         if spatial:
             labels = _labels(spatial, per_axis(patch, len(spatial), "patch"))
@@ -51,7 +51,7 @@ class Regions:
                     "height, width) if they are an image's pixels"
                 )
             labels = full = np.arange(shape[0])
-        flat = (np.moveaxis(full, 0, -1) if subject.channels_last else full).reshape(-1)
+        flat = (np.moveaxis(full, 0, -1) if evaluated.channels_last else full).reshape(-1)
         order = np.argsort(flat, kind="stable")
         sizes = np.bincount(flat)
         starts = np.cumsum(sizes) - sizes
@@ -73,20 +73,20 @@ def _labels(spatial: Shape, patch: tuple[int, ...]) -> Index:
     return labels
 
 
-def relevance_of(subject: Subject, relevance: ArrayLike) -> Values:
+def relevance_of(evaluated: EvaluatedBatch, relevance: ArrayLike) -> Values:
     """Return relevance as (batch, n) in float64, in the order of the flat samples.
 
     It may have the input's shape or lack the channels, for which it is then the same.
     """
     given = np.asarray(relevance)
-    batch = len(subject)
-    if batch == 1 and given.shape in (subject.sample_shape, subject.shape[1:]):
+    batch = len(evaluated)
+    if batch == 1 and given.shape in (evaluated.sample_shape, evaluated.shape[1:]):
         given = given[None]
-    if given.shape == (batch, *subject.shape[1:]) and len(subject.shape) > 1:
-        spread = np.broadcast_to(given[:, None], (batch, *subject.shape))
-        given = np.moveaxis(spread, 1, -1) if subject.channels_last else spread
-    if given.shape not in ((batch, *subject.sample_shape), (batch, *subject.shape)):
-        raise ValueError(f"relevance has shape {given.shape}, x has {(batch, *subject.sample_shape)}")
+    if given.shape == (batch, *evaluated.shape[1:]) and len(evaluated.shape) > 1:
+        spread = np.broadcast_to(given[:, None], (batch, *evaluated.shape))
+        given = np.moveaxis(spread, 1, -1) if evaluated.channels_last else spread
+    if given.shape not in ((batch, *evaluated.sample_shape), (batch, *evaluated.shape)):
+        raise ValueError(f"relevance has shape {given.shape}, x has {(batch, *evaluated.sample_shape)}")
     values = given.reshape(batch, -1).astype(np.float64)
     if not np.isfinite(values).all():
         raise ValueError(f"relevance holds {np.count_nonzero(~np.isfinite(values))} values that are NaN or infinite")

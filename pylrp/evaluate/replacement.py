@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pylrp.evaluate.subject import Array, Subject, Values
+from pylrp.evaluate.evaluated_batch import Array, EvaluatedBatch, Values
 from pylrp.layers.base import Shape
 
 __all__ = ["Inpainter", "Replacement", "blurred", "constant"]
@@ -22,39 +22,39 @@ _BLUR = 0.1  # of the longest side: strokes and outlines are gone, brightness an
 _NOISE = 0.01  # of each channel's standard deviation
 
 
-def constant(subject: Subject, replacement: Replacement) -> Array:
+def constant(evaluated: EvaluatedBatch, replacement: Replacement) -> Array:
     """Return what replaces each number of the input, (batch, n)."""
     if isinstance(replacement, str):
         if replacement == "mean":
-            return _mean(subject)
+            return _mean(evaluated)
         if replacement == "blur":
-            return subject.as_taken(blurred(subject.channels_first(subject.flat)))
+            return evaluated.as_taken(blurred(evaluated.channels_first(evaluated.flat)))
         raise ValueError(f"replacement is {replacement!r}, expected 'mean', 'blur', 'inpaint', a number or an array")
-    values = np.asarray(replacement, subject.flat.dtype)
+    values = np.asarray(replacement, evaluated.flat.dtype)
     if not np.isfinite(values).all():
         raise ValueError("replacement holds values that are NaN or infinite")
     try:
-        filled = np.broadcast_to(values, subject.x.shape)
+        filled = np.broadcast_to(values, evaluated.x.shape)
     except ValueError:
         raise ValueError(
-            f"replacement has shape {values.shape}, which does not broadcast to x, {subject.x.shape}"
+            f"replacement has shape {values.shape}, which does not broadcast to x, {evaluated.x.shape}"
         ) from None
-    return np.ascontiguousarray(filled).reshape(subject.flat.shape)
+    return np.ascontiguousarray(filled).reshape(evaluated.flat.shape)
 
 
-def _mean(subject: Subject) -> Array:
+def _mean(evaluated: EvaluatedBatch) -> Array:
     """Of each channel of a sample; of features without positions, of each over the batch."""
-    if len(subject.shape) > 1:
-        image = subject.channels_first(subject.flat)
+    if len(evaluated.shape) > 1:
+        image = evaluated.channels_first(evaluated.flat)
         mean = image.mean(axis=tuple(range(2, image.ndim)), keepdims=True, dtype=np.float64)
-        return subject.as_taken(np.broadcast_to(mean, image.shape))
-    if len(subject) == 1:
+        return evaluated.as_taken(np.broadcast_to(mean, image.shape))
+    if len(evaluated) == 1:
         raise ValueError(
             "replacement='mean' takes each feature's mean over the batch, and x is one sample: pass an array, the mean "
             "of the training data for example"
         )
-    mean = subject.flat.mean(axis=0, dtype=np.float64, keepdims=True)
-    return np.ascontiguousarray(np.broadcast_to(mean, subject.flat.shape), subject.flat.dtype)
+    mean = evaluated.flat.mean(axis=0, dtype=np.float64, keepdims=True)
+    return np.ascontiguousarray(np.broadcast_to(mean, evaluated.flat.shape), evaluated.flat.dtype)
 
 
 def blurred(image: Array, sigma: float | None = None) -> Array:
@@ -88,25 +88,25 @@ class Inpainter:
 
     Parameters
     ----------
-    subject : Subject
+    evaluated : EvaluatedBatch
         With one or two spatial axes; along one the weights are equal.
     rng : numpy.random.Generator
     """
 
-    def __init__(self, subject: Subject, rng: np.random.Generator):
+    def __init__(self, evaluated: EvaluatedBatch, rng: np.random.Generator):
         try:
             from scipy.sparse import linalg
         except ImportError as error:
             raise ImportError('replacement="inpaint" needs SciPy: pip install scipy') from error
-        if len(subject.shape) not in (2, 3):
-            raise ValueError(f"replacement='inpaint' takes signals and images, a sample has shape {subject.shape}")
+        if len(evaluated.shape) not in (2, 3):
+            raise ValueError(f"replacement='inpaint' takes signals and images, a sample has shape {evaluated.shape}")
         self._solve = linalg.spsolve
-        self._subject = subject
-        image = subject.channels_first(subject.flat).astype(np.float64)
+        self._evaluated = evaluated
+        image = evaluated.channels_first(evaluated.flat).astype(np.float64)
         self._pixels: Values = image.reshape(*image.shape[:2], -1)
         spread = self._pixels.std(axis=2, keepdims=True)
         self._noise: Values = _NOISE * spread * rng.standard_normal(self._pixels.shape)
-        self._laplacian = _laplacian(subject.shape[1:])
+        self._laplacian = _laplacian(evaluated.shape[1:])
 
     def fill(self, removed: NDArray[np.bool_]) -> Array:
         """Return the samples, (batch, n), with the pixels of a mask (batch, pixels) filled in."""
@@ -119,7 +119,7 @@ class Inpainter:
                 known = rows[:, ~mask] @ self._pixels[sample][:, ~mask].T
                 filled[sample][:, mask] = self._solve(rows[:, mask].tocsc(), -known).reshape(-1, len(filled[sample])).T
         filled += self._noise * removed[:, None]
-        return self._subject.as_taken(filled.reshape(len(filled), *self._subject.shape))
+        return self._evaluated.as_taken(filled.reshape(len(filled), *self._evaluated.shape))
 
 
 def _laplacian(spatial: Shape) -> Any:

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from pylrp.evaluate.evaluated_batch import EvaluatedBatch, Progress, Values, quiet
 from pylrp.evaluate.statistics import with_band
-from pylrp.evaluate.subject import Progress, Subject, Values, quiet
 from pylrp.network.network import Network
 from pylrp.present import html
 from pylrp.rules.composites import either
@@ -103,21 +103,21 @@ def sensitivity(
     if draws < 1:
         raise ValueError(f"draws is {draws}, expected at least 1")
     composite = either(composite, rules)
-    subject = Subject(net, x, target)
-    low, high = subject.x.min(), subject.x.max()
+    evaluated = EvaluatedBatch(net, x, target)
+    low, high = evaluated.x.min(), evaluated.x.max()
     size = np.asarray(_RADIUS * (np.float64(high) - low) if radius is None else radius, np.float64)
     if not (np.isfinite(size).all() and (size >= 0).all() and size.max() > 0):
         raise ValueError(f"radius is {size}, expected numbers of at least 0, not all 0")
     rng = np.random.default_rng(seed)
-    report, total = progress or quiet, (draws + 1) * len(subject)
-    base = subject.explain(composite).reshape(len(subject), -1).astype(np.float64)
-    report(len(subject), total)
+    report, total = progress or quiet, (draws + 1) * len(evaluated)
+    base = evaluated.explain(composite).reshape(len(evaluated), -1).astype(np.float64)
+    report(len(evaluated), total)
     length = np.linalg.norm(base, axis=1)
-    changes = np.full((draws, len(subject)), np.nan)
+    changes = np.full((draws, len(evaluated)), np.nan)
     for draw, out in enumerate(changes, start=2):
-        noisy = subject.x + size * rng.uniform(-1, 1, subject.x.shape)
-        noisy = np.clip(noisy, low, high).astype(subject.x.dtype)
-        moved = np.linalg.norm(subject.explain(composite, noisy).reshape(base.shape) - base, axis=1)
+        noisy = evaluated.x + size * rng.uniform(-1, 1, evaluated.x.shape)
+        noisy = np.clip(noisy, low, high).astype(evaluated.x.dtype)
+        moved = np.linalg.norm(evaluated.explain(composite, noisy).reshape(base.shape) - base, axis=1)
         np.divide(moved, length, out=out, where=length > 0)
-        report(draw * len(subject), total)
+        report(draw * len(evaluated), total)
     return Sensitivity(changes, size)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from pylrp.evaluate.subject import Values
+from pylrp.evaluate.evaluated_batch import Values
 
 __all__ = ["area", "band", "correlation", "cosine", "ranks", "spearman", "with_band"]
 

@@ -6,13 +6,13 @@ Figures are made without pyplot: no display is needed, and any thread may draw. 
 ``plt.show()`` shows what was not written to a file. matplotlib is the optional extra ``plot``.
 """
 
+from pylrp.plot.bars import table
+from pylrp.plot.channels_and_layers import channels, layers
 from pylrp.plot.colours import PERCENTILE, diverging_map, new_figure, symmetric_limit
 from pylrp.plot.explanations import KINDS, explanation
 from pylrp.plot.grids import grid
 from pylrp.plot.images import heatmap, image, to_picture
-from pylrp.plot.maps import channels, layers
 from pylrp.plot.notebook import to_html
-from pylrp.plot.rows import table
 from pylrp.plot.sankey import ledger
 from pylrp.plot.signals import signal
 

@@ -11,12 +11,12 @@ from numpy.typing import ArrayLike
 
 from pylrp.network.explanation import Explanation
 from pylrp.plot import captions
+from pylrp.plot.bars import table
 from pylrp.plot.captions import Labels, Text
 from pylrp.plot.colours import PERCENTILE, empty_figure, hand_over, save, scale, symmetric_limit, write
 from pylrp.plot.images import image, to_picture
-from pylrp.plot.rows import table
+from pylrp.plot.multi_panel import draw_channels, draw_layers
 from pylrp.plot.sankey import ledger
-from pylrp.plot.several import draw_channels, draw_layers
 from pylrp.plot.signals import signal
 from pylrp.plot.views import View, features_of, kind_of, views
 

@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from pylrp.network.explanation import Explanation
+from pylrp.plot.bars import strongest, table
 from pylrp.plot.captions import Labels, composite_name, head, title, wrapped
 from pylrp.plot.colours import GREY, INK, PERCENTILE, empty_figure, hand_over, number, save, symmetric_limit
 from pylrp.plot.colours import scale as scale_text
 from pylrp.plot.images import as_picture, image, to_picture
-from pylrp.plot.rows import strongest, table
 from pylrp.plot.signals import signal
 from pylrp.plot.views import View, features_of, kind_of, samples_of, views
 

@@ -1,4 +1,7 @@
-"""Pictures of several panels out of an explanation: channels, layers. ``explanations.py`` calls, ``maps.py`` draws."""
+"""Figures of several panels out of an explanation: one a channel, one a layer.
+
+``explanations.py`` calls in, ``channels_and_layers.py`` draws.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pylrp.network.explanation import Explanation
-from pylrp.plot import captions, maps
+from pylrp.plot import captions, channels_and_layers
 from pylrp.plot.captions import Text
 from pylrp.plot.colours import GREY, empty_figure, number, scale
 from pylrp.plot.views import View, views
@@ -28,12 +31,12 @@ def draw_channels(ex: Explanation, view: View, options: dict[str, Any], text: Te
     """Draw a map for each of the strongest channels; return the figure."""
     R = view.relevance.astype(np.float64)
     most = options["most"] or _CHANNELS
-    rows, columns = maps.shape_of(min(most, len(R)))
+    rows, columns = channels_and_layers.shape_of(min(most, len(R)))
     figure = _figure(ax, columns * 1.8 + 0.2, rows * 1.9 + 0.9, dpi, "channels")
     ends = {"limit": options["limit"], "percentile": options["percentile"]}
-    maps.channels(figure, R, most=most, names=options["feature_names"], cmap=options["cmap"], **ends)
+    channels_and_layers.channels(figure, R, most=most, names=options["feature_names"], cmap=options["cmap"], **ends)
     totals = R.reshape(len(R), -1).sum(axis=1)
-    order = maps.strongest(totals)
+    order = channels_and_layers.strongest(totals)
     shown, rest = order[:most], totals[order[most:]]
     lines = [captions.sums(view), captions.rules(view, scale(R[shown], **ends) + " of these channels")]
     if len(rest):
@@ -45,9 +48,11 @@ def draw_channels(ex: Explanation, view: View, options: dict[str, Any], text: Te
 def draw_layers(ex: Explanation, view: View, options: dict[str, Any], text: Text, ax: Any, dpi: float) -> FigureBase:
     """Draw a map or bars for each layer; return the figure."""
     found, note = _chosen(ex, view, options["layers"], options["most"] or _LAYERS)
-    rows, columns = maps.shape_of(len(found))
+    rows, columns = channels_and_layers.shape_of(len(found))
     figure = _figure(ax, columns * 1.8 + 0.2, rows * 2.1 + 1.0, dpi, "layers")
-    maps.layers(figure, found, limit=options["limit"], percentile=options["percentile"], cmap=options["cmap"])
+    channels_and_layers.layers(
+        figure, found, limit=options["limit"], percentile=options["percentile"], cmap=options["cmap"]
+    )
     which = f"percentile {options['percentile']:g}" if options["percentile"] < 100 else "the largest"
     own = (
         "one scale for all"

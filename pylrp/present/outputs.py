@@ -13,9 +13,8 @@ from pylrp.network.canonise import function_at_the_top
 from pylrp.network.classes import classes_of
 from pylrp.network.network import Network
 from pylrp.present.text import shown
-from pylrp.report.words import Said
 
-__all__ = ["HOW", "Explained", "Outputs", "Probability", "named_labels"]
+__all__ = ["HOW", "Explained", "Outputs", "Prediction", "Probability", "named_labels"]
 
 Array = NDArray[Any]
 Probability = Literal["auto", "softmax", "sigmoid", "given"] | None
@@ -77,6 +76,25 @@ class Explained:
     probability: float | None
 
 
+@dataclass(frozen=True)
+class Prediction:
+    """The class that the network predicts, and the runners-up.
+
+    Attributes
+    ----------
+    label : str
+    probability : float or None
+    others : list of (str, float)
+        The next classes and their probabilities.
+    score : float
+    """
+
+    label: str
+    probability: float | None
+    others: Sequence[tuple[str, float]]
+    score: float
+
+
 class Outputs:
     """One output of a network: scores of classes, and what they are called.
 
@@ -135,20 +153,20 @@ class Outputs:
             return Explained(index, second, f"for “{first}”", 1, score, p)
         return Explained(index, first, f"for “{second}”", -1, -score, None if p is None else 1 - p)
 
-    def said(self, scores: Array) -> Said:
+    def prediction(self, scores: Array) -> Prediction:
         """Return the class that the network chose, and the next ones."""
         found = self.probabilities(scores)
         if self.two:
             one = self.explained(0, scores)
             if one.probability is not None and one.probability < 0.5:
-                return Said(self._labels[0], 1 - one.probability, [], one.score)
-            return Said(one.label, one.probability, [], one.score)
+                return Prediction(self._labels[0], 1 - one.probability, [], one.score)
+            return Prediction(one.label, one.probability, [], one.score)
         order = [int(i) for i in np.argsort(-scores, kind="stable")]
         best = order[0]
         if found is None:
-            return Said(self.label(best), None, [], float(scores[best]))
+            return Prediction(self.label(best), None, [], float(scores[best]))
         others = [(self.label(i), float(found[i])) for i in order[1:3]]
-        return Said(self.label(best), float(found[best]), others, float(scores[best]))
+        return Prediction(self.label(best), float(found[best]), others, float(scores[best]))
 
 
 def _settle(network: Network, output: str, probability: Probability) -> Probability:

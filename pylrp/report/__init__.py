@@ -1,7 +1,8 @@
 """Explanations as one HTML file that shows somebody why the network said what it said: :class:`Report`.
 
-``report.py`` explains and collects, ``views.py`` turns inputs and relevance into what the page draws, ``inner.py`` does
-so for ledger and layers, ``words.py`` writes the sentences, ``page.py`` puts the file together from ``page/``.
+``report.py`` explains and collects, ``input_display.py`` turns inputs and relevance into what the page draws,
+``ledger_and_layers.py`` does so for ledger and layers, ``sentences.py`` writes the text, ``page.py`` puts the file
+together from ``page/``.
 """
 
 from pylrp.report.report import Report

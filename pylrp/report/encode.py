@@ -1,4 +1,4 @@
-"""Arrays as text small enough for an HTML page; ``views.py``, ``inner.py`` and ``report.py`` use it.
+"""Arrays as text small enough for an HTML page; ``input_display.py``, ``ledger_and_layers.py`` and ``page.py`` use it.
 
 The page colours the maps itself, so that contrast can be changed there: it gets numbers, not pictures of them.
 """

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from pylrp.report.encode import block_sum, packed, png, short
 
-__all__ = ["Focus", "View", "focus"]
+__all__ = ["Focus", "InputDisplay", "focus"]
 
 Array = NDArray[Any]
 
@@ -78,7 +78,7 @@ def _box(values: Array, axis: int, side: int) -> Array:
     return upper
 
 
-class View:
+class InputDisplay:
     """How one input is shown.
 
     Parameters

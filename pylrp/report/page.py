@@ -19,7 +19,7 @@ from pylrp.plot.colours import COLOURS
 
 __all__ = ["page"]
 
-_SCRIPTS = ("base.js", "picture.js", "rows.js", "flow.js", "layers.js", "main.js")
+_SCRIPTS = ("base.js", "picture.js", "bars_and_signals.js", "sankey.js", "layers.js", "main.js")
 
 
 def page(title: str, data: dict[str, Any]) -> str:
@@ -51,7 +51,7 @@ def page(title: str, data: dict[str, Any]) -> str:
         data=_json({"colours": COLOURS, **data}),
         fallback="".join(
             f"<h2>{html.escape(sample['name'])}</h2><p>{html.escape(sample['answer'])}. "
-            f"{html.escape(''.join(sample['says']))}</p>"
+            f"{html.escape(''.join(sample['certainty']))}</p>"
             for sample in data["samples"]
         ),
     )

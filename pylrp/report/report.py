@@ -15,11 +15,11 @@ from pylrp.network.classes import classes_of
 from pylrp.network.network import Network
 from pylrp.network.requests import Inputs, start_value
 from pylrp.present import html
+from pylrp.present.outputs import HOW, Outputs, Probability, named_labels
 from pylrp.present.text import shown
-from pylrp.report.outputs import HOW, Outputs, Probability, named_labels
 from pylrp.report.page import page
 from pylrp.report.sample import OneComposite, Request, sample_data
-from pylrp.report.words import figure
+from pylrp.report.sentences import figure
 from pylrp.rules.catalogue import Rule
 from pylrp.rules.composites import Composite
 from pylrp.rules.defaults import default_for
@@ -176,7 +176,7 @@ class Report:
         rows = [["sample", "the network says", "how sure", "explained"]]
         for sample in self._samples:
             explained = ", ".join(f"{target['label']} ({figure(target['score'])})" for target in sample["targets"])
-            rows.append([sample["name"], sample["answer"], "".join(sample["says"]), explained])
+            rows.append([sample["name"], sample["answer"], "".join(sample["certainty"]), explained])
         note = 'report.write("why.html") writes the page' if self._samples else "empty: report.add(x) first"
         return html.html(html.lines([self._title]), html.table(rows, words=4), html.lines([note]))
 

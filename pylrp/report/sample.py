@@ -13,11 +13,11 @@ from pylrp.network.classes import ClassIndex
 from pylrp.network.explanation import Explanation
 from pylrp.network.ledger import COLUMNS, Ledger
 from pylrp.network.network import Network
-from pylrp.report import words
+from pylrp.present.outputs import Explained, Outputs
+from pylrp.report import sentences
 from pylrp.report.encode import digest
-from pylrp.report.inner import chosen_layers, layer_data, ledger_data
-from pylrp.report.outputs import Explained, Outputs
-from pylrp.report.views import View
+from pylrp.report.input_display import InputDisplay
+from pylrp.report.ledger_and_layers import chosen_layers, layer_data, ledger_data
 from pylrp.rules.catalogue import Rule
 from pylrp.rules.composites import Composite
 
@@ -78,8 +78,9 @@ def sample_data(
         Of the only input.
     """
     views = {
-        key: View(key, _first(network, key, x), image, request.feature_names, request.times) for key, x in given.items()
-    }  # fmt: skip
+        key: InputDisplay(key, _first(network, key, x), image, request.feature_names, request.times)
+        for key, x in given.items()
+    }
     scores = outputs.scores(_output(network, given, request.output))
     targets = request.targets
     if targets is None:
@@ -94,15 +95,15 @@ def sample_data(
         )
         for composite in request.composites.values()
     ]  # fmt: skip
-    said = outputs.said(scores)
+    predicted = outputs.prediction(scores)
     about = [outputs.explained(t, scores) for t in targets]
     return {
         "name": name,
         "inputs": [view.input_data() for view in views.values()],
-        "answer": said.label,
-        "sure": said.probability,
-        "score": said.score,
-        "says": words.says(said),
+        "answer": predicted.label,
+        "sure": predicted.probability,
+        "score": predicted.score,
+        "certainty": sentences.certainty(predicted),
         "how": outputs.how,
         "targets": [
             {"index": one.index, "label": one.label, "score": one.score, "probability": one.probability}
@@ -128,7 +129,12 @@ def _output(network: Network, given: Mapping[str, Array], output: str) -> Array:
 
 
 def _explanation(
-    network: Network, ex: Explanation, views: Mapping[str, View], layers: Sequence[str], at: int, about: Explained
+    network: Network,
+    ex: Explanation,
+    views: Mapping[str, InputDisplay],
+    layers: Sequence[str],
+    at: int,
+    about: Explained,
 ) -> dict[str, Any]:
     """Return what the page shows of one target under one composite."""
     maps = ex.relevance if isinstance(ex.relevance, dict) else {next(iter(views)): ex.relevance}
@@ -141,8 +147,8 @@ def _explanation(
     return {
         "maps": [view.map_data(found[name]) for name, view in views.items()],
         "reached": reached,
-        "where": [words.where(view, found[name], about.label, about.against) for name, view in views.items()],
-        "account": words.account(about.score, reached, causes, next(iter(views.values())).kind),
+        "where": [sentences.where(view, found[name], about.label, about.against) for name, view in views.items()],
+        "account": sentences.account(about.score, reached, causes, next(iter(views.values())).kind),
         "ledger": ledger_data(ledger),
         "layers": [layer_data(name, kinds[name], about.sign * ex.layers[name][at]) for name in reversed(layers)],
     }

@@ -5,16 +5,16 @@ A sentence is a list of strings; every second one is emphasised by the page.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pylrp.report.views import View, focus
+from pylrp.present.outputs import Prediction
+from pylrp.report.input_display import InputDisplay, focus
 
-__all__ = ["Said", "account", "figure", "percent", "says", "where"]
+__all__ = ["account", "certainty", "figure", "percent", "where"]
 
 Array = NDArray[Any]
 
@@ -29,25 +29,6 @@ _CAUSES = {
     "masked": "in the channels that were closed",
     "rounding": "in rounding",
 }
-
-
-@dataclass(frozen=True)
-class Said:
-    """What the network said.
-
-    Attributes
-    ----------
-    label : str
-    probability : float or None
-    others : list of (str, float)
-        The next classes and their probabilities.
-    score : float
-    """
-
-    label: str
-    probability: float | None
-    others: Sequence[tuple[str, float]]
-    score: float
 
 
 def figure(value: float) -> str:
@@ -69,20 +50,20 @@ def percent(share: float) -> str:
     return f"{100 * share:.0f} %" if 0.0995 <= share < 0.9895 or share in (0, 1) else f"{100 * share:.1f} %"
 
 
-def says(said: Said) -> list[str]:
+def certainty(predicted: Prediction) -> list[str]:
     """Return how sure the network is, and what comes next."""
-    if said.probability is None:
-        return ["Its output for it is ", figure(said.score), "; it gives no probability."]
-    p = said.probability
+    if predicted.probability is None:
+        return ["Its output for it is ", figure(predicted.score), "; it gives no probability."]
+    p = predicted.probability
     sure = "almost certain" if p >= 0.95 else "fairly sure" if p >= 0.8 else "not very sure" if p >= 0.5 else "unsure"
     sentence = ["It is ", f"{sure}: {percent(p)}", ""]
-    if said.others:
-        sentence[2] = ". Next: " + ", ".join(f"{label} ({percent(q)})" for label, q in said.others)
+    if predicted.others:
+        sentence[2] = ". Next: " + ", ".join(f"{label} ({percent(q)})" for label, q in predicted.others)
     sentence[2] += "."
     return sentence
 
 
-def where(view: View, relevance: Array, label: str, against: str) -> list[str]:
+def where(view: InputDisplay, relevance: Array, label: str, against: str) -> list[str]:
     """Return what the colours mean, and where to look first."""
     plane = view.plane(relevance)
     parts = {"image": "parts of the picture", "signal": "stretches of the signal", "table": "bars"}[view.kind]
@@ -111,7 +92,7 @@ def where(view: View, relevance: Array, label: str, against: str) -> list[str]:
     )]  # fmt: skip
 
 
-def _features(view: View, values: Array) -> str:
+def _features(view: InputDisplay, values: Array) -> str:
     order = np.argsort(-values, kind="stable")
     text = []
     for what, ranked, sign in (("for it", order, 1), ("against it", order[::-1], -1)):

@@ -11,7 +11,7 @@ import pylrp
 from pylrp.layers import AveragePool, Conv, Dense, Flatten, ReLU
 from pylrp.plot import diverging_map
 from pylrp.report import Report
-from pylrp.report.words import percent
+from pylrp.report.sentences import percent
 
 NASTY = "</script><script>window.harm = 1</script><img src=x onerror='window.harm = 2'>"
 LABELS = ["cat", "dog", "owl", NASTY]
@@ -225,7 +225,7 @@ def test_it_can_be_used_without_a_mouse_and_read_aloud(page):
 def test_text_is_legible_in_light_and_dark(browser, photo, dark):
     browser.open(photo.path, dark=dark)
     found = browser.run(
-        "return ['#says', '.note', '.check', '#about', 'summary', 'footer'].map(s => {"
+        "return ['#certainty', '.note', '.check', '#about', 'summary', 'footer'].map(s => {"
         "  const e = document.querySelector(s); let b = e;"
         "  while (getComputedStyle(b).backgroundColor === 'rgba(0, 0, 0, 0)') b = b.parentElement;"
         "  return [getComputedStyle(e).color, getComputedStyle(b).backgroundColor] })"

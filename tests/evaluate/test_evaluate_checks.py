@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import pickle
+import subprocess
+import sys
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -10,6 +14,8 @@ import scipy.stats
 
 import pylrp
 from pylrp.evaluate import (
+    Randomisation,
+    Sensitivity,
     agreement,
     evaluate,
     insertion_deletion,
@@ -287,3 +293,24 @@ def test_each_finished_composite_is_handed_over(net: pylrp.Network, x: np.ndarra
     assert [each.composites for each in seen] == [("epsilon",), ("epsilon", "deep_taylor")]
     assert seen[0].table() == evaluate(net, x, ("epsilon",), **asked).table()
     assert seen[1].table() == found.table()
+
+
+@pytest.mark.parametrize(
+    ("old", "result"),
+    [
+        ("pairs", lambda: agreement({"a": [[3.0, 2.0, 1.0]], "b": [[1.0, 2.0, 3.0]]}, k=1)),
+        ("noise", lambda: Sensitivity(np.ones((2, 3)), np.array(0.1))),
+        ("cascade", lambda: Randomisation(("head",), np.arange(2.0), *np.ones((3, 4, 2)))),
+    ],
+)
+def test_pickles_of_results_keep_loading_by_the_modules_of_0_1(old: str, result: Callable[[], object]) -> None:
+    made = result()
+    new = type(made).__module__
+    text = pickle.dumps(made, protocol=0)
+    assert new.encode() in text
+    renamed = text.replace(new.encode() + b"\n", f"pylrp.evaluate.{old}\n".encode())
+    assert renamed != text
+    # In a process of its own: nothing else may have imported the old name first.
+    code = "import sys, pickle; print(type(pickle.loads(sys.stdin.buffer.read())).__name__)"
+    run = subprocess.run([sys.executable, "-c", code], input=renamed, capture_output=True, check=True)
+    assert run.stdout.decode().strip() == type(made).__name__

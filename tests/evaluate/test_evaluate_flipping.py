@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 import pylrp
-from pylrp.evaluate import insertion_deletion, pixel_flipping, spearman, subject
+from pylrp.evaluate import evaluated_batch, insertion_deletion, pixel_flipping, spearman
 from pylrp.evaluate.regions import Regions
 from pylrp.evaluate.replacement import Inpainter, blurred, constant
 from pylrp.evaluate.statistics import area, band, ranks
@@ -185,7 +185,7 @@ def test_chunks_do_not_show(rng: np.random.Generator, monkeypatch: pytest.Monkey
     net, x, R = conv_net(rng), rng.normal(size=(5, 2, 7, 5)), rng.normal(size=(5, 2, 7, 5))
     whole = pixel_flipping(net, x, R, steps=9)
     for most in (1, 3, 7):
-        monkeypatch.setattr(subject, "_MOST_SAMPLES", most)
+        monkeypatch.setattr(evaluated_batch, "_MOST_SAMPLES", most)
         parts = pixel_flipping(net, x, R, steps=9)
         for order in whole.scores:
             np.testing.assert_allclose(parts.scores[order], whole.scores[order], rtol=1e-12, atol=1e-12)
@@ -194,8 +194,10 @@ def test_chunks_do_not_show(rng: np.random.Generator, monkeypatch: pytest.Monkey
 def test_what_did_not_change_is_not_predicted_again(monkeypatch: pytest.MonkeyPatch) -> None:
     x = np.array([[1.0, 0.0, 1.0], [0.0, 0.0, 0.0]])
     rows = []
-    scores = subject.Subject.scores
-    monkeypatch.setattr(subject.Subject, "scores", lambda self, r, *a: rows.append(len(r)) or scores(self, r, *a))
+    scores = evaluated_batch.EvaluatedBatch.scores
+    monkeypatch.setattr(
+        evaluated_batch.EvaluatedBatch, "scores", lambda self, r, *a: rows.append(len(r)) or scores(self, r, *a)
+    )
     curves = pixel_flipping(LINEAR, x, np.array([[3.0, 2, 1], [3, 2, 1]]), order=("most",), replacement=0.0)
     np.testing.assert_array_equal(curves.scores["most"], [[4, 1, 1, 0], [0, 0, 0, 0]])
     assert sum(rows) == 4  # both inputs, and twice the first
@@ -233,7 +235,7 @@ def test_inpainting_solves_its_equations(rng: np.random.Generator) -> None:
     net = pylrp.Network([Flatten(), Dense(np.ones((1, 30)))], input_shape=(1, 6, 5))
     image = rng.normal(size=(6, 5))
     ramp = 2.0 * np.arange(6)[:, None] - np.arange(5)
-    given = subject.Subject(net, np.stack([image, ramp])[:, None])
+    given = evaluated_batch.EvaluatedBatch(net, np.stack([image, ramp])[:, None])
     mask = np.zeros((6, 5), bool)
     mask[1:4, 1:4] = True
     inpainter = Inpainter(given, np.random.default_rng(0))
@@ -280,7 +282,7 @@ def test_constant_image_stays_under_blur() -> None:
 
 
 def test_regions_cover_each_number_once(rng: np.random.Generator) -> None:
-    given = subject.Subject(conv_net(rng), rng.normal(size=(1, 2, 7, 5)))
+    given = evaluated_batch.EvaluatedBatch(conv_net(rng), rng.normal(size=(1, 2, 7, 5)))
     regions = Regions.of(given, 2)
     assert sorted(set(regions.members.reshape(-1))) == list(range(70))
     assert sum(len(set(row)) for row in regions.members) == 70

@@ -7,9 +7,9 @@ import pytest
 
 import pylrp
 from pylrp.demo import load_demo_digits, load_demo_network
-from pylrp.evaluate import flipping, increments, insertion_deletion, pixel_flipping
-from pylrp.evaluate.increments import FirstLayer
-from pylrp.evaluate.subject import Subject
+from pylrp.evaluate import flipping, insertion_deletion, pixel_flipping
+from pylrp.evaluate.evaluated_batch import EvaluatedBatch
+from pylrp.evaluate.first_layer import FirstLayer
 from pylrp.layers import Add, Conv, Dense, Flatten, ReLU, Reshape, Sigmoid, Slice, Softmax, Transpose
 from pylrp.network.graph import Graph, Node
 
@@ -92,7 +92,7 @@ def test_chunks_do_not_show(monkeypatch, rng) -> None:
     net, x = next(shapes(rng))
     scores = pixel_flipping(net, x, x, replacement=0.0, steps=35, order=("most",)).scores["most"]
     for numbers in (1, 20, 60):
-        monkeypatch.setattr(increments, "_NUMBERS", numbers)
+        monkeypatch.setattr("pylrp.evaluate.first_layer._NUMBERS", numbers)
         again = pixel_flipping(net, x, x, replacement=0.0, steps=35, order=("most",)).scores["most"]
         np.testing.assert_allclose(again, scores, atol=1e-12)
 
@@ -117,7 +117,7 @@ def test_what_cancels_is_predicted_as_a_whole(monkeypatch) -> None:
 
 def first_layer(layers, shape, steps=100):
     net = pylrp.Network(layers, input_shape=shape)
-    return FirstLayer.of(Subject(net, np.ones((1, *shape), net.dtype)), steps)
+    return FirstLayer.of(EvaluatedBatch(net, np.ones((1, *shape), net.dtype)), steps)
 
 
 def test_who_takes_the_short_cut(rng, monkeypatch) -> None:
@@ -129,9 +129,9 @@ def test_who_takes_the_short_cut(rng, monkeypatch) -> None:
     assert first_layer([Conv(rng.normal(size=(2, 2, 1, 1))), ReLU(), Flatten(), head], (2, 4, 4)) is None
     assert first_layer([ReLU(), first, ReLU(), second], (32,)) is None  # not linear in the input
     assert first_layer([Slice([0], [32]), first, ReLU(), second], (40,)) is None
-    monkeypatch.setattr(increments, "_LARGEST", 100)
+    monkeypatch.setattr("pylrp.evaluate.first_layer._LARGEST", 100)
     assert first_layer([first, ReLU(), second], (32,)) is None
 
     nodes = [Node("a", Dense(rng.normal(size=(32, 32))), ("x",)), Node("sum", Add(), ("x", "a"))]
     graph = Graph({"x": (32,)}, [*nodes, Node("head", head, ("sum",))], ["head"])
-    assert FirstLayer.of(Subject(pylrp.Network.from_graph(graph), np.ones((1, 32))), 100) is None
+    assert FirstLayer.of(EvaluatedBatch(pylrp.Network.from_graph(graph), np.ones((1, 32))), 100) is None

@@ -14,8 +14,8 @@ import pytest
 import pylrp
 from pylrp import layers as L
 from pylrp.network.graph import Graph, Node
+from pylrp.present.outputs import Outputs
 from pylrp.report import Report
-from pylrp.report.outputs import Outputs
 
 RNG = np.random.default_rng(20)
 FIRST, WEIGHT, BIAS = RNG.normal(size=(7, 4)), RNG.normal(size=(3, 7)), np.array([0.1, -0.2, 0.3])

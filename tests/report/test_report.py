@@ -24,7 +24,7 @@ from pylrp.network.ledger import COLUMNS
 from pylrp.present.text import shown as readable
 from pylrp.report import Report
 from pylrp.report.encode import block_sum, packed
-from pylrp.report.words import percent
+from pylrp.report.sentences import percent
 
 NASTY = "</script><script>alert(1)</script>\"'><img src=x onerror=alert(2)>&amp;\u2028"
 
@@ -122,7 +122,7 @@ def test_scores_and_probabilities_are_those_of_the_network(photo_net, rng):
     np.testing.assert_allclose([t["probability"] for t in sample["targets"]], softmax(logits)[order])
     assert sample["answer"] == "winner"
     assert "softmax of the network's 4 outputs" in sample["how"]
-    assert percent(softmax(logits)[order[1]]) in "".join(sample["says"])
+    assert percent(softmax(logits)[order[1]]) in "".join(sample["certainty"])
 
 
 def test_the_code_finds_the_same_relevance_again(photo_net, rng, tmp_path, monkeypatch):

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from pylrp.report.views import View, focus
-from pylrp.report.words import account, figure, percent, where
+from pylrp.report.input_display import InputDisplay, focus
+from pylrp.report.sentences import account, figure, percent, where
 
 
 def test_focus_is_the_least_part_with_half_of_what_speaks_for_it():
@@ -42,7 +42,7 @@ def test_focus_prefers_a_patch_to_a_single_pixel():
 def test_where_to_look_in_words(at, words):
     R = np.full((1, 9, 9), -0.001)
     R[0, at[0], at[1]] = 1.0
-    said = "".join(where(View("x", R, None, None), R, "cat", "against it"))
+    said = "".join(where(InputDisplay("x", R, None, None), R, "cat", "against it"))
     assert said.startswith("Red parts of the picture spoke for “cat”, blue ones against it. ")
     assert (
         f"Look first {words}: half of all that spoke for it lies inside the outline, on 1.2 % of the picture." in said
@@ -51,7 +51,7 @@ def test_where_to_look_in_words(at, words):
 
 def test_where_to_look_when_there_is_no_blue_no_red_or_nothing():
     R = np.zeros((1, 9, 9))
-    view = View("x", R, None, None)
+    view = InputDisplay("x", R, None, None)
     assert "Nothing in the input" in "".join(where(view, R, "cat", "against it"))
     assert "there are none here that count" in "".join(where(view, R + 1, "cat", "against it"))
     assert "No single place stands out" in "".join(where(view, R + 1, "cat", "against it"))

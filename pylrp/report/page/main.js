@@ -67,7 +67,7 @@ function sampleView(sample) {
   const node = h('div', { class: 'sample' },
     h('section', { class: 'card answer' }, h('p', { class: 'name' }, sample.name),
       h('h1', {}, 'The network says: ', h('span', { id: 'answer' }, sample.answer)),
-      h('p', { id: 'says' }, sentence(sample.says)), classes, where, account,
+      h('p', { id: 'certainty' }, sentence(sample.certainty)), classes, where, account,
       sample.how ? h('p', { class: 'note' }, sample.how) : null),
     h('section', { class: 'card' }, h('h2', {}, 'Where to look'), about,
       views.map((view, i) => [sample.inputs.length > 1 ? h('h3', {}, sample.inputs[i].name) : null, view.node]),
