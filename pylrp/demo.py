@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pylrp.api import relevance
+from pylrp.network.causes import CAUSES
 from pylrp.network.ledger import Ledger
 from pylrp.plot import diverging_map, heatmap, new_figure
 from pylrp.rules.catalogue import AlphaBeta, Epsilon, Rule, WSquare, ZBox, ZPlus
@@ -33,8 +34,8 @@ __all__ = [
     "table",
 ]
 
-#: What may absorb relevance in a dense layer: columns of the ledger, and their widths in the table.
-_CAUSES = {"bias": 10, "stabilizer": 11, "dead": 8}
+#: What may absorb relevance, by the ledger's columns, and the columns' widths in the table.
+_CAUSES = {each.name: max(10, len(each.name) + 1) for each in CAUSES if each.name != "rounding"}
 
 _NETWORK, _DIGITS = "mnist_784_300_10.npz", "mnist_digits.npz"
 

@@ -71,6 +71,29 @@ def test_words_that_do_not_come_back() -> None:
     assert not found
 
 
+# What shows results, and which of the others each may import: what they share lies in present, the terminal on top.
+SHOWING = {
+    "present": set(),
+    "inputs": {"present"},
+    "plot": {"present"},
+    "report": {"present"},
+    "evaluate": {"present", "plot"},
+    "cli": {"present", "inputs", "plot", "report", "evaluate"},
+}
+
+
+@pytest.mark.parametrize("package", SHOWING)
+def test_what_shows_results_imports_one_way(package: str) -> None:
+    files = list((ROOT / "pylrp" / package).rglob("*.py"))
+    assert len(files) > 3
+    for path in files:
+        text = path.read_text(encoding="utf-8")
+        modules = re.findall(r"^\s*(?:from|import) pylrp\.(\w+)", text, re.MULTILINE)
+        modules += re.findall(r"\w+", " ".join(re.findall(r"^\s*from pylrp import (.+)$", text, re.MULTILINE)))
+        wrong = set(modules) & set(SHOWING) - SHOWING[package] - {package}
+        assert not wrong, f"{path.name} of {package} imports {', '.join(sorted(wrong))}"
+
+
 def test_files_are_short() -> None:
     files = sources() + [p for d in ("pylrp", "tests", "bench", "examples") for p in (ROOT / d).rglob("*.py")]
     long = {str(p.relative_to(ROOT)): n for p in files if (n := len(p.read_text().splitlines())) > 500}

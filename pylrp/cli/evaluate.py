@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pylrp.cli import options
-from pylrp.cli.labels import class_name
 from pylrp.cli.progress import Progress, complain
 from pylrp.cli.results import atomically, free_path
 from pylrp.cli.session import Session, bounded, open_session, rules_for
 from pylrp.inputs import Entry, Item
 from pylrp.network.classes import as_indices
+from pylrp.present.names import numbered_class_name
 from pylrp.present.text import shown
 
 if TYPE_CHECKING:
@@ -210,11 +210,11 @@ def _say_what(session: Session, x: Any, target: Any, count: int) -> None:
     if session.plan is not None:
         print(session.plan.describe())
     if isinstance(target, int):
-        what = f"class {class_name(target, session.labels)}"
+        what = f"class {numbered_class_name(target, session.labels)}"
     else:
         what = "the top class of each" if session.classes > 1 else "the output"
         if session.meaning.two:
-            what = f"class {class_name(1, session.labels)}"
+            what = f"class {numbered_class_name(1, session.labels)}"
         what = what if target is None else "the true class of each"
     print(f"{count} {'input' if count == 1 else 'inputs'}; explained: {what}")
     if isinstance(target, np.ndarray):

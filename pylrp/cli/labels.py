@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from pylrp.present.names import numbered_class_name
 from pylrp.present.text import nearest, shown
 
-__all__ = ["class_name", "class_number", "outputs", "read_labels"]
+__all__ = ["class_number", "outputs", "read_labels"]
 
 
 def read_labels(path: str, classes: int) -> tuple[str, ...]:
@@ -63,14 +64,6 @@ def outputs(classes: int) -> str:
     return "1 output" if classes == 1 else f"{classes} outputs"
 
 
-def class_name(number: int, labels: Sequence[str] | None) -> str:
-    """Return ``"285 Egyptian cat"``, the number alone, or a label that is another number."""
-    if labels is None:
-        return str(number)
-    other = labels[number].lstrip("-").isdigit() and labels[number] != str(number)
-    return labels[number] if other else f"{number} {labels[number]}"
-
-
 def class_number(text: str, labels: Sequence[str] | None, classes: int, option: str, *, numbered: bool = True) -> int:
     """Return the class that a user means by its number or its name.
 
@@ -102,6 +95,6 @@ def class_number(text: str, labels: Sequence[str] | None, classes: int, option: 
         if len(found) == 1:
             return found[0]
         if found:
-            shown = "; ".join(class_name(i, labels) for i in found[:6]) + ("; ..." if len(found) > 6 else "")
+            shown = "; ".join(numbered_class_name(i, labels) for i in found[:6]) + ("; ..." if len(found) > 6 else "")
             raise ValueError(f"{option} {text}: {len(found)} classes have that name, give a number: {shown}")
     raise ValueError(f"{option} {text}: no class has that name{nearest(text, labels)}")

@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pylrp.cli.labels import class_name
 from pylrp.cli.session import Session
 from pylrp.inputs import Entry, Item
 from pylrp.network.explanation import Explanation
-from pylrp.present.account import absorbed, ledgers, reached, scores, targets
+from pylrp.present.account import Account, absorbed, ledgers, reached, scores, targets
+from pylrp.present.names import numbered_class_name
+from pylrp.present.outputs import Outputs
 
 __all__ = ["Table", "clipped"]
 
 _WIDEST_NAME, _WIDEST_CLASS = 44, 30
-_VISIBLE = 0.001  # of what started; less is not worth a word
+_SHARE_SHOWN = 0.001  # of the score: causes of less are left out
 
 
 class Table:
@@ -30,8 +31,6 @@ class Table:
     """
 
     def __init__(self, session: Session, asked: Mapping[str, Any], *, quiet: bool):
-        from pylrp.present.outputs import Outputs
-
         self._session, self._quiet = session, quiet
         self._against: int | None = asked.get("against")
         self._outputs = Outputs(session.network, session.top, {}, session.probability)
@@ -81,8 +80,8 @@ class Table:
         session = self._session
         if session.two and session.labels is not None:
             return session.labels[int(start > session.middle)]
-        name = class_name(target, session.labels)
-        return name if self._against is None else f"{name}, not {class_name(self._against, session.labels)}"
+        name = numbered_class_name(target, session.labels)
+        return name if self._against is None else f"{name}, not {numbered_class_name(self._against, session.labels)}"
 
     def _probability(self, values: Any, target: int) -> float:
         chances = self._outputs.probabilities(values)
@@ -94,15 +93,14 @@ class Table:
         if item.truth is not None:
             truth, labels = item.truth, self._session.labels
             if labels is not None and self._session.numbered and truth.isdigit() and int(truth) < len(labels):
-                truth = labels[int(truth)] if self._session.two else class_name(int(truth), labels)
+                truth = labels[int(truth)] if self._session.two else numbered_class_name(int(truth), labels)
             remarks.insert(0, f"true class {truth}")
         return f"  ({'; '.join(remarks)})" if remarks else ""
 
 
-def _causes(taken: dict[str, float], sum_: float) -> str:
-    started = sum(taken.values()) + sum_
-    seen = [f"{name} {v:.4g}" for name, v in taken.items() if abs(v) > _VISIBLE * max(abs(started), abs(sum_))]
-    return ", ".join(seen) or "nothing"
+def _causes(taken: dict[str, float], reached: float) -> str:
+    account = Account(sum(taken.values()) + reached, reached, taken)
+    return ", ".join(f"{each.name} {v:.4g}" for each, v in account.main_causes(_SHARE_SHOWN)) or "nothing"
 
 
 def clipped(text: str, width: int) -> str:

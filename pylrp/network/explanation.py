@@ -171,9 +171,9 @@ class Explanation:
         """Write this explanation to a ``.npz`` file; :meth:`load` reads it back.
 
         Relevance, output, input, target, composite, relevance of kept layers and the ledger. Layers are stored as
-        ``layer/<name>``, the ledger as ``ledger`` of shape (targets, layers, 9, batch) with its ``ledger_columns``,
-        ``ledger_layers`` and ``ledger_rules``; of several inputs or outputs ``relevance/<name>`` and
-        ``output/<name>``. ``notes`` are there, and ``features`` where the input has names.
+        ``layer/<name>``, the ledger as ``ledger`` of shape (targets, layers, columns, batch) with its
+        ``ledger_columns``, ``ledger_layers`` and ``ledger_rules``; of several inputs or outputs ``relevance/<name>``
+        and ``output/<name>``. ``notes`` are there, and ``features`` where the input has names.
         """
         from pylrp.network.saved import save
 

@@ -3,26 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import make_dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pylrp.network.causes import CAUSES, COLUMNS
 from pylrp.present import html
 
 __all__ = ["COLUMNS", "Ledger", "LedgerRow"]
 
-#: The columns, in the core's order.
-COLUMNS = ("incoming", "outgoing", "bias", "stabilizer", "padding", "dead", "batchnorm", "masked", "rounding")
-
 Values = NDArray[np.float64]
 
+if TYPE_CHECKING:
 
-@dataclass(frozen=True)
-class LedgerRow:
+    class _Columns:
+        """For type checkers: a field of a row for each column."""
+
+        def __init__(self, name: str, rule: str, *columns: Values): ...
+
+        name: str
+        rule: str
+
+        def __getattr__(self, column: str) -> Values: ...
+
+else:
+    _FIELDS = [("name", str), ("rule", str), *((column, Values) for column in COLUMNS)]
+    _Columns = make_dataclass("_Columns", _FIELDS, frozen=True, repr=False)
+
+
+class LedgerRow(_Columns):
     """One layer's account; each field ``(batch,)``, float64, in units of relevance (shape ``()`` for one sample).
 
-    ``incoming = outgoing + bias + stabilizer + padding + dead + batchnorm + masked + rounding``.
+    ``incoming = outgoing +`` the causes' sum.
 
     Attributes
     ----------
@@ -32,33 +46,10 @@ class LedgerRow:
         Arrives from the layer above.
     outgoing : ndarray
         Reaches the layer's input.
-    bias : ndarray
-        Share of the bias in the denominators.
-    stabilizer : ndarray
-        Taken by epsilon.
-    padding : ndarray
-        Fell on zero padding.
-    dead : ndarray
-        Of neurons with ``z = 0``: there is no receiver.
-    batchnorm : ndarray
-        Share of an unfolded BatchNorm's shift.
-    masked : ndarray
-        Of channels that a mask closed.
-    rounding : ndarray
-        What is left: the arithmetic's rounding.
     """
 
-    name: str
-    rule: str
-    incoming: Values
-    outgoing: Values
-    bias: Values
-    stabilizer: Values
-    padding: Values
-    dead: Values
-    batchnorm: Values
-    masked: Values
-    rounding: Values
+    if __doc__:  # there is none under python -OO
+        __doc__ += "".join(f"{each.name} : ndarray\n        {each.help}\n    " for each in CAUSES)
 
     @property
     def absorbed(self) -> Values:
@@ -78,7 +69,7 @@ class Ledger:
 
     Parameters
     ----------
-    data : ndarray, shape (layers, 9, batch), float64
+    data : ndarray, shape (layers, columns, batch), float64
         Columns as in :data:`pylrp.network.ledger.COLUMNS`.
     names, rules : sequence of str
         One a layer, from input to output.

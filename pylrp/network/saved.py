@@ -111,9 +111,8 @@ def _made(arrays: Mapping[str, Any]) -> Explanation:
         raise ValueError(known["format"])
     settings = dict(known["settings"])
     names, rules = (tuple(map(str, arrays[key])) for key in ("ledger_layers", "ledger_rules"))
-    if arrays["ledger"].ndim != 4 or arrays["ledger"].shape[1:3] != (len(names), len(COLUMNS)):
-        raise ValueError(arrays["ledger"].shape)
-    ledgers = [Ledger(np.asarray(data), names, rules, single=bool(settings["single"])) for data in arrays["ledger"]]
+    pages = _by_column(arrays["ledger"], tuple(map(str, arrays["ledger_columns"])), len(names))
+    ledgers = [Ledger(data, names, rules, single=bool(settings["single"])) for data in pages]
     target = arrays["target"]
     target = None if target.ndim == 0 else as_indices(target) if known["indices"] else target
     kept = {name.removeprefix("layer/"): array for name, array in arrays.items() if name.startswith("layer/")}
@@ -133,6 +132,18 @@ def _made(arrays: Mapping[str, Any]) -> Explanation:
         notes=tuple(map(str, arrays["notes"])),
         features=features,
     )
+
+
+def _by_column(saved: Any, columns: tuple[str, ...], layers: int) -> Any:
+    """Return the saved ledgers with the columns of this version: causes that were not known then took nothing."""
+    if saved.ndim != 4 or saved.shape[1:3] != (layers, len(columns)) or not set(columns) <= set(COLUMNS):
+        raise ValueError(saved.shape, columns)
+    if columns == COLUMNS:
+        return np.asarray(saved)
+    made = np.zeros((*saved.shape[:2], len(COLUMNS), saved.shape[3]), saved.dtype)
+    for i, column in enumerate(columns):
+        made[:, :, COLUMNS.index(column)] = saved[:, :, i]
+    return made
 
 
 def _named(arrays: Mapping[str, Any], what: str, read: Callable[[Any], Any] = np.asarray) -> Any:

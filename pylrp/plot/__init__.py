@@ -11,10 +11,11 @@ from pylrp.plot.channels_and_layers import channels, layers
 from pylrp.plot.colours import PERCENTILE, diverging_map, new_figure, symmetric_limit
 from pylrp.plot.explanations import KINDS, explanation
 from pylrp.plot.grids import grid
-from pylrp.plot.images import heatmap, image, to_picture
+from pylrp.plot.images import heatmap, image
 from pylrp.plot.notebook import to_html
 from pylrp.plot.sankey import ledger
 from pylrp.plot.signals import signal
+from pylrp.present.pixels import to_picture
 
 __all__ = [
     "KINDS",

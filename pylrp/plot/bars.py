@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pylrp.plot.colours import GREY, REST, ends_of, finite, number
+from pylrp.plot.colours import ends_of, finite
+from pylrp.present.colours import GREY, REST
+from pylrp.present.numbers import number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

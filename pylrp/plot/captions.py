@@ -5,38 +5,14 @@ from __future__ import annotations
 import re
 import textwrap
 from collections.abc import Mapping, Sequence
-from typing import Any
 
-from pylrp.plot.colours import number
 from pylrp.plot.views import View
+from pylrp.present.names import Labels, class_name, composite_name
+from pylrp.present.numbers import number
 
-__all__ = ["CAUSES", "Text", "class_name", "composite_name", "head", "rules", "sums", "title", "wrapped"]
+__all__ = ["Text", "head", "rules", "sums", "title", "wrapped"]
 
-#: Columns of the ledger, as captions name them.
-CAUSES = {
-    "bias": "biases",
-    "stabilizer": "stabilizers",
-    "padding": "padding",
-    "dead": "dead neurons",
-    "batchnorm": "BatchNorm shifts",
-    "masked": "masked channels",
-    "rounding": "rounding",
-}
-
-_WORTH_A_WORD = 0.005  # of the relevance at the top
-
-Labels = Sequence[str] | Mapping[int, str] | None
-
-
-def class_name(target: int, labels: Labels) -> str:
-    """Return a class's label, or its number."""
-    if labels is None:
-        return f"class {target}"
-    if isinstance(labels, Mapping):
-        return str(labels.get(target, f"class {target}"))
-    if target >= len(labels):
-        raise ValueError(f"labels has {len(labels)} names, there is none for class {target}")
-    return str(labels[target])
+_SHARE_SHOWN = 0.005  # of the relevance at the top: causes of less are left out
 
 
 def title(view: View, labels: Labels) -> str:
@@ -64,13 +40,10 @@ def sums(view: View) -> str:
     text = f"relevance sums to {number(view.total)} of {view.beginning} {number(view.started)}"
     if view.place is not None:  # other inputs, or layers below, have their share
         return text
-    worth = _WORTH_A_WORD * max(abs(view.started), abs(view.total))
-    causes = sorted(view.absorbed.items(), key=lambda item: -abs(item[1]))
     sign = -1 if view.started < 0 else 1  # of relevance below zero, a part below zero is taken
     parts = [
-        f"{CAUSES[cause]} {'took' if sign * amount > 0 else 'added'} {number(amount if sign * amount > 0 else -amount)}"
-        for cause, amount in causes
-        if abs(amount) > worth
+        f"{each.label} {'took' if sign * amount > 0 else 'added'} {number(amount if sign * amount > 0 else -amount)}"
+        for each, amount in view.account.main_causes(_SHARE_SHOWN)
     ]
     return "; ".join([text, *parts[:3]])
 
@@ -113,13 +86,3 @@ class Text:
     def caption(self, lines: Sequence[str], inches: float) -> str:
         """Return the caption of a panel so wide, "" for none."""
         return wrapped(lines, inches) if self._caption else ""
-
-
-def composite_name(composite: Any) -> str:
-    """Return how a composite is called: its name, or what it is made of."""
-    if isinstance(composite, str):
-        return composite
-    name = getattr(composite, "name", None)
-    if isinstance(name, str):
-        return name
-    return ", ".join(map(repr, composite)) if isinstance(composite, list | tuple) else repr(composite)

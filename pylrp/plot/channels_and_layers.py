@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pylrp.plot.colours import GREY, PERCENTILE, bound, ends_of, finite, number, symmetric_limit
+from pylrp.plot.colours import PERCENTILE, bound, ends_of, finite, symmetric_limit
 from pylrp.plot.images import heatmap
-from pylrp.plot.views import kind_of
+from pylrp.present.colours import GREY
+from pylrp.present.kinds import kind_of
+from pylrp.present.numbers import number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

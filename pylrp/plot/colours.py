@@ -14,23 +14,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from pylrp.present.colours import AGAINST, COLOURS, FOR, GREY
+from pylrp.present.numbers import number
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Colormap, LinearSegmentedColormap
     from matplotlib.figure import Figure
 
-__all__ = ["COLOURS", "PERCENTILE", "diverging_map", "new_figure", "symmetric_limit"]
+__all__ = ["PERCENTILE", "diverging_map", "new_figure", "symmetric_limit"]
 
 #: Share of the pixels, in percent, whose relevance the colours tell apart; the rest is clipped.
 PERCENTILE = 99.5
-
-# Blue for negative, red for positive: told apart by red-green and blue-yellow colour-blind eyes. Lightness falls
-# evenly from the middle to both ends, so that equal amounts look equally strong.
-COLOURS = ("#072b5c", "#1d5ea6", "#5b9bd0", "#b4d3ea", "#f5f4f1", "#f8cfb5", "#eb8a60", "#c2362f", "#64091f")
-#: Bars and curves: for the class, against it, neither. Text: plain, and aside.
-FOR, AGAINST, REST = "#c2362f", "#1d5ea6", "#b9b9b4"
-INK, GREY = "#1c2733", "#66707a"
 
 
 def new_figure(width: float, height: float, dpi: float = 100) -> Figure:
@@ -145,11 +141,6 @@ def scale(R: ArrayLike, limit: float | None = None, percentile: float = PERCENTI
     largest = percentile == 100 or np.percentile(size, percentile) == 0
     which = "the largest |R|" if largest else f"the {_ordinal(percentile)} percentile of |R|"
     return f"colours end at ±{number(end)}, {which}"
-
-
-def number(value: float) -> str:
-    """Return a number as captions show it: three digits, and a minus as long as a plus."""
-    return f"{float(value) + 0.0:.3g}".replace("-", "−")
 
 
 def _ordinal(value: float) -> str:

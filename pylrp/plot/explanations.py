@@ -12,13 +12,16 @@ from numpy.typing import ArrayLike
 from pylrp.network.explanation import Explanation
 from pylrp.plot import captions
 from pylrp.plot.bars import table
-from pylrp.plot.captions import Labels, Text
+from pylrp.plot.captions import Text
 from pylrp.plot.colours import PERCENTILE, empty_figure, hand_over, save, scale, symmetric_limit, write
-from pylrp.plot.images import image, to_picture
+from pylrp.plot.images import image
 from pylrp.plot.multi_panel import draw_channels, draw_layers
 from pylrp.plot.sankey import ledger
 from pylrp.plot.signals import signal
-from pylrp.plot.views import View, features_of, kind_of, views
+from pylrp.plot.views import View, features_of, views
+from pylrp.present.kinds import kind_of
+from pylrp.present.names import Labels
+from pylrp.present.pixels import to_picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

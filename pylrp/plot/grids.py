@@ -11,12 +11,17 @@ from numpy.typing import ArrayLike
 
 from pylrp.network.explanation import Explanation
 from pylrp.plot.bars import strongest, table
-from pylrp.plot.captions import Labels, composite_name, head, title, wrapped
-from pylrp.plot.colours import GREY, INK, PERCENTILE, empty_figure, hand_over, number, save, symmetric_limit
+from pylrp.plot.captions import head, title, wrapped
+from pylrp.plot.colours import PERCENTILE, empty_figure, hand_over, save, symmetric_limit
 from pylrp.plot.colours import scale as scale_text
-from pylrp.plot.images import as_picture, image, to_picture
+from pylrp.plot.images import as_picture, image
 from pylrp.plot.signals import signal
-from pylrp.plot.views import View, features_of, kind_of, samples_of, views
+from pylrp.plot.views import View, features_of, samples_of, views
+from pylrp.present.colours import GREY, INK
+from pylrp.present.kinds import kind_of
+from pylrp.present.names import Labels, composite_name
+from pylrp.present.numbers import number
+from pylrp.present.pixels import to_picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

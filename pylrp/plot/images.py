@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pylrp.plot.colours import INK, PERCENTILE, bound, chosen_map, colour_bar
+from pylrp.plot.colours import PERCENTILE, bound, chosen_map, colour_bar
+from pylrp.present.colours import INK
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.colors import Colormap
     from matplotlib.image import AxesImage
 
-__all__ = ["OVERLAYS", "as_picture", "heatmap", "image", "to_picture"]
+__all__ = ["OVERLAYS", "as_picture", "heatmap", "image"]
 
 #: What :func:`image` draws under or over the heatmap.
 OVERLAYS = ("none", "grey", "edges")
@@ -202,22 +203,3 @@ def as_grey(picture: Pixels) -> Pixels:
     """Return a picture of shape (height, width)."""
     grey: Pixels = picture if picture.ndim == 2 else picture @ _GREY
     return grey
-
-
-def to_picture(x: ArrayLike) -> Any:
-    """Return a network's input as a picture: floats from 0 to 1, (height, width) or (height, width, 3).
-
-    Parameters
-    ----------
-    x : array_like of shape (height, width) or (channels, height, width)
-        Three channels are red, green and blue, a fourth is left out; of any other number the mean is shown. Values
-        beyond [0, 1], of normalised pixels say, are stretched: the smallest is 0 then, the largest 1, and colours may
-        look a little off.
-    """
-    values = np.asarray(x, dtype=np.float64)
-    if values.ndim == 3:
-        values = np.moveaxis(values[:3], 0, -1) if len(values) in (3, 4) else values.mean(axis=0)
-    low, high = values.min(), values.max()
-    if low >= 0 and high <= 1:
-        return values
-    return (values - low) / (high - low or 1)

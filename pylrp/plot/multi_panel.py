@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 from pylrp.network.explanation import Explanation
 from pylrp.plot import captions, channels_and_layers
 from pylrp.plot.captions import Text
-from pylrp.plot.colours import GREY, empty_figure, number, scale
+from pylrp.plot.colours import empty_figure, scale
 from pylrp.plot.views import View, views
+from pylrp.present.colours import GREY
+from pylrp.present.numbers import number
 
 if TYPE_CHECKING:
     from matplotlib.figure import FigureBase

@@ -8,11 +8,13 @@ from contextlib import suppress
 from html import escape
 from typing import Any
 
+from pylrp.network.causes import cause
 from pylrp.network.explanation import Explanation
 from pylrp.plot import captions
-from pylrp.plot.colours import number
 from pylrp.plot.explanations import explanation
 from pylrp.plot.views import View, samples_of, views
+from pylrp.present.names import composite_name
+from pylrp.present.numbers import number
 
 __all__ = ["to_html"]
 
@@ -48,10 +50,11 @@ def _img(figure: Any) -> str:
 
 
 def _line(view: View) -> str:
-    causes = ", ".join(f"{captions.CAUSES[c]} {number(amount)}" for c, amount in view.absorbed.items() if amount)
+    absorbed = view.account.causes
+    causes = ", ".join(f"{cause(c).label} {number(amount)}" for c, amount in absorbed.items() if amount)
     text = (
-        f"{captions.title(view, None)} by {captions.composite_name(view.composite)}: {view.beginning} "
+        f"{captions.title(view, None)} by {composite_name(view.composite)}: {view.beginning} "
         f"{number(view.started)}; relevance sums to "
-        f"{number(view.total)}; the ledger's total is {number(sum(view.absorbed.values()))}"
+        f"{number(view.total)}; the ledger's total is {number(sum(absorbed.values()))}"
     )
     return f"{text} ({causes})" if causes else text

@@ -10,27 +10,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pylrp.network.ledger import COLUMNS, Ledger
-from pylrp.plot.captions import CAUSES
-from pylrp.plot.colours import GREY, INK, number
+from pylrp.network.causes import COLUMNS, cause
+from pylrp.network.ledger import Ledger
+from pylrp.present.colours import GREY, INK
+from pylrp.present.numbers import number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.container import BarContainer
 
-__all__ = ["CAUSE_COLOURS", "ledger"]
+__all__ = ["ledger"]
 
-#: Of the parts of a bar, after Okabe & Ito 2008: told apart by colour-blind eyes.
-CAUSE_COLOURS = {
-    "outgoing": "#dcdbd6",
-    "bias": "#e69f00",
-    "stabilizer": "#56b4e9",
-    "padding": "#009e73",
-    "dead": "#5b5b5b",
-    "batchnorm": "#cc79a7",
-    "masked": "#0072b2",
-    "rounding": "#d55e00",
-}
+#: Of what a layer hands on; the other parts of a bar have the colours of their causes.
+_HANDED_ON = "#dcdbd6"
 
 _SEEN = 1e-3  # of the longest bar: what is shorter has no width in the picture, and no entry in the legend
 
@@ -87,9 +79,10 @@ def ledger(ax: Axes, account: Ledger, *, sample: int = 0, most: int = 24) -> dic
         if column != "outgoing" and not width.any():
             continue
         side = (width > 0).astype(int)
-        label = "handed on" if column == "outgoing" else CAUSES[column]
-        visible = column == "outgoing" or np.abs(width).max() > _SEEN * reach
-        drawn[column] = ax.barh(y, width, left=ends[side, y], height=0.7, color=CAUSE_COLOURS[column],
+        handed_on = column == "outgoing"
+        label, colour = ("handed on", _HANDED_ON) if handed_on else (cause(column).label, cause(column).colour)
+        visible = handed_on or np.abs(width).max() > _SEEN * reach
+        drawn[column] = ax.barh(y, width, left=ends[side, y], height=0.7, color=colour,
                                 label=label if visible else "_nolegend_")  # fmt: skip
         ends[side, y] += width
     ax.scatter(parts[:, 0], y, marker="|", s=70, color=INK, linewidths=1.2, label="arrived", zorder=3)

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pylrp.plot.colours import GREY, INK, PERCENTILE, bound, chosen_map, colour_bar, ends_of, finite
+from pylrp.plot.colours import PERCENTILE, bound, chosen_map, colour_bar, ends_of, finite
+from pylrp.present.colours import GREY, INK
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

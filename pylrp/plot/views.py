@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pylrp.network.explanation import Explanation
-from pylrp.network.ledger import COLUMNS, Ledger
+from pylrp.network.ledger import Ledger
+from pylrp.present.account import Account, absorbed, class_scores
 
-__all__ = ["View", "features_of", "kind_of", "samples_of", "views"]
+__all__ = ["View", "features_of", "samples_of", "views"]
 
 Array = NDArray[Any]
 
@@ -67,10 +68,9 @@ class View:
         return float(self.relevance.sum(dtype=np.float64))
 
     @property
-    def absorbed(self) -> dict[str, float]:
-        """Return what was absorbed in the whole network, by cause."""
-        page = self.ledger.data[:, :, self.sample]
-        return {cause: float(page[:, i].sum()) for i, cause in enumerate(COLUMNS) if i > 1}
+    def account(self) -> Account:
+        """Return what became of the relevance in the whole network."""
+        return Account(self.started, self.total, absorbed(self.ledger, self.sample))
 
 
 def samples_of(ex: Explanation) -> int:
@@ -190,9 +190,7 @@ def _start(
     top = ex.settings.get("output")
     output = ex.output[top] if isinstance(ex.output, dict) else ex.output
     scores = output if ex.settings.get("single") else output[sample]
-    flat = np.asarray(scores, dtype=np.float64).reshape(len(scores) if np.ndim(scores) else 1, -1).sum(axis=1)
-    if ex.settings.get("two_classes"):
-        flat = np.array([-flat[0], flat[0]])
+    flat = class_scores(scores, two_classes=bool(ex.settings.get("two_classes")))
     count = len(flat)
     if target is None or ex.settings.get("start") == "one":
         return _account(ex, sample, t, ledger), "what was given" if target is None else "what it started from", count
@@ -212,19 +210,3 @@ def _account(ex: Explanation, sample: int, t: int, ledger: Ledger) -> float:
     own = [R if single else R[sample] for R in maps]
     reached = sum(float((R[t] if several else R).sum(dtype=np.float64)) for R in own)
     return reached + float(ledger.data[:, 2:, sample].sum())
-
-
-def kind_of(shape: tuple[int, ...], sequence: bool = False) -> str:
-    """Return how relevance of one sample is drawn: "image", "signal" or "table".
-
-    A row of numbers is a table. Two axes are an image if both have at least 8 entries and neither 4 times those of
-    the other, else they are the channels and the length of a signal; ``sequence`` says that they are for sure.
-    """
-    if len(shape) == 1:
-        return "table"
-    if len(shape) == 3:
-        return "image"
-    if len(shape) == 2:
-        small, large = sorted(shape)
-        return "image" if not sequence and small >= 8 and large < 4 * small else "signal"
-    raise ValueError(f"the relevance of a sample has shape {shape}: draw slices of it with pylrp.plot.heatmap")

@@ -1,18 +1,56 @@
-"""What the ledger and the output of an explained sample come to; tables and writers read it."""
+"""Where the score of an explained sample went: the numbers that tables, captions and reports put into words."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pylrp.network.causes import CAUSES, COLUMNS, Cause, cause
 from pylrp.network.explanation import Explanation
-from pylrp.network.ledger import COLUMNS, Ledger
+from pylrp.network.ledger import Ledger
 
-__all__ = ["absorbed", "ledgers", "reached", "scores", "targets"]
+__all__ = ["Account", "absorbed", "class_scores", "ledgers", "reached", "scores", "targets"]
 
 Array = NDArray[Any]
+_FIRST = len(COLUMNS) - len(CAUSES)  # of the causes among the ledger's columns
+
+
+@dataclass(frozen=True)
+class Account:
+    """A score and what became of it: ``score = reached + sum of causes``.
+
+    Attributes
+    ----------
+    score : float
+        The relevance at the top.
+    reached : float
+        What of it reached the input.
+    causes : mapping of str to float
+        What each cause absorbed in all layers together, by its name; below zero what it added.
+    """
+
+    score: float
+    reached: float
+    causes: Mapping[str, float]
+
+    def main_causes(self, share: float) -> list[tuple[Cause, float]]:
+        """Return the causes that absorbed or added more than ``share`` of the score, the largest first.
+
+        The share is that of the score or of what reached the input, whichever is larger.
+        """
+        least = share * max(abs(self.score), abs(self.reached), 1e-30)
+        ranked = sorted(self.causes.items(), key=lambda item: -abs(item[1]))
+        return [(cause(name), amount) for name, amount in ranked if abs(amount) > least]
+
+
+def absorbed(ledger: Ledger, sample: int = 0) -> dict[str, float]:
+    """Return what each cause absorbed in all layers together, of one sample, by the cause's name."""
+    page = ledger.data[:, :, sample]
+    return {each.name: float(page[:, i].sum()) for i, each in enumerate(CAUSES, start=_FIRST)}
 
 
 def ledgers(ex: Explanation) -> list[Ledger]:
@@ -25,24 +63,29 @@ def targets(ex: Explanation) -> list[int]:
     return [] if ex.target is None else [int(t) for t in ex.target.ravel()]
 
 
-def scores(ex: Explanation, top: str) -> Array:
-    """Return one number a class of one sample, float64; of an output with positions the sum over them.
+def class_scores(output: Array, *, two_classes: bool) -> Array:
+    """Return one number a class, float64: where the relevance of each class starts.
 
-    Of a logit that decides between two classes minus the logit and the logit: where their relevance starts.
+    Parameters
+    ----------
+    output : ndarray of shape (classes, ...) or ()
+        Of one sample; of an output with positions the sum over them is taken.
+    two_classes : bool
+        Whether the output is one logit that decides between two classes, which then have minus the logit and the logit.
     """
-    output = np.asarray(ex.output[top] if isinstance(ex.output, dict) else ex.output, np.float64)
-    found = output.reshape(len(output), -1).sum(axis=1) if output.ndim else output.reshape(1)
-    return np.array([-found[0], found[0]]) if ex.settings.get("two_classes") else found
+    values = np.asarray(output, np.float64)
+    found = values.reshape(len(values) if values.ndim else 1, -1).sum(axis=1)
+    return np.array([-found[0], found[0]]) if two_classes else found
+
+
+def scores(ex: Explanation, top: str) -> Array:
+    """Return one number a class of an explanation of one sample; ``top`` is the value where relevance starts."""
+    output = ex.output[top] if isinstance(ex.output, dict) else ex.output
+    return class_scores(output, two_classes=bool(ex.settings.get("two_classes")))
 
 
 def reached(ex: Explanation) -> list[float]:
-    """Return the relevance that reaches the input, all inputs together, one a target."""
+    """Return the relevance that reaches the input, all inputs together, one a target, of one sample."""
     maps = ex.relevance.values() if isinstance(ex.relevance, dict) else [ex.relevance]
     count = len(ledgers(ex))
     return [float(v) for v in sum(np.asarray(m, np.float64).reshape(count, -1).sum(axis=1) for m in maps)]
-
-
-def absorbed(ledger: Ledger) -> dict[str, float]:
-    """Return what took relevance in any layer, and how much, the largest first."""
-    totals = dict(zip(COLUMNS[2:], ledger.data[:, 2:, 0].sum(axis=0), strict=True))
-    return {name: float(v) for name, v in sorted(totals.items(), key=lambda each: -abs(each[1])) if v}

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pylrp.network.canonise import function_at_the_top
 from pylrp.network.classes import classes_of
 from pylrp.network.network import Network
+from pylrp.present.names import class_name
 from pylrp.present.text import shown
 
 __all__ = ["HOW", "Explained", "Outputs", "Prediction", "Probability", "named_labels"]
@@ -123,7 +124,7 @@ class Outputs:
 
     def label(self, index: int) -> str:
         """Return what a class is called."""
-        return self._labels.get(index, f"class {index}")
+        return class_name(index, self._labels)
 
     def scores(self, output: Array) -> Array:
         """Return one number a class, float64: of an output with positions the sum over them."""

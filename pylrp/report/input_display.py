@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from pylrp.present.kinds import kind_of
+from pylrp.present.pixels import as_pixels, stretched
 from pylrp.report.encode import block_sum, packed, png, short
 
 __all__ = ["Focus", "InputDisplay", "focus"]
@@ -140,12 +142,14 @@ class InputDisplay:
                     f"image has {height} x {width} pixels, the input {x.shape[1]} x {x.shape[2]}: "
                     "pass the part of the picture that the network saw"
                 )
+        # Two axes are channels and positions here; of more than three the last two are height and width.
+        most_bars = MOST_BARS if names is None else None
+        kind = "image" if x.ndim > 3 else kind_of(x.shape, sequence=True, most_bars=most_bars)
+        if kind == "image":
+            return x.shape[-2:], kind
         if x.ndim == 1:
-            bars = names is not None or x.size <= MOST_BARS
-            return (1, x.size), "table" if bars else "signal"
-        if x.ndim == 2:
-            return (x.shape[0] if x.shape[0] <= MOST_LANES else 1, x.shape[1]), "signal"
-        return x.shape[-2:], "image"
+            return (1, x.size), kind
+        return (x.shape[0] if x.shape[0] <= MOST_LANES else 1, x.shape[1]), kind
 
     def _checked(self, times: ArrayLike) -> list[float]:
         values = np.asarray(times, np.float64)
@@ -236,9 +240,6 @@ def _pixels(image: ArrayLike) -> Array:
 
 def _visible(x: Array, shape: tuple[int, ...]) -> Array:
     """Return an input as uint8 pixels, its lowest value black and its highest white."""
-    colour = x.ndim == 3 and len(x) == 3
-    x = x.reshape(-1, *shape).astype(np.float64)
-    x = np.moveaxis(x, 0, -1) if colour else x.mean(axis=0)
-    span = x.max() - x.min()
-    pixels: Array = np.rint((x - x.min()) * (255 / span if span > 0 else 0)).astype(np.uint8)
-    return pixels
+    pixels = as_pixels(x) if x.ndim == 3 else x.reshape(-1, *shape).mean(axis=0, dtype=np.float64)
+    made: Array = np.rint(255 * stretched(pixels)).astype(np.uint8)
+    return made

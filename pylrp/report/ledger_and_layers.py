@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pylrp.network.ledger import COLUMNS, Ledger
+from pylrp.network.causes import COLUMNS
+from pylrp.network.ledger import Ledger
 from pylrp.network.network import Network
 from pylrp.report.encode import block_sum, packed, short
 

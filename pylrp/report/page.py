@@ -15,7 +15,8 @@ from importlib.resources import files
 from string import Template
 from typing import Any
 
-from pylrp.plot.colours import COLOURS
+from pylrp.network.causes import CAUSES
+from pylrp.present.colours import COLOURS
 
 __all__ = ["page"]
 
@@ -37,7 +38,8 @@ def page(title: str, data: dict[str, Any]) -> str:
     def read(name: str) -> str:
         return folder.joinpath(name).read_text(encoding="utf-8")
 
-    style = read("style.css")
+    causes = [{"name": each.name, "label": each.kept} for each in CAUSES]
+    style = read("style.css") + _cause_colours()
     script = "\n".join(["'use strict';", *map(read, _SCRIPTS)])
     policy = (
         f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}; "
@@ -48,13 +50,23 @@ def page(title: str, data: dict[str, Any]) -> str:
         policy=policy,
         style=style,
         script=script,
-        data=_json({"colours": COLOURS, **data}),
+        data=_json({"colours": COLOURS, "causes": causes, **data}),
         fallback="".join(
             f"<h2>{html.escape(sample['name'])}</h2><p>{html.escape(sample['answer'])}. "
             f"{html.escape(''.join(sample['certainty']))}</p>"
             for sample in data["samples"]
         ),
     )
+
+
+def _cause_colours() -> str:
+    """Return the style of the causes' classes, ``c-bias`` and so on: areas of the diagram and keys of the legend."""
+    light, dark = ("".join(f" --cause-{each.name}: {each.page_colours[i]};" for each in CAUSES) for i in (0, 1))
+    rules = [f":root {{{light} }}", f"@media (prefers-color-scheme: dark) {{ :root {{{dark} }} }}"]
+    for each in CAUSES:
+        colour = f"var(--cause-{each.name})"
+        rules.append(f".c-{each.name} {{ fill: {colour}; }} .key.c-{each.name} {{ background: {colour}; }}")
+    return "\n".join([*rules, ""])
 
 
 def _hash(text: str) -> str:

@@ -15,11 +15,12 @@ from pylrp.network.classes import classes_of
 from pylrp.network.network import Network
 from pylrp.network.requests import Inputs, start_value
 from pylrp.present import html
+from pylrp.present.names import composite_name
+from pylrp.present.numbers import figure
 from pylrp.present.outputs import HOW, Outputs, Probability, named_labels
 from pylrp.present.text import shown
 from pylrp.report.page import page
 from pylrp.report.sample import OneComposite, Request, sample_data
-from pylrp.report.sentences import figure
 from pylrp.rules.catalogue import Rule
 from pylrp.rules.composites import Composite
 from pylrp.rules.defaults import default_for
@@ -242,10 +243,7 @@ def named_composites(composites: Any) -> dict[str, Any]:
     each = [composites] if rules or isinstance(composites, str | Composite | Rule) else list(composites)
     named: dict[str, Any] = {}
     for composite in each:
-        if isinstance(composite, str | Composite):
-            key = composite if isinstance(composite, str) else composite.name
-        else:
-            key = repr(composite) if isinstance(composite, Rule) else ", ".join(map(repr, composite))
+        key = composite_name(composite)
         if key in named:
             raise ValueError(f"two composites are called {key!r}: give them different names")
         named[key] = composite

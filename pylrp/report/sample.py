@@ -11,8 +11,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from pylrp.network.classes import ClassIndex
 from pylrp.network.explanation import Explanation
-from pylrp.network.ledger import COLUMNS, Ledger
+from pylrp.network.ledger import Ledger
 from pylrp.network.network import Network
+from pylrp.present.account import absorbed
 from pylrp.present.outputs import Explained, Outputs
 from pylrp.report import sentences
 from pylrp.report.encode import digest
@@ -142,13 +143,12 @@ def _explanation(
     reached = float(sum(R.sum(dtype=np.float64) for R in found.values()))
     ledgers = ex.ledger if isinstance(ex.ledger, list) else [ex.ledger]
     ledger = Ledger(about.sign * ledgers[at].data, ledgers[at].names, ledgers[at].rules, single=True)
-    causes = {c: float(ledger.data[:, i].sum()) for i, c in enumerate(COLUMNS) if i >= 2}
     kinds = {node.name: node.layer.kind for node in network.graph.nodes}
     return {
         "maps": [view.map_data(found[name]) for name, view in views.items()],
         "reached": reached,
         "where": [sentences.where(view, found[name], about.label, about.against) for name, view in views.items()],
-        "account": sentences.account(about.score, reached, causes, next(iter(views.values())).kind),
+        "account": sentences.account(about.score, reached, absorbed(ledger), next(iter(views.values())).kind),
         "ledger": ledger_data(ledger),
         "layers": [layer_data(name, kinds[name], about.sign * ex.layers[name][at]) for name in reversed(layers)],
     }

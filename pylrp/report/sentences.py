@@ -11,43 +11,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pylrp.present.account import Account
+from pylrp.present.numbers import figure, percent
 from pylrp.present.outputs import Prediction
 from pylrp.report.input_display import InputDisplay, focus
 
-__all__ = ["account", "certainty", "figure", "percent", "where"]
+__all__ = ["account", "certainty", "where"]
 
 Array = NDArray[Any]
 
-#: Shares of the score below this are not worth a word.
-_WORTH = 0.005
-_CAUSES = {
-    "bias": "in the network's biases (fixed numbers it adds whatever it sees)",
-    "stabilizer": "in the rules' stabilizers",
-    "padding": "on the padding around it",
-    "dead": "in neurons with no input to hand it to",
-    "batchnorm": "in the shifts of its normalisations",
-    "masked": "in the channels that were closed",
-    "rounding": "in rounding",
-}
-
-
-def figure(value: float) -> str:
-    """Return a number for people: three digits, and a true minus."""
-    size = abs(value)
-    if size >= 1e6:
-        text = f"{size:.1e}".replace("e+0", "e").replace("e+", "e")
-    else:
-        text = f"{size:,.0f}" if size >= 1000 else f"{size:.2g}" if size < 0.01 else f"{size:.3g}"
-    return ("−" if value < 0 and float(text.replace(",", "")) else "") + text
-
-
-def percent(share: float) -> str:
-    """Return a share as per cent; neither "0 %" nor "100 %" unless it is that."""
-    if 0 < share < 0.0005:
-        return "less than 0.1 %"
-    if 0.9995 <= share < 1:
-        return "more than 99.9 %"
-    return f"{100 * share:.0f} %" if 0.0995 <= share < 0.9895 or share in (0, 1) else f"{100 * share:.1f} %"
+_SHARE_SHOWN = 0.005  # of the score: causes of less are left out
 
 
 def certainty(predicted: Prediction) -> list[str]:
@@ -131,14 +104,13 @@ def account(score: float, reached: float, causes: Mapping[str, float], kind: str
         What the input is shown as.
     """
     thing = {"image": "picture", "signal": "signal", "table": "inputs"}[kind]
-    large = {name: v for name, v in causes.items() if abs(v) >= _WORTH * max(abs(score), abs(reached), 1e-30)}
-    ranked = sorted(large.items(), key=lambda item: -abs(item[1]))
-    if all((v < 0) == (score < 0) for v in [reached, *large.values()]):
-        rest = "; ".join(f"{figure(v)} stayed {_CAUSES[name]}" for name, v in ranked)
+    ranked = Account(score, reached, causes).main_causes(_SHARE_SHOWN)
+    if all((v < 0) == (score < 0) for v in [reached, *(v for _, v in ranked)]):
+        rest = "; ".join(f"{figure(v)} stayed {each.stayed}" for each, v in ranked)
         sentence = [f"Of its score {figure(score)}, ", f"{figure(reached)} was traced to the {thing}"]
         sentence.append(f"; {rest}." if rest else ". Nothing was lost on the way.")
     else:  # "of" does not fit where one part is larger than the whole
-        rest = " and ".join(f"{figure(v)} {_CAUSES[name]}" for name, v in ranked)
+        rest = " and ".join(f"{figure(v)} {each.stayed}" for each, v in ranked)
         sentence = [f"Its score {figure(score)} is the sum of ", f"{figure(reached)} traced to the {thing}", ""]
         sentence[2] = f" and {rest}."
     if abs(reached) < 0.1 * abs(score):
@@ -146,7 +118,7 @@ def account(score: float, reached: float, causes: Mapping[str, float], kind: str
         sentence += [f"The map shows {percent(abs(reached / score))} of the score", (
             ": where the evidence lies, but little of how much there was."
         )]  # fmt: skip
-        if ranked and ranked[0][0] == "bias":
+        if ranked and ranked[0][0].name == "bias":
             sentence[-1] += " Rules with bias=False hand on what they can of the biases' share."
     if abs(reached) > 10 * abs(score) > 0:
         sentence[2] += " "

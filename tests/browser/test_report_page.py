@@ -10,8 +10,8 @@ import pytest
 import pylrp
 from pylrp.layers import AveragePool, Conv, Dense, Flatten, ReLU
 from pylrp.plot import diverging_map
+from pylrp.present.numbers import percent
 from pylrp.report import Report
-from pylrp.report.sentences import percent
 
 NASTY = "</script><script>window.harm = 1</script><img src=x onerror='window.harm = 2'>"
 LABELS = ["cat", "dog", "owl", NASTY]
@@ -277,10 +277,10 @@ def test_the_flow_adds_up_and_stays_readable(browser, tmp_path, depth):
         "const across = (path) => {"
         "  const x = path.getAttribute('d').match(/[ML][\\d.-]+/g).map(t => Number(t.slice(1)));"
         "  return Math.max(...x) - Math.min(...x); };"
-        "const rivers = [...document.querySelectorAll('.flow path.river')];"
-        "const leaves = [...document.querySelectorAll('.leaf')].map(p => {"
+        "const bands = [...document.querySelectorAll('.flow path.band')];"
+        "const leaves = [...document.querySelectorAll('.outflow')].map(p => {"
         "  const x = p.getAttribute('d').match(/[\\d.-]+/g).map(Number); return x[0] - x.at(-2) });"
-        "return [across(rivers[0]), across(rivers.at(-2)), leaves.reduce((a, b) => a + b, 0)]"
+        "return [across(bands[0]), across(bands.at(-2)), leaves.reduce((a, b) => a + b, 0)]"
     )
     score, reached = float(ex.output.max()), ex.relevance.sum()
     assert left_over / wide == pytest.approx(reached / score, abs=5e-3)

@@ -123,7 +123,7 @@ def test_what_started_is_what_arrived_and_what_was_absorbed(net, x, start, again
         ("one", 1): np.sign(logits[2] - logits[1]),
     }[start, against]
     assert view.started == pytest.approx(expected, abs=1e-9)
-    assert view.total + sum(view.absorbed.values()) == pytest.approx(expected, abs=1e-9)
+    assert view.total + sum(view.account.causes.values()) == pytest.approx(expected, abs=1e-9)
 
 
 @pytest.mark.parametrize(
@@ -147,7 +147,7 @@ def test_negative_logits_give_negative_shares(net, x):
     ex = net.explain(x[0], int(worst), "epsilon")
     view = views(ex)[0]
     assert view.started < 0
-    bias = view.absorbed["bias"]
+    bias = view.account.causes["bias"]
     words = sums(view).replace("−", "-")
     assert f"biases took {bias:.3g}" in words if bias < 0 else f"biases added {-bias:.3g}" in words
 

@@ -9,9 +9,10 @@ from matplotlib.collections import LineCollection
 
 from pylrp import plot
 from pylrp.network.ledger import COLUMNS, Ledger
-from pylrp.plot.colours import number, scale
+from pylrp.plot.colours import scale
 from pylrp.plot.images import as_picture
-from pylrp.plot.views import kind_of
+from pylrp.present.kinds import kind_of
+from pylrp.present.numbers import number
 
 FINITE = st.floats(-1e6, 1e6, allow_subnormal=False)
 

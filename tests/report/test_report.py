@@ -21,10 +21,10 @@ import pylrp
 from pylrp.layers import Add, AveragePool, Conv, Dense, Flatten, ReLU, Sigmoid, Softmax
 from pylrp.network.graph import Graph, Node
 from pylrp.network.ledger import COLUMNS
+from pylrp.present.numbers import percent
 from pylrp.present.text import shown as readable
 from pylrp.report import Report
 from pylrp.report.encode import block_sum, packed
-from pylrp.report.sentences import percent
 
 NASTY = "</script><script>alert(1)</script>\"'><img src=x onerror=alert(2)>&amp;\u2028"
 

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from pylrp.present.numbers import figure, percent
 from pylrp.report.input_display import InputDisplay, focus
-from pylrp.report.sentences import account, figure, percent, where
+from pylrp.report.sentences import account, where
 
 
 def test_focus_is_the_least_part_with_half_of_what_speaks_for_it():

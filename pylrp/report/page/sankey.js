@@ -1,12 +1,11 @@
 // The ledger as a Sankey diagram from the output down to the input: how wide it is, and what leaves it in each layer.
 
-const CAUSES = {
-  bias: 'kept by biases', stabilizer: 'kept by stabilizers', padding: 'fell on padding', dead: 'dead neurons',
-  batchnorm: 'normalisation shifts', masked: 'masked channels', rounding: 'rounding',
-};
-const COLUMNS = ['incoming', 'outgoing', ...Object.keys(CAUSES)];
-const MANY = 16; // layers; beyond that rows are low and quiet ones are drawn together
-const lost = (row) => Object.keys(CAUSES).reduce((sum, cause) => sum + row[cause], 0);
+const CAUSES = DATA.causes; // [{name, label}], in the order of the ledger's columns
+const COLUMNS = ['incoming', 'outgoing', ...CAUSES.map(({ name }) => name)];
+const MANY = 16; // layers; beyond that rows are low, and those that lose little are drawn together
+const lost = (row) => CAUSES.reduce((sum, { name }) => sum + row[name], 0);
+/** Sums of each cause over rows. */
+const totals = (rows) => Object.fromEntries(CAUSES.map(({ name }) => [name, rows.reduce((sum, row) => sum + row[name], 0)]));
 
 /** Joins runs of three and more layers that lose nearly nothing. */
 function joined(rows, score) {
@@ -21,8 +20,7 @@ function joined(rows, score) {
       continue;
     }
     const run = rows.slice(i, end);
-    const sum = Object.fromEntries(Object.keys(CAUSES).map((c) => [c, run.reduce((t, row) => t + row[c], 0)]));
-    found.push({ layer: `${run.length} quiet layers`, count: run.length, ...sum,
+    found.push({ layer: `${run.length} quiet layers`, count: run.length, ...totals(run),
       rule: `from ${run[0].layer} to ${run[run.length - 1].layer}` });
     i = end;
   }
@@ -44,13 +42,13 @@ function flowView() {
     h('p', {}, 'The score starts at the top, at the output, and is handed down layer by layer. What a layer keeps leaves the ',
       'stream to the right; what arrives at the bottom is the map above. Point at a layer for its figures.'),
     toggle, legend, picture, check,
-    h('details', {}, h('summary', {}, 'The same as a table: the ledger, nine columns'), table));
+    h('details', {}, h('summary', {}, 'The same as a table: the ledger'), table));
   let rows, score, reached;
 
   function tipLines(row, before) {
     const lines = [row.layer, row.rule, `on its way before: ${number(before)}, behind: ${number(before - lost(row))}`];
     if (row.incoming !== undefined) lines.push(`arrived in this layer: ${number(row.incoming)}`, `handed on: ${number(row.outgoing)}`);
-    return [...lines, ...Object.entries(CAUSES).filter(([c]) => row[c]).map(([c, text]) => `${text}: ${number(row[c])}`)];
+    return [...lines, ...CAUSES.filter(({ name }) => row[name]).map(({ name, label }) => `${label}: ${number(row[name])}`)];
   }
 
   function draw() {
@@ -62,17 +60,17 @@ function flowView() {
     const left = small ? 104 : 240, right = small ? 84 : 150;
     const balances = shown.reduce((list, row) => [...list, list[list.length - 1] - lost(row)], [score]);
     const low = Math.min(0, ...balances), span = Math.max(0, ...balances) - low || 1;
-    const room = low < 0 ? 34 : 8; // leaves of a negative river go to the left
+    const room = low < 0 ? 34 : 8; // of a negative band the outflows go to the left
     const x = (v) => left + room + (v - low) / span * (width - left - right - room - 36);
     const top = 34, bottom = top + shown.length * high;
     const svg = s('svg', { width, height: bottom + 40, viewBox: `0 0 ${width} ${bottom + 40}`, role: 'list',
       'aria-label': `From the score ${number(score)} to ${number(reached)} at the input` });
     const text = (at, y, content, attributes) => s('text', { x: at, y, ...attributes }, content);
     const [zero, start] = [x(0), x(score)];
-    const river = (from, to, y0, y1) => s('path', { class: 'river',
+    const band = (from, to, y0, y1) => s('path', { class: 'band',
       d: `M${zero} ${y0} L${x(from)} ${y0} L${x(to)} ${y1} L${zero} ${y1} Z` });
 
-    svg.append(text(zero, 18, `score ${number(score)}`, { class: 'total' }), river(score, score, 24, top));
+    svg.append(text(zero, 18, `score ${number(score)}`, { class: 'total' }), band(score, score, 24, top));
     shown.forEach((row, i) => {
       const y = top + i * high, before = balances[i], gone = lost(row);
       const focusable = { tabindex: i ? '-1' : '0', role: 'listitem', 'aria-label': tipLines(row, before).join('; ') };
@@ -80,16 +78,16 @@ function flowView() {
       const group = s('g', { class: 'layer', ...focusable, pointermove: show, focus: show,
         pointerleave: (e) => tooltip(e), blur: (e) => tooltip(e), keydown: roam });
       group.append(s('rect', { class: 'back', x: 0, y, width, height: high }));
-      const parts = Object.keys(CAUSES).filter((c) => Math.abs(row[c]) >= 1e-3 * span);
-      const leaves = (cause) => row[cause] * before > 0 || before === 0; // else it joins: the river is narrow until then
-      const kept = parts.filter(leaves).reduce((rest, cause) => rest - row[cause], before);
-      group.append(river(kept, kept, y, y + high));
+      const parts = CAUSES.map(({ name }) => name).filter((c) => Math.abs(row[c]) >= 1e-3 * span);
+      const flowsOut = (cause) => row[cause] * before > 0 || before === 0; // else it flows in: the band is narrow until then
+      const kept = parts.filter(flowsOut).reduce((rest, cause) => rest - row[cause], before);
+      group.append(band(kept, kept, y, y + high));
       let edge = before;
       for (const cause of parts) {
-        const next = edge - row[cause], bend = before < 0 ? -26 : 26, out = leaves(cause);
+        const next = edge - row[cause], bend = before < 0 ? -26 : 26, out = flowsOut(cause);
         const [a, b] = [x(edge), x(next)], [y0, y1] = out ? [y, y + high] : [y + high, y];
         const middle = (y0 + y1) / 2;
-        group.append(s('path', { class: `leaf c-${cause}${out ? '' : ' gain'}`,
+        group.append(s('path', { class: `outflow c-${cause}${out ? '' : ' gain'}`,
           d: `M${a} ${y0} C${a} ${middle} ${a + bend} ${middle} ${a + bend} ${y1} L${b + bend} ${y1} C${b + bend} ${middle} ${b} ${middle} ${b} ${y0} Z` }));
         edge = next;
       }
@@ -101,19 +99,19 @@ function flowView() {
         const joint = row.count > 1;
         group.append(text(left - 6, base, joint ? row.layer : shorten(layerName(row.layer), most), { class: joint ? 'rule' : 'name' }));
       }
-      const main = Object.keys(CAUSES).reduce((a, b) => (Math.abs(row[b]) > Math.abs(row[a]) ? b : a));
+      const main = CAUSES.map(({ name }) => name).reduce((a, b) => (Math.abs(row[b]) > Math.abs(row[a]) ? b : a));
       if (Math.abs(gone) >= 0.002 * Math.abs(score)) {
         group.append(text(width - 4, base, `${number(gone)} ${small ? '' : main}`, { class: 'gone' }));
       }
       svg.append(group);
     });
-    svg.append(river(reached, reached, bottom, bottom + 10), s('line', { class: 'zero', x1: zero, x2: zero, y1: 24, y2: bottom + 10 }));
+    svg.append(band(reached, reached, bottom, bottom + 10), s('line', { class: 'zero', x1: zero, x2: zero, y1: 24, y2: bottom + 10 }));
     svg.append(text(zero, bottom + 28, `${number(reached)} reached the input`, { class: 'total' }));
     if (start < zero) svg.classList.add('negative');
     picture.replaceChildren(svg);
-    legend.replaceChildren(h('li', {}, h('span', { class: 'key river' }), 'still on its way'),
-      ...Object.keys(CAUSES).filter((c) => shown.some((row) => Math.abs(row[c]) >= 1e-3 * span))
-        .map((c) => h('li', {}, h('span', { class: `key c-${c}` }), CAUSES[c])));
+    legend.replaceChildren(h('li', {}, h('span', { class: 'key band' }), 'still on its way'),
+      ...CAUSES.filter(({ name }) => shown.some((row) => Math.abs(row[name]) >= 1e-3 * span))
+        .map(({ name, label }) => h('li', {}, h('span', { class: `key c-${name}` }), label)));
   }
 
   /** Arrow keys go from layer to layer. */
@@ -135,13 +133,12 @@ function flowView() {
     check.className = fine ? 'check fine' : 'check wrong';
     check.textContent = `${fine ? '✓ It adds up' : '✗ It does not add up'}: score ${number(score)} − kept ${number(kept)} = `
       + `${number(score - kept)}, and ${number(reached)} reached the input (difference ${number(off)}, rounding). `
-      + `In every row incoming = outgoing + the seven causes (largest difference ${number(worst)}).`;
-    const total = Object.fromEntries(Object.keys(CAUSES).map((c) => [c, rows.reduce((t, row) => t + row[c], 0)]));
+      + `In every row incoming = outgoing + the causes (largest difference ${number(worst)}).`;
     const cells = (row) => COLUMNS.map((c) => h('td', {}, row[c] === undefined ? '' : number(row[c])));
     table.replaceChildren(h('table', { class: 'ledger' },
       h('thead', {}, h('tr', {}, ['layer', 'rule', ...COLUMNS].map((c) => h('th', { scope: 'col' }, c)))),
       h('tbody', {}, rows.map((row) => h('tr', {}, h('th', { scope: 'row' }, row.layer), h('td', { class: 'text' }, row.rule), cells(row)))),
-      h('tfoot', {}, h('tr', {}, h('th', { scope: 'row' }, 'all layers'), h('td', {}), cells(total)))),
+      h('tfoot', {}, h('tr', {}, h('th', { scope: 'row' }, 'all layers'), h('td', {}), cells(totals(rows))))),
     h('p', {}, 'Where a value goes two ways, as around the block of a residual network, a row’s incoming is its own part only.'));
   }
 
