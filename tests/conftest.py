@@ -1,7 +1,8 @@
-"""Shared by all tests: a seeded generator, and a word about the peers that are not installed here."""
+"""Shared by all tests: a seeded generator, Hypothesis's profiles, a word about peers that are not installed here."""
 
 import importlib.util
 
+import drawn  # noqa: F401  the profiles have to be there before test modules are read
 import numpy as np
 import pytest
 

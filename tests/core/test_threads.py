@@ -99,7 +99,7 @@ def test_fork_after_a_parallel_region():
         child.kill()
 
 
-# The signal comes after 0.3 s of the process's own time, however busy the machine is.
+# The signal comes after as much of the process's own time as a twentieth of the call takes: no matter what else runs.
 @pytest.mark.parametrize("call", ["pylrp.relevance([W] * 3, [x] * 3, x, rules='epsilon')", "net.explain(x)"])
 def test_ctrl_c_ends_a_call_long_before_it_is_done(call):
     code = f"""
@@ -107,17 +107,24 @@ def test_ctrl_c_ends_a_call_long_before_it_is_done(call):
         from pylrp.layers import Dense
         signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background inherits that it is ignored
         signal.signal(signal.SIGPROF, lambda *_: os.kill(os.getpid(), signal.SIGINT))
-        W = np.ones((4096, 4096), np.float32)
-        x = np.ones((6000, 4096), np.float32)
+        W = np.ones((2048, 2048), np.float32)
         net = pylrp.Network([Dense(W), Dense(W), Dense(W)])
-        begun = time.process_time()
-        signal.setitimer(signal.ITIMER_PROF, 0.3)
-        try:
+
+        def timed(x):
+            begun = time.process_time()
             {call}
+            return time.process_time() - begun
+
+        all_of_it, part = np.ones((12000, 2048), np.float32), np.ones((600, 2048), np.float32)
+        twentieth = min(timed(part), timed(part))
+        begun = time.process_time()
+        signal.setitimer(signal.ITIMER_PROF, twentieth)
+        try:
+            timed(all_of_it)
         except KeyboardInterrupt:
-            print(time.process_time() - begun)
+            print((time.process_time() - begun) / twentieth)
     """
-    assert float(_run(code)) < 2  # uninterrupted: 600 thousand million multiplications, more than 6 s
+    assert float(_run(code)) < 10
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc")

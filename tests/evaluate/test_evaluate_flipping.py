@@ -7,7 +7,8 @@ import pytest
 import scipy.ndimage
 import scipy.special
 import scipy.stats
-from hypothesis import given, settings
+from drawn import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -73,7 +74,7 @@ floats = st.floats(-5, 5, allow_nan=False, width=32)
 
 
 @given(arrays(np.float64, 7, elements=floats), st.permutations(range(7)))
-@settings(max_examples=60, deadline=None)
+@examples(25)
 def test_no_ranking_beats_the_contributions(weights: np.ndarray, other: list[int]) -> None:
     net = pylrp.Network([Dense(weights[None])])
     x = np.ones((1, 7))
@@ -85,7 +86,7 @@ def test_no_ranking_beats_the_contributions(weights: np.ndarray, other: list[int
 
 
 @given(st.permutations(range(9)), st.integers(0, 2**32 - 1))
-@settings(max_examples=40, deadline=None)
+@examples(20)
 def test_order_of_the_features_does_not_matter(permutation: list[int], seed: int) -> None:
     rng = np.random.default_rng(seed)
     W, V, x = rng.normal(size=(5, 9)), rng.normal(size=(2, 5)), rng.normal(size=(4, 9))
@@ -290,7 +291,7 @@ def test_regions_cover_each_number_once(rng: np.random.Generator) -> None:
 
 
 @given(arrays(np.int64, st.tuples(st.integers(1, 3), st.integers(2, 12)), elements=st.integers(-3, 3)))
-@settings(max_examples=100, deadline=None)
+@examples(30)
 def test_ranks_and_spearman_against_scipy(values: np.ndarray) -> None:
     np.testing.assert_array_equal(ranks(values), scipy.stats.rankdata(values, axis=-1))
     other = np.roll(values, 1, axis=-1) + np.arange(values.shape[-1])

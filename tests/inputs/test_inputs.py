@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from drawn import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 import pylrp
@@ -152,7 +153,7 @@ def test_stretched_and_smooth(tmp_path):
 
 
 @given(height=st.integers(1, 60), width=st.integers(1, 60), resize=st.one_of(st.none(), st.integers(8, 30)))
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(25)
 def test_any_size_fits_and_one_colour_stays(tmp_path, height, width, resize):
     Image.new("RGB", (width, height), (10, 200, 30)).save(tmp_path / "a.png")
     item = load(tmp_path / "a.png", RGB, Preparation(resize=resize))
@@ -309,7 +310,7 @@ def test_archives_that_do_not_fit(tmp_path):
 
 
 @given(rows=st.lists(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=3, max_size=3), min_size=1))
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(20)
 def test_a_table_comes_back_exactly(tmp_path, rows):
     with open(tmp_path / "x.csv", "w", newline="") as file:
         csv.writer(file).writerows(rows)

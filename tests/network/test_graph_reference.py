@@ -11,7 +11,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from drawn import examples
+from hypothesis import given
 from reference.contributions import propagate
 from reference.errors import assert_within
 from reference.graph_forward import FORWARD, apply, forward
@@ -51,8 +52,6 @@ from pylrp.layers import (
     Upsample,
 )
 from pylrp.network.graph import Graph, Node
-
-REPRODUCIBLE = settings(derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 
 
 def sequence(*layers, shape, dtype=np.float64):
@@ -397,7 +396,7 @@ def test_random_graphs_hold_everything():
     assert np.mean([any(expected.R[name].any() for name in case.inputs) for case, expected in found]) > 0.85
 
 
-@settings(REPRODUCIBLE, max_examples=60)
+@examples(25)
 @given(cases())
 def test_books_balance(case_and_answer):
     case, answer = case_and_answer
@@ -410,7 +409,7 @@ def test_books_balance(case_and_answer):
     np.testing.assert_allclose(received + lost, case.top.reshape(len(lost), -1).sum(axis=1), atol=1e-11 * size + 1e-300)
 
 
-@settings(REPRODUCIBLE, max_examples=60)
+@examples(25)
 @given(cases())
 def test_relevance_is_linear_in_the_top(case_and_answer):
     case, answer = case_and_answer

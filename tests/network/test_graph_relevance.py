@@ -11,7 +11,8 @@ from math import prod
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from drawn import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from reference.errors import assert_within
 from reference.graph_forward import forward
@@ -39,7 +40,6 @@ from pylrp.network.graph import Graph, Node
 from pylrp.network.ledger import COLUMNS
 from pylrp.rules.catalogue import AlphaBeta, Epsilon, Flat, Gamma, Zero, ZPlus
 
-REPRODUCIBLE = settings(derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 DTYPES = [np.float64, np.float32]
 
 
@@ -149,26 +149,26 @@ def back(into, out, *kernel, bias=True, dtype=np.float64, **options):
 
 
 # Random graphs.
-@settings(REPRODUCIBLE, max_examples=500)
+@examples(100)
 @given(cases(np.float64))
 def test_random_graphs(case_and_answer):
     assert_like_the_oracle(*case_and_answer)
 
 
-@settings(REPRODUCIBLE, max_examples=250)
+@examples(60)
 @given(cases(np.float64, grid=True))
 def test_random_graphs_of_exact_numbers(case_and_answer):
     # Sums cancel exactly: z = 0, equal values in a pool, outputs of exactly 0.
     assert_like_the_oracle(*case_and_answer)
 
 
-@settings(REPRODUCIBLE, max_examples=250)
+@examples(60)
 @given(cases(np.float32))
 def test_random_graphs_in_float32(case_and_answer):
     assert_like_the_oracle(*case_and_answer)
 
 
-@settings(REPRODUCIBLE, max_examples=40)
+@examples(20)
 @given(cases(np.float64))
 def test_every_value_of_the_forward_pass(case_and_answer):
     case, expected = case_and_answer
@@ -179,7 +179,7 @@ def test_every_value_of_the_forward_pass(case_and_answer):
         assert_within(found, expected.values[node.name], expected.errors[node.name], f"value {node.name}")
 
 
-@settings(REPRODUCIBLE, max_examples=200)
+@examples(50)
 @given(cases(np.float64))
 def test_a_simpler_graph_has_the_same_outputs(case_and_answer):
     case, _ = case_and_answer
@@ -191,7 +191,7 @@ def test_a_simpler_graph_has_the_same_outputs(case_and_answer):
             np.testing.assert_allclose(after[new], before[old], rtol=1e-10, atol=1e-10 * size)
 
 
-@settings(REPRODUCIBLE, max_examples=100)
+@examples(30)
 @given(cases(np.float32))
 def test_equal_bits_for_any_number_of_threads(case_and_answer):
     case, _ = case_and_answer
@@ -203,7 +203,7 @@ def test_equal_bits_for_any_number_of_threads(case_and_answer):
             assert ex.layers[name].tobytes() == R.tobytes(), name
 
 
-@settings(REPRODUCIBLE, max_examples=60)
+@examples(25)
 @given(cases(np.float64))
 def test_a_batch_is_its_samples(case_and_answer):
     case, expected = case_and_answer
@@ -219,7 +219,7 @@ def test_a_batch_is_its_samples(case_and_answer):
                 )
 
 
-@settings(REPRODUCIBLE, max_examples=40)
+@examples(20)
 @given(cases(np.float64), st.sampled_from(["one", "logit"]))
 def test_several_targets_are_one_after_the_other(case_and_answer, start):
     case, answer = case_and_answer
@@ -257,7 +257,7 @@ def test_several_targets_are_one_after_the_other(case_and_answer, start):
         return
 
 
-@settings(REPRODUCIBLE, max_examples=80)
+@examples(30)
 @given(cases(np.float64), st.randoms(use_true_random=False))
 def test_masks(case_and_answer, random):
     case, _ = case_and_answer

@@ -2,7 +2,8 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from drawn import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from matplotlib.collections import LineCollection
@@ -223,7 +224,7 @@ def test_the_others_get_one_bar(ax):
     assert [t.get_text() for t in ax.get_yticklabels()] == ["unit 1", "unit 4", "the other 3 units"]
 
 
-@settings(max_examples=25, deadline=None)
+@examples(25)
 @given(hnp.arrays(np.float64, st.integers(1, 40), elements=FINITE), st.integers(1, 45))
 def test_bars_add_up_to_the_relevance(R, most):
     bars = plot.table(plot.new_figure(3, 3).subplots(), R, most=most)
@@ -284,7 +285,7 @@ def test_a_bar_of_the_ledger_is_divided_as_its_row(ax):
     ]  # fmt: skip
 
 
-@settings(max_examples=20, deadline=None)
+@examples(20)
 @given(
     hnp.arrays(np.float64, st.tuples(st.integers(1, 12), st.just(8), st.just(1)), elements=FINITE), st.integers(1, 14)
 )

@@ -5,7 +5,8 @@ what matters is the shape of the case, and 70 x 70 drawn numbers shrink to nothi
 """
 
 import numpy as np
-from hypothesis import HealthCheck, given, settings
+from drawn import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from reference.contributions import CAUSES, propagate
 from reference.errors import assert_within, bound
@@ -15,7 +16,6 @@ from rules.test_rules import assert_chain
 import pylrp
 from pylrp.rules.catalogue import AlphaBeta, Epsilon, Flat, Gamma, Norm, Pass, WSquare, ZBox, Zero, ZPlus
 
-REPRODUCIBLE = settings(derandomize=True, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
 WIDTHS = st.one_of(st.integers(1, 9), st.sampled_from([15, 16, 17, 31, 32, 33]), st.integers(1, 70))
 BATCHES = st.one_of(st.integers(1, 6), st.sampled_from([7, 8, 9, 15, 17, 29]))
 SEEDS = st.integers(0, 2**32 - 1)
@@ -79,20 +79,20 @@ def assert_like_the_oracle(net: Net, rule: object, dtype: type, exact: bool) -> 
     assert_within(row.rounding, np.zeros(len(net.out)), allowed.rounding, f"{rule}, rounding")
 
 
-@settings(REPRODUCIBLE, max_examples=500)
+@examples(100)
 @given(a_layer(grid=False))
 def test_layers_of_rounded_numbers(case):
     assert_like_the_oracle(*case, exact=False)
 
 
-@settings(REPRODUCIBLE, max_examples=500)
+@examples(100)
 @given(a_layer(grid=True))
 def test_layers_of_exact_numbers(case):
     # Sums cancel exactly: z = 0, outputs of exactly 0, rows of zeros.
     assert_like_the_oracle(*case, exact=True)
 
 
-@settings(REPRODUCIBLE, max_examples=150)
+@examples(50)
 @given(a_layer(grid=True), st.lists(st.sampled_from(LAYOUTS), min_size=4, max_size=4))
 def test_memory_layout_does_not_matter(case, layouts):
     net, rule, _ = case
@@ -129,7 +129,7 @@ def a_chain(draw):
     return net.astype(dtype), rule_list, dtype
 
 
-@settings(REPRODUCIBLE, max_examples=150)
+@examples(50)
 @given(a_chain())
 def test_chains_of_any_rules(case):
     net, rule_list, dtype = case
