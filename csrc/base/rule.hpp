@@ -10,9 +10,11 @@
 
 namespace pylrp {
 
-// x_t: which part of the layer's input a term reads. kMagnitude, |a|, is for lowered rules only.
+// x_t: which part of the layer's input a term reads. kMagnitude, |a|, is for lowered rules only: a rule's own terms
+// read one of the first kRuleParts.
 enum class Part : std::uint8_t { kInput, kPositive, kNegative, kOne, kLow, kHigh, kMagnitude };
-inline constexpr int kParts = 6;
+inline constexpr int kParts = 7;
+inline constexpr int kRuleParts = 6;
 
 // rho(w) = p * max(w, 0) + n * min(w, 0), or w^2, or 1.
 enum class MapKind : std::uint8_t { kSigns, kSquare, kOne };
@@ -54,6 +56,13 @@ struct Group {
 // No groups: relevance passes through unchanged (equal widths).
 struct Rule {
   std::vector<Group> groups;
+};
+
+// What Part::kLow and Part::kHigh stand for, the bounds of a z-box, one an input.
+template <class T>
+struct Bounds {
+  const T* low = nullptr;
+  const T* high = nullptr;
 };
 
 }  // namespace pylrp

@@ -7,11 +7,17 @@
 #include <map>
 
 #include "bindings/lock.hpp"
-#include "layers/combine.hpp"
+#include "layers/activation.hpp"
+#include "layers/add.hpp"
+#include "layers/affine.hpp"
+#include "layers/concat.hpp"
 #include "layers/conv/conv.hpp"
 #include "layers/dense/dense_layer.hpp"
-#include "layers/pointwise.hpp"
+#include "layers/lrn.hpp"
+#include "layers/normalize.hpp"
 #include "layers/pool.hpp"
+#include "layers/prelu.hpp"
+#include "layers/softmax.hpp"
 #include "layers/sparse.hpp"
 
 namespace pylrp::bindings {
@@ -59,8 +65,8 @@ using Made = std::unique_ptr<Layer<T>>;
 template <class T>
 Made<T> make_dense(const py::dict& fields) {
   const Matrix<const T> weight = matrix<T>(field<py::object>(fields, "weight"), "weight");
-  return std::make_unique<DenseInGraph<T>>(
-      DenseLayer<T>{weight, vector_or_null<T>(field<py::object>(fields, "bias"), weight.rows, "bias")});
+  return std::make_unique<DenseLayer<T>>(
+      DenseWeights<T>{weight, vector_or_null<T>(field<py::object>(fields, "bias"), weight.rows, "bias")});
 }
 
 // weight: (out_channels, taps * in_channels / groups), depthwise (taps, channels).

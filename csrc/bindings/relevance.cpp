@@ -2,6 +2,7 @@
 #include <pybind11/stl.h>
 
 #include <algorithm>
+#include <iterator>
 #include <optional>
 
 #include "bindings/array.hpp"
@@ -50,6 +51,7 @@ BiasMap bias_map(py::handle map) {
 // Groups: (terms, bias, coefficient, mask, guard, epsilon); terms: (part, map, sign).
 CompiledRule compile_rule(const py::sequence& groups) {
   static constexpr const char* kPartNames[] = {"input", "positive", "negative", "one", "low", "high"};
+  static_assert(std::size(kPartNames) == kRuleParts);
   static constexpr const char* kMasks[] = {"all", "positive", "negative"};
   static constexpr const char* kGuards[] = {"signed", "where_zero"};
   Rule rule;

@@ -44,7 +44,7 @@ Group from_c(const pylrp_group& from) {
     require_finite(term.positive, "weight map");
     require_finite(term.negative, "weight map");
     require_finite(term.sign, "sign");
-    group.terms.push_back({checked<Part>(term.part, kParts, "a term's part"),
+    group.terms.push_back({checked<Part>(term.part, kRuleParts, "a term's part"),
                            {checked<MapKind>(term.map, 3, "a term's map"), term.positive, term.negative},
                            term.sign});
   }

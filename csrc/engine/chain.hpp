@@ -10,11 +10,11 @@ namespace pylrp {
 
 template <class T>
 struct ChainLayer {
-  DenseLayer<T> dense;
+  DenseWeights<T> dense;
   const CompiledRule* rule = nullptr;
   Bounds<T> bounds;
   bool nonnegative = false;  // the input is known to be >= 0
-  const DenseConstants<T>* constants = nullptr;
+  const GroupConstants<T>* constants = nullptr;
   Matrix<const T> input;         // (batch, n_in), may be empty where the rule does not read it
   Matrix<const T> output;        // (batch, n_out) before the activation, where it was kept
   Matrix<T> result;              // (batch, n_in)

@@ -81,4 +81,30 @@ void activate(const Activation& f, Matrix<const T> input, Matrix<T> output, cons
 template void activate<float>(const Activation&, Matrix<const float>, Matrix<float>, const Threads&);
 template void activate<double>(const Activation&, Matrix<const double>, Matrix<double>, const Threads&);
 
+template <class T>
+void ActivationLayer<T>::require_sizes(const std::vector<Index>& inputs, Index output) const {
+  require_pixels(inputs, output, 1, "an activation's input and output");
+}
+
+template <class T>
+bool ActivationLayer<T>::is_clamp(Clamp<T>* clamp) const {
+  if (f_.kind == ActivationKind::kReLU) {
+    *clamp = {T(0), std::numeric_limits<T>::infinity()};
+  } else if (f_.kind == ActivationKind::kClip) {
+    *clamp = {static_cast<T>(f_.a), static_cast<T>(f_.b)};
+  } else {
+    return false;
+  }
+  return true;
+}
+
+template <class T>
+void ActivationLayer<T>::forward(const std::vector<Matrix<const T>>& inputs, Matrix<T> output, const Clamp<T>&,
+                                 const Threads& threads) const {
+  activate(f_, inputs[0], output, threads);
+}
+
+template class ActivationLayer<float>;
+template class ActivationLayer<double>;
+
 }  // namespace pylrp

@@ -3,8 +3,7 @@
 
 #include <cstdint>
 
-#include "base/parallel.hpp"
-#include "base/view.hpp"
+#include "layers/layer.hpp"
 
 namespace pylrp {
 
@@ -48,5 +47,24 @@ struct Activation {
 // output = f(input), both (rows, cols); they may be the same.
 template <class T>
 void activate(const Activation& f, Matrix<const T> input, Matrix<T> output, const Threads& threads);
+
+template <class T>
+class ActivationLayer : public Layer<T> {
+ public:
+  explicit ActivationLayer(const Activation& f) : f_(f) {}
+  Flow flow() const override { return Flow::kSame; }
+  void require_sizes(const std::vector<Index>& inputs, Index output) const override;
+  bool in_place() const override { return true; }
+  bool is_clamp(Clamp<T>* clamp) const override;
+  bool keeps_zero() const override { return f_.keeps_zero(); }
+  bool makes_nonnegative() const override { return f_.nonnegative(); }
+  bool keeps_nonnegative() const override { return f_.keeps_nonnegative(); }
+  void forward(const std::vector<Matrix<const T>>& inputs, Matrix<T> output, const Clamp<T>& clamp,
+               const Threads& threads) const override;
+  void relevance(const RelevanceJob<T>&, const Threads&) const override {}
+
+ private:
+  Activation f_;
+};
 
 }  // namespace pylrp

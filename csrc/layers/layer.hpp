@@ -17,13 +17,6 @@
 
 namespace pylrp {
 
-// The bounds of a z-box, one an input.
-template <class T>
-struct Bounds {
-  const T* low = nullptr;
-  const T* high = nullptr;
-};
-
 // A following ReLU or Clip, done while the output is written.
 template <class T>
 struct Clamp {
@@ -102,5 +95,10 @@ class Layer {
     return nullptr;
   }
 };
+
+// For require_sizes(): one input of the same size, which is a whole number of pixels.
+inline void require_pixels(const std::vector<Index>& inputs, Index output, Index channels, const char* what) {
+  require_fit(inputs.size() == 1 && inputs[0] == output && channels > 0 && output % channels == 0, what);
+}
 
 }  // namespace pylrp

@@ -5,7 +5,7 @@
 
 #include "base/pieces.hpp"
 #include "kernels/dispatch.hpp"
-#include "layers/dense/dense.hpp"
+#include "rules/kernel_args.hpp"
 #include "rules/stabilizer.hpp"
 
 namespace pylrp {

@@ -9,14 +9,6 @@
 namespace pylrp {
 namespace {
 
-constexpr Index kDepth = 256;             // of the reduction, a block
-constexpr Index kSlab = 8;                // panels
-constexpr Index kTasks = 16;              // wanted at least
-constexpr Index kWorthPacking = 1 << 16;  // weights, for a second thread
-constexpr Index kOwnTasks = 6;            // wanted at least where tasks pack for themselves
-constexpr Index kMostPacks = 3;           // of the same weights
-constexpr Index kWorthPack = 48;          // rows
-
 // A block of the reduction: some taps with all channels, or some channels of one tap.
 struct Chunk {
   std::size_t tap, taps;
@@ -24,14 +16,14 @@ struct Chunk {
 };
 std::vector<Chunk> chunks_of(std::size_t taps, Index channels) {
   std::vector<Chunk> chunks;
-  if (channels <= kDepth) {
-    const std::size_t together = static_cast<std::size_t>(kDepth / std::max<Index>(channels, 1));
+  if (channels <= kReductionBlock) {
+    const std::size_t together = static_cast<std::size_t>(kReductionBlock / std::max<Index>(channels, 1));
     for (std::size_t t = 0; t < taps; t += together) {
       chunks.push_back({t, std::min(together, taps - t), 0, channels});
     }
     return chunks;
   }
-  const Index parts = (channels + kDepth - 1) / kDepth;
+  const Index parts = (channels + kReductionBlock - 1) / kReductionBlock;
   for (std::size_t t = 0; t < taps; ++t) {
     for (Index i = 0; i < parts; ++i) {
       const Index begin = channels * i / parts;
@@ -112,8 +104,8 @@ Index TapWork<T>::panels() const {
 template <class T>
 Index TapWork<T>::own_blocks() const {
   const Index parts = std::max<Index>(1, panels() * groups);
-  const Index blocks = std::max({Index{1}, (kOwnTasks + parts - 1) / parts, (rows() + kOwnRows - 1) / kOwnRows});
-  return blocks <= kMostPacks && (blocks == 1 || rows() / blocks >= kWorthPack) ? blocks : 0;
+  const Index blocks = std::max({Index{1}, (kMinOwnTasks + parts - 1) / parts, (rows() + kOwnRows - 1) / kOwnRows});
+  return blocks <= kMaxPacks && (blocks == 1 || rows() / blocks >= kMinRowsOfPack) ? blocks : 0;
 }
 
 template <class T>
@@ -122,7 +114,7 @@ Index TapWork<T>::splits() const {
     return panels();
   }
   const Index have = std::max<Index>(1, blocks() * groups);
-  return std::clamp<Index>((kTasks + have - 1) / have, 1, panels());
+  return std::clamp<Index>((kMinConvTasks + have - 1) / have, 1, panels());
 }
 
 template <class T>
@@ -147,7 +139,7 @@ void multiply_taps(const TapWork<T>& work, const Threads& threads) {
     return weights.data() + ((group * count + product) * panels + panel) * panel_size;
   };
   if (!alone) {
-    const bool small = work.groups * count * panels * panel_size < kWorthPacking;
+    const bool small = work.groups * count * panels * panel_size < kMinWeightsToPackInParallel;
     parallel_for(work.groups * count * panels, threads.alone_if(small), [&](Index i) {
       const Index panel = i % panels, product = i / panels % count, group = i / panels / count;
       pack(group, product, panel, {0, walk.taps.size(), 0, work.channels}, panel_at(group, product, panel));
@@ -156,9 +148,9 @@ void multiply_taps(const TapWork<T>& work, const Threads& threads) {
 
   const std::vector<Chunk> chunks = chunks_of(walk.taps.size(), work.channels);
   Buffer<T> own;
-  const T* const nothing = zeros<T>(kDepth, &own);
+  const T* const nothing = zeros<T>(kReductionBlock, &own);
   const Index splits = work.splits(), blocks = work.blocks();
-  const Index most = std::min(panels, kSlab);
+  const Index most = std::min(panels, kSlabPanels);
   const Index slab = alone ? 1 : std::max<Index>(1, most / std::max<Index>(1, count));
   parallel_for(work.tasks(), threads, [&](Index task) {
     const Index split = task % splits, group = task / splits % work.groups, at = task / splits / work.groups;
@@ -166,9 +158,9 @@ void multiply_taps(const TapWork<T>& work, const Threads& threads) {
     const Block block(walk, begin, end);
     const Index panel_begin = panels * split / splits, panel_end = panels * (split + 1) / splits;
     const Index sum_size = rows * width;
-    const Buffer<T> sums(work.outputs * slab * sum_size), piece(alone ? count * kDepth * width : 0);
+    const Buffer<T> sums(work.outputs * slab * sum_size), piece(alone ? count * kReductionBlock * width : 0);
     const auto sum_at = [&](Index output, Index panel) { return sums.data() + (output * slab + panel) * sum_size; };
-    std::vector<const T*> pointers(static_cast<std::size_t>(kDepth * kernel.tile_rows));
+    std::vector<const T*> pointers(static_cast<std::size_t>(kReductionBlock * kernel.tile_rows));
     const Index tiles = (rows + kernel.tile_rows - 1) / kernel.tile_rows;
     for (Index first = panel_begin; first < panel_end; first += slab) {
       const Index last = std::min(first + slab, panel_end);
@@ -177,7 +169,7 @@ void multiply_taps(const TapWork<T>& work, const Threads& threads) {
       }
       for (const Chunk& chunk : chunks) {
         for (Index i = 0; alone && i < count; ++i) {
-          pack(group, i, first, chunk, piece.data() + i * kDepth * width);
+          pack(group, i, first, chunk, piece.data() + i * kReductionBlock * width);
         }
         for (Index tile = 0; tile < tiles; ++tile) {
           const Index row = rows * tile / tiles, height = rows * (tile + 1) / tiles - row;
@@ -194,7 +186,7 @@ void multiply_taps(const TapWork<T>& work, const Threads& threads) {
                              (i > 0 && work.products[static_cast<std::size_t>(i - 1)].output == product.output);
             for (Index p = first; p < last; ++p) {
               const T* const panel =
-                  alone ? piece.data() + i * kDepth * width
+                  alone ? piece.data() + i * kReductionBlock * width
                         : panel_at(group, i, p) + static_cast<Index>(chunk.tap) * tap_size + chunk.channel * width;
               kernel.tile_taps(static_cast<int>(height), 2 * columns_of(p) <= width ? 1 : 2,
                                static_cast<int>(chunk.taps), chunk.depth, pointers.data(), panel, add,
@@ -213,8 +205,8 @@ void multiply_taps(const TapWork<T>& work, const Threads& threads) {
 
 template <class T>
 const T* zeros(Index count, Buffer<T>* own) {
-  alignas(64) static const T some[kDepth + 64] = {};
-  if (count <= kDepth) {
+  alignas(64) static const T some[kReductionBlock + 64] = {};
+  if (count <= kReductionBlock) {
     return some;
   }
   own->reset(count);

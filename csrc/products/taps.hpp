@@ -9,6 +9,7 @@
 #include "base/buffer.hpp"
 #include "base/parallel.hpp"
 #include "kernels/table.hpp"
+#include "products/blocking.hpp"
 #include "products/geometry.hpp"
 
 namespace pylrp {
@@ -76,9 +77,6 @@ struct Place {
   Place(const Walk& walk, Index index);
   void next(const Walk& walk);
 };
-
-inline constexpr Index kBlockRows = 224;  // of a walk, a task
-inline constexpr Index kOwnRows = 800;    // the same, where a task packs its weights itself
 
 template <class T>
 struct TapProduct {

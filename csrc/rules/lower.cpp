@@ -8,7 +8,21 @@
 namespace pylrp {
 namespace {
 
-bool varies(Part part) { return part == Part::kInput || part == Part::kPositive || part == Part::kNegative; }
+// Does the part differ from sample to sample?
+bool varies(Part part) {
+  switch (part) {
+    case Part::kInput:
+    case Part::kPositive:
+    case Part::kNegative:
+    case Part::kMagnitude:
+      return true;
+    case Part::kOne:
+    case Part::kLow:
+    case Part::kHigh:
+      break;
+  }
+  return false;
+}
 
 // Terms after the simplifications that the input allows.
 std::vector<Term> simplify(const std::vector<Term>& terms, bool nonnegative, bool split) {
@@ -247,6 +261,13 @@ bool LoweredRule::two_sums_make_plain_output() const {
     return positive[static_cast<std::size_t>(part)] == 1 && negative[static_cast<std::size_t>(part)] == 1;
   };
   return (whole && once(Part::kInput)) || (halves && once(Part::kPositive) && once(Part::kNegative));
+}
+
+bool sum_takes_whole_bias(const LoweredRule& rule, bool has_bias) {
+  return std::all_of(rule.groups.begin(), rule.groups.end(), [&](const Denominator& group) {
+    const bool whole_bias = group.bias.kind == BiasKind::kSigns && group.bias.p == 1 && group.bias.n == 1;
+    return group.coef[0] == 1 && group.constants.empty() && (whole_bias || !has_bias);
+  });
 }
 
 LoweredRule lower(const Rule& rule, bool input_nonnegative, bool output_positive) {

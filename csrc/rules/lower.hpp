@@ -55,6 +55,9 @@ struct LoweredRule {
   bool joins(std::size_t b) const { return b > 0 && back[b].factor == back[b - 1].factor; }
 };
 
+// Of a rule whose one sum is the plain output: whether that may hold the bias, too.
+bool sum_takes_whole_bias(const LoweredRule& rule, bool has_bias);
+
 // input_nonnegative: a >= 0 is known, so a- terms are empty and a+ is a.
 // output_positive: z > 0 wherever there is relevance (a ReLU follows whose zeros get none), so masks are decided.
 // Throws Error on a rule too wide for the kernels.

@@ -12,10 +12,16 @@
 #include "check.hpp"
 #include "conv_data.hpp"
 #include "engine/graph.hpp"
-#include "layers/combine.hpp"
+#include "layers/activation.hpp"
+#include "layers/add.hpp"
+#include "layers/affine.hpp"
+#include "layers/concat.hpp"
 #include "layers/dense/dense_layer.hpp"
-#include "layers/pointwise.hpp"
+#include "layers/lrn.hpp"
+#include "layers/normalize.hpp"
 #include "layers/pool.hpp"
+#include "layers/prelu.hpp"
+#include "layers/softmax.hpp"
 #include "layers/sparse.hpp"
 #include "reference.hpp"
 #include "rules.hpp"
@@ -112,7 +118,7 @@ class Net {
   std::size_t dense(std::size_t from, Index n_out, const char* rule) {
     const unsigned seed = static_cast<unsigned>(dense_.size());
     DenseData<T>& data = *dense_.emplace_back(std::make_unique<DenseData<T>>(1, sizes_[from], n_out, seed, false));
-    return add(std::make_unique<DenseInGraph<T>>(data.layer()), {from}, n_out, compiled(rule), data.bounds());
+    return add(std::make_unique<DenseLayer<T>>(data.layer()), {from}, n_out, compiled(rule), data.bounds());
   }
   std::size_t conv(std::size_t from, const ConvShape& shape, const char* rule, bool transposed = false) {
     const unsigned seed = static_cast<unsigned>(10 + convs_.size());

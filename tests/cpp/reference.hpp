@@ -137,7 +137,7 @@ struct DenseData : Operands<T> {
     }
     return wires;
   }
-  DenseLayer<T> layer(bool with_bias = true) { return {weight.read(), with_bias ? bias.data() : nullptr}; }
+  DenseWeights<T> layer(bool with_bias = true) { return {weight.read(), with_bias ? bias.data() : nullptr}; }
   bool intact() { return weight.intact() && bias.intact() && Operands<T>::intact(); }
 
   Fenced<T> weight, bias;

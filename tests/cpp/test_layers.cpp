@@ -62,7 +62,7 @@ void check_layer(const NamedRule& named, Index batch, Index n_in, Index n_out, u
   job.bounds = {layer.low.data(), layer.high.data()};
   job.input = lowered.reads_input() ? layer.input.read() : Matrix<const T>{};
   job.relevance = layer.relevance.read();
-  DenseConstants<T> constants;
+  GroupConstants<T> constants;
   if (options.prepared) {
     constants = prepare_dense(job.layer, lowered, job.bounds, threads);
     job.constants = &constants;

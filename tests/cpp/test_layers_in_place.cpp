@@ -1,6 +1,7 @@
 // Relevance of a layer in the place of its input, a convolution's shares in the place of the relevance: the same bits.
 #include "conv_run.hpp"
-#include "layers/combine.hpp"
+#include "layers/add.hpp"
+#include "layers/concat.hpp"
 #include "layers/pool.hpp"
 
 namespace pylrp {

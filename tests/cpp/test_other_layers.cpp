@@ -5,8 +5,14 @@
 #include <limits>
 
 #include "layer_run.hpp"
-#include "layers/combine.hpp"
-#include "layers/pointwise.hpp"
+#include "layers/activation.hpp"
+#include "layers/add.hpp"
+#include "layers/affine.hpp"
+#include "layers/concat.hpp"
+#include "layers/lrn.hpp"
+#include "layers/normalize.hpp"
+#include "layers/prelu.hpp"
+#include "layers/softmax.hpp"
 #include "layers/sparse.hpp"
 
 namespace pylrp {

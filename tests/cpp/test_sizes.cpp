@@ -9,11 +9,17 @@
 #include "base/size.hpp"
 #include "check.hpp"
 #include "engine/graph.hpp"
-#include "layers/combine.hpp"
+#include "layers/activation.hpp"
+#include "layers/add.hpp"
+#include "layers/affine.hpp"
+#include "layers/concat.hpp"
 #include "layers/conv/conv.hpp"
 #include "layers/dense/dense_layer.hpp"
-#include "layers/pointwise.hpp"
+#include "layers/lrn.hpp"
+#include "layers/normalize.hpp"
 #include "layers/pool.hpp"
+#include "layers/prelu.hpp"
+#include "layers/softmax.hpp"
 #include "layers/sparse.hpp"
 
 namespace pylrp {
@@ -219,11 +225,11 @@ TEST(sizes_of_sums_and_weights) {
   CHECK(!refused([] { AddLayer<float>().require_sizes({6, 6, 6}, 6); }));
   CHECK(refused([] { AddLayer<float>().require_sizes({6, 5}, 6); }));
   const std::vector<float> weight(12);
-  const DenseInGraph<float> dense({{weight.data(), 3, 4, 4}, nullptr});
+  const DenseLayer<float> dense({{weight.data(), 3, 4, 4}, nullptr});
   CHECK(!refused([&] { dense.require_sizes({4}, 3); }));
   CHECK(refused([&] { dense.require_sizes({3}, 4); }) && refused([&] { dense.require_sizes({4, 4}, 3); }));
   // One row, seen many times.
-  const DenseInGraph<float> wide({{weight.data(), Index{1} << 40, Index{1} << 40, 0}, nullptr});
+  const DenseLayer<float> wide({{weight.data(), Index{1} << 40, Index{1} << 40, 0}, nullptr});
   CHECK(refused([&] { wide.require_sizes({Index{1} << 40}, Index{1} << 40); }));
 }
 

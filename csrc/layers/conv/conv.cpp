@@ -4,7 +4,7 @@
 
 #include "kernels/dispatch.hpp"
 #include "layers/conv/sum_by_subtraction.hpp"
-#include "layers/dense/dense.hpp"
+#include "rules/kernel_args.hpp"
 
 namespace pylrp {
 namespace {
@@ -43,8 +43,7 @@ TapWork<T> work_of(const ConvSums<T>& sums, const Walk* walk) {
 }
 
 Threads worth(Index products, const Threads& threads) {
-  constexpr Index kWorthThreads = Index{1} << 19;
-  return threads.alone_if(products < kWorthThreads);
+  return threads.alone_if(products < kMinProductsForThreadsConv);
 }
 
 // The plain output is there, and what follows from it:
@@ -258,7 +257,7 @@ void spread_shares(const ConvWeights<T>& w, const LoweredRule& rule, const Relev
 
 template <class T>
 ChannelBases<T>::ChannelBases(const ConvWeights<T>& w, const LoweredRule& rule, bool reuse) {
-  constants = prepare_biases(DenseLayer<T>{{nullptr, w.bias_size(), 0, 0}, w.bias}, rule);
+  constants = prepare_biases(w.bias, w.bias_size(), rule);
   const T* base[kernels::kMaxGroups] = {};
   const T* bias[kernels::kMaxGroups] = {};
   for (std::size_t g = 0; g < rule.groups.size(); ++g) {

@@ -10,9 +10,9 @@
 
 #include <vector>
 
-#include "layers/dense/dense.hpp"
 #include "layers/layer.hpp"
 #include "products/taps.hpp"
+#include "rules/kernel_args.hpp"
 
 namespace pylrp {
 
@@ -29,6 +29,11 @@ struct ConvWeights {
   bool pointwise() const {
     return !transposed && !bias_by_position && shape.groups == 1 && shape.taps() == 1 && shape.in == shape.out &&
            shape.stride == Axes{1, 1, 1} && shape.pad == Axes{0, 0, 0};
+  }
+  // (out_channels, taps * in_channels / groups)
+  Matrix<const T> matrix() const {
+    const Index cols = shape.taps() * shape.group_in();
+    return {weight, shape.out_channels, cols, cols};
   }
   const Axes& source() const { return transposed ? shape.out : shape.in; }
   const Axes& target() const { return transposed ? shape.in : shape.out; }
@@ -97,7 +102,7 @@ Index conv_tasks(const ConvSums<T>& sums);
 // for the one sum.
 template <class T>
 struct ChannelBases {
-  DenseConstants<T> constants;
+  GroupConstants<T> constants;
   kernels::Shares<T> plan;
   ChannelBases(const ConvWeights<T>& w, const LoweredRule& rule, bool reuse);
 };

@@ -6,8 +6,8 @@
 
 #include "kernels/dispatch.hpp"
 #include "layers/conv/conv.hpp"
-#include "layers/conv/panels.hpp"
-#include "layers/dense/dense.hpp"
+#include "products/panels.hpp"
+#include "rules/kernel_args.hpp"
 
 namespace pylrp {
 namespace {
@@ -39,7 +39,7 @@ template <class T>
 class Form {
  public:
   Form(const ConvWeights<T>& w, const LoweredRule& of, bool reuse, Workspace* workspace)
-      : rule(of), reused(reuse), bases(w, of, reuse), panels(w, workspace), in_(w.source_channels()) {
+      : rule(of), reused(reuse), bases(w, of, reuse), panels(w.matrix(), workspace), in_(w.source_channels()) {
     const Index width = kernels::table<T>().tile_cols;
     in_stride = padded(in_, width);
     out_stride = padded(w.target_channels(), width);
@@ -180,10 +180,12 @@ class Piece {
         return low_;
       case Part::kHigh:
         return high_;
-      default:
+      case Part::kPositive:
+      case Part::kNegative:
+      case Part::kMagnitude:
         break;
     }
-    const int sign = part == Part::kPositive ? 1 : (part == Part::kNegative ? -1 : 0);
+    const int sign = sign_of(part);
     Buffer<T>& made = parts_[sign + 1];
     if (made.data() == nullptr) {
       made.reset(rows_ * in_);
@@ -241,7 +243,7 @@ void pointwise_forward(const ConvWeights<T>& w, Matrix<const T> input, Matrix<T>
                        const Threads& threads) {
   const kernels::Table<T>& kernel = kernels::table<T>();
   const Index in = w.source_channels(), out = w.target_channels(), stride = padded(out, kernel.tile_cols);
-  PanelSet<T> panels(w, threads.workspace);
+  PanelSet<T> panels(w.matrix(), threads.workspace);
   const std::size_t plain = panels.add(WeightMap{}, true);
   panels.pack(threads);
   const Positions work(input.rows, count(w.target()), (in + 2 * stride) * static_cast<Index>(sizeof(T)),

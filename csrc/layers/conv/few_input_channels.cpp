@@ -5,8 +5,8 @@
 
 #include "kernels/dispatch.hpp"
 #include "layers/conv/conv.hpp"
-#include "layers/conv/panels.hpp"
-#include "layers/dense/dense.hpp"
+#include "products/panels.hpp"
+#include "rules/kernel_args.hpp"
 
 namespace pylrp {
 namespace {
@@ -49,10 +49,7 @@ void spread_to_few(const ConvWeights<T>& w, const LoweredRule& rule, const Relev
   const kernels::Table<T>& kernel = kernels::table<T>();
   const Index channels = w.source_channels(), depth = w.target_channels(), rows = part.targets * part.samples;
   const Index positions = count(w.target()), sent = w.shape.taps() * channels, stride = padded(sent, kernel.tile_cols);
-  ConvWeights<T> flat = w;  // a row of the weights holds all taps: a dense layer at every position
-  flat.shape.kernel = {1, 1, 1};
-  flat.shape.in_channels = sent;
-  PanelSet<T> panels(flat, threads.workspace);
+  PanelSet<T> panels(w.matrix(), threads.workspace);  // a row of the weights holds all taps
   std::vector<std::size_t> down;
   kernels::Mixed<T> plan;
   plan.count = 0;

@@ -6,7 +6,7 @@
 
 #include "kernels/dispatch.hpp"
 #include "layers/conv/conv.hpp"
-#include "layers/dense/dense.hpp"
+#include "rules/kernel_args.hpp"
 
 namespace pylrp {
 

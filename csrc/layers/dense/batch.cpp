@@ -3,25 +3,18 @@
 //   forward    Z(batch, n_out)   = sum over taps of X_t rho_t(W)^T     epilogue: s = R / stab(z)
 //   backward   R_in(batch, n_in) = sum over products of mix(a) * (S rho(W))
 //
-// Both are one loop, multiply(). The left operand is packed once for everybody. A task owns a range of panels and takes
-// them in slabs of a few: for each block of the reduction it packs the slab's panels of W, then runs all tiles over
-// them, so that W's panels and the sums stay in the L2 cache while the left operand streams by. Sums are kept panel by
-// panel, (panels, batch, tile_cols): a tile is one contiguous piece. Which task computes a panel does not change the
-// order of its sums.
+// Both are one loop, multiply_panels() in products/matrix_product.hpp.
 #include <algorithm>
 
 #include "kernels/dispatch.hpp"
 #include "layers/dense/dense.hpp"
+#include "products/matrix_product.hpp"
 
 namespace pylrp {
 namespace {
 
-constexpr Index kDepth = 256;                    // of the reduction, a block
-constexpr Index kSlab = 8;                       // panels of W that are packed at a time
 constexpr Index kPartBytes = Index{8} << 20;     // for z and s, and for the packed left operand; else in several parts
 constexpr Index kPartProducts = Index{1} << 33;  // a part takes a tenth of a second: between parts we look for Ctrl-C
-
-constexpr Index kLine = 64;  // bytes of a cache line
 
 // A large batch goes in parts of at most so many rows; wide: entries a row takes in the largest of the work arrays.
 template <class T>
@@ -30,137 +23,6 @@ Index rows_of_part(Matrix<const T> weight, Index wide) {
   const Index memory = std::max<Index>(1, wide * Index(sizeof(T)));
   return std::max<Index>(64, std::min(kPartProducts / products, kPartBytes / memory));
 }
-
-// The rows of the left operand in tiles of nearly equal height.
-struct Tiles {
-  Index rows, count;
-  Tiles(Index rows_, int most) : rows(rows_), count((rows_ + most - 1) / most) {}
-  Index begin(Index t) const { return rows * t / count; }
-};
-
-// Tasks over (rows, panels): columns are split first, rows only where there are fewer panels than threads.
-struct Grid {
-  Index panels, tiles, across, down;
-  Grid(Index panels_, Index tiles_, int threads) : panels(panels_), tiles(tiles_) {
-    // A few tasks a thread where there are slabs enough: a disturbed thread then does fewer of them.
-    const Index tasks_a_thread = std::clamp<Index>(panels / (kSlab * threads), 1, 4);
-    across = std::clamp<Index>(threads * tasks_a_thread, 1, std::max<Index>(panels, 1));
-    down = std::clamp<Index>(threads / across, 1, std::max<Index>(tiles, 1));
-  }
-  Index tasks() const { return across * down; }
-  Index panel_begin(Index task) const { return panels * (task % across) / across; }
-  Index panel_end(Index task) const { return panels * (task % across + 1) / across; }
-  Index tile_begin(Index task) const { return tiles * (task / across) / down; }
-  Index tile_end(Index task) const { return tiles * (task / across + 1) / down; }
-};
-
-// Left operands (operands, blocks of the reduction, tiles, depth, rows of the tile), packed by all threads.
-template <class T>
-class Left {
- public:
-  Left(const Tiles& tiles, Index operands, Index reduction)
-      : tiles_(tiles),
-        reduction_(reduction),
-        blocks_((reduction + kDepth - 1) / kDepth),
-        block_size_(tiles.rows * kDepth + kernels::kSpare),
-        memory_(operands * blocks_ * block_size_),
-        operands_(operands) {}
-
-  // fill(operand, row, rows, first, depth, to): packs columns [first, first + depth) of some rows.
-  template <class Fill>
-  void pack(const Threads& threads, Fill fill) {
-    parallel_for(operands_ * blocks_, threads, [&](Index task) {
-      const Index operand = task / blocks_, first = task % blocks_ * kDepth;
-      const Index depth = std::min(kDepth, reduction_ - first);
-      for (Index t = 0; t < tiles_.count; ++t) {  // in order: a tile's packing writes a little beyond its end
-        const Index row = tiles_.begin(t);
-        fill(operand, row, tiles_.begin(t + 1) - row, first, depth, at(operand, first, row, depth));
-      }
-    });
-  }
-  T* at(Index operand, Index first, Index row, Index depth) const {
-    return memory_.data() + (operand * blocks_ + first / kDepth) * block_size_ + row * depth;
-  }
-
- private:
-  Tiles tiles_;
-  Index reduction_, blocks_, block_size_;
-  Buffer<T> memory_;
-  Index operands_;
-};
-
-// Asks for some rows of a matrix to be brought into the L2 cache.
-template <class T>
-void fetch(Matrix<const T> block, Index begin, Index end) {
-  for (Index i = begin; i < end; ++i) {
-    for (Index j = 0; j < block.cols; j += kLine / Index(sizeof(T))) {
-      __builtin_prefetch(block.row(i) + j, 0, 2);
-    }
-  }
-}
-
-// sums[output] (+)= left operand times rho(W)
-template <class T>
-struct Product {
-  Index operand, output;
-  kernels::Weights<T> map;
-};
-
-// All products over all panels. pack(panel, first, depth, map, to) packs a panel of W; out(task, panel, output) is
-// where its (rows, tile_cols) sums go; done(task, panel, first row, rows) follows when they are complete.
-// block(first panel, last panel, first, depth) is the piece of W they come from: the next one is fetched meanwhile.
-template <class T, class Pack, class Block, class Out, class Done>
-void multiply(const Tiles& tiles, const Grid& grid, const Left<T>& left, const std::vector<Product<T>>& products,
-              Index reduction, const Threads& threads, Pack pack, Block block, Out out, Done done) {
-  const kernels::Table<T>& kernel = kernels::table<T>();
-  const Index width = kernel.tile_cols, count = static_cast<Index>(products.size()), panel_size = kDepth * width;
-  const Index slab = std::max<Index>(1, kSlab / std::max<Index>(1, count));
-  const Buffer<T> panels(grid.tasks() * slab * count * panel_size);
-  parallel_for(grid.tasks(), threads, [&](Index task) {
-    T* const packed = panels.data() + task * slab * count * panel_size;
-    const Index row_begin = tiles.begin(grid.tile_begin(task));
-    const Index row_count = tiles.begin(grid.tile_end(task)) - row_begin;
-    for (Index begin = grid.panel_begin(task); begin < grid.panel_end(task); begin += slab) {
-      const Index end = std::min(begin + slab, grid.panel_end(task));
-      for (Index first = 0; first < reduction; first += kDepth) {
-        const Index depth = std::min(kDepth, reduction - first);
-        for (Index i = 0; i < count; ++i) {
-          for (Index p = begin; p < end; ++p) {
-            pack(p, first, depth, products[static_cast<std::size_t>(i)].map,
-                 packed + (i * slab + p - begin) * panel_size);
-          }
-        }
-        const bool last = first + depth >= reduction;
-        const Matrix<const T> next =
-            last ? (end < grid.panel_end(task)
-                        ? block(end, std::min(end + slab, grid.panel_end(task)), 0, std::min(kDepth, reduction))
-                        : Matrix<const T>{})
-                 : block(begin, end, first + depth, std::min(kDepth, reduction - first - depth));
-        const Index steps = (grid.tile_end(task) - grid.tile_begin(task)) * count * (end - begin);
-        Index step = 0;
-        for (Index t = grid.tile_begin(task); t < grid.tile_end(task); ++t) {
-          const Index row = tiles.begin(t), rows = tiles.begin(t + 1) - row;
-          for (Index i = 0; i < count; ++i) {
-            const Product<T>& product = products[static_cast<std::size_t>(i)];
-            const bool add = first > 0 || (i > 0 && products[static_cast<std::size_t>(i - 1)].output == product.output);
-            const T* const x = left.at(product.operand, first, row, depth);
-            for (Index p = begin; p < end; ++p) {
-              fetch(next, next.rows * step / steps, next.rows * (step + 1) / steps);
-              ++step;
-              kernel.tile(static_cast<int>(rows), depth, x, packed + (i * slab + p - begin) * panel_size, add,
-                          out(task, p, product.output) + row * width);
-            }
-          }
-        }
-      }
-      for (Index p = begin; p < end; ++p) {
-        done(task, p, row_begin, row_count);
-      }
-    }
-  });
-}
-
-constexpr int part_sign(Part part) { return part == Part::kPositive ? 1 : (part == Part::kNegative ? -1 : 0); }
 
 // Z_q(panels, batch, tile_cols) for all sums of a rule; done(panel, first row, rows) when a panel is complete.
 template <class T, class Done>
@@ -189,9 +51,9 @@ void forward_products(const std::vector<Sum>& sums, Matrix<const T> input, Matri
   Left<T> left(tiles, static_cast<Index>(parts.size()), weight.cols);
   left.pack(threads, [&](Index operand, Index row, Index rows, Index first, Index depth, T* to) {
     kernel.pack_left(static_cast<int>(rows), depth, input.row(row) + first, input.stride,
-                     part_sign(parts[static_cast<std::size_t>(operand)]), to);
+                     sign_of(parts[static_cast<std::size_t>(operand)]), to);
   });
-  multiply<T>(
+  multiply_panels<T>(
       tiles, grid, left, products, products.empty() ? 0 : weight.cols, threads,
       [&](Index p, Index first, Index depth, kernels::Weights<T> map, T* to) {
         kernel.pack_forward(static_cast<int>(std::min(width, n_out - p * width)), depth, weight.row(p * width) + first,
@@ -227,11 +89,11 @@ void backward_products(const DenseJob<T>& job, Matrix<const T> input, T* const* 
     }
   });
   const Index backs = static_cast<Index>(products.size()), size = batch * width;
-  const Buffer<T> sums(grid.tasks() * kSlab * backs * size);
+  const Buffer<T> sums(grid.tasks() * kSlabPanels * backs * size);
   const auto sum_of = [&](Index task, Index p, Index b) {
-    return sums.data() + ((task * kSlab + (p - grid.panel_begin(task)) % kSlab) * backs + b) * size;
+    return sums.data() + ((task * kSlabPanels + (p - grid.panel_begin(task)) % kSlabPanels) * backs + b) * size;
   };
-  multiply<T>(
+  multiply_panels<T>(
       tiles, grid, left, products, weight.rows, threads,
       [&](Index p, Index first, Index depth, kernels::Weights<T> map, T* to) {
         kernel.pack_backward(static_cast<int>(std::min(width, n_in - p * width)), depth, weight.row(first) + p * width,
@@ -321,8 +183,8 @@ void relevance_by_products(const DenseJob<T>& job, const Threads& threads) {
     }
     return;
   }
-  DenseConstants<T> own;
-  const DenseConstants<T>* constants = job.constants;
+  GroupConstants<T> own;
+  const GroupConstants<T>* constants = job.constants;
   if (constants == nullptr) {
     own = prepare_dense(job.layer, rule, job.bounds, threads);
     constants = &own;
@@ -347,7 +209,8 @@ void relevance_by_products(const DenseJob<T>& job, const Threads& threads) {
 }
 
 template <class T>
-void forward_by_products(const DenseLayer<T>& layer, Matrix<const T> input, Matrix<T> output, const Threads& threads) {
+void forward_by_products(const DenseWeights<T>& layer, Matrix<const T> input, Matrix<T> output,
+                         const Threads& threads) {
   const kernels::Table<T>& kernel = kernels::table<T>();
   const std::vector<Sum> sums{{Tap{Part::kInput, {}}}};
   const Index width = kernel.tile_cols,
@@ -373,8 +236,9 @@ void forward_by_products(const DenseLayer<T>& layer, Matrix<const T> input, Matr
 
 template void relevance_by_products<float>(const DenseJob<float>&, const Threads&);
 template void relevance_by_products<double>(const DenseJob<double>&, const Threads&);
-template void forward_by_products<float>(const DenseLayer<float>&, Matrix<const float>, Matrix<float>, const Threads&);
-template void forward_by_products<double>(const DenseLayer<double>&, Matrix<const double>, Matrix<double>,
+template void forward_by_products<float>(const DenseWeights<float>&, Matrix<const float>, Matrix<float>,
+                                         const Threads&);
+template void forward_by_products<double>(const DenseWeights<double>&, Matrix<const double>, Matrix<double>,
                                           const Threads&);
 
 }  // namespace pylrp

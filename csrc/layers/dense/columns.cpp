@@ -9,22 +9,20 @@
 #include <numeric>
 
 #include "kernels/dispatch.hpp"
+#include "products/blocking.hpp"
 
 namespace pylrp {
 namespace {
 
-constexpr Index kBlock = 8;               // columns at a time, in cache for all products with them
-constexpr Index kMaxChunks = 16;          // of the columns, each with sums of its own, added up in order
-constexpr Index kChunkWeights = 1 << 18;  // fewer weights are not worth a chunk of their own
-constexpr Index kTile = 32;               // of the transposition
-constexpr Index kLineOfWeights = 8;       // where fewer rows than one in so many have relevance, they are gathered
-constexpr Index kWorthThreads = 1 << 20;  // weights
+constexpr Index kBlock = 8;          // columns at a time, in cache for all products with them
+constexpr Index kTile = 32;          // of the transposition
+constexpr Index kLineOfWeights = 8;  // where fewer rows than one in so many have relevance, they are gathered
 
 // rows(m, n) from columns(n, m); picked: which of the m, or null for all.
 template <class T>
 void turn(Matrix<const T> columns, const Index* picked, Matrix<T> rows, const Threads& threads) {
   const Index strips = (rows.rows + kTile - 1) / kTile;
-  parallel_for(strips, threads.alone_if(rows.rows * rows.cols < kWorthThreads), [&](Index strip) {
+  parallel_for(strips, threads.alone_if(rows.rows * rows.cols < kMinWeightsForThreads), [&](Index strip) {
     const Index first = strip * kTile, last = std::min(rows.rows, first + kTile);
     for (Index begin = 0; begin < rows.cols; begin += kTile) {
       const Index end = std::min(rows.cols, begin + kTile);
@@ -94,7 +92,7 @@ template <class T, class At>
 int scan_columns(Matrix<const T> columns, Index count, At at, const Threads& threads) {
   constexpr Index kPiece = 256;
   std::vector<int> found(static_cast<std::size_t>((count + kPiece - 1) / kPiece));
-  parallel_for(Index(found.size()), threads.alone_if(count * columns.cols < kWorthThreads), [&](Index piece) {
+  parallel_for(Index(found.size()), threads.alone_if(count * columns.cols < kMinWeightsForThreads), [&](Index piece) {
     int flags = 0;
     for (Index i = piece * kPiece; i < std::min(count, (piece + 1) * kPiece); ++i) {
       flags |= kernels::table<T>().scan(columns.cols, columns.row(at(i)));
@@ -112,7 +110,7 @@ class ColumnPass {
         flags_(flags),
         rule_(*job.rule),
         columns_(columns),
-        threads_(threads.alone_if(columns.rows * columns.cols < kWorthThreads)),
+        threads_(threads.alone_if(columns.rows * columns.cols < kMinWeightsForThreads)),
         kernel_(kernels::table<T>()),
         samples_(job.relevance.rows),
         sums_(Index(rule_.sums.size())),
@@ -132,7 +130,7 @@ class ColumnPass {
 
  private:
   Index chunks() const {
-    return std::clamp<Index>(Index(reading_.size()) * columns_.cols / kChunkWeights, 1, kMaxChunks);
+    return std::clamp<Index>(Index(reading_.size()) * columns_.cols / kMinWeightsOfChunk, 1, kMaxChunks);
   }
 
   // Columns whose weights take part: all, or those whose input is not 0 in every sample.
@@ -149,9 +147,8 @@ class ColumnPass {
     }
   }
 
-  static T part_of(Part part, T a) {
-    return part == Part::kPositive ? (a < 0 ? T(0) : a) : (part == Part::kNegative ? (a > 0 ? T(0) : a) : a);
-  }
+  // The part of an input: +1 positive, -1 negative, 0 all of it.
+  static T part_of(int sign, T a) { return sign > 0 ? (a < 0 ? T(0) : a) : (sign < 0 ? (a > 0 ? T(0) : a) : a); }
 
   template <class Body>
   void blocks(Index chunk, Index count, Body body) const {
@@ -178,9 +175,10 @@ class ColumnPass {
         T factor[kBlock];
         for (Index q = 0; q < sums_; ++q) {
           for (const Tap& tap : rule_.sums[static_cast<std::size_t>(q)]) {
+            const int sign = sign_of(tap.part);
             for (Index k = 0; k < samples_; ++k) {
               for (Index r = 0; r < n; ++r) {
-                factor[r] = part_of(tap.part, job_.input.row(k)[index[r]]);
+                factor[r] = part_of(sign, job_.input.row(k)[index[r]]);
               }
               kernel_.rows_axpy(static_cast<int>(n), rows, n_out, weights_of<T>(tap.map), factor,
                                 mine + (q * samples_ + k) * n_out, nullptr);
@@ -216,7 +214,7 @@ class ColumnPass {
   // shares(group, sample, n_out)
   void make_shares(T* sums, T* shares) const {
     const Index n_out = columns_.cols;
-    const DenseConstants<T> made = prepare_biases(job_.layer, rule_);
+    const GroupConstants<T> made = prepare_biases(job_.layer.bias, n_out, rule_);
     const T* base[kernels::kMaxGroups] = {};
     const T* bias[kernels::kMaxGroups] = {};
     for (Index g = 0; g < groups_; ++g) {

@@ -6,9 +6,9 @@
 namespace pylrp {
 
 template <class T>
-class DenseInGraph : public Layer<T> {
+class DenseLayer : public Layer<T> {
  public:
-  explicit DenseInGraph(const DenseLayer<T>& dense) : dense_(dense) {}
+  explicit DenseLayer(const DenseWeights<T>& dense) : dense_(dense) {}
   Flow flow() const override { return Flow::kRule; }
   void require_sizes(const std::vector<Index>& inputs, Index output) const override;
   Index products() const override { return dense_.weight.rows * dense_.weight.cols; }
@@ -21,7 +21,7 @@ class DenseInGraph : public Layer<T> {
                                     const Threads& threads) const override;
 
  private:
-  DenseLayer<T> dense_;
+  DenseWeights<T> dense_;
 };
 
 }  // namespace pylrp

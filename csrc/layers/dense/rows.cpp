@@ -8,16 +8,15 @@
 
 #include "kernels/dispatch.hpp"
 #include "layers/dense/dense.hpp"
+#include "products/blocking.hpp"
 
 namespace pylrp {
 namespace {
 
 constexpr Index kBlockBytes = 256 * 1024;  // rows of W between the dot products and their reuse: within the L2 cache
 constexpr Index kMaxBlock = 64;
-constexpr Index kMaxChunks = 16;
-constexpr Index kChunkWeights = 1 << 18;  // fewer weights than this are not worth a chunk (and a thread) of their own
 constexpr Index kChunkBytes = Index{8} << 20;  // for the accumulators of all chunks
-constexpr Index kSlab = 4096;                  // columns a task of the last step takes
+constexpr Index kFinishColumns = 4096;         // columns a task of the last step takes
 
 template <class T>
 class RowPass {
@@ -212,7 +211,7 @@ void all_samples(const RowPass<T>& pass, const DenseJob<T>& job, const Threads& 
   const Index count = active_rows(job.relevance, active.data());
   const Index size = pass.accumulators(samples);
   const Index fitting = kChunkBytes / std::max<Index>(1, size * Index(sizeof(T)));
-  const Index chunks = std::clamp<Index>(std::min(count * n_in / kChunkWeights, fitting), 1, kMaxChunks);
+  const Index chunks = std::clamp<Index>(std::min(count * n_in / kMinWeightsOfChunk, fitting), 1, kMaxChunks);
   Buffer<T> acc(size * chunks), parts(pass.parts_size(samples)), scratch(pass.scratch() * chunks);
   std::vector<kernels::Absorbed> absorbed(static_cast<std::size_t>(job.absorbed ? chunks * samples : 0));
   pass.split_input(0, samples, parts.data());
@@ -223,10 +222,10 @@ void all_samples(const RowPass<T>& pass, const DenseJob<T>& job, const Threads& 
              scratch.data() + c * pass.scratch(),
              job.absorbed ? &absorbed[static_cast<std::size_t>(c * samples)] : nullptr);
   });
-  const Index slabs = (n_in + kSlab - 1) / kSlab;
+  const Index slabs = (n_in + kFinishColumns - 1) / kFinishColumns;
   const Threads rest = threads.alone_if(chunks <= 1);
   parallel_for(slabs * samples, rest, [&](Index task) {
-    const Index i = task / slabs, begin = task % slabs * kSlab, end = std::min(n_in, begin + kSlab);
+    const Index i = task / slabs, begin = task % slabs * kFinishColumns, end = std::min(n_in, begin + kFinishColumns);
     for (Index b = i; b < size / std::max<Index>(n_in, 1); b += samples) {
       T* const first = acc.data() + b * n_in;
       for (Index c = 1; c < chunks; ++c) {
@@ -272,10 +271,10 @@ void sample_by_sample(const RowPass<T>& pass, const DenseJob<T>& job, const Thre
 template <class T>
 void relevance_by_rows(const DenseJob<T>& job, const Threads& threads) {
   // Without constants made beforehand only the biases are prepared: constant terms come row by row.
-  DenseConstants<T> own;
+  GroupConstants<T> own;
   DenseJob<T> with = job;
   if (job.constants == nullptr) {
-    own = prepare_biases(job.layer, *job.rule);
+    own = prepare_biases(job.layer.bias, job.layer.weight.rows, *job.rule);
     with.constants = &own;
   }
   const RowPass<T> pass(with);

@@ -1,5 +1,5 @@
-// Weights without taps as panels, and the product with them: what convolutions of a single tap are made of, and the way
-// back to images of few channels.
+// A matrix of weights as packed panels, and the product with them, for tasks that take some rows through several
+// products: 1 x 1 convolutions, and the backward pass to images of few channels.
 #pragma once
 
 #include <algorithm>
@@ -7,9 +7,11 @@
 #include <utility>
 #include <vector>
 
+#include "base/parallel.hpp"
+#include "base/view.hpp"
 #include "kernels/dispatch.hpp"
-#include "layers/conv/conv.hpp"
-#include "layers/dense/dense.hpp"
+#include "products/blocking.hpp"
+#include "rules/kernel_args.hpp"
 
 namespace pylrp {
 
@@ -19,11 +21,11 @@ inline Index padded(Index columns, Index width) { return (columns + width - 1) /
 template <class T>
 class Panels {
  public:
-  Panels(const ConvWeights<T>& w, const WeightMap& map, bool up, Workspace* workspace)
+  Panels(Matrix<const T> w, const WeightMap& map, bool up, Workspace* workspace)
       : w_(w), map_(map), up_(up), workspace_(workspace) {}
   void make() const { memory_.reset(count() * size(), workspace_); }
-  Index depth() const { return up_ ? w_.shape.in_channels : w_.shape.out_channels; }
-  Index columns() const { return up_ ? w_.shape.out_channels : w_.shape.in_channels; }
+  Index depth() const { return up_ ? w_.cols : w_.rows; }
+  Index columns() const { return up_ ? w_.rows : w_.cols; }
   Index count() const { return (columns() + width() - 1) / width(); }
   Index columns_of(Index panel) const { return std::min(width(), columns() - panel * width()); }
   const T* at(Index panel) const { return memory_.data() + panel * size(); }
@@ -33,29 +35,29 @@ class Panels {
   void pack(Index panel) const {
     const kernels::Table<T>& kernel = kernels::table<T>();
     const int columns = static_cast<int>(columns_of(panel));
-    const Index in = w_.shape.in_channels, first = panel * width();
+    const Index first = panel * width();
     T* const to = memory_.data() + panel * size();
     if (up_) {
-      kernel.pack_forward(columns, in, w_.weight + first * in, in, weights_of<T>(map_), to);
+      kernel.pack_forward(columns, w_.cols, w_.row(first), w_.stride, weights_of<T>(map_), to);
     } else {
-      kernel.pack_backward(columns, w_.shape.out_channels, w_.weight + first, in, weights_of<T>(map_), to);
+      kernel.pack_backward(columns, w_.rows, w_.data + first, w_.stride, weights_of<T>(map_), to);
     }
   }
 
  private:
   Index size() const { return depth() * width(); }
-  const ConvWeights<T>& w_;
+  Matrix<const T> w_;  // (outputs, inputs)
   WeightMap map_;
   bool up_;
   Workspace* workspace_;
   mutable Buffer<T> memory_;
 };
 
-// All that a layer needs, each map once; filled by all threads together.
+// All that a layer needs, each map once; packed by all threads together.
 template <class T>
 class PanelSet {
  public:
-  PanelSet(const ConvWeights<T>& w, Workspace* workspace) : w_(w), workspace_(workspace) {}
+  PanelSet(Matrix<const T> w, Workspace* workspace) : w_(w), workspace_(workspace) {}
   std::size_t add(const WeightMap& map, bool up) {
     std::vector<std::unique_ptr<Panels<T>>>& of = up ? up_ : down_;
     for (std::size_t i = 0; i < of.size(); ++i) {
@@ -76,9 +78,8 @@ class PanelSet {
         }
       }
     }
-    constexpr Index kLittle = 1 << 16;  // weights
-    const bool little = w_.shape.in_channels * w_.shape.out_channels * static_cast<Index>(all.size()) < kLittle;
-    parallel_for(static_cast<Index>(all.size()), threads.alone_if(little), [&](Index i) {
+    const bool few = w_.cols * w_.rows * static_cast<Index>(all.size()) < kMinWeightsToPackInParallel;
+    parallel_for(static_cast<Index>(all.size()), threads.alone_if(few), [&](Index i) {
       const auto& [panels, panel] = all[static_cast<std::size_t>(i)];
       panels->pack(panel);
     });
@@ -87,18 +88,18 @@ class PanelSet {
   const Panels<T>& down(std::size_t i) const { return *down_[i]; }
 
  private:
-  const ConvWeights<T>& w_;
+  Matrix<const T> w_;  // (outputs, inputs)
   Workspace* workspace_;
   std::vector<std::unique_ptr<Panels<T>>> up_, down_;
 };
 
-// out(rows, columns) = or += x(rows, depth) times the weights. Rows of `out` have room for whole panels.
+// out(rows, columns) = or += x(rows, depth) times the weights. Rows of `out` hold whole panels.
 template <class T>
 void multiply(const T* x, Index x_stride, Index rows, const Panels<T>& panels, bool add, T* out, Index out_stride) {
-  constexpr Index kDepth = 256;  // at a time: a panel's piece stays in the L1 cache
   const kernels::Table<T>& kernel = kernels::table<T>();
   const Index width = Panels<T>::width(), depth = panels.depth();
-  const Index tiles = (rows + kernel.tile_rows - 1) / kernel.tile_rows, chunks = (depth + kDepth - 1) / kDepth;
+  const Index tiles = (rows + kernel.tile_rows - 1) / kernel.tile_rows,
+              chunks = (depth + kReductionBlock - 1) / kReductionBlock;
   thread_local std::vector<const T*> at;
   at.resize(static_cast<std::size_t>(rows));
   for (Index c = 0; c < chunks; ++c) {

@@ -1,0 +1,67 @@
+#include "layers/affine.hpp"
+
+#include <algorithm>
+
+#include "base/pieces.hpp"
+#include "rules/kernel_args.hpp"
+#include "rules/stabilizer.hpp"
+
+namespace pylrp {
+
+template <class T>
+void AffineLayer<T>::require_sizes(const std::vector<Index>& inputs, Index output) const {
+  require_pixels(inputs, output, static_cast<Index>(scale_.size()), "a scale and its input");
+  require_fit(scale_.size() == shift_.size(), "a scale and its shift");
+}
+
+template <class T>
+AffineLayer<T>::AffineLayer(std::vector<T> scale, std::vector<T> shift)
+    : scale_(std::move(scale)),
+      shift_(std::move(shift)),
+      only_scales_(std::all_of(shift_.begin(), shift_.end(), [](T t) { return t == 0; })) {}
+
+template <class T>
+void AffineLayer<T>::forward(const std::vector<Matrix<const T>>& inputs, Matrix<T> output, const Clamp<T>&,
+                             const Threads& threads) const {
+  each_piece(output.rows, output.cols, threads, [&](Index, Index row, Index first, Index count) {
+    const T* const x = inputs[0].row(row);
+    T* const out = output.row(row);
+    std::size_t c = static_cast<std::size_t>(first) % scale_.size();
+    for (Index j = first; j < first + count; ++j) {
+      out[j] = scale_[c] * x[j] + shift_[c];
+      c = c + 1 == scale_.size() ? 0 : c + 1;
+    }
+  });
+}
+
+template <class T>
+void AffineLayer<T>::relevance(const RelevanceJob<T>& job, const Threads& threads) const {
+  const Stabilizer<T> stabilizer(job.rule);
+  const Index pieces = pieces_of(job.relevance.cols);
+  std::vector<kernels::Absorbed> lost(static_cast<std::size_t>(job.relevance.rows * pieces));
+  each_piece(job.relevance.rows, job.relevance.cols, threads, [&](Index task, Index row, Index first, Index count) {
+    const T* const r = job.relevance.row(row);
+    T* const out = job.results[0].row(row);
+    if (only_scales_) {
+      std::copy_n(r + first, count, out + first);
+      return;
+    }
+    kernels::Absorbed& page = lost[static_cast<std::size_t>(task)];
+    const T* const x = job.inputs[0].row(row % job.batch);
+    std::size_t c = static_cast<std::size_t>(first) % scale_.size();
+    for (Index j = first; j < first + count; ++j) {
+      const T part = scale_[c] * x[j], q = stabilizer.share(r[j], part + shift_[c], &page);
+      out[j] = part * q;
+      page.batchnorm += static_cast<double>(shift_[c] * q);
+      c = c + 1 == scale_.size() ? 0 : c + 1;
+    }
+  });
+  for (std::size_t task = 0; task < lost.size(); ++task) {
+    add_absorbed(lost[task], &job.absorbed[static_cast<Index>(task) / pieces]);
+  }
+}
+
+template class AffineLayer<float>;
+template class AffineLayer<double>;
+
+}  // namespace pylrp

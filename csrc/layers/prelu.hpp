@@ -1,0 +1,28 @@
+// A ReLU with a slope of its own for each channel.
+#pragma once
+
+#include <vector>
+
+#include "layers/layer.hpp"
+
+namespace pylrp {
+
+// y = x where x >= 0, else slope x; slopes (channels) or one.
+template <class T>
+class PReLULayer : public Layer<T> {
+ public:
+  explicit PReLULayer(std::vector<T> slope) : slope_(std::move(slope)) {}
+  Flow flow() const override { return Flow::kSame; }
+  void require_sizes(const std::vector<Index>& inputs, Index output) const override;
+  bool in_place() const override { return true; }
+  bool keeps_nonnegative() const override { return true; }
+  bool keeps_zero() const override { return true; }
+  void forward(const std::vector<Matrix<const T>>& inputs, Matrix<T> output, const Clamp<T>& clamp,
+               const Threads& threads) const override;
+  void relevance(const RelevanceJob<T>&, const Threads&) const override {}
+
+ private:
+  std::vector<T> slope_;
+};
+
+}  // namespace pylrp

@@ -1,0 +1,41 @@
+// How products are cut into blocks and tasks, and from how much work on more threads take part. Where a measurement is
+// on record it is named (docs/architecture.md); the others came with the loops around them and were not measured alone.
+#pragma once
+
+#include "base/view.hpp"
+
+namespace pylrp {
+
+// Steps of the reduction that are packed and multiplied at a time: a panel's piece stays in the L1 cache. Dense, 4096 x
+// 4096, batch 256, AVX-512, one thread: 0.86 of the FMA peak with 256; 0.82 with 384 and 0.81 with 512, slabs of 4.
+inline constexpr Index kReductionBlock = 256;
+// Packed panels of weights that all tiles of rows run over: they stay in the L2 cache. The same product: 0.79, 0.81 and
+// 0.86 of the peak with 2, 4 and 8.
+inline constexpr Index kSlabPanels = 8;
+
+// Multiplications from which a dense layer, or a convolution, is shared out: with less the other threads come too late.
+// Not measured alone. (kWorthTeam in base/parallel.hpp is the limit for a whole call.)
+inline constexpr Index kMinProductsForThreadsDense = Index{1} << 21;
+inline constexpr Index kMinProductsForThreadsConv = Index{1} << 19;
+// The same for passes that are memory-bound, in weights: those over weights by columns. Not measured alone.
+inline constexpr Index kMinWeightsForThreads = Index{1} << 20;
+// And for packing weights. Not measured alone.
+inline constexpr Index kMinWeightsToPackInParallel = Index{1} << 16;
+
+// Passes over weight rows for few samples: a chunk of rows has accumulators of its own, added up in order. Fewer
+// weights than this are not worth another chunk. Not measured alone.
+inline constexpr Index kMinWeightsOfChunk = Index{1} << 18;
+inline constexpr Index kMaxChunks = 16;
+
+// Convolutions: rows of an image that a task takes, and tasks that are wanted at least. Not measured alone.
+inline constexpr Index kBlockRows = 224;
+inline constexpr Index kMinConvTasks = 16;
+// With few rows a task packs its own panel: 14 x 14 and 7 x 7 images, where the weights are larger than the images.
+// ResNet50's explanation: 347 to 321 ms on one thread, 190 to 164 on two. Rows of such a task at most; tasks that are
+// wanted at least; how often the same weights may be packed; rows that are worth packing once more.
+inline constexpr Index kOwnRows = 800;
+inline constexpr Index kMinOwnTasks = 6;
+inline constexpr Index kMaxPacks = 3;
+inline constexpr Index kMinRowsOfPack = 48;
+
+}  // namespace pylrp
