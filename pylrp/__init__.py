@@ -33,20 +33,9 @@ from pylrp.loaders import load
 from pylrp.network.explanation import Explanation
 from pylrp.network.ledger import Ledger
 from pylrp.network.network import Network
-from pylrp.rules.catalogue import (
-    AlphaBeta,
-    Epsilon,
-    Flat,
-    Gamma,
-    Norm,
-    Pass,
-    Rule,
-    WSquare,
-    ZBox,
-    Zero,
-    ZPlus,
-)
+from pylrp.rules.catalogue import AlphaBeta, Epsilon, Flat, Gamma, Norm, Pass, WSquare, ZBox, Zero, ZPlus
 from pylrp.rules.composites import COMPOSITES, Composite, composite
+from pylrp.rules.terms import Rule
 
 __version__ = _version("pylrp")
 _keep_old_names(__name__)

@@ -20,6 +20,15 @@ OLD_NAMES = {
     "requests": "network.requests",
     "canonise": "network.canonise",
     "summary": "network.summary",
+    "layers.linear": "layers",
+}
+#: Names that left a module which is still there.
+_LEFT: dict[str, dict[str, tuple[str, ...]]] = {
+    "rules": {"rules.terms": ("_Default",)},
+    "layers.movement": {
+        "layers.slices": ("Pad", "Slice", "Take"),
+        "layers.blocks": ("ChannelShuffle", "DepthToSpace", "SpaceToDepth", "Upsample"),
+    },
 }
 
 
@@ -28,4 +37,9 @@ def keep_old_names(package: str) -> None:
     for old, new in OLD_NAMES.items():
         module = import_module(f"{package}.{new}")
         sys.modules[f"{package}.{old}"] = module
-        setattr(sys.modules[package], old, module)
+        above, _, last = f"{package}.{old}".rpartition(".")
+        setattr(sys.modules[above], last, module)
+    for old, homes in _LEFT.items():
+        for new, names in homes.items():
+            for name in names:
+                setattr(sys.modules[f"{package}.{old}"], name, getattr(import_module(f"{package}.{new}"), name))

@@ -17,9 +17,10 @@ from pylrp.errors import NotFinite
 from pylrp.info import thread_count
 from pylrp.network.finite import beyond
 from pylrp.network.ledger import Ledger
-from pylrp.rules.catalogue import Rule, WSquare, ZPlus, broadcast_bounds
+from pylrp.rules.catalogue import WSquare, ZPlus, broadcast_bounds
 from pylrp.rules.composites import Composite, spread, unbiased_name
 from pylrp.rules.conventions import compile_rule
+from pylrp.rules.terms import Rule
 
 __all__ = ["relevance"]
 

@@ -16,7 +16,8 @@ from pylrp.api import relevance
 from pylrp.network.causes import CAUSES
 from pylrp.network.ledger import Ledger
 from pylrp.plot import diverging_map, heatmap, new_figure
-from pylrp.rules.catalogue import AlphaBeta, Epsilon, Rule, WSquare, ZBox, ZPlus
+from pylrp.rules.catalogue import AlphaBeta, Epsilon, WSquare, ZBox, ZPlus
+from pylrp.rules.terms import Rule
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -12,8 +12,9 @@ from typing import Any
 
 from pylrp.network.network import Network
 from pylrp.rules.assignment import rule_kinds
-from pylrp.rules.catalogue import RULES, Rule
+from pylrp.rules.catalogue import RULES
 from pylrp.rules.composites import WEIGHTED, Composite
+from pylrp.rules.terms import Rule
 
 __all__ = ["override", "parse_rule", "split_rule"]
 

@@ -16,7 +16,7 @@ from pylrp.evaluate.curves import draw, new_axes
 from pylrp.evaluate.evaluated_batch import Array, EvaluatedBatch, Progress, Values, quiet
 from pylrp.evaluate.statistics import cosine, spearman
 from pylrp.layers import Layer
-from pylrp.layers.linear import Weighted
+from pylrp.layers.conv import Weighted
 from pylrp.network.graph import Graph
 from pylrp.network.network import Network
 from pylrp.present import html

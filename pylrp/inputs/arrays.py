@@ -14,6 +14,7 @@ from pylrp._limits import at_most, default_limit
 from pylrp.errors import BrokenFile
 from pylrp.inputs.base import Array, Entry, Item, Wanted, as_network_takes_it, refuse
 from pylrp.loaders.plain.npz_file import NpzFile
+from pylrp.network.layout import with_other_order
 
 __all__ = ["npy_entries", "npz_entries"]
 
@@ -89,7 +90,7 @@ def _count(array: Array, name: str, wanted: Wanted) -> int | None:
     if array.shape[1:] == shape:
         return len(array)
     text = f"shape {array.shape}, the network takes (n, {', '.join(map(str, shape))})"
-    other = (*shape[1:], shape[0]) if name not in wanted.channels_last else (shape[-1], *shape[:-1])
+    other = with_other_order(shape, name in wanted.channels_last)
     if len(shape) > 1 and other in (array.shape, array.shape[1:]):
         first, last = -len(shape), -1
         axes = (first, last) if name in wanted.channels_last else (last, first)

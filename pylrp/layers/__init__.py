@@ -4,10 +4,11 @@ Each holds its arrays and settings, tells the shape it makes (:meth:`Layer.outpu
 know; nothing is computed here. Every layer takes ``name=``, what it is called in a network. Shapes leave the batch
 out and put channels first.
 
-- ``linear.py``: Dense, PositionwiseDense, Conv, ConvTranspose, BatchNorm, Affine
+- ``dense.py``: Dense; ``conv.py``: Conv, ConvTranspose, PositionwiseDense; ``scaling.py``: BatchNorm, Affine
 - ``pooling.py``: MaxPool, AveragePool and their global and adaptive forms
 - ``combine.py``: Add, Concat
-- ``movement.py``: Flatten, Reshape, Transpose, Pad, Slice, Take, Expand, Upsample, ...
+- ``movement.py``: Flatten, Reshape, Transpose, Expand; ``slices.py``: Pad, Slice, Take
+- ``blocks.py``: Upsample, DepthToSpace, SpaceToDepth, ChannelShuffle
 - ``resize.py``: Resize
 - ``activations.py``: ReLU and its kin, Softmax, LocalResponseNorm, Normalize
 - ``base.py``: Layer and the facts that each class states; ``custom.py``: CustomLayer, which users write
@@ -39,23 +40,12 @@ from pylrp.layers.activations import (
     Tanh,
 )
 from pylrp.layers.base import Layer, Shape
+from pylrp.layers.blocks import ChannelShuffle, DepthToSpace, SpaceToDepth, Upsample
 from pylrp.layers.combine import Add, Concat
+from pylrp.layers.conv import Conv, ConvTranspose, PositionwiseDense
 from pylrp.layers.custom import CustomLayer
-from pylrp.layers.linear import Affine, BatchNorm, Conv, ConvTranspose, Dense, PositionwiseDense
-from pylrp.layers.movement import (
-    ChannelShuffle,
-    DepthToSpace,
-    Expand,
-    Flatten,
-    Movement,
-    Pad,
-    Reshape,
-    Slice,
-    SpaceToDepth,
-    Take,
-    Transpose,
-    Upsample,
-)
+from pylrp.layers.dense import Dense
+from pylrp.layers.movement import Expand, Flatten, Movement, Reshape, Transpose
 from pylrp.layers.pooling import (
     AdaptiveAveragePool,
     AdaptiveMaxPool,
@@ -66,6 +56,8 @@ from pylrp.layers.pooling import (
     Pool,
 )
 from pylrp.layers.resize import Resize
+from pylrp.layers.scaling import Affine, BatchNorm
+from pylrp.layers.slices import Pad, Slice, Take
 from pylrp.layers.windows import Windows
 
 __all__ = [

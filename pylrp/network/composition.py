@@ -23,7 +23,7 @@ from pylrp.layers.base import product
 from pylrp.network.graph import Graph, Node
 from pylrp.network.joint_taps import JointTaps, connected, matrix
 from pylrp.network.linear_map import MOST_ENTRIES, LinearMap, TooLarge, is_linear, linear_map, mixes, scaling
-from pylrp.rules.catalogue import Rule
+from pylrp.rules.terms import Rule
 
 __all__ = ["Composed", "Cone", "Part", "compose", "cone_below", "reads_constants", "signs_only"]
 

@@ -7,18 +7,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from pylrp._arrays import require_finite, settle
 from pylrp._limits import TooLarge, require
 from pylrp.errors import BrokenNode
 from pylrp.layers import Dense, Layer, Shape
 from pylrp.layers.base import product
+from pylrp.network.facts import Facts, readable_facts
+from pylrp.network.layout import with_channels_last
 from pylrp.network.order import in_order
+from pylrp.network.weights import Weights, first_dtype
 from pylrp.present.text import shown
 
 __all__ = ["Facts", "Graph", "Node"]
@@ -46,29 +48,6 @@ class Node:
     name: str
     layer: Layer
     inputs: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What a loader knows about a model beyond its layers.
-
-    Parameters
-    ----------
-    top : mapping of str to str
-        By output: the function at the top that was removed, so that its argument is explained: "softmax",
-        "log_softmax", "sigmoid", "hard_sigmoid", "softplus", "exp".
-    classes : tuple, optional
-        The label of each class, in the order of the outputs.
-    features : mapping of str to tuple of str
-        By input: the name of each feature.
-    ranges : mapping of str to (low, high)
-        By input: the range of values that the model was made for.
-    """
-
-    top: Mapping[str, str] = field(default_factory=dict)
-    classes: tuple[Any, ...] | None = None
-    features: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
 
 class Graph:
@@ -133,7 +112,7 @@ class Graph:
         self.facts = facts or Facts()
         if not all(text.isprintable() for text in (*inputs, *outputs, *(node.name for node in nodes), *notes)):
             inputs, nodes, outputs, channels_last, notes = _readable(inputs, nodes, outputs, channels_last, notes)
-            self.facts = _readable_facts(self.facts)
+            self.facts = readable_facts(self.facts)
         self._build(inputs, nodes, outputs, channels_last, notes, dtype, _place, {})
 
     def _build(
@@ -155,7 +134,9 @@ class Graph:
         self.notes = tuple(notes)
         self._require_names(nodes)
         ordered = in_order(nodes, self.inputs)
-        arrays = _Arrays(_first_dtype(ordered) if dtype is None else np.dtype(dtype), dict(finite))
+        arrays = Weights(
+            first_dtype(node.layer for node in ordered) if dtype is None else np.dtype(dtype), dict(finite)
+        )
         self.shapes = _Shapes(self.inputs, self.output_values)
         settled = []
         taken = sum(product(shape) for shape in self.inputs.values()) * arrays.dtype.itemsize
@@ -300,7 +281,7 @@ class Graph:
     def user_shape(self, name: str) -> Shape:
         """Return a value's shape as users see it: an input's may have its channels last."""
         shape = self.shapes[name]
-        return (*shape[1:], shape[0]) if name in self.channels_last else shape
+        return with_channels_last(shape) if name in self.channels_last else shape
 
     def _given_outputs(self) -> Outputs:
         return self.output_values if self.named_outputs else self.outputs
@@ -367,16 +348,6 @@ def _readable(
     )
 
 
-def _readable_facts(facts: Facts) -> Facts:
-    classes = None if facts.classes is None else tuple(shown(c) if isinstance(c, str) else c for c in facts.classes)
-    return Facts(
-        top={shown(name): function for name, function in facts.top.items()},
-        classes=classes,
-        features={shown(name): tuple(map(shown, names)) for name, names in facts.features.items()},
-        ranges={shown(name): bounds for name, bounds in facts.ranges.items()},
-    )
-
-
 def _place(node: Node) -> str:
     return f"node {node.name!r} ({type(node.layer).__name__})"
 
@@ -421,71 +392,3 @@ def _sequential_names(layers: Sequence[Layer]) -> list[str]:
             name = f"{name}_{uses[id(layer)]}" if layer.arrays else own
         names.append(name)
     return names
-
-
-def _first_dtype(nodes: Sequence[Node]) -> np.dtype[Any]:
-    """Return the dtype of the first array that can be computed with; plain numbers follow it."""
-    for node in nodes:
-        for name in node.layer.arrays:
-            value = getattr(node.layer, name)
-            if value is not None and type(value) not in (int, float):
-                dtype = np.asarray(value).dtype.newbyteorder("=")
-                if dtype in (np.float32, np.float64):
-                    return dtype
-    return np.dtype(np.float32)
-
-
-class _Arrays:
-    """The one policy for all arrays of a graph: a common dtype, settled layouts, finite values."""
-
-    def __init__(self, dtype: np.dtype[Any], finite: dict[int, Array]):
-        self.dtype = dtype
-        self.finite = finite  # by id; the arrays are held, so that an id stays theirs
-        self._settled: dict[int, tuple[Layer, Layer]] = {}
-        self._copies: dict[int, tuple[object, Array]] = {}
-        self._counted: set[int] = set()
-        self.size = 0  # bytes
-        if dtype not in (np.float32, np.float64):
-            raise TypeError(f"dtype is {dtype}, relevance is computed in float32 or float64")
-
-    def settle(self, layer: Layer, where: str) -> Layer:
-        """Return the layer with settled arrays: itself where they fit, one layer for one layer."""
-        if id(layer) in self._settled:
-            return self._settled[id(layer)][1]
-        changes = {}
-        for name in layer.arrays:
-            value = getattr(layer, name)
-            if value is None:
-                continue
-            array = self._settle(value, f"{where}: {name}")
-            if array is not value:
-                changes[name] = array
-        made: Layer = replace(layer, **changes) if changes else layer  # type: ignore[type-var]
-        self._settled[id(layer)] = layer, made
-        return made
-
-    def _settle(self, value: object, name: str) -> Array:
-        if type(value) in (int, float):  # a plain number takes the graph's dtype
-            return np.asarray(value, self.dtype)
-        if id(value) not in self._copies:
-            array = settle(value, name)
-            # Rows of a matrix may lie anywhere, a kernel's are walked through as one block.
-            self._copies[id(value)] = value, array if array.ndim <= 2 else np.ascontiguousarray(array)
-        return self._copies[id(value)][1]
-
-    def check(self, layer: Layer, where: str) -> None:
-        """Raise if an array is of another dtype than those before it, or not finite."""
-        for name in layer.arrays:
-            array = getattr(layer, name)
-            if array is None:
-                continue
-            if array.dtype != self.dtype:
-                raise TypeError(
-                    f"{where}: {name} is {array.dtype}, the first weight is {self.dtype}: convert to one dtype"
-                )
-            if id(array) not in self._counted:
-                self._counted.add(id(array))
-                self.size += array.nbytes
-            if id(array) not in self.finite:
-                require_finite(array, f"{where}: {name}")
-                self.finite[id(array)] = array

@@ -1,7 +1,7 @@
 """Where the entries of a value lie: logical shapes have channels first, the core stores channels last.
 
 A value of logical shape ``(d0, d1, ..., dk)`` lies in the core as ``(d1, ..., dk, d0)``, flat. Layers describe
-themselves to the core by these functions, ``assignment.py`` turns bounds with them.
+themselves to the core by these functions. Users may have channels last, too: the only place that turns axes.
 """
 
 from __future__ import annotations
@@ -12,30 +12,67 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["batch_from_core", "batch_to_core", "channel_count", "from_core", "positions", "to_core"]
+__all__ = [
+    "batch_from_core",
+    "batch_to_core",
+    "channel_count",
+    "channels_moved_first",
+    "channels_moved_last",
+    "from_core",
+    "positions",
+    "to_core",
+    "with_channels_first",
+    "with_channels_last",
+    "with_other_order",
+]
 
 Array = NDArray[Any]
 Shape = tuple[int, ...]
 
 
+def with_channels_last(shape: Shape) -> Shape:
+    """Return a logical shape in the order of axes that has channels last."""
+    return (*shape[1:], *shape[:1])
+
+
+def with_channels_first(shape: Shape) -> Shape:
+    """Return the logical shape of one that has channels last."""
+    return (*shape[-1:], *shape[:-1])
+
+
+def with_other_order(shape: Shape, channels_last: bool) -> Shape:
+    """Return a user's shape as it is with the channels at its other end."""
+    return with_channels_first(shape) if channels_last else with_channels_last(shape)
+
+
+def channels_moved_last(values: Array, axis: int = 0) -> Array:
+    """Return a view with the channels' axis last: 0 in a logical shape, 1 in a batch."""
+    return np.moveaxis(values, axis, -1)
+
+
+def channels_moved_first(values: Array, axis: int = 0) -> Array:
+    """Return a view with the last axis, the channels, where a logical shape (0) or a batch (1) has them."""
+    return np.moveaxis(values, -1, axis)
+
+
 def to_core(values: Array) -> Array:
     """Return an array of a logical shape as the core stores it, flat."""
-    return np.ascontiguousarray(np.moveaxis(values, 0, -1) if values.ndim else values).reshape(-1)
+    return np.ascontiguousarray(channels_moved_last(values) if values.ndim else values).reshape(-1)
 
 
 def from_core(flat: Array, shape: Shape) -> Array:
     """Return a core's flat array in its logical shape."""
-    return np.moveaxis(flat.reshape(*shape[1:], shape[0]), -1, 0) if shape else flat.reshape(())
+    return channels_moved_first(flat.reshape(with_channels_last(shape))) if shape else flat.reshape(())
 
 
 def batch_to_core(values: Array) -> Array:
     """Return an array of shape ``(batch, *logical shape)`` as the core stores it, ``(batch, size)``."""
-    return np.ascontiguousarray(np.moveaxis(values, 1, -1)).reshape(len(values), -1)
+    return np.ascontiguousarray(channels_moved_last(values, 1)).reshape(len(values), -1)
 
 
 def batch_from_core(flat: Array, shape: Shape) -> Array:
     """Return a core's ``(batch, size)`` as ``(batch, *shape)``."""
-    return np.moveaxis(flat.reshape(len(flat), *shape[1:], shape[0]), -1, 1)
+    return channels_moved_first(flat.reshape(len(flat), *with_channels_last(shape)), 1)
 
 
 def positions(shape: Shape) -> NDArray[np.int64]:

@@ -117,13 +117,13 @@ class Prepared:
             if layer in below and value != top
         }
 
-    def warn_outside(self, inputs: Inputs) -> None:
+    def warn_outside(self, inputs: Inputs, stacklevel: int) -> None:
         """Warn of an input outside the bounds of a box."""
         for name, rule, low, high in self.assignment.boxes:
             values = inputs.logical(name)
             if values.size and bool(((values < low) | (values > high)).any()):
                 text = f"the input reaches from {values.min():g} to {values.max():g}, outside the bounds of {rule}"
-                warnings.warn(text, stacklevel=4)
+                warnings.warn(text, stacklevel=stacklevel)
 
 
 def inside(assignment: Assignment) -> Mapping[str, str]:

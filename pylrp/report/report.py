@@ -21,9 +21,9 @@ from pylrp.present.outputs import HOW, Outputs, Probability, named_labels
 from pylrp.present.text import shown
 from pylrp.report.page import page
 from pylrp.report.sample import OneComposite, Request, sample_data
-from pylrp.rules.catalogue import Rule
 from pylrp.rules.composites import Composite
 from pylrp.rules.defaults import default_for
+from pylrp.rules.terms import Rule
 
 __all__ = ["Report"]
 

@@ -19,8 +19,8 @@ from pylrp.report import sentences
 from pylrp.report.encode import digest
 from pylrp.report.input_display import InputDisplay
 from pylrp.report.ledger_and_layers import chosen_layers, layer_data, ledger_data
-from pylrp.rules.catalogue import Rule
 from pylrp.rules.composites import Composite
+from pylrp.rules.terms import Rule
 
 __all__ = ["OneComposite", "Request", "sample_data"]
 

@@ -19,9 +19,10 @@ from pylrp.network.composition import Composed, Cone, cone_below, reads_constant
 from pylrp.network.graph import Graph, Node
 from pylrp.network.layout import to_core
 from pylrp.rules.boxes import InputBox, bounds_of_value
-from pylrp.rules.catalogue import Flat, Rule, Term
+from pylrp.rules.catalogue import Flat
 from pylrp.rules.composites import WEIGHTED, WEIGHTLESS, Composite, composite, require_rule
 from pylrp.rules.conventions import compile_rule
+from pylrp.rules.terms import Rule, Term
 
 __all__ = ["Assignment", "assign", "choose", "rule_kinds"]
 

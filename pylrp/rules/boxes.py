@@ -15,8 +15,9 @@ from pylrp.errors import UnsupportedLayer
 from pylrp.layers import Clip, Concat, Identity, Movement, ReLU, Resize, Shape
 from pylrp.layers.base import product
 from pylrp.network.graph import Graph, Node
+from pylrp.network.layout import channels_moved_first, with_channels_last
 from pylrp.network.linear_map import scaling
-from pylrp.rules.catalogue import Rule
+from pylrp.rules.terms import Rule
 
 __all__ = ["InputBox", "bounds_of_value"]
 
@@ -52,7 +53,7 @@ def _broadcast(array: Array, shape: Shape, channels_last: bool) -> Array:
     if array.ndim == 1 and len(shape) > 1 and len(array) == shape[0]:  # one a channel
         return np.broadcast_to(array.reshape(-1, *(1,) * (len(shape) - 1)), shape)
     if channels_last and array.ndim == len(shape):
-        return np.moveaxis(np.broadcast_to(array, (*shape[1:], shape[0])), -1, 0)
+        return channels_moved_first(np.broadcast_to(array, with_channels_last(shape)))
     return np.broadcast_to(array, shape)
 
 

@@ -14,7 +14,8 @@ from typing import Any
 from numpy.typing import ArrayLike
 
 from pylrp.present.text import nearest
-from pylrp.rules.catalogue import AlphaBeta, Epsilon, Flat, Gamma, Norm, Pass, Rule, WSquare, ZBox, ZPlus
+from pylrp.rules.catalogue import AlphaBeta, Epsilon, Flat, Gamma, Norm, Pass, WSquare, ZBox, ZPlus
+from pylrp.rules.terms import Rule
 
 __all__ = ["COMPOSITES", "Composite", "composite", "either", "rule_called"]
 

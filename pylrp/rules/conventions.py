@@ -12,23 +12,8 @@ from functools import lru_cache
 from pylrp import _core
 from pylrp.errors import MissingRule
 from pylrp.present.text import nearest
-from pylrp.rules.catalogue import (
-    AlphaBeta,
-    Epsilon,
-    Flat,
-    Gamma,
-    Group,
-    Guard,
-    Norm,
-    Pass,
-    Rule,
-    Term,
-    WSquare,
-    ZBox,
-    Zero,
-    ZPlus,
-    is_default,
-)
+from pylrp.rules.catalogue import AlphaBeta, Epsilon, Flat, Gamma, Norm, Pass, WSquare, ZBox, Zero, ZPlus
+from pylrp.rules.terms import Group, Guard, Rule, Term, is_default
 
 __all__ = ["CONVENTIONS"]
 

@@ -13,7 +13,7 @@ import pytest
 from reference.networks import LAYOUTS, random_net, relayout
 
 import pylrp
-from pylrp.rules.catalogue import AlphaBeta, Epsilon, Flat, Gamma, Norm, Pass, WSquare, ZBox, Zero, ZPlus
+from pylrp.rules import AlphaBeta, Epsilon, Flat, Gamma, Norm, Pass, WSquare, ZBox, Zero, ZPlus
 
 
 def says(*parts: str) -> str:

@@ -14,7 +14,7 @@ from pylrp import layers as L
 from pylrp.layers.base import Layer
 from pylrp.layers.custom import CustomLayer
 from pylrp.network.graph import Graph, Node
-from pylrp.rules.catalogue import Group, Term
+from pylrp.rules import Group, Term
 
 RNG = np.random.default_rng(0)
 

@@ -43,7 +43,7 @@ from pylrp.layers import (
 )
 from pylrp.network.canonise import canonise
 from pylrp.network.graph import Graph, Node
-from pylrp.rules.catalogue import AlphaBeta, Epsilon, Flat, Gamma, Norm, Pass, WSquare, ZBox, Zero, ZPlus
+from pylrp.rules import AlphaBeta, Epsilon, Flat, Gamma, Norm, Pass, WSquare, ZBox, Zero, ZPlus
 
 
 def one(make, *args, **options):

@@ -20,7 +20,7 @@ import pylrp
 from pylrp import layers as L
 from pylrp.errors import AbsorbedValue, UnsupportedLayer
 from pylrp.network.graph import Graph, Node
-from pylrp.rules.catalogue import Epsilon, Flat, Group, Rule, Term, WSquare, ZBox, ZPlus
+from pylrp.rules import Epsilon, Flat, Group, Rule, Term, WSquare, ZBox, ZPlus
 
 rng = np.random.default_rng(11)
 
@@ -374,5 +374,5 @@ def test_crooked_sizes_need_few_layers() -> None:
     found = net.explain(x, R, [WSquare()]).relevance
     expected, _ = reference(graph, WSquare(), x, R)
     np.testing.assert_allclose(found, expected["input"], atol=1e-11)
-    (made,) = net._composed.values()
+    (made,) = net._execution._composed.values()
     assert len(made.composed.graph.nodes) < 60

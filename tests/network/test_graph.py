@@ -139,7 +139,7 @@ def test_a_graph_without_arrays_has_a_dtype() -> None:
 def test_a_changed_graph_does_not_look_at_its_arrays_again(monkeypatch: pytest.MonkeyPatch) -> None:
     graph = Graph.sequential([L.Dense(W), L.ReLU()])
     seen: list[str] = []
-    monkeypatch.setattr("pylrp.network.graph.require_finite", lambda array, name: seen.append(name))
+    monkeypatch.setattr("pylrp.network.weights.require_finite", lambda array, name: seen.append(name))
     changed = graph.changed(nodes=graph.nodes[:1], outputs=["0"], notes=["shorter"])
     assert (changed.outputs, changed.notes, seen) == (("0",), ("shorter",), [])
     assert changed.nodes[0].layer is graph.nodes[0].layer

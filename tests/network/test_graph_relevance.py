@@ -38,7 +38,7 @@ from pylrp.layers import (
 from pylrp.network.canonise import canonise
 from pylrp.network.graph import Graph, Node
 from pylrp.network.ledger import COLUMNS
-from pylrp.rules.catalogue import AlphaBeta, Epsilon, Flat, Gamma, Zero, ZPlus
+from pylrp.rules import AlphaBeta, Epsilon, Flat, Gamma, Zero, ZPlus
 
 DTYPES = [np.float64, np.float32]
 

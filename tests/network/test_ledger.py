@@ -8,7 +8,7 @@ from reference.networks import chain_rules, every_rule, forward_net, random_net,
 
 import pylrp
 from pylrp.network.ledger import COLUMNS, Ledger
-from pylrp.rules.catalogue import AlphaBeta, Epsilon, Flat, Gamma, Pass, WSquare, ZBox, Zero, ZPlus
+from pylrp.rules import AlphaBeta, Epsilon, Flat, Gamma, Pass, WSquare, ZBox, Zero, ZPlus
 
 W = np.array([[2.0, -1.0, -1.0], [-3.0, 1.0, 1.0]])  # the layer of rules/test_rules.py
 A = np.array([1.0, 2.0, -2.0])

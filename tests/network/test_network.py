@@ -210,7 +210,7 @@ def test_a_single_sample_is_a_row_of_a_batch(net, x):
 
 def test_constants_are_prepared_once(net, x):
     def plans():
-        return {id(prepared) for prepared in net._plans.values()}
+        return {id(prepared) for prepared in net._execution._plans.values()}
 
     for _ in range(3):
         net.explain(x, composite="deep_taylor")

@@ -6,7 +6,7 @@ import pytest
 import pylrp
 from pylrp import layers as L
 from pylrp.loaders.contraction import Contraction, dense_along, letters_of
-from pylrp.rules.catalogue import AlphaBeta, Epsilon, Flat, Gamma, ZPlus
+from pylrp.rules import AlphaBeta, Epsilon, Flat, Gamma, ZPlus
 
 RNG = np.random.default_rng(8)
 

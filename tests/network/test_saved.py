@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import pickle
 import sys
 
 import numpy as np
@@ -177,4 +178,15 @@ def test_files_that_are_none(net, x, tmp_path):
 @pytest.mark.parametrize(("old", "new"), OLD_NAMES.items())
 def test_old_names_of_modules(old: str, new: str) -> None:
     assert importlib.import_module(f"pylrp.{old}") is importlib.import_module(f"pylrp.{new}")
-    assert getattr(pylrp, old) is sys.modules[f"pylrp.{new}"]
+    above, _, last = f"pylrp.{old}".rpartition(".")
+    assert getattr(sys.modules[above], last) is sys.modules[f"pylrp.{new}"]
+
+
+@pytest.mark.parametrize(
+    "place", ["layers.linear.Conv", "layers.movement.Pad", "layers.movement.Upsample", "rules._Default"]
+)
+def test_pickles_by_old_names(place: str) -> None:
+    module, _, name = f"pylrp.{place}".rpartition(".")
+    found = pickle.loads(f"c{module}\n{name}\n.".encode())
+    assert found.__name__ == name
+    assert found.__module__ != module

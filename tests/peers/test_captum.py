@@ -14,7 +14,7 @@ from captum.attr._utils.lrp_rules import Alpha1_Beta0_Rule, EpsilonRule, GammaRu
 
 import pylrp
 from peers.torch_networks import as_arrays, assert_agree, clear_of_zero, linears, random_model
-from pylrp.rules.catalogue import AlphaBeta, Epsilon, Gamma, Pass, ZPlus
+from pylrp.rules import AlphaBeta, Epsilon, Gamma, Pass, ZPlus
 
 RULES = [  # ours, captum's
     (Epsilon(), EpsilonRule),

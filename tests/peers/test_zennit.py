@@ -8,7 +8,7 @@ from zennit import rules as zr
 
 import pylrp
 from peers.torch_networks import as_arrays, assert_agree, clear_of_zero, linears, random_model
-from pylrp.rules.catalogue import AlphaBeta, Epsilon, Flat, Gamma, Norm, Pass, WSquare, ZBox, Zero, ZPlus
+from pylrp.rules import AlphaBeta, Epsilon, Flat, Gamma, Norm, Pass, WSquare, ZBox, Zero, ZPlus
 
 LOW, HIGH = np.linspace(-6.0, -5.0, 40), np.linspace(5.0, 7.0, 40)
 

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from pylrp import layers as kinds
 from pylrp.network.canonise import canonise
 from pylrp.network.graph import Graph, Node
-from pylrp.rules.catalogue import AlphaBeta, Epsilon, Flat, Gamma, Norm, Pass, WSquare, ZBox, Zero, ZPlus
+from pylrp.rules import AlphaBeta, Epsilon, Flat, Gamma, Norm, Pass, WSquare, ZBox, Zero, ZPlus
 
 from .contributions import Array
 from .graph_errors import Undetermined, bounds, value_errors

@@ -15,7 +15,7 @@ import pylrp
 from pylrp import layers as L
 from pylrp.errors import MisplacedBox, UnsupportedLayer
 from pylrp.network.graph import Graph, Node
-from pylrp.rules.catalogue import Epsilon, Flat, Norm, Pass, Rule, WSquare, ZBox, ZPlus
+from pylrp.rules import Epsilon, Flat, Norm, Pass, Rule, WSquare, ZBox, ZPlus
 
 rng = np.random.default_rng(5)
 MEAN, STD = np.array([0.4, -0.2, 0.1]), np.array([0.5, -0.25, 2.0])  # one of the scales is negative

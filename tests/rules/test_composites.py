@@ -8,7 +8,7 @@ import pytest
 from reference.networks import forward_net
 
 import pylrp
-from pylrp.rules.catalogue import AlphaBeta, Epsilon, Flat, Gamma, Norm, WSquare, ZBox, ZPlus
+from pylrp.rules import AlphaBeta, Epsilon, Flat, Gamma, Norm, WSquare, ZBox, ZPlus
 
 EXACT = ZPlus(0, bias=False)
 MEANING = {  # three layers, input first

@@ -8,7 +8,7 @@ from reference.errors import assert_within, bound
 from reference.networks import forward_net, random_net, settle
 
 import pylrp
-from pylrp.rules.catalogue import AlphaBeta, Epsilon, Flat, Gamma, Pass, WSquare, ZBox, Zero, ZPlus
+from pylrp.rules import AlphaBeta, Epsilon, Flat, Gamma, Pass, WSquare, ZBox, Zero, ZPlus
 
 ZENNIT, CAPTUM, INNVESTIGATE, TOOLBOX = "zennit", "captum", "innvestigate", "lrp_toolbox"
 

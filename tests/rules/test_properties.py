@@ -14,7 +14,7 @@ from reference.networks import LAYOUTS, Net, random_net, relayout, settle
 from rules.test_rules import assert_chain
 
 import pylrp
-from pylrp.rules.catalogue import AlphaBeta, Epsilon, Flat, Gamma, Norm, Pass, WSquare, ZBox, Zero, ZPlus
+from pylrp.rules import AlphaBeta, Epsilon, Flat, Gamma, Norm, Pass, WSquare, ZBox, Zero, ZPlus
 
 WIDTHS = st.one_of(st.integers(1, 9), st.sampled_from([15, 16, 17, 31, 32, 33]), st.integers(1, 70))
 BATCHES = st.one_of(st.integers(1, 6), st.sampled_from([7, 8, 9, 15, 17, 29]))

@@ -15,7 +15,7 @@ from reference.networks import Net, chain_rules, every_rule, forward_net, random
 
 import pylrp
 from pylrp import rules
-from pylrp.rules.catalogue import AlphaBeta, Epsilon, Flat, Gamma, Norm, Pass, WSquare, ZBox, Zero, ZPlus
+from pylrp.rules import AlphaBeta, Epsilon, Flat, Gamma, Norm, Pass, WSquare, ZBox, Zero, ZPlus
 
 # Two neurons, three signed inputs, a = (1, 2, -2):
 #   neuron 0: w = ( 2, -1, -1), contributions a w = ( 2, -2,  2), their sum  2 (+4 -2), R = 4

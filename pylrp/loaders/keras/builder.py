@@ -16,6 +16,7 @@ from pylrp.errors import UnsupportedLayer
 from pylrp.layers import Layer, Shape, Transpose
 from pylrp.loaders import refusals
 from pylrp.network.graph import Node
+from pylrp.network.layout import channels_moved_first, with_channels_last
 
 __all__ = ["Builder", "Operators", "Value", "convert", "reads"]
 
@@ -84,7 +85,7 @@ class Builder:
     def order(self, value: Value) -> Shape:
         """Return the shape as Keras has it, without the batch."""
         shape = self.shapes[value.name]
-        return (*shape[1:], shape[0]) if value.last else shape
+        return with_channels_last(shape) if value.last else shape
 
     def to_front(self, value: Value) -> Value:
         """Return the value with Keras's last axis first."""
@@ -120,7 +121,7 @@ class Builder:
         if array.size == 1:
             return array.reshape(())
         if value.last:
-            array = np.moveaxis(array.reshape((1,) * (rank - array.ndim) + array.shape), -1, 0)
+            array = channels_moved_first(array.reshape((1,) * (rank - array.ndim) + array.shape))
         return np.ascontiguousarray(array)
 
     def array(self, variable: Any, axes: tuple[int, ...] | None = None) -> Array:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from pylrp.layers import Affine, BatchNorm, Concat, Layer, Movement, Pad, Resize, Shape, Transpose
 from pylrp.layers.base import product
-from pylrp.layers.linear import Weighted
+from pylrp.layers.conv import Weighted
 from pylrp.network.canonise.draft import Draft
 
 __all__ = ["Arrival", "Scaling", "carried_down", "carried_up", "moved", "scaling_of"]

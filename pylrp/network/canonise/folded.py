@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pylrp.layers import Conv, ConvTranspose, Dense, Shape
-from pylrp.layers.linear import Weighted
+from pylrp.layers.conv import Weighted
 from pylrp.network.canonise.carrying import Scaling
 
 __all__ = ["after", "before", "per_channel", "scaled_outputs", "total"]

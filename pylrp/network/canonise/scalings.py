@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pylrp.layers import Affine, BatchNorm, Layer, Pad, Shape
-from pylrp.layers.linear import Weighted
+from pylrp.layers.conv import Weighted
 from pylrp.network.canonise import folded
 from pylrp.network.canonise.carrying import Arrival, Scaling, carried_down, carried_up, scaling_of
 from pylrp.network.canonise.draft import Draft

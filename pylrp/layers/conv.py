@@ -1,8 +1,7 @@
-"""Layers with weights: dense, convolutions in 1 to 3 dimensions and their transposes, and scalings per channel.
+"""Convolutions in 1 to 3 dimensions, their transposes, and dense layers along one axis of several.
 
-Dense along one axis of several is a :class:`PositionwiseDense`: dense for rules, a convolution for the core.
-
-Arrays are kept as they are given; ``graph.py`` settles their dtype and layout, ``canonise`` folds the scalings away.
+The last is a :class:`PositionwiseDense`: dense for rules, a convolution for the core. ``graph.py`` settles the arrays'
+dtype and layout.
 """
 
 from __future__ import annotations
@@ -17,61 +16,17 @@ from numpy.typing import ArrayLike
 
 from pylrp.errors import UnsupportedLayer
 from pylrp.layers.base import Array, Layer, Place, Shape, Spec, per_axis, product, sole
+from pylrp.layers.dense import Dense
 from pylrp.layers.windows import Pads, normalise_padding, output_size, resolve_pads
-from pylrp.network.layout import to_core
+from pylrp.network.layout import channels_moved_first, channels_moved_last, to_core
 
-__all__ = ["Affine", "BatchNorm", "Conv", "ConvTranspose", "Dense", "PositionwiseDense", "Weighted"]
+__all__ = ["Conv", "ConvTranspose", "PositionwiseDense", "Weighted"]
 
 # What the core walks through at most: strides in all, and along one axis what 64 bits hold of places in an image; a
 # small image counts as one of the least size.
 _MOST_STEPS = 1 << 16
 _FAR, _LEAST_SIZE = 1 << 60, 1 << 13
 _SPATIAL = {1: "length", 2: "height, width", 3: "depth, height, width"}
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Dense(Layer):
-    """``z = W a + b``.
-
-    Parameters
-    ----------
-    weight : array_like of shape (n_out, n_in)
-        A row holds the weights of one neuron. float32 or float64.
-    bias : array_like of shape (n_out,), optional
-    name : str, optional
-        Default: its position among the layers with weights, "0", "1", ...
-    """
-
-    weight: ArrayLike
-    bias: ArrayLike | None = None
-    name: str | None = None
-    kind: ClassVar[str] = "dense"
-    rule_kind: ClassVar[str | None] = "dense"
-    weighted: ClassVar[bool] = True
-    has_ledger_row: ClassVar[bool] = True
-    arrays: ClassVar[tuple[str, ...]] = ("weight", "bias")
-
-    def __repr__(self) -> str:
-        shape = getattr(self.weight, "shape", "?")
-        return f"Dense({shape}{', bias' if self.bias is not None else ''})"
-
-    def output_shape(self, *shapes: Shape) -> Shape:
-        """Return ``(n_out,)``."""
-        weight = np.shape(self.weight)
-        if len(weight) != 2:
-            raise ValueError(f"weight has shape {weight}, expected (n_out, n_in)")
-        shape = sole(self, shapes)
-        if len(shape) != 1:
-            raise ValueError(f"weight is {weight}, its input has shape {shape}: put a Flatten before a dense layer")
-        if shape[0] != weight[1]:
-            raise ValueError(f"weight is {weight}, its input has {shape[0]} features")
-        if self.bias is not None and np.shape(self.bias) != weight[:1]:
-            raise ValueError(f"bias has shape {np.shape(self.bias)}, its weight is {weight}")
-        return (weight[0],)
-
-    def to_core(self, place: Place) -> Spec:
-        """Return the layer as the core takes it."""
-        return "dense", {"weight": self.weight, "bias": self.bias}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -186,8 +141,8 @@ class _Convolution(Layer):
         shared = copy.copy(self)
         shared._set("weight", np.transpose(stored, np.argsort(axes)))
         if self.bias is not None and np.ndim(self.bias) > 1:
-            by_position = np.ascontiguousarray(np.moveaxis(np.asarray(self.bias), 0, -1))
-            shared._set("bias", np.moveaxis(by_position, -1, 0))
+            by_position = np.ascontiguousarray(channels_moved_last(np.asarray(self.bias)))
+            shared._set("bias", channels_moved_first(by_position))
         return shared
 
     @property
@@ -352,113 +307,3 @@ class ConvTranspose(_Convolution):
 
 #: The layers that state ``weighted``: each has ``weight`` and ``bias``.
 Weighted = Dense | Conv | ConvTranspose
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class BatchNorm(Layer):
-    """``(x - mean) / sqrt(variance + epsilon) * scale + shift`` for each channel: batch normalisation, trained.
-
-    Parameters
-    ----------
-    scale, shift, mean, variance : array_like of shape (C,)
-    epsilon : float, default 1e-5
-    name : str, optional
-    """
-
-    scale: ArrayLike
-    shift: ArrayLike
-    mean: ArrayLike
-    variance: ArrayLike
-    epsilon: float = 1e-5
-    name: str | None = None
-    kind: ClassVar[str] = "batchnorm"
-    rule_kind: ClassVar[str | None] = "batchnorm"
-    may_pass: ClassVar[bool] = True
-    has_ledger_row: ClassVar[bool] = True
-    arrays: ClassVar[tuple[str, ...]] = ("scale", "shift", "mean", "variance")
-
-    def __repr__(self) -> str:
-        return f"BatchNorm({np.shape(self.scale)}, epsilon={self.epsilon:g})"
-
-    def affine(self) -> tuple[Array, Array]:
-        """Return ``(scale, shift)`` of ``x * scale + shift``, computed in float64, in the layer's dtype."""
-        scale, shift = self.affine64()
-        dtype = np.asarray(self.scale).dtype
-        return scale.astype(dtype), shift.astype(dtype)
-
-    def affine64(self) -> tuple[Array, Array]:
-        """Return the same in float64."""
-        scale, shift, mean, variance = (np.asarray(getattr(self, name), np.float64) for name in self.arrays)
-        factor = scale / np.sqrt(variance + self.epsilon)
-        return factor, shift - mean * factor
-
-    def output_shape(self, *shapes: Shape) -> Shape:
-        """Return the shape of the input."""
-        shape = sole(self, shapes)
-        for name in self.arrays:
-            if np.shape(getattr(self, name)) != shape[:1]:
-                raise ValueError(f"{name} has shape {np.shape(getattr(self, name))}, the input is {shape}")
-        if np.any(np.asarray(self.variance) + self.epsilon <= 0):
-            raise ValueError("variance + epsilon is not positive everywhere")
-        return shape
-
-    def to_core(self, place: Place) -> Spec:
-        """Return the layer as the core takes it."""
-        return _affine_in_core(*self.affine(), place)
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Affine(Layer):
-    """``x * scale + shift`` with constants.
-
-    Parameters
-    ----------
-    scale, shift : float or array_like
-        They broadcast to the logical shape: one number, ``(C, 1, 1)`` for channels, or all of it.
-    name : str, optional
-    """
-
-    scale: ArrayLike = 1.0
-    shift: ArrayLike = 0.0
-    name: str | None = None
-    kind: ClassVar[str] = "affine"
-    rule_kind: ClassVar[str | None] = "batchnorm"
-    may_pass: ClassVar[bool] = True
-    has_ledger_row: ClassVar[bool] = True
-    arrays: ClassVar[tuple[str, ...]] = ("scale", "shift")
-
-    def __repr__(self) -> str:
-        words = [f"{v:g}" if np.ndim(v) == 0 else str(np.shape(v)) for v in (self.scale, self.shift)]
-        return f"Affine({', '.join(words)})"
-
-    def output_shape(self, *shapes: Shape) -> Shape:
-        """Return the shape of the input."""
-        shape = sole(self, shapes)
-        for name in self.arrays:
-            given = np.shape(getattr(self, name))
-            padded = (1,) * (len(shape) - len(given)) + given
-            if len(given) > len(shape) or any(n not in (1, m) for n, m in zip(padded, shape, strict=True)):
-                raise ValueError(f"{name} has shape {given}, which does not broadcast to the input {shape}")
-        return shape
-
-    def to_core(self, place: Place) -> Spec:
-        """Return the layer as the core takes it: one number, one a channel, or one an entry."""
-        scale, shift = np.asarray(self.scale), np.asarray(self.shift)
-        if not scale.size == shift.size == 1:
-            shape = place.inputs[0]
-            scale, shift = (np.ascontiguousarray(np.broadcast_to(array, shape)) for array in (scale, shift))
-            if all(_constant_over_positions(array) for array in (scale, shift)):
-                scale, shift = (array.reshape(shape[0], -1)[:, 0] for array in (scale, shift))
-            else:
-                scale, shift = to_core(scale), to_core(shift)
-        return _affine_in_core(scale, shift, place)
-
-
-def _affine_in_core(scale: Array, shift: Array, place: Place) -> Spec:
-    arrays = {"scale": scale, "shift": shift}
-    return "affine", {name: np.ascontiguousarray(a, dtype=place.dtype).reshape(-1) for name, a in arrays.items()}
-
-
-def _constant_over_positions(array: Array) -> bool:
-    rows = array.reshape(array.shape[0], -1)
-    return bool((rows == rows[:, :1]).all())

@@ -1,0 +1,127 @@
+"""What a network keeps to run: the core's graph, plans by choice of rules, and who is to blame for a NaN.
+
+``network.py`` makes one, ``explain.py`` runs explanations with it. ``prepared.py`` has the core's plan for some rules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from pylrp import _core
+from pylrp._arrays import require_finite
+from pylrp.errors import NotFinite
+from pylrp.layers.base import Array
+from pylrp.network.classes import Classes, classes_of
+from pylrp.network.finite import finite, require_values
+from pylrp.network.graph import Graph
+from pylrp.network.lowering import lower
+from pylrp.network.prepared import CoreGraph, Prepared
+from pylrp.network.ranges import expected_of
+from pylrp.network.requests import Inputs
+from pylrp.rules.assignment import Assignment, assign
+from pylrp.rules.composites import Composite
+from pylrp.rules.terms import Rule
+
+__all__ = ["Execution"]
+
+_MOST_PLANS = 64
+
+
+class Execution:
+    """A graph in the core and the plans made of it so far.
+
+    Parameters
+    ----------
+    graph : Graph
+
+    Attributes
+    ----------
+    graph : Graph
+        The same with its arrays as the core stores them.
+    expected : list of Expected
+        What is known of the scale of each input.
+    """
+
+    def __init__(self, graph: Graph):
+        lowered = lower(graph)
+        self.graph: Graph = lowered.graph
+        self.expected = expected_of(self.graph)
+        self._core_graph = CoreGraph.plain(lowered)
+        self._plans: dict[Any, Prepared] = {}
+        self._composed: dict[Any, CoreGraph] = {}
+        self._classes: dict[str, Classes] = {}
+
+    def classes_at(self, name: str) -> Classes:
+        """Return what is known of the classes of an output, or of the channels of another value."""
+        found = self._classes.get(name)
+        return self._classes.setdefault(name, classes_of(self.graph, name)) if found is None else found
+
+    def values_of(self, inputs: Inputs, names: Sequence[str], threads: int) -> list[Array]:
+        """Return these values, (batch, size) each."""
+        plan, values = self.plan("epsilon", "zennit").plan, self._core_graph.values
+        return plan.forward(inputs.flat, [values[name] for name in names], threads)
+
+    def run(self, inputs: Inputs, call: Any, blame: Callable[[], NotFinite] | None = None) -> Any:
+        """Return what a call into the core returns; where it fails, name the input or layer that is not finite.
+
+        Parameters
+        ----------
+        inputs : Inputs
+        call : callable
+        blame : callable, optional
+            Finds the layer whose relevance overflows, where every value is finite.
+
+        Raises
+        ------
+        NotFinite
+        """
+        try:
+            return call()
+        except _core.CoreError:
+            for name, array in inputs.given.items():
+                require_finite(array, "x" if len(inputs.given) == 1 else f"x[{name!r}]")
+            self._require_finite_values(inputs)
+            if blame is None:
+                raise
+            raise blame() from None
+
+    def require_finite(self, inputs: Inputs, outputs: Sequence[str], found: list[Array]) -> None:
+        """Raise NotFinite naming the first layer that is not finite, if one of the outputs is not."""
+        if not finite(found):
+            self._require_finite_values(inputs, outputs)
+
+    def _require_finite_values(self, inputs: Inputs, outputs: Sequence[str] = ()) -> None:
+        require_values(self.graph, lambda names: self.values_of(inputs, names, 0), outputs)
+
+    def plan(self, rules: str | Composite | Rule | Sequence[Rule], convention: str) -> Prepared:
+        """Return what is prepared for these rules."""
+        key = (rules, convention) if isinstance(rules, str) else None
+        known = None if key is None else self._plans.get(key)
+        if known is not None:
+            return known
+        made = assign(self.graph, rules, convention)
+        # Equal rules may differ in whether a number was left at its default, which conventions may replace: the
+        # compiled rules tell them apart.
+        inner = tuple(made.rules.items()), tuple(map(id, made.compiled.values()))
+        # Other threads may clear and fill the table meanwhile.
+        known = self._plans.get(inner)
+        if known is None:
+            known = Prepared(self._graph_for(made), made)
+            if len(self._plans) >= _MOST_PLANS:  # a sweep over parameters must not collect them
+                self._plans.clear()
+                self._composed.clear()
+            self._plans[inner] = known
+        if key is not None:
+            self._plans[key] = known
+        return known
+
+    def _graph_for(self, assignment: Assignment) -> CoreGraph:
+        """Return the graph in the core, with layers that stand for more than themselves where rules ask for it."""
+        if not assignment.cones:
+            return self._core_graph
+        key = tuple(assignment.cones.items())
+        known = self._composed.get(key)
+        if known is None:
+            known = self._composed[key] = CoreGraph.for_rules(self.graph, assignment)
+        return known

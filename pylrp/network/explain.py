@@ -1,0 +1,208 @@
+"""One explanation: what was asked is settled, the core runs once, the result is put together.
+
+``network.py`` calls in with a :class:`Request`. ``requests.py`` and ``targets.py`` settle it, ``prepared.py`` has the
+core's plan, ``explanation.py`` is what comes back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from pylrp.layers.base import Array
+from pylrp.network import requests, targets
+from pylrp.network.classes import Classes, as_indices
+from pylrp.network.execution import Execution
+from pylrp.network.explanation import Explanation, Layers
+from pylrp.network.finite import overflow_in_relevance, require_ledger
+from pylrp.network.ledger import Ledger
+from pylrp.network.ranges import warn_unscaled
+from pylrp.rules.composites import Composite
+from pylrp.rules.terms import Rule
+
+__all__ = ["Request", "explain"]
+
+#: Frames from the user's call down to the one that warns of its input.
+_TO_CALLER = 6
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a user asked of :meth:`pylrp.Network.explain`, where the arguments are described."""
+
+    x: Any
+    target: Any
+    composite: str | Composite | Rule | Sequence[Rule]
+    targets: Sequence[Any] | None
+    against: Any
+    start: str
+    output: str | None
+    layers: str | Sequence[str] | None
+    masks: Mapping[str, Sequence[int]] | None
+    convention: str
+    threads: int
+
+
+def explain(execution: Execution, request: Request) -> Explanation:
+    """Return an explanation; :meth:`pylrp.Network.explain` says what of and which errors there are."""
+    if request.start not in ("logit", "one"):
+        raise ValueError(f"start must be 'logit' or 'one', got {request.start!r}")
+    call = _Call(execution, request)
+    call.propagate()
+    return call.explanation()
+
+
+class _Call:
+    """One request on its way: settled when it is made, then run, then told."""
+
+    def __init__(self, execution: Execution, request: Request):
+        self.execution, self.request, self.graph = execution, request, execution.graph
+        self.inputs = requests.Inputs(self.graph, request.x)
+        self.top = requests.start_value(self.graph, request.output)
+        self.prepared = execution.plan(request.composite, request.convention)
+        self._warn()
+        self.absorbed = self.prepared.absorbed(self.top)
+        wanted = requests.wanted_values(self.graph, request.layers)
+        if request.layers == "all":
+            wanted = [name for name in wanted if name not in self.absorbed]
+        self.masks: Mapping[str, Sequence[int]] | None = requests.by_value(self.graph, request.masks)
+        requests.require_outside([*wanted, *(self.masks or ())], self.absorbed)
+        self.masked = requests.channel_masks(self.graph, self.masks, self.prepared.values)
+        self.classes: Classes = execution.classes_at(self.top)
+        self.contrasted: Array | None = None
+        self._settle_target()
+        self.names = list(dict.fromkeys([*self.graph.inputs, *wanted]))
+        self.outputs = [*self.graph.outputs, *([self.top] if self.top not in self.graph.outputs else [])]
+
+    def _warn(self) -> None:
+        self.prepared.warn_outside(self.inputs, _TO_CALLER)
+        if not self.prepared.assignment.boxes:
+            for expected in self.execution.expected:
+                warn_unscaled(expected, self.inputs.logical(expected.name), stacklevel=_TO_CALLER)
+
+    def _settle_target(self) -> None:
+        request, shape = self.request, self.graph.shapes[self.top]
+        asked = targets.starts(self.inputs, shape, self.top, request.target, request.targets, self.classes)
+        self.asked, self.starts, self.signs = asked, asked.starts, asked.signs
+        if request.against is not None:
+            values = self.execution.run(
+                self.inputs, lambda: self.execution.values_of(self.inputs, [self.top], request.threads)
+            )
+            self.contrasted, self.starts = targets.contrast(
+                values[0], asked, request.against, request.start, shape, self.classes
+            )
+            self.signs = [None]
+
+    def _in_core(self, outputs: Sequence[str], wanted: Sequence[str]) -> Any:
+        values = self.prepared.values
+        return self.prepared.plan.explain(
+            self.inputs.flat,
+            self.starts,
+            self.request.start == "one",
+            values[self.top],
+            [values[name] for name in outputs],
+            [values[name] for name in wanted],
+            self.masked,
+            self.request.threads,
+        )
+
+    def propagate(self) -> None:
+        """Run the forward pass and the backward pass, and look at what came back."""
+        self.found, self.chosen, self.relevance, self.pages = self.execution.run(
+            self.inputs,
+            lambda: self._in_core(self.outputs, self.names),
+            lambda: overflow_in_relevance(self.graph, self.top, lambda name: self._in_core([], [name])),
+        )
+        self.execution.require_finite(self.inputs, self.outputs, self.found)
+        require_ledger(self.prepared.graph, self.pages)
+        count, batch = len(self.starts), self.inputs.batch
+        for t, sign in enumerate(self.signs):
+            if sign is not None:
+                for array in self.relevance:
+                    array.reshape(count, batch, array.shape[1])[t] *= sign.reshape(-1, 1)
+                self.pages.reshape(*self.pages.shape[:2], count, batch)[:, :, t] *= sign
+
+    def explanation(self) -> Explanation:
+        """Return the result in the order and the shapes that the user asked for."""
+        graph, inputs, several = self.graph, self.inputs, self.request.targets is not None
+        shapes = graph.shapes
+        predicted = {name: inputs.shaped(a, shapes[name]) for name, a in zip(self.outputs, self.found, strict=True)}
+        count = len(self.starts) if several else None
+        maps = {
+            name: inputs.several(a, shapes[name], count, name)
+            for name, a in zip(self.names, self.relevance, strict=True)
+        }
+        by_input = {name: maps[name] for name in graph.inputs}
+        ledgers = self._ledgers()
+        explained = self.contrasted
+        if explained is None:
+            explained = targets.explained(self.chosen, self.asked, several)
+        features = {name: inputs.features(name) for name in graph.inputs}
+        return Explanation(
+            relevance=_sole(by_input),
+            output=predicted[self.top] if len(graph.outputs) == 1 or self.request.output is not None else predicted,
+            target=explained if explained is None or self.classes.numbered else as_indices(explained),
+            layers=self._layers(maps),
+            ledger=ledgers if several else ledgers[0],
+            input=_sole(inputs.given),
+            settings=self._settings(),
+            notes=tuple(dict.fromkeys([*inputs.notes, *self.asked.notes])),
+            features=_sole(features),
+        )
+
+    def _ledgers(self) -> list[Ledger]:
+        named = [n.name for n in self.graph.nodes if n.layer.has_ledger_row or n.name in (self.masks or ())]
+        rows = self.prepared.rows(named)
+        applied = self.prepared.rules(rows)
+        pages = self.prepared.account(self.pages, rows)
+        pages = pages.reshape(len(rows), self.pages.shape[1], len(self.starts), self.inputs.batch)
+        return [Ledger(pages[:, :, t], rows, applied, single=self.inputs.single) for t in range(len(self.starts))]
+
+    def _layers(self, maps: dict[str, Array]) -> Layers:
+        """Return the relevance of layers: what was kept, and how the rest is found by explaining once more."""
+        graph, absorbed = self.graph, self.absorbed
+        execution, request = self.execution, replace(self.request, masks=self.masks)
+
+        def again(name: str) -> Array:
+            ex = explain(execution, replace(request, layers=[name]))
+            # What was given is not copied: it may have been overwritten since.
+            if not all(_alike(ex.layers[given], maps[given]) for given in graph.inputs):
+                raise RuntimeError(
+                    f"relevance of {name!r} is found by explaining once more, and what was explained is no longer the "
+                    f"same: an array was changed since. Explain with layers=[{name!r}], or keep a copy"
+                )
+            return ex.layers[name]
+
+        names = [name for name in graph.shapes if name not in absorbed]
+        return Layers(maps, names, again, graph.output_values, absorbed)
+
+    def _settings(self) -> dict[str, Any]:
+        request, masks = self.request, self.masks
+        return {
+            "composite": request.composite,
+            "convention": request.convention,
+            "start": request.start,
+            "output": self.top,
+            "masks": None if masks is None else {name: list(channels) for name, channels in masks.items()},
+            "targets": None if request.targets is None else list(request.targets),
+            "against": (
+                None if request.against is None else targets.to_pass_again(self.classes.resolve(request.against))
+            ),
+            "two_classes": self.classes.two,
+            "single": self.inputs.single,
+            "channels_last": [name for name in self.graph.channels_last if name in self.graph.inputs],
+        }
+
+
+def _sole(by_name: Mapping[str, Any]) -> Any:
+    """Return the one value there is, else the dict."""
+    return dict(by_name) if len(by_name) > 1 else next(iter(by_name.values()))
+
+
+def _alike(one: Array, other: Array) -> bool:
+    """Whether two results are the same but for rounding."""
+    scale = float(np.abs(other).max(initial=0))
+    return bool((np.abs(one - other) <= 1e-4 * scale).all())

@@ -1,0 +1,45 @@
+"""What a loader knows about a model beyond its layers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pylrp.present.text import shown
+
+__all__ = ["Facts", "readable_facts"]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a loader knows about a model beyond its layers.
+
+    Parameters
+    ----------
+    top : mapping of str to str
+        By output: the function at the top that was removed, so that its argument is explained: "softmax",
+        "log_softmax", "sigmoid", "hard_sigmoid", "softplus", "exp".
+    classes : tuple, optional
+        The label of each class, in the order of the outputs.
+    features : mapping of str to tuple of str
+        By input: the name of each feature.
+    ranges : mapping of str to (low, high)
+        By input: the range of values that the model was made for.
+    """
+
+    top: Mapping[str, str] = field(default_factory=dict)
+    classes: tuple[Any, ...] | None = None
+    features: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+
+
+def readable_facts(facts: Facts) -> Facts:
+    """Return the same with labels and names that may be shown."""
+    classes = None if facts.classes is None else tuple(shown(c) if isinstance(c, str) else c for c in facts.classes)
+    return Facts(
+        top={shown(name): function for name, function in facts.top.items()},
+        classes=classes,
+        features={shown(name): tuple(map(shown, names)) for name, names in facts.features.items()},
+        ranges={shown(name): bounds for name, bounds in facts.ranges.items()},
+    )

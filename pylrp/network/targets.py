@@ -1,0 +1,175 @@
+"""What is explained: classes, relevance at the top, the difference of two classes. ``explain.py`` calls in.
+
+``classes.py`` knows labels and indices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from pylrp._arrays import plain, require_finite, settle
+from pylrp.layers import Shape
+from pylrp.layers.base import Array, product
+from pylrp.network.classes import Classes, ClassIndex
+from pylrp.network.requests import Inputs, as_rows, converted
+
+__all__ = ["TWO_CLASSES", "Target", "contrast", "explained", "starts", "to_pass_again"]
+
+
+class Target:
+    """What is explained, one a target: relevance that was given, or a class of each sample.
+
+    Attributes
+    ----------
+    starts : list of ndarray or None
+        For the core: None (the top channel), channels, or relevance (batch, size).
+    classes : list of ndarray or None
+        The classes' indices, where they were given.
+    signs : list of ndarray or None
+        By what each sample's relevance is multiplied, where a logit counts for another class than its own.
+    notes : list of str
+    """
+
+    def __init__(self, of: Classes) -> None:
+        self._of = of
+        self.starts: list[Array | None] = []
+        self.classes: list[Array | None] = []
+        self.signs: list[Array | None] = []
+        self.notes: list[str] = []
+
+    def add(self, classes: Array | None, relevance: Array | None = None) -> None:
+        """Take one more: classes, relevance, or None for the top class."""
+        if classes is None and relevance is None and self._of.two:
+            classes = np.ones(1, np.int64)
+        sign = None if classes is None else self._of.sign(classes)
+        if sign is not None and self._of.kept:
+            raise ValueError(
+                "the network's one output is the probability of class 1: load it without keep_top, so that class 0 is "
+                "explained by minus the logit, or explain class 1"
+            )
+        if sign is not None:
+            self.notes.append(TWO_CLASSES)
+        self.starts.append(relevance if classes is None else self._of.channel(classes))
+        self.classes.append(classes)
+        self.signs.append(sign)
+
+
+TWO_CLASSES = "one logit decides between two classes: class 0 is explained by minus the logit, and its map is negated"
+
+
+def starts(
+    inputs: Inputs, shape: Shape, top: str, target: Any, targets: Sequence[Any] | None, classes: Classes
+) -> Target:
+    """Return what the core starts from."""
+    asked = Target(classes)
+    if targets is not None:
+        if target is not None:
+            raise ValueError("give target or targets, not both")
+        if isinstance(targets, str) or np.ndim(targets) == 0:
+            raise TypeError(f"targets must be a list of classes, got {targets!r}")
+        if len(targets) == 0:
+            raise ValueError("targets is empty")
+        for each in targets:
+            asked.add(_classes(each, inputs, shape, top, classes, "a target"))
+        return asked
+    if target is None:
+        if len(shape) > 1 and product(shape[1:]) > 1:
+            raise ValueError(
+                f"{top!r} has shape {shape}, no single class is on top: pass target=, a channel or an array"
+            )
+        asked.add(None)
+        return asked
+    if isinstance(target, tuple) and len(target) == len(shape) > 1:  # a place, as Captum takes it
+        raise TypeError(
+            f"target is the tuple {target!r}, {top!r} has shape {shape}: one entry of it is explained by an array, "
+            f"start = numpy.zeros({(inputs.batch, *shape) if not inputs.single else shape}, numpy.{inputs.dtype}); "
+            f"start[..., {', '.join(map(str, target))}] = 1; pass target=start"
+        )
+    array = np.asarray(plain(target, "target"))
+    expected = shape if inputs.single else (inputs.batch, *shape)
+    if array.ndim < 2 and array.dtype.kind != "f" and (array.dtype.kind in "iu" or classes.labels is not None):
+        asked.add(_classes(target, inputs, shape, top, classes, "target"))
+        return asked
+    if array.dtype.kind != "f":
+        what = f"an array of {array.dtype}" if array.ndim else repr(target)
+        raise TypeError(
+            f"target is {what}: a class must be an integer, relevance an array of {inputs.dtype} with the output's "
+            f"shape {expected}"
+        )
+    given = settle(target, "target")
+    if given.shape != expected:
+        also = ", or an integer for a class" if given.ndim < 2 else ""
+        raise ValueError(f"target has shape {given.shape}, the output has shape {expected}{also}")
+    require_finite(given, "target")
+    if given.dtype != inputs.dtype:
+        given = converted(given, inputs.dtype, "target", asked.notes)
+    asked.add(None, given if given.ndim == 2 and not inputs.single else as_rows(given, inputs.batch, shape))
+    return asked
+
+
+def _classes(target: Any, inputs: Inputs, shape: Shape, top: str, classes: Classes, what: str) -> Array:
+    found = classes.resolve(target, what)
+    if found.ndim > 1:
+        raise ValueError(f"a target must be one class, or one a sample, got an array of shape {found.shape}")
+    if found.ndim == 1 and len(found) != inputs.batch:
+        raise ValueError(f"target has {len(found)} entries, x has {inputs.batch} samples")
+    wrong = (found < 0) | (found >= classes.count)
+    if wrong.any():
+        kind = "classes" if classes.two else "outputs" if len(shape) < 2 else f"channels in {top!r}"
+        raise ValueError(f"target {found[wrong].flat[0]} is no class: the network has {classes.count} {kind}")
+    return np.atleast_1d(found).astype(np.int64)
+
+
+def contrast(
+    output: Array, asked: Target, against: Any, start: str, shape: Shape, classes: Classes
+) -> tuple[Array, list[Array | None]]:
+    """Return the explained classes and the start of their difference to others; ``output`` is (batch, size)."""
+    batch = len(output)
+    channels = output.reshape(batch, shape[0] if shape else 1, product(shape[1:]))
+    if len(asked.starts) != 1 or (asked.classes[0] is None and asked.starts[0] is not None):
+        raise ValueError("against goes with one target, a class")
+    target = asked.classes[0]
+    plus = channels[:, :, 0].argmax(1) if target is None else np.broadcast_to(target, (batch,))
+    second = classes.resolve(against, "against")
+    if second.shape not in ((), (batch,)):
+        raise ValueError(f"against has shape {second.shape}, x has {batch} samples: give one class, or one a sample")
+    minus = np.broadcast_to(second, (batch,))
+    if ((minus < 0) | (minus >= classes.count)).any():
+        raise ValueError(f"against is {minus.tolist()}, the network has {classes.count} classes")
+    if (plus == minus).any():
+        raise ValueError("against is the class that is explained: pass another one")
+    top = np.zeros_like(channels)
+    rows = np.arange(batch)
+    for index, sign in ((plus, 1), (minus, -1)):
+        channel, own = classes.channel(index), classes.sign(index)
+        factor = (sign if own is None else sign * own.reshape(-1, 1)) * np.ones((batch, 1), output.dtype)
+        top[rows, channel] += factor * channels[rows, channel]
+    if start == "one":
+        size = np.abs(top.sum(axis=(1, 2), dtype=np.float64))
+        top /= np.where(size == 0, 1, size).astype(top.dtype)[:, None, None]
+    return np.array(plus, dtype=np.int64), [as_rows(top, batch, shape)]
+
+
+def to_pass_again(index: Array) -> Any:
+    """Return indices of classes, one or a list, so that they can be passed again and written as JSON."""
+    return ClassIndex(index.item()) if index.ndim == 0 else [ClassIndex(i) for i in index.tolist()]
+
+
+def explained(chosen: list[Array | None], asked: Target, several: bool) -> Array | None:
+    """Return the classes that were explained, (batch,) or (batch, targets); None where relevance was given.
+
+    Parameters
+    ----------
+    chosen : list of ndarray or None
+        What the core says: channels, one a sample.
+    asked : Target
+    several : bool
+    """
+    found = [
+        one if one is None or classes is None else np.array(np.broadcast_to(classes, one.shape))
+        for one, classes in zip(chosen, asked.classes, strict=True)
+    ]
+    return np.stack([one for one in found if one is not None], axis=1) if several else found[0]
