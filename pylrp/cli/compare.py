@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,16 +13,16 @@ from numpy.typing import NDArray
 
 import pylrp
 from pylrp.cli import options
+from pylrp.cli.arguments import CompareArguments
 from pylrp.cli.pictures import drawable, require_picture
 from pylrp.cli.progress import Progress, complain, deferred_sigint
-from pylrp.cli.request import explain_request
+from pylrp.cli.request import ExplainRequest, explain_request
 from pylrp.cli.results import atomically, free_path
 from pylrp.cli.session import Session, bounded, open_session, rules_for
 from pylrp.comparison import by_convention
 from pylrp.network.explanation import Explanation
 from pylrp.present.text import nearest
 from pylrp.present.text import shown as readable
-from pylrp.rules.composites import Composite
 from pylrp.rules.conventions import CONVENTIONS
 
 if TYPE_CHECKING:
@@ -89,17 +90,18 @@ def add(commands: options.Commands) -> None:
     parser.set_defaults(run=_run)
 
 
-def _run(args: argparse.Namespace) -> int:
+def _run(namespace: argparse.Namespace) -> int:
+    args = CompareArguments.read(namespace)
     session = open_session(args)
-    asked = explain_request(args, session)
+    request = explain_request(args, session)
     if args.conventions is not None:
         if args.output is not None:
             raise ValueError("--conventions gives a table, no picture: leave -o out")
-        return _conventions(args, session, asked)
-    return _composites(args, session, asked)
+        return _conventions(args, args.conventions, session, request)
+    return _composites(args, session, request)
 
 
-def _composites(args: argparse.Namespace, session: Session, asked: dict[str, Any]) -> int:
+def _composites(args: CompareArguments, session: Session, request: ExplainRequest) -> int:
     from pylrp.evaluate import agreement
 
     chosen = options.composites_for(args.composites, session.network, bounds=bounded(args, session.plan))
@@ -118,7 +120,7 @@ def _composites(args: argparse.Namespace, session: Session, asked: dict[str, Any
                     x = session.stack([item for _, item in read])
                     found = {}
                     for name, each in rules.items():
-                        found[name] = session.network.explain(x, composite=each, **asked)
+                        found[name] = replace(request, composite=each).explain(session.network, x)
                     with deferred_sigint():
                         for name, ex in found.items():
                             maps[name].append(maps_of(session, ex))
@@ -140,7 +142,7 @@ def _composites(args: argparse.Namespace, session: Session, asked: dict[str, Any
         inputs = "1 input" if count == 1 else f"{count} inputs, means"
         print(f"{inputs}; the maps summed over channels, pixels ranked from most for to most against\n")
         print(agreement({name: np.concatenate(parts) for name, parts in maps.items()}).table())
-    session.say_notes([note for ex in drawn.values() for note in ex.notes], quiet=args.quiet)
+    session.print_notes([note for ex in drawn.values() for note in ex.notes], quiet=args.quiet)
     if path is not None:
         _draw(session, path, drawn, shown)
         if not args.quiet:
@@ -157,7 +159,7 @@ def _composites(args: argparse.Namespace, session: Session, asked: dict[str, Any
     return 1 if session.failed else 0
 
 
-def _picture_path(args: argparse.Namespace, session: Session) -> Path | None:
+def _picture_path(args: CompareArguments, session: Session) -> Path | None:
     """Return where the picture goes; None where there is none by default, as without matplotlib or of volumes."""
     path = Path(args.output or f"{session.entries[0].stem}-compare.png")
     if path.suffix.lower() not in options.PICTURES:
@@ -200,16 +202,15 @@ def maps_of(session: Session, ex: Explanation) -> Array:
     return R.reshape(len(R), -1)
 
 
-def _conventions(args: argparse.Namespace, session: Session, asked: dict[str, Any]) -> int:
-    unknown = [name for name in args.conventions if name not in CONVENTIONS]
+def _conventions(args: CompareArguments, conventions: Sequence[str], session: Session, request: ExplainRequest) -> int:
+    unknown = [name for name in conventions if name not in CONVENTIONS]
     if unknown:
         raise ValueError(
             f"unknown convention {unknown[0]!r}{nearest(unknown[0], CONVENTIONS)}; choose from {', '.join(CONVENTIONS)}"
         )
-    args.composite = args.composite or "epsilon"
-    rules = rules_for(args, session.network, session.plan)
-    del asked["convention"]
+    rules = rules_for(args, session.network, session.plan, args.composite or "epsilon")
     names = [*session.network.graph.inputs, *session.network.names]
+    request = replace(request, composite=rules, layers=tuple(names))
     gaps: dict[str, Array] = {}
     missing: dict[str, str] = {}
     count = 0
@@ -219,7 +220,7 @@ def _conventions(args: argparse.Namespace, session: Session, asked: dict[str, An
             for looked_at, read in session.batches():
                 if read:
                     x = session.stack([item for _, item in read])
-                    found = _gaps_of(session, x, args.conventions, rules, names, asked, missing)
+                    found = _gaps_of(session, x, conventions, request, missing)
                     with deferred_sigint():
                         gaps = {name: np.maximum(gaps.get(name, 0), gap) for name, gap in found.items()}
                         count += len(read)
@@ -240,20 +241,18 @@ def _gaps_of(
     session: Session,
     x: Any,
     conventions: Sequence[str],
-    rules: Composite,
-    names: list[str],
-    asked: dict[str, Any],
+    request: ExplainRequest,
     missing: dict[str, str],
 ) -> dict[str, Array]:
     """Return how far each convention is from the first, a number a layer; ``missing`` gets those without a rule."""
     found = by_convention(
         conventions,
-        lambda name: session.network.explain(x, composite=rules, convention=name, layers=names, **asked),
+        lambda name: replace(request, convention=name).explain(session.network, x),
         missing,
     )
     reference = next(iter(found.values()))
     return {
-        name: np.array([_gap(ex.layers[value], reference.layers[value]) for value in names])
+        name: np.array([_gap(ex.layers[value], reference.layers[value]) for value in request.layers or ()])
         for name, ex in found.items()
     }
 

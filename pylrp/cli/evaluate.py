@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pylrp.cli import options
+from pylrp.cli.arguments import EvaluateArguments
 from pylrp.cli.progress import Progress, complain
 from pylrp.cli.results import atomically, free_path
 from pylrp.cli.session import Session, bounded, open_session, rules_for
@@ -105,9 +106,10 @@ def _output(text: str) -> Path:
     return path
 
 
-def _run(args: argparse.Namespace) -> int:
+def _run(namespace: argparse.Namespace) -> int:
     from pylrp.evaluate import evaluate
 
+    args = EvaluateArguments.read(namespace)
     session = open_session(args)
     for path in args.output:
         _require_place(path, args, session)
@@ -163,7 +165,7 @@ def _run(args: argparse.Namespace) -> int:
     return 1 if session.failed else 0
 
 
-def _require_place(path: Path, args: argparse.Namespace, session: Session) -> None:
+def _require_place(path: Path, args: EvaluateArguments, session: Session) -> None:
     if not path.parent.is_dir():
         raise FileNotFoundError(f"-o {path}: there is no folder {path.parent}")
     free_path(path, {Path(args.model).resolve(), *(entry.path.resolve() for entry in session.entries)})
@@ -173,7 +175,7 @@ def _require_place(path: Path, args: argparse.Namespace, session: Session) -> No
         new_figure(1, 1)  # without matplotlib it fails now, not after the work
 
 
-def _truths(args: argparse.Namespace, session: Session) -> dict[int, str] | None:
+def _truths(args: EvaluateArguments, session: Session) -> dict[int, str] | None:
     """Return the true class of each entry, as it is written in --labels-true, by the entry's id."""
     if args.labels_true is None:
         return None
@@ -192,7 +194,7 @@ def _truths(args: argparse.Namespace, session: Session) -> dict[int, str] | None
 
 
 def _target(
-    args: argparse.Namespace, session: Session, read: Sequence[tuple[Entry, Item]], truths: dict[int, str] | None
+    args: EvaluateArguments, session: Session, read: Sequence[tuple[Entry, Item]], truths: dict[int, str] | None
 ) -> Any:
     """Return the class to explain: one, one a sample, or None for the top classes."""
     if args.target is not None:
@@ -201,7 +203,7 @@ def _target(
         return None
     if truths is not None:
         return as_indices([session.class_number(truths[id(entry)], "--labels-true") for entry, _ in read])
-    if args.label_column is not None and all(item.truth is not None for _, item in read):
+    if args.table.label is not None and all(item.truth is not None for _, item in read):
         return as_indices([session.class_number(str(item.truth), "--label-column") for _, item in read])
     return None
 

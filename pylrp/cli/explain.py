@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
-from typing import Any
+from dataclasses import replace
+from typing import Literal
 
 from pylrp.cli import options
+from pylrp.cli.arguments import ExplainArguments
 from pylrp.cli.progress import Progress, complain, deferred_sigint
-from pylrp.cli.request import explain_request
-from pylrp.cli.results import Results, writers_for
+from pylrp.cli.request import ExplainRequest, explain_request
+from pylrp.cli.results import ExplainedSample, Results, report_request, writers_for
 from pylrp.cli.session import Session, open_session, rules_for
 from pylrp.cli.table import Table
 from pylrp.inputs import Entry, Item
@@ -85,20 +87,15 @@ def add(commands: options.Commands) -> None:
     parser.set_defaults(run=_run)
 
 
-def _run(args: argparse.Namespace) -> int:
+def _run(namespace: argparse.Namespace) -> int:
+    args = ExplainArguments.read(namespace)
     session = open_session(args)
-    composite = rules_for(args, session.network, session.plan)
-    asked = {"composite": composite, **explain_request(args, session)}
-    if args.layers is not None:
-        if not args.layers.strip(", "):
-            raise ValueError("--layers is empty: give names of layers, or all")
-        asked["layers"] = "all" if args.layers == "all" else options.names(args.layers)
-    if args.picture == "layers":
-        asked.setdefault("layers", "all")
-    writers = writers_for(args, session, asked)  # before any work: an output that can't be written is known now
-    table = Table(session, asked, quiet=args.quiet)
+    request = _request(args, session)
+    writers = writers_for(args, session, request)  # before any work: an output that can't be written is known now
+    request = replace(request, report=report_request(args, session))
+    table = Table(session, request.against, quiet=args.quiet)
     if not args.quiet:
-        print(f"rules: {composite.name}")
+        print(f"rules: {request.composite.name if request.composite else ''}")
         if session.plan is not None:
             print(session.plan.describe())
     results = Results(session, writers)
@@ -106,15 +103,15 @@ def _run(args: argparse.Namespace) -> int:
         with Progress("explaining", len(session.entries), quiet=args.quiet) as bar:
             for looked_at, read in session.batches():
                 bar.advance(looked_at - len(read))
-                for pair in _explained(session, read, asked):
-                    if pair is not None:
+                for sample in _explained(session, read, request):
+                    if sample is not None:
                         with deferred_sigint():
-                            results.add(*pair)
-                            table.show(*pair)
+                            results.add(sample)
+                            table.show(sample.entry, sample.item, sample.ex)
                     bar.advance()
     except KeyboardInterrupt:
         results.close()
-        written = results.said()
+        written = results.written()
         complain(
             f"interrupted: {results.count} of {len(session.entries)} inputs are explained"
             + (f"; kept: {written}" if written else ""),
@@ -122,27 +119,39 @@ def _run(args: argparse.Namespace) -> int:
         )
         return 130
     results.close()
-    session.say_notes(results.notes, quiet=args.quiet)
+    session.print_notes(results.notes, quiet=args.quiet)
     if not args.quiet:
         if session.failed:
             print(f"{results.count} of {len(session.entries)} inputs explained")
-        print(f"wrote {shown(results.said())}" if results.count else "nothing written")
+        print(f"wrote {shown(results.written())}" if results.count else "nothing written")
     return 1 if session.failed else 0
 
 
+def _request(args: ExplainArguments, session: Session) -> ExplainRequest:
+    composite = rules_for(args, session.network, session.plan)
+    layers: Literal["all"] | tuple[str, ...] | None = None
+    if args.layers is not None:
+        if not args.layers.strip(", "):
+            raise ValueError("--layers is empty: give names of layers, or all")
+        layers = "all" if args.layers == "all" else options.names(args.layers)
+    elif args.picture == "layers":
+        layers = "all"
+    return replace(explain_request(args, session), composite=composite, layers=layers)
+
+
 def _explained(
-    session: Session, read: list[tuple[Entry, Item]], asked: dict[str, Any]
-) -> Iterator[tuple[Entry, Item, Explanation] | None]:
+    session: Session, read: list[tuple[Entry, Item]], request: ExplainRequest
+) -> Iterator[ExplainedSample | None]:
     """Yield each sample of a batch with its explanation, None for one that fails.
 
-    Where the batch fails each is tried alone, to find who is to blame; if all are, it is no input's fault.
+    Where the batch fails, each is tried alone to find out which one fails; if all do, the reason is no input.
     """
     if not read:
         return
     try:
-        ex = session.network.explain(session.stack([item for _, item in read]), **asked)
+        ex = request.explain(session.network, session.stack([item for _, item in read]))
     except ValueError as error:
-        parts = [_alone(session, item, asked) for _, item in read]
+        parts = [_alone(session, item, request) for _, item in read]
         if len(session.entries) > 1 and all(isinstance(part, ValueError) and str(part) == str(error) for part in parts):
             raise
     else:
@@ -152,11 +161,11 @@ def _explained(
             session.fail(entry, part)
             yield None
         else:
-            yield entry, item, part
+            yield ExplainedSample(entry, item, request.asked_for(part), part)
 
 
-def _alone(session: Session, item: Item, asked: dict[str, Any]) -> Explanation | ValueError:
+def _alone(session: Session, item: Item, request: ExplainRequest) -> Explanation | ValueError:
     try:
-        return session.network.explain(session.stack([item]), **asked)[0]
+        return request.explain(session.network, session.stack([item]))[0]
     except ValueError as error:
         return error

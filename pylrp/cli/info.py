@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pylrp
 from pylrp.cli import options
+from pylrp.cli.arguments import Arguments
 from pylrp.cli.session import open_network, rules_for
 from pylrp.inputs import ImagePlan, Preparation, Wanted
 from pylrp.present.text import shown
@@ -43,7 +44,7 @@ def add(commands: options.Commands) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    print(_installation() if args.model is None else _model(args))
+    print(_installation() if args.model is None else _model(Arguments.read(args)))
     return 0
 
 
@@ -56,7 +57,7 @@ def _installation() -> str:
     )
 
 
-def _model(args: argparse.Namespace) -> str:
+def _model(args: Arguments) -> str:
     network = open_network(args)
     rules = rules_for(args, network)
     wanted = Wanted.of(network)

@@ -16,17 +16,17 @@ from typing import Any
 
 from pylrp.present.text import shown
 
-__all__ = ["Progress", "complain", "deferred_sigint", "said"]
+__all__ = ["Progress", "complain", "deferred_sigint", "one_line"]
 
 _LONG = 2.0  # seconds; shorter work needs no bar
 
 
 def complain(what: object, *, kind: str = "error: ") -> None:
     """Print one line on stderr: an error, or with another ``kind`` what it is called."""
-    print(f"pylrp: {kind}{said(what)}", file=sys.stderr, flush=True)
+    print(f"pylrp: {kind}{one_line(what)}", file=sys.stderr, flush=True)
 
 
-def said(what: object) -> str:
+def one_line(what: object) -> str:
     """Return an error in one line."""
     if isinstance(what, OSError) and what.filename:
         text = f"{what.filename}: {what.strerror}"
@@ -39,7 +39,7 @@ def said(what: object) -> str:
 
 @contextmanager
 def deferred_sigint() -> Iterator[None]:
-    """Let Ctrl-C wait until the block has ended: what belongs together is done together, or not at all."""
+    """Defer SIGINT (Ctrl-C) until the block has ended, so that all outputs have the same samples."""
     if threading.current_thread() is not threading.main_thread():  # only there signals arrive, and can be held
         yield
         return

@@ -6,10 +6,10 @@ file is there whole or not at all.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,22 +17,45 @@ import numpy as np
 
 import pylrp
 from pylrp._files import atomically
+from pylrp.cli.arguments import ExplainArguments
 from pylrp.cli.options import PICTURES
+from pylrp.cli.request import ExplainRequest, ReportRequest
 from pylrp.cli.session import Session
 from pylrp.inputs import Entry, Item
-from pylrp.network.columns import Table
 from pylrp.network.explanation import Explanation
 from pylrp.network.ledger import COLUMNS
 from pylrp.present.account import ledgers
+from pylrp.present.outputs import Outputs
+from pylrp.present.targets import some_targets
 from pylrp.present.text import shown
 
-__all__ = ["Results", "Writer", "atomically", "free_path", "writers_for"]
+__all__ = ["ExplainedSample", "Results", "Writer", "atomically", "free_path", "report_request", "writers_for"]
+
+
+@dataclass(frozen=True)
+class ExplainedSample:
+    """One sample and what was explained of it.
+
+    Attributes
+    ----------
+    entry : Entry
+    item : Item
+    ex : Explanation
+        Of the classes that were asked for.
+    everything : Explanation
+        Of these and of the classes that a report shows.
+    """
+
+    entry: Entry
+    item: Item
+    ex: Explanation
+    everything: Explanation
 
 
 class Writer(Protocol):
     """Writes explained samples."""
 
-    def add(self, entry: Entry, item: Item, ex: Explanation) -> None:
+    def add(self, sample: ExplainedSample) -> None:
         """Take one sample."""
 
     def close(self) -> str:
@@ -46,25 +69,25 @@ class Results:
         self.count = 0
         self.notes: dict[str, None] = {}
         self._session, self._writers = session, writers
-        self._said: list[str] = []
+        self._written: list[str] = []
 
-    def add(self, entry: Entry, item: Item, ex: Explanation) -> None:
+    def add(self, sample: ExplainedSample) -> None:
         """Hand one sample to all writers."""
         for writer in self._writers:
-            writer.add(entry, item, ex)
-        self.notes |= dict.fromkeys(ex.notes)
+            writer.add(sample)
+        self.notes |= dict.fromkeys(sample.ex.notes)
         self.count += 1
 
     def close(self) -> None:
         """Let all writers finish."""
-        self._said = [said for writer in self._writers if (said := writer.close())]
+        self._written = [written for writer in self._writers if (written := writer.close())]
 
-    def said(self) -> str:
+    def written(self) -> str:
         """Return what was written, in words."""
-        return ", ".join(self._said)
+        return ", ".join(self._written)
 
 
-def writers_for(args: argparse.Namespace, session: Session, asked: dict[str, Any]) -> list[Writer]:
+def writers_for(args: ExplainArguments, session: Session, request: ExplainRequest) -> list[Writer]:
     """Return the writers that ``-o`` asks for, or the default ones.
 
     Raises
@@ -77,7 +100,7 @@ def writers_for(args: argparse.Namespace, session: Session, asked: dict[str, Any
     outputs = args.output or [_default(session)]
     taken = [Path(args.model), *(entry.path for entry in session.entries)]
     taken += [Path(args.labels)] if args.labels else []
-    return [_writer(text, args, session, asked, {path.resolve() for path in taken}) for text in outputs]
+    return [_writer(text, args, session, request, {path.resolve() for path in taken}) for text in outputs]
 
 
 def _default(session: Session) -> str:
@@ -86,7 +109,7 @@ def _default(session: Session) -> str:
     return "relevance/" if session.plan is not None else "relevance.npz"
 
 
-def _writer(text: str, args: argparse.Namespace, session: Session, asked: dict[str, Any], taken: set[Path]) -> Writer:
+def _writer(text: str, args: ExplainArguments, session: Session, request: ExplainRequest, taken: set[Path]) -> Writer:
     path, suffix = Path(text), Path(text).suffix.lower()
     options = {"kind": args.picture, "overlay": args.overlay}
     options = {name: value for name, value in options.items() if value is not None}
@@ -98,9 +121,9 @@ def _writer(text: str, args: argparse.Namespace, session: Session, asked: dict[s
         return _Pictures(path, session, taken, options)
     free_path(path, taken)
     if suffix == ".npz":
-        return _Arrays(path, asked.get("layers", ()))
+        return _Arrays(path, request.layers or ())
     if suffix == ".html":
-        return _Report(path, args, session, asked)
+        return _Report(path, args, session, request)
     if suffix not in PICTURES:
         raise ValueError(f"-o {text}: give an ending, {', '.join(PICTURES)}, .npz or .html, or a folder")
     if len(session.entries) > 1:
@@ -132,12 +155,12 @@ class _Pictures:
             free_path(path, taken)
         self._written: list[Path] = []
 
-    def add(self, entry: Entry, item: Item, ex: Explanation) -> None:
+    def add(self, sample: ExplainedSample) -> None:
         from pylrp.cli.pictures import picture
 
-        figure = picture(self._session, entry, item, ex, self._options)
+        figure = picture(self._session, sample.entry, sample.item, sample.ex, self._options)
         self._folder.mkdir(exist_ok=True)
-        path = self._paths[id(entry)]
+        path = self._paths[id(sample.entry)]
         atomically(path, lambda part: figure.savefig(part))
         self._written.append(path)
 
@@ -157,7 +180,8 @@ class _Arrays:
         self._fixed: dict[str, Any] = {}
         self._notes: dict[str, None] = {}
 
-    def add(self, entry: Entry, item: Item, ex: Explanation) -> None:
+    def add(self, sample: ExplainedSample) -> None:
+        entry, item, ex = sample.entry, sample.item, sample.ex
         self._names.append(entry.name)
         found: dict[str, Any] = {"target": ex.target[0] if ex.target is not None else -1}
         for what, value in (("relevance", ex.relevance), ("output", ex.output)):
@@ -199,32 +223,40 @@ def _settings(ex: Explanation) -> dict[str, Any]:
 
 
 class _Report:
-    def __init__(self, path: Path, args: argparse.Namespace, session: Session, asked: dict[str, Any]):
+    def __init__(self, path: Path, args: ExplainArguments, session: Session, request: ExplainRequest):
         from pylrp.report import Report
 
-        for option, given in (("--against", "against" in asked), ("--start one", asked["start"] == "one")):
+        for option, given in (("--against", request.against is not None), ("--start one", request.start == "one")):
             if given:
                 raise ValueError(f"-o {path}: a report has no {option}; write a picture or .npz")
         if session.top not in session.network.graph.outputs:
             raise ValueError(f"-o {path}: a report begins at an output, not at {session.top}; write a picture or .npz")
-        self._path, self._session = path, session
+        self._path = path
         title = shown(f"{Path(args.model).name}: why?")
         self._report = Report(session.network, session.labels, title, probability=session.probability)
-        targets = [asked["target"]] if "target" in asked else asked.get("targets")
-        self._options: dict[str, Any] = {
-            "composites": asked["composite"],
-            "targets": targets,
-            "top": args.top,
-            "output": session.top,
-            "convention": args.convention,
-        }
+        self._request = report_request(args, session)
 
-    def add(self, entry: Entry, item: Item, ex: Explanation) -> None:
-        x: Any = Table(np.asarray(ex.input), item.features) if item.features else ex.input
-        self._report.add(x, name=entry.name, image=item.image, **self._options)
+    def add(self, sample: ExplainedSample) -> None:
+        ex = sample.everything
+        if self._request is not None and self._request.ranks_classes:
+            ex = some_targets(ex, self._request.shown(ex))
+        self._report.add(ex, name=sample.entry.name, image=sample.item.image)
 
     def close(self) -> str:
         if not len(self._report):
             return ""
         atomically(self._path, self._report.write)
         return str(self._path)
+
+
+def report_request(args: ExplainArguments, session: Session) -> ReportRequest | None:
+    """Return what a report among the outputs shows; None where there is none."""
+    if not any(Path(text).suffix.lower() == ".html" for text in args.output):
+        return None
+    from pylrp.report.ledger_and_layers import chosen_layers
+
+    # Of an output with positions no class is the top one: it has to be given.
+    ranked = args.target is None and args.targets is None and len(session.network.graph.shapes[session.top]) < 2
+    outputs = Outputs(session.network, session.top, {}, session.probability)
+    layers = tuple(chosen_layers(session.network, session.top))
+    return ReportRequest(outputs, session.top, layers, args.top if ranked else None, session.meaning.two)

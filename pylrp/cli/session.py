@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-import argparse
-import dataclasses
 import inspect
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 import pylrp
+from pylrp.cli.arguments import Arguments
 from pylrp.cli.labels import class_number, read_labels
-from pylrp.cli.progress import complain, said
+from pylrp.cli.progress import complain, one_line
 from pylrp.cli.rules import override
 from pylrp.errors import UnknownOption
-from pylrp.inputs import Entry, ImagePlan, Item, Preparation, TableOptions, Wanted, read_inputs
+from pylrp.inputs import Entry, ImagePlan, Item, Wanted, read_inputs
 from pylrp.network.classes import Classes, ClassIndex, classes_of
 from pylrp.network.columns import Table
 from pylrp.network.network import Network
+from pylrp.present.outputs import Probability
 from pylrp.rules.composites import Composite
 from pylrp.rules.defaults import default_for
-
-if TYPE_CHECKING:
-    from pylrp.present.outputs import Probability
 
 __all__ = ["Session", "bounded", "open_network", "open_session", "rules_for"]
 
@@ -56,7 +53,7 @@ class Session:
         How outputs become probabilities, as for :class:`pylrp.report.Report`.
     failed : int
         How many entries could not be read or explained.
-    said : set of str
+    printed : set of str
         The notes that were printed.
     """
 
@@ -70,7 +67,7 @@ class Session:
     batch: int
     probability: Probability
     failed: int = field(default=0)
-    said: set[str] = field(default_factory=set)
+    printed: set[str] = field(default_factory=set)
 
     @property
     def classes(self) -> int:
@@ -89,7 +86,8 @@ class Session:
 
     def fail(self, entry: Entry, reason: Exception) -> None:
         """Report an entry that could not be read or explained; alone, it is the command's own error."""
-        line = f"{entry.name}: {said(reason)}" if entry.name not in said(reason) else said(reason)
+        text = one_line(reason)
+        line = text if entry.name in text else f"{entry.name}: {text}"
         if len(self.entries) == 1:
             raise ValueError(line) from None
         self.failed += 1
@@ -118,69 +116,63 @@ class Session:
         (array,) = arrays.values()
         return Table(array, items[0].features) if items[0].features else array
 
-    def say_notes(self, notes: Iterable[str], *, quiet: bool) -> None:
-        """Print what was not said before."""
+    def print_notes(self, notes: Iterable[str], *, quiet: bool) -> None:
+        """Print the notes that were not printed before."""
         for note in notes:
-            if note not in self.said and not quiet:
+            if note not in self.printed and not quiet:
                 print(f"note: {note}")
-            self.said.add(note)
+            self.printed.add(note)
 
     def class_number(self, text: str, option: str) -> ClassIndex:
         """Return the class that a user means."""
         return ClassIndex(class_number(text, self.labels, self.classes, option, numbered=self.numbered))
 
 
-def open_network(args: argparse.Namespace) -> Network:
+def open_network(args: Arguments) -> Network:
     """Return the network that the options name."""
-    options = {} if args.input_shape is None else {"input_shape": args.input_shape}
+    options: dict[str, Any] = {} if args.input_shape is None else {"input_shape": args.input_shape}
     try:
         return pylrp.load(args.model, keep_top=args.keep_top, **options)
     except UnknownOption as error:
         raise ValueError(f"{error.source} takes no --{error.option.replace('_', '-')}") from None
 
 
-def open_session(args: argparse.Namespace) -> Session:
-    """Return the network and its inputs; says on stdout what happens to images."""
+def open_session(args: Arguments) -> Session:
+    """Return the network and its inputs; prints the notes of loading."""
     network = open_network(args)
-    top = getattr(args, "top_name", None) or network.graph.outputs[0]
-    if getattr(args, "top_name", None) is None and len(network.graph.outputs) > 1:
+    top = args.top_name or network.graph.outputs[0]
+    if args.top_name is None and len(network.graph.outputs) > 1:
         raise ValueError(f"the network has several outputs, {', '.join(network.graph.outputs)}: choose one with --from")
     if top not in network.graph.shapes:
         raise ValueError(f"--from {top}: no layer has that name; pylrp info lists them")
     meaning = classes_of(network.graph, top)
     labels = meaning.names if args.labels is None else read_labels(args.labels, meaning.count)
     numbered = meaning.numbered or args.labels is not None
-    preparation = Preparation(**{f.name: getattr(args, f.name) for f in dataclasses.fields(Preparation)})
     wanted = Wanted.of(network)
-    table = TableOptions(args.label_column, args.drop)
-    entries = read_inputs(args.inputs, wanted, preparation, table=table, recursive=args.recursive)
+    entries = read_inputs(args.inputs, wanted, args.preparation, table=args.table, recursive=args.recursive)
     rows = all(len(s) == 1 for s in wanted.shapes.values())
-    batch = getattr(args, "batch", None) or (_BATCH_OF_ROWS if rows else _BATCH)
-    probability: Any = getattr(args, "probability", "auto")
-    if probability == "none":
-        probability = None
+    batch = args.batch or (_BATCH_OF_ROWS if rows else _BATCH)
+    probability: Probability = None if args.probability == "none" else args.probability
     plan = next((entry.plan for entry in entries if entry.plan is not None), None)
     session = Session(network, labels, entries, plan, top, meaning, numbered, batch, probability)
-    session.say_notes(network.notes, quiet=getattr(args, "quiet", False))
+    session.print_notes(network.notes, quiet=args.quiet)
     return session
 
 
-def rules_for(
-    args: argparse.Namespace, network: Network, plan: ImagePlan | None = None, name: str | None = None
-) -> Composite:
+def rules_for(args: Arguments, network: Network, plan: ImagePlan | None = None, name: str | None = None) -> Composite:
     """Return the composite that the options ask for.
 
     Parameters
     ----------
-    args : Namespace
-        With ``composite``, ``rule``, ``low`` and ``high``.
+    args : Arguments
+        Of which ``composite``, ``rule``, ``low`` and ``high`` count.
     network : Network
     plan : ImagePlan, optional
         Where inputs are images: a box has the bounds of their pixels, if none are given.
     name : str, optional
         Instead of ``args.composite``.
     """
-    name = name or getattr(args, "composite", None) or default_for(network.graph)
+    name = name or args.composite or default_for(network.graph)
     if name not in pylrp.COMPOSITES:
         pylrp.composite(name)  # which raises
     boxed = "low" in inspect.signature(pylrp.COMPOSITES[name]).parameters
@@ -194,7 +186,7 @@ def rules_for(
     return override(made, args.rule, network)
 
 
-def bounded(args: argparse.Namespace, plan: ImagePlan | None) -> bool:
+def bounded(args: Arguments, plan: ImagePlan | None) -> bool:
     """Return whether the bounds of the input are known: images have some, others if they are given."""
     return plan is not None or args.low is not None or args.high is not None
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from pylrp.cli.session import Session
@@ -24,19 +23,19 @@ class Table:
     Parameters
     ----------
     session : Session
-    asked : dict
-        What Network.explain is asked for; ``against`` is looked at.
+    against : int or None
+        The class that the explained one is compared with.
     quiet : bool
         Print nothing.
     """
 
-    def __init__(self, session: Session, asked: Mapping[str, Any], *, quiet: bool):
+    def __init__(self, session: Session, against: int | None, *, quiet: bool):
         self._session, self._quiet = session, quiet
-        self._against: int | None = asked.get("against")
+        self._against = against
         self._outputs = Outputs(session.network, session.top, {}, session.probability)
         self._name = min(_WIDEST_NAME, max(5, *(len(entry.name) for entry in session.entries)))
         every = range(session.classes) if session.labels else [session.classes - 1]
-        longest = max(len(self._said(i, start)) for i in every for start in (-1.0, 1.0))
+        longest = max(len(self._class_text(i, start)) for i in every for start in (-1.0, 1.0))
         self._class = min(_WIDEST_CLASS, max(5, longest))
         self._chance = self._outputs.probability is not None and self._against is None
         self._empty = True
@@ -52,7 +51,7 @@ class Table:
             start = float(values[target] - (0 if self._against is None else values[self._against]))
             cells = [
                 clipped(entry.name, self._name).ljust(self._name),
-                *([self._said(target, start)[: self._class].ljust(self._class)] if self._has_classes else []),
+                *([self._class_text(target, start)[: self._class].ljust(self._class)] if self._has_classes else []),
                 f"{start:>10.4g}",
                 *([f"{100 * self._probability(values, target):>9.1f} %"] if self._chance else []),
                 f"{sum_ + 0.0:>9.4g}",
@@ -75,8 +74,8 @@ class Table:
         heads += [f"{start:>10}", *([f"{'probability':>11}"] if self._chance else []), f"{'relevance':>9}"]
         print("\n" + "  ".join([*heads, "absorbed on the way"]))
 
-    def _said(self, target: int, start: float) -> str:
-        """Return the class that was explained; of one output for two classes the one that the network says."""
+    def _class_text(self, target: int, start: float) -> str:
+        """Return the class that was explained; of one output for two classes the one that is predicted."""
         session = self._session
         if session.two and session.labels is not None:
             return session.labels[int(start > session.middle)]

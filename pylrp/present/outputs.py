@@ -122,6 +122,10 @@ class Outputs:
         """Return whether relevance can start at a class: a probability that was kept is that of class 1 alone."""
         return index == 1 or not self._classes.kept
 
+    def ranked(self, scores: Array) -> list[int]:
+        """Return the classes at which relevance can start, that of the largest score first."""
+        return [int(i) for i in np.argsort(-scores, kind="stable") if self.starts_at(int(i))]
+
     def label(self, index: int) -> str:
         """Return what a class is called."""
         return class_name(index, self._labels)

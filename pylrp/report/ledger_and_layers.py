@@ -8,11 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pylrp.network.causes import COLUMNS
+from pylrp.network.explanation import Explanation
 from pylrp.network.ledger import Ledger
 from pylrp.network.network import Network
 from pylrp.report.encode import block_sum, packed, short
 
-__all__ = ["chosen_layers", "layer_data", "ledger_data"]
+__all__ = ["chosen_layers", "kept_layers", "layer_data", "ledger_data"]
 
 Array = NDArray[Any]
 
@@ -29,7 +30,17 @@ def chosen_layers(network: Network, output: str) -> list[str]:
     order = [node.name for node in network.graph.nodes]
     below = set(order[: order.index(output)]) if output in order else set()
     moving = {node.name for node in network.graph.nodes if node.layer.moves}  # nothing of their own to show
-    names = [name for name in network.names if name in below and name not in moving]
+    return _spread([name for name in network.names if name in below and name not in moving])
+
+
+def kept_layers(network: Network, ex: Explanation) -> list[str]:
+    """Return the layers to show whose relevance an explanation holds: nothing is explained once more."""
+    kept = ex.layers.kept
+    chosen = [name for name in chosen_layers(network, ex.settings["output"]) if name in kept]
+    return chosen or _spread([name for name in network.names if name in kept])
+
+
+def _spread(names: list[str]) -> list[str]:
     if len(names) <= MOST_LAYERS:
         return names
     return [names[i] for i in np.linspace(0, len(names) - 1, MOST_LAYERS).round().astype(int)]

@@ -12,18 +12,24 @@ from numpy.typing import ArrayLike
 from pylrp._files import atomically
 from pylrp.info import info
 from pylrp.network.classes import classes_of
+from pylrp.network.explanation import Explanation
 from pylrp.network.network import Network
 from pylrp.network.requests import Inputs, start_value
 from pylrp.present import html
-from pylrp.present.names import composite_name
 from pylrp.present.numbers import figure
 from pylrp.present.outputs import HOW, Outputs, Probability, named_labels
 from pylrp.present.text import shown
+from pylrp.report.explaining import (
+    OneComposite,
+    Request,
+    explain_sample,
+    given_explanations,
+    in_network_order,
+    named_composites,
+)
 from pylrp.report.page import page
-from pylrp.report.sample import OneComposite, Request, sample_data
-from pylrp.rules.composites import Composite
+from pylrp.report.sample import Display, sample_data
 from pylrp.rules.defaults import default_for
-from pylrp.rules.terms import Rule
 
 __all__ = ["Report"]
 
@@ -85,7 +91,7 @@ class Report:
 
     def add(
         self,
-        x: ArrayLike | Mapping[str, ArrayLike] | tuple[ArrayLike, ...],
+        x: ArrayLike | Mapping[str, ArrayLike] | tuple[ArrayLike, ...] | Explanation | Sequence[Explanation],
         *,
         name: str | Sequence[str] | None = None,
         image: ArrayLike | Sequence[ArrayLike] | None = None,
@@ -97,12 +103,15 @@ class Report:
         output: str | None = None,
         convention: str = "zennit",
     ) -> None:
-        """Explain one sample or a batch, and add it to the report.
+        """Add one sample or a batch to the report: explain it, or take an explanation as it is.
 
         Parameters
         ----------
-        x : array_like of shape (...) or (batch, ...)
-            As for :meth:`pylrp.Network.explain`.
+        x : array_like of shape (...) or (batch, ...), Explanation, or sequence of Explanation
+            As for :meth:`pylrp.Network.explain`. Of an explanation by this network the classes that it explains are
+            shown, and the layers that it keeps; of several, of the same samples and classes, each composite is a
+            switch in the page. Nothing is computed then, and ``composites``, ``targets``, ``top``, ``output`` and
+            ``convention`` are those of the explanation.
         name : str or sequence of str, optional
             What the sample is called; for a batch one each, or one that gets numbers.
         image : array_like of uint8, shape (height, width) or (height, width, 3), optional
@@ -131,37 +140,79 @@ class Report:
         ImportError
             If there is a picture and pillow is not installed.
         """
-        network = self._network
-        inputs = Inputs(network.graph, x)
+        explained = given_explanations(x)
+        if explained is not None:
+            asked = [given for given in (composites, targets, output) if given is not None]
+            if asked or top != 3 or convention != "zennit":
+                raise ValueError(
+                    "composites=, targets=, top=, output= and convention= are those of the explanation: leave them out"
+                )
+            each = {key: in_network_order(ex, self._network) for key, ex in explained.items()}
+            inputs = next(iter(each.values()))[1]
+            first = next(iter(explained.values()))
+            start = self._output(first.settings["output"])
+            rules = {key: ex.settings["composite"] for key, ex in explained.items()}
+
+            def explanations(i: int) -> dict[str, Explanation]:
+                return {key: ex if inputs.single else ex[i] for key, (ex, _) in each.items()}
+        else:
+            inputs = Inputs(self._network.graph, x)
+            request = self._request(composites, targets, top, output, convention)
+            start, rules = request.output, dict(request.composites)
+            given = {key: inputs.columns[key].to_network(array) for key, array in inputs.given.items()}
+
+            def explanations(i: int) -> dict[str, Explanation]:
+                one = {key: array if inputs.single else array[i] for key, array in given.items()}
+                return explain_sample(self._network, outputs, request, one)
+
+        outputs = Outputs(self._network, start, self._labels, self._probability)
+        shown_as = self._displays(inputs, name, image, feature_names, times)
+        added = [sample_data(self._network, outputs, explanations(i), display) for i, display in enumerate(shown_as)]
+        self._keep(rules, inputs, added)
+
+    def _request(
+        self, composites: Any, targets: Sequence[int] | None, top: int, output: str | None, convention: str
+    ) -> Request:
+        graph = self._network.graph
         if (targets is None and top < 1) or (targets is not None and not len(targets)):
             raise ValueError("there is nothing to explain: pass top of at least 1, or targets")
+        start = self._output(output)
+        if targets is not None:
+            classes = classes_of(graph, start)
+            targets = [int(classes.resolve(target, "targets")) for target in targets]
+        named = named_composites(default_for(graph) if composites is None else composites)
+        return Request(named, targets, top, start, convention)
+
+    def _output(self, name: str | None) -> str:
+        """Return the output where relevance starts, checked."""
+        graph = self._network.graph
+        start = start_value(graph, name)
+        if start not in graph.outputs:
+            raise ValueError(f"output must be one of {', '.join(graph.outputs)}, got {start!r}")
+        return start
+
+    def _displays(self, inputs: Inputs, name: Any, image: Any, feature_names: Any, times: Any) -> list[Display]:
+        """Return how each sample is shown."""
         if len(inputs.given) > 1 and not (image is None and feature_names is None and times is None):
             raise ValueError("image, feature_names and times are for networks with one input")
-        start = start_value(network.graph, output)
-        if start not in network.graph.outputs:
-            raise ValueError(f"output must be one of {', '.join(network.graph.outputs)}, got {start!r}")
-        if targets is not None:
-            classes = classes_of(network.graph, start)
-            targets = [int(classes.resolve(target, "targets")) for target in targets]
         if len(inputs.given) == 1:
-            feature_names = _names_in_order(network, inputs, feature_names)
+            feature_names = _names_in_order(self._network, inputs, feature_names)
         if feature_names is not None:
             feature_names = [shown(str(feature)) for feature in feature_names]
-        if composites is None:
-            composites = default_for(network.graph)
-        request = Request(named_composites(composites), targets, top, start, convention, feature_names, times)
-        outputs = Outputs(network, start, self._labels, self._probability)
-        names = self._names(name, inputs)
-        given = {key: inputs.columns[key].to_network(array) for key, array in inputs.given.items()}
-        added = [
-            sample_data(
-                network, outputs, request, names[i],
-                {key: array if inputs.single else array[i] for key, array in given.items()},
-                one,
-            )
-            for i, one in enumerate(_one_each(image, inputs))
-        ]  # fmt: skip
-        summaries = {key: network.summary(each) for key, each in request.composites.items()}
+        pairs = zip(self._names(name, inputs), _one_each(image, inputs), strict=True)
+        return [Display(each, picture, feature_names, times) for each, picture in pairs]
+
+    def _summary(self, rules: Any) -> str:
+        try:
+            return self._network.summary(rules)
+        except ValueError:
+            if isinstance(rules, str):  # an explanation from a file, of rules that are known by their text alone
+                return rules
+            raise
+
+    def _keep(self, rules: Mapping[str, Any], inputs: Inputs, added: list[dict[str, Any]]) -> None:
+        """Take samples into the report; nothing where composites have the names of others."""
+        summaries = {key: self._summary(each) for key, each in rules.items()}
         for key, text in summaries.items():
             if self._summaries.get(key, text) != text:
                 raise ValueError(f"another composite in this report is called {key!r}: give them different names")
@@ -229,27 +280,6 @@ class Report:
         """
         html = self.html()
         atomically(Path(path), lambda part: part.write_text(html, encoding="utf-8"))
-
-
-def named_composites(composites: Any) -> dict[str, Any]:
-    """Return composites by the name that the page shows.
-
-    Raises
-    ------
-    ValueError
-        If there is none, or two have one name.
-    """
-    rules = isinstance(composites, Sequence) and len(composites) > 0 and all(isinstance(c, Rule) for c in composites)
-    each = [composites] if rules or isinstance(composites, str | Composite | Rule) else list(composites)
-    named: dict[str, Any] = {}
-    for composite in each:
-        key = composite_name(composite)
-        if key in named:
-            raise ValueError(f"two composites are called {key!r}: give them different names")
-        named[key] = composite
-    if not named:
-        raise ValueError("composites is empty: pass at least one")
-    return named
 
 
 def _names_in_order(network: Network, inputs: Inputs, given: Sequence[str] | None) -> Sequence[str] | None:

@@ -1,4 +1,4 @@
-"""One explained input as the page shows it; ``report.py`` calls in for each sample."""
+"""One explained sample as the page shows it; ``report.py`` calls in for each."""
 
 from __future__ import annotations
 
@@ -9,97 +9,70 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pylrp.network.classes import ClassIndex
 from pylrp.network.explanation import Explanation
 from pylrp.network.ledger import Ledger
 from pylrp.network.network import Network
-from pylrp.present.account import absorbed
+from pylrp.present.account import absorbed, ledgers
 from pylrp.present.outputs import Explained, Outputs
 from pylrp.report import sentences
 from pylrp.report.encode import digest
 from pylrp.report.input_display import InputDisplay
-from pylrp.report.ledger_and_layers import chosen_layers, layer_data, ledger_data
-from pylrp.rules.composites import Composite
-from pylrp.rules.terms import Rule
+from pylrp.report.ledger_and_layers import kept_layers, layer_data, ledger_data
 
-__all__ = ["OneComposite", "Request", "sample_data"]
+__all__ = ["Display", "sample_data"]
 
 #: An input of so many numbers at most is written out in the code.
 _WRITTEN_OUT = 64
 
 Array = NDArray[Any]
-OneComposite = str | Composite | Rule | Sequence[Rule]
 
 
 @dataclass(frozen=True)
-class Request:
-    """What every sample of one call is asked for.
+class Display:
+    """How one sample is shown.
 
     Attributes
     ----------
-    composites : dict of str to composite
-        By what they are called in the page.
-    targets : sequence of int or None
-    top : int
-    output : str
-        The value where relevance starts.
-    convention : str
+    name : str
+    image : array_like of uint8 or None
+        Of the only input.
     feature_names : sequence of str or None
+        In the network's order.
     times : array_like or None
     """
 
-    composites: Mapping[str, OneComposite]
-    targets: Sequence[int] | None
-    top: int
-    output: str
-    convention: str
-    feature_names: Sequence[str] | None
+    name: str
+    image: ArrayLike | None = None
+    feature_names: Sequence[str] | None = None
     times: ArrayLike | None = None
 
 
 def sample_data(
-    network: Network,
-    outputs: Outputs,
-    request: Request,
-    name: str,
-    given: Mapping[str, Array],
-    image: ArrayLike | None,
+    network: Network, outputs: Outputs, explanations: Mapping[str, Explanation], display: Display
 ) -> dict[str, Any]:
-    """Explain one sample and return what the page needs to show it.
+    """Return what the page needs to show one explained sample.
 
     Parameters
     ----------
     network : Network
     outputs : Outputs
-    request : Request
-    name : str
-    given : mapping of str to ndarray
-        By the input's name, one sample, as the user passes it.
-    image : array_like of uint8, optional
-        Of the only input.
+    explanations : mapping of str to Explanation
+        By the composites' names; all of one sample without a batch axis and of the same classes, columns in the
+        network's order.
+    display : Display
     """
+    first = next(iter(explanations.values()))
+    given = first.input if isinstance(first.input, dict) else {next(iter(network.graph.inputs)): first.input}
     views = {
-        key: InputDisplay(key, _first(network, key, x), image, request.feature_names, request.times)
+        key: InputDisplay(key, _first(network, key, x), display.image, display.feature_names, display.times)
         for key, x in given.items()
     }
-    scores = outputs.scores(_output(network, given, request.output))
-    targets = request.targets
-    if targets is None:
-        order = [int(i) for i in np.argsort(-scores, kind="stable") if outputs.starts_at(int(i))]
-        targets = order[: request.top]
-    targets = [ClassIndex(t) for t in targets]
-    layers = chosen_layers(network, request.output)
-    explained = [
-        network.explain(
-            given, targets=targets, composite=composite, layers=layers, output=request.output,
-            convention=request.convention,
-        )
-        for composite in request.composites.values()
-    ]  # fmt: skip
+    top = first.settings["output"]
+    scores = outputs.scores(np.asarray(first.output[top] if isinstance(first.output, dict) else first.output))
     predicted = outputs.prediction(scores)
-    about = [outputs.explained(t, scores) for t in targets]
+    about = [outputs.explained(int(target), scores) for target in np.ravel(first.target)]
     return {
-        "name": name,
+        "name": display.name,
         "inputs": [view.input_data() for view in views.values()],
         "answer": predicted.label,
         "sure": predicted.probability,
@@ -111,11 +84,11 @@ def sample_data(
             for one in about
         ],
         "explanations": [
-            [_explanation(network, ex, views, layers, at, one) for at, one in enumerate(about)] for ex in explained
+            [_explanation(network, ex, views, at, one) for at, one in enumerate(about)] for ex in explanations.values()
         ],
-        "composites": list(request.composites),
-        "notes": list(dict.fromkeys(note for ex in explained for note in ex.notes)),
-        "code": _code(network, request, given, about),
+        "composites": list(explanations),
+        "notes": list(dict.fromkeys(note for ex in explanations.values() for note in ex.notes)),
+        "code": _code(network, explanations, given, about),
     }
 
 
@@ -124,33 +97,30 @@ def _first(network: Network, name: str, array: Array) -> Array:
     return np.moveaxis(array, -1, 0) if name in network.graph.channels_last else array
 
 
-def _output(network: Network, given: Mapping[str, Array], output: str) -> Array:
-    found = network.forward(given)
-    return np.asarray(found[output] if isinstance(found, dict) else found)
-
-
 def _explanation(
-    network: Network,
-    ex: Explanation,
-    views: Mapping[str, InputDisplay],
-    layers: Sequence[str],
-    at: int,
-    about: Explained,
+    network: Network, ex: Explanation, views: Mapping[str, InputDisplay], at: int, about: Explained
 ) -> dict[str, Any]:
     """Return what the page shows of one target under one composite."""
+    several = ex.settings.get("targets") is not None
+
+    def own(relevance: Array) -> Array:
+        made: Array = about.sign * (relevance[at] if several else relevance)
+        return made
+
     maps = ex.relevance if isinstance(ex.relevance, dict) else {next(iter(views)): ex.relevance}
-    found = {name: _first(network, name, about.sign * maps[name][at]) for name in views}
+    found = {name: _first(network, name, own(maps[name])) for name in views}
     reached = float(sum(R.sum(dtype=np.float64) for R in found.values()))
-    ledgers = ex.ledger if isinstance(ex.ledger, list) else [ex.ledger]
-    ledger = Ledger(about.sign * ledgers[at].data, ledgers[at].names, ledgers[at].rules, single=True)
+    account = ledgers(ex)[at]
+    ledger = Ledger(about.sign * account.data, account.names, account.rules, single=True)
     kinds = {node.name: node.layer.kind for node in network.graph.nodes}
+    layers = reversed(kept_layers(network, ex))
     return {
         "maps": [view.map_data(found[name]) for name, view in views.items()],
         "reached": reached,
         "where": [sentences.where(view, found[name], about.label, about.against) for name, view in views.items()],
         "account": sentences.account(about.score, reached, absorbed(ledger), next(iter(views.values())).kind),
         "ledger": ledger_data(ledger),
-        "layers": [layer_data(name, kinds[name], about.sign * ex.layers[name][at]) for name in reversed(layers)],
+        "layers": [layer_data(name, kinds[name], own(ex.layers[name])) for name in layers],
     }
 
 
@@ -160,10 +130,13 @@ def _literal(x: Array) -> str:
         return np.array2string(x, separator=", ")
 
 
-def _code(network: Network, request: Request, given: Mapping[str, Array], about: Sequence[Explained]) -> str:
+def _code(
+    network: Network, explanations: Mapping[str, Explanation], given: Mapping[str, Array], about: Sequence[Explained]
+) -> str:
     """Return Python that finds the same relevance again."""
     lines = ["import numpy as np", "import pylrp"]
-    if not all(isinstance(composite, str) for composite in request.composites.values()):
+    settings = [ex.settings for ex in explanations.values()]
+    if not all(isinstance(each["composite"], str) for each in settings):
         lines.append("from pylrp import *  # the rules' names")
     lines += ["", f'net = pylrp.load("model.pylrp.npz")  # as net.save("model.pylrp.npz") writes {network!r}']
     if len(given) > 1:
@@ -177,11 +150,11 @@ def _code(network: Network, request: Request, given: Mapping[str, Array], about:
         file = "input.npy" if len(given) == 1 else f"input{number}.npy"
         lines.append(f'# np.save("{file}", x) keeps this input: {x.dtype} {x.shape}, SHA-256 of its bytes {digest(x)}')
         lines.append(f'{where} = np.load("{file}")')
-    for composite in request.composites.values():
+    for each in settings:
         lines += [
             "ex = net.explain(",
-            f"    x, targets={[one.index for one in about]}, composite={composite!r},",
-            f"    output={request.output!r}, convention={request.convention!r},",
+            f"    x, targets={[one.index for one in about]}, composite={each['composite']!r},",
+            f"    output={each['output']!r}, convention={each['convention']!r},",
             ")",
         ]
     if any(one.sign < 0 for one in about):
