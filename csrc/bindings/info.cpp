@@ -3,12 +3,15 @@
 
 #include <algorithm>
 #include <chrono>
+#include <map>
+#include <string>
 
 #include "base/buffer.hpp"
 #include "base/cpus.hpp"
 #include "bindings/lock.hpp"
 #include "bindings/register.hpp"
 #include "kernels/dispatch.hpp"
+#include "layers/conv/fast_paths.hpp"
 
 namespace pylrp::bindings {
 
@@ -88,6 +91,17 @@ void register_info(py::module_& m) {
 #else
     return std::string("gcc ") + __VERSION__;
 #endif
+  });
+  // How often each path of the convolution that is built has run in this process: for tests and diagnosis.
+  m.def("conv_path_counts", [] {
+    std::map<std::string, std::uint64_t> counts;
+    for (int p = 0; p < kConvPaths; ++p) {
+      const ConvPath path = static_cast<ConvPath>(p);
+      if (is_built(path)) {
+        counts[name_of(path)] = runs_of(path);
+      }
+    }
+    return counts;
   });
   m.def("threads", &default_threads);
   m.def("set_threads", &set_default_threads, py::arg("count"));

@@ -13,6 +13,9 @@ namespace pylrp {
 using Axes = std::array<Index, 3>;
 inline Index count(const Axes& axes) { return axes[0] * axes[1] * axes[2]; }
 
+// Of a layer: from its input to its output (forward pass, sums) or from its output to its input (relevance).
+enum class Direction { kForward, kBackward };
+
 // A convolution from `in` to `out`; a transposed one goes from `out` to `in`.
 struct ConvShape {
   Axes in, out, kernel, stride, dilation, pad;  // pad: before the image; what is behind it follows from `out`

@@ -7,25 +7,26 @@
 #include <utility>
 #include <vector>
 
+#include "base/buffer.hpp"
 #include "base/parallel.hpp"
-#include "base/view.hpp"
 #include "kernels/dispatch.hpp"
 #include "products/blocking.hpp"
+#include "products/geometry.hpp"
 #include "rules/kernel_args.hpp"
 
 namespace pylrp {
 
 inline Index padded(Index columns, Index width) { return (columns + width - 1) / width * width; }
 
-// The weights under a map, as panels for one direction.
+// Weights (out, in) under a map, as panels for one direction: x W^T or x W.
 template <class T>
 class Panels {
  public:
-  Panels(Matrix<const T> w, const WeightMap& map, bool up, Workspace* workspace)
-      : w_(w), map_(map), up_(up), workspace_(workspace) {}
+  Panels(Matrix<const T> weight, const WeightMap& map, Direction direction, Workspace* workspace)
+      : weight_(weight), map_(map), forward_(direction == Direction::kForward), workspace_(workspace) {}
   void make() const { memory_.reset(count() * size(), workspace_); }
-  Index depth() const { return up_ ? w_.cols : w_.rows; }
-  Index columns() const { return up_ ? w_.rows : w_.cols; }
+  Index depth() const { return forward_ ? weight_.cols : weight_.rows; }
+  Index columns() const { return forward_ ? weight_.rows : weight_.cols; }
   Index count() const { return (columns() + width() - 1) / width(); }
   Index columns_of(Index panel) const { return std::min(width(), columns() - panel * width()); }
   const T* at(Index panel) const { return memory_.data() + panel * size(); }
@@ -37,40 +38,41 @@ class Panels {
     const int columns = static_cast<int>(columns_of(panel));
     const Index first = panel * width();
     T* const to = memory_.data() + panel * size();
-    if (up_) {
-      kernel.pack_forward(columns, w_.cols, w_.row(first), w_.stride, weights_of<T>(map_), to);
+    if (forward_) {
+      kernel.pack_forward(columns, depth(), weight_.row(first), weight_.stride, weights_of<T>(map_), to);
     } else {
-      kernel.pack_backward(columns, w_.rows, w_.data + first, w_.stride, weights_of<T>(map_), to);
+      kernel.pack_backward(columns, depth(), weight_.data + first, weight_.stride, weights_of<T>(map_), to);
     }
   }
 
  private:
   Index size() const { return depth() * width(); }
-  Matrix<const T> w_;  // (outputs, inputs)
+  Matrix<const T> weight_;
   WeightMap map_;
-  bool up_;
+  bool forward_;
   Workspace* workspace_;
   mutable Buffer<T> memory_;
 };
 
-// All that a layer needs, each map once; packed by all threads together.
+// All that a layer needs, each map once; filled by all threads together.
 template <class T>
 class PanelSet {
  public:
-  PanelSet(Matrix<const T> w, Workspace* workspace) : w_(w), workspace_(workspace) {}
-  std::size_t add(const WeightMap& map, bool up) {
-    std::vector<std::unique_ptr<Panels<T>>>& of = up ? up_ : down_;
+  PanelSet(Matrix<const T> weight, Workspace* workspace) : weight_(weight), workspace_(workspace) {}
+  // The number of the panels in their direction.
+  std::size_t add(const WeightMap& map, Direction direction) {
+    std::vector<std::unique_ptr<Panels<T>>>& of = direction == Direction::kForward ? forward_ : backward_;
     for (std::size_t i = 0; i < of.size(); ++i) {
       if (of[i]->is(map)) {
         return i;
       }
     }
-    of.push_back(std::make_unique<Panels<T>>(w_, map, up, workspace_));
+    of.push_back(std::make_unique<Panels<T>>(weight_, map, direction, workspace_));
     return of.size() - 1;
   }
   void pack(const Threads& threads) const {
     std::vector<std::pair<const Panels<T>*, Index>> all;
-    for (const auto* of : {&up_, &down_}) {
+    for (const auto* of : {&forward_, &backward_}) {
       for (const auto& panels : *of) {
         panels->make();
         for (Index p = 0; p < panels->count(); ++p) {
@@ -78,28 +80,29 @@ class PanelSet {
         }
       }
     }
-    const bool few = w_.cols * w_.rows * static_cast<Index>(all.size()) < kMinWeightsToPackInParallel;
+    const bool few = weight_.rows * weight_.cols * static_cast<Index>(all.size()) < kMinWeightsToPackInParallel;
     parallel_for(static_cast<Index>(all.size()), threads.alone_if(few), [&](Index i) {
       const auto& [panels, panel] = all[static_cast<std::size_t>(i)];
       panels->pack(panel);
     });
   }
-  const Panels<T>& up(std::size_t i) const { return *up_[i]; }
-  const Panels<T>& down(std::size_t i) const { return *down_[i]; }
+  const Panels<T>& forward(std::size_t i) const { return *forward_[i]; }
+  const Panels<T>& backward(std::size_t i) const { return *backward_[i]; }
 
  private:
-  Matrix<const T> w_;  // (outputs, inputs)
+  Matrix<const T> weight_;
   Workspace* workspace_;
-  std::vector<std::unique_ptr<Panels<T>>> up_, down_;
+  std::vector<std::unique_ptr<Panels<T>>> forward_, backward_;
 };
 
 // out(rows, columns) = or += x(rows, depth) times the weights. Rows of `out` hold whole panels.
 template <class T>
-void multiply(const T* x, Index x_stride, Index rows, const Panels<T>& panels, bool add, T* out, Index out_stride) {
+void multiply_by_panels(const T* x, Index x_stride, Index rows, const Panels<T>& panels, bool add, T* out,
+                        Index out_stride) {
   const kernels::Table<T>& kernel = kernels::table<T>();
   const Index width = Panels<T>::width(), depth = panels.depth();
-  const Index tiles = (rows + kernel.tile_rows - 1) / kernel.tile_rows,
-              chunks = (depth + kReductionBlock - 1) / kReductionBlock;
+  const Index tiles = (rows + kernel.tile_rows - 1) / kernel.tile_rows;
+  const Index chunks = (depth + kReductionBlock - 1) / kReductionBlock;
   thread_local std::vector<const T*> at;
   at.resize(static_cast<std::size_t>(rows));
   for (Index c = 0; c < chunks; ++c) {

@@ -10,6 +10,7 @@
 #include "check.hpp"
 #include "conv_data.hpp"
 #include "kernels/dispatch.hpp"
+#include "layers/conv/plan.hpp"
 #include "rules.hpp"
 
 namespace pylrp {
@@ -28,6 +29,7 @@ struct Options {
   Index batch, targets;
   bool nonnegative, with_bias, kept, positive;
   bool by_position = false;  // the bias
+  bool prepared;             // whether the layer has a plan
   int threads;
   explicit Options(unsigned n) {
     const unsigned mixed = (n + 1) * 2654435761u;
@@ -39,6 +41,7 @@ struct Options {
     with_bias = choice(12, 3) > 0;
     kept = choice(16, 2) == 0;
     positive = choice(18, 3) == 0;
+    prepared = choice(20, 2) == 0;
     threads = 1 + static_cast<int>(choice(22, 3));
   }
 };
@@ -63,6 +66,8 @@ struct Relevance {
     job.input_nonnegative = options.nonnegative;
     job.output_positive = options.positive;
     job.absorbed = absorbed.data();
+    const auto plan = options.prepared ? layer.prepare(rule, job.bounds, {1}) : nullptr;
+    job.prepared = plan.get();
     layer.relevance(job, {options.threads});
   }
   std::vector<double> lost() const {
@@ -113,20 +118,43 @@ void check_against(const std::vector<T>& found, const std::vector<double>& lost,
   CHECK(account);
 }
 
+// Whether the plan of a layer lists a path for a rule, where nothing is known of the signs.
+template <class T>
+bool lists(const ConvCase& c, const Rule& rule, ConvPath path) {
+  const ConvWeights<T> weights{c.shape(), c.transposed, nullptr, nullptr};
+  return ConvForm<T>(weights, lower(rule, false)).lists(path);
+}
+
+// What the fast paths that are built may derive (layers/conv: sum_by_subtraction, signs_by_magnitude), with their
+// limits for cancellation. At the limit of the latter, 1/64, rounding decides: hence 1/72.
+inline Derived by_subtraction() {
+  Derived derived;
+  if (is_built(ConvPath::kSumBySubtraction)) {
+    derived.remainder_of_first = 16;
+    derived.remainder_of_bias = 64;
+  }
+  return derived;
+}
+inline Derived by_magnitude_of_signs() {
+  Derived derived;
+  derived.half_of_magnitude = is_built(ConvPath::kSignsByMagnitude) ? 72 : 0;
+  return derived;
+}
+
 // A layer whose sums of the contributions above and below zero may be made out of W a and |W| |a|.
 inline bool by_two_products(const ConvShape& s, bool transposed) {
   return !transposed && s.groups == 1 && s.taps() == 1 && s.in == s.out && s.in_channels >= 16 &&
          count(s.in) >= kernels::table<float>().tile_rows;
 }
 
-inline Way way_of(const ConvCase& c, const NamedRule& named, const Options& options) {
+inline Derived derived_in(const ConvCase& c, const NamedRule& named, const Options& options) {
   if (named.name != "alpha-beta" || c.transposed || options.by_position) {
-    return Way::kItself;
+    return {};
   }
-  if (!options.nonnegative && by_two_products(c.shape(), c.transposed)) {
-    return Way::kMagnitude;
+  if (!options.nonnegative && is_built(ConvPath::kSignsByMagnitude) && by_two_products(c.shape(), c.transposed)) {
+    return by_magnitude_of_signs();
   }
-  return options.kept && options.positive ? Way::kRest : Way::kItself;
+  return options.kept && options.positive ? by_subtraction() : Derived{};
 }
 
 template <class T>
@@ -138,7 +166,7 @@ void check_conv(const ConvCase& c, const NamedRule& named, const Options& option
                    options.by_position);
   const Reference expected =
       reference<T>(data.wires(options.with_bias), data, named.rule, options.positive ? Care::kPositive : Care::kSettle,
-                   way_of(c, named, options));
+                   derived_in(c, named, options));
   const Index unsure = std::accumulate(expected.unsure.begin(), expected.unsure.end(), Index{0});
   CHECK(4 * unsure <= 3 + data.relevance.rows() * data.relevance.cols());  // else little would be left to look at
 

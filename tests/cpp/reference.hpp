@@ -154,14 +154,19 @@ struct Reference {
 // first. kPositive: so is that of outputs that are not positive, as behind a ReLU.
 enum class Care { kCount, kSettle, kPositive };
 
-// How two denominators may come about. kRest: the second is what the first leaves of the output, with the errors of
-// both, unless less than 1/16 of the first or 1/64 of the bias is left (layers/conv/sum_by_subtraction.hpp).
-// kMagnitude: out of W a and |W| |a|, with the errors of both, unless one is less than 1/64 of |W| |a|
-// (rules/lower.hpp, by_magnitude); here 1/72, since at the limit rounding decides.
-enum class Way { kItself, kRest, kMagnitude };
+// Errors of denominators that a case allows beyond those of their own sums, for layers that may derive a denominator
+// from others. None of them: every denominator comes from its own sum.
+struct Derived {
+  // > 0: the second denominator may be the output minus the first one's sum, with the errors of both, unless less than
+  // first / remainder_of_first or bias / remainder_of_bias is left.
+  double remainder_of_first = 0, remainder_of_bias = 0;
+  // > 0: both may be half the sum and half the difference of W a and |W| |a|, with the errors of both, unless one is
+  // less than |W| |a| / half_of_magnitude.
+  double half_of_magnitude = 0;
+};
 
 template <class T>
-Reference reference(const Wires& wires, Operands<T>& data, const Rule& rule, Care care, Way way = Way::kItself) {
+Reference reference(const Wires& wires, Operands<T>& data, const Rule& rule, Care care, const Derived& derived = {}) {
   const Index batch = data.input.rows(), targets = batch == 0 ? 0 : data.relevance.rows() / batch;
   const std::size_t n_in = static_cast<std::size_t>(wires.inputs), n_out = wires.outputs.size();
   const std::size_t rows = static_cast<std::size_t>(data.relevance.rows()), groups = rule.groups.size();
@@ -196,14 +201,14 @@ Reference reference(const Wires& wires, Operands<T>& data, const Rule& rule, Car
       result.output.push_back(plain);
       const bool plain_unsure = plain.size > 0 && std::abs(plain.value) <= 4 * plain.error;
       bool unsure = care == Care::kPositive && plain_unsure;
-      bool rotated = false;
-      if (way == Way::kMagnitude) {
+      bool halves = false;
+      if (derived.half_of_magnitude > 0) {
         double above = 0, below = 0;
         for (const Wire& wire : fed) {
           const double p = wire.weight * data.part(Part::kInput, i, wire.input);
           (p > 0 ? above : below) += std::abs(p);
         }
-        rotated = 72 * std::min(above, below) >= above + below;
+        halves = derived.half_of_magnitude * std::min(above, below) >= above + below;
       }
       for (std::size_t g = 0; g < groups; ++g) {
         const Group& group = rule.groups[g];
@@ -216,14 +221,16 @@ Reference reference(const Wires& wires, Operands<T>& data, const Rule& rule, Car
         }
         const double v = z.value;
         z.error = bound<T>(z, n * static_cast<Index>(group.terms.size()));
-        if (rotated) {
+        if (halves) {
           z.error += (static_cast<double>(n) + kFew) * kUnit<T> * plain.size;
         }
-        if (way == Way::kRest && g == 1) {
+        if (derived.remainder_of_first > 0 && g == 1) {
           const double first = of[0].z.value - rho(rule.groups[0].bias, b), left = v - rho(group.bias, b);
           const double more = plain.error + of[0].z.error;
           const double most = std::abs(left) + more;
-          z.error += 16 * most >= std::abs(first) && 64 * most >= std::abs(b) ? more : 0;
+          const bool enough =
+              derived.remainder_of_first * most >= std::abs(first) && derived.remainder_of_bias * most >= std::abs(b);
+          z.error += enough ? more : 0;
         }
         of[g] = {z, group.guard == Guard::kSigned ? (v < 0 ? v - group.epsilon : v + group.epsilon)
                                                   : (v == 0 ? group.epsilon : v)};
@@ -273,7 +280,7 @@ Reference reference(const Wires& wires, Operands<T>& data, const Rule& rule, Car
         }
         result.absorbed[2][row].add(unserved);
         for (const Wire& wire : fed) {
-          if (rotated) {  // half sum and half difference of s, each with a product of its own
+          if (halves) {  // half sum and half difference of s, each with a product of its own
             const double p = wire.weight * data.part(Part::kInput, i, wire.input);
             result.relevance[row * n_in + static_cast<std::size_t>(wire.input)].size += std::abs(p) * shares;
           }

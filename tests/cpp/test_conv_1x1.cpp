@@ -1,12 +1,12 @@
-// Convolutions with a kernel of one and at least a tile of positions: they go through all steps task by task
-// (layers/conv/conv_1x1.cpp).
+// Convolutions with a kernel of one and at least a tile of positions: where there are many, task by task through all
+// steps (layers/conv/fused_1x1.cpp).
 #include "conv_run.hpp"
 #include "kernels/dispatch.hpp"
 
 namespace pylrp {
 namespace {
 
-ConvCase pointwise(const char* name, Axes positions, Index in, Index out) {
+ConvCase one_tap(const char* name, Axes positions, Index in, Index out) {
   return {name, {positions, {1, 1, 1}}, in, out, 1, false};
 }
 Index tile() { return kernels::table<float>().tile_rows; }
@@ -24,11 +24,11 @@ Options choice_of(unsigned n, Index batch, Index targets) {
   return options;
 }
 
-TEST(pointwise_every_choice) {
+TEST(conv_1x1_every_choice) {
   for (const NamedRule& named : conv_rules()) {
     for (unsigned n = 0; n < 16; ++n) {
-      check_conv<float>(pointwise("choices", {1, 5, 7}, 6, 17), named, choice_of(n, 3, 2), n);
-      check_conv<double>(pointwise("choices", {1, 5, 7}, 17, 6), named, choice_of(n, 2, 3), n);
+      check_conv<float>(one_tap("choices", {1, 5, 7}, 6, 17), named, choice_of(n, 3, 2), n);
+      check_conv<double>(one_tap("choices", {1, 5, 7}, 17, 6), named, choice_of(n, 2, 3), n);
     }
   }
 }
@@ -43,42 +43,42 @@ void check_rules(const ConvCase& c, Index batch, Index targets) {
 }
 
 // Around a tile, and those that a sample's tasks share unevenly.
-TEST(pointwise_positions) {
+TEST(conv_1x1_positions) {
   for (const Index count :
        {tile(), tile() + 1, 2 * tile() - 1, 2 * tile(), 3 * tile() + 1, 7 * tile() - 1, Index{97}}) {
-    check_rules(pointwise("positions", {1, 1, count}, 5, 9), 2, 2);
+    check_rules(one_tap("positions", {1, 1, count}, 5, 9), 2, 2);
   }
-  check_rules(pointwise("three axes", {3, 4, 5}, 4, 5), 3, 1);
+  check_rules(one_tap("three axes", {3, 4, 5}, 4, 5), 3, 1);
 }
 
 // Columns that are no multiple of a panel, resp. fit into half of one.
-TEST(pointwise_channels) {
+TEST(conv_1x1_channels) {
   for (const Index channels : {1, 15, 16, 17, 31, 32, 33, 65}) {
-    check_rules(pointwise("channels", {1, 3, 5}, channels, 5), 1, 2);
-    check_rules(pointwise("channels", {1, 3, 5}, 7, channels), 2, 1);
+    check_rules(one_tap("channels", {1, 3, 5}, channels, 5), 1, 2);
+    check_rules(one_tap("channels", {1, 3, 5}, 7, channels), 2, 1);
   }
 }
 
 // More than a block of the reduction; more positions than a task's arrays have room for.
-TEST(pointwise_depth) {
+TEST(conv_1x1_depth) {
   for (const Index channels : {256, 257, 300, 520}) {
-    check_rules(pointwise("depth", {1, 1, 17}, channels, 3), 1, 2);
-    check_rules(pointwise("depth", {1, 1, 17}, 3, channels), 2, 1);
+    check_rules(one_tap("depth", {1, 1, 17}, channels, 3), 1, 2);
+    check_rules(one_tap("depth", {1, 1, 17}, 3, channels), 2, 1);
   }
-  check_rules(pointwise("many tasks", {1, 11, 17}, 520, 3), 1, 1);
-  check_rules(pointwise("many tasks", {1, 11, 17}, 3, 520), 1, 1);
+  check_rules(one_tap("many tasks", {1, 11, 17}, 520, 3), 1, 1);
+  check_rules(one_tap("many tasks", {1, 11, 17}, 3, 520), 1, 1);
 }
 
 // So many positions, of one sample or of several, that all rules go task by task; and around that number.
-TEST(pointwise_many_positions) {
+TEST(conv_1x1_many_positions) {
   for (const auto& [batch, positions] : std::vector<std::array<Index, 2>>{{1, 447}, {1, 448}, {2, 224}, {5, 90}}) {
-    check_rules(pointwise("many positions", {1, 1, positions}, 5, 9), batch, 2);
-    check_rules(pointwise("many positions", {1, 1, positions}, 18, 5), batch, 1);
+    check_rules(one_tap("many positions", {1, 1, positions}, 5, 9), batch, 2);
+    check_rules(one_tap("many positions", {1, 1, positions}, 18, 5), batch, 1);
   }
 }
 
-TEST(pointwise_same_bits_for_any_number_of_threads) {
-  const ConvCase c = pointwise("threads", {1, 30, 31}, 33, 34);
+TEST(conv_1x1_same_bits_for_any_number_of_threads) {
+  const ConvCase c = one_tap("threads", {1, 30, 31}, 33, 34);
   for (unsigned n = 0; n < 4; ++n) {
     for (const NamedRule& named : conv_rules()) {
       check::context = named.name + ", choice " + std::to_string(n);
@@ -105,20 +105,20 @@ TEST(pointwise_same_bits_for_any_number_of_threads) {
   }
 }
 
-TEST(pointwise_rows_are_independent) {
+TEST(conv_1x1_rows_are_independent) {
   for (const char* name : {"alpha-beta", "epsilon", "gamma", "w^2", "z-box"}) {
     for (const bool kept : {false, true}) {
       check::context = std::string(name) + (kept ? ", kept" : "");
-      check_rows(pointwise("", {1, 9, 11}, 5, 18).shape(), name, kept, {{0, 0}, {0, 1}, {1, 1}, {2, 0}, {3, 1}});
+      check_rows(one_tap("", {1, 9, 11}, 5, 18).shape(), name, kept, {{0, 0}, {0, 1}, {1, 1}, {2, 0}, {3, 1}});
       // Both samples together go task by task, one of them does not.
-      check_rows(pointwise("", {1, 15, 16}, 18, 5).shape(), name, kept, {{0, 0}, {2, 1}});
+      check_rows(one_tap("", {1, 15, 16}, 18, 5).shape(), name, kept, {{0, 0}, {2, 1}});
     }
   }
 }
 
 // A position has the same neighbours or none: the numbers of few positions, which go the way of all convolutions.
-TEST(pointwise_is_a_convolution) {
-  const ConvCase many = pointwise("", {1, 1, 40}, 9, 11), few = pointwise("", {1, 1, 1}, 9, 11);
+TEST(conv_1x1_is_a_convolution) {
+  const ConvCase many = one_tap("", {1, 1, 40}, 9, 11), few = one_tap("", {1, 1, 1}, 9, 11);
   unsigned n = 0;
   for (const NamedRule& named : conv_rules()) {
     check::context = named.name;

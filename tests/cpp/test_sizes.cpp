@@ -21,6 +21,7 @@
 #include "layers/prelu.hpp"
 #include "layers/softmax.hpp"
 #include "layers/sparse.hpp"
+#include "products/taps.hpp"
 
 namespace pylrp {
 namespace {

@@ -77,7 +77,7 @@ struct Convolution {
   }
   void relevance(const char* rule) {
     Options options(0);
-    options.nonnegative = options.positive = false;
+    options.nonnegative = options.positive = options.prepared = false;
     options.threads = 1;
     const CompiledRule compiled(rule_named(rule));
     const ConvLayer<float> layer = data.layer(true);

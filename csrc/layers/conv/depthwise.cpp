@@ -1,51 +1,73 @@
 // Depthwise convolutions: a channel meets only itself. Along a line of the image the taps of one position lie a step
-// beside those of the position before, so a stretch of a line where all of them are inside is one call.
+// beside those of the position before, so a stretch of a line where all of them are inside is one call of the kernel.
 #include <algorithm>
 
 #include "kernels/dispatch.hpp"
-#include "layers/conv/conv.hpp"
+#include "layers/conv/plan.hpp"
 
 namespace pylrp {
 namespace {
+
+template <class T>
+bool applies(const ConvWeights<T>& w) {
+  return w.depthwise();
+}
+
+// Few rows, so that their sums stay in the L1 cache and small images make several tasks.
+Index tasks_of(Index rows, Index channels) {
+  const Index together = std::clamp<Index>(4096 / std::max<Index>(channels, 1), 28, 224);
+  return (rows + together - 1) / together;
+}
+
+template <class T>
+Index tasks(const ConvSums<T>& sums, const Walk& walk) {
+  return tasks_of(sums.samples * walk.count(), sums.weights->shape.in_channels);
+}
+
+// Whether a tap of a row is inside the source along an axis.
+bool is_inside(const Walk& walk, const Walk::Tap& tap, const Axes& row, std::size_t axis) {
+  const Index x = walk.scale[axis] * row[axis] + tap.offset[axis];
+  return x >= 0 && x < walk.source[axis];
+}
+
+// How many rows from `place` on, along its line and at most `most`, have the same taps inside.
+Index stretch(const Walk& walk, const Place& place, Index most) {
+  const Index width = walk.rows[2], scale = walk.scale[2], x = place.row[2];
+  Index inner_first = 0, inner_last = width;  // where all taps are inside that the line's others axes let be
+  for (const Walk::Tap& tap : walk.taps) {
+    if (is_inside(walk, tap, place.row, 0) && is_inside(walk, tap, place.row, 1)) {
+      const Index before = -tap.offset[2], behind = walk.source[2] - tap.offset[2];
+      inner_first = std::max(inner_first, before > 0 ? (before + scale - 1) / scale : 0);
+      inner_last = std::min(inner_last, behind > 0 ? (behind + scale - 1) / scale : 0);
+    }
+  }
+  const bool inside = x >= inner_first && x < inner_last;
+  return std::min(std::min(width, x + most), inside ? inner_last : x + 1) - x;
+}
 
 // The sums of rows [begin, begin + count) of a walk for one product, as out(count, channels).
 template <class T>
 void sum_lines(const ConvWeights<T>& w, const Walk& walk, const TapProduct<T>& product, Index begin, Index count,
                bool add, T* out) {
-  const Index channels = w.shape.in_channels, width = walk.rows[2];
-  const Axes& source = walk.source;
+  const Index channels = w.shape.in_channels;
   std::vector<const T*> at(walk.taps.size()), weights(walk.taps.size());
-  const auto meets = [&](const Walk::Tap& tap, const Axes& row, std::size_t a) {
-    const Index x = walk.scale[a] * row[a] + tap.offset[a];
-    return x >= 0 && x < source[a];
-  };
   for (Index r = begin; r < begin + count;) {
     const Place place(walk, r);
-    // As far as the line goes, the task goes, and the same taps are inside.
-    Index last = std::min(width, place.row[2] + begin + count - r), inner_first = 0, inner_last = width;
-    for (const Walk::Tap& tap : walk.taps) {
-      if (meets(tap, place.row, 0) && meets(tap, place.row, 1)) {
-        const Index scale = walk.scale[2], before = -tap.offset[2], behind = source[2] - tap.offset[2];
-        inner_first = std::max(inner_first, before > 0 ? (before + scale - 1) / scale : 0);
-        inner_last = std::min(inner_last, behind > 0 ? (behind + scale - 1) / scale : 0);
-      }
-    }
-    const bool inside = place.row[2] >= inner_first && place.row[2] < inner_last;
-    last = std::min(last, inside ? inner_last : place.row[2] + 1);
+    const Index rows = stretch(walk, place, begin + count - r);
     int taps = 0;
     for (const Walk::Tap& tap : walk.taps) {
-      if (meets(tap, place.row, 0) && meets(tap, place.row, 1) && meets(tap, place.row, 2)) {
+      if (is_inside(walk, tap, place.row, 0) && is_inside(walk, tap, place.row, 1) &&
+          is_inside(walk, tap, place.row, 2)) {
         Index pixel = 0;
         for (std::size_t a = 0; a < 3; ++a) {
-          pixel = pixel * source[a] + walk.scale[a] * place.row[a] + tap.offset[a];
+          pixel = pixel * walk.source[a] + walk.scale[a] * place.row[a] + tap.offset[a];
         }
         const Image<T>& image = product.image;
         at[static_cast<std::size_t>(taps)] =
             image.data + place.sample * image.sample_stride + pixel * image.pixel_stride;
-        weights[static_cast<std::size_t>(taps++)] = w.weight + tap.kernel * channels;
+        weights[static_cast<std::size_t>(taps++)] = w.at(0, tap.kernel, 0);
       }
     }
-    const Index rows = last - place.row[2];
     kernels::table<T>().depthwise(static_cast<int>(rows), taps, channels, at.data(),
                                   walk.scale[2] * product.image.pixel_stride, weights.data(), product.map, add,
                                   out + (r - begin) * channels, channels);
@@ -53,14 +75,12 @@ void sum_lines(const ConvWeights<T>& w, const Walk& walk, const TapProduct<T>& p
   }
 }
 
-}  // namespace
-
 template <class T>
-void depthwise_sums(const ConvSums<T>& sums, const Threads& threads) {
+void run(const ConvSums<T>& sums, const Threads& threads) {
   const Index channels = sums.weights->shape.in_channels;
   Index task_base = 0;
   for (const Walk& walk : sums.walks()) {
-    const Index rows = sums.samples * walk.count(), tasks = depthwise_tasks(rows, channels);
+    const Index rows = sums.samples * walk.count(), tasks = tasks_of(rows, channels);
     parallel_for(tasks, threads, [&](Index task) {
       const Rows block(walk, rows * task / tasks, rows * (task + 1) / tasks);
       const Index size = block.count() * channels;
@@ -80,7 +100,14 @@ void depthwise_sums(const ConvSums<T>& sums, const Threads& threads) {
   }
 }
 
-template void depthwise_sums<float>(const ConvSums<float>&, const Threads&);
-template void depthwise_sums<double>(const ConvSums<double>&, const Threads&);
+}  // namespace
+
+template <class T>
+ProductPath<T> depthwise() {
+  return {ConvPath::kDepthwise, applies<T>, run<T>, tasks<T>};
+}
+
+template ProductPath<float> depthwise<float>();
+template ProductPath<double> depthwise<double>();
 
 }  // namespace pylrp

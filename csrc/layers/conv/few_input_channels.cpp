@@ -1,25 +1,34 @@
-// The way back to an image of few channels, as in front of most networks. With channels as columns of the product most
-// of a vector would be idle: so each position of the output makes what it sends to all its taps, (taps, channels) side
-// by side, and each pixel of the input gathers what was sent to it.
+// The backward pass to an image of few channels (RGB), as in front of most networks. With channels as the columns of
+// the product most SIMD lanes would be idle. Instead each position of the output computes what it sends to all its
+// taps, (taps, channels) side by side, and each pixel of the input gathers what was sent to it (col2im).
+#include <algorithm>
 #include <array>
 
 #include "kernels/dispatch.hpp"
-#include "layers/conv/conv.hpp"
+#include "layers/conv/plan.hpp"
 #include "products/panels.hpp"
-#include "rules/kernel_args.hpp"
 
 namespace pylrp {
 namespace {
 
-constexpr Index kBytes = Index{16} << 20;  // of what is sent, at a time
-constexpr Index kPositions = 112;          // a task: a multiple of every tile's rows, or nearly
+constexpr Index kSentBytes = Index{16} << 20;  // of what is sent, at a time
+constexpr Index kPositions = 112;              // a task: a multiple of every tile's rows, or nearly
+
+template <class T>
+bool may_run(const ConvWeights<T>& w, const LoweredRule& rule) {
+  const Index lanes = kernels::table<T>().tile_cols / 2, taps = w.shape.taps(), channels = w.source_channels();
+  return !rule.back.empty() && !w.transposed && !w.depthwise() && w.shape.groups == 1 && taps > 1 &&
+         2 * channels <= lanes && taps * channels <= 16 * lanes && w.target_channels() >= lanes;
+}
 
 // Which positions of the output meet a pixel along an axis, and by which tap.
 struct Meeting {
   Index position, tap;
 };
-std::array<std::vector<std::vector<Meeting>>, 3> meetings(const ConvShape& shape) {
-  std::array<std::vector<std::vector<Meeting>>, 3> along;
+using Meetings = std::array<std::vector<std::vector<Meeting>>, 3>;
+
+Meetings meetings(const ConvShape& shape) {
+  Meetings along;
   for (std::size_t a = 0; a < 3; ++a) {
     along[a].resize(static_cast<std::size_t>(shape.in[a]));
     for (Index position = 0; position < shape.out[a]; ++position) {
@@ -34,101 +43,150 @@ std::array<std::vector<std::vector<Meeting>>, 3> meetings(const ConvShape& shape
   return along;
 }
 
+// A slice of the backward pass: row r of it is sample r % samples of target r / samples.
+template <class T>
+class ToFewChannels {
+ public:
+  ToFewChannels(const ConvCall<T>& call, const BatchSlice& slice, const T* shares);
+  void run();
+
+ private:
+  void send(Index first, Index rows) const;
+  void gather(Index first, Index rows) const;
+  void gather_line(Index row, Index line, T* gathered) const;
+  T* page(Index row, int sum) const { return memory_.data() + (row * mixed_.count + sum) * positions_ * stride_; }
+
+  const ConvCall<T>& call_;
+  const ConvShape& shape_;
+  const BatchSlice& slice_;
+  const T* shares_;
+  Index channels_, depth_, positions_;
+  Index stride_;  // of what a position sends
+  PanelSet<T> panels_;
+  std::vector<std::size_t> backward_;  // panels of each back product
+  kernels::Mixed<T> mixed_;            // factors of each sum
+  Meetings meetings_;
+  Buffer<T> memory_;  // (rows at a time, sums, positions, stride)
+};
+
+// All taps of an output channel are one row of the weights: a dense layer at every position.
+template <class T>
+ToFewChannels<T>::ToFewChannels(const ConvCall<T>& call, const BatchSlice& slice, const T* shares)
+    : call_(call),
+      shape_(call.weights.shape),
+      slice_(slice),
+      shares_(shares),
+      channels_(shape_.in_channels),
+      depth_(shape_.out_channels),
+      positions_(count(shape_.out)),
+      stride_(padded(call.weights.row_size(), kernels::table<T>().tile_cols)),
+      panels_(call.weights.matrix(), call.threads.workspace),
+      meetings_(meetings(shape_)) {
+  mixed_.count = 0;
+  for (std::size_t b = 0; b < call.rule.back.size(); ++b) {
+    backward_.push_back(panels_.add(call.rule.back[b].map, Direction::kBackward));
+    if (!call.rule.joins(b)) {
+      mixed_.mix[mixed_.count++] = mix_of<T>(call.rule.back[b]);
+    }
+  }
+  panels_.pack(call.threads);
+}
+
+template <class T>
+void ToFewChannels<T>::run() {
+  const Index rows = slice_.rows(), row_size = mixed_.count * positions_ * stride_;
+  const Index at_once = std::clamp<Index>(kSentBytes / (row_size * Index(sizeof(T))), 1, rows);
+  memory_.reset(at_once * row_size, call_.threads.workspace);
+  for (Index first = 0; first < rows; first += at_once) {
+    send(first, std::min(at_once, rows - first));
+    gather(first, std::min(at_once, rows - first));
+  }
+}
+
+template <class T>
+void ToFewChannels<T>::send(Index first, Index rows) const {
+  const LoweredRule& rule = call_.rule;
+  const Index parts = (positions_ + kPositions - 1) / kPositions;
+  parallel_for(rows * parts, call_.threads, [&](Index task) {
+    const Index row = task / parts, begin = positions_ * (task % parts) / parts;
+    const Index height = positions_ * (task % parts + 1) / parts - begin;
+    int sum = -1;
+    for (std::size_t b = 0; b < rule.back.size(); ++b) {
+      sum += rule.joins(b) ? 0 : 1;
+      const T* const s = shares_ + ((rule.back[b].group * slice_.rows() + first + row) * positions_ + begin) * depth_;
+      multiply_by_panels(s, depth_, height, panels_.backward(backward_[b]), rule.joins(b),
+                         page(row, sum) + begin * stride_, stride_);
+    }
+  });
+}
+
+// gathered(sums, width, channels): what the pixels of a line were sent.
+template <class T>
+void ToFewChannels<T>::gather_line(Index row, Index line, T* gathered) const {
+  const Index width = shape_.in[2];
+  const auto& along_z = meetings_[0][static_cast<std::size_t>(line / shape_.in[1])];
+  const auto& along_y = meetings_[1][static_cast<std::size_t>(line % shape_.in[1])];
+  std::vector<Index> offsets;
+  std::vector<const T*> at;
+  for (Index x = 0; x < width; ++x) {
+    offsets.clear();
+    for (const Meeting& c : along_z) {
+      for (const Meeting& b : along_y) {
+        for (const Meeting& a : meetings_[2][static_cast<std::size_t>(x)]) {
+          const Index position = (c.position * shape_.out[1] + b.position) * shape_.out[2] + a.position;
+          const Index tap = (c.tap * shape_.kernel[1] + b.tap) * shape_.kernel[2] + a.tap;
+          offsets.push_back(position * stride_ + tap * channels_);
+        }
+      }
+    }
+    for (int sum = 0; sum < mixed_.count; ++sum) {
+      T* const to = gathered + (sum * width + x) * channels_;
+      at.clear();
+      for (const Index offset : offsets) {
+        at.push_back(page(row, sum) + offset);
+      }
+      if (at.empty()) {
+        std::fill_n(to, channels_, T(0));
+      } else {
+        kernels::table<T>().pool_rows(static_cast<int>(at.size()), at.data(), channels_, false, T(1), to);
+      }
+    }
+  }
+}
+
+template <class T>
+void ToFewChannels<T>::gather(Index first, Index rows) const {
+  const RelevanceJob<T>& job = call_.job;
+  const Index lines = shape_.in[0] * shape_.in[1], size = shape_.in[2] * channels_;
+  parallel_for(rows * lines, call_.threads, [&](Index task) {
+    const Index row = task / lines, line = task % lines, at = line * size;
+    const Buffer<T> gathered(mixed_.count * size);
+    gather_line(row, line, gathered.data());
+    kernels::Mixed<T> mixed = mixed_;
+    for (int sum = 0; sum < mixed.count; ++sum) {
+      mixed.acc[sum] = gathered.data() + sum * size;
+    }
+    const Index target = (first + row) / slice_.samples, sample = (first + row) % slice_.samples;
+    kernels::table<T>().accumulate(
+        1, size, mixed, size, job.inputs[0] ? job.inputs[0].row(slice_.begin + sample) + at : nullptr, size,
+        job.bounds.low ? job.bounds.low + at : nullptr, job.bounds.high ? job.bounds.high + at : nullptr, size, false,
+        job.results[0].row(slice_.row(job, target, sample)) + at, size);
+  });
+}
+
+template <class T>
+void run(const ConvCall<T>& call, const BatchSlice& slice, const T* shares) {
+  ToFewChannels<T>(call, slice, shares).run();
+}
+
 }  // namespace
 
 template <class T>
-bool is_narrow(const ConvWeights<T>& w) {
-  const Index lanes = kernels::table<T>().tile_cols / 2, taps = w.shape.taps(), channels = w.source_channels();
-  return !w.transposed && !w.depthwise() && w.shape.groups == 1 && taps > 1 && 2 * channels <= lanes &&
-         taps * channels <= 16 * lanes && w.target_channels() >= lanes;
+BackwardPath<T> few_input_channels() {
+  return {ConvPath::kFewInputChannels, may_run<T>, run<T>};
 }
 
-template <class T>
-void spread_to_few(const ConvWeights<T>& w, const LoweredRule& rule, const RelevanceJob<T>& job,
-                   const PartOfJob<T>& part, const T* shares, const Threads& threads) {
-  const kernels::Table<T>& kernel = kernels::table<T>();
-  const Index channels = w.source_channels(), depth = w.target_channels(), rows = part.targets * part.samples;
-  const Index positions = count(w.target()), sent = w.shape.taps() * channels, stride = padded(sent, kernel.tile_cols);
-  PanelSet<T> panels(w.matrix(), threads.workspace);  // a row of the weights holds all taps
-  std::vector<std::size_t> down;
-  kernels::Mixed<T> plan;
-  plan.count = 0;
-  for (std::size_t b = 0; b < rule.back.size(); ++b) {
-    down.push_back(panels.add(rule.back[b].map, false));
-    if (!rule.joins(b)) {
-      plan.mix[plan.count++] = mix_of<T>(rule.back[b]);
-    }
-  }
-  panels.pack(threads);
-  const auto along = meetings(w.shape);
-  const Index lines = w.shape.in[0] * w.shape.in[1], width = w.shape.in[2],
-              pieces = (positions + kPositions - 1) / kPositions;
-  const Index page = positions * stride,
-              at_once = std::clamp<Index>(kBytes / (plan.count * page * Index(sizeof(T))), 1, rows);
-  const Buffer<T> memory(at_once * plan.count * page, threads.workspace);
-  for (Index first = 0; first < rows; first += at_once) {
-    const Index some = std::min(at_once, rows - first);
-    const auto page_of = [&](Index row, int sum) { return memory.data() + (row * plan.count + sum) * page; };
-    parallel_for(some * pieces, threads, [&](Index task) {
-      const Index row = task / pieces, begin = positions * (task % pieces) / pieces;
-      const Index height = positions * (task % pieces + 1) / pieces - begin;
-      int sum = -1;
-      for (std::size_t b = 0; b < rule.back.size(); ++b) {
-        sum += rule.joins(b) ? 0 : 1;
-        const T* const s = shares + ((rule.back[b].group * rows + first + row) * positions + begin) * depth;
-        multiply(s, depth, height, panels.down(down[b]), rule.joins(b), page_of(row, sum) + begin * stride, stride);
-      }
-    });
-    parallel_for(some * lines, threads, [&](Index task) {
-      const Index row = task / lines, line = task % lines;
-      const std::size_t z = static_cast<std::size_t>(line / w.shape.in[1]);
-      const std::size_t y = static_cast<std::size_t>(line % w.shape.in[1]);
-      const Buffer<T> gathered(plan.count * width * channels);
-      std::vector<Index> offsets;
-      std::vector<const T*> at;
-      for (Index x = 0; x < width; ++x) {
-        offsets.clear();
-        for (const Meeting& c : along[0][z]) {
-          for (const Meeting& b : along[1][y]) {
-            for (const Meeting& a : along[2][static_cast<std::size_t>(x)]) {
-              const Index position = (c.position * w.shape.out[1] + b.position) * w.shape.out[2] + a.position;
-              const Index tap = (c.tap * w.shape.kernel[1] + b.tap) * w.shape.kernel[2] + a.tap;
-              offsets.push_back(position * stride + tap * channels);
-            }
-          }
-        }
-        for (int sum = 0; sum < plan.count; ++sum) {
-          T* const to = gathered.data() + (sum * width + x) * channels;
-          at.clear();
-          for (const Index offset : offsets) {
-            at.push_back(page_of(row, sum) + offset);
-          }
-          if (at.empty()) {
-            std::fill_n(to, channels, T(0));
-          } else {
-            kernel.pool_rows(static_cast<int>(at.size()), at.data(), channels, false, T(1), to);
-          }
-        }
-      }
-      kernels::Mixed<T> mixed = plan;
-      for (int sum = 0; sum < plan.count; ++sum) {
-        mixed.acc[sum] = gathered.data() + sum * width * channels;
-      }
-      const Index size = width * channels, offset = line * size, target = (first + row) / part.samples;
-      const Index sample = (first + row) % part.samples;
-      kernel.accumulate(1, size, mixed, size, job.inputs[0] ? job.inputs[0].row(part.begin + sample) + offset : nullptr,
-                        size, job.bounds.low ? job.bounds.low + offset : nullptr,
-                        job.bounds.high ? job.bounds.high + offset : nullptr, size, false,
-                        job.results[0].row(part.row(job, target, sample)) + offset, size);
-    });
-  }
-}
-
-template bool is_narrow<float>(const ConvWeights<float>&);
-template bool is_narrow<double>(const ConvWeights<double>&);
-template void spread_to_few<float>(const ConvWeights<float>&, const LoweredRule&, const RelevanceJob<float>&,
-                                   const PartOfJob<float>&, const float*, const Threads&);
-template void spread_to_few<double>(const ConvWeights<double>&, const LoweredRule&, const RelevanceJob<double>&,
-                                    const PartOfJob<double>&, const double*, const Threads&);
+template BackwardPath<float> few_input_channels<float>();
+template BackwardPath<double> few_input_channels<double>();
 
 }  // namespace pylrp

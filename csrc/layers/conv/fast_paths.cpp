@@ -1,0 +1,80 @@
+#include "layers/conv/fast_paths.hpp"
+
+#include <atomic>
+
+#include "layers/conv/switches.hpp"
+
+namespace pylrp {
+namespace {
+
+std::atomic<std::uint64_t> counts[kConvPaths];
+
+}  // namespace
+
+const char* name_of(ConvPath path) {
+  switch (path) {
+    case ConvPath::kForward:
+      return "forward";
+    case ConvPath::kProduct:
+      return "product";
+    case ConvPath::kShares:
+      return "shares";
+    case ConvPath::kBackward:
+      return "backward";
+    case ConvPath::kFused1x1Forward:
+      return "fused_1x1_forward";
+    case ConvPath::kFused1x1:
+      return "fused_1x1";
+    case ConvPath::kSignsByMagnitude:
+      return "signs_by_magnitude";
+    case ConvPath::kDepthwise:
+      return "depthwise";
+    case ConvPath::kOutputAsSum:
+      return "output_as_sum";
+    case ConvPath::kSumBySubtraction:
+      return "sum_by_subtraction";
+    case ConvPath::kFewInputChannels:
+      return "few_input_channels";
+    case ConvPath::kUniformWeights:
+      return "uniform_weights";
+    case ConvPath::kSignsCancelled:
+      return "signs_by_magnitude_cancelled";
+    case ConvPath::kSubtractionCancelled:
+      return "sum_by_subtraction_cancelled";
+  }
+  return "";
+}
+
+bool is_built(ConvPath path) {
+  switch (path) {
+    case ConvPath::kForward:
+    case ConvPath::kProduct:
+    case ConvPath::kShares:
+    case ConvPath::kBackward:
+      return true;
+    case ConvPath::kFused1x1Forward:
+    case ConvPath::kFused1x1:
+      return PYLRP_CONV_FUSED_1X1;
+    case ConvPath::kSignsByMagnitude:
+    case ConvPath::kSignsCancelled:
+      return PYLRP_CONV_SIGNS_BY_MAGNITUDE;
+    case ConvPath::kDepthwise:
+      return PYLRP_CONV_DEPTHWISE;
+    case ConvPath::kOutputAsSum:
+      return PYLRP_CONV_OUTPUT_AS_SUM;
+    case ConvPath::kSumBySubtraction:
+    case ConvPath::kSubtractionCancelled:
+      return PYLRP_CONV_SUM_BY_SUBTRACTION;
+    case ConvPath::kFewInputChannels:
+      return PYLRP_CONV_FEW_INPUT_CHANNELS;
+    case ConvPath::kUniformWeights:
+      return PYLRP_CONV_UNIFORM_WEIGHTS;
+  }
+  return false;
+}
+
+void count_run(ConvPath path) { counts[static_cast<int>(path)].fetch_add(1, std::memory_order_relaxed); }
+
+std::uint64_t runs_of(ConvPath path) { return counts[static_cast<int>(path)].load(std::memory_order_relaxed); }
+
+}  // namespace pylrp

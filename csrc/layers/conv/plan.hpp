@@ -1,0 +1,114 @@
+// The fast paths of a convolution as data, and the plan that lists those that may run for a rule and some weights.
+#pragma once
+
+#include <array>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "layers/conv/steps.hpp"
+
+namespace pylrp {
+
+// may_run: from weights and rule alone, asked once, by the plan. applies: from what only the call knows (batch size,
+// signs, whether the output is at hand), asked at run time.
+
+// The forward pass.
+template <class T>
+struct ForwardPath {
+  ConvPath path;
+  bool (*applies)(const ConvWeights<T>& w, Index samples);
+  void (*run)(const ConvWeights<T>& w, Matrix<const T> input, Matrix<T> output, const Clamp<T>& clamp,
+              const Threads& threads);
+};
+// Sums over taps.
+template <class T>
+struct ProductPath {
+  ConvPath path;
+  bool (*applies)(const ConvWeights<T>& w);
+  void (*run)(const ConvSums<T>& sums, const Threads& threads);
+  Index (*tasks)(const ConvSums<T>& sums, const Walk& walk);  // that it will count
+};
+// All of relevance.
+template <class T>
+struct RelevancePath {
+  ConvPath path;
+  bool (*may_run)(const ConvWeights<T>& w, const LoweredRule& rule);
+  bool (*applies)(const ConvCall<T>& call);
+  void (*run)(const ConvCall<T>& call);
+};
+// The shares of a slice.
+template <class T>
+struct SharesPath {
+  ConvPath path;
+  bool (*may_run)(const ConvWeights<T>& w, const LoweredRule& rule);
+  bool (*applies)(const ConvCall<T>& call);
+  bool may_give_up;  // run() returns false where it meets too much cancellation: the next path does the slice anew
+  bool (*run)(const ConvCall<T>& call, const BatchSlice& slice, T* shares);
+};
+// R_in of a slice from its shares.
+template <class T>
+struct BackwardPath {
+  ConvPath path;
+  bool (*may_run)(const ConvWeights<T>& w, const LoweredRule& rule);
+  void (*run)(const ConvCall<T>& call, const BatchSlice& slice, const T* shares);
+};
+
+// One lowered form of a rule, with the paths that may run, in the order in which they are asked.
+template <class T>
+struct ConvForm {
+  LoweredRule rule;                         // constant terms are sums: they differ at the borders of an image
+  std::optional<LoweredRule> by_magnitude;  // for fused_1x1, where the rule is of that kind
+  std::vector<RelevancePath<T>> relevance;
+  std::vector<SharesPath<T>> shares;
+  std::vector<BackwardPath<T>> backward;
+
+  // Throws Error on a rule that is too wide with its constant terms as sums.
+  ConvForm(const ConvWeights<T>& w, const LoweredRule& lowered);
+  bool lists(ConvPath path) const;
+};
+
+// The forms for what is known of the signs of input and output.
+template <class T>
+struct ConvPlan : Prepared {
+  ConvPlan(const ConvWeights<T>& w, const CompiledRule& rule);
+  // Null: that form is too wide.
+  const ConvForm<T>* form(bool input_nonnegative, bool output_positive) const;
+
+ private:
+  std::array<std::optional<ConvForm<T>>, 4> forms_;
+};
+
+// The paths that are built, in the order in which they are asked.
+template <class T>
+const std::vector<ForwardPath<T>>& forward_paths();
+template <class T>
+const std::vector<ProductPath<T>>& product_paths();
+template <class T>
+const std::vector<RelevancePath<T>>& relevance_paths();
+template <class T>
+const std::vector<SharesPath<T>>& shares_paths();
+template <class T>
+const std::vector<BackwardPath<T>>& backward_paths();
+
+// Whether a shares path is built and may run.
+template <class T>
+bool may_run(ConvPath path, const ConvWeights<T>& w, const LoweredRule& rule);
+
+// The fast paths, by file.
+template <class T>
+ForwardPath<T> fused_1x1_forward();
+template <class T>
+RelevancePath<T> fused_1x1();
+template <class T>
+ProductPath<T> depthwise();
+template <class T>
+SharesPath<T> output_as_sum();
+template <class T>
+SharesPath<T> sum_by_subtraction();
+template <class T>
+BackwardPath<T> uniform_weights();
+template <class T>
+BackwardPath<T> few_input_channels();
+
+}  // namespace pylrp
