@@ -6,6 +6,7 @@
 # make docs         the documentation as a site -> build/site/index.html
 # make lint         ruff, mypy, clang-format
 # make test-core    the core's C++ tests, each instruction set; and under the sanitizers
+# make test-conv-general  the convolution's C++ tests with its fast paths switched off (csrc/layers/conv/conv.hpp)
 # make test-neon    the same for ARM, cross-compiled, under qemu (skipped without them)
 # make capi         the C library, without Python: build/c/include/pylrp.h, build/c/lib/libpylrp.so
 # make mex          pylrp_relevance for Octave, and all .m functions -> build/matlab (in MATLAB: csrc/matlab/pylrp_make.m)
@@ -21,7 +22,7 @@ WERROR := $(if $(CI),-C cmake.define.PYLRP_WERROR=ON)
 SOURCES := pyproject.toml CMakeLists.txt README.md $(shell find csrc pylrp -type f -not -path '*/__pycache__/*')
 PIP := -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test test-fast docs test-peers test-lowest nightly fuzz test-core core capi mex matlab-zip test-neon instructions lint \
+.PHONY: demo test test-fast docs test-peers test-lowest nightly fuzz test-core test-conv-general core capi mex matlab-zip test-neon instructions lint \
         bench clean
 TOOLS := PATH=$(CURDIR)/.venv/bin:$$PATH CMAKE_GENERATOR=Ninja
 
@@ -80,6 +81,10 @@ test-core: core
 	for preset in default asan; do \
 	  $(TOOLS) cmake --preset $$preset && $(TOOLS) cmake --build --preset $$preset && \
 	  $(TOOLS) ctest --preset $$preset || exit 1; done
+
+test-conv-general: .venv/installed
+	$(TOOLS) cmake --preset default && $(TOOLS) cmake --build --preset default --target conv_general_tests
+	build/default/tests/cpp/conv_general_tests
 
 test-neon: .venv/installed
 	$(TOOLS) tests/cpp/run_neon.sh

@@ -148,6 +148,15 @@ TEST(conv_paths_that_cancel) {
   }
 }
 
+#ifdef PYLRP_CONV_GENERAL_ONLY
+TEST(conv_paths_are_all_switched_off) {
+  for (int p = static_cast<int>(ConvPath::kFused1x1Forward); p < kConvPaths; ++p) {
+    check::context = name_of(static_cast<ConvPath>(p));
+    CHECK(!is_built(static_cast<ConvPath>(p)));
+  }
+}
+#endif
+
 TEST(conv_paths_have_names) {
   std::map<std::string, int> names;
   for (int p = 0; p < kConvPaths; ++p) {
