@@ -71,6 +71,16 @@ def test_words_that_do_not_come_back() -> None:
     assert not found
 
 
+# Which turn axes that are not the channels': a blur along each axis, and values by channel.
+OTHER_AXES = {"replacement.py", "ranges.py"}
+
+
+def test_channels_last_is_turned_in_one_place() -> None:
+    turned = re.compile(r"np\.moveaxis|\(\*\w+(?:\.shape)?\[1:\], \w+(?:\.shape)?\[0\]\)")
+    found = {p.name for p in (ROOT / "pylrp").rglob("*.py") if turned.search(p.read_text(encoding="utf-8"))}
+    assert found - OTHER_AXES == {"layout.py"}
+
+
 # What shows results, and which of the others each may import: what they share lies in present, the terminal on top.
 SHOWING = {
     "present": set(),

@@ -10,6 +10,7 @@ import numpy as np
 from pylrp.cli.session import Session
 from pylrp.inputs import Entry, ImagePlan, Item
 from pylrp.network.explanation import Explanation
+from pylrp.network.layout import channels_moved_first
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -64,5 +65,7 @@ def _shape(plan: ImagePlan) -> dict[str, Any]:
 def _channels_first(ex: Explanation) -> Explanation:
     """Move the channels of a network that has them last without knowing that they are channels."""
     return dataclasses.replace(
-        ex, relevance=np.moveaxis(ex.relevance, -1, -3), input=np.moveaxis(np.asarray(ex.input), -1, -3)
+        ex,
+        relevance=channels_moved_first(np.asarray(ex.relevance), -3),
+        input=channels_moved_first(np.asarray(ex.input), -3),
     )

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from pylrp.layers.base import Shape, product
 from pylrp.network.canonise import function_at_the_top
 from pylrp.network.classes import Classes, as_indices, classes_of
+from pylrp.network.layout import channels_moved_first, channels_moved_last
 from pylrp.network.network import Network
 from pylrp.network.requests import Inputs
 
@@ -158,11 +159,11 @@ class EvaluatedBatch:
         """Return (batch, n) as (batch, channels, ...)."""
         if not self.channels_last:
             return flat.reshape(-1, *self.shape)
-        return np.moveaxis(flat.reshape(-1, *self.sample_shape), -1, 1)
+        return channels_moved_first(flat.reshape(-1, *self.sample_shape), 1)
 
     def as_taken(self, array: Array) -> Array:
         """Return (batch, channels, ...) as (batch, n), in the dtype and order that the network takes."""
-        ordered = np.moveaxis(array, 1, -1) if self.channels_last else array
+        ordered = channels_moved_last(array, 1) if self.channels_last else array
         return np.ascontiguousarray(ordered, self.flat.dtype).reshape(len(array), -1)
 
 

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from pylrp.evaluate.evaluated_batch import Array, EvaluatedBatch, Values
 from pylrp.layers.base import Shape, per_axis
+from pylrp.network.layout import channels_moved_last
 
 __all__ = ["Regions", "ranking", "relevance_of"]
 
@@ -51,7 +52,7 @@ class Regions:
                     "height, width) if they are an image's pixels"
                 )
             labels = full = np.arange(shape[0])
-        flat = (np.moveaxis(full, 0, -1) if evaluated.channels_last else full).reshape(-1)
+        flat = (channels_moved_last(full) if evaluated.channels_last else full).reshape(-1)
         order = np.argsort(flat, kind="stable")
         sizes = np.bincount(flat)
         starts = np.cumsum(sizes) - sizes
@@ -84,7 +85,7 @@ def relevance_of(evaluated: EvaluatedBatch, relevance: ArrayLike) -> Values:
         given = given[None]
     if given.shape == (batch, *evaluated.shape[1:]) and len(evaluated.shape) > 1:
         spread = np.broadcast_to(given[:, None], (batch, *evaluated.shape))
-        given = np.moveaxis(spread, 1, -1) if evaluated.channels_last else spread
+        given = channels_moved_last(spread, 1) if evaluated.channels_last else spread
     if given.shape not in ((batch, *evaluated.sample_shape), (batch, *evaluated.shape)):
         raise ValueError(f"relevance has shape {given.shape}, x has {(batch, *evaluated.sample_shape)}")
     values = given.reshape(batch, -1).astype(np.float64)

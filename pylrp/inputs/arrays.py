@@ -14,7 +14,7 @@ from pylrp._limits import at_most, default_limit
 from pylrp.errors import BrokenFile
 from pylrp.inputs.base import Array, Entry, Item, Wanted, as_network_takes_it, refuse
 from pylrp.loaders.plain.npz_file import NpzFile
-from pylrp.network.layout import with_other_order
+from pylrp.network.layout import moving_call, with_other_order
 
 __all__ = ["npy_entries", "npz_entries"]
 
@@ -90,12 +90,11 @@ def _count(array: Array, name: str, wanted: Wanted) -> int | None:
     if array.shape[1:] == shape:
         return len(array)
     text = f"shape {array.shape}, the network takes (n, {', '.join(map(str, shape))})"
-    other = with_other_order(shape, name in wanted.channels_last)
+    last = name in wanted.channels_last
+    other = with_other_order(shape, last)
     if len(shape) > 1 and other in (array.shape, array.shape[1:]):
-        first, last = -len(shape), -1
-        axes = (first, last) if name in wanted.channels_last else (last, first)
-        text += f": move its channels first, numpy.moveaxis(x, {axes[0]}, {axes[1]}), and save it again"
-        text = text.replace("channels first", "channels last") if name in wanted.channels_last else text
+        where = "last" if last else "first"
+        text += f": move its channels {where}, {moving_call(len(shape), last)}, and save it again"
     refuse(text if len(wanted.shapes) == 1 else f"{name} has {text}")
 
 

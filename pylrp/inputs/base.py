@@ -43,7 +43,7 @@ class Wanted:
         """Return what this network takes."""
         graph = network.graph
         last = frozenset(graph.channels_last) & frozenset(graph.inputs)
-        shapes = {name: (*s[1:], s[0]) if name in last else tuple(s) for name, s in graph.inputs.items()}
+        shapes = {name: graph.user_shape(name) for name in graph.inputs}
         return cls(shapes, last, graph.dtype)
 
     def only_input(self, what: str) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pylrp.inputs.base import Array, Item, Wanted, as_network_takes_it, refuse
+from pylrp.network.layout import channels_moved_first
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -163,7 +164,7 @@ class ImagePlan:
             x = x[:, :, ::-1]
         x = (x - np.asarray(p.mean)) / np.asarray(p.std)
         if self.layout == "NCHW":
-            x = np.moveaxis(x, -1, 0)
+            x = channels_moved_first(x)
         return x if len(self.layout) == 4 else (x[:, :, 0] if self.layout == "NHW" else x.ravel())
 
 

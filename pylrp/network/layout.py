@@ -19,6 +19,7 @@ __all__ = [
     "channels_moved_first",
     "channels_moved_last",
     "from_core",
+    "moving_call",
     "positions",
     "to_core",
     "with_channels_first",
@@ -43,6 +44,12 @@ def with_channels_first(shape: Shape) -> Shape:
 def with_other_order(shape: Shape, channels_last: bool) -> Shape:
     """Return a user's shape as it is with the channels at its other end."""
     return with_channels_first(shape) if channels_last else with_channels_last(shape)
+
+
+def moving_call(axes: int, channels_last: bool) -> str:
+    """Return the call that brings a user's channels from the other end of a sample with so many axes."""
+    source, destination = (-axes, -1) if channels_last else (-1, -axes)
+    return f"numpy.moveaxis(x, {source}, {destination})"
 
 
 def channels_moved_last(values: Array, axis: int = 0) -> Array:

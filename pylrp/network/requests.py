@@ -17,7 +17,7 @@ from pylrp.layers import Shape
 from pylrp.layers.base import product
 from pylrp.network.columns import Columns, columns_of
 from pylrp.network.graph import Graph
-from pylrp.network.layout import channels_moved_first, with_other_order
+from pylrp.network.layout import channels_moved_first, moving_call, with_other_order
 
 Array = NDArray[Any]
 
@@ -147,8 +147,8 @@ def _misfit(array: Array, shape: Shape, what: str, channels_last: bool) -> str:
         return text
     other = with_other_order(shape, channels_last)
     if array.shape[-len(shape) :] == other and array.ndim in (len(shape), len(shape) + 1):
-        where, axes = ("first", (-len(shape), -1)) if channels_last else ("last", (-1, -len(shape)))
-        text += f"; its channels come {where}: pass numpy.moveaxis(x, {axes[0]}, {axes[1]})"
+        where = "first" if channels_last else "last"
+        text += f"; its channels come {where}: pass {moving_call(len(shape), channels_last)}"
     return text
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pylrp.network.explanation import Explanation
+from pylrp.network.layout import channels_moved_first
 from pylrp.network.ledger import Ledger
 from pylrp.present.account import Account, absorbed, class_scores
 
@@ -127,7 +128,7 @@ def views(
     name = layer or input or _inputs(ex)[0]
     last = layer is None and name in ex.settings.get("channels_last", ())
     if last:
-        R, x = np.moveaxis(R, -1, 1), None if x is None else np.moveaxis(x, -1, 0)
+        R, x = channels_moved_first(R, 1), None if x is None else channels_moved_first(x)
     if shape is not None:
         try:
             R, x = R.reshape(len(R), *shape), None if x is None else x.reshape(shape)

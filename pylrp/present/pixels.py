@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from pylrp.network.layout import channels_moved_last
+
 __all__ = ["as_pixels", "stretched", "to_picture"]
 
 Pixels = NDArray[np.float64]
@@ -17,7 +19,7 @@ def as_pixels(x: ArrayLike) -> Pixels:
     """
     values = np.asarray(x, dtype=np.float64)
     if values.ndim == 3:
-        values = np.moveaxis(values[:3], 0, -1) if len(values) in (3, 4) else values.mean(axis=0)
+        values = channels_moved_last(values[:3]) if len(values) in (3, 4) else values.mean(axis=0)
     return values
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pylrp.network.explanation import Explanation
+from pylrp.network.layout import channels_moved_first
 from pylrp.network.ledger import Ledger
 from pylrp.network.network import Network
 from pylrp.present.account import absorbed, ledgers
@@ -94,7 +95,7 @@ def sample_data(
 
 def _first(network: Network, name: str, array: Array) -> Array:
     """Return an array with its channels first."""
-    return np.moveaxis(array, -1, 0) if name in network.graph.channels_last else array
+    return channels_moved_first(array) if name in network.graph.channels_last else array
 
 
 def _explanation(
