@@ -14,10 +14,13 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
+from pylrp.inputs import Option, OptionError
 from pylrp.present.text import shown
 
 __all__ = ["Progress", "complain", "deferred_sigint", "one_line"]
 
+#: Flags that are called otherwise than their parameters.
+_FLAGS = {"label": "--label-column"}
 _LONG = 2.0  # seconds; shorter work needs no bar
 
 
@@ -30,11 +33,22 @@ def one_line(what: object) -> str:
     """Return an error in one line."""
     if isinstance(what, OSError) and what.filename:
         text = f"{what.filename}: {what.strerror}"
+    elif isinstance(what, OptionError):
+        text = what.worded(flag)
     elif isinstance(what, MemoryError):
         text = f"not enough memory: {what}" if str(what) else "not enough memory"
     else:
         text = str(what) or type(what).__name__
     return shown(" ".join(text.split()))
+
+
+def flag(option: Option) -> str:
+    """Return a parameter of ``pylrp.inputs`` as it is typed: ``--size 28x28``, ``--stretch``."""
+    name = _FLAGS.get(option.name, f"--{option.name.replace('_', '-')}")
+    value = option.value
+    if value is None or value is True:
+        return name
+    return f"{name} {'x'.join(map(str, value)) if isinstance(value, tuple) else value}"
 
 
 @contextmanager

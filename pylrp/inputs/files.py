@@ -1,4 +1,4 @@
-"""From the command line's words to files, and from files to entries; each kind of file has its reader."""
+"""From paths, folders and patterns to files, and from files to entries; each kind of file has its reader."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pylrp.inputs.arrays import npy_entries, npz_entries
 from pylrp.inputs.base import Entry, Wanted
+from pylrp.inputs.errors import EmptyFolder, Option
 from pylrp.inputs.images import ImagePlan, Preparation, image_item, image_suffixes, require_colour
 from pylrp.inputs.tables import TableOptions, table_entries
 from pylrp.present.text import shown
@@ -75,8 +76,10 @@ def _folder(folder: Path, recursive: bool) -> list[Path]:
 
     files = known(recursive)
     if not files:
-        deeper = "" if recursive or not known(deep=True) else "; its folders do: --recursive goes into them"
-        raise FileNotFoundError(f"folder {folder} holds no images, .npy, .npz or .csv files{deeper}")
+        empty = f"folder {folder} holds no images, .npy, .npz or .csv files"
+        if recursive or not known(deep=True):
+            raise EmptyFolder(empty)
+        raise EmptyFolder(f"{empty}; its folders do: ", Option("recursive", True), " goes into them")
     return files
 
 

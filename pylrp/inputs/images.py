@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pylrp.inputs.base import Array, Item, Wanted, as_network_takes_it, refuse
+from pylrp.inputs.errors import Option, OptionError
 from pylrp.network.layout import channels_moved_first
 
 if TYPE_CHECKING:
@@ -64,12 +65,14 @@ class Preparation:
         if not all(math.isfinite(v) and v > 0 for v in self.std):
             raise ValueError(f"std must be above 0, got {_joined(self.std)}")
         if self.pixel_max == 1 and max(self.mean) > 1:
-            raise ValueError(
-                f"mean {_joined(self.mean)} is above 1, the value of a white pixel: if pixels go from 0 to 255, "
-                "say --pixel-max 255"
+            raise OptionError(
+                f"mean {_joined(self.mean)} is above 1, the value of a white pixel: if pixels go from 0 to 255, say ",
+                Option("pixel_max", 255),
             )
         if self.resize is not None and self.stretch:
-            raise ValueError("--resize and --stretch exclude each other: one crops, one does not")
+            raise OptionError(
+                Option("resize"), " and ", Option("stretch", True), " exclude each other: one crops, one does not"
+            )
 
 
 @dataclass(frozen=True)
@@ -102,32 +105,36 @@ class ImagePlan:
         shape = wanted.shapes[name]
         layout = preparation.layout or _layout(shape, name in wanted.channels_last)
         if len(shape) != max(1, len(layout) - 1):
-            refuse(f"--layout {layout} does not fit the network's input, {shape} without the batch")
+            raise OptionError(Option("layout", layout), f" does not fit the network's input, {shape} without the batch")
         if layout == "N":
             size = preparation.size
             if size is None:
                 side = math.isqrt(shape[0])
-                example = f"{side}x{side}" if side * side == shape[0] else "HEIGHTxWIDTH"
-                refuse(
+                raise OptionError(
                     f"the network takes a row of {shape[0]} numbers: to give it images, say their height and width, "
-                    f"for example --size {example}"
+                    "for example ",
+                    Option("size", (side, side) if side * side == shape[0] else ("HEIGHT", "WIDTH")),
                 )
             if size[0] * size[1] != shape[0]:
-                refuse(f"--size {size[0]}x{size[1]} has {size[0] * size[1]} pixels, the network takes {shape[0]}")
+                raise OptionError(
+                    Option("size", size), f" has {size[0] * size[1]} pixels, the network takes {shape[0]}"
+                )
             channels, (height, width) = 1, size
         else:
             axes = dict(zip(layout[1:], shape, strict=True))
             channels, height, width = axes.get("C", 1), axes["H"], axes["W"]
             if preparation.size not in (None, (height, width)):
-                refuse(f"the network takes images of {height}x{width}, --size can't change that")
+                raise OptionError(
+                    f"the network takes images of {height}x{width}, ", Option("size"), " can't change that"
+                )
         if channels not in (1, 3):
             refuse(f"the network takes {channels} channels, an image has 1 or 3: give arrays, .npy")
-        for what, values in (("--mean", preparation.mean), ("--std", preparation.std)):
+        for what, values in (("mean", preparation.mean), ("std", preparation.std)):
             if len(values) not in (1, channels):
-                refuse(f"{what} has {len(values)} numbers, the network takes {channels} channels")
+                raise OptionError(Option(what), f" has {len(values)} numbers, the network takes {channels} channels")
         plan = cls(name, layout, channels, height, width, wanted.dtype, preparation)
         if preparation.resize is not None and preparation.resize < min(height, width):
-            refuse(f"--resize {preparation.resize} is less than the network's {height}x{width}")
+            raise OptionError(Option("resize", preparation.resize), f" is less than the network's {height}x{width}")
         return plan
 
     @property
@@ -237,7 +244,7 @@ def _fit(image: Image, plan: ImagePlan) -> Image:
         short = p.resize or max(w, math.ceil(h * W / H))
         size = short, max(h, int(short * H / W))
     if size[0] < w or size[1] < h:
-        refuse(f"--resize {p.resize} makes it {size[1]}x{size[0]}, less than the network's {h}x{w}")
+        raise OptionError(Option("resize", p.resize), f" makes it {size[1]}x{size[0]}, less than the network's {h}x{w}")
     left, top = round((size[0] - w) / 2), round((size[1] - h) / 2)
     if size[0] * size[1] > _MOST_LARGER * max(w * h, W * H):  # a line of pixels: only what is kept is enlarged
         across, down = W / size[0], H / size[1]
@@ -284,7 +291,7 @@ def require_colour(name: str) -> None:
     try:
         ImageColor.getrgb(name)
     except ValueError:
-        raise ValueError(f"--background {name}: it is no colour; say white, or #ff8800") from None
+        raise OptionError(Option("background", name), ": it is no colour; say white, or #ff8800") from None
 
 
 def _pillow() -> Any:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from pylrp.inputs.base import Entry, Item, Wanted, as_network_takes_it, refuse
+from pylrp.inputs.errors import Option, OptionError
 
 __all__ = ["TableOptions", "table_entries"]
 
@@ -113,9 +114,14 @@ def _require_width(have: int, need: int, names: Sequence[str], options: TableOpt
         return
     text = f"it has {have} columns of features, the network takes {need}"
     if have > need:
-        text += ": name those that are none, --label-column for the true class, --drop for others"
-        if have == need + 1 and options.label is None:
-            text += f" (the last one is {names[-1]!r})"
-    elif len(names) == 1:
+        last = f" (the last one is {names[-1]!r})" if have == need + 1 and options.label is None else ""
+        raise OptionError(
+            f"{text}: name those that are none, ",
+            Option("label"),
+            " for the true class, ",
+            Option("drop"),
+            f" for others{last}",
+        )
+    if len(names) == 1:
         text += ": are its cells separated by commas?"
     refuse(text)
