@@ -181,15 +181,15 @@ def test_layouts(tmp_path, rng):
 @pytest.mark.parametrize(
     ("shape", "preparation", "words"),
     [
-        ((48,), Preparation(), "for example --size HEIGHTxWIDTH"),
-        ((784,), Preparation(), "for example --size 28x28"),
-        ((48,), Preparation(size=(6, 7)), "--size 6x7 has 42 pixels, the network takes 48"),
+        ((48,), Preparation(), r"for example size=\(HEIGHT, WIDTH\)"),
+        ((784,), Preparation(), r"for example size=\(28, 28\)"),
+        ((48,), Preparation(size=(6, 7)), r"size=\(6, 7\) has 42 pixels, the network takes 48"),
         ((2, 6, 8), Preparation(), "2 channels, an image has 1 or 3"),
         ((3, 4, 6, 8), Preparation(), "an image does not fit"),
-        ((3, 6, 8), Preparation(layout="NHW"), "--layout NHW does not fit"),
-        ((3, 6, 8), Preparation(mean=(0.1, 0.2)), "--mean has 2 numbers, the network takes 3 channels"),
-        ((3, 6, 8), Preparation(resize=5), "--resize 5 is less than the network's 6x8"),
-        ((3, 6, 8), Preparation(size=(9, 9)), "--size can't change that"),
+        ((3, 6, 8), Preparation(layout="NHW"), "layout=.NHW. does not fit"),
+        ((3, 6, 8), Preparation(mean=(0.1, 0.2)), "mean= has 2 numbers, the network takes 3 channels"),
+        ((3, 6, 8), Preparation(resize=5), "resize=5 is less than the network's 6x8"),
+        ((3, 6, 8), Preparation(size=(9, 9)), "size= can't change that"),
     ],
 )
 def test_networks_that_images_do_not_fit(shape, preparation, words):
@@ -198,7 +198,7 @@ def test_networks_that_images_do_not_fit(shape, preparation, words):
 
 
 def test_preparations_that_are_mistakes():
-    with pytest.raises(ValueError, match="say --pixel-max 255"):
+    with pytest.raises(ValueError, match="say pixel_max=255"):
         Preparation(mean=(127.0,))
     with pytest.raises(ValueError, match="std must be above 0"):
         Preparation(std=(1.0, 0.0, 1.0))
@@ -339,7 +339,7 @@ def test_header_labels_and_columns_to_drop(tmp_path):
         ("a,b,c\n1,2,3\n1,nan,3\n", {}, "line 3, b: the cell is 'nan', not a number"),
         ("1,2,3\n1,,3\n", {}, "line 2, column 2: the cell is empty"),
         ("a,b,c\n1,2\n", {}, "line 2 has 2 cells, the header has 3"),
-        ("a,b,c,d\n1,2,3,4\n", {}, r"4 columns of features, the network takes 3: .*--label-column.*'d'"),
+        ("a,b,c,d\n1,2,3,4\n", {}, r"4 columns of features, the network takes 3: .*label=.*'d'"),
         ("a;b;c\n1;2;3\n", {}, "separated by commas"),
         ("a,b,c\n", {}, "a header and no rows"),
         ("\n\n", {}, "it is empty"),
@@ -369,7 +369,7 @@ def test_folders_and_patterns(tmp_path):
     assert found("odd[1].png") == ["odd[1].png"]
     (tmp_path / "empty/deep").mkdir(parents=True)
     (tmp_path / "empty/deep/x.png").touch()
-    for word, words in (("no.png", "there is no file"), ("*.gif", "no file matches"), ("empty", "--recursive goes")):
+    for word, words in (("no.png", "there is no file"), ("*.gif", "no file matches"), ("empty", "recursive=True goes")):
         with pytest.raises(FileNotFoundError, match=words):
             found(word)
 
