@@ -11,6 +11,7 @@ from pylrp.cli.session import Session
 from pylrp.inputs import Entry, ImagePlan, Item
 from pylrp.network.explanation import Explanation
 from pylrp.network.layout import channels_moved_first
+from pylrp.present.colours import BASELINE
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -45,7 +46,7 @@ def picture(session: Session, entry: Entry, item: Item, ex: Explanation, options
     labels = None if session.labels is None else list(session.labels)
     figure: Figure = explanation(ex, labels=labels, pyplot=False, **known, **options)  # type: ignore[assignment]  # no ax was given
     heading = entry.name if item.truth is None else f"{entry.name}, true class {item.truth}"
-    figure.suptitle(heading, fontsize=9, color="#6b7580")
+    figure.suptitle(heading, fontsize=9, color=BASELINE)
     return figure
 
 

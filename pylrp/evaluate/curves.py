@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pylrp.evaluate.evaluated_batch import Values
 from pylrp.evaluate.statistics import area, band, with_band
 from pylrp.present import html
+from pylrp.present.colours import AGAINST, BASELINE, FOR
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,7 +23,7 @@ __all__ = ["Curves", "InsertionDeletion", "draw", "new_axes"]
 
 _TITLES = {"most": "most relevant first", "least": "least relevant first", "random": "random order"}
 # Told apart by colour-blind eyes, and by their lines in print.
-_STYLES = {"most": ("#c2362f", "-"), "least": ("#1d5ea6", "--"), "random": ("#6b7580", ":")}
+_STYLES = {"most": (FOR, "-"), "least": (AGAINST, "--"), "random": (BASELINE, ":")}
 
 
 @dataclass(frozen=True, eq=False)

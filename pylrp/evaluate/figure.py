@@ -9,6 +9,7 @@ import numpy as np
 from pylrp.evaluate.curves import draw
 from pylrp.evaluate.statistics import band
 from pylrp.plot import new_figure
+from pylrp.present.colours import BASELINE, INK
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,9 +20,8 @@ if TYPE_CHECKING:
 __all__ = ["figure"]
 
 # Okabe and Ito's colours for colour-blind eyes, without yellow; then the same with another line.
-_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#1c2733")
+_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", INK)
 _LINES = ("-", "--", "-.")
-_BASELINE = "#6b7580"
 
 
 def figure(found: Evaluation) -> Figure:
@@ -52,7 +52,7 @@ def figure(found: Evaluation) -> Figure:
         low, high = zip(*(ax.get_ylim() for ax in axes[:2]), strict=True)
         for ax in axes[:2]:
             ax.set_ylim(min(low), max(high))
-    whole.supxlabel(_caption(found), size=8, color=_BASELINE)
+    whole.supxlabel(_caption(found), size=8, color=BASELINE)
     return whole
 
 
@@ -60,7 +60,7 @@ def _curves(ax: Axes, found: Evaluation, order: str, styles: dict[str, tuple[str
     for name, curves in found.curves.items():
         draw(ax, curves.fractions, curves.scores[order], name, *styles[name])
     any_curves = next(iter(found.curves.values()))
-    draw(ax, any_curves.fractions, any_curves.scores["random"], "random order", _BASELINE, ":")
+    draw(ax, any_curves.fractions, any_curves.scores["random"], "random order", BASELINE, ":")
     ax.set_title(
         f"{order} relevant first: " + ("falls fast if right" if order == "most" else "stays if right"), size=10
     )
@@ -82,8 +82,8 @@ def _areas(ax: Axes, found: Evaluation, styles: dict[str, tuple[str, str]]) -> N
         ax.barh(place, mean, color=styles[name][0], height=0.6)
         if len(curves.abpc) > 1:
             low, high = band(curves.abpc)
-            ax.plot([low, high], [place, place], color="#1c2733", linewidth=1.2)
-    ax.axvline(0, color=_BASELINE, linewidth=1, linestyle=":")
+            ax.plot([low, high], [place, place], color=INK, linewidth=1.2)
+    ax.axvline(0, color=BASELINE, linewidth=1, linestyle=":")
     ax.set_yticks(range(len(found.curves)), list(found.curves), size=8)
     ax.invert_yaxis()
     ax.set_title("area between both curves, with 95 % bands; random: 0", size=10)
@@ -94,7 +94,7 @@ def _areas(ax: Axes, found: Evaluation, styles: dict[str, tuple[str, str]]) -> N
 def _cascades(ax: Axes, found: Evaluation, styles: dict[str, tuple[str, str]]) -> None:
     for name, cascade in found.randomisation.items():
         draw(ax, cascade.depths / len(cascade.layers), cascade.spearman, name, *styles[name])
-    ax.axhline(0, color=_BASELINE, linewidth=1, linestyle=":")
+    ax.axhline(0, color=BASELINE, linewidth=1, linestyle=":")
     ax.set_ylim(top=1.05)
     ax.set_title("random weights from the top down: must fall", size=10)
     ax.set_xlabel("share of layers with random weights")

@@ -20,6 +20,7 @@ from pylrp.layers.conv import Weighted
 from pylrp.network.graph import Graph
 from pylrp.network.network import Network
 from pylrp.present import html
+from pylrp.present.colours import AGAINST, BASELINE, FOR
 from pylrp.rules.composites import either
 
 if TYPE_CHECKING:
@@ -77,9 +78,9 @@ class Randomisation:
         ax = new_axes() if ax is None else ax
         share = self.depths / len(self.layers)
         for values, label, colour, line in (
-            (self.spearman, "rank correlation", "#c2362f", "-"),
-            (self.spearman_absolute, "of absolute values", "#1d5ea6", "--"),
-            (self.cosine, "cosine similarity", "#6b7580", ":"),
+            (self.spearman, "rank correlation", FOR, "-"),
+            (self.spearman_absolute, "of absolute values", AGAINST, "--"),
+            (self.cosine, "cosine similarity", BASELINE, ":"),
         ):
             draw(ax, share, values, label, colour, line)
         ax.set_xlabel("share of layers with random weights, from the top")
