@@ -1,6 +1,7 @@
 """Whether a heatmap is faithful: pixel flipping, insertion and deletion, randomised weights, noise, agreement.
 
-- ``evaluation.py``: :func:`evaluate` runs all of it for several composites; ``figure.py`` draws it
+- ``run.py``: :func:`evaluate` runs all of it for several composites; ``evaluation.py`` has what it finds,
+  ``figure.py`` draws it
 - ``flipping.py``: :func:`pixel_flipping`, :func:`insertion_deletion`; ``curves.py`` has their results
 - ``random_weights.py``: :func:`randomisation`; ``robustness.py``: :func:`sensitivity`
 - ``map_agreement.py``: :func:`agreement`
@@ -16,12 +17,13 @@ from pylrp.evaluate import map_agreement as _agreement
 from pylrp.evaluate import random_weights as _random_weights
 from pylrp.evaluate import robustness as _robustness
 from pylrp.evaluate.curves import Curves, InsertionDeletion
-from pylrp.evaluate.evaluation import Evaluation, evaluate
+from pylrp.evaluate.evaluation import Evaluation
 from pylrp.evaluate.flipping import insertion_deletion, pixel_flipping
 from pylrp.evaluate.map_agreement import Agreement, agreement
 from pylrp.evaluate.quantus import quantus_explain, quantus_model
 from pylrp.evaluate.random_weights import Randomisation, randomisation, randomised
 from pylrp.evaluate.robustness import Sensitivity, sensitivity
+from pylrp.evaluate.run import evaluate
 from pylrp.evaluate.statistics import spearman
 
 __all__ = [

@@ -107,8 +107,7 @@ def explanation(
     limit : float, optional
         Full colour at ``+limit`` and ``-limit`` instead.
     feature_names : sequence of str, optional
-        Of a table by default those of the explanation.
-        Of the features of a table, or of channels.
+        Of the features of a table, by default those of the explanation; or of channels.
     values : array_like, optional
         The values to show beside features' names, such as those before scaling. Default: the input.
     labels : sequence of str or mapping of int to str, optional
@@ -160,10 +159,7 @@ def explanation(
         "image": image, "overlay": overlay, "feature_names": feature_names, "values": values, "shape": shape,
         "layer": layer, "layers": layers, "most": most, "cmap": cmap,
     }  # fmt: skip
-    for name, given in options.items():
-        if given is not None and name not in KINDS[kind]:
-            fits = ", ".join(k for k, own in KINDS.items() if name in own)
-            raise ValueError(f"{name}= is for kind {fits}; this is kind {kind}")
+    _require_options_of(kind, options)
     if kind == "table" and feature_names is None:
         options["feature_names"] = features_of(ex, first)
     options |= {"percentile": percentile, "limit": limit, "scale": ""}
@@ -182,6 +178,13 @@ def explanation(
     if ax is None:
         hand_over(drawn, path, pyplot)
     return drawn
+
+
+def _require_options_of(kind: str, options: dict[str, Any]) -> None:
+    for name, given in options.items():
+        if given is not None and name not in KINDS[kind]:
+            fits = ", ".join(k for k, own in KINDS.items() if name in own)
+            raise ValueError(f"{name}= is for kind {fits}; this is kind {kind}")
 
 
 def _any_input(ex: Explanation) -> str | None:

@@ -113,16 +113,8 @@ def grid(
     draw = {"image": _image_row, "signal": _signal_row, "table": _table_row}.get(kind)
     if draw is None:
         raise ValueError(f"kind must be image, signal or table in a grid, got {kind!r}")
-    columns = len(named) + (kind != "table")
-    width, height = _cell(kind, first)
-    ratios = [1.5 if kind == "table" and c == 0 else 1.0 for c in range(columns)]  # names stand in the first column
     own = figure is None
-    names = [*(["input"] if kind != "table" else []), *named]
-    heads = [head(name, ratio * width, 9) for name, ratio in zip(names, ratios, strict=True)]
-    if figure is None:
-        high = len(rows) * height + 0.7 + 0.15 * max(text.count("\n") for text in heads)
-        figure = empty_figure(sum(ratios) * width + 0.2, high, dpi)
-    axes = figure.subplots(len(rows), columns, squeeze=False, width_ratios=ratios)
+    figure, axes, wide = _cells(named, rows, kind, figure, dpi)
     maps = [[_colour_values(view, kind) for view in row] for row in rows]
     for i, row in enumerate(rows):
         pool = maps if scale == "all" else [maps[i]]
@@ -133,9 +125,7 @@ def grid(
         draw(axes[i], row, picture, options, features)
         _notes(axes[i][-len(row) :], row, labels)
         _heading(axes[i][0], title(row[0], labels), kind)
-    for ax, text in zip(axes[0], heads, strict=True):
-        ax.set_title(text, fontsize=9, color=INK, fontweight="bold")
-    about = wrapped([_about(scale, percentile, maps, kind)], sum(ratios) * width)
+    about = wrapped([_about(scale, percentile, maps, kind)], wide)
     figure.supxlabel(about, fontsize=7.5, linespacing=1.4, color=GREY, x=0.01, ha="left")
     if path is not None:
         save(figure, path)
@@ -182,6 +172,24 @@ def _row(
             raise ValueError(f"{name} explains several targets, {known}: pass target= with one of them")
         row.append(found[0])
     return row
+
+
+def _cells(
+    named: Mapping[str, Explanation], rows: list[list[View]], kind: str, figure: FigureBase | None, dpi: float
+) -> tuple[FigureBase, Any, float]:
+    """Return the figure, its axes row by row with the heads of the columns, and how wide they are in inches."""
+    columns = len(named) + (kind != "table")
+    width, height = _cell(kind, rows[0][0])
+    ratios = [1.5 if kind == "table" and c == 0 else 1.0 for c in range(columns)]  # names stand in the first column
+    names = [*(["input"] if kind != "table" else []), *named]
+    heads = [head(name, ratio * width, 9) for name, ratio in zip(names, ratios, strict=True)]
+    if figure is None:
+        high = len(rows) * height + 0.7 + 0.15 * max(text.count("\n") for text in heads)
+        figure = empty_figure(sum(ratios) * width + 0.2, high, dpi)
+    axes = figure.subplots(len(rows), columns, squeeze=False, width_ratios=ratios)
+    for ax, text in zip(axes[0], heads, strict=True):
+        ax.set_title(text, fontsize=9, color=INK, fontweight="bold")
+    return figure, axes, sum(ratios) * width
 
 
 def _cell(kind: str, view: View) -> tuple[float, float]:

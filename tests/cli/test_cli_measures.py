@@ -8,7 +8,8 @@ from cli_world import photo_network, table_network, write_world
 
 import pylrp
 from pylrp.cli import main
-from pylrp.evaluate import agreement, evaluate, evaluation
+from pylrp.evaluate import agreement, evaluate
+from pylrp.evaluate import run as evaluate_run
 
 Image = pytest.importorskip("PIL.Image")
 pytest.importorskip("matplotlib")
@@ -112,7 +113,7 @@ def press(monkeypatch):
 def test_ctrl_c_keeps_the_composites_that_are_evaluated(world, x, capsys, press):
     names = ("epsilon", "epsilon_plus", "deep_taylor")
     asked = ["--checks", "flipping,agreement", "--steps", "6", "--composites", ",".join(names)]
-    press(evaluation, "pixel_flipping", 4)  # the random order, two composites, the third
+    press(evaluate_run, "pixel_flipping", 4)  # the random order, two composites, the third
     assert main(["evaluate", "photo.npz", "images", *asked, "-o", "e.npz", "-o", "e.png"]) == 130
     out, err = capsys.readouterr()
     found = evaluate(photo_network(), x, names[:2], checks=("flipping", "agreement"), steps=6)
@@ -122,7 +123,7 @@ def test_ctrl_c_keeps_the_composites_that_are_evaluated(world, x, capsys, press)
         assert saved["composites"].tolist() == list(names[:2])
     assert (world / "e.png").stat().st_size > 5000
 
-    press(evaluation, "pixel_flipping", 2)
+    press(evaluate_run, "pixel_flipping", 2)
     assert main(["evaluate", "photo.npz", "images", *asked, "-o", "none.npz"]) == 130
     assert capsys.readouterr().err == "pylrp: interrupted\n"
     assert not (world / "none.npz").exists()
