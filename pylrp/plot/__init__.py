@@ -13,7 +13,7 @@ from pylrp.plot.explanations import KINDS, explanation
 from pylrp.plot.grids import grid
 from pylrp.plot.images import heatmap, image
 from pylrp.plot.notebook import to_html
-from pylrp.plot.sankey import ledger
+from pylrp.plot.ledger_bars import ledger
 from pylrp.plot.signals import signal
 from pylrp.present.pixels import to_picture
 

@@ -16,7 +16,7 @@ from pylrp.plot.captions import Text
 from pylrp.plot.colours import PERCENTILE, empty_figure, hand_over, save, scale, symmetric_limit, write
 from pylrp.plot.images import image
 from pylrp.plot.multi_panel import draw_channels, draw_layers
-from pylrp.plot.sankey import ledger
+from pylrp.plot.ledger_bars import ledger
 from pylrp.plot.signals import signal
 from pylrp.plot.views import View, features_of, views
 from pylrp.present.kinds import kind_of
