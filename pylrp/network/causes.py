@@ -21,7 +21,7 @@ class Cause:
         The core's name of it: the column of the ledger and the attribute of a row.
     label : str
         In captions and legends of plots.
-    kept : str
+    legend : str
         In the legend of a report's Sankey diagram.
     stayed : str
         Completes "0.4 of the score stayed ..." for readers who do not know the method.
@@ -35,7 +35,7 @@ class Cause:
 
     name: str
     label: str
-    kept: str
+    legend: str
     stayed: str
     help: str
     colour: str
@@ -47,7 +47,7 @@ CAUSES = (
     Cause(
         "bias",
         label="biases",
-        kept="kept by biases",
+        legend="absorbed by biases",
         stayed="in the network's biases (fixed numbers it adds whatever it sees)",
         help="Share of the bias in the denominators.",
         colour="#e69f00",
@@ -56,7 +56,7 @@ CAUSES = (
     Cause(
         "stabilizer",
         label="stabilizers",
-        kept="kept by stabilizers",
+        legend="absorbed by stabilizers",
         stayed="in the rules' stabilizers",
         help="Taken by epsilon.",
         colour="#56b4e9",
@@ -65,7 +65,7 @@ CAUSES = (
     Cause(
         "padding",
         label="padding",
-        kept="fell on padding",
+        legend="fell on padding",
         stayed="on the padding around it",
         help="Fell on zero padding.",
         colour="#009e73",
@@ -74,7 +74,7 @@ CAUSES = (
     Cause(
         "dead",
         label="dead neurons",
-        kept="dead neurons",
+        legend="dead neurons",
         stayed="in neurons with no input to hand it to",
         help="Of neurons with ``z = 0``: there is no receiver.",
         colour="#5b5b5b",
@@ -83,7 +83,7 @@ CAUSES = (
     Cause(
         "batchnorm",
         label="BatchNorm shifts",
-        kept="normalisation shifts",
+        legend="normalisation shifts",
         stayed="in the shifts of its normalisations",
         help="Share of an unfolded BatchNorm's shift.",
         colour="#cc79a7",
@@ -92,7 +92,7 @@ CAUSES = (
     Cause(
         "masked",
         label="masked channels",
-        kept="masked channels",
+        legend="masked channels",
         stayed="in the channels that were closed",
         help="Of channels that a mask closed.",
         colour="#0072b2",
@@ -101,7 +101,7 @@ CAUSES = (
     Cause(
         "rounding",
         label="rounding",
-        kept="rounding",
+        legend="rounding",
         stayed="in rounding",
         help="What is left: the arithmetic's rounding.",
         colour="#d55e00",

@@ -38,7 +38,7 @@ def page(title: str, data: dict[str, Any]) -> str:
     def read(name: str) -> str:
         return folder.joinpath(name).read_text(encoding="utf-8")
 
-    causes = [{"name": each.name, "label": each.kept} for each in CAUSES]
+    causes = [{"name": each.name, "label": each.legend} for each in CAUSES]
     style = read("style.css") + _cause_colours()
     script = "\n".join(["'use strict';", *map(read, _SCRIPTS)])
     policy = (

@@ -1,6 +1,6 @@
-// Inputs that are no images: a table as signed bars, a signal as a line on coloured ground.
+// Inputs other than images: a table as signed bars, a signal as a line over coloured bands.
 
-const FIRST = 15; // bars that are shown before somebody asks for all
+const FIRST = 15; // bars that are shown until all are asked for
 
 /** Returns {node, show(explanation, settings)}: the strongest features first. */
 function tableView(input, index) {

@@ -16,7 +16,7 @@ function make(namespace, tag, attributes, children) {
 const h = (tag, attributes, ...children) => make(null, tag, attributes, children);
 const s = (tag, attributes, ...children) => make(SVG, tag, attributes, children);
 
-/** A number for people: three digits, and a true minus. */
+/** A number for a sentence, as Python's present.numbers.figure: three digits, and a true minus. */
 function number(value) {
   const size = Math.abs(value);
   let text;

@@ -5,7 +5,7 @@ function layersView() {
   const strip = h('div', { class: 'layers', role: 'group', 'aria-label': 'Layers, from the output to the input' });
   const detail = h('div', { class: 'channels', 'aria-live': 'polite' });
   const node = h('section', { class: 'card' }, h('h2', {}, 'Inside the network'),
-    h('p', {}, 'Relevance on its way, from the output (left) to the input (right): coarse and few at first, then finer. ',
+    h('p', {}, 'Relevance of each layer, from the output (left) to the input (right): coarse and few at first, then finer. ',
       'Choose a layer to see which of its channels, the detectors it has learnt, carried most.'),
     strip, detail);
   let layers = [], chosen = null, clip = 99.5;

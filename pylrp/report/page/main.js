@@ -9,10 +9,34 @@ function range(id, label, min, max, step, value, change) {
   return { node: h('div', { class: 'control' }, h('label', { for: id }, label), input, output), output };
 }
 
+/** The choice of the class that is explained; none where there is one only. */
+function classChoice(targets, update) {
+  return h('fieldset', { class: 'classes', hidden: targets.length === 1 }, h('legend', {}, 'Show what spoke for'), targets.map((target, i) => {
+    const meter = h('span', { class: 'fill' });
+    meter.style.width = `${100 * (target.probability ?? 0)}%`;
+    return h('label', {}, h('input', { type: 'radio', name: 'target', value: String(target.index), checked: i === state.target,
+      change: () => { state.target = i; update(); } }),
+    h('span', { class: 'label' }, target.label),
+    target.probability === null ? null : h('span', { class: 'track', 'aria-hidden': 'true' }, meter),
+    h('span', { class: 'chance' }, target.probability === null ? number(target.score) : percent(target.probability)));
+  }));
+}
+
+/** What is needed to repeat an explanation: code, rules, versions. */
+function toRepeat(sample) {
+  return h('section', { class: 'card' }, h('h2', {}, 'To repeat it'), h('p', {}, DATA.network),
+    DATA.notes.map((note) => h('p', { class: 'note' }, `Note: ${note}.`)),
+    h('details', { open: true }, h('summary', {}, 'Python'), h('pre', { tabindex: '0' }, sample.code)),
+    sample.composites.map((name) => h('details', {}, h('summary', {}, `Layers and rules of ${name}`),
+      h('pre', { tabindex: '0' }, DATA.summaries[name]))),
+    h('details', {}, h('summary', {}, 'Versions'), h('dl', {}, Object.entries(DATA.versions)
+      .map(([name, value]) => [h('dt', {}, name), h('dd', {}, String(value))]))));
+}
+
 /** Everything about one sample; returns its element. */
 function sampleView(sample) {
   const views = sample.inputs.map((input, i) => VIEWS[input.kind](input, i));
-  const flow = flowView();
+  const flow = sankeyView();
   const inner = layersView();
   const where = h('div', { id: 'where' });
   const account = h('p', { id: 'account' });
@@ -52,15 +76,7 @@ function sampleView(sample) {
     draw();
   }
 
-  const classes = h('fieldset', { class: 'classes', hidden: sample.targets.length === 1 }, h('legend', {}, 'Show what spoke for'), sample.targets.map((target, i) => {
-    const meter = h('span', { class: 'fill' });
-    meter.style.width = `${100 * (target.probability ?? 0)}%`;
-    return h('label', {}, h('input', { type: 'radio', name: 'target', value: String(target.index), checked: i === state.target,
-      change: () => { state.target = i; update(); } }),
-    h('span', { class: 'label' }, target.label),
-    target.probability === null ? null : h('span', { class: 'track', 'aria-hidden': 'true' }, meter),
-    h('span', { class: 'chance' }, target.probability === null ? number(target.score) : percent(target.probability)));
-  }));
+  const classes = classChoice(sample.targets, update);
   const made = sample.inputs.some((input) => input.made)
     ? h('p', { class: 'note' }, 'The picture is made from the numbers the network got; its brightness is stretched.') : null;
 
@@ -76,13 +92,7 @@ function sampleView(sample) {
         h('div', { class: 'control' }, h('label', { for: 'composite' }, 'Rules (composite)'), composite)),
       made),
     flow.node, inner.node,
-    h('section', { class: 'card' }, h('h2', {}, 'To repeat it'), h('p', {}, DATA.network),
-      DATA.notes.map((note) => h('p', { class: 'note' }, `Note: ${note}.`)),
-      h('details', { open: true }, h('summary', {}, 'Python'), h('pre', { tabindex: '0' }, sample.code)),
-      sample.composites.map((name) => h('details', {}, h('summary', {}, `Layers and rules of ${name}`),
-        h('pre', { tabindex: '0' }, DATA.summaries[name]))),
-      h('details', {}, h('summary', {}, 'Versions'), h('dl', {}, Object.entries(DATA.versions)
-        .map(([name, value]) => [h('dt', {}, name), h('dd', {}, String(value))])))));
+    toRepeat(sample));
   return { node, update };
 }
 
@@ -144,7 +154,7 @@ function main() {
     h('header', {}, h('p', { class: 'title' }, DATA.title),
       DATA.samples.length > 1 ? [strip, all.node] : null),
     place,
-    h('footer', {}, `Made by pylrp ${DATA.versions.pylrp} with layer-wise relevance propagation: the network’s score is handed back, `,
+    h('footer', {}, `Made by pylrp ${DATA.versions.pylrp} with layer-wise relevance propagation: the network’s score is traced back, `,
       'layer by layer, to the inputs it came from. A map shows what this network used, not whether it was right to.'));
   open(0);
 }
