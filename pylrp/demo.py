@@ -67,14 +67,14 @@ RULES = (
 
 @dataclass(frozen=True)
 class Demo:
-    """Some digits, what the network says, and why, by each of :data:`RULES`.
+    """Some digits, the network's predictions, and their explanations by each of :data:`RULES`.
 
     Attributes
     ----------
     images : ndarray of shape (n, 28, 28), uint8
     labels, predicted : ndarray of shape (n,)
     probability, logit : ndarray of shape (n,)
-        Of the predicted class. The logit is the relevance that is handed down.
+        Of the predicted class. The logit is the relevance at the output.
     relevance : dict of str to ndarray of shape (n, 28, 28)
         By ``DemoRule.name``.
     ledgers : dict of str to Ledger

@@ -18,7 +18,7 @@ from typing import Any
 import pylrp
 from pylrp.cli import compare, demo, evaluate, explain, info
 from pylrp.cli.options import Formatter, Parser
-from pylrp.cli.progress import complain
+from pylrp.cli.progress import print_error
 
 __all__ = ["main"]
 
@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     parser = _parser()
     args = parser.parse_args(argv)
-    for stream in (sys.stdout, sys.stderr):  # names that the terminal can't write must not cost the results
+    for stream in (sys.stdout, sys.stderr):  # a name that the terminal can't write must not lose the results
         if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
             stream.reconfigure(errors="backslashreplace")
     if not hasattr(args, "run"):
@@ -76,16 +76,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return status
     except BrokenPipeError:
-        # The reader has left, as in `pylrp demo | head`; keep Python from flushing once more at exit.
+        # The pipe is closed, as in `pylrp demo | head`: Python must not flush again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except KeyboardInterrupt:
-        complain("interrupted", kind="")
+        print_error("interrupted", kind="")
         return 130
     except (ImportError, OSError, ValueError, TypeError, MemoryError) as error:
         if os.environ.get("PYLRP_DEBUG"):
             raise
-        complain(error)
+        print_error(error)
         return 1
 
 
@@ -100,4 +100,4 @@ def _threads(count: int | None) -> Iterator[None]:
 
 
 def _show_warning(message: Any, *_: Any, **__: Any) -> None:
-    complain(str(message), kind="warning: ")
+    print_error(str(message), kind="warning: ")

@@ -15,7 +15,7 @@ import pylrp
 from pylrp.cli import options
 from pylrp.cli.arguments import CompareArguments
 from pylrp.cli.pictures import drawable, require_picture
-from pylrp.cli.progress import Progress, complain, deferred_sigint
+from pylrp.cli.progress import Progress, deferred_sigint, print_error
 from pylrp.cli.request import ExplainRequest, explain_request
 from pylrp.cli.results import atomically, free_path
 from pylrp.cli.session import Session, bounded, open_session, rules_for
@@ -150,7 +150,7 @@ def _composites(args: CompareArguments, session: Session, request: ExplainReques
             print(f"\nwrote {readable(str(path))}{first}")
     if interrupted:
         kept = "" if path is None else f"; kept: {path}"
-        complain(
+        print_error(
             f"interrupted: {count} of {len(session.entries)} inputs are compared by {len(maps)} of {len(rules)} "
             f"composites{kept}",
             kind="",
@@ -232,7 +232,7 @@ def _conventions(args: CompareArguments, conventions: Sequence[str], session: Se
     if count and not args.quiet:
         print(_table(session, rules.name, names, gaps, missing, count))
     if interrupted:
-        complain(f"interrupted: {count} of {len(session.entries)} inputs are compared", kind="")
+        print_error(f"interrupted: {count} of {len(session.entries)} inputs are compared", kind="")
         return 130
     return 1 if session.failed or not count else 0
 

@@ -49,7 +49,7 @@ def _run(args: argparse.Namespace) -> int:
     from pylrp import demo
 
     explained = demo.explain(args.digits)
-    # The picture first: who can't have it should not have to look for the reason below a long table.
+    # The picture first: an error about it must not stand below a long table.
     demo.picture(explained).savefig(args.output)
     account = demo.table(explained) if args.each else demo.summary(explained)
     print(f"{account}\n\nThe heatmaps are in {args.output.resolve()}")

@@ -11,7 +11,7 @@ import numpy as np
 
 from pylrp.cli import options
 from pylrp.cli.arguments import EvaluateArguments
-from pylrp.cli.progress import Progress, complain
+from pylrp.cli.progress import Progress, print_error
 from pylrp.cli.results import atomically, free_path
 from pylrp.cli.session import Session, bounded, open_session, rules_for
 from pylrp.inputs import Entry, Item
@@ -122,7 +122,7 @@ def _run(namespace: argparse.Namespace) -> int:
     target = _target(args, session, read, truths)
     x = session.stack([item for _, item in read])
     if not args.quiet:
-        _say_what(session, x, target, len(read))
+        _print_inputs(session, x, target, len(read))
     layout = None
     if session.plan is not None and session.plan.layout == "N":
         layout = (1, session.plan.height, session.plan.width)
@@ -160,7 +160,7 @@ def _run(namespace: argparse.Namespace) -> int:
             print(f"wrote {shown(str(path))}")
     if interrupted:
         kept = f"; kept: {', '.join(map(str, args.output))}" if args.output else ""
-        complain(f"interrupted: {len(found.composites)} of {len(rules)} composites are evaluated{kept}", kind="")
+        print_error(f"interrupted: {len(found.composites)} of {len(rules)} composites are evaluated{kept}", kind="")
         return 130
     return 1 if session.failed else 0
 
@@ -208,7 +208,7 @@ def _target(
     return None
 
 
-def _say_what(session: Session, x: Any, target: Any, count: int) -> None:
+def _print_inputs(session: Session, x: Any, target: Any, count: int) -> None:
     if session.plan is not None:
         print(session.plan.describe())
     if isinstance(target, int):

@@ -9,7 +9,7 @@ from typing import Literal
 
 from pylrp.cli import options
 from pylrp.cli.arguments import ExplainArguments
-from pylrp.cli.progress import Progress, complain, deferred_sigint
+from pylrp.cli.progress import Progress, deferred_sigint, print_error
 from pylrp.cli.request import ExplainRequest, explain_request
 from pylrp.cli.results import ExplainedSample, Results, report_request, writers_for
 from pylrp.cli.session import Session, open_session, rules_for
@@ -67,7 +67,7 @@ def add(commands: options.Commands) -> None:
     parser.add_argument(
         "--overlay",
         choices=("none", "grey", "edges", "fill", "line"),
-        help="what is seen of the input itself: of images none, grey or edges, of signals none, fill or line",
+        help="how the input itself is drawn: of images none, grey or edges, of signals none, fill or line",
     )
     options.add_target(parser)
     options.add_classes(parser, probability=True)
@@ -112,7 +112,7 @@ def _run(namespace: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         results.close()
         written = results.written()
-        complain(
+        print_error(
             f"interrupted: {results.count} of {len(session.entries)} inputs are explained"
             + (f"; kept: {written}" if written else ""),
             kind="",

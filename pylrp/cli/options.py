@@ -1,4 +1,4 @@
-"""Options that several commands share, in groups, and the types that read them; each command's file calls in."""
+"""Options that several commands share, in groups, and the functions that parse them; each command calls in."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ PICTURES = (".png", ".pdf", ".svg")
 
 MODEL = "a network: .onnx, .npz, .mat, .keras, or one that net.save() has written (.pylrp.npz)"
 
-#: What --composites says of itself.
+#: Help of --composites.
 COMPOSITES_HELP = f"which ones, of {', '.join(pylrp.COMPOSITES)} (default: the usual ones for such a network)"
 
 

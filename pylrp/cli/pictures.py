@@ -1,4 +1,4 @@
-"""A picture of one explained sample: ``pylrp.plot`` draws it, here is what it needs to know of the input."""
+"""A picture of one explained sample: calls ``pylrp.plot`` with what is known of the input."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a terminal shows beside the results: one-line errors, and a bar for long work, with its rate and the time left.
+"""One-line errors, and a progress bar for long work, with its rate and the time left.
 
 The bar is drawn by rich (extra ``cli``) on stderr, only on a terminal; without rich the work goes on without it.
 """
@@ -17,15 +17,15 @@ from typing import Any
 from pylrp.inputs import Option, OptionError
 from pylrp.present.text import shown
 
-__all__ = ["Progress", "complain", "deferred_sigint", "one_line"]
+__all__ = ["Progress", "deferred_sigint", "one_line", "print_error"]
 
 #: Flags that are called otherwise than their parameters.
 _FLAGS = {"label": "--label-column"}
 _LONG = 2.0  # seconds; shorter work needs no bar
 
 
-def complain(what: object, *, kind: str = "error: ") -> None:
-    """Print one line on stderr: an error, or with another ``kind`` what it is called."""
+def print_error(what: object, *, kind: str = "error: ") -> None:
+    """Print one line on stderr: an error, or what ``kind`` calls it."""
     print(f"pylrp: {kind}{one_line(what)}", file=sys.stderr, flush=True)
 
 
@@ -54,7 +54,7 @@ def flag(option: Option) -> str:
 @contextmanager
 def deferred_sigint() -> Iterator[None]:
     """Defer SIGINT (Ctrl-C) until the block has ended, so that all outputs have the same samples."""
-    if threading.current_thread() is not threading.main_thread():  # only there signals arrive, and can be held
+    if threading.current_thread() is not threading.main_thread():  # signals are delivered to that one alone
         yield
         return
     pressed: list[int] = []
@@ -139,7 +139,7 @@ class Progress:
             TimeRemainingColumn(),
             TextColumn("left"),
         )
-        # On one terminal lines of the table go above the bar; a table that goes into a file must not come here.
+        # On a terminal rich prints the table's lines above the bar; a table that goes into a file must not.
         self._bar = Bar(*columns, console=Console(stderr=True), redirect_stdout=sys.stdout.isatty(), transient=True)
         self._bar.start()
         self._task = self._bar.add_task(self._what, total=self._total, completed=self._done)

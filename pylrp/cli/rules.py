@@ -1,4 +1,4 @@
-"""Rules as they are typed, ``conv*=Gamma(0.5)``: read as data, never evaluated, and put upon a composite."""
+"""Rules as they are typed, ``conv*=Gamma(0.5)``: parsed as data, never evaluated, in front of a composite's own."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 import pylrp
 from pylrp.cli.arguments import Arguments
 from pylrp.cli.labels import class_number, read_labels
-from pylrp.cli.progress import complain, one_line
+from pylrp.cli.progress import one_line, print_error
 from pylrp.cli.rules import override
 from pylrp.errors import UnknownOption
 from pylrp.inputs import Entry, ImagePlan, Item, Wanted, read_inputs
@@ -91,7 +91,7 @@ class Session:
         if len(self.entries) == 1:
             raise ValueError(line) from None
         self.failed += 1
-        complain(line)
+        print_error(line)
 
     def load(self, entry: Entry) -> Item | None:
         """Return what is in an entry, or report why it can't be read and return None."""

@@ -103,5 +103,5 @@ def _causes(taken: dict[str, float], reached: float) -> str:
 
 
 def clipped(text: str, width: int) -> str:
-    """Return the end of a text that is too long; of names of files it says most."""
+    """Return the end of a text that is too long: of file names the end tells most."""
     return text if len(text) <= width else "…" + text[1 - width :]

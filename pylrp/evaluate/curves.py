@@ -1,4 +1,4 @@
-"""What flipping regions gives: curves of the class's score with bands, their areas, as table and plot.
+"""Results of pixel flipping: curves of the class's score with confidence bands, and their areas, as table and plot.
 
 ``flipping.py`` fills :class:`Curves` and :class:`InsertionDeletion`, ``evaluation.py`` collects them.
 """
@@ -205,12 +205,12 @@ def draw(ax: Axes, x: Values, scores: Values, label: str, colour: str, line: str
 def new_axes() -> Axes:
     """Return the axes of a new figure, which ``plt.show()`` shows where pyplot is imported."""
     from pylrp.plot import new_figure
-    from pylrp.plot.colours import hand_over
+    from pylrp.plot.colours import register_with_pyplot
 
     figure = new_figure(5.6, 3.8, 120)
     figure.set_layout_engine("constrained")
     axes: Axes = figure.subplots()
-    hand_over(figure, None, None)
+    register_with_pyplot(figure, None, None)
     return axes
 
 

@@ -1,6 +1,6 @@
-"""What is evaluated: a network, a batch of inputs, one class for each; scored in chunks that the compiled core takes.
+"""A network, a batch of inputs and one class for each; changed inputs are scored by the network in chunks.
 
-``flipping.py`` and its siblings change the inputs and ask :meth:`EvaluatedBatch.scores` what became of the class.
+``flipping.py`` and its siblings change the inputs and call :meth:`EvaluatedBatch.scores` for the scores of the classes.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ __all__ = ["Array", "EvaluatedBatch", "Progress", "Score", "Values", "chunk_of",
 Array = NDArray[Any]
 Values = NDArray[np.float64]
 Score = Literal["logit", "probability"]
-#: Called with how much is done, and how much there is to do, in samples that the network is shown.
+#: Called with how much is done, and how much there is to do, in samples that the network predicts.
 Progress = Callable[[int, int], object]
 
-_CHUNK_NUMBERS = 1 << 20  # of the inputs of one forward pass: their buffer stays in the cache that is shared
+_CHUNK_NUMBERS = 1 << 20  # of the inputs of one forward pass: the buffer fits into the shared cache
 _MOST_SAMPLES = 1024
 
 
@@ -85,7 +85,7 @@ class EvaluatedBatch:
         self.net = net
         self.channels_last = name in graph.channels_last and layout is None
         self.sample_shape: Shape = graph.user_shape(name)
-        inputs = Inputs(graph, x)  # says what is wrong with x
+        inputs = Inputs(graph, x)  # raises where x does not fit
         if inputs.batch == 0:
             raise ValueError("x is empty: there is nothing to evaluate")
         given = np.ascontiguousarray(inputs.flat[0]).reshape(inputs.batch, *self.sample_shape)
@@ -109,7 +109,7 @@ class EvaluatedBatch:
         Parameters
         ----------
         rows : ndarray of shape (k, n)
-            What the network is shown.
+            Inputs of the network.
         samples : ndarray of shape (k,)
             Which sample each of them was, for its target.
         rest : Network, optional

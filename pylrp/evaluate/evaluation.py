@@ -119,12 +119,12 @@ class Evaluation:
             If matplotlib is not installed.
         """
         from pylrp.evaluate.figure import figure
-        from pylrp.plot.colours import hand_over
+        from pylrp.plot.colours import register_with_pyplot
 
         drawn = figure(self)
         if path is not None:
             drawn.savefig(path)
-        hand_over(drawn, path, None)
+        register_with_pyplot(drawn, path, None)
         return drawn
 
     def save(self, path: str | os.PathLike[str]) -> None:

@@ -1,4 +1,4 @@
-"""The short cut of flipping through a network that begins with a dense layer: add up what its inputs change.
+"""Pixel flipping through a network that begins with a dense layer: its outputs are updated by the changed inputs.
 
 A step changes few inputs, and so ``z = W x + b`` by the weights of these alone; the rest of the network then takes z.
 ``flipping.py`` asks :meth:`FirstLayer.of` whether a network has it; where not, every state is predicted as a whole.
@@ -38,7 +38,7 @@ class FirstLayer:
     weight : ndarray of shape (n, n_out)
         A row for each number of a flat sample.
     first : Network
-        The layer itself. NumPy's product would do, but its threads stay awake for a while and stop those of the core.
+        The layer itself. NumPy's product would do, but its threads keep spinning and slow those of the core down.
     index : ndarray of shape (n,)
         Which number of a sample is which input of ``first``.
     rest : Network

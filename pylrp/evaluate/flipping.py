@@ -1,8 +1,8 @@
-"""Region perturbation: replace what a map calls relevant, and watch the class's score; also insertion and deletion.
+"""Region perturbation (pixel flipping): replace regions by relevance and record the class's score; insertion, deletion.
 
 Orders of all samples are computed at once, changed samples queue up in one buffer, and whenever it is full the compiled
 core predicts it. A sample that a step did not change is not predicted again. Through a network that begins with a dense
-layer ``first_layer.py`` has a shorter way. ``curves.py`` has the results.
+layer ``first_layer.py`` has a faster way. ``curves.py`` has the results.
 """
 
 from __future__ import annotations
@@ -153,7 +153,7 @@ def insertion_deletion(
 ) -> InsertionDeletion:
     """Delete the most relevant regions first from the input, and insert them first into a blurred one.
 
-    Both games are Petsiuk et al.'s (2018).
+    Both metrics are those of Petsiuk et al. (2018).
 
     Parameters
     ----------
@@ -257,13 +257,13 @@ def _curves(plan: _Plan, start: Array, end: Array, ranked: Index, advance: Calla
 def _replaced(plan: _Plan, start: Array, end: Array, ranked: Index) -> States:
     """Yield ``start``, then with more and more regions from ``end``."""
     batch, n = start.shape
-    everybody = np.arange(batch)
+    every_sample = np.arange(batch)
     members = plan.regions.members
-    yield start, everybody
+    yield start, every_sample
     differs = np.take_along_axis((start != end)[:, members].any(axis=2), ranked, axis=1)
     changed = np.logical_or.reduceat(differs[:, : plan.counts[-1]], plan.counts[:-1], axis=1)
     state = start.copy()
-    offsets = (n * everybody)[:, None, None]
+    offsets = (n * every_sample)[:, None, None]
     for step, (low, high) in enumerate(zip(plan.counts[:-1], plan.counts[1:], strict=True)):
         where = members[ranked[:, low:high]] + offsets
         state.reshape(-1)[where] = end.reshape(-1)[where]
@@ -271,12 +271,12 @@ def _replaced(plan: _Plan, start: Array, end: Array, ranked: Index) -> States:
 
 
 def _inpainted(plan: _Plan, inpainter: Inpainter, ranked: Index) -> States:
-    everybody = np.arange(len(ranked))
+    every_sample = np.arange(len(ranked))
     place = np.empty_like(ranked)
     np.put_along_axis(place, ranked, np.arange(ranked.shape[1])[None], axis=1)
-    places = place[:, plan.regions.labels.reshape(-1)]  # when the turn of each pixel is
+    places = place[:, plan.regions.labels.reshape(-1)]  # the step at which each pixel is replaced
     for count in plan.counts:
-        yield inpainter.fill(places < count), everybody
+        yield inpainter.fill(places < count), every_sample
 
 
 def _scored(plan: _Plan, states: States, advance: Callable[[int], None], rest: Network | None = None) -> Values:

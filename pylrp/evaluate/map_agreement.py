@@ -1,4 +1,4 @@
-"""How far maps agree on what is relevant: rank correlation and the overlap of their most relevant features."""
+"""Agreement of heatmaps: rank correlation and the overlap of their most relevant features."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The sanity check of Adebayo et al. (2018): a map must change when the weights are replaced by random ones.
 
-``docs/evaluation.md`` says what to make of a rule whose map does not.
+``docs/evaluation.md`` discusses rules whose map does not.
 """
 
 from __future__ import annotations

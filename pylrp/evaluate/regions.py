@@ -99,12 +99,12 @@ def ranking(values: Values, rng: np.random.Generator) -> Index:
 
     In the order of their positions, a map that is zero on the background would be ranked from the top left corner on.
     """
-    lot = rng.permutation(values.shape[1])
-    drawn = -values[:, lot]
+    shuffle = rng.permutation(values.shape[1])
+    drawn = -values[:, shuffle]
     order = np.empty(drawn.shape, np.int64)
-    tied = np.count_nonzero(drawn == 0, axis=1) > 1  # at a glance
+    tied = np.count_nonzero(drawn == 0, axis=1) > 1  # the common case, found cheaply
     order[~tied] = np.argsort(drawn[~tied], axis=1)
     ranked = np.take_along_axis(drawn[~tied], order[~tied], axis=1)
     tied[~tied] = (ranked[:, 1:] == ranked[:, :-1]).any(axis=1)
     order[tied] = np.argsort(drawn[tied], axis=1, kind="stable")  # slower, and the same on every processor
-    return np.asarray(lot[order])
+    return np.asarray(shuffle[order])

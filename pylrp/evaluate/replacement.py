@@ -1,7 +1,7 @@
-"""What takes the place of a removed region: a mean, a blurred image, numbers, or a fill from its surroundings.
+"""Replacements of a removed region: a mean, a blurred image, numbers, or an imputation from its surroundings.
 
-``flipping.py`` asks :func:`constant` for replacements that depend on the input alone; :class:`Inpainter` also looks at
-what has been removed already.
+``flipping.py`` calls :func:`constant` for replacements that depend on the input alone; :class:`Inpainter` depends on
+the regions that are removed already.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How much a map changes when its input hardly does (Yeh et al. 2019)."""
+"""Robustness of heatmaps to small noise on the input: max- and average sensitivity (Yeh et al. 2019)."""
 
 from __future__ import annotations
 

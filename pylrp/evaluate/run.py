@@ -51,7 +51,7 @@ def evaluate(
     progress: Progress | None = None,
     finished: Callable[[Evaluation], object] | None = None,
 ) -> Evaluation:
-    """Put the same questions to the maps of several composites.
+    """Run the same checks on the heatmaps of several composites.
 
     Parameters
     ----------
@@ -216,7 +216,7 @@ class _Run:
     def _flipped(self, R: Array) -> Curves:
         evaluated, settings = self._evaluated, self._settings
         flip: dict[str, Any] = {"target": evaluated.target, "replacement": settings.replacement, **settings.flipping}
-        if not self._baseline:  # of all: a random order does not look at the map
+        if not self._baseline:  # shared: a random order does not depend on the map
             part = self._report.part(self._random)
             self._baseline = pixel_flipping(
                 evaluated.net, evaluated.x, R, order=("random",), repeats=settings.repeats, progress=part, **flip

@@ -28,7 +28,7 @@ def npy_entries(path: Path, wanted: Wanted) -> list[Entry]:
         if is_of_system(error):
             raise
         raise ValueError(_unreadable("npy", error)) from None
-    except Exception as error:  # a header that is cut short or altered has many
+    except Exception as error:  # broken headers raise many kinds
         raise ValueError(_unreadable("npy", error)) from None
     if not isinstance(array, np.ndarray):
         array.close()
@@ -51,7 +51,7 @@ def npz_entries(path: Path, wanted: Wanted) -> list[Entry]:
                 )
             return _entries(path, {name: _member(file, name) for name in wanted.shapes}, wanted)
     except BrokenFile as error:
-        if _holds_array(path):  # the file's contents decide, whatever it is called
+        if _holds_array(path):  # the content decides, not the name
             refuse("it is an .npy by another name: rename it")
         where = f"{error.place} " if error.place else ""
         raise ValueError(f"it can't be read as .npz: {where}{error.reason}") from None
@@ -72,8 +72,10 @@ def _member(file: NpzFile, name: str) -> Array:
 def _entries(path: Path, arrays: Mapping[str, Array], wanted: Wanted) -> list[Entry]:
     counts = {name: _count(array, name, wanted) for name, array in arrays.items()}
     if len(set(counts.values())) > 1:
-        said = ", ".join(f"{n} of {name}" if n else f"one without a batch axis of {name}" for name, n in counts.items())
-        refuse(f"its arrays hold different numbers of samples: {said}")
+        found = ", ".join(
+            f"{n} of {name}" if n else f"one without a batch axis of {name}" for name, n in counts.items()
+        )
+        refuse(f"its arrays hold different numbers of samples: {found}")
     count = next(iter(counts.values()))
     if count is None:
         return [Entry(str(path), path.stem, path, partial(_item, arrays, wanted))]

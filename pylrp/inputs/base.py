@@ -1,4 +1,4 @@
-"""What the readers share: what a network wants, an entry that can be read, and what was read of it."""
+"""What the readers share: what a network takes, an entry that can be read, and the sample that was read."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Item:
     truth : str, optional
         The true class, from the label column of a table.
     note : str
-        What the reader did that its user may not expect.
+        A remark of the reader: which of several frames it took.
     """
 
     x: dict[str, Array]
@@ -92,7 +92,7 @@ class Entry:
     Attributes
     ----------
     name : str
-        For people: ``photos/cat.png``, ``rows.csv:3`` (line 3), ``batch.npy[3]``.
+        For tables and messages: ``photos/cat.png``, ``rows.csv:3`` (line 3), ``batch.npy[3]``.
     stem : str
         The beginning of a file name for its results: ``cat``, ``rows-3``, ``batch-3``.
     path : Path

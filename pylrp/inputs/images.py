@@ -47,7 +47,7 @@ class Preparation:
     bgr : bool, default False
         Channels in the order blue, green, red.
     background : str, default "white"
-        What shows through transparent pixels.
+        The colour behind transparent pixels.
     """
 
     mean: Sequence[float] = (0.0,)
@@ -178,7 +178,7 @@ class ImagePlan:
 def image_item(path: Path, plan: ImagePlan) -> Item:
     """Return one image as the network takes it.
 
-    Turned as its EXIF data says; several frames: the first; transparent pixels on the background.
+    Rotated by its EXIF orientation; of several frames the first; transparent pixels over the background.
 
     Raises
     ------
@@ -202,7 +202,7 @@ def image_item(path: Path, plan: ImagePlan) -> Item:
         raise ValueError(_reason(error)) from None
     except ValueError:
         raise
-    except Exception as error:  # pillow's readers raise whatever a broken file leads them to: SyntaxError, struct.error
+    except Exception as error:  # pillow's readers raise SyntaxError, struct.error and others on broken files
         raise ValueError(_reason(error)) from None
     image = _fit(image, plan)
     pixels = np.asarray(image, dtype=np.float64)

@@ -95,8 +95,8 @@ def _number(cell: str) -> float | None:
 def _value(cell: str, line: int, column: str) -> float:
     value = _number(cell)
     if value is None or not math.isfinite(value):
-        said = "is empty" if not cell.strip() else f"is {cell.strip()!r}, not a number"
-        refuse(f"line {line}, {column}: the cell {said}")
+        what = "is empty" if not cell.strip() else f"is {cell.strip()!r}, not a number"
+        refuse(f"line {line}, {column}: the cell {what}")
     return value
 
 

@@ -12,8 +12,8 @@ from pylrp.plot.colours import PERCENTILE, diverging_map, new_figure, symmetric_
 from pylrp.plot.explanations import KINDS, explanation
 from pylrp.plot.grids import grid
 from pylrp.plot.images import heatmap, image
-from pylrp.plot.notebook import to_html
 from pylrp.plot.ledger_bars import ledger
+from pylrp.plot.notebook import to_html
 from pylrp.plot.signals import signal
 from pylrp.present.pixels import to_picture
 

@@ -1,6 +1,6 @@
-"""Relevance of named features: signed bars, the strongest on top, and one for all the others; hands axes back.
+"""Relevance of named features: signed bars, the strongest on top, and one for all the others.
 
-``explanations.py`` and ``grids.py`` draw with it, and so may you: it takes arrays and an Axes.
+``explanations.py`` and ``grids.py`` call in, and so may you: :func:`table` takes arrays and an Axes.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Views in words: titles with the class, captions with sums; numbers are read off the explanation, never assumed."""
+"""Titles and captions of a view: the class, the sums of relevance, the rules; every number is the explanation's."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def title(view: View, labels: Labels) -> str:
 
 
 def _sole(view: View, labels: Sequence[str] | Mapping[int, str]) -> int:
-    """Return the label of a network's only output: of two labels the second, which an output above 0 speaks for."""
+    """Return the label of a network's only output: of two labels the second, the class that an output above 0 means."""
     return 1 if view.outputs == 1 and len(labels) == 2 else view.target or 0
 
 
 def sums(view: View) -> str:
-    """Return what the relevance sums to, of what, and where the rest went."""
+    """Return the sum of the relevance, where it started, and the causes that absorbed most."""
     text = f"relevance sums to {number(view.total)} of {view.beginning} {number(view.started)}"
     if view.place is not None:  # other inputs, or layers below, have their share
         return text
@@ -74,7 +74,7 @@ def wrapped(lines: Sequence[str], inches: float, size: float = 7.5) -> str:
 
 
 class Text:
-    """Titles and captions as the user wants them."""
+    """Titles and captions of panels, with the user's settings."""
 
     def __init__(self, labels: Labels, title: str | None, caption: bool):
         self._labels, self._title, self._caption = labels, title, caption

@@ -1,6 +1,6 @@
-"""Many maps in one figure: the channels of a layer, and the layers of a network; hands figures back.
+"""Heatmaps side by side in one figure: one a channel of a layer, or one a layer of a network.
 
-``explanations.py`` draws with it, and so may you: it takes arrays and a figure, or a part of one.
+``multi_panel.py`` calls in, and so may you: the functions take arrays and a figure, or a part of one.
 """
 
 from __future__ import annotations

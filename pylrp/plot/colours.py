@@ -1,4 +1,4 @@
-"""Colours of relevance and where they end, and empty figures; every other module of ``pylrp.plot`` draws with them.
+"""Colour maps of relevance and their limits, and empty figures; every other module of ``pylrp.plot`` uses them.
 
 matplotlib is the optional extra ``plot`` and is imported where it is used. Figures are made without pyplot: no
 display is needed, and any thread may draw.
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PERCENTILE", "diverging_map", "new_figure", "symmetric_limit"]
 
-#: Share of the pixels, in percent, whose relevance the colours tell apart; the rest is clipped.
+#: Share of the pixels, in percent, whose relevance is within the limits of the colour map; the rest is clipped.
 PERCENTILE = 99.5
 
 
@@ -46,7 +46,7 @@ def new_figure(width: float, height: float, dpi: float = 100) -> Figure:
 
 
 def empty_figure(width: float, height: float, dpi: float) -> Figure:
-    """Return a white figure that makes room for titles and captions when it is drawn."""
+    """Return a white figure whose layout leaves space for titles and captions."""
     figure = new_figure(width, height, dpi)
     figure.set_facecolor("white")
     figure.set_layout_engine("constrained")
@@ -59,7 +59,7 @@ def save(drawn: Any, path: str | os.PathLike[str]) -> None:
     figure.canvas.figure.savefig(path)
 
 
-def hand_over(figure: Any, path: str | os.PathLike[str] | None, pyplot: bool | None) -> None:
+def register_with_pyplot(figure: Any, path: str | os.PathLike[str] | None, pyplot: bool | None) -> None:
     """Register a new figure with pyplot, so that ``plt.show()`` shows it.
 
     By default where the program has imported pyplot and the picture is not written to a file; only in the main thread,
@@ -109,8 +109,8 @@ def finite(R: ArrayLike, what: str = "R") -> NDArray[np.float64]:
 def symmetric_limit(R: ArrayLike, percentile: float = PERCENTILE) -> float:
     """Return the relevance that gets the full colour, at ``+limit`` and ``-limit``.
 
-    It is a percentile of ``|R|``, so that single pixels do not pale all others. Where that percentile is 0 (few pixels
-    have any relevance) it is the largest ``|R|``; where all are 0 it is 1.
+    It is a percentile of ``|R|``, so that outliers do not compress the scale of all others. Where that percentile is 0
+    (few pixels have any relevance) it is the largest ``|R|``; where all are 0 it is 1.
 
     Raises
     ------
@@ -124,7 +124,7 @@ def symmetric_limit(R: ArrayLike, percentile: float = PERCENTILE) -> float:
 
 
 def bound(R: ArrayLike, limit: float | None, percentile: float) -> float:
-    """Return where the colours end: ``limit`` if it is given, checked, or the percentile."""
+    """Return the limit of the colour map: ``limit`` if it is given, checked, or the percentile."""
     end = symmetric_limit(R, percentile) if limit is None else float(limit)
     if not 0 < end < np.inf:
         raise ValueError(f"limit must be above 0 and finite, got {limit}")
@@ -132,7 +132,7 @@ def bound(R: ArrayLike, limit: float | None, percentile: float) -> float:
 
 
 def scale(R: ArrayLike, limit: float | None = None, percentile: float = PERCENTILE) -> str:
-    """Return where the colours end, in words for a caption."""
+    """Describe the limit of the colour map, for a caption."""
     size, end = np.abs(finite(R)), bound(R, limit, percentile)
     if limit is not None:
         return f"colours end at ±{number(end)}"

@@ -1,4 +1,4 @@
-"""``ex.plot()``: picks the picture that fits an explanation, and hands it the arrays, a title and a caption."""
+"""``ex.plot()``: chooses the kind of picture for an explanation and draws it with a title and a caption."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from pylrp.network.explanation import Explanation
 from pylrp.plot import captions
 from pylrp.plot.bars import table
 from pylrp.plot.captions import Text
-from pylrp.plot.colours import PERCENTILE, empty_figure, hand_over, save, scale, symmetric_limit, write
+from pylrp.plot.colours import PERCENTILE, empty_figure, register_with_pyplot, save, scale, symmetric_limit, write
 from pylrp.plot.images import image
-from pylrp.plot.multi_panel import draw_channels, draw_layers
 from pylrp.plot.ledger_bars import ledger
+from pylrp.plot.multi_panel import draw_channels, draw_layers
 from pylrp.plot.signals import signal
 from pylrp.plot.views import View, features_of, views
 from pylrp.present.kinds import kind_of
@@ -176,7 +176,7 @@ def explanation(
     if path is not None:
         save(drawn, path)
     if ax is None:
-        hand_over(drawn, path, pyplot)
+        register_with_pyplot(drawn, path, pyplot)
     return drawn
 
 

@@ -16,7 +16,7 @@ __all__ = ["Picture", "png"]
 
 
 class Picture(Figure):
-    """A matplotlib figure on Agg's canvas; no global state knows of it unless ``colours.hand_over`` tells pyplot."""
+    """A matplotlib figure on Agg's canvas, in no global state unless ``colours.register_with_pyplot`` adds it."""
 
     def __init__(self, **options: Any):
         super().__init__(**options)

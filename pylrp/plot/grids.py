@@ -1,4 +1,4 @@
-"""Samples × composites: a row for each sample, the input first, then a picture by each explanation; hands a figure."""
+"""A grid of samples × composites: a row for each sample, the input first, then one picture an explanation."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from pylrp.network.explanation import Explanation
 from pylrp.plot.bars import strongest, table
 from pylrp.plot.captions import head, title, wrapped
-from pylrp.plot.colours import PERCENTILE, empty_figure, hand_over, save, symmetric_limit
+from pylrp.plot.colours import PERCENTILE, empty_figure, register_with_pyplot, save, symmetric_limit
 from pylrp.plot.colours import scale as scale_text
 from pylrp.plot.images import as_picture, image
 from pylrp.plot.signals import signal
@@ -130,7 +130,7 @@ def grid(
     if path is not None:
         save(figure, path)
     if own:
-        hand_over(figure, path, pyplot)
+        register_with_pyplot(figure, path, pyplot)
     return figure
 
 

@@ -1,6 +1,6 @@
-"""Relevance of images: bare heatmaps, and heatmaps laid over the picture or its edges; hands axes back.
+"""Relevance of images: bare heatmaps, and heatmaps over the picture or its edges.
 
-``explanations.py`` and ``grids.py`` draw with it, and so may you: every function takes arrays and an Axes.
+``explanations.py`` and ``grids.py`` call in, and so may you: every function takes arrays and an Axes.
 """
 
 from __future__ import annotations
@@ -149,10 +149,10 @@ def image(
     if min(values.shape) >= _SMALL:
         drawn.set_interpolation("antialiased")  # where a panel has fewer pixels than the map, none is skipped
     if grey is not None and overlay == "grey":
-        under = 0.5 + 0.5 * grey  # pale, so that dark red and dark blue stand out
+        under = 0.5 + 0.5 * grey  # pale, for contrast to dark red and dark blue
         place: Any = {"extent": drawn.get_extent(), "interpolation": "antialiased"}
         ax.imshow(under, cmap="gray", vmin=0, vmax=1, zorder=-1, **place)
-        densest = 1 if len(grey) < 2 * len(values) else 0.7  # through large squares the picture must be seen
+        densest = 1 if len(grey) < 2 * len(values) else 0.7  # large squares stay translucent
         drawn.set_alpha(densest * np.clip(np.abs(values) / drawn.get_clim()[1], 0, 1) ** 0.5)
     elif grey is not None and overlay == "edges" and outline is None:
         _ink(ax, _edges(grey), drawn.get_extent())

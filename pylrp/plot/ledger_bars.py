@@ -1,6 +1,6 @@
-"""The ledger as a picture: what each layer passed on and what it absorbed, output on top; hands axes back.
+"""The ledger as stacked bars: what each layer passed on and what it absorbed, by cause, output on top.
 
-``explanations.py`` draws with it, and so may you: it takes a Ledger and an Axes.
+``explanations.py`` calls in, and so may you: :func:`ledger` takes a Ledger and an Axes.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
 
 __all__ = ["ledger"]
 
-#: Of what a layer hands on; the other parts of a bar have the colours of their causes.
-_HANDED_ON = "#dcdbd6"
+#: Of what a layer passes on; the other parts of a bar have the colours of their causes.
+_PASSED_ON = "#dcdbd6"
 
-_SEEN = 1e-3  # of the longest bar: what is shorter has no width in the picture, and no entry in the legend
+_SEEN = 1e-3  # of the longest bar: shorter parts are not visible and get no entry in the legend
 
 
 def ledger(ax: Axes, account: Ledger, *, sample: int = 0, most: int = 24) -> dict[str, BarContainer]:
     """Draw the account of one sample: a bar for each layer, from the output down to the input.
 
-    A bar is as long as what arrived at the layer, and divided into what it handed on and what was absorbed, by cause.
+    A bar is as long as what arrived at the layer, and divided into what it passed on and what was absorbed, by cause.
     What a cause *added* (a bias of the other sign, say) lies on the other side of zero; the tick is at what arrived.
 
     Parameters
@@ -67,7 +67,7 @@ def ledger(ax: Axes, account: Ledger, *, sample: int = 0, most: int = 24) -> dic
     parts = page[own]
     if len(rest):
         others = page[rest].sum(axis=0)
-        others[:2] = others[2:].sum(), 0  # what they hand to each other would be counted again and again
+        others[:2] = others[2:].sum(), 0  # what they pass to each other would be counted several times
         parts = np.vstack([parts, others])
         texts.append(f"the other {len(rest)} layers: absorbed")
     reach = float(np.abs(parts).max()) or 1.0
@@ -79,9 +79,9 @@ def ledger(ax: Axes, account: Ledger, *, sample: int = 0, most: int = 24) -> dic
         if column != "outgoing" and not width.any():
             continue
         side = (width > 0).astype(int)
-        handed_on = column == "outgoing"
-        label, colour = ("handed on", _HANDED_ON) if handed_on else (cause(column).label, cause(column).colour)
-        visible = handed_on or np.abs(width).max() > _SEEN * reach
+        passed_on = column == "outgoing"
+        label, colour = ("handed on", _PASSED_ON) if passed_on else (cause(column).label, cause(column).colour)
+        visible = passed_on or np.abs(width).max() > _SEEN * reach
         drawn[column] = ax.barh(y, width, left=ends[side, y], height=0.7, color=colour,
                                 label=label if visible else "_nolegend_")  # fmt: skip
         ends[side, y] += width

@@ -1,6 +1,6 @@
-"""Relevance of signals: lanes of one channel each, filled, lined or drawn as curves; hands axes back.
+"""Relevance of signals: one lane a channel, with a coloured background, a coloured line, or relevance as a curve.
 
-``explanations.py`` and ``grids.py`` draw with it, and so may you: it takes arrays and an Axes.
+``explanations.py`` and ``grids.py`` call in, and so may you: :func:`signal` takes arrays and an Axes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FILLINGS", "signal"]
 
-#: How :func:`signal` joins signal and relevance.
+#: How :func:`signal` combines signal and relevance.
 FILLINGS = ("fill", "line", "none")
 
 _LONG = 1000  # samples
@@ -50,7 +50,7 @@ def signal(
     x : array_like of R's shape, optional
         The signal. One channel is drawn in its own units; of several each fills its lane.
     overlay : {"fill", "line", "none"}, optional
-        "fill": the signal as a thin line, the ground behind it coloured by relevance. "line": the signal as a thick
+        "fill": the signal as a thin line, the background coloured by relevance. "line": the signal as a thick
         line coloured by relevance. "none": the relevance alone, as a curve filled red above zero and blue below.
         Default: "fill" where there is a signal.
     limit, percentile : float
@@ -103,7 +103,7 @@ def signal(
             ax.plot(np.arange(length), curve, color=INK, linewidth=0.9)
     else:
         drawn = [_coloured(ax, curve, r, scale) for curve, r in zip(curves, values, strict=True)]
-        ax.set_facecolor("#d9d8d4")  # zero is near white: it must be seen
+        ax.set_facecolor("#d9d8d4")  # zero is near white: it needs contrast
     ax.set_ylim(*ground)
     _frame(ax, tops if count > 1 else None, names)
     if colours:

@@ -1,6 +1,6 @@
-"""One sample, one target, one value of the network, cut out of an explanation; everything that is drawn starts here.
+"""One sample, one target, one value of the network, selected from an explanation; every picture starts with it.
 
-NumPy alone; ``captions.py`` puts it into words, ``explanations.py`` and ``grids.py`` draw it.
+NumPy alone; ``captions.py`` describes it, ``explanations.py`` and ``grids.py`` draw it.
 """
 
 from __future__ import annotations

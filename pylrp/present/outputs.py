@@ -1,4 +1,4 @@
-"""What a network's outputs say: names of classes, scores, probabilities; ``sample.py`` and ``report.py`` use it."""
+"""A network's outputs as classes: names, scores, probabilities; reports and the terminal's table use it."""
 
 from __future__ import annotations
 
@@ -58,11 +58,11 @@ class Explained:
     index : int
         The output where relevance starts.
     label : str
-        What red speaks for.
+        The class that positive relevance, red, supports.
     against : str
-        Whom blue speaks for: the end of a sentence.
+        What negative relevance, blue, supports: the end of a sentence.
     sign : int
-        -1 where the one output decided for the first of two classes: its relevance, negated, is what spoke for that.
+        -1 where the one output decided for the first of two classes, which the negated relevance explains.
     score : float
         The output, times ``sign``.
     probability : float or None

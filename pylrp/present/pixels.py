@@ -1,4 +1,4 @@
-"""An input as a picture that people can look at; plots lay heatmaps over it, reports show it."""
+"""A network's input as a picture: plots draw heatmaps over it, reports show it."""
 
 from __future__ import annotations
 

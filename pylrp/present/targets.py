@@ -1,4 +1,4 @@
-"""Some of the classes that an explanation explains, as if they alone had been asked for."""
+"""A selection of the targets of an explanation, as if these alone had been explained."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Explanations as one HTML file that shows somebody why the network said what it said: :class:`Report`.
+"""Explanations of predictions as one HTML file for readers without knowledge of the method: :class:`Report`.
 
 ``report.py`` explains and collects, ``input_display.py`` turns inputs and relevance into what the page draws,
 ``ledger_and_layers.py`` does so for ledger and layers, ``sentences.py`` writes the text, ``page.py`` puts the file

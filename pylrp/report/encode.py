@@ -1,4 +1,4 @@
-"""Arrays as text small enough for an HTML page; ``input_display.py``, ``ledger_and_layers.py`` and ``page.py`` use it.
+"""Arrays as compact text for an HTML page; ``input_display.py``, ``ledger_and_layers.py`` and ``page.py`` use it.
 
 The page colours the maps itself, so that contrast can be changed there: it gets numbers, not pictures of them.
 """
@@ -66,5 +66,5 @@ def png(pixels: Array, most: int = 1024) -> str:
 
 
 def digest(array: Array) -> str:
-    """Return the SHA-256 of an array's bytes in C order: whether somebody else has the same input."""
+    """Return the SHA-256 of an array's bytes in C order, by which equal inputs are recognised."""
     return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()

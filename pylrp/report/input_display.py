@@ -1,4 +1,4 @@
-"""What the page draws of an input and its relevance: a picture, a signal or a table; ``report.py`` calls in."""
+"""An input and its relevance as the page draws them: a picture, a signal or a table; ``sample.py`` calls in."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ MOST_LANES = 12
 
 @dataclass(frozen=True)
 class Focus:
-    """Where to look: the least part that holds half of what speaks for the class.
+    """The smallest region that holds half of the positive relevance.
 
     Attributes
     ----------
@@ -38,7 +38,7 @@ class Focus:
     share : float
         How much of the map's area the mask covers, 0 to 1.
     peak : tuple of int
-        Where the smoothed evidence is strongest.
+        Where the smoothed positive relevance is largest.
     """
 
     mask: NDArray[np.bool_]
@@ -49,8 +49,8 @@ class Focus:
 def focus(plane: Array) -> Focus | None:
     """Return where half of the positive relevance lies, None if nothing is positive.
 
-    Points are taken in the order of the evidence around them, a mean over 1/8 of the map's side: parts of a thing, and
-    not single pixels.
+    Points are taken in the order of the mean positive relevance around them, over 1/8 of the map's side, so that the
+    region is connected rather than single pixels.
     """
     positive = np.maximum(plane, 0).astype(np.float64)
     total = positive.sum()
@@ -58,7 +58,7 @@ def focus(plane: Array) -> Focus | None:
         return None
     smooth = positive
     side = 2 * round(max(plane.shape) / 32) + 1
-    for axis in (0, 1, 0, 1):  # twice: near points count more than far ones
+    for axis in (0, 1, 0, 1):  # twice: a triangular window, in which near points count more
         smooth = _box(smooth, axis, side)
     order = np.argsort(-smooth, axis=None, kind="stable")
     count = int(np.searchsorted(np.cumsum(positive.ravel()[order]), total / 2)) + 1
@@ -162,7 +162,7 @@ class InputDisplay:
         return [short(v) for v in values]
 
     def place(self, first: int, last: int) -> str:
-        """Return a stretch of a signal in words."""
+        """Return an interval of a signal as text."""
         what = ("position", "positions")
         low, high = str(first), str(last)
         if self._times is not None:

@@ -1,4 +1,4 @@
-"""The inside of a network for the page: the ledger's rows, and the relevance of some layers; ``report.py`` calls in."""
+"""The ledger's rows and the relevance of some layers, for the page; ``sample.py`` calls in."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ def chosen_layers(network: Network, output: str) -> list[str]:
     """Return the layers whose relevance is shown, spread evenly from the input to the one below ``output``."""
     order = [node.name for node in network.graph.nodes]
     below = set(order[: order.index(output)]) if output in order else set()
-    moving = {node.name for node in network.graph.nodes if node.layer.moves}  # nothing of their own to show
+    # Layers that move values have the relevance of the layer before.
+    moving = {node.name for node in network.graph.nodes if node.layer.moves}
     return _spread([name for name in network.names if name in below and name not in moving])
 
 
@@ -68,7 +69,7 @@ def layer_data(name: str, kind: str, relevance: Array) -> dict[str, Any]:
             {"index": int(c), "sum": short(channels[c]), "share": short(abs(channels[c]) / total)} for c in strongest
         ],
     }
-    if values.size > len(values):  # there is something to see
+    if values.size > len(values):  # it has positions
         planes = values.reshape(len(values), -1, *values.shape[-2:]).sum(axis=1) if values.ndim > 2 else values
         data["map"] = _map(planes.sum(axis=0))
         for entry in data["channels"][:MAPPED]:

@@ -35,7 +35,7 @@ __all__ = ["Report"]
 
 
 class Report:
-    """Explanations of a network's predictions, for people who want to know why: one HTML file.
+    """Explanations of a network's predictions in one HTML file, for readers without knowledge of the method.
 
     The file needs no network and no other file. It holds inputs, relevance, the ledger, some layers and what is needed
     to repeat it all; contrast, class and composite are chosen in the page.
@@ -115,7 +115,7 @@ class Report:
         name : str or sequence of str, optional
             What the sample is called; for a batch one each, or one that gets numbers.
         image : array_like of uint8, shape (height, width) or (height, width, 3), optional
-            What people see of it; for a batch one each. Default: made from ``x``. A flat input of ``height * width``
+            The picture to show; for a batch one each. Default: made from ``x``. A flat input of ``height * width``
             features is shown as an image of that shape.
         composites : str, Composite, Rule, sequence of Rule (one a layer), or a sequence of those
             Each is a switch in the page. Default: that of :meth:`pylrp.Network.explain`.

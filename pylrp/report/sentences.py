@@ -1,4 +1,4 @@
-"""The sentences of a report, for people who have never heard of LRP; ``report.py`` calls in with the figures.
+"""The sentences of a report, for readers without knowledge of the method; ``sample.py`` calls in with the numbers.
 
 A sentence is a list of strings; every second one is emphasised by the page.
 """
@@ -24,7 +24,7 @@ _SHARE_SHOWN = 0.005  # of the score: causes of less are left out
 
 
 def certainty(predicted: Prediction) -> list[str]:
-    """Return how sure the network is, and what comes next."""
+    """Return how certain the prediction is, and the next classes."""
     if predicted.probability is None:
         return ["Its output for it is ", figure(predicted.score), "; it gives no probability."]
     p = predicted.probability
@@ -37,7 +37,7 @@ def certainty(predicted: Prediction) -> list[str]:
 
 
 def where(view: InputDisplay, relevance: Array, label: str, against: str) -> list[str]:
-    """Return what the colours mean, and where to look first."""
+    """Return what the colours mean, and where most of the positive relevance is."""
     plane = view.plane(relevance)
     parts = {"image": "parts of the picture", "signal": "stretches of the signal", "table": "bars"}[view.kind]
     positive, negative = float(plane[plane > 0].sum()), float(-plane[plane < 0].sum())
@@ -93,7 +93,7 @@ def _place(peak: tuple[int, ...], shape: tuple[int, ...]) -> str:
 
 
 def account(score: float, reached: float, causes: Mapping[str, float], kind: str) -> list[str]:
-    """Return where the score went: ``score = reached + sum of causes``.
+    """Return what became of the score: ``score = reached + sum of causes``.
 
     Parameters
     ----------
