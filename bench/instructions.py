@@ -44,7 +44,8 @@ def output(*command: str | Path, **environment: str) -> str:
 def build(folder: Path) -> Path:
     """Build the program in a folder and return its path."""
     cmake = shutil.which("cmake", path=str(Path(sys.executable).parent)) or "cmake"
-    output(cmake, "-S", ROOT, "-B", folder, "-DPYLRP_BINDINGS=OFF", "-DPYLRP_CORE_TESTS=ON")
+    if not (folder / "CMakeCache.txt").exists():
+        output(cmake, "-S", ROOT, "-B", folder, "-DPYLRP_BINDINGS=OFF", "-DPYLRP_CORE_TESTS=ON")
     output(cmake, "--build", folder, "--target", "workload", "--parallel", "2")
     return folder / "tests" / "cpp" / "workload"
 
@@ -87,7 +88,7 @@ def main() -> int:
     """Build, count, compare; the result is the program's exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--update", action="store_true", help="make these counts the limits of this compiler")
-    parser.add_argument("--build", type=Path, help="build folder to use and keep (default: a temporary one)")
+    parser.add_argument("--build", type=Path, help="build folder with the C++ tests, used and kept (default: a temporary one)")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         program = build(arguments.build or Path(folder))

@@ -1,4 +1,4 @@
-"""pylrp.h through ctypes, for the tests of the C interface. The library comes from `make core` (build/default)."""
+"""pylrp.h through ctypes, for the tests of the C interface. The library comes from `make core` (build/core)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 ROOT = Path(__file__).parents[1]
-BUILD = ROOT / os.environ.get("PYLRP_CORE_BUILD", "build/default")
+BUILD = ROOT / os.environ.get("PYLRP_CORE_BUILD", "build/core")
 LIBRARY = BUILD / "libpylrp.so"
 REQUIRED = os.environ.get("PYLRP_REQUIRE_BUILD") == "1"
 STATUS = ("ok", "invalid", "not finite", "unsupported", "no memory", "interrupted", "internal")

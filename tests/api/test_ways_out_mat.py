@@ -112,7 +112,7 @@ WAYS_OUT: dict[str, tuple[dict[str, Any], str, dict[str, Any], Any]] = {
 
 #: SciPy writes no function handles.
 CASES = [
-    (name, write)
+    pytest.param(name, write, marks=pytest.mark.slow if write is write_73 else ())
     for name in WAYS_OUT
     for write in (write_5, write_73)
     if (name, write) != ("a function handle", write_5)

@@ -45,6 +45,7 @@ def assert_one_line_error(result, status, *words):
         assert result.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_demo_writes_a_picture_here_and_prints_the_table(run, tmp_path):
     result = run("demo")
     assert (result.returncode, result.stderr) == (0, "")
@@ -59,6 +60,7 @@ def test_demo_writes_a_picture_here_and_prints_the_table(run, tmp_path):
     assert sum(line.startswith("z-box ") for line in lines) == 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "start"), [("a.pdf", b"%PDF"), ("b.svg", b"<?xml"), ("c d.PNG", b"\x89PNG")])
 def test_demo_writes_where_and_what_it_is_told(run, tmp_path, name, start):
     result = run("demo", "--digits", "1", "-o", name)

@@ -41,6 +41,7 @@ def write_files():
     Path("patients.csv").write_text("id,age,weight,size,diagnosis\n17,1,0,3,0\n18,-4,3,2,1\n")
 
 
+@pytest.mark.slow
 def test_every_command_prints_what_the_page_says(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     write_files()

@@ -138,6 +138,7 @@ def test_in_a_process_of_its_own_there_is_no_traceback(world):
     assert result.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_one_bad_input_among_many_does_not_stop_the_others(world, capsys):
     (world / "images/1.png").write_bytes(b"broken")
     np.save("images/9.npy", np.full((2, 3, 12, 16), 0.5))
@@ -209,6 +210,7 @@ def test_an_operator_that_can_not_be_explained(world, capsys):
     assert err.count("\n") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("missing", "arguments", "words"),
     [

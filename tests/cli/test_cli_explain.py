@@ -84,6 +84,7 @@ def test_the_table_says_what_the_ledger_says(world, capsys):
     assert printed.endswith("wrote out.npz\n")
 
 
+@pytest.mark.slow
 def test_where_pictures_go(world, capsys):
     assert main(["explain", "photo.npz", "images/1.png"]) == 0
     assert is_png("1-relevance.png")

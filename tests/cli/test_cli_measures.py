@@ -129,6 +129,7 @@ def test_ctrl_c_keeps_the_composites_that_are_evaluated(world, x, capsys, press)
     assert not (world / "none.npz").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("n", "composites", "inputs"),
     [(2, 0, 0), (3, 2, 8), (6, 3, 8)],

@@ -63,6 +63,7 @@ def on_a_terminal(world, out, *options, **more):
     return seen.decode()
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_what_is_finished(world):
     process = interrupted(world, "out", "-o", "out.npz", "-o", "out.html", stderr=subprocess.PIPE)
     stdout, stderr = process.communicate(timeout=30)
@@ -86,6 +87,7 @@ def test_ctrl_c_keeps_what_is_finished(world):
     assert stdout.count("images/") == count
 
 
+@pytest.mark.slow
 def test_a_bar_on_a_terminal(world):
     seen = on_a_terminal(world, "bar", finished=6)
     assert "explaining" in seen
@@ -95,6 +97,7 @@ def test_a_bar_on_a_terminal(world):
     assert "left" in seen
 
 
+@pytest.mark.slow
 def test_no_bar_when_quiet_or_without_rich(world):
     seen = on_a_terminal(world, "quiet", "--quiet")
     assert "explaining" not in seen
@@ -104,6 +107,7 @@ def test_no_bar_when_quiet_or_without_rich(world):
     assert seen.startswith("pylrp: interrupted: ")
 
 
+@pytest.mark.slow
 def test_a_reader_that_leaves_ends_the_work_quietly(world):
     process = subprocess.Popen(
         command("explain", "photo.npz", "images/1*.png", "-o", "left"),

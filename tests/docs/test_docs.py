@@ -226,6 +226,7 @@ def test_relative_links(page: Path) -> None:
             assert anchor in anchors(path), f"{page.name}: {target}: no such heading, there are {sorted(anchors(path))}"
 
 
+@pytest.mark.slow
 def test_measured_tables() -> None:
     """Every number on the page comes out of examples/heatmap_evidence.py today."""
     evidence = load_example("heatmap_evidence")

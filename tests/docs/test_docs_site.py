@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import importlib
+import os
 import pkgutil
 import re
 import subprocess
@@ -23,7 +24,12 @@ BENCH = re.compile(r"<!-- bench:begin -->.*?<!-- bench:end -->", re.DOTALL)
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Build it as `make docs` does; every warning is an error, a name that leads nowhere, too."""
+    """Build it as `make docs` does; every warning is an error, a name that leads nowhere, too.
+
+    PYLRP_SITE names a folder where `make docs` has just built it (CI).
+    """
+    if given := os.environ.get("PYLRP_SITE"):
+        return ROOT / given
     for name in ("sphinx", "myst_parser", "furo", "numpydoc"):
         pytest.importorskip(name, reason='pip install ".[docs]"')
     folder = tmp_path_factory.mktemp("site")
@@ -40,6 +46,7 @@ def inventory(site: Path) -> set[str]:
     return {line.split()[0] for line in lines if line.split()[1].startswith("py:")}
 
 
+@pytest.mark.slow
 def test_every_public_name_is_on_a_page(site: Path) -> None:
     described = inventory(site)
     public = [f"{module}.{name}" for module in PUBLIC for name in importlib.import_module(module).__all__]
@@ -47,6 +54,7 @@ def test_every_public_name_is_on_a_page(site: Path) -> None:
     assert [name for name in public if name not in described] == []
 
 
+@pytest.mark.slow
 def test_every_page_is_there(site: Path) -> None:
     for page in DOCS.glob("*.md"):
         assert (site / f"{page.stem}.html").exists(), page.name
@@ -55,6 +63,7 @@ def test_every_page_is_there(site: Path) -> None:
     assert 'href="choosing-a-rule.html"' in start
 
 
+@pytest.mark.slow
 def test_pages_load_nothing_from_elsewhere(site: Path) -> None:
     for page in site.rglob("*.html"):
         loaded = re.findall(r"""<(?:script|img|link|iframe)[^>]*(?:src|href)=["'](https?:[^"']+)""", page.read_text())

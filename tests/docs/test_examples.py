@@ -21,9 +21,10 @@ SCRIPTS = {
     "breast_cancer": ("map.png", "loudest measurements at the average"),
     "find_the_beat": ("map.png", "within the beat in"),
 }
+SLOWEST = "find_the_beat"  # it trains a network
 
 
-@pytest.fixture(params=SCRIPTS)
+@pytest.fixture(params=[*(s for s in SCRIPTS if s != SLOWEST), pytest.param(SLOWEST, marks=pytest.mark.slow)])
 def script(request: pytest.FixtureRequest) -> ModuleType:
     if request.param == "breast_cancer":
         pytest.importorskip("sklearn")
@@ -42,6 +43,7 @@ def test_it_runs_and_its_claim_holds(script: ModuleType, tmp_path: Path, capsys:
     assert content.startswith(b"\x89PNG" if written.endswith("png") else b"MATLAB 5.0")
 
 
+@pytest.mark.slow
 def test_it_notices_a_wrong_map(script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the relevance of the inputs shuffled every script must fail: its claim is about where relevance lies."""
     rng = np.random.default_rng(0)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import product
 from math import prod
 
 import numpy as np
@@ -215,14 +216,20 @@ def between(layer, shape, dtype):
 RULES = [*every_rule(1), Gamma(0.5, bias=False), AlphaBeta(bias=False), Zero(bias=False)]
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("rule", RULES, ids=repr)
-@pytest.mark.parametrize("name", WITH_WEIGHTS)
+def with_every_rule():
+    """Layers and rules: every other pair in float64, the others in float32; at night the other way round."""
+    for (i, name), (j, rule), (k, dtype) in product(*map(enumerate, (WITH_WEIGHTS, RULES, ("float64", "float32")))):
+        marks = pytest.mark.nightly if (i + j + k) % 2 else pytest.mark.slow if dtype == "float32" else ()
+        yield pytest.param(name, rule, np.dtype(dtype).type, marks=marks, id=f"{name}-{rule}-{dtype}")
+
+
+@pytest.mark.parametrize(("name", "rule", "dtype"), list(with_every_rule()))
 def test_layers_with_weights(name, rule, dtype):
     make, shape = WITH_WEIGHTS[name]
     assert_like_the_oracle(*settled(alone(make(dtype), shape, dtype), lambda _: rule, dtype))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", WITH_WEIGHTS)
 def test_layers_with_weights_between_others(name, dtype):
@@ -264,6 +271,7 @@ LARGER = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", [ZPlus(), Epsilon(bias=False), Gamma(), Flat()], ids=repr)
 @pytest.mark.parametrize("name", LARGER)
 def test_more_than_one_tile(name, rule):
@@ -272,6 +280,7 @@ def test_more_than_one_tile(name, rule):
     assert_like_the_oracle(*settled(graph, lambda _: rule, np.float32, batch=1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", [ZPlus(), Gamma(), AlphaBeta(bias=False)], ids=repr)
 @pytest.mark.parametrize("name", ["dense", "1-D", "stride 2", "groups", "depthwise", "transposed"])
 @pytest.mark.parametrize("batch", [7, 21])

@@ -324,7 +324,7 @@ def mat73(path, **entries):
     return load_mat(path / "net.mat")
 
 
-@pytest.mark.parametrize("write", [mat, mat73])
+@pytest.mark.parametrize("write", [mat, pytest.param(mat73, marks=pytest.mark.slow)])
 def test_matlab(tmp_path, net, write):
     require_equal(write(tmp_path, **named(net)), net)
     W, b = net
@@ -346,7 +346,7 @@ def test_matlab_cells_of_strings_in_73(tmp_path, net):
     require_equal(mat73(tmp_path, **named(net), activations=activations), net, (relu, logistic, same))
 
 
-@pytest.mark.parametrize("write", [mat, mat73])
+@pytest.mark.parametrize("write", [mat, pytest.param(mat73, marks=pytest.mark.slow)])
 def test_matlab_shapes_that_do_not_fit(tmp_path, net, write):
     W, _ = net
     with pytest.raises(ValueError, match=re.escape("W{1} (4, 5), W{2} (2, 3)")):
@@ -389,6 +389,7 @@ def test_no_matlab_file(tmp_path):
         load_mat(tmp_path / "other.mat")
 
 
+@pytest.mark.slow
 @needs_octave
 @pytest.mark.parametrize("flag", ["-v4", "-v6", "-v7"])
 def test_files_written_by_octave(tmp_path, net, flag):

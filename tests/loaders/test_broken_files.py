@@ -119,6 +119,7 @@ def test_entries_before_the_begin_of_a_zip_file(tmp_path):
     assert caught.value.place == "entry 'W1'"
 
 
+@pytest.mark.slow
 def test_what_is_no_weight_is_not_unpacked(tmp_path, monkeypatch):
     zeros = npy((32 << 17,), bytes(32 << 20))
     path = zipped(tmp_path / "net.npz", W1=npy((2, 4), bytes(64)), **{f"junk{i}": zeros for i in range(8)})
@@ -293,6 +294,7 @@ def test_strides_that_the_core_would_walk_for_ever():
         pylrp.Network([L.Conv(np.ones((2, 2, 3, 3)), stride=2**20, padding=2**20)], (2, 4, 4))
 
 
+@pytest.mark.slow
 def test_nodes_in_reverse_order():
     nodes = [Node(f"n{i}", L.ReLU(), ("x" if i == 0 else f"n{i - 1}",)) for i in range(20_000)]
     begin = time.process_time()
@@ -346,6 +348,7 @@ def test_pads_far_wider_than_the_input():
     assert cpu_time(lambda: pylrp.Network([L.Pad([(0, 0), (2000, 2000), (2000, 2000)], "reflect")], (1, 4, 4))) < 2
 
 
+@pytest.mark.slow
 def test_thousands_of_layers(tmp_path, monkeypatch):
     zipped(tmp_path / "net.npz", **{f"W{i}": npy((1, 1), bytes(8)) for i in range(1, 4001)})
     built, build = [], Graph._build

@@ -39,6 +39,7 @@ def write_endless(path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_reading_that_does_not_end(tmp_path: Path) -> None:
     path = write_endless(tmp_path / "net.mat")
     before = resource.getrusage(resource.RUSAGE_CHILDREN)

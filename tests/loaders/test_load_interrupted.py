@@ -44,6 +44,7 @@ def seconds_until_interrupted(path: Path) -> float:
     return float(done.stdout)  # nothing: it was loaded
 
 
+@pytest.mark.slow
 def test_a_file_of_many_arrays(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "net.npz", "w") as file:
         for i in range(1, 20_001):

@@ -17,7 +17,8 @@ from matlab.test_octave import pytestmark as needs_octave
 
 import pylrp
 
-WRITERS = pytest.mark.parametrize("write", [write_5, write_73])
+# Each HDF5 file is read on trial in a process of its own first.
+WRITERS = pytest.mark.parametrize("write", [write_5, pytest.param(write_73, marks=pytest.mark.slow)])
 
 
 def relu(z):

@@ -62,6 +62,7 @@ def test_good_files_pass(tmp_path, options):
     np.testing.assert_array_equal(found["W1"], ENTRIES["W1"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("packed", [False, True])
 def test_flipped_bits(tmp_path, packed):
     scipy.io.savemat(tmp_path / "net.mat", ENTRIES, do_compression=packed)
@@ -123,6 +124,7 @@ def empty_of(file, *sizes):
     put(file, data=np.array(sizes, np.uint64)).attrs["MATLAB_empty"] = 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "fill",
     [

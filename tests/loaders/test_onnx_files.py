@@ -108,6 +108,7 @@ def field(number: int, payload: bytes) -> bytes:
     return bytes([number << 3 | 2, n & 127 | 128, n >> 7 & 127 | 128, n >> 14]) + payload
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "content",
     [b"\x3a\x00" * 500_000, b"\x08\x08" * 500_000, *(field(7, bytes([n << 3 | 2, 0]) * 500_000) for n in (1, 5, 11))],

@@ -242,6 +242,7 @@ def test_linear_regressors(data, model):
     np.testing.assert_allclose(z.reshape(model.predict(X).shape), model.predict(X), rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_poisson_regressor(data):
     X, y, _ = data
     model = fit(PoissonRegressor(), X, y)

@@ -86,6 +86,7 @@ def check(W: list[np.ndarray], acts: list[np.ndarray | None], out: np.ndarray, r
         np.testing.assert_allclose(r, expected, rtol=0, atol=1e-12 * scale, err_msg=f"layer {layer}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", INPUT_RULES)
 @pytest.mark.parametrize("batch", [1, 5])
 def test_random_network_with_dead_neurons(rule: str, batch: int, tmp_path: Path) -> None:
@@ -120,6 +121,7 @@ def digits(count: int) -> tuple[list[Any], list[Any], Any, Any, Any]:
     return W, b, x, hidden, np.where(logits == logits.max(axis=1, keepdims=True), logits, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", INPUT_RULES)
 def test_bundled_network_and_digits(rule: str, tmp_path: Path) -> None:
     W, _, x, hidden, out = digits(10)

@@ -198,6 +198,7 @@ def samples(graph: Graph, dtype: Any = float, batch: int = 3) -> tuple[dict[str,
 RULES = [Flat(), WSquare(), WSquare(bias=False), ZBox(-1.0, 2.0), ZBox(-1.5, 2.5, stabilizer=0.0)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", RULES, ids=repr)
 @pytest.mark.parametrize("case", CASES)
 def test_operations_and_layer_are_one(case: str, rule: Rule) -> None:
@@ -355,6 +356,7 @@ def test_a_rule_of_ones_own() -> None:
     np.testing.assert_allclose(found, expected["input"] / 2, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_too_large() -> None:
     graph = sequence((1, 200, 200), L.AveragePool(151, 1), L.Conv(array(1, 1, 1, 1)))
     net = pylrp.Network.from_graph(graph)

@@ -366,6 +366,7 @@ def drawn(number, dtype=np.float64, grid=False):
     return found
 
 
+@pytest.mark.slow
 def test_random_graphs_hold_everything():
     found, used, seen = drawn(300), Counter(), set()
     for case, _ in found:
@@ -440,6 +441,7 @@ def simulated(case, answer, seed):
     return values, *relevance(graph, case.rules, values, {case.output: case.top.astype(float)}, made=made)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_bounds_hold_what_rounding_does(dtype):
     sharp = []

@@ -40,7 +40,7 @@ from pylrp.network.graph import Graph, Node
 from pylrp.network.ledger import COLUMNS
 from pylrp.rules import AlphaBeta, Epsilon, Flat, Gamma, Zero, ZPlus
 
-DTYPES = [np.float64, np.float32]
+DTYPES = [np.float64, pytest.param(np.float32, marks=pytest.mark.slow)]
 
 
 def as_users_pass_it(graph, name, x):
@@ -162,6 +162,7 @@ def test_random_graphs_of_exact_numbers(case_and_answer):
     assert_like_the_oracle(*case_and_answer)
 
 
+@pytest.mark.slow
 @examples(60)
 @given(cases(np.float32))
 def test_random_graphs_in_float32(case_and_answer):
@@ -179,6 +180,7 @@ def test_every_value_of_the_forward_pass(case_and_answer):
         assert_within(found, expected.values[node.name], expected.errors[node.name], f"value {node.name}")
 
 
+@pytest.mark.slow
 @examples(50)
 @given(cases(np.float64))
 def test_a_simpler_graph_has_the_same_outputs(case_and_answer):
@@ -219,6 +221,7 @@ def test_a_batch_is_its_samples(case_and_answer):
                 )
 
 
+@pytest.mark.slow
 @examples(20)
 @given(cases(np.float64), st.sampled_from(["one", "logit"]))
 def test_several_targets_are_one_after_the_other(case_and_answer, start):
@@ -292,6 +295,7 @@ def residual(dtype):
     return Graph({"image": (3, 4, 5), "mask": (2, 4, 5)}, nodes, ["scores", "map"], channels_last=["image"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("rule", [Epsilon(), Gamma(), AlphaBeta(), ZPlus(), Zero(bias=False)], ids=repr)
 @pytest.mark.parametrize("output", ["scores", "map", "f"])

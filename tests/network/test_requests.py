@@ -147,6 +147,7 @@ class TestElsewhere:
         with pytest.raises(KeyError, match=r"was not kept: explain with layers=\['top'\]"):
             other.layers["top"]
 
+    @pytest.mark.slow
     def test_more_rules_than_are_kept_from_several_threads(self) -> None:
         net, x = image_network(), images(1)
         errors: list[Exception] = []

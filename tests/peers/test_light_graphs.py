@@ -11,16 +11,17 @@ onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 
 FOLDER = Path(onnx.__file__).parent / "backend/test/data/light"
+# Those with the most weights or layers run at night.
 NAMES = (
-    "bvlc_alexnet",
-    "densenet121",
+    pytest.param("bvlc_alexnet", marks=pytest.mark.nightly),
+    pytest.param("densenet121", marks=pytest.mark.nightly),
     "inception_v1",
     "inception_v2",
     "resnet50",
     "shufflenet",
     "squeezenet",
-    "vgg19",
-    "zfnet512",
+    pytest.param("vgg19", marks=pytest.mark.nightly),
+    pytest.param("zfnet512", marks=pytest.mark.nightly),
 )
 
 

@@ -140,6 +140,7 @@ def test_errors_name_what_is_wrong(ax, R, options, message):
         plot.heatmap(ax, R, **options)
 
 
+@pytest.mark.slow
 def test_drawing_leaves_pyplot_alone_and_importing_leaves_matplotlib_alone(tmp_path):
     code = (
         "import sys, pylrp, pylrp.plot, pylrp.demo, pylrp.cli; assert 'matplotlib' not in sys.modules\n"

@@ -76,6 +76,7 @@ def test_the_png_has_the_figures_size(ex, tmp_path):
     assert (tmp_path / "a.pdf").read_bytes().startswith(b"%PDF")
 
 
+@pytest.mark.slow
 def test_nothing_is_cut_off_at_the_figures_edge(ex, tmp_path):
     for kind in (None, "channels", "layers", "ledger"):
         ex.plot(tmp_path / "a.png", kind=kind, dpi=60)
@@ -422,6 +423,7 @@ def test_where_nothing_can_be_drawn_a_notebook_shows_text(rng):
     assert net.explain(rng.random((1, 2, 2, 4)), composite="epsilon")._repr_html_() is None
 
 
+@pytest.mark.slow
 def test_without_matplotlib_a_notebook_shows_text_and_pyplot_is_never_imported(tmp_path):
     code = (
         "import sys, numpy, pylrp\n"
@@ -458,6 +460,7 @@ def test_a_single_picture_names_its_composite(ex, net, x):
     assert "by mine" in mine._repr_html_()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("heading", ["epsilon_alpha2_beta1_flat", "[ZBox(0, 1), Epsilon(1e-06), ZPlus()]", "a b"])
 @pytest.mark.parametrize("kind", ["image", "table"])
 def test_heads_of_a_grid_do_not_overlap(ex, net, x, mlp, rng, kind, heading):

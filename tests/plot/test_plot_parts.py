@@ -285,6 +285,7 @@ def test_a_bar_of_the_ledger_is_divided_as_its_row(ax):
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 @examples(20)
 @given(
     hnp.arrays(np.float64, st.tuples(st.integers(1, 12), st.just(8), st.just(1)), elements=FINITE), st.integers(1, 14)

@@ -65,6 +65,7 @@ json.dump(known, sys.stdout)
 SHOWN = {"plot", "kinds", "grid", "evaluation", "curves", "insertion", "randomisation", "asked"}
 
 
+@pytest.mark.slow
 def test_pyplot_gets_new_figures_that_are_not_written(tmp_path):
     done = subprocess.run([sys.executable, "-c", KNOWN], cwd=tmp_path, check=True, capture_output=True, text=True)
     known = json.loads(done.stdout)

@@ -311,6 +311,7 @@ def test_nothing_that_is_passed_in_becomes_markup(table_net, tmp_path):
     assert data["samples"][0]["composites"] == [NASTY]
 
 
+@pytest.mark.slow
 @given(st.text())
 def test_any_text_comes_through(text):
     net = pylrp.Network([Dense(np.eye(2))])

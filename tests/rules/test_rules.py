@@ -199,6 +199,7 @@ WIDE = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize(("widths", "batch", "zeros"), WIDE, ids=str)
 def test_wide_layers_and_large_batches(rng, widths, batch, zeros, dtype):
