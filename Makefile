@@ -60,6 +60,7 @@ nightly: .venv-peers/installed core
 	PYLRP_CORE_BUILD=$(CORE) .venv-peers/bin/pytest $(PARALLEL) -m "nightly and not serial"
 	PYLRP_CORE_BUILD=$(CORE) .venv-peers/bin/pytest -m "nightly and serial"
 	.venv-peers/bin/pytest $(PARALLEL) -m hypothesis --hypothesis-profile=nightly
+	$(MAKE) test-conv-general
 	$(MAKE) fuzz N=5000 SEED=$$(date +%Y%j)
 
 # The lowest versions that pyproject.toml declares, on Python 3.11 (NumPy 1.24 is the first that all of them take there).
@@ -107,9 +108,9 @@ test-core: core
 	$(TOOLS) ctest --test-dir $(CORE) $(CTEST)
 	$(TOOLS) cmake --preset asan && $(TOOLS) cmake --build --preset asan && $(TOOLS) ctest --preset asan
 
-test-conv-general: .venv/installed
-	$(TOOLS) cmake --preset default && $(TOOLS) cmake --build --preset default --target conv_general_tests
-	build/default/tests/cpp/conv_general_tests
+test-conv-general: build/wheel/built
+	$(TOOLS) cmake --build $(CORE) --target conv_general_tests
+	$(CORE)/tests/cpp/conv_general_tests
 
 test-neon: .venv/installed
 	$(TOOLS) tests/cpp/run_neon.sh
