@@ -5,6 +5,9 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+# The columns of a ledger's page, in order: what arrives, what goes on, and the causes.
+LEDGER_COLUMNS: tuple[str, ...]
+
 class CoreError(ValueError):
     node: int | None  # the number of the node that a graph can't have
 

@@ -10,6 +10,7 @@
 #include "base/cpus.hpp"
 #include "bindings/lock.hpp"
 #include "bindings/register.hpp"
+#include "engine/ledger.hpp"
 #include "kernels/dispatch.hpp"
 #include "layers/conv/fast_paths.hpp"
 
@@ -82,6 +83,11 @@ bool poll_signals() {
 }
 
 void register_info(py::module_& m) {
+  py::tuple columns(kLedgerColumns);
+  for (std::size_t i = 0; i < columns.size(); ++i) {
+    columns[i] = kLedgerColumnNames[i];
+  }
+  m.attr("LEDGER_COLUMNS") = columns;
   m.def("isa", [] { return std::string(kernels::active().name); });
   m.def("isa_built", &kernels::built);
   m.def("isa_supported", &kernels::supported);

@@ -1,6 +1,7 @@
 // The C interface: networks of dense layers, and relevance through them.
 #include <algorithm>
 #include <cstring>
+#include <iterator>
 
 #include "base/cpus.hpp"
 #include "base/size.hpp"
@@ -140,7 +141,9 @@ class Run {
       products += static_cast<double>(call_.batch * width) * static_cast<double>(layers_[l].dense.weight.rows);
     }
     const Threads some = threads_.alone_if(products < kWorthTeam);
-    with_team(some, [&] { relevance_through_chain(layers_, top_, call_.ledger, some); });
+    std::vector<double> pages(call_.ledger ? depth_ * static_cast<std::size_t>(kLedgerColumns * call_.batch) : 0);
+    with_team(some, [&] { relevance_through_chain(layers_, top_, call_.ledger ? pages.data() : nullptr, some); });
+    write_ledger(pages);
     for (std::size_t l = 0; l < depth_; ++l) {
       if (flags_[l] & kernels::kNotFinite) {
         require_finite(layers_[l].columns.data, layers_[l].columns.rows, layers_[l].columns.cols,
@@ -157,6 +160,22 @@ class Run {
   }
 
  private:
+  // The core's columns in the interface's order: it has those that a dense network fills, and keeps them whatever
+  // causes layers of other kinds have.
+  void write_ledger(const std::vector<double>& pages) const {
+    static constexpr Ledger::Column kOrder[] = {Ledger::incoming,   Ledger::outgoing, Ledger::bias,
+                                                Ledger::stabilizer, Ledger::padding,  Ledger::dead,
+                                                Ledger::batchnorm,  Ledger::masked,   Ledger::rounding};
+    static_assert(std::size(kOrder) == PYLRP_LEDGER_COLUMNS);
+    const std::size_t batch = static_cast<std::size_t>(call_.batch);
+    for (std::size_t l = 0; call_.ledger && l < depth_; ++l) {
+      for (std::size_t c = 0; c < std::size(kOrder); ++c) {
+        std::copy_n(pages.data() + (l * kLedgerColumns + kOrder[c]) * batch, batch,
+                    call_.ledger + (l * PYLRP_LEDGER_COLUMNS + c) * batch);
+      }
+    }
+  }
+
   void fill(const DenseOf& from, std::size_t l) {
     ChainLayer<T>& layer = layers_[l];
     const T* const weight = static_cast<const T*>(from.weight);

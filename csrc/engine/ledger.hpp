@@ -1,6 +1,7 @@
 // The ledger: where a layer's relevance went, by sample.
 #pragma once
 
+#include <iterator>
 #include <vector>
 
 #include "base/parallel.hpp"
@@ -9,8 +10,23 @@
 
 namespace pylrp {
 
-inline constexpr int kLedgerColumns = 9;
-enum LedgerColumn { kIncoming, kOutgoing, kBias, kStabilizer, kPadding, kDead, kBatchNorm, kMasked, kRounding };
+// The columns of a page: what arrives, what goes on, and the causes: the layers' (kernels/table.hpp), what a mask
+// closed and what is left.
+#define PYLRP_EACH_COLUMN(COLUMN) \
+  COLUMN(incoming) COLUMN(outgoing) PYLRP_LEDGER_CAUSES(COLUMN) COLUMN(masked) COLUMN(rounding)
+struct Ledger {
+  enum Column : int {
+#define PYLRP_NAME(name) name,
+    PYLRP_EACH_COLUMN(PYLRP_NAME)
+#undef PYLRP_NAME
+  };
+};
+inline constexpr const char* kLedgerColumnNames[] = {
+#define PYLRP_NAME(name) #name,
+    PYLRP_EACH_COLUMN(PYLRP_NAME)
+#undef PYLRP_NAME
+};
+inline constexpr int kLedgerColumns = static_cast<int>(std::size(kLedgerColumnNames));
 
 // The sum of each row, in a fixed order.
 template <class T>
@@ -24,20 +40,20 @@ inline void write_page(const std::vector<double>& incoming, const std::vector<do
   for (Index i = 0; i < rows; ++i) {
     const std::size_t row = static_cast<std::size_t>(i);
     const kernels::Absorbed& lost = absorbed[row];
-    const double parts[] = {outgoing[row],
-                            lost.bias,
-                            lost.stabilizer,
-                            lost.padding,
-                            lost.dead,
-                            lost.batchnorm,
-                            masked.empty() ? 0 : masked[row]};
     double left = incoming[row];
-    page[kIncoming * rows + i] = left;
-    for (int column = kOutgoing; column < kRounding; ++column) {
-      page[column * rows + i] = parts[column - kOutgoing];
-      left -= parts[column - kOutgoing];
-    }
-    page[kRounding * rows + i] = left;
+    double* column = page + i;
+    *column = left;
+    const auto write = [&](double part) {
+      column += rows;
+      *column = part;
+      left -= part;
+    };
+    write(outgoing[row]);
+#define PYLRP_WRITE(name) write(lost.name);
+    PYLRP_LEDGER_CAUSES(PYLRP_WRITE)
+#undef PYLRP_WRITE
+    write(masked.empty() ? 0 : masked[row]);
+    column[rows] = left;
   }
 }
 

@@ -55,10 +55,20 @@ struct Shares {
   bool rotated;  // two groups without masks: s_0 and s_1 become half their sum and half their difference
 };
 
-// Relevance of one sample that does not go on: taken by the bias, the stabiliser, neurons without receiver (these three
-// are the kernels'), by padding, by the shift of a BatchNorm.
+// Relevance of one sample that does not go on, by cause. This list is the only one in the core: members, sums and the
+// ledger's columns follow from it, in this order. bias, stabilizer and dead (neurons without a receiver) are counted by
+// the kernels, the others by layers: what falls on padding, the shift of a BatchNorm. A layer with a cause of its own
+// adds a line here, and a row to CAUSES in pylrp/network/causes.py, which says it in words.
+#define PYLRP_LEDGER_CAUSES(CAUSE) \
+  CAUSE(bias)                      \
+  CAUSE(stabilizer)                \
+  CAUSE(padding)                   \
+  CAUSE(dead)                      \
+  CAUSE(batchnorm)
 struct Absorbed {
-  double bias, stabilizer, dead, padding, batchnorm;
+#define PYLRP_MEMBER(name) double name;
+  PYLRP_LEDGER_CAUSES(PYLRP_MEMBER)
+#undef PYLRP_MEMBER
 };
 
 inline constexpr int kSpare = 16;

@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 
 #include "base/pieces.hpp"
+#include "layers/registry.hpp"
 
 namespace pylrp {
 namespace {
@@ -106,5 +108,45 @@ void ActivationLayer<T>::forward(const std::vector<Matrix<const T>>& inputs, Mat
 
 template class ActivationLayer<float>;
 template class ActivationLayer<double>;
+
+namespace {
+
+struct Named {
+  const char* name;
+  ActivationKind kind;
+};
+constexpr Named kNames[] = {
+    {"identity", ActivationKind::kIdentity},
+    {"relu", ActivationKind::kReLU},
+    {"leaky_relu", ActivationKind::kLeakyReLU},
+    {"elu", ActivationKind::kELU},
+    {"gelu", ActivationKind::kGELU},
+    {"gelu_tanh", ActivationKind::kGELUTanh},
+    {"silu", ActivationKind::kSiLU},
+    {"hard_swish", ActivationKind::kHardSwish},
+    {"tanh", ActivationKind::kTanh},
+    {"sigmoid", ActivationKind::kSigmoid},
+    {"softplus", ActivationKind::kSoftplus},
+    {"clip", ActivationKind::kClip},
+    {"hard_sigmoid", ActivationKind::kHardSigmoid},
+    {"mish", ActivationKind::kMish},
+    {"exp", ActivationKind::kExp},
+    {"log", ActivationKind::kLog},
+};
+
+template <class T>
+std::unique_ptr<Layer<T>> make(const std::string& kind, const Fields<T>& fields) {
+  const auto* const named =
+      std::find_if(std::begin(kNames), std::end(kNames), [&](const Named& n) { return kind == n.name; });
+  return std::make_unique<ActivationLayer<T>>(Activation{named->kind, fields.real("a"), fields.real("b")});
+}
+
+}  // namespace
+
+void register_activation(LayerKinds* kinds) {
+  for (const Named& named : kNames) {
+    kinds->add(named.name, make<float>, make<double>);
+  }
+}
 
 }  // namespace pylrp

@@ -5,6 +5,7 @@
 #include "base/buffer.hpp"
 #include "base/pieces.hpp"
 #include "kernels/dispatch.hpp"
+#include "layers/registry.hpp"
 #include "rules/kernel_args.hpp"
 #include "rules/stabilizer.hpp"
 
@@ -77,5 +78,16 @@ void AddLayer<T>::relevance(const RelevanceJob<T>& job, const Threads& threads) 
 
 template class AddLayer<float>;
 template class AddLayer<double>;
+
+namespace {
+
+template <class T>
+std::unique_ptr<Layer<T>> make(const std::string&, const Fields<T>&) {
+  return std::make_unique<AddLayer<T>>();
+}
+
+}  // namespace
+
+void register_add(LayerKinds* kinds) { kinds->add("add", make<float>, make<double>); }
 
 }  // namespace pylrp

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/pieces.hpp"
+#include "layers/registry.hpp"
 #include "rules/kernel_args.hpp"
 #include "rules/stabilizer.hpp"
 
@@ -63,5 +64,16 @@ void AffineLayer<T>::relevance(const RelevanceJob<T>& job, const Threads& thread
 
 template class AffineLayer<float>;
 template class AffineLayer<double>;
+
+namespace {
+
+template <class T>
+std::unique_ptr<Layer<T>> make(const std::string&, const Fields<T>& fields) {
+  return std::make_unique<AffineLayer<T>>(fields.vector("scale"), fields.vector("shift"));
+}
+
+}  // namespace
+
+void register_affine(LayerKinds* kinds) { kinds->add("affine", make<float>, make<double>); }
 
 }  // namespace pylrp

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/pieces.hpp"
+#include "layers/registry.hpp"
 
 namespace pylrp {
 
@@ -52,5 +53,16 @@ void ConcatLayer<T>::relevance(const RelevanceJob<T>& job, const Threads& thread
 
 template class ConcatLayer<float>;
 template class ConcatLayer<double>;
+
+namespace {
+
+template <class T>
+std::unique_ptr<Layer<T>> make(const std::string&, const Fields<T>& fields) {
+  return std::make_unique<ConcatLayer<T>>(fields.integer("outer"), fields.integers("blocks"));
+}
+
+}  // namespace
+
+void register_concat(LayerKinds* kinds) { kinds->add("concat", make<float>, make<double>); }
 
 }  // namespace pylrp

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "layers/registry.hpp"
+
 namespace pylrp {
 
 template <class T>
@@ -31,5 +33,17 @@ void LocalResponseNormLayer<T>::forward(const std::vector<Matrix<const T>>& inpu
 
 template class LocalResponseNormLayer<float>;
 template class LocalResponseNormLayer<double>;
+
+namespace {
+
+template <class T>
+std::unique_ptr<Layer<T>> make(const std::string&, const Fields<T>& fields) {
+  return std::make_unique<LocalResponseNormLayer<T>>(fields.integer("channels"), fields.integer("size"),
+                                                     fields.real("alpha"), fields.real("beta"), fields.real("bias"));
+}
+
+}  // namespace
+
+void register_lrn(LayerKinds* kinds) { kinds->add("lrn", make<float>, make<double>); }
 
 }  // namespace pylrp

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "layers/registry.hpp"
+
 namespace pylrp {
 
 template <class T>
@@ -31,5 +33,16 @@ void NormalizeLayer<T>::forward(const std::vector<Matrix<const T>>& inputs, Matr
 
 template class NormalizeLayer<float>;
 template class NormalizeLayer<double>;
+
+namespace {
+
+template <class T>
+std::unique_ptr<Layer<T>> make(const std::string&, const Fields<T>& fields) {
+  return std::make_unique<NormalizeLayer<T>>(fields.integer("channels"), static_cast<int>(fields.integer("norm")));
+}
+
+}  // namespace
+
+void register_normalize(LayerKinds* kinds) { kinds->add("normalize", make<float>, make<double>); }
 
 }  // namespace pylrp

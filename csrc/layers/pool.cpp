@@ -5,6 +5,7 @@
 
 #include "base/pieces.hpp"
 #include "kernels/dispatch.hpp"
+#include "layers/registry.hpp"
 #include "rules/kernel_args.hpp"
 #include "rules/stabilizer.hpp"
 
@@ -177,5 +178,24 @@ void PoolLayer<T>::relevance(const RelevanceJob<T>& job, const Threads& threads)
 
 template class PoolLayer<float>;
 template class PoolLayer<double>;
+
+namespace {
+
+template <class T>
+std::unique_ptr<Layer<T>> make(const std::string& kind, const Fields<T>& fields) {
+  std::array<PoolAxis, 3> axes;
+  for (std::size_t a = 0; a < 3; ++a) {  // (begin, end, divisor, step, size of the input)
+    axes[a] = {fields.integers("axes", {a, 0}), fields.integers("axes", {a, 1}), fields.integers("axes", {a, 2}),
+               fields.integer("axes", {a, 3}), fields.integer("axes", {a, 4})};
+  }
+  return std::make_unique<PoolLayer<T>>(kind == "maxpool", std::move(axes), fields.integer("channels"));
+}
+
+}  // namespace
+
+void register_pool(LayerKinds* kinds) {
+  kinds->add("maxpool", make<float>, make<double>);
+  kinds->add("avgpool", make<float>, make<double>);
+}
 
 }  // namespace pylrp

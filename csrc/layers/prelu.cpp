@@ -1,6 +1,7 @@
 #include "layers/prelu.hpp"
 
 #include "base/pieces.hpp"
+#include "layers/registry.hpp"
 
 namespace pylrp {
 
@@ -23,5 +24,16 @@ void PReLULayer<T>::forward(const std::vector<Matrix<const T>>& inputs, Matrix<T
 
 template class PReLULayer<float>;
 template class PReLULayer<double>;
+
+namespace {
+
+template <class T>
+std::unique_ptr<Layer<T>> make(const std::string&, const Fields<T>& fields) {
+  return std::make_unique<PReLULayer<T>>(fields.vector("slope"));
+}
+
+}  // namespace
+
+void register_prelu(LayerKinds* kinds) { kinds->add("prelu", make<float>, make<double>); }
 
 }  // namespace pylrp

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "layers/registry.hpp"
+
 namespace pylrp {
 
 template <class T>
@@ -30,5 +32,16 @@ void SoftmaxLayer<T>::forward(const std::vector<Matrix<const T>>& inputs, Matrix
 
 template class SoftmaxLayer<float>;
 template class SoftmaxLayer<double>;
+
+namespace {
+
+template <class T>
+std::unique_ptr<Layer<T>> make(const std::string&, const Fields<T>& fields) {
+  return std::make_unique<SoftmaxLayer<T>>(fields.integer("channels"), fields.flag("logarithm"));
+}
+
+}  // namespace
+
+void register_softmax(LayerKinds* kinds) { kinds->add("softmax", make<float>, make<double>); }
 
 }  // namespace pylrp

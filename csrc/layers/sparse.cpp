@@ -4,7 +4,9 @@
 #include <limits>
 #include <utility>
 
+#include "base/error.hpp"
 #include "base/pieces.hpp"
+#include "layers/registry.hpp"
 #include "rules/stabilizer.hpp"
 
 namespace pylrp {
@@ -121,5 +123,33 @@ void SparseLayer<T>::relevance(const RelevanceJob<T>& job, const Threads& thread
 
 template class SparseLayer<float>;
 template class SparseLayer<double>;
+
+namespace {
+
+template <class T>
+std::unique_ptr<Layer<T>> make(const std::string&, const Fields<T>& fields) {
+  const Matrix<const std::int32_t> index = fields.table("index");  // (outputs, taps)
+  Matrix<const T> weights;
+  if (fields.has("weight")) {
+    weights = fields.matrix("weight");
+    if (weights.rows != index.rows || weights.cols != index.cols || weights.stride != index.cols) {
+      throw Error("weights and index differ in shape");
+    }
+  } else if (index.cols != 1) {
+    throw Error("without weights an output has one input");
+  }
+  const std::vector<double> given = fields.reals("fill");
+  if (given.size() != 1 && static_cast<Index>(given.size()) != index.rows) {
+    throw Error("fill has neither one constant nor one for each output");
+  }
+  std::vector<T> fill(given.size());
+  std::transform(given.begin(), given.end(), fill.begin(), [](double v) { return static_cast<T>(v); });
+  return std::make_unique<SparseLayer<T>>(fields.integer("inputs"), index.rows, index.cols, index.data, weights.data,
+                                          std::move(fill));
+}
+
+}  // namespace
+
+void register_sparse(LayerKinds* kinds) { kinds->add("sparse", make<float>, make<double>); }
 
 }  // namespace pylrp

@@ -44,11 +44,9 @@ template <class T>
 GroupConstants<T> prepare_biases(const T* bias, Index size, const LoweredRule& rule);
 
 inline void add_absorbed(const kernels::Absorbed& part, kernels::Absorbed* total) {
-  total->bias += part.bias;
-  total->stabilizer += part.stabilizer;
-  total->dead += part.dead;
-  total->padding += part.padding;
-  total->batchnorm += part.batchnorm;
+#define PYLRP_ADD(name) total->name += part.name;
+  PYLRP_LEDGER_CAUSES(PYLRP_ADD)
+#undef PYLRP_ADD
 }
 
 }  // namespace pylrp

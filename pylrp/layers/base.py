@@ -32,7 +32,7 @@ __all__ = [
 
 Array = NDArray[Any]
 Shape = tuple[int, ...]
-#: What the core takes for a layer: the name of a maker in ``csrc/bindings/make_layer.cpp`` and its fields.
+#: What the core takes for a layer: the name of a kind (``csrc/layers/registry.hpp``) and its fields.
 Spec = tuple[str, dict[str, Any]]
 
 
@@ -114,7 +114,7 @@ class Layer:
         Returns
         -------
         maker : str
-            A row of ``makers`` in ``csrc/bindings/make_layer.cpp``.
+            A kind that a file of ``csrc/layers`` registers.
         fields : dict
             What the maker reads. Arrays are kept alive by the core where they are contiguous.
 

@@ -1,7 +1,7 @@
 """From a graph of layers to the core's: values get numbers and layouts, each layer describes itself (`Layer.to_core`).
 
-``network.py`` calls in; ``csrc/bindings/make_layer.cpp`` reads what the layers write. ``layout.py`` has the order in
-which the core stores values.
+``network.py`` calls in; ``csrc/layers`` reads what the layers write. ``layout.py`` has the order in which the core
+stores values.
 """
 
 from __future__ import annotations

@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pylrp
 from pylrp import _core
+from pylrp.network.causes import COLUMNS
 
 STUB = ast.parse((Path(pylrp.__file__).parent / "_core.pyi").read_text())
 
 
 def test_same_names() -> None:
     stub = {n.name for n in STUB.body if isinstance(n, (ast.ClassDef, ast.FunctionDef))}
+    stub |= {n.target.id for n in STUB.body if isinstance(n, ast.AnnAssign) and isinstance(n.target, ast.Name)}
     assert stub == {name for name in dir(_core) if not name.startswith("_")}
 
 
@@ -29,6 +31,10 @@ def test_same_arguments() -> None:
             assert [a.arg for a in node.args.args if a.arg != "self"] == [n for n in names if n != "self"], signature
             checked += 1
     assert checked >= 10
+
+
+def test_the_causes_in_words_are_the_cores() -> None:
+    assert _core.LEDGER_COLUMNS == COLUMNS
 
 
 def test_typed_marker_is_installed() -> None:

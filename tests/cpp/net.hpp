@@ -209,7 +209,7 @@ struct Answer {
   Index rows = 0;
   bool clean = true;  // shapes are right, nothing was written beside the results
 
-  double page(std::size_t node, LedgerColumn column, Index row) const {
+  double page(std::size_t node, Ledger::Column column, Index row) const {
     return ledger[(node * kLedgerColumns + column) * static_cast<std::size_t>(rows) + static_cast<std::size_t>(row)];
   }
 };

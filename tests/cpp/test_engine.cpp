@@ -48,7 +48,7 @@ void check_network(Index batch, const Kind& kind) {
         continue;
       }
       ++looked_at;
-      const auto column = [&](LedgerColumn c) { return answer.page(node, c, i); };
+      const auto column = [&](Ledger::Column c) { return answer.page(node, c, i); };
       Sum64 in, out;
       for (Index j = 0; j < widths[l + 1]; ++j) {
         in.add(static_cast<double>(one.relevance.at(i, j)));
@@ -59,13 +59,13 @@ void check_network(Index batch, const Kind& kind) {
         right = right && near(answer.relevance[network.inputs[l]][entry], r);
         out.add(r.value, r.error);
       }
-      CHECK(near(column(kIncoming), in.value, bound<double>(in, widths[l + 1])));
-      CHECK(near(column(kOutgoing), out.value, bound<double>(out, widths[l])));
-      CHECK(near(column(kBias), expected.absorbed[0][at]));
-      CHECK(near(column(kStabilizer), expected.absorbed[1][at]));
-      CHECK(near(column(kDead), expected.absorbed[2][at]));
-      CHECK(column(kPadding) == 0 && column(kBatchNorm) == 0 && column(kMasked) == 0);
-      CHECK(near(column(kRounding), 0,
+      CHECK(near(column(Ledger::incoming), in.value, bound<double>(in, widths[l + 1])));
+      CHECK(near(column(Ledger::outgoing), out.value, bound<double>(out, widths[l])));
+      CHECK(near(column(Ledger::bias), expected.absorbed[0][at]));
+      CHECK(near(column(Ledger::stabilizer), expected.absorbed[1][at]));
+      CHECK(near(column(Ledger::dead), expected.absorbed[2][at]));
+      CHECK(column(Ledger::padding) == 0 && column(Ledger::batchnorm) == 0 && column(Ledger::masked) == 0);
+      CHECK(near(column(Ledger::rounding), 0,
                  out.error + expected.absorbed[0][at].error + expected.absorbed[1][at].error +
                      expected.absorbed[2][at].error));
     }
@@ -114,7 +114,7 @@ TEST(chain_without_preparation) {
     for (std::size_t l : {0u, 1u}) {
       for (int column = 0; column < kLedgerColumns; ++column) {
         const double wanted =
-            answer.page(network.net.node_of(network.outputs[l]), static_cast<LedgerColumn>(column), i);
+            answer.page(network.net.node_of(network.outputs[l]), static_cast<Ledger::Column>(column), i);
         const double found =
             ledger[(l * kLedgerColumns + static_cast<std::size_t>(column)) * static_cast<std::size_t>(batch) +
                    static_cast<std::size_t>(i)];

@@ -56,17 +56,17 @@ Answer<double> by_hand(Net<double>& net, const Inputs<double>& inputs, const Que
     }
     const std::size_t n = net.node_of(value);
     const GraphNode<double>& node = graph.nodes()[n];
-    const auto page = [&](LedgerColumn column, Index row) -> double& {
+    const auto page = [&](Ledger::Column column, Index row) -> double& {
       return answer
           .ledger[(n * kLedgerColumns + column) * static_cast<std::size_t>(rows) + static_cast<std::size_t>(row)];
     };
     for (Index i = 0; i < rows; ++i) {
       double* const r = view(relevance[value], value, rows).row(i);
-      page(kIncoming, i) = std::accumulate(r, r + net.size(value), 0.0);
+      page(Ledger::incoming, i) = std::accumulate(r, r + net.size(value), 0.0);
       for (const auto& mask : question.masks) {
         for (Index j = 0; mask.value == value && j < net.size(value); ++j) {
           if (!mask.channels[static_cast<std::size_t>(j) % mask.channels.size()]) {
-            page(kMasked, i) += r[j];
+            page(Ledger::masked, i) += r[j];
             r[j] = 0;
           }
         }
@@ -97,16 +97,16 @@ Answer<double> by_hand(Net<double>& net, const Inputs<double>& inputs, const Que
       for (std::size_t k = 0; k < results.size(); ++k) {
         for (Index j = 0; j < net.size(node.inputs[k]); ++j) {
           const std::size_t at = static_cast<std::size_t>(i * net.size(node.inputs[k]) + j);
-          page(kOutgoing, i) += results[k][at];
+          page(Ledger::outgoing, i) += results[k][at];
           relevance[node.inputs[k]][at] += results[k][at];
         }
       }
       const kernels::Absorbed& lost = absorbed[static_cast<std::size_t>(i)];
-      page(kBias, i) = lost.bias;
-      page(kStabilizer, i) = lost.stabilizer;
-      page(kPadding, i) = lost.padding;
-      page(kDead, i) = lost.dead;
-      page(kBatchNorm, i) = lost.batchnorm;
+      page(Ledger::bias, i) = lost.bias;
+      page(Ledger::stabilizer, i) = lost.stabilizer;
+      page(Ledger::padding, i) = lost.padding;
+      page(Ledger::dead, i) = lost.dead;
+      page(Ledger::batchnorm, i) = lost.batchnorm;
     }
   }
   answer.relevance = relevance;
@@ -144,16 +144,16 @@ void check_by_hand(Net<double>& net, const Plan<double>& plan, const Inputs<doub
     bool right = true;
     for (Index row = 0; row < found.rows; ++row) {
       double size = 1;
-      for (int column = kIncoming; column < kRounding; ++column) {
-        size += std::abs(expected.page(n, static_cast<LedgerColumn>(column), row));
+      for (int column = Ledger::incoming; column < Ledger::rounding; ++column) {
+        size += std::abs(expected.page(n, static_cast<Ledger::Column>(column), row));
       }
-      for (int column = kIncoming; column < kRounding; ++column) {
-        const auto c = static_cast<LedgerColumn>(column);
+      for (int column = Ledger::incoming; column < Ledger::rounding; ++column) {
+        const auto c = static_cast<Ledger::Column>(column);
         const double wanted =
-            same && (c == kIncoming || c == kOutgoing) ? found.page(n, c, row) : expected.page(n, c, row);
+            same && (c == Ledger::incoming || c == Ledger::outgoing) ? found.page(n, c, row) : expected.page(n, c, row);
         right = right && near(found.page(n, c, row), wanted, 1e-10 * size);
       }
-      right = right && near(found.page(n, kRounding, row), 0, 1e-10 * size);
+      right = right && near(found.page(n, Ledger::rounding, row), 0, 1e-10 * size);
     }
     CHECK(right);
   }
@@ -247,7 +247,8 @@ TEST(graph_conserves) {
         take(answer.relevance[0], 108, -1);
         take(answer.relevance[1], 10, -1);
         for (std::size_t n = 0; n < rich.net.graph().nodes().size(); ++n) {
-          for (const LedgerColumn lost : {kBias, kStabilizer, kPadding, kDead, kBatchNorm, kMasked}) {
+          for (const Ledger::Column lost :
+               {Ledger::bias, Ledger::stabilizer, Ledger::padding, Ledger::dead, Ledger::batchnorm, Ledger::masked}) {
             left.add(-answer.page(n, lost, i));
           }
         }
@@ -324,7 +325,7 @@ TEST(graph_several_targets_are_one_by_one) {
         for (std::size_t n = 0; n < rich.net.graph().nodes().size(); ++n) {
           for (int c = 0; c < kLedgerColumns; ++c) {
             for (Index i = 0; i < batch; ++i) {
-              const auto column = static_cast<LedgerColumn>(c);
+              const auto column = static_cast<Ledger::Column>(c);
               same = same && one.page(n, column, i) == together.page(n, column, t * batch + i);
             }
           }

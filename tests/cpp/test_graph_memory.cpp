@@ -147,21 +147,23 @@ TEST(ledger_sums_are_those_of_the_relevance) {
           for (Index j = 0; j < net.size(value); ++j) {
             stays.add(relevance.relevance[value][static_cast<std::size_t>(row * net.size(value) + j)]);
           }
-          const auto page = [&](LedgerColumn column) { return answer.page(net.node_of(value), column, row); };
-          CHECK(near(page(kIncoming), stays.value + page(kMasked), 1e-12 * (1 + stays.size)));
-          CHECK(near(page(kRounding), 0, 1e-12 * (1 + stays.size)));
+          const auto page = [&](Ledger::Column column) { return answer.page(net.node_of(value), column, row); };
+          CHECK(near(page(Ledger::incoming), stays.value + page(Ledger::masked), 1e-12 * (1 + stays.size)));
+          CHECK(near(page(Ledger::rounding), 0, 1e-12 * (1 + stays.size)));
           const bool has_mask =
               std::any_of(masks.begin(), masks.end(), [&](const auto& m) { return m.value == value; });
-          CHECK(has_mask || page(kMasked) == 0);
+          CHECK(has_mask || page(Ledger::masked) == 0);
         }
       }
-      const auto out = [&](std::size_t value, Index row) { return answer.page(net.node_of(value), kOutgoing, row); };
+      const auto out = [&](std::size_t value, Index row) {
+        return answer.page(net.node_of(value), Ledger::outgoing, row);
+      };
       for (Index row = 0; row < 4; ++row) {
-        const auto in = [&](std::size_t value) { return answer.page(net.node_of(value), kIncoming, row); };
-        const double lost = masked == 2 ? answer.page(net.node_of(same), kMasked, row) : 0;
+        const auto in = [&](std::size_t value) { return answer.page(net.node_of(value), Ledger::incoming, row); };
+        const double lost = masked == 2 ? answer.page(net.node_of(same), Ledger::masked, row) : 0;
         CHECK(near(out(passed, row), in(right), 1e-12));
         CHECK(near(out(twice, row), in(left) + in(passed) + lost, 1e-12));
-        const double at_split = masked == 1 && by_relu ? answer.page(net.node_of(split), kMasked, row) : 0;
+        const double at_split = masked == 1 && by_relu ? answer.page(net.node_of(split), Ledger::masked, row) : 0;
         CHECK(near(out(left, row) + out(right, row), (by_relu ? in(below) : in(split)) + at_split, 1e-11));
       }
     }

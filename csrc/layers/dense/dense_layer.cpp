@@ -1,5 +1,7 @@
 #include "layers/dense/dense_layer.hpp"
 
+#include "layers/registry.hpp"
+
 namespace pylrp {
 namespace {
 
@@ -53,5 +55,17 @@ std::unique_ptr<Prepared> DenseLayer<T>::prepare(const CompiledRule& rule, const
 
 template class DenseLayer<float>;
 template class DenseLayer<double>;
+
+namespace {
+
+template <class T>
+std::unique_ptr<Layer<T>> make(const std::string&, const Fields<T>& fields) {
+  const Matrix<const T> weight = fields.matrix("weight");
+  return std::make_unique<DenseLayer<T>>(DenseWeights<T>{weight, fields.vector_or_null("bias", weight.rows)});
+}
+
+}  // namespace
+
+void register_dense(LayerKinds* kinds) { kinds->add("dense", make<float>, make<double>); }
 
 }  // namespace pylrp
