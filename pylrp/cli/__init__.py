@@ -26,7 +26,7 @@ _EPILOG = """\
 examples:
   pylrp demo                                        see what it is, no model needed
   pylrp info model.onnx                             what is in a model, and which rule each layer gets
-  pylrp explain model.onnx cat.jpg                  why does it say what it says? a picture
+  pylrp explain model.onnx cat.jpg                  why this prediction? a picture
   pylrp explain model.onnx photos/ -o report.html   all photos of a folder, one page to look at
   pylrp evaluate model.onnx photos/                 are the heatmaps faithful?
   pylrp compare model.onnx cat.jpg                  what do other rules say?
@@ -38,7 +38,7 @@ examples:
 def _parser() -> Parser:
     parser = Parser(
         prog="pylrp",
-        description="Layer-wise relevance propagation: which inputs made a trained network say what it says.",
+        description="Layer-wise relevance propagation: which inputs led a trained network to its prediction.",
         epilog=_EPILOG,
         formatter_class=Formatter,
     )

@@ -48,7 +48,7 @@ def add(commands: options.Commands) -> None:
     """Describe the command to argparse."""
     parser = commands.add_parser(
         "compare",
-        help="what do other rules, or other libraries, say about the same prediction?",
+        help="the same prediction by other rules, or under the conventions of other libraries",
         description="Explain the same predictions by several composites: a grid of pictures, and a table of how far "
         "their rankings of the pixels agree. Or under the conventions of several libraries: a table of how far their "
         "numbers lie apart, layer by layer.",

@@ -41,9 +41,10 @@ def add(commands: options.Commands) -> None:
     """Describe the command to argparse."""
     parser = commands.add_parser(
         "explain",
-        help="why does the network say this? pictures, arrays or an HTML report",
-        description="Predict, and show which inputs spoke for the prediction and which against it. Prints for each "
-        "input the class, the output where relevance starts, what of it reaches the input, and what absorbed the rest.",
+        help="why does the network predict this? pictures, arrays or an HTML report",
+        description="Predict, and show which inputs are evidence for the prediction and which against it. Prints for "
+        "each input the class, the output where relevance starts, what of it reaches the input, and what absorbed the "
+        "rest.",
         epilog=_EPILOG,
         usage="pylrp explain MODEL INPUT [INPUT ...] [-o OUT] [--target CLASS] [--composite NAME] [options]",
         formatter_class=options.Formatter,

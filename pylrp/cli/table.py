@@ -68,7 +68,8 @@ class Table:
         if self._session.two and self._session.labels is not None:
             below, above = self._session.labels
             middle = f"{self._session.middle:g}"
-            print(f"one output: above {middle} it says {above}, below {below}; relevance above 0 speaks for {above}")
+            rule = f"one output: above {middle} it predicts {above}, below {below}"
+            print(f"{rule}; relevance above 0 is evidence for {above}")
         start = "output" if self._against is None else "difference"
         heads = ["input".ljust(self._name), *(["class".ljust(self._class)] if self._has_classes else [])]
         heads += [f"{start:>10}", *([f"{'probability':>11}"] if self._chance else []), f"{'relevance':>9}"]

@@ -38,7 +38,7 @@ def heatmap(
     outline: ArrayLike | None = None,
     cmap: str | Colormap | None = None,
 ) -> AxesImage:
-    """Draw relevance into ``ax``: red speaks for the explained class, blue against it, zero is near white.
+    """Draw relevance into ``ax``: red is evidence for the explained class, blue against it, zero is near white.
 
     Parameters
     ----------

@@ -79,7 +79,7 @@ class Report:
             raise ValueError(f"probability must be 'auto', 'softmax', 'sigmoid', 'given' or None, got {probability!r}")
         self._network = network
         self._labels = named_labels(network, labels)
-        self._title = "Why did the network say this?" if title is None else shown(str(title))
+        self._title = "Why did the network predict this?" if title is None else shown(str(title))
         self._probability: Probability = probability
         self._samples: list[dict[str, Any]] = []
         self._summaries: dict[str, str] = {}
@@ -225,7 +225,7 @@ class Report:
 
     def _repr_html_(self) -> str:
         """Return what a notebook shows: a line a sample; the page itself is what :meth:`write` writes."""
-        rows = [["sample", "the network says", "how sure", "explained"]]
+        rows = [["sample", "the network predicts", "how sure", "explained"]]
         for sample in self._samples:
             explained = ", ".join(f"{target['label']} ({figure(target['score'])})" for target in sample["targets"])
             rows.append([sample["name"], sample["answer"], "".join(sample["certainty"]), explained])

@@ -159,5 +159,5 @@ def _code(
             ")",
         ]
     if any(one.sign < 0 for one in about):
-        lines.append("ex.relevance[0]  # times -1: what spoke for the first of the two classes")
+        lines.append("ex.relevance[0]  # times -1: the evidence for the first of the two classes")
     return "\n".join(lines)

@@ -41,13 +41,13 @@ def where(view: InputDisplay, relevance: Array, label: str, against: str) -> lis
     plane = view.plane(relevance)
     parts = {"image": "parts of the picture", "signal": "stretches of the signal", "table": "bars"}[view.kind]
     positive, negative = float(plane[plane > 0].sum()), float(-plane[plane < 0].sum())
-    sentence = ["", f"Red {parts}", f" spoke for “{label}”, ", "blue", f" ones {against}. "]
+    sentence = ["", f"Red {parts}", f" are evidence for “{label}”, ", "blue", f" ones {against}. "]
     if not positive and not negative:
         return [f"Nothing in the input made a difference to “{label}” by these rules."]
     if negative < 0.001 * positive:
-        sentence[4] = f" ones would have spoken {against}; there are none here that count. "
+        sentence[4] = f" ones would be evidence {against}; there are none here that count. "
     elif positive < 0.001 * negative:
-        sentence[4] += "Nothing that counts spoke for it. "
+        sentence[4] += "Nothing that counts is evidence for it. "
         return sentence
     if view.kind == "table":
         sentence[4] += _features(view, plane[0])
@@ -61,7 +61,7 @@ def where(view: InputDisplay, relevance: Array, label: str, against: str) -> lis
     if found.share > 0.4:
         return [*sentence, "No single place stands out", ": the evidence is spread over the whole picture."]
     return [*sentence, f"Look first {_place(found.peak, plane.shape)}", (
-        f": half of all that spoke for it lies inside the outline, on {percent(found.share)} of the picture."
+        f": half of the evidence for it lies inside the outline, on {percent(found.share)} of the picture."
     )]  # fmt: skip
 
 

@@ -11,7 +11,7 @@ function range(id, label, min, max, step, value, change) {
 
 /** The choice of the class that is explained; none where there is one only. */
 function classChoice(targets, update) {
-  return h('fieldset', { class: 'classes', hidden: targets.length === 1 }, h('legend', {}, 'Show what spoke for'), targets.map((target, i) => {
+  return h('fieldset', { class: 'classes', hidden: targets.length === 1 }, h('legend', {}, 'Show the evidence for'), targets.map((target, i) => {
     const meter = h('span', { class: 'fill' });
     meter.style.width = `${100 * (target.probability ?? 0)}%`;
     return h('label', {}, h('input', { type: 'radio', name: 'target', value: String(target.index), checked: i === state.target,
@@ -70,7 +70,7 @@ function sampleView(sample) {
       sample.inputs.length > 1 ? h('em', {}, `${sample.inputs[i].name}: `) : null, sentence(parts))));
     account.replaceChildren(...sentence(explanation.account));
     const chance = target.probability === null ? '' : `, probability ${percent(target.probability)}`;
-    about.textContent = `Shown: what spoke for and against “${target.label}” (score ${number(target.score)}${chance}).`;
+    about.textContent = `Shown: the evidence for and against “${target.label}” (score ${number(target.score)}${chance}).`;
     flow.show(explanation, target);
     inner.show(explanation, state);
     draw();
@@ -82,7 +82,7 @@ function sampleView(sample) {
 
   const node = h('div', { class: 'sample' },
     h('section', { class: 'card answer' }, h('p', { class: 'name' }, sample.name),
-      h('h1', {}, 'The network says: ', h('span', { id: 'answer' }, sample.answer)),
+      h('h1', {}, 'The network predicts: ', h('span', { id: 'answer' }, sample.answer)),
       h('p', { id: 'certainty' }, sentence(sample.certainty)), classes, where, account,
       sample.how ? h('p', { class: 'note' }, sample.how) : null),
     h('section', { class: 'card' }, h('h2', {}, 'Where to look'), about,
@@ -102,7 +102,7 @@ function overview(open, sorted) {
   const traced = (sample) => sample.explanations[0][0].reached / (sample.targets[0].score || 1);
   const columns = [
     ['as added', (_, i) => i, (_, i) => String(i + 1)], ['sample', (sample) => sample.name, (sample) => sample.name],
-    ['the network says', (sample) => sample.answer, (sample) => sample.answer],
+    ['the network predicts', (sample) => sample.answer, (sample) => sample.answer],
     chance ? ['how sure', (sample) => sample.sure ?? -1, (sample) => (sample.sure === null ? '' : percent(sample.sure))]
       : ['output', (sample) => sample.score, (sample) => number(sample.score)],
     ['shown in the map', traced, (sample) => `${number(Math.round(100 * traced(sample)))} %`]];

@@ -97,7 +97,7 @@ function pictureView(input, index) {
     }
     const what = input.block > 1 ? `Pixels from row ${row * input.block}, column ${column * input.block} (${input.block} × ${input.block})`
       : `Pixel in row ${row}, column ${column}`;
-    const side = value > 0 ? 'spoke for it' : value < 0 ? 'spoke against it' : 'made no difference';
+    const side = value > 0 ? 'evidence for it' : value < 0 ? 'evidence against it' : 'no evidence';
     const share = reached ? `, ${percent(Math.abs(value / reached))} of what reached the picture` : '';
     readout.textContent = `${what}: ${signed(value)}, ${side}${share}.`;
   }
