@@ -178,7 +178,7 @@ def test_pointing_and_arrow_keys_read_pixels(page, photo):
         "c.dispatchEvent(new PointerEvent('pointermove', {clientX: b.left + b.width * 7.5 / 40,"
         " clientY: b.top + b.height * 4.5 / 32}))"
     )
-    found = re.search(r"row 4, column 7: ([+−]?\S+), spoke (for|against) it", page.text(".readout"))
+    found = re.search(r"row 4, column 7: ([+−]?\S+), evidence (for|against) it", page.text(".readout"))
     assert number(found[1]) == pytest.approx(R[4, 7], rel=0.06, abs=np.abs(R).max() / 60000)
     assert (found[2] == "for") == (R[4, 7] > 0)
     page.run(

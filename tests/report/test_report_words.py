@@ -44,9 +44,9 @@ def test_where_to_look_in_words(at, words):
     R = np.full((1, 9, 9), -0.001)
     R[0, at[0], at[1]] = 1.0
     said = "".join(where(InputDisplay("x", R, None, None), R, "cat", "against it"))
-    assert said.startswith("Red parts of the picture spoke for “cat”, blue ones against it. ")
+    assert said.startswith("Red parts of the picture are evidence for “cat”, blue ones against it. ")
     assert (
-        f"Look first {words}: half of all that spoke for it lies inside the outline, on 1.2 % of the picture." in said
+        f"Look first {words}: half of the evidence for it lies inside the outline, on 1.2 % of the picture." in said
     )
 
 
@@ -56,7 +56,7 @@ def test_where_to_look_when_there_is_no_blue_no_red_or_nothing():
     assert "Nothing in the input" in "".join(where(view, R, "cat", "against it"))
     assert "there are none here that count" in "".join(where(view, R + 1, "cat", "against it"))
     assert "No single place stands out" in "".join(where(view, R + 1, "cat", "against it"))
-    assert "Nothing that counts spoke for it" in "".join(where(view, R - 1, "cat", "against it"))
+    assert "Nothing that counts is evidence for it" in "".join(where(view, R - 1, "cat", "against it"))
 
 
 @pytest.mark.parametrize(
