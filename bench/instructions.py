@@ -88,7 +88,7 @@ def main() -> int:
     """Build, count, compare; the result is the program's exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--update", action="store_true", help="make these counts the limits of this compiler")
-    parser.add_argument("--build", type=Path, help="build folder with the C++ tests, used and kept (default: a temporary one)")
+    parser.add_argument("--build", type=Path, help="build folder with the C++ tests, kept (default: a temporary one)")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         program = build(arguments.build or Path(folder))

@@ -53,9 +53,20 @@ struct Group {
   double epsilon = 0;
 };
 
-// No groups: relevance passes through unchanged (equal widths).
+// Layers without weights have formulas of their own, which a rule calls by name; layers/ has them.
+enum class Treatment : std::uint8_t {
+  kNone,
+  kTaylor,     // softmax: its first-order Taylor expansion
+  kStop,       // softmax: a constant
+  kDetach,     // normalisation: the statistic that it divides by is a constant
+  kDetachAll,  // normalisation: the mean, too
+};
+
+// No groups and no treatment: relevance passes through unchanged (equal widths).
 struct Rule {
   std::vector<Group> groups;
+  Treatment treatment = Treatment::kNone;
+  bool passes() const { return groups.empty() && treatment == Treatment::kNone; }
 };
 
 // What Part::kLow and Part::kHigh stand for, the bounds of a z-box, one an input.

@@ -134,7 +134,10 @@ class TypedPlan : public AnyPlan {
       }
       const auto& rule = rules[n].cast<const CompiledRule&>();
       const Index size = graph.graph.size(node.inputs[0]);
-      if (rule.any().passes() && (node.inputs.size() != 1 || size != node.size)) {
+      if (rule.rule().treatment != Treatment::kNone && node.layer->flow() == Flow::kRule) {
+        throw py::value_error("a layer with weights has no formula of its own");
+      }
+      if (rule.passes() && (node.inputs.size() != 1 || size != node.size)) {
         throw py::value_error("relevance can only pass through a layer of equal widths");
       }
       assigned[n] = {&rule, bounds_of<T>(bounds[n], rule, size)};

@@ -49,12 +49,15 @@ BiasMap bias_map(py::handle map) {
 }
 
 // Groups: (terms, bias, coefficient, mask, guard, epsilon); terms: (part, map, sign).
-CompiledRule compile_rule(const py::sequence& groups) {
+// treatment: the name of a layer's own formula, or "none"; then there are no groups.
+CompiledRule compile_rule(const py::sequence& groups, const std::string& treatment) {
+  static constexpr const char* kTreatments[] = {"none", "taylor", "stop", "detach", "detach_all"};
   static constexpr const char* kPartNames[] = {"input", "positive", "negative", "one", "low", "high"};
   static_assert(std::size(kPartNames) == kRuleParts);
   static constexpr const char* kMasks[] = {"all", "positive", "negative"};
   static constexpr const char* kGuards[] = {"signed", "where_zero"};
   Rule rule;
+  rule.treatment = choice<Treatment>(treatment, kTreatments, "treatment");
   for (const py::handle item : groups) {
     const auto fields = item.cast<py::tuple>();
     Group group;
@@ -221,7 +224,7 @@ py::object first_not_finite_any(const py::array& array) {
 }  // namespace
 
 void register_relevance(py::module_& m) {
-  py::class_<CompiledRule>(m, "Rule").def(py::init(&compile_rule), py::arg("groups"));
+  py::class_<CompiledRule>(m, "Rule").def(py::init(&compile_rule), py::arg("groups"), py::arg("treatment") = "none");
   m.def("relevance", &relevance, py::arg("weights"), py::arg("biases"), py::arg("acts"), py::arg("rules"),
         py::arg("bounds"), py::arg("out"), py::arg("threads"), py::arg("layers"), py::arg("ledger"));
   m.def("first_not_finite", &first_not_finite_any, py::arg("array"));

@@ -97,7 +97,7 @@ Plan<T>::Plan(const Graph<T>& graph, std::vector<NodeRule> rules, const Threads&
 
 template <class T>
 bool Plan<T>::passes(std::size_t node) const {
-  return rules_[node].rule != nullptr && rules_[node].rule->any().passes();
+  return rules_[node].rule != nullptr && rules_[node].rule->passes();
 }
 
 // What a start makes of nodes and values.
@@ -141,7 +141,7 @@ typename Plan<T>::Roles Plan<T>::roles(std::size_t start) const {
         continue;
       }
       const Layer<T>& layer = *graph_.nodes()[n].layer;
-      const Flow flow = layer.flow();
+      const Flow flow = layer.flow_under(rules_[n].rule);
       if (flow == Flow::kRule) {
         vanishes = vanishes && rules_[n].rule->any().vanishes_with_input();
       } else if (flow == Flow::kThrough) {
@@ -306,7 +306,7 @@ void Plan<T>::relevance(Pass* pass, const Request& request, const Threads& all) 
     if (!relevance[value]) {
       continue;
     }
-    const bool same = node.layer->flow() == Flow::kSame;
+    const bool same = node.layer->flow_under(rules_[n].rule) == Flow::kSame;
     std::vector<double> incoming, outgoing(static_cast<std::size_t>(rows)), masked;
     const bool is_masked =
         std::any_of(request.masks.begin(), request.masks.end(), [&](const Mask& mask) { return mask.value == value; });

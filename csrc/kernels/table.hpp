@@ -58,13 +58,15 @@ struct Shares {
 // Relevance of one sample that does not go on, by cause. This list is the only one in the core: members, sums and the
 // ledger's columns follow from it, in this order. bias, stabilizer and dead (neurons without a receiver) are counted by
 // the kernels, the others by layers: what falls on padding, the shift of a BatchNorm. A layer with a cause of its own
-// adds a line here, and a row to CAUSES in pylrp/network/causes.py, which says it in words.
+// adds a line here; its Python class says it in words (Layer.causes).
 #define PYLRP_LEDGER_CAUSES(CAUSE) \
   CAUSE(bias)                      \
   CAUSE(stabilizer)                \
   CAUSE(padding)                   \
   CAUSE(dead)                      \
-  CAUSE(batchnorm)
+  CAUSE(batchnorm)                 \
+  CAUSE(constant)                  \
+  CAUSE(softmax)
 struct Absorbed {
 #define PYLRP_MEMBER(name) double name;
   PYLRP_LEDGER_CAUSES(PYLRP_MEMBER)

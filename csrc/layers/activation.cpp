@@ -106,6 +106,20 @@ void ActivationLayer<T>::forward(const std::vector<Matrix<const T>>& inputs, Mat
   activate(f_, inputs[0], output, threads);
 }
 
+template <class T>
+void ActivationLayer<T>::relevance(const RelevanceJob<T>& job, const Threads& threads) const {
+  const Threads alone{1, nullptr, threads.workspace};
+  const auto fill = [&](const T* x, Index, Index count, T* y) {
+    activate<T>(f_, {x, 1, count, count}, {y, 1, count, count}, alone);
+  };
+  T at_zero = 0;
+  if (!f_.keeps_zero()) {
+    const T zero = 0;
+    fill(&zero, 0, 1, &at_zero);
+  }
+  relevance_by_contributions(job, at_zero, threads, fill);
+}
+
 template class ActivationLayer<float>;
 template class ActivationLayer<double>;
 

@@ -1,8 +1,9 @@
-// Activation functions, element by element. Relevance passes through them unchanged.
+// Activation functions, element by element. Relevance passes through them unchanged, or by their contributions.
 #pragma once
 
 #include <cstdint>
 
+#include "layers/function_relevance.hpp"
 #include "layers/layer.hpp"
 
 namespace pylrp {
@@ -53,6 +54,7 @@ class ActivationLayer : public Layer<T> {
  public:
   explicit ActivationLayer(const Activation& f) : f_(f) {}
   Flow flow() const override { return Flow::kSame; }
+  Flow flow_under(const CompiledRule* rule) const override { return flow_of_function(rule); }
   void require_sizes(const std::vector<Index>& inputs, Index output) const override;
   bool in_place() const override { return true; }
   bool is_clamp(Clamp<T>* clamp) const override;
@@ -61,7 +63,7 @@ class ActivationLayer : public Layer<T> {
   bool keeps_nonnegative() const override { return f_.keeps_nonnegative(); }
   void forward(const std::vector<Matrix<const T>>& inputs, Matrix<T> output, const Clamp<T>& clamp,
                const Threads& threads) const override;
-  void relevance(const RelevanceJob<T>&, const Threads&) const override {}
+  void relevance(const RelevanceJob<T>& job, const Threads& threads) const override;
 
  private:
   Activation f_;

@@ -64,6 +64,8 @@ class Layer {
  public:
   virtual ~Layer() = default;
   virtual Flow flow() const = 0;
+  // The same under a rule, for layers that are explained in more than one way; null: none was given.
+  virtual Flow flow_under(const CompiledRule*) const { return flow(); }
   // Throws Error where the layer can't read values of these sizes (of a sample) or make one of that size: it would
   // reach beyond them. Called once, when the graph is made; the other functions rely on it.
   virtual void require_sizes(const std::vector<Index>& inputs, Index output) const = 0;

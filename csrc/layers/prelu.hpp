@@ -3,6 +3,7 @@
 
 #include <vector>
 
+#include "layers/function_relevance.hpp"
 #include "layers/layer.hpp"
 
 namespace pylrp {
@@ -13,13 +14,14 @@ class PReLULayer : public Layer<T> {
  public:
   explicit PReLULayer(std::vector<T> slope) : slope_(std::move(slope)) {}
   Flow flow() const override { return Flow::kSame; }
+  Flow flow_under(const CompiledRule* rule) const override { return flow_of_function(rule); }
   void require_sizes(const std::vector<Index>& inputs, Index output) const override;
   bool in_place() const override { return true; }
   bool keeps_nonnegative() const override { return true; }
   bool keeps_zero() const override { return true; }
   void forward(const std::vector<Matrix<const T>>& inputs, Matrix<T> output, const Clamp<T>& clamp,
                const Threads& threads) const override;
-  void relevance(const RelevanceJob<T>&, const Threads&) const override {}
+  void relevance(const RelevanceJob<T>& job, const Threads& threads) const override;
 
  private:
   std::vector<T> slope_;

@@ -7,19 +7,25 @@
 
 namespace pylrp {
 
-// Over the channels of each pixel. Relevance passes unchanged: a probability that is explained starts at its logit.
+// Over the channels of each pixel. Without a rule relevance passes unchanged: a probability at the top that is
+// explained starts at its logit. Inside a network by Treatment::kTaylor or kStop.
 template <class T>
 class SoftmaxLayer : public Layer<T> {
  public:
   SoftmaxLayer(Index channels, bool logarithm) : channels_(channels), logarithm_(logarithm) {}
   Flow flow() const override { return Flow::kSame; }
+  Flow flow_under(const CompiledRule* rule) const override {
+    return rule == nullptr || rule->passes() ? Flow::kSame : Flow::kOwn;
+  }
   void require_sizes(const std::vector<Index>& inputs, Index output) const override;
   bool makes_nonnegative() const override { return !logarithm_; }
   void forward(const std::vector<Matrix<const T>>& inputs, Matrix<T> output, const Clamp<T>& clamp,
                const Threads& threads) const override;
-  void relevance(const RelevanceJob<T>&, const Threads&) const override {}
+  void relevance(const RelevanceJob<T>& job, const Threads& threads) const override;
 
  private:
+  void of_pixel(const T* x, T* out) const;
+
   Index channels_;
   bool logarithm_;
 };

@@ -81,6 +81,7 @@ class CompiledRule {
   // The form that holds always.
   const LoweredRule& any() const { return forms_[0]; }
   const Rule& rule() const { return rule_; }
+  bool passes() const { return rule_.passes(); }
 
  private:
   Rule rule_;

@@ -1,6 +1,7 @@
 """Functions of one value at a time, and the few that look at a whole axis.
 
-Relevance passes through all of them unchanged, but for softmax, which the network refuses unless it is asked for.
+Relevance passes through functions and normalisations unchanged unless a composite says otherwise; a softmax inside a
+network has rules of its own.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from numpy.typing import ArrayLike
 
 from pylrp.errors import UnsupportedLayer
 from pylrp.layers.base import NamedLayer, Place, Shape, Spec, sole
+from pylrp.layers.cause import Cause
 from pylrp.network.layout import channel_count, to_core
 
 __all__ = [
@@ -43,9 +45,32 @@ __all__ = [
 ]
 
 
+_CONSTANT = Cause(
+    "constant",
+    label="functions at zero",
+    legend="absorbed by functions at zero",
+    stayed="in what its functions give for zero (fixed numbers)",
+    help="Share of f(0), where a function is explained by its contributions.",
+    colour="#f0e442",
+    page_colours=("#a08a00", "#f0e442"),
+)
+_SOFTMAX = Cause(
+    "softmax",
+    label="softmax",
+    legend="absorbed by softmax",
+    stayed="in softmax functions",
+    help="Kept by a softmax: all under ``Stop()``, under ``Taylor()`` the constant of the expansion.",
+    colour="#999999",
+    page_colours=("#4b6fa5", "#8fb0e0"),
+)
+
+
 @dataclass(frozen=True)
 class Activation(NamedLayer):
     """Base of the functions that the core knows by name."""
+
+    rule_kind: ClassVar[str | None] = "function"
+    causes: ClassVar[tuple[Cause, ...]] = (_CONSTANT,)
 
     def output_shape(self, *shapes: Shape) -> Shape:
         """Return the shape of the input."""
@@ -208,6 +233,8 @@ class PReLU(NamedLayer):
 
     slope: ArrayLike
     kind: ClassVar[str] = "prelu"
+    rule_kind: ClassVar[str | None] = "function"
+    causes: ClassVar[tuple[Cause, ...]] = (_CONSTANT,)
     arrays: ClassVar[tuple[str, ...]] = ("slope",)
 
     def output_shape(self, *shapes: Shape) -> Shape:
@@ -232,7 +259,8 @@ class Softmax(NamedLayer):
 
     axis: int = 0
     kind: ClassVar[str] = "softmax"
-    only_at_top: ClassVar[bool] = True
+    rule_kind: ClassVar[str | None] = "softmax"
+    causes: ClassVar[tuple[Cause, ...]] = (_SOFTMAX,)
 
     def output_shape(self, *shapes: Shape) -> Shape:
         """Return the shape of the input."""
@@ -256,6 +284,8 @@ class LogSoftmax(Softmax):
     """``f(x) = x - log(sum(exp(x)))`` along an axis of the logical shape."""
 
     kind: ClassVar[str] = "log_softmax"
+    rule_kind: ClassVar[str | None] = None
+    only_at_top: ClassVar[bool] = True
 
 
 @dataclass(frozen=True)
@@ -271,6 +301,7 @@ class LocalResponseNorm(NamedLayer):
     beta: float = 0.75
     bias: float = 1.0
     kind: ClassVar[str] = "lrn"
+    rule_kind: ClassVar[str | None] = "normalisation"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -301,6 +332,7 @@ class Normalize(NamedLayer):
 
     norm: Literal["l1", "l2", "max"] = "l2"
     kind: ClassVar[str] = "normalize"
+    rule_kind: ClassVar[str | None] = "normalisation"
 
     def __post_init__(self) -> None:
         if self.norm not in ("l1", "l2", "max"):

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pylrp.errors import UnsupportedLayer
+from pylrp.layers.cause import Cause
 
 __all__ = [
     "Array",
@@ -66,14 +67,15 @@ class Layer:
 
     #: What it is; a node without a name is called after it.
     kind: ClassVar[str]
-    #: By what name composites choose its rule: "dense", "conv", "pool", "add", "batchnorm", "resize". None: no rule.
+    #: By what name composites choose its rule: "dense", "conv", or a key of :data:`pylrp.rules.WEIGHTLESS`. None: no
+    #: rule.
     rule_kind: ClassVar[str | None] = None
     #: Whether it multiplies its input by weights: rules that look at weights fit it, and it ends what comes "first".
     weighted: ClassVar[bool] = False
-    #: Whether ``Pass()`` fits it although it takes a rule.
-    may_pass: ClassVar[bool] = False
     #: Whether relevance can get lost in it: it has a row in the ledger.
     has_ledger_row: ClassVar[bool] = False
+    #: The causes of the ledger that only such layers have; the core's list has their names, too.
+    causes: ClassVar[tuple[Cause, ...]] = ()
     #: What the ledger calls its rule if it takes none.
     effect_without_rule: ClassVar[str] = "passes"
     #: Whether it only moves values or mixes neighbours: its relevance is its input's in another place.

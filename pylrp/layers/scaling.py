@@ -12,9 +12,21 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from pylrp.layers.base import Array, Layer, Place, Shape, Spec, sole
+from pylrp.layers.cause import Cause
 from pylrp.network.layout import to_core
 
 __all__ = ["Affine", "BatchNorm"]
+
+
+_SHIFT = Cause(
+    "batchnorm",
+    label="BatchNorm shifts",
+    legend="normalisation shifts",
+    stayed="in the shifts of its normalisations",
+    help="Share of an unfolded BatchNorm's shift.",
+    colour="#cc79a7",
+    page_colours=("#b9a800", "#d8c840"),
+)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -36,8 +48,8 @@ class BatchNorm(Layer):
     name: str | None = None
     kind: ClassVar[str] = "batchnorm"
     rule_kind: ClassVar[str | None] = "batchnorm"
-    may_pass: ClassVar[bool] = True
     has_ledger_row: ClassVar[bool] = True
+    causes: ClassVar[tuple[Cause, ...]] = (_SHIFT,)
     arrays: ClassVar[tuple[str, ...]] = ("scale", "shift", "mean", "variance")
 
     def __repr__(self) -> str:
@@ -86,8 +98,8 @@ class Affine(Layer):
     name: str | None = None
     kind: ClassVar[str] = "affine"
     rule_kind: ClassVar[str | None] = "batchnorm"
-    may_pass: ClassVar[bool] = True
     has_ledger_row: ClassVar[bool] = True
+    causes: ClassVar[tuple[Cause, ...]] = (_SHIFT,)
     arrays: ClassVar[tuple[str, ...]] = ("scale", "shift")
 
     def __repr__(self) -> str:

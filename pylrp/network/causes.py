@@ -1,49 +1,18 @@
-"""The causes of the ledger, in one table: what may absorb relevance, and how that is written and coloured.
+"""The causes of the ledger: what may absorb relevance, and how that is written and coloured.
 
-``ledger.py`` makes its columns of it; plots, reports, terminals and the demo take their words and colours from here. A
-new cause is a row here, at the place where the core counts it.
+``ledger.py`` makes its columns of it; plots, reports, terminals and the demo take their words and colours from here.
+The core has the list of names (``csrc/kernels/table.hpp``); a layer with a cause of its own states the rest.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from pylrp import _core, layers
+from pylrp.layers.cause import Cause
 
 __all__ = ["CAUSES", "COLUMNS", "Cause", "cause"]
 
-
-@dataclass(frozen=True)
-class Cause:
-    """Something that absorbs relevance on its way, or adds some.
-
-    Attributes
-    ----------
-    name : str
-        The core's name of it: the column of the ledger and the attribute of a row.
-    label : str
-        In captions and legends of plots.
-    legend : str
-        In the legend of a report's Sankey diagram.
-    stayed : str
-        Completes "0.4 of the score stayed ..." for readers who do not know the method.
-    help : str
-        What the column holds.
-    colour : str
-        In plots.
-    page_colours : tuple of str
-        In reports, on a light and on a dark page.
-    """
-
-    name: str
-    label: str
-    legend: str
-    stayed: str
-    help: str
-    colour: str
-    page_colours: tuple[str, str]
-
-
-#: In the order of the core's columns. Colours of plots after Okabe & Ito 2008: told apart by colour-blind eyes.
-CAUSES = (
+#: Those that layers share. Colours of plots after Okabe & Ito 2008: told apart by colour-blind eyes.
+_SHARED = (
     Cause(
         "bias",
         label="biases",
@@ -81,15 +50,6 @@ CAUSES = (
         page_colours=("#6b7280", "#98a2ae"),
     ),
     Cause(
-        "batchnorm",
-        label="BatchNorm shifts",
-        legend="normalisation shifts",
-        stayed="in the shifts of its normalisations",
-        help="Share of an unfolded BatchNorm's shift.",
-        colour="#cc79a7",
-        page_colours=("#b9a800", "#d8c840"),
-    ),
-    Cause(
         "masked",
         label="masked channels",
         legend="masked channels",
@@ -109,10 +69,24 @@ CAUSES = (
     ),
 )
 
-#: The ledger's columns, in the core's order: what arrives, what goes on, and the causes.
-COLUMNS = ("incoming", "outgoing", *(each.name for each in CAUSES))
 
-_BY_NAME = {each.name: each for each in CAUSES}
+def _stated() -> dict[str, Cause]:
+    """Return the causes that classes of layers state, by name."""
+    found, waiting = {}, [layers.Layer]
+    while waiting:
+        kind = waiting.pop()
+        waiting += kind.__subclasses__()
+        found.update({each.name: each for each in kind.causes})
+    return found
+
+
+#: The ledger's columns: what arrives, what goes on, and the causes. The core says which there are, and their order.
+COLUMNS: tuple[str, ...] = _core.LEDGER_COLUMNS
+
+_BY_NAME = {**{each.name: each for each in _SHARED}, **_stated()}
+
+#: In the order of the columns.
+CAUSES = tuple(_BY_NAME[column] for column in COLUMNS[2:])
 
 
 def cause(name: str) -> Cause:

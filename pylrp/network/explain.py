@@ -154,7 +154,8 @@ class _Call:
         )
 
     def _ledgers(self) -> list[Ledger]:
-        named = [n.name for n in self.graph.nodes if n.layer.has_ledger_row or n.name in (self.masks or ())]
+        has_row = self.prepared.assignment.has_row
+        named = [node.name for node in self.graph.nodes if has_row(node) or node.name in (self.masks or ())]
         rows = self.prepared.rows(named)
         applied = self.prepared.rules(rows)
         pages = self.prepared.account(self.pages, rows)

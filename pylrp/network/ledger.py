@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import make_dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 from pylrp.network.causes import CAUSES, COLUMNS
 from pylrp.present import html
 
-__all__ = ["COLUMNS", "Ledger", "LedgerRow"]
+__all__ = ["COLUMNS", "Ledger", "LedgerRow", "with_columns"]
 
 Values = NDArray[np.float64]
+#: Version 0.1 pickled ledgers without the names of their columns.
+_COLUMNS_OF_0_1 = "incoming outgoing bias stabilizer padding dead batchnorm masked rounding".split()  # noqa: SIM905
 
 if TYPE_CHECKING:
 
@@ -64,6 +66,14 @@ class LedgerRow(_Columns):
         return f"<LedgerRow {self.name!r}, {self.rule}{batch}: {', '.join(shown)}>"
 
 
+def with_columns(pages: Values, columns: Sequence[str]) -> Values:
+    """Return pages (layers, columns, ...) with the columns of this version: causes that were not known took nothing."""
+    made = np.zeros((len(pages), len(COLUMNS), *pages.shape[2:]), pages.dtype)
+    for i, column in enumerate(columns):
+        made[:, COLUMNS.index(column)] = pages[:, i]
+    return made
+
+
 class Ledger:
     """Where the relevance of an explanation went, layer by layer.
 
@@ -82,6 +92,17 @@ class Ledger:
         self.names = tuple(names)
         self.rules = tuple(rules)
         self.single = single
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what is pickled: the columns' names, too, since later versions may have more."""
+        return {**self.__dict__, "columns": COLUMNS}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take what was pickled, with the columns of this version."""
+        columns = state.pop("columns", _COLUMNS_OF_0_1)
+        self.__dict__.update(state)
+        if tuple(columns) != COLUMNS:
+            self.data = with_columns(self.data, columns)
 
     @property
     def layers(self) -> list[LedgerRow]:

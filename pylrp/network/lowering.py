@@ -14,7 +14,7 @@ from pylrp._limits import TooLarge
 from pylrp.errors import BrokenNode, UnsupportedLayer
 from pylrp.layers import Layer
 from pylrp.layers.base import Place, product
-from pylrp.network.canonise import at_the_top
+from pylrp.network.canonise import stands_at_top
 from pylrp.network.graph import Graph, Node
 from pylrp.network.layout import channel_count
 
@@ -83,10 +83,7 @@ def lower(graph: Graph) -> Lowered:
 
 def _require_top(node: Node, graph: Graph) -> None:
     """Raise for a function that has no rule of LRP, unless what is explained is the value before it."""
-    outputs = graph.output_values.values()
-    if not node.layer.only_at_top or node.name in outputs or node.inputs[0] in outputs:
-        return
-    if not at_the_top(graph, node.name):
+    if node.layer.only_at_top and not stands_at_top(graph, node):
         raise UnsupportedLayer(
             node.name,
             type(node.layer).__name__,

@@ -15,14 +15,17 @@ from numpy.typing import NDArray
 
 from pylrp import _core
 from pylrp.errors import MisplacedBox
+from pylrp.network.canonise.top import stands_at_top
 from pylrp.network.composition import Composed, Cone, cone_below, reads_constants, signs_only
 from pylrp.network.graph import Graph, Node
 from pylrp.network.layout import to_core
 from pylrp.rules.boxes import InputBox, bounds_of_value
 from pylrp.rules.catalogue import Flat
-from pylrp.rules.composites import WEIGHTED, WEIGHTLESS, Composite, composite, require_rule
+from pylrp.rules.composites import WEIGHTED, Composite, composite, require_rule
 from pylrp.rules.conventions import compile_rule
-from pylrp.rules.terms import Rule, Term
+from pylrp.rules.terms import Rule
+from pylrp.rules.treatments import Detach, DetachAll, Treatment
+from pylrp.rules.weightless import WEIGHTLESS
 
 __all__ = ["Assignment", "assign", "choose", "rule_kinds"]
 
@@ -32,7 +35,8 @@ Array = NDArray[Any]
 def rule_kinds(graph: Graph) -> dict[str, str]:
     """Return the kind by which a composite finds a node's rule, for each node that takes one.
 
-    A scaling (BatchNorm, Affine) that no layer with weights stands below is of kind "scaling".
+    A scaling (BatchNorm, Affine) that no layer with weights stands below is of kind "scaling". A softmax at the top
+    takes none: what is explained is its argument, or relevance passes from the probability to it.
     """
     kinds: dict[str, str] = {}
     behind: set[str] = set()  # values with a layer with weights at or below them
@@ -41,7 +45,7 @@ def rule_kinds(graph: Graph) -> dict[str, str]:
         after = any(value in behind for value in node.inputs)
         if node.layer.weighted or after:
             behind.add(node.name)
-        if kind is not None:
+        if kind is not None and not (kind == "softmax" and stands_at_top(graph, node)):
             kinds[node.name] = "scaling" if kind == "batchnorm" and not after else kind
     return kinds
 
@@ -74,7 +78,12 @@ class Assignment:
 
     def text(self, node: Node) -> str:
         """Return a node's rule, or what it does without one."""
-        return repr(self.rules[node.name]) if node.name in self.rules else node.layer.effect_without_rule
+        rule = self.rules.get(node.name)
+        return node.layer.effect_without_rule if rule is None or _is_own(node, rule) else repr(rule)
+
+    def has_row(self, node: Node) -> bool:
+        """Whether relevance can get lost in a node under its rule: it has a row in the ledger then."""
+        return node.layer.has_ledger_row or node.name in self.compiled
 
     @property
     def absorbed(self) -> dict[str, str]:
@@ -122,10 +131,15 @@ def _chosen(graph: Graph, rules: str | Composite | Rule | Sequence[Rule]) -> tup
     given = _listed(rules)
     weighted = [name for name, kind in layers if kind in WEIGHTED]
     if len(given) != len(weighted):
-        dense = "dense layers" if all(kind in ("dense", "scaling") for _, kind in layers) else "layers with weights"
+        dense = (
+            "dense layers"
+            if all(kind == "dense" for name, kind in layers if name in weighted)
+            else "layers with weights"
+        )
         raise ValueError(f"the network has {len(weighted)} {dense}, composite has {len(given)} rules")
-    chosen = {name: WEIGHTLESS[kind] for name, kind in layers if kind not in WEIGHTED}
-    return {**chosen, **dict(zip(weighted, given, strict=True))}, weighted
+    by_name = dict(zip(weighted, given, strict=True))
+    chosen = {name: by_name[name] if kind in WEIGHTED else WEIGHTLESS[kind].default for name, kind in layers}
+    return chosen, weighted
 
 
 def _listed(rules: object) -> list[Rule]:
@@ -165,6 +179,8 @@ def assign(graph: Graph, rules: str | Composite | Rule | Sequence[Rule], convent
         if rule is None:
             continue
         _require_fit(graph, node, rule)
+        if _is_own(node, rule):
+            continue
         made.compiled[node.name] = compile_rule(rule, convention)
         if node.name in first and reads_constants(rule):
             cone = cone_below(graph, node.inputs[0])
@@ -200,7 +216,7 @@ def _set_bounds(made: Assignment, node: Node, rule: Rule, *, in_input: bool, by_
 
 def _require_fit(graph: Graph, node: Node, rule: Rule) -> None:
     layer = node.layer
-    if rule.passes:
+    if rule.passes and (layer.weighted or WEIGHTLESS[str(layer.rule_kind)].may_pass):
         below, above = graph.shapes[node.inputs[0]], graph.shapes[node.name]
         if len(node.inputs) != 1 or below != above:
             raise ValueError(
@@ -208,13 +224,27 @@ def _require_fit(graph: Graph, node: Node, rule: Rule) -> None:
                 f"its output {above}"
             )
         return
-    if not layer.weighted:
-        groups = rule.groups()
-        if len(groups) != 1 or groups[0].terms != (Term("input"),) or groups[0].coefficient != 1:
-            raise ValueError(
-                f"layer {node.name}: {rule} does not fit a layer of kind {layer.rule_kind}; it has no weights and "
-                f"takes Norm() or Epsilon()" + (" or Pass()" if layer.may_pass else "")
-            )
+    if layer.weighted:
+        if isinstance(rule, Treatment):
+            raise ValueError(f"layer {node.name}: {rule} is for {_takers(rule)}, this layer has weights")
+        return
+    assert layer.rule_kind is not None  # layers without a kind get no rule
+    kind = WEIGHTLESS[layer.rule_kind]
+    if not kind.fits(rule):
+        raise ValueError(
+            f"layer {node.name}: {rule} does not fit a layer of kind {layer.rule_kind}; it has no weights and "
+            f"takes {' or '.join(f'{name}()' for name in kind.rules)}"
+        )
+
+
+def _takers(rule: Treatment) -> str:
+    return " or ".join(f"layers of kind {name}" for name, kind in WEIGHTLESS.items() if kind.fits(rule))
+
+
+def _is_own(node: Node, rule: Rule) -> bool:
+    """Whether a rule says what the layer does without one: a function passes relevance on."""
+    kind = node.layer.rule_kind
+    return kind in ("function", "normalisation") and (rule.passes or isinstance(rule, Detach | DetachAll))
 
 
 def _ends(graph: Graph) -> tuple[set[str], set[str]]:

@@ -14,22 +14,15 @@ from typing import Any
 from numpy.typing import ArrayLike
 
 from pylrp.present.text import nearest
-from pylrp.rules.catalogue import AlphaBeta, Epsilon, Flat, Gamma, Norm, Pass, WSquare, ZBox, ZPlus
+from pylrp.rules.catalogue import AlphaBeta, Epsilon, Flat, Gamma, Pass, WSquare, ZBox, ZPlus
 from pylrp.rules.terms import Rule
+from pylrp.rules.weightless import LAST_FOR_PATTERNS, WEIGHTLESS
 
 __all__ = ["COMPOSITES", "Composite", "composite", "either", "rule_called"]
 
 
 #: Kinds of layers with weights.
 WEIGHTED = ("dense", "conv")
-#: Kinds of layers without, and the rule they get where a composite names none.
-WEIGHTLESS: dict[str, Rule] = {
-    "pool": Norm(),
-    "add": Norm(),
-    "batchnorm": Norm(),
-    "scaling": Pass(),
-    "resize": Norm(),
-}
 
 
 class ByKind(Mapping[str, Rule]):
@@ -60,7 +53,7 @@ class Composite:
 
     A layer's rule is, in this order: ``names[name]``; the first pattern of ``names`` that fits; ``first`` where it is a
     first layer with weights; ``last`` where it is a last one; ``kinds[kind]``; ``default``, or for layers without
-    weights ``Norm()``, for a scaling ``Pass()``.
+    weights what their kind gets: ``Norm()`` for sums and averages, ``Pass()`` for functions and scalings.
 
     Parameters
     ----------
@@ -72,7 +65,8 @@ class Composite:
         By kind of layer: with weights ``"dense"`` (products with a matrix, along an axis of the input too) and
         ``"conv"`` (convolutions with kernels of any size, 1 too, and transposed ones); without ``"pool"`` (averages),
         ``"add"``, ``"batchnorm"`` (where it could not be folded, and other factors with a shift), ``"scaling"`` (the
-        same with no layer with weights below), ``"resize"``.
+        same with no layer with weights below), ``"resize"``, ``"function"`` (activations), ``"softmax"`` (inside a
+        network), ``"normalisation"``; :data:`pylrp.rules.WEIGHTLESS` has the rules that fit each.
     first, last : Rule or mapping of str to Rule, optional
         For the layers with weights that no other such layer stands before, or behind; a mapping from ``"dense"``
         and ``"conv"`` for those of that kind only. In a graph there may be several first layers: one for each input,
@@ -173,15 +167,18 @@ class Composite:
         known = [name for name, _ in layers]
         found = {name: rule for name, rule in self.names.items() if name in known}
         weighted = [name for name, kind in layers if kind in WEIGHTED]
+        sharing = [name for name, kind in layers if kind not in WEIGHTED and kind not in LAST_FOR_PATTERNS]
         for pattern, rule in self.names.items():
             if pattern in known:
                 continue
             fits = [name for name in weighted if fnmatchcase(name, pattern)]
+            fits = fits or [name for name in sharing if fnmatchcase(name, pattern)]
             fits = fits or [name for name in known if fnmatchcase(name, pattern)]
             if not fits:
+                usual = [name for name in known if name in (*weighted, *sharing)] or known
                 raise ValueError(
                     f"composite {self.name}: no layer is called {pattern}{nearest(pattern, known)}; "
-                    f"there are {', '.join(known)}"
+                    f"there are {', '.join(usual)}"
                 )
             for name in fits:
                 found.setdefault(name, rule)
@@ -192,7 +189,7 @@ class Composite:
             rule = given.get(kind) if isinstance(given, Mapping) else given
             if here and rule is not None:
                 return rule
-        return self.kinds.get(kind) or (self.default if kind in WEIGHTED else WEIGHTLESS[kind])
+        return self.kinds.get(kind) or (self.default if kind in WEIGHTED else WEIGHTLESS[kind].default)
 
 
 def require_rule(rule: object, what: str) -> Rule:

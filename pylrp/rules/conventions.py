@@ -14,6 +14,7 @@ from pylrp.errors import MissingRule
 from pylrp.present.text import nearest
 from pylrp.rules.catalogue import AlphaBeta, Epsilon, Flat, Gamma, Norm, Pass, WSquare, ZBox, Zero, ZPlus
 from pylrp.rules.terms import Group, Guard, Rule, Term, is_default
+from pylrp.rules.treatments import Treatment
 
 __all__ = ["CONVENTIONS"]
 
@@ -106,6 +107,8 @@ def compile_rule(rule: Rule, convention: str) -> _core.Rule:
 
 @lru_cache(maxsize=1024)
 def _compile(rule: Rule, convention: str, defaulted: bool) -> _core.Rule:
+    if isinstance(rule, Treatment):  # the layer has the formula, the same in every convention
+        return _core.Rule([], rule.treatment)
     groups = CONVENTIONS[convention](rule)
     if not groups and not rule.passes:
         raise ValueError(f"{rule} has no groups; a rule that passes relevance through says passes = True")

@@ -63,7 +63,7 @@ MISTAKES = [
     (["explain", PHOTO, IMAGE, "--labels", "nothing.txt"], "nothing.txt: No such file or directory"),
     (["explain", PHOTO, IMAGE, "--labels", "bad.json"], "it is no JSON"),
     (["explain", PHOTO, IMAGE, "--rule", "stm=ZPlus"], "no layer with a rule is called stm, do you mean stem?"),
-    (["explain", PHOTO, IMAGE, "--rule", "relu0=ZPlus"], "layer relu0 takes no rule"),
+    (["explain", PHOTO, IMAGE, "--rule", "relu0=ZPlus"], "ZPlus() does not fit a layer of kind function"),
     (["explain", PHOTO, IMAGE, "--rule", "avgpool0=ZPlus"], "does not fit a layer of kind pool"),
     (["explain", PHOTO, IMAGE, "--rule", "stem=Gama(1)"], "do you mean Gamma?"),
     (["explain", PHOTO, IMAGE, "--rule", "stem"], "write LAYER=RULE"),

@@ -14,10 +14,10 @@ from collections.abc import Callable
 from pylrp.network.canonise.padding import merge_padding
 from pylrp.network.canonise.rewiring import drop_identities, drop_unused
 from pylrp.network.canonise.scalings import fold_scalings
-from pylrp.network.canonise.top import at_the_top, drop_top, function_at_the_top
+from pylrp.network.canonise.top import drop_top, function_at_the_top, stands_at_top
 from pylrp.network.graph import Graph
 
-__all__ = ["at_the_top", "canonise", "function_at_the_top"]
+__all__ = ["canonise", "function_at_the_top", "stands_at_top"]
 
 
 def canonise(graph: Graph, *, keep_top: bool = False) -> Graph:

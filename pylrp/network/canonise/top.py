@@ -4,7 +4,7 @@ A probability is positive even where the logit is negative; relevance that start
 turns over every sign below. So what an output is a rising function of takes its place: the argument of the lowest
 function of ``_FUNCTIONS`` that nothing but movement, scalings, clips, norms and concatenation lie above. Where an
 output falls with it, as ``1 - p`` does, minus the argument is explained. Who else reads a function's value keeps it.
-``__init__.py`` calls :func:`drop_top`, ``lowering.py`` asks :func:`at_the_top`.
+``__init__.py`` calls :func:`drop_top`, ``lowering.py`` asks :func:`stands_at_top`.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from pylrp.layers.base import product
 from pylrp.network.canonise.rewiring import drop_unused
 from pylrp.network.graph import Graph, Node
 
-__all__ = ["at_the_top", "drop_top", "function_at_the_top"]
+__all__ = ["drop_top", "function_at_the_top", "stands_at_top"]
 
 #: What is removed; tanh and others with f(0) = 0 keep the sign of their argument and stay.
 _FUNCTIONS = (Softmax, Sigmoid, HardSigmoid, Softplus, Exp, Log)
@@ -305,8 +305,13 @@ def _rises(layer: Layer) -> bool:
     return isinstance(layer, (*_RISING, Normalize))
 
 
-def at_the_top(graph: Graph, value: str) -> bool:
-    """Tell whether a value is an output, or on its way to being one through what :func:`drop_top` looks through."""
+def stands_at_top(graph: Graph, node: Node) -> bool:
+    """Tell whether a function makes an output, takes one, or leads to one through what :func:`drop_top` skips."""
+    outputs = graph.output_values.values()
+    return node.name in outputs or node.inputs[0] in outputs or _leads_to_outputs(graph, node.name)
+
+
+def _leads_to_outputs(graph: Graph, value: str) -> bool:
     seen, waiting = {value}, [value]
     while waiting:
         for node, _ in graph.consumers(waiting.pop()):

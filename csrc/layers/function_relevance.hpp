@@ -1,0 +1,43 @@
+// Relevance of a function of one value by its contributions: y = (f(x) - f(0)) + f(0), the second part is a constant.
+#pragma once
+
+#include <vector>
+
+#include "base/buffer.hpp"
+#include "base/pieces.hpp"
+#include "layers/layer.hpp"
+#include "rules/kernel_args.hpp"
+#include "rules/stabilizer.hpp"
+
+namespace pylrp {
+
+// R_in = (y - f(0)) R / stab(y); what f(0) takes is counted as `constant`. fill(x, first column, count, y) computes f,
+// at_zero is f(0). 0 where y is 0: there is no receiver.
+template <class T, class Fill>
+void relevance_by_contributions(const RelevanceJob<T>& job, T at_zero, const Threads& threads, Fill fill) {
+  const Stabilizer<T> stabilizer(job.rule);
+  const Index pieces = pieces_of(job.relevance.cols);
+  std::vector<kernels::Absorbed> lost(static_cast<std::size_t>(job.relevance.rows * pieces));
+  each_piece(job.relevance.rows, job.relevance.cols, threads, [&](Index task, Index row, Index first, Index count) {
+    const T* const r = job.relevance.row(row) + first;
+    T* const out = job.results[0].row(row) + first;
+    const Buffer<T> y(count);
+    fill(job.inputs[0].row(row % job.batch) + first, first, count, y.data());
+    kernels::Absorbed& page = lost[static_cast<std::size_t>(task)];
+    for (Index j = 0; j < count; ++j) {
+      const T q = stabilizer.share(r[j], y.data()[j], &page);
+      out[j] = (y.data()[j] - at_zero) * q;
+      page.constant += y.data()[j] == 0 ? 0 : static_cast<double>(at_zero * q);
+    }
+  });
+  for (std::size_t task = 0; task < lost.size(); ++task) {
+    add_absorbed(lost[task], &job.absorbed[static_cast<Index>(task) / pieces]);
+  }
+}
+
+// A function that is explained under a rule, and hands relevance on unchanged without one.
+inline Flow flow_of_function(const CompiledRule* rule) {
+  return rule == nullptr || rule->passes() ? Flow::kSame : Flow::kOwn;
+}
+
+}  // namespace pylrp

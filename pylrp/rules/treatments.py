@@ -1,0 +1,84 @@
+"""Rules of layers that have a formula of their own: each names one of the ways in which such a layer is explained.
+
+``weightless.py`` has the kinds of layers that each fits. The layer's C++ file holds the formula; the core takes the
+name. Notation: ``a`` input, ``z`` output, ``R`` relevance of the output, ``c = R / z`` its coefficient.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from pylrp.rules.terms import Group, Rule
+
+__all__ = ["TREATMENTS", "Detach", "DetachAll", "Stop", "Taylor", "Treatment"]
+
+
+@dataclass(frozen=True, repr=False)
+class Treatment(Rule):
+    """Base of the rules that are a name: the layer has the formula."""
+
+    #: What the core calls it.
+    treatment: ClassVar[str]
+
+    def groups(self) -> tuple[Group, ...]:
+        """Return none: there are no products with weights."""
+        return ()
+
+
+@dataclass(frozen=True, repr=False)
+class Taylor(Treatment):
+    """Softmax by its first-order Taylor expansion: ``R_i = x_i (R_i - P_i sum_k R_k)``, ``R_k`` of the output ``P``.
+
+    It does not conserve: the constant of the expansion keeps ``sum_k R_k - sum_i R_i``, in the ledger under
+    ``softmax``.
+
+    References
+    ----------
+    Achtibat et al., "AttnLRP", ICML 2024, proposition 3.1.
+    """
+
+    treatment: ClassVar[str] = "taylor"
+
+
+@dataclass(frozen=True, repr=False)
+class Stop(Treatment):
+    """Softmax as a constant: its input receives nothing, all relevance is in the ledger under ``softmax``.
+
+    References
+    ----------
+    Ali et al., "XAI for Transformers: better explanations through conservative propagation", ICML 2022.
+    """
+
+    treatment: ClassVar[str] = "stop"
+
+
+@dataclass(frozen=True, repr=False)
+class Detach(Treatment):
+    """Normalisation with its scale, a statistic of the input, as a constant: what is left is linear.
+
+    For ``y = x / s(x)`` relevance passes unchanged; where a mean is subtracted, it takes part as the linear map that
+    it is.
+
+    References
+    ----------
+    Ali et al. 2022, section 4.2 (LN-rule); Achtibat et al. 2024, section 3.3.
+    """
+
+    treatment: ClassVar[str] = "detach"
+
+
+@dataclass(frozen=True, repr=False)
+class DetachAll(Treatment):
+    """Normalisation with its scale and its mean as constants. Without a mean the same as :class:`Detach`.
+
+    References
+    ----------
+    Ali et al. 2022, the authors' option for detaching the mean.
+    """
+
+    treatment: ClassVar[str] = "detach_all"
+
+
+#: All of them, as RULES has the others.
+TREATMENTS: tuple[type[Treatment], ...] = (Taylor, Stop, Detach, DetachAll)
