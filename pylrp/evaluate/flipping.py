@@ -115,25 +115,25 @@ def pixel_flipping(
             raise ValueError(f"order is {name!r}, expected 'most', 'least' or 'random'")
     if repeats < 1:
         raise ValueError(f"repeats is {repeats}, at least 1 random order is needed")
-    plan = _Plan.of(EvaluatedBatch(net, x, target, score, layout), relevance, steps, patch, until, seed)
-    evaluated, rng = plan.evaluated, plan.rng
+    flips = _FlipOrder.of(EvaluatedBatch(net, x, target, score, layout), relevance, steps, patch, until, seed)
+    evaluated, rng = flips.evaluated, flips.rng
     runs = {name: repeats if name == "random" else 1 for name in order}
-    advance = _Advance(progress, sum(runs.values()) * plan.size)
+    advance = _ProgressCounter(progress, sum(runs.values()) * flips.size)
     if isinstance(replacement, str) and replacement == "inpaint":
         inpainter = Inpainter(evaluated, rng)
 
         def curves(ranked: Index) -> Values:
-            return _scored(plan, _inpainted(plan, inpainter, ranked), advance)
+            return _scored(flips, _inpainted(flips, inpainter, ranked), advance)
     else:
         end = constant(evaluated, replacement)
 
         def curves(ranked: Index) -> Values:
-            return _curves(plan, evaluated.flat, end, ranked, advance)
+            return _curves(flips, evaluated.flat, end, ranked, advance)
 
     scores: dict[str, Values] = {}
     for name, times in runs.items():
-        scores[name] = np.mean([curves(plan.ranked(name)) for _ in range(times)], axis=0)
-    return Curves(plan.fractions, scores, evaluated.target, score, len(plan.regions))
+        scores[name] = np.mean([curves(flips.ranked(name)) for _ in range(times)], axis=0)
+    return Curves(flips.fractions, scores, evaluated.target, score, len(flips.regions))
 
 
 def insertion_deletion(
@@ -168,17 +168,17 @@ def insertion_deletion(
     -------
     InsertionDeletion
     """
-    plan = _Plan.of(EvaluatedBatch(net, x, target, score, layout), relevance, steps, patch, 1.0, seed)
-    evaluated = plan.evaluated
-    advance = _Advance(progress, 2 * plan.size)
-    ranked = plan.ranked("most")
-    deletion = _curves(plan, evaluated.flat, constant(evaluated, deleted), ranked, advance)
-    insertion = _curves(plan, constant(evaluated, inserted_into), evaluated.flat, ranked, advance)
-    return InsertionDeletion(plan.fractions, deletion, insertion, evaluated.target, score)
+    flips = _FlipOrder.of(EvaluatedBatch(net, x, target, score, layout), relevance, steps, patch, 1.0, seed)
+    evaluated = flips.evaluated
+    advance = _ProgressCounter(progress, 2 * flips.size)
+    ranked = flips.ranked("most")
+    deletion = _curves(flips, evaluated.flat, constant(evaluated, deleted), ranked, advance)
+    insertion = _curves(flips, constant(evaluated, inserted_into), evaluated.flat, ranked, advance)
+    return InsertionDeletion(flips.fractions, deletion, insertion, evaluated.target, score)
 
 
 @dataclass(frozen=True)
-class _Plan:
+class _FlipOrder:
     """What all orders share: regions, their relevance, and how many are replaced after each step."""
 
     evaluated: EvaluatedBatch
@@ -197,7 +197,7 @@ class _Plan:
         patch: int | Sequence[int],
         until: float,
         seed: int,
-    ) -> _Plan:
+    ) -> _FlipOrder:
         if steps < 1:
             raise ValueError(f"steps is {steps}, expected at least 1")
         if not 0 < until <= 1:
@@ -224,7 +224,7 @@ class _Plan:
         return ranking(self.rng.random(self.values.shape) if values is None else values, self.rng)
 
 
-class _Advance:
+class _ProgressCounter:
     """Adds up what is done for a user's callback."""
 
     def __init__(self, progress: Progress | None, total: int):
@@ -235,57 +235,57 @@ class _Advance:
         self._progress(self._done, self._total)
 
 
-def _curves(plan: _Plan, start: Array, end: Array, ranked: Index, advance: Callable[[int], None]) -> Values:
+def _curves(flips: _FlipOrder, start: Array, end: Array, ranked: Index, advance: Callable[[int], None]) -> Values:
     """Return the scores, (batch, steps + 1), from ``start`` to ``end``."""
-    if plan.first is None:
-        return _scored(plan, _replaced(plan, start, end, ranked), advance)
-    members, last = plan.regions.members, plan.counts[-1]
+    if flips.first is None:
+        return _scored(flips, _replaced(flips, start, end, ranked), advance)
+    members, last = flips.regions.members, flips.counts[-1]
     order = members[ranked[:, :last]].reshape(len(ranked), -1)
     found = _scored(
-        plan, plan.first.states(start, end, order, plan.counts * members.shape[1]), lambda _: None, plan.first.rest
+        flips, flips.first.states(start, end, order, flips.counts * members.shape[1]), lambda _: None, flips.first.rest
     )
     # What is large and cancels leaves its rounding behind: then z has to be computed anew in each state.
     state = start.copy()
     np.put_along_axis(state, order, np.take_along_axis(end, order, axis=1), axis=1)
-    off = np.abs(found[:, -1] - plan.evaluated.scores(state, np.arange(len(start))))
+    off = np.abs(found[:, -1] - flips.evaluated.scores(state, np.arange(len(start))))
     if not (off <= _TOLERANCE * np.maximum(np.abs(found).max(axis=1), 1)).all():
-        return _scored(plan, _replaced(plan, start, end, ranked), advance)
-    advance(plan.size)
+        return _scored(flips, _replaced(flips, start, end, ranked), advance)
+    advance(flips.size)
     return found
 
 
-def _replaced(plan: _Plan, start: Array, end: Array, ranked: Index) -> States:
+def _replaced(flips: _FlipOrder, start: Array, end: Array, ranked: Index) -> States:
     """Yield ``start``, then with more and more regions from ``end``."""
     batch, n = start.shape
     every_sample = np.arange(batch)
-    members = plan.regions.members
+    members = flips.regions.members
     yield start, every_sample
     differs = np.take_along_axis((start != end)[:, members].any(axis=2), ranked, axis=1)
-    changed = np.logical_or.reduceat(differs[:, : plan.counts[-1]], plan.counts[:-1], axis=1)
+    changed = np.logical_or.reduceat(differs[:, : flips.counts[-1]], flips.counts[:-1], axis=1)
     state = start.copy()
     offsets = (n * every_sample)[:, None, None]
-    for step, (low, high) in enumerate(zip(plan.counts[:-1], plan.counts[1:], strict=True)):
+    for step, (low, high) in enumerate(zip(flips.counts[:-1], flips.counts[1:], strict=True)):
         where = members[ranked[:, low:high]] + offsets
         state.reshape(-1)[where] = end.reshape(-1)[where]
         yield state, np.flatnonzero(changed[:, step])
 
 
-def _inpainted(plan: _Plan, inpainter: Inpainter, ranked: Index) -> States:
+def _inpainted(flips: _FlipOrder, inpainter: Inpainter, ranked: Index) -> States:
     every_sample = np.arange(len(ranked))
     place = np.empty_like(ranked)
     np.put_along_axis(place, ranked, np.arange(ranked.shape[1])[None], axis=1)
-    places = place[:, plan.regions.labels.reshape(-1)]  # the step at which each pixel is replaced
-    for count in plan.counts:
+    places = place[:, flips.regions.labels.reshape(-1)]  # the step at which each pixel is replaced
+    for count in flips.counts:
         yield inpainter.fill(places < count), every_sample
 
 
-def _scored(plan: _Plan, states: States, advance: Callable[[int], None], rest: Network | None = None) -> Values:
+def _scored(flips: _FlipOrder, states: States, advance: Callable[[int], None], rest: Network | None = None) -> Values:
     """Predict the states chunk by chunk, by the rest of the network if they are what it takes.
 
     Returns the scores, (batch, steps + 1).
     """
-    evaluated = plan.evaluated
-    batch, points = len(evaluated), len(plan.counts)
+    evaluated = flips.evaluated
+    batch, points = len(evaluated), len(flips.counts)
     found = np.full((batch, points), np.nan)
     width = evaluated.flat.shape[1] if rest is None else rest.input_size
     buffer = np.empty((chunk_of(width), width), evaluated.flat.dtype)

@@ -169,7 +169,7 @@ class _Run:
         self._costs = settings.costs(batch, sum(node.layer.weighted for node in evaluated.net.graph.nodes))
         self._random = batch * (settings.steps + 1) * settings.repeats if "flipping" in settings.checks else 0
         each = _COST * batch + sum(self._costs.get(check, 0) for check in settings.checks)
-        self._report = _Parts(progress, self._random + len(composites) * each)
+        self._report = _ProgressParts(progress, self._random + len(composites) * each)
         self._baseline: dict[str, Values] = {}
         self._maps: dict[str, Array] = {}
         self._curves: dict[str, Curves] = {}
@@ -240,7 +240,7 @@ class _Run:
         )
 
 
-class _Parts:
+class _ProgressParts:
     """Adds up the progress of several calls for one callback."""
 
     def __init__(self, progress: Progress | None, total: int):

@@ -85,6 +85,9 @@ COLUMNS: tuple[str, ...] = _core.LEDGER_COLUMNS
 
 _BY_NAME = {**{each.name: each for each in _SHARED}, **_stated()}
 
+if unknown := [column for column in COLUMNS[2:] if column not in _BY_NAME]:
+    raise ImportError(f"the core's ledger has columns that no layer and no row here states: {', '.join(unknown)}")
+
 #: In the order of the columns.
 CAUSES = tuple(_BY_NAME[column] for column in COLUMNS[2:])
 

@@ -6,6 +6,8 @@ import dataclasses
 import json
 import pickle
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -29,8 +31,21 @@ def ex() -> pylrp.Explanation:
 
 def test_the_columns_are_the_cores(ex: pylrp.Explanation) -> None:
     assert ex.ledger.data.shape[1] == len(COLUMNS) == 2 + len(CAUSES)
-    if hasattr(_core, "LEDGER_CAUSES"):
-        assert tuple(_core.LEDGER_CAUSES) == tuple(each.name for each in CAUSES)
+    assert COLUMNS == _core.LEDGER_COLUMNS
+
+
+def test_another_list_of_causes_is_found_at_import() -> None:
+    """In a process of its own, with a core that counts one more: numbers would stand under other names."""
+    code = (
+        "import sys, types; package = types.ModuleType('pylrp'); package.__path__ = [sys.argv[1]];"
+        "sys.modules['pylrp'] = package; from pylrp import _core; _core.LEDGER_COLUMNS += ('gate',);"
+        "import pylrp.network.causes"
+    )
+    folder = str(Path(pylrp.__file__).parent)
+    run = subprocess.run([sys.executable, "-c", code, folder], capture_output=True, text=True, check=False)
+    assert run.returncode == 1
+    assert "ImportError" in run.stderr
+    assert "gate" in run.stderr
 
 
 def test_a_row_has_a_field_for_each_column(ex: pylrp.Explanation) -> None:

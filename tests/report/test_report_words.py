@@ -45,9 +45,7 @@ def test_where_to_look_in_words(at, words):
     R[0, at[0], at[1]] = 1.0
     said = "".join(where(InputDisplay("x", R, None, None), R, "cat", "against it"))
     assert said.startswith("Red parts of the picture are evidence for “cat”, blue ones against it. ")
-    assert (
-        f"Look first {words}: half of the evidence for it lies inside the outline, on 1.2 % of the picture." in said
-    )
+    assert f"Look first {words}: half of the evidence for it lies inside the outline, on 1.2 % of the picture." in said
 
 
 def test_where_to_look_when_there_is_no_blue_no_red_or_nothing():
