@@ -15,7 +15,8 @@ if _TYPE_CHECKING:
     from pylrp.network.graph import Node as Node
     from pylrp.network.network import Network as Network
 else:
-    _HOMES = {"Graph": "graph", "Node": "graph", "Network": "network"}
+    # _again is what networks were pickled with when this package was a module.
+    _HOMES = {"Graph": "graph", "Node": "graph", "Network": "network", "_again": "network"}
 
     def __getattr__(name: str) -> object:
         if name in _HOMES:

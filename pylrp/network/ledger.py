@@ -53,6 +53,11 @@ class LedgerRow(_Columns):
     if __doc__:  # there is none under python -OO
         __doc__ += "".join(f"{each.name} : ndarray\n        {each.help}\n    " for each in CAUSES)
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take what was pickled; causes that were not known then took nothing."""
+        nothing = np.zeros_like(state["incoming"])
+        self.__dict__.update(dict.fromkeys(COLUMNS, nothing) | state)
+
     @property
     def absorbed(self) -> Values:
         """Return ``incoming - outgoing``: all that did not reach the layer's input."""

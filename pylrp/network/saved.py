@@ -16,7 +16,7 @@ from pylrp._files import save_arrays
 from pylrp.errors import BrokenFile
 from pylrp.network.classes import as_indices
 from pylrp.network.explanation import Explanation, Layers
-from pylrp.network.ledger import COLUMNS, Ledger
+from pylrp.network.ledger import COLUMNS, Ledger, with_columns
 
 __all__ = ["load", "part_of", "save"]
 
@@ -138,12 +138,7 @@ def _by_column(saved: Any, columns: tuple[str, ...], layers: int) -> Any:
     """Return the saved ledgers with the columns of this version: causes that were not known then took nothing."""
     if saved.ndim != 4 or saved.shape[1:3] != (layers, len(columns)) or not set(columns) <= set(COLUMNS):
         raise ValueError(saved.shape, columns)
-    if columns == COLUMNS:
-        return np.asarray(saved)
-    made = np.zeros((*saved.shape[:2], len(COLUMNS), saved.shape[3]), saved.dtype)
-    for i, column in enumerate(columns):
-        made[:, :, COLUMNS.index(column)] = saved[:, :, i]
-    return made
+    return np.asarray(saved) if columns == COLUMNS else [with_columns(pages, columns) for pages in saved]
 
 
 def _named(arrays: Mapping[str, Any], what: str, read: Callable[[Any], Any] = np.asarray) -> Any:

@@ -183,7 +183,8 @@ def test_old_names_of_modules(old: str, new: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "place", ["layers.linear.Conv", "layers.movement.Pad", "layers.movement.Upsample", "rules._Default"]
+    "place",
+    ["layers.linear.Conv", "layers.movement.Pad", "layers.movement.Upsample", "rules._Default", "network._again"],
 )
 def test_pickles_by_old_names(place: str) -> None:
     module, _, name = f"pylrp.{place}".rpartition(".")

@@ -72,6 +72,17 @@ def test_rows_are_pickled(ex: pylrp.Explanation) -> None:
         np.testing.assert_array_equal(getattr(again, column), getattr(row, column))
 
 
+def test_a_row_pickled_before_a_cause_was_known_has_none_of_it(ex: pylrp.Explanation) -> None:
+    row = ex.ledger.layers[0]
+    state = {name: value for name, value in vars(row).items() if name != "masked"}
+    old = LedgerRow.__new__(LedgerRow)
+    vars(old).update(state)  # as an older version would have it
+    again = pickle.loads(pickle.dumps(old))
+    np.testing.assert_array_equal(again.masked, np.zeros_like(row.incoming))
+    np.testing.assert_array_equal(again.bias, row.bias)
+    assert "LedgerRow" in repr(again)
+
+
 def test_a_file_from_before_a_cause_was_known_is_read(ex: pylrp.Explanation, tmp_path: Path) -> None:
     ex.save(tmp_path / "new.npz")
     arrays = dict(np.load(tmp_path / "new.npz"))
