@@ -210,7 +210,7 @@ def _panels(
     else:
         panels = [ax]
     if len(found) > 1 and options["limit"] is None and kind in ("image", "signal"):
-        together = np.stack([_coloured(kind, view) for view in found])
+        together = np.stack([view.coloured(kind) for view in found])
         options["scale"] = f"{scale(together, None, options['percentile'])} of all targets"
         options["limit"] = symmetric_limit(together, options["percentile"])
     for panel, view in zip(panels, found, strict=True):
@@ -232,14 +232,9 @@ def _size(kind: str, view: View, most: int | None) -> tuple[float, float]:
     return (7, 1.2 + 0.26 * bars) if kind == "table" else (9, 1.5 + 0.27 * bars)
 
 
-def _coloured(kind: str, view: View) -> np.ndarray[Any, np.dtype[np.float64]]:
-    R = view.relevance.astype(np.float64)
-    return R.sum(axis=0) if kind == "image" and R.ndim == 3 else R
-
-
 def _image(ax: Axes, view: View, options: dict[str, Any], text: Text) -> None:
     picture = options["image"]
-    R = _coloured("image", view)
+    R = view.coloured("image")
     if picture is None and view.input is not None:
         picture = to_picture(view.input)
     ends = {"limit": options["limit"], "percentile": options["percentile"]}

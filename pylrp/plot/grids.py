@@ -115,7 +115,7 @@ def grid(
         raise ValueError(f"kind must be image, signal or table in a grid, got {kind!r}")
     own = figure is None
     figure, axes, wide = _cells(named, rows, kind, figure, dpi)
-    maps = [[_colour_values(view, kind) for view in row] for row in rows]
+    maps = [[view.coloured(kind) for view in row] for row in rows]
     for i, row in enumerate(rows):
         pool = maps if scale == "all" else [maps[i]]
         shared = None if scale == "own" else symmetric_limit(np.stack(pool), percentile)
@@ -201,12 +201,6 @@ def _cell(kind: str, view: View) -> tuple[float, float]:
     height, width = view.relevance.shape[-2:]
     side = 1.6 if max(height, width) < 64 else 2.2
     return side, 0.95 * side * min(max(height / width, 0.4), 2.5) + 0.22
-
-
-def _colour_values(view: View, kind: str) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Return the values that are coloured: images show the sum of their channels."""
-    R = view.relevance.astype(np.float64)
-    return R.sum(axis=0) if kind == "image" and R.ndim == 3 else R
 
 
 def _image_row(axes: Sequence[Axes], row: list[View], picture: Any, options: dict[str, Any], names: Any) -> None:

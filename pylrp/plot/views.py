@@ -68,6 +68,11 @@ class View:
         """Return the sum of the relevance."""
         return float(self.relevance.sum(dtype=np.float64))
 
+    def coloured(self, kind: str) -> Array:
+        """Return the values that a picture of this kind colours, float64: of an image the sum of its channels."""
+        R = self.relevance.astype(np.float64)
+        return R.sum(axis=0) if kind == "image" and R.ndim == 3 else R
+
     @property
     def account(self) -> Account:
         """Return what became of the relevance in the whole network."""
