@@ -18,7 +18,7 @@ from pylrp.info import thread_count
 from pylrp.network.finite import beyond
 from pylrp.network.ledger import Ledger
 from pylrp.rules.catalogue import WSquare, ZPlus, broadcast_bounds
-from pylrp.rules.composites import Composite, spread, unbiased_name
+from pylrp.rules.composites import Composite, assign_to_dense, unbiased_name
 from pylrp.rules.conventions import compile_rule
 from pylrp.rules.terms import Rule
 
@@ -329,7 +329,7 @@ def _named_plan(name: str, depth: int, convention: str) -> _Plan:
 
 
 def _choose_rules(rules: Rules, depth: int) -> list[Rule]:
-    chosen = spread(rules, [str(l) for l in range(depth)])
+    chosen = assign_to_dense(rules, [str(l) for l in range(depth)])
     if chosen is not None:
         return chosen
     if not isinstance(rules, (list, tuple)):

@@ -71,8 +71,8 @@ def output_size(
 ) -> int:
     """Return the number of windows along one axis."""
     reach = (kernel - 1) * dilation + 1
-    room = size + sum(pads) - reach
-    count = (-(-room // stride) if ceil_mode else room // stride) + 1
+    span = size + sum(pads) - reach
+    count = (-(-span // stride) if ceil_mode else span // stride) + 1
     if count < 1:
         raise ValueError(f"the kernel spans {reach}, its input {size} with padding {pads[0]} + {pads[1]}")
     # In ceil mode the last window must begin inside the input or its left padding.

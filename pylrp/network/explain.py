@@ -132,7 +132,7 @@ class _Call:
         predicted = {name: inputs.shaped(a, shapes[name]) for name, a in zip(self.outputs, self.found, strict=True)}
         count = len(self.starts) if several else None
         maps = {
-            name: inputs.several(a, shapes[name], count, name)
+            name: inputs.with_target_axis(a, shapes[name], count, name)
             for name, a in zip(self.names, self.relevance, strict=True)
         }
         by_input = {name: maps[name] for name in graph.inputs}

@@ -256,7 +256,7 @@ class Graph:
         )
         return graph
 
-    def stored_anew(self, nodes: Sequence[Node]) -> Graph:
+    def with_shared_storage(self, nodes: Sequence[Node]) -> Graph:
         """Return the same graph with equal arrays in other memory; nothing of it holds the old ones."""
         graph = self._twin()
         graph._connect(nodes)

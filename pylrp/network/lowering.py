@@ -78,7 +78,7 @@ def lower(graph: Graph) -> Lowered:
             f"({error})",
             "look at them where the model was made",
         ) from error
-    return Lowered(core, graph.stored_anew(nodes), values)
+    return Lowered(core, graph.with_shared_storage(nodes), values)
 
 
 def _require_top(node: Node, graph: Graph) -> None:

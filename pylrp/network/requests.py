@@ -89,7 +89,7 @@ class Inputs:
         """Return (batch, size) as (batch, *shape), or (*shape,) for a single sample."""
         return flat.reshape(shape if self.single else (self.batch, *shape))
 
-    def several(self, flat: Array, shape: Shape, targets: int | None, name: str) -> Array:
+    def with_target_axis(self, flat: Array, shape: Shape, targets: int | None, name: str) -> Array:
         """Return (targets * batch, size) as (batch, targets, *shape), as the user asked for it."""
         if name in self._graph.channels_last:
             shape = self._graph.user_shape(name)

@@ -215,7 +215,7 @@ def either(composite: Any, rules: Any) -> Any:
     return rules if composite is None else composite
 
 
-def spread(rules: object, names: Sequence[str]) -> list[Rule] | None:
+def assign_to_dense(rules: object, names: Sequence[str]) -> list[Rule] | None:
     """Return one rule for each dense layer where ``rules`` is a rule, a composite or its name; else None.
 
     Raises

@@ -122,6 +122,10 @@ def write_onnx(folder: Path) -> None:
         v=some(4, 2),
         d=some(4, 2),
     )
+    write_onnx_of_other_domains(folder)
+
+
+def write_onnx_of_other_domains(folder: Path) -> None:
     tables = helper.make_graph(
         [
             helper.make_node("Scaler", ["x"], ["s"], domain="ai.onnx.ml", offset=[0.5, 1.0], scale=[2.0, 0.5]),

@@ -82,7 +82,7 @@ def drop_top(graph: Graph) -> Graph:
         return graph
     classes = graph.facts.classes
     if len(graph.outputs) > 1:  # the labels are those of one output
-        forms = {name: rewriter.spread(form) for name, form in forms.items()}
+        forms = {name: rewriter.unfolded(form) for name, form in forms.items()}
     elif classes is None and any(form.binary for form in forms.values()):
         classes = (0, 1)
     values = {**graph.output_values, **{name: form.value for name, form in forms.items()}}
@@ -170,7 +170,7 @@ class _Rewriter:
         """Return what a value is a rising function of; None where no function is at the top."""
         return self._known.get(value)
 
-    def spread(self, form: _Form) -> _Form:
+    def unfolded(self, form: _Form) -> _Form:
         """Return a form with an entry for each of the output's, where ``[1 - p, p]`` is one."""
         if not form.binary:
             return form
@@ -205,7 +205,7 @@ class _Rewriter:
         if isinstance(layer, Affine):
             return self._scaled(node, layer, below)
         if isinstance(layer, Movement) and not isinstance(layer, Pad):
-            below = self.spread(below)
+            below = self.unfolded(below)
             return replace(below, value=self._make(node.name, layer, below.value))
         return below if _rises(layer) else None
 
@@ -215,7 +215,7 @@ class _Rewriter:
             return below
         if not scale.all():
             return None
-        below = self.spread(below)
+        below = self.unfolded(below)
         value = self._make(node.name, Affine(np.sign(scale), 0.0), below.value)
         return replace(below, value=value, falls=not below.falls)
 
@@ -272,7 +272,7 @@ class _Rewriter:
         if binary is not None:
             return binary
         parts = [
-            value if form is None else self.spread(form).value for form, value in zip(forms, node.inputs, strict=True)
+            value if form is None else self.unfolded(form).value for form, value in zip(forms, node.inputs, strict=True)
         ]
         kinds = list(dict.fromkeys(form.kind for form in known))
         removed = tuple(dict.fromkeys(n for form in known for n in form.removed))
