@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 from cli_world import NAMES, photo_network, run, table_network, write_world
+from network.test_composition import CASES as CASES_OF_COMPOSITION
 
 import pylrp
 from pylrp.cli import main
 from pylrp.layers import Conv, Dense, Flatten, ReLU, Sigmoid
 from pylrp.network.columns import Table
-from pylrp.network.graph import Graph
+from pylrp.network.graph import Graph, Node
 from pylrp.report import Report
 
 LogisticRegression = pytest.importorskip("sklearn.linear_model").LogisticRegression
@@ -225,3 +226,28 @@ def test_two_classes_with_one_logit(world: Path, top: int, keep: bool) -> None:
         predicted = int(value > (0.5 if keep else 0))
         expected = [1] if keep else [predicted, 1 - predicted][:top]
         assert [target["index"] for target in sample["targets"]] == expected
+
+
+def test_layers_inside_another_layer_are_left_out(world: Path) -> None:
+    """Under a rule that does not look at the input, what comes before the first layer has no relevance of its own."""
+    graph = CASES_OF_COMPOSITION["stacked"]
+    nodes = [*graph.nodes, Node("relu", ReLU(), ("first",)), Node("flat", Flatten(), ("relu",))]
+    size = int(np.prod(graph.shapes["first"]))
+    nodes.append(Node("head", Dense(np.random.default_rng(2).normal(size=(3, size))), ("flat",)))
+    net = pylrp.Network.from_graph(Graph(graph.inputs, nodes, ["head"]))
+    x = np.random.default_rng(3).random((2, *graph.shapes["input"])).astype(net.dtype)
+    inner = next(node.name for node in graph.nodes if "pool" in node.name)
+    composite = pylrp.Composite("flat first", pylrp.Epsilon(), first=pylrp.Flat())
+    with pytest.raises(pylrp.errors.AbsorbedValue):
+        net.explain(x, composite=composite, layers=[inner])
+    report = Report(net)
+    report.add(x, composites=[composite, "epsilon"])
+    for sample in samples_of(report.html()):
+        absorbed, other = ([layer["name"] for layer in each[0]["layers"]] for each in sample["explanations"])
+        assert inner in other
+        assert absorbed == ["first"]
+    net.save("net.npz")
+    np.save("x.npy", x)
+    assert main(["explain", "net.npz", "x.npy", "-o", "r.html", "-q", "--rule", "first=Flat()"]) == 0
+    shown = samples_of(Path("r.html").read_text(encoding="utf-8"))[0]["explanations"][0][0]["layers"]
+    assert [layer["name"] for layer in shown] == ["first"]
