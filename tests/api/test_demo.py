@@ -220,6 +220,7 @@ def test_the_table_is_the_ledger():
 # The picture
 
 
+@pytest.mark.slow
 def test_picture_has_the_stated_size_and_is_not_blank(figure, ten):
     file = io.BytesIO()
     figure.savefig(file, format="png")

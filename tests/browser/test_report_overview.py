@@ -7,6 +7,8 @@ import pylrp
 from pylrp.layers import Conv, Dense, Flatten, ReLU
 from pylrp.report import Report
 
+pytestmark = pytest.mark.slow
+
 LANES = ["left <b>", "right", "ankle"]
 ROWS = "return [...document.querySelectorAll('.overview tbody tr')].map(r => [...r.cells].map(c => c.textContent))"
 HEAD = "document.querySelectorAll('.overview th button')[arguments[0]].click()"

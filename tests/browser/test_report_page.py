@@ -13,6 +13,8 @@ from pylrp.plot import diverging_map
 from pylrp.present.numbers import percent
 from pylrp.report import Report
 
+pytestmark = pytest.mark.slow
+
 NASTY = "</script><script>window.harm = 1</script><img src=x onerror='window.harm = 2'>"
 LABELS = ["cat", "dog", "owl", NASTY]
 COMPOSITES = ("epsilon", "epsilon_plus_flat")

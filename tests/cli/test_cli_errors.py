@@ -131,6 +131,7 @@ def test_a_misuse_is_shown_with_the_usage(world, capsys, arguments, words):
     assert content(world) == before
 
 
+@pytest.mark.slow
 def test_in_a_process_of_its_own_there_is_no_traceback(world):
     result = run(world, "explain", PHOTO, "broken.png")
     assert (result.returncode, result.stdout.count("wrote")) == (1, 0)

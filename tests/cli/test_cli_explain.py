@@ -162,6 +162,7 @@ def test_a_box_has_the_bounds_of_the_pixels(world):
         )
 
 
+@pytest.mark.slow
 def test_pictures_of_every_kind(world):
     for kind in ("image", "channels", "layers", "ledger"):
         assert main(["explain", "photo.npz", "images/0.png", "--picture", kind, "-o", f"{kind}.png", "-q"]) == 0

@@ -315,6 +315,7 @@ def test_the_library_shows_its_functions_only_and_brings_its_runtime() -> None:
     assert "python" not in needed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", ["examples/relevance.c", "tests/cpp/hostile.c"])
 def test_c_programs_run_without_a_leak(source: str, tmp_path: Path) -> None:
     cc, valgrind = shutil.which("cc"), shutil.which("valgrind")

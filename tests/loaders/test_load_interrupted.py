@@ -53,6 +53,7 @@ def test_a_file_of_many_arrays(tmp_path: Path) -> None:
     assert seconds_until_interrupted(tmp_path / "net.npz") < 1
 
 
+@pytest.mark.slow
 def test_a_file_of_many_nodes(tmp_path: Path) -> None:
     onnx = pytest.importorskip("onnx")
     helper, kind, n = onnx.helper, onnx.TensorProto.FLOAT, 10_000

@@ -30,6 +30,7 @@ from pylrp import rules as R
 
 ROOT = Path(__file__).parents[2]
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.skipif(OCTAVE is None and not REQUIRED, reason="GNU Octave is not installed"),
     pytest.mark.skipif(not LIBRARY.exists() and not BUILD_REQUIRED, reason="libpylrp.so is not built: make core"),
 ]
