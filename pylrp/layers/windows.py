@@ -1,6 +1,6 @@
 """Where the windows of convolutions and pools lie along one axis: sizes, SAME padding, clipping.
 
-``linear.py`` and ``pooling.py`` ask here, one axis at a time.
+``conv.py`` and ``pooling.py`` ask here, one axis at a time.
 """
 
 from __future__ import annotations
