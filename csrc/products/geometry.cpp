@@ -43,7 +43,7 @@ std::vector<Walk> walks_to_out(const ConvShape& shape) {
   Walk walk{shape.out, {0, 0, 0}, {1, 1, 1}, shape.stride, shape.in, shape.out, {}};
   for (Index t = 0; t < shape.taps(); ++t) {
     const Axes at = tap_at(shape, t);
-    Walk::Tap tap{t, {}};
+    KernelTap tap{t, {}};
     for (std::size_t a = 0; a < 3; ++a) {
       tap.offset[a] = at[a] * shape.dilation[a] - shape.pad[a];
     }
@@ -66,7 +66,7 @@ std::vector<Walk> walks_to_in(const ConvShape& shape) {
     }
     for (Index t = 0; t < shape.taps(); ++t) {
       const Axes at = tap_at(shape, t);
-      Walk::Tap tap{t, {}};
+      KernelTap tap{t, {}};
       bool meets = true;
       for (std::size_t a = 0; a < 3; ++a) {
         const Index distance = phase[a] + shape.pad[a] - at[a] * shape.dilation[a];

@@ -30,16 +30,17 @@ struct ConvShape {
 // images and of the weights and hold every place that a tap may fall on.
 void require_countable(const ConvShape& shape);
 
+// A position of the kernel that the rows of a walk meet.
+struct KernelTap {
+  Index kernel;  // which one
+  Axes offset;   // source = scale * row + offset
+};
 struct Walk {
-  struct Tap {
-    Index kernel;  // which position of the kernel
-    Axes offset;   // source = scale * row + offset
-  };
   Axes rows;         // how many along each axis
   Axes start, step;  // target = start + step * row
   Axes scale;
   Axes source, target;  // sizes of the images
-  std::vector<Tap> taps;
+  std::vector<KernelTap> taps;
 
   Index count() const { return pylrp::count(rows); }
   // Rows lie one after the other in the target.

@@ -109,14 +109,14 @@ struct TapWork {
   std::function<void(Index task, const Rows&, Index column, Index columns, const SumsOf<T>&)> done;
 
   Index rows() const { return samples * walk->count(); }
-  Index blocks() const { return packs_alone() ? own_blocks() : (rows() + kBlockRows - 1) / kBlockRows; }
+  Index blocks() const { return packs_in_tasks() ? own_blocks() : (rows() + kBlockRows - 1) / kBlockRows; }
   Index tasks() const { return blocks() * groups * splits(); }
   // Panels go to several tasks where there are few blocks. Independent of the number of threads: so are the sums.
   Index splits() const;
   Index panels() const;
   // Few rows: a task packs the panel it needs itself, piece by piece in its own cache, and takes it over all rows, or,
   // where there are few panels, over some of them.
-  bool packs_alone() const { return own_blocks() > 0; }
+  bool packs_in_tasks() const { return own_blocks() > 0; }
 
  private:
   Index own_blocks() const;  // 0: there are too many rows

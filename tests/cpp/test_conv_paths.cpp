@@ -45,6 +45,7 @@ const std::vector<PathCase>& cases() {
        false},
       {ConvPath::kDepthwise, ConvPath::kProduct, {"depthwise", kPadded, 17, 17, 17, false}, "z+", false, false, false},
       {ConvPath::kDepthwise, ConvPath::kProduct, {"depthwise", kPadded, 7, 7, 7, true}, "z-box", false, false, false},
+      {ConvPath::kPackInTasks, ConvPath::kProduct, {"wide", kPadded, 3, 65, 1, false}, "z+", false, false, false},
       {ConvPath::kOutputAsSum, ConvPath::kShares, {"plain", kPadded, 3, 5, 1, false}, "epsilon", false, true, false},
       {ConvPath::kOutputAsSum, ConvPath::kShares, {"1x1", kPoints, 5, 9, 1, false}, "epsilon", true, true, true},
       {ConvPath::kSumBySubtraction,

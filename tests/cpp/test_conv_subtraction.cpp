@@ -44,7 +44,7 @@ Options behind_relu(unsigned n, Index batch, Index targets) {
   return options;
 }
 
-TEST(rest_of_the_output) {
+TEST(subtraction_from_the_output) {
   for (const Shapes& s : shapes()) {
     const ConvCase c{s.name, s.geometry, s.in, s.out, s.groups, false};
     for (unsigned n = 0; n < 4; ++n) {
@@ -126,8 +126,8 @@ void check_few_cancel() {
     }
   }
 }
-TEST(rest_where_a_few_entries_cancel_float32) { check_few_cancel<float>(); }
-TEST(rest_where_a_few_entries_cancel_float64) { check_few_cancel<double>(); }
+TEST(subtraction_where_a_few_entries_cancel_float32) { check_few_cancel<float>(); }
+TEST(subtraction_where_a_few_entries_cancel_float64) { check_few_cancel<double>(); }
 
 // A bias that outweighs all the products: what is left of it is rounding. Inputs of every other sample are zero, as on
 // a black background, where nothing needs to be computed.
@@ -149,8 +149,8 @@ void check_bias_outweighs() {
     }
   }
 }
-TEST(rest_where_the_bias_outweighs_float32) { check_bias_outweighs<float>(); }
-TEST(rest_where_the_bias_outweighs_float64) { check_bias_outweighs<double>(); }
+TEST(subtraction_where_the_bias_outweighs_float32) { check_bias_outweighs<float>(); }
+TEST(subtraction_where_the_bias_outweighs_float64) { check_bias_outweighs<double>(); }
 
 // No negative product at all: nothing is left anywhere but rounding. All is computed, once, as without the output.
 template <class T>
@@ -171,8 +171,8 @@ void check_all_cancels() {
     }
   }
 }
-TEST(rest_where_all_cancels_float32) { check_all_cancels<float>(); }
-TEST(rest_where_all_cancels_float64) { check_all_cancels<double>(); }
+TEST(subtraction_where_all_cancels_float32) { check_all_cancels<float>(); }
+TEST(subtraction_where_all_cancels_float64) { check_all_cancels<double>(); }
 
 }  // namespace
 }  // namespace pylrp

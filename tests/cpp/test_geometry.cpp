@@ -20,7 +20,7 @@ template <class Body>
 void each_meeting_of(const Walk& walk, Body body) {
   for (Index n = 0; n < walk.count(); ++n) {
     const Axes row = row_of(n, walk.rows);
-    for (const Walk::Tap& tap : walk.taps) {
+    for (const KernelTap& tap : walk.taps) {
       Axes source{}, target{};
       bool inside = true;
       for (std::size_t a = 0; a < 3; ++a) {

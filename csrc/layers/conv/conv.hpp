@@ -7,6 +7,7 @@
 //   fused_1x1            a kernel of one: sums, shares and relevance of some positions at a time, in cache
 //   signs_by_magnitude   the same for alpha-beta: contributions above and below zero from W a and |W| |a|
 //   depthwise            every channel is its own group
+//   pack_in_tasks        few rows: a task packs the weights that it needs itself (in products/taps.cpp)
 //   output_as_sum        the layer's output is the rule's sum
 //   sum_by_subtraction   the second of two sums is what the first leaves of the output
 //   few_input_channels   the backward pass to an image of few channels

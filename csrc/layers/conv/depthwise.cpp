@@ -25,7 +25,7 @@ Index tasks(const ConvSums<T>& sums, const Walk& walk) {
 }
 
 // Whether a tap of a row is inside the source along an axis.
-bool is_inside(const Walk& walk, const Walk::Tap& tap, const Axes& row, std::size_t axis) {
+bool is_inside(const Walk& walk, const KernelTap& tap, const Axes& row, std::size_t axis) {
   const Index x = walk.scale[axis] * row[axis] + tap.offset[axis];
   return x >= 0 && x < walk.source[axis];
 }
@@ -34,7 +34,7 @@ bool is_inside(const Walk& walk, const Walk::Tap& tap, const Axes& row, std::siz
 Index stretch(const Walk& walk, const Place& place, Index most) {
   const Index width = walk.rows[2], scale = walk.scale[2], x = place.row[2];
   Index inner_first = 0, inner_last = width;  // where all taps are inside that the line's others axes let be
-  for (const Walk::Tap& tap : walk.taps) {
+  for (const KernelTap& tap : walk.taps) {
     if (is_inside(walk, tap, place.row, 0) && is_inside(walk, tap, place.row, 1)) {
       const Index before = -tap.offset[2], behind = walk.source[2] - tap.offset[2];
       inner_first = std::max(inner_first, before > 0 ? (before + scale - 1) / scale : 0);
@@ -55,7 +55,7 @@ void sum_lines(const ConvWeights<T>& w, const Walk& walk, const TapProduct<T>& p
     const Place place(walk, r);
     const Index rows = stretch(walk, place, begin + count - r);
     int taps = 0;
-    for (const Walk::Tap& tap : walk.taps) {
+    for (const KernelTap& tap : walk.taps) {
       if (is_inside(walk, tap, place.row, 0) && is_inside(walk, tap, place.row, 1) &&
           is_inside(walk, tap, place.row, 2)) {
         Index pixel = 0;

@@ -29,6 +29,8 @@ const char* name_of(ConvPath path) {
       return "signs_by_magnitude";
     case ConvPath::kDepthwise:
       return "depthwise";
+    case ConvPath::kPackInTasks:
+      return "pack_in_tasks";
     case ConvPath::kOutputAsSum:
       return "output_as_sum";
     case ConvPath::kSumBySubtraction:
@@ -60,6 +62,8 @@ bool is_built(ConvPath path) {
       return PYLRP_CONV_SIGNS_BY_MAGNITUDE;
     case ConvPath::kDepthwise:
       return PYLRP_CONV_DEPTHWISE;
+    case ConvPath::kPackInTasks:
+      return PYLRP_CONV_PACK_IN_TASKS;
     case ConvPath::kOutputAsSum:
       return PYLRP_CONV_OUTPUT_AS_SUM;
     case ConvPath::kSumBySubtraction:

@@ -17,6 +17,7 @@ enum class ConvPath : int {
   kFused1x1,
   kSignsByMagnitude,
   kDepthwise,
+  kPackInTasks,
   kOutputAsSum,
   kSumBySubtraction,
   kFewInputChannels,
@@ -25,7 +26,7 @@ enum class ConvPath : int {
   kSignsCancelled,
   kSubtractionCancelled,
 };
-inline constexpr int kConvPaths = 14;
+inline constexpr int kConvPaths = 15;
 
 const char* name_of(ConvPath path);
 bool is_built(ConvPath path);

@@ -81,6 +81,9 @@ void conv_sums(const ConvSums<T>& sums, const Threads& threads) {
     work.done = [&](Index task, const Rows& block, Index column, Index columns, const SumsOf<T>& of) {
       sums.done(base + task, block, column, columns, of, width);
     };
+    if (work.packs_in_tasks()) {
+      count_run(ConvPath::kPackInTasks);
+    }
     multiply_taps(work, threads);
     base += work.tasks();
   }

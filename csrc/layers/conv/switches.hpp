@@ -10,6 +10,9 @@
 #ifndef PYLRP_CONV_DEPTHWISE
 #define PYLRP_CONV_DEPTHWISE 1
 #endif
+#ifndef PYLRP_CONV_PACK_IN_TASKS  // read by products/taps.cpp, too
+#define PYLRP_CONV_PACK_IN_TASKS 1
+#endif
 #ifndef PYLRP_CONV_OUTPUT_AS_SUM
 #define PYLRP_CONV_OUTPUT_AS_SUM 1
 #endif
