@@ -22,7 +22,7 @@ from capi import BUILD, LIBRARY, REQUIRED, ROOT, STATUS, Call, Core, Failed
 
 import pylrp
 from pylrp import rules as R
-from pylrp.rules.composites import COMPOSITES, composite, spread
+from pylrp.rules.composites import COMPOSITES, assign_to_dense, composite
 from pylrp.rules.conventions import CONVENTIONS
 
 HEADER = ROOT / "csrc" / "capi"
@@ -141,7 +141,7 @@ def test_composites_give_pythons_relevance(core: Core, name: str) -> None:
     handle = core.network(data[0], data[1])
     set_composite = core.lib.pylrp_network_set_composite
     try:
-        rules = spread(composite(name), [str(l) for l in range(len(data[0]))])
+        rules = assign_to_dense(composite(name), [str(l) for l in range(len(data[0]))])
     except ValueError:  # a box that no dense layer gets
         assert STATUS[set_composite(handle, name.encode(), None, None, None)] == "invalid"
         return
