@@ -288,7 +288,8 @@ def test_a_bar_of_the_ledger_is_divided_as_its_row(ax):
 @pytest.mark.slow
 @examples(20)
 @given(
-    hnp.arrays(np.float64, st.tuples(st.integers(1, 12), st.just(8), st.just(1)), elements=FINITE), st.integers(1, 14)
+    hnp.arrays(np.float64, st.tuples(st.integers(1, 12), st.just(len(COLUMNS) - 1), st.just(1)), elements=FINITE),
+    st.integers(1, 14),
 )
 def test_no_layer_is_left_out_of_the_ledgers_picture(parts, most):
     data = np.concatenate([parts.sum(axis=1, keepdims=True), parts], axis=1)
@@ -308,7 +309,7 @@ def test_the_ends_of_the_network_always_have_a_bar(ax):
 
 def test_ledgers_that_can_not_be_drawn_are_refused(ax):
     with pytest.raises(ValueError, match="the ledger is empty"):
-        plot.ledger(ax, Ledger(np.zeros((0, 9, 1)), [], []))
+        plot.ledger(ax, Ledger(np.zeros((0, len(COLUMNS), 1)), [], []))
     with pytest.raises(ValueError, match="sample 1 is not there: the ledger has 1"):
         plot.ledger(ax, account([{}]), sample=1)
     with pytest.raises(ValueError, match="most must be at least 1"):
