@@ -9,6 +9,7 @@ import pytest
 
 import pylrp
 from pylrp.layers import AveragePool, Conv, Dense, Flatten, ReLU
+from pylrp.network.ledger import COLUMNS
 from pylrp.plot import diverging_map
 from pylrp.present.numbers import percent
 from pylrp.report import Report
@@ -294,7 +295,7 @@ def test_the_flow_adds_up_and_stays_readable(browser, tmp_path, depth):
     assert f"dense{depth - 1}" in tip
     assert browser.driver.get_log("browser") == []
     cells = browser.run("return [...document.querySelectorAll('.ledger tbody tr')].map(r => r.children.length)")
-    assert cells == [11] * depth
+    assert cells == [2 + len(COLUMNS)] * depth
 
 
 def test_a_check_that_fails_is_shown(browser, tmp_path, photo):
