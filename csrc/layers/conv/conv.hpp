@@ -1,8 +1,8 @@
 // Convolution in one to three dimensions, with stride, padding, dilation and groups, and its transpose.
 //   weights.hpp      the weights
-//   steps.hpp        the steps of a forward pass and of relevance: what conv.cpp does, and what a fast path may do
-//   instead conv.cpp         the general case of every step: right alone, for all weights and rules plan.* which fast
-//   paths may run for a rule, made once; fast_paths.* counts their runs
+//   steps.*          the steps of a forward pass and of relevance, which conv.cpp does and a fast path may replace
+//   conv.cpp         the general case of every step: right alone, for all weights and rules
+//   plan.*           which fast paths may run for a rule, made once; fast_paths.* counts their runs
 // Fast paths, each a file that can be switched off (CMakeLists.txt, PYLRP_CONV_*) or deleted:
 //   fused_1x1            a kernel of one: sums, shares and relevance of some positions at a time, in cache
 //   signs_by_magnitude   the same for alpha-beta: contributions above and below zero from W a and |W| |a|
