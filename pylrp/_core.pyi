@@ -15,7 +15,6 @@ class Rule:
     def __init__(self, groups: Sequence[tuple[Any, ...]], treatment: str = ...) -> None: ...
 
 class Plan:
-    def forward(self, inputs: list[NDArray[Any]], wanted: list[int], threads: int) -> list[NDArray[Any]]: ...
     def explain(
         self,
         inputs: list[NDArray[Any]],
@@ -32,6 +31,7 @@ class Graph:
     def __init__(
         self, dtype: str, layouts: list[tuple[int, int, bool]], nodes: list[tuple[str, dict[str, Any], list[int]]]
     ) -> None: ...
+    def forward(self, inputs: list[NDArray[Any]], wanted: list[int], threads: int) -> list[NDArray[Any]]: ...
     def plan(
         self,
         rules: Sequence[Rule | None],

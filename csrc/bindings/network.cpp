@@ -1,16 +1,14 @@
-// Graph: the layers of a network. Plan: a graph with its rules; forward and explain in one call each.
+// Graph: the layers of a network, and its forward pass. Plan: a graph with its rules; an explanation in one call.
 #include <pybind11/stl.h>
 
 #include <algorithm>
 #include <cmath>
 #include <functional>
 
-#include "bindings/compiled_rule.hpp"
-#include "bindings/layout.hpp"
-#include "bindings/lock.hpp"
+#include "bindings/graph_values.hpp"
 #include "bindings/make_layer.hpp"
 #include "bindings/register.hpp"
-#include "engine/graph.hpp"
+#include "engine/plan.hpp"
 
 namespace pylrp::bindings {
 namespace {
@@ -18,7 +16,6 @@ namespace {
 class AnyPlan {
  public:
   virtual ~AnyPlan() = default;
-  virtual py::list forward(const py::list& inputs, const std::vector<std::size_t>& wanted, int threads) const = 0;
   virtual py::tuple explain(const py::list& inputs, const py::list& targets, bool one, std::size_t start,
                             const std::vector<std::size_t>& outputs, const std::vector<std::size_t>& wanted,
                             const std::vector<std::pair<std::size_t, std::vector<bool>>>& masks, int threads) const = 0;
@@ -27,26 +24,16 @@ class AnyPlan {
 class AnyGraph {
  public:
   virtual ~AnyGraph() = default;
+  virtual py::list forward(const py::list& inputs, const std::vector<std::size_t>& wanted, int threads) const = 0;
   virtual std::unique_ptr<AnyPlan> plan(const py::list& rules, const py::list& bounds, int threads) const = 0;
-};
-
-template <class T>
-struct GraphAndLayouts {
-  Graph<T> graph;
-  std::vector<Layout> layouts;  // of each value
 };
 
 template <class T>
 class TypedPlan : public AnyPlan {
  public:
-  TypedPlan(std::shared_ptr<const GraphAndLayouts<T>> graph, const py::list& rules, const py::list& bounds, int threads)
+  TypedPlan(std::shared_ptr<const GraphWithLayouts<T>> graph, const py::list& rules, const py::list& bounds,
+            int threads)
       : owned_(py::make_tuple(rules, bounds)), graph_(std::move(graph)), plan_(make(*graph_, rules, bounds, threads)) {}
-
-  py::list forward(const py::list& inputs, const std::vector<std::size_t>& wanted, int thread_count) const override {
-    const Threads threads = worth(thread_count, inputs, 1);
-    Run run = begin(inputs, wanted, Plan<T>::kNoValue, threads);
-    return outputs_of(run, wanted, threads);
-  }
 
   // targets: one, each None (the top class), an int64 array (1) or (batch) of channels, or an array (batch, size of the
   // start) of relevance. Returns (values of `outputs`, chosen channels a target or None, relevance (targets * batch,
@@ -55,28 +42,30 @@ class TypedPlan : public AnyPlan {
                     const std::vector<std::size_t>& outputs, const std::vector<std::size_t>& wanted,
                     const std::vector<std::pair<std::size_t, std::vector<bool>>>& masks,
                     int thread_count) const override {
-    check_value(start);
-    const Threads threads = worth(thread_count, inputs, static_cast<Index>(targets.size()));
+    graph_->check_value(start);
+    const Threads threads = graph_->threads_worth(thread_count, inputs, static_cast<Index>(targets.size()));
     std::vector<std::size_t> kept = outputs;
     kept.push_back(start);
-    Run run = begin(inputs, kept, start, threads);
-    const Index batch = run.pass.batch;
+    auto run = graph_->begin(inputs, kept, threads, [&](const std::vector<Matrix<const T>>& views) {
+      return plan_.forward(views, kept, start, threads);
+    });
+    const Index batch = run.forward.batch;
     const Index rows = checked_product({batch, static_cast<Index>(targets.size())}, "targets by samples");
     const Layout& layout = graph_->layouts[start];
     const Buffer<T> top(checked_product({rows, layout.size()}, "the relevance at the top"));
     const Matrix<T> top_view{top.data(), rows, layout.size(), layout.size()};
     py::list chosen;
     for (std::size_t t = 0; t < targets.size(); ++t) {
-      chosen.append(begin_target(targets[t], run.pass.values[start], layout, one,
+      chosen.append(begin_target(targets[t], run.forward.values[start], layout, one,
                                  top_view.slice(static_cast<Index>(t) * batch, batch)));
     }
-    typename Plan<T>::Request request{start, {top.data(), rows, layout.size(), layout.size()}, {}, {}, nullptr};
+    RelevanceRequest<T> request{start, {top.data(), rows, layout.size(), layout.size()}, {}, {}, nullptr};
     request.results.resize(graph_->graph.values());
     std::vector<Buffer<T>> converted(wanted.size());
     py::list relevance;
     std::vector<Matrix<T>> user(wanted.size());
     for (std::size_t i = 0; i < wanted.size(); ++i) {
-      check_value(wanted[i]);
+      graph_->check_value(wanted[i]);
       const Layout& of = graph_->layouts[wanted[i]];
       relevance.append(new_array<T>(false, rows, of.size(), &user[i]));
       Matrix<T>& result = request.results[wanted[i]];
@@ -88,7 +77,7 @@ class TypedPlan : public AnyPlan {
       }
     }
     for (const auto& [value, channels] : masks) {
-      check_value(value);
+      graph_->check_value(value);
       if (static_cast<Index>(channels.size()) != graph_->layouts[value].channels) {
         throw py::value_error("a mask has one entry a channel");
       }
@@ -100,7 +89,7 @@ class TypedPlan : public AnyPlan {
     {
       const Unlocked unlocked;
       with_team(threads, [&] {
-        plan_.relevance(&run.pass, request, threads);
+        plan_.relevance(&run.forward, request, threads);
         for (std::size_t i = 0; i < wanted.size(); ++i) {
           finite = finite && !(scan_rows(request.results[wanted[i]]) & kernels::kNotFinite);
           if (converted[i].data() != nullptr) {
@@ -113,17 +102,17 @@ class TypedPlan : public AnyPlan {
     if (!finite) {
       throw Error("the relevance overflows: a denominator is nearly zero; use a rule with a larger stabilizer");
     }
-    return py::make_tuple(outputs_of(run, outputs, threads), std::move(chosen), std::move(relevance),
+    return py::make_tuple(graph_->outputs_of(run, outputs, threads), std::move(chosen), std::move(relevance),
                           std::move(ledger));
   }
 
  private:
-  static Plan<T> make(const GraphAndLayouts<T>& graph, const py::list& rules, const py::list& bounds, int threads) {
+  static Plan<T> make(const GraphWithLayouts<T>& graph, const py::list& rules, const py::list& bounds, int threads) {
     const std::size_t nodes = graph.graph.nodes().size();
     if (rules.size() != nodes || bounds.size() != nodes) {
       throw py::value_error("there is one rule and one pair of bounds a node");
     }
-    std::vector<typename Plan<T>::NodeRule> assigned(nodes);
+    std::vector<NodeRule<T>> assigned(nodes);
     for (std::size_t n = 0; n < nodes; ++n) {
       const GraphNode<T>& node = graph.graph.nodes()[n];
       if (rules[n].is_none()) {
@@ -144,76 +133,6 @@ class TypedPlan : public AnyPlan {
     }
     const Unlocked unlocked;
     return Plan<T>(graph.graph, std::move(assigned), threads_for(threads));
-  }
-
-  void check_value(std::size_t value) const {
-    if (value >= graph_->graph.values()) {
-      throw py::value_error("there is no such value");
-    }
-  }
-
-  struct Run {
-    typename Plan<T>::Pass pass;
-    std::vector<Buffer<T>> converted;  // inputs in the core's layout
-  };
-  Run begin(const py::list& arrays, const std::vector<std::size_t>& wanted, std::size_t start,
-            const Threads& threads) const {
-    if (arrays.size() != graph_->graph.inputs()) {
-      throw py::value_error("the number of inputs does not fit");
-    }
-    std::for_each(wanted.begin(), wanted.end(), [&](std::size_t value) { check_value(value); });
-    std::vector<Matrix<const T>> inputs;
-    for (std::size_t i = 0; i < arrays.size(); ++i) {
-      inputs.push_back(matrix<T>(arrays[i], "x"));
-      if (inputs[i].cols != graph_->graph.size(i) || inputs[i].rows != inputs[0].rows) {
-        throw py::value_error("the input's width does not fit");
-      }
-      checked_product({inputs[i].rows, inputs[i].cols}, "x");
-    }
-    Run run;
-    const Unlocked unlocked;
-    with_team(threads, [&] {
-      for (std::size_t i = 0; i < inputs.size(); ++i) {
-        if (scan_rows(inputs[i]) & kernels::kNotFinite) {
-          throw Error("x is not finite");
-        }
-        const Layout& layout = graph_->layouts[i];
-        if (!layout.same()) {
-          run.converted.emplace_back(checked_product({inputs[i].rows, layout.size()}, "x"));
-          const Matrix<T> made{run.converted.back().data(), inputs[i].rows, layout.size(), layout.size()};
-          to_core(layout, inputs[i], made, threads);
-          inputs[i] = {made.data, made.rows, made.cols, made.stride};
-        }
-      }
-      run.pass = plan_.forward(inputs, wanted, start, threads);
-    });
-    return run;
-  }
-
-  // Little work is done before another thread is awake.
-  Threads worth(int count, const py::list& inputs, Index targets) const {
-    const py::array first = inputs.empty() ? py::array() : py::reinterpret_borrow<py::array>(inputs[0]);
-    const Index samples = first.ndim() > 0 ? first.shape(0) : 1;
-    const auto work = static_cast<double>(bounded_product({graph_->graph.work(), samples, targets}));
-    return threads_for(count).alone_if(work < kWorthTeam);
-  }
-
-  py::list outputs_of(const Run& run, const std::vector<std::size_t>& wanted, const Threads& threads) const {
-    py::list outputs;
-    for (const std::size_t value : wanted) {
-      const Layout& layout = graph_->layouts[value];
-      Matrix<T> user;
-      outputs.append(new_array<T>(false, run.pass.batch, layout.size(), &user));
-      const Matrix<const T> core = run.pass.values[value];
-      if (layout.same()) {
-        for (Index i = 0; i < core.rows; ++i) {
-          std::copy_n(core.row(i), core.cols, user.row(i));
-        }
-      } else {
-        to_user(layout, core, user, threads);
-      }
-    }
-    return outputs;
   }
 
   // The absolute value of a channel's sum over all positions, by which relevance is divided that starts at one; 1 where
@@ -267,7 +186,7 @@ class TypedPlan : public AnyPlan {
   }
 
   py::tuple owned_;  // keeps the rules and bounds alive that the plan looks at
-  std::shared_ptr<const GraphAndLayouts<T>> graph_;
+  std::shared_ptr<const GraphWithLayouts<T>> graph_;
   Plan<T> plan_;
 };
 
@@ -299,8 +218,15 @@ class TypedGraph : public AnyGraph {
       }
       made.push_back(std::move(node));
     }
-    graph_ = std::make_shared<GraphAndLayouts<T>>(
-        GraphAndLayouts<T>{Graph<T>(std::move(sizes), std::move(made)), std::move(of)});
+    graph_ = std::make_shared<GraphWithLayouts<T>>(
+        GraphWithLayouts<T>{Graph<T>(std::move(sizes), std::move(made)), std::move(of)});
+  }
+  py::list forward(const py::list& inputs, const std::vector<std::size_t>& wanted, int thread_count) const override {
+    const Threads threads = graph_->threads_worth(thread_count, inputs, 1);
+    const auto run = graph_->begin(inputs, wanted, threads, [&](const std::vector<Matrix<const T>>& views) {
+      return graph_->graph.forward(views, wanted, threads);
+    });
+    return graph_->outputs_of(run, wanted, threads);
   }
   std::unique_ptr<AnyPlan> plan(const py::list& rules, const py::list& bounds, int threads) const override {
     return std::make_unique<TypedPlan<T>>(graph_, rules, bounds, threads);
@@ -321,16 +247,15 @@ class TypedGraph : public AnyGraph {
   }
 
   py::list owned_;  // keeps the arrays alive that the layers look at
-  std::shared_ptr<const GraphAndLayouts<T>> graph_;
+  std::shared_ptr<const GraphWithLayouts<T>> graph_;
 };
 
 }  // namespace
 
 void register_network(py::module_& m) {
-  py::class_<AnyPlan>(m, "Plan")
-      .def("forward", &AnyPlan::forward, py::arg("inputs"), py::arg("wanted"), py::arg("threads"))
-      .def("explain", &AnyPlan::explain, py::arg("inputs"), py::arg("targets"), py::arg("one"), py::arg("start"),
-           py::arg("outputs"), py::arg("wanted"), py::arg("masks"), py::arg("threads"));
+  py::class_<AnyPlan>(m, "Plan").def("explain", &AnyPlan::explain, py::arg("inputs"), py::arg("targets"),
+                                     py::arg("one"), py::arg("start"), py::arg("outputs"), py::arg("wanted"),
+                                     py::arg("masks"), py::arg("threads"));
   py::class_<AnyGraph>(m, "Graph")
       .def(py::init([](const std::string& dtype, const py::list& layouts,
                        const py::list& nodes) -> std::unique_ptr<AnyGraph> {
@@ -343,6 +268,7 @@ void register_network(py::module_& m) {
              throw py::value_error("dtype must be float32 or float64");
            }),
            py::arg("dtype"), py::arg("layouts"), py::arg("nodes"))
+      .def("forward", &AnyGraph::forward, py::arg("inputs"), py::arg("wanted"), py::arg("threads"))
       .def("plan", &AnyGraph::plan, py::arg("rules"), py::arg("bounds"), py::arg("threads"), py::keep_alive<0, 1>());
   // The poll leaves Python's own exception (KeyboardInterrupt) behind; hand that on.
   py::register_local_exception_translator([](std::exception_ptr p) {

@@ -79,10 +79,11 @@ def calls():
 
 def others():
     """Yield calls of a good graph, and of a chain, with hostile batches, values and targets."""
-    plan = _core.Graph("float32", [(2, 3, False), (2, 3, False)], [(*RELU, [0])]).plan([None], [None], 1)
+    graph = _core.Graph("float32", [(2, 3, False), (2, 3, False)], [(*RELU, [0])])
+    plan = graph.plan([None], [None], 1)
     x = np.zeros((2, 6), F)
     tall = np.broadcast_to(x[:1], (2**45, 6))
-    yield lambda: plan.forward([tall], [1], 1)
+    yield lambda: graph.forward([tall], [1], 1)
     yield lambda: plan.explain([tall], [None], False, 1, [1], [0], [], 1)
     yield lambda: plan.explain([x], [np.array([5], np.int64)], False, 1, [1], [0], [], 1)
     yield lambda: plan.explain([x], [np.array([-(2**63)], np.int64)], False, 1, [1], [0], [], 1)
@@ -92,7 +93,7 @@ def others():
         yield lambda value=value: plan.explain([x], [None], False, 1, [value], [0], [], 1)
         yield lambda value=value: plan.explain([x], [None], False, 1, [1], [value], [], 1)
         yield lambda value=value: plan.explain([x], [None], False, 1, [1], [0], [(value, [True, True])], 1)
-        yield lambda value=value: plan.forward([x], [value], 1)
+        yield lambda value=value: graph.forward([x], [value], 1)
     yield lambda: plan.explain([x], [None], False, 1, [1], [0], [(1, [])], 1)
     yield lambda: _core.Graph("float32", [(2, 3, False)], [])
     yield lambda: _core.Graph("float32", [(2, 3, False), (2, 3, False)], [(*RELU, [1])])

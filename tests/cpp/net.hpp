@@ -11,7 +11,7 @@
 
 #include "check.hpp"
 #include "conv_data.hpp"
-#include "engine/graph.hpp"
+#include "engine/plan.hpp"
 #include "layers/activation.hpp"
 #include "layers/add.hpp"
 #include "layers/affine.hpp"
@@ -181,7 +181,7 @@ class Net {
   bool spied_;
   std::vector<Index> inputs_, sizes_;
   std::vector<GraphNode<T>> nodes_;
-  std::vector<typename Plan<T>::NodeRule> assigned_;
+  std::vector<NodeRule<T>> assigned_;
   std::vector<const Spy<T>*> spies_;
   std::unique_ptr<std::function<void()>> meanwhile_ = std::make_unique<std::function<void()>>();
   std::deque<CompiledRule> rules_;
@@ -196,7 +196,7 @@ struct Question {
   std::size_t start;
   Index targets = 1;
   std::vector<std::size_t> wanted = {}, asked = {};  // values; values whose relevance is asked for
-  std::vector<typename Plan<T>::Mask> masks = {};
+  std::vector<ChannelMask> masks = {};
   int threads = 1;
 };
 
@@ -263,7 +263,7 @@ template <class T>
 Answer<T> ask_plan(const Graph<T>& graph, const Plan<T>& plan, const Inputs<T>& inputs, const Question<T>& question,
                    Index first_target = 0) {
   const Index batch = inputs.batch(), rows = question.targets * batch;
-  typename Plan<T>::Pass pass = plan.forward(inputs.views(), question.wanted, question.start, {question.threads});
+  ForwardValues<T> pass = plan.forward(inputs.views(), question.wanted, question.start, {question.threads});
   Answer<T> answer;
   answer.rows = rows;
   answer.values.resize(graph.values());
@@ -286,7 +286,7 @@ Answer<T> ask_plan(const Graph<T>& graph, const Plan<T>& plan, const Inputs<T>& 
   constexpr double kUnwritten = 99;  // pages are written, not added to
   answer.ledger.assign(pages + 1, kUnwritten);
   std::vector<std::unique_ptr<Fenced<T>>> results(graph.values());
-  typename Plan<T>::Request request{question.start, top.read(), {}, question.masks, answer.ledger.data()};
+  RelevanceRequest<T> request{question.start, top.read(), {}, question.masks, answer.ledger.data()};
   request.results.resize(graph.values());
   for (const std::size_t value : question.asked) {
     results[value] = std::make_unique<Fenced<T>>(rows, graph.size(value), 1);

@@ -201,7 +201,7 @@ TEST(graph_with_masks) {
     const Inputs<double> inputs(rich.net, 2, 2, 5);
     std::vector<bool> some(17);
     some[3] = some[16] = true;
-    const std::vector<std::vector<Plan<double>::Mask>> cases{
+    const std::vector<std::vector<ChannelMask>> cases{
         {{rich.first, some}},
         {{rich.pooled, some}, {rich.added, std::vector<bool>(17, true)}},
         {{rich.top, {true, false, true, false, false, false, true}}},
@@ -293,7 +293,7 @@ void check_shortcuts() {
     CHECK(same_answer(ask(rich.net, plan, inputs, question), all, {}));
     CHECK(rich.net.seen(rich.added).fused && rich.net.seen(rich.side).in_place != kept);
     // Only the forward pass.
-    const typename Plan<T>::Pass pass = plan.forward(inputs.views(), {rich.top}, Plan<T>::kNoValue, {1});
+    const ForwardValues<T> pass = plan.forward(inputs.views(), {rich.top}, kNoValue, {1});
     CHECK(std::memcmp(pass.values[rich.top].data, all.values[rich.top].data(), 3 * 7 * sizeof(T)) == 0);
     CHECK(rich.net.seen(rich.first).fused && rich.net.seen(rich.added).fused && rich.net.seen(rich.side).in_place);
     for (std::size_t value = 2; value < rich.top; ++value) {

@@ -133,7 +133,7 @@ void check_same_bits() {
     const Plan<T> plan = net.plan(2);
     for (const Index batch : {1, 3}) {
       const Inputs<T> inputs(net, 1, batch, 2);
-      const std::vector<std::vector<typename Plan<T>::Mask>> masks{
+      const std::vector<std::vector<ChannelMask>> masks{
           {},
           {{tower.first_relu, std::vector<bool>(20, false)}},
           {{tower.second, {true, false}}, {tower.second_relu, {true, true, false}}},

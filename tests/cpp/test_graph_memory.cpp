@@ -19,7 +19,7 @@ TEST(relevance_frees_what_it_has_read) {
       Chosen values = ask(rich.net, plan, inputs, {start, 2, wanted, asked}).left;
       const bool is_wanted = std::count(wanted.begin(), wanted.end(), start) > 0;
       // The start's own value is not read.
-      values.erase(std::remove(values.begin(), values.end(), is_wanted ? Plan<double>::kNoValue : start), values.end());
+      values.erase(std::remove(values.begin(), values.end(), is_wanted ? kNoValue : start), values.end());
       return values;
     };
     for (std::size_t value = 2; value < rich.net.values(); ++value) {
@@ -48,10 +48,10 @@ TEST(relevance_frees_on_its_way) {
       const std::size_t kept = values[3];
       const Plan<float> plan = net.plan();
       const Inputs<float> inputs(net, 1, 3, 1);
-      Plan<float>::Pass pass = plan.forward(inputs.views(), wanted ? Chosen{kept} : Chosen{}, value, {1});
+      ForwardValues<float> pass = plan.forward(inputs.views(), wanted ? Chosen{kept} : Chosen{}, value, {1});
       Fenced<float> top(3, 8), result(3, 12);
       fill_top(top, 3);
-      Plan<float>::Request request{value, top.read(), std::vector<Matrix<float>>(net.values()), {}, nullptr};
+      RelevanceRequest<float> request{value, top.read(), std::vector<Matrix<float>>(net.values()), {}, nullptr};
       request.results[0] = result.view();
       std::vector<double> ledger(net.graph().nodes().size() * kLedgerColumns * 3);
       request.ledger = ledger.data();
@@ -88,13 +88,12 @@ TEST(ledger_does_not_depend_on_what_is_asked) {
     std::vector<bool> some(17);
     some[2] = some[3] = some[16] = true;
     // On a layer's own value, behind its ReLU, on a value with several readers, on both of a chain, on the start.
-    const std::vector<std::vector<Plan<double>::Mask>> masks{
-        {},
-        {{rich.first, some}},
-        {{rich.first_relu, some}},
-        {{rich.added, some}, {rich.added_relu, some}},
-        {{rich.pooled, some}, {rich.joined, std::vector<bool>(34)}},
-        {{rich.top, {true, false, true}}}};
+    const std::vector<std::vector<ChannelMask>> masks{{},
+                                                      {{rich.first, some}},
+                                                      {{rich.first_relu, some}},
+                                                      {{rich.added, some}, {rich.added_relu, some}},
+                                                      {{rich.pooled, some}, {rich.joined, std::vector<bool>(34)}},
+                                                      {{rich.top, {true, false, true}}}};
     for (std::size_t n = 0; n < masks.size(); ++n) {
       Question<double> question{rich.top, 2, {}, rich.net.all_values(), masks[n]};
       const Answer<double> all = ask(rich.net, plan, inputs, question);
@@ -124,7 +123,7 @@ TEST(ledger_sums_are_those_of_the_relevance) {
       const std::size_t top = net.dense(net.relu(twice), 5, "z+");
       const Plan<double> plan = net.plan();
       const Inputs<double> inputs(net, 1, 2, 7);
-      std::vector<Plan<double>::Mask> masks;
+      std::vector<ChannelMask> masks;
       const std::vector<bool> even{true, false};
       if (masked == 1) {
         masks = {{split, even}};

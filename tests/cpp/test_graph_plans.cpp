@@ -260,7 +260,7 @@ TEST(graph_knows_signs) {
   for (unsigned seed = 0; seed < 4; ++seed) {
     const Inputs<double> inputs(net, 1, 8, seed);
     const Plan<double> plan = net.plan();
-    const Plan<double>::Pass pass = plan.forward(inputs.views(), net.all_values(), Plan<double>::kNoValue, {1});
+    const ForwardValues<double> pass = plan.forward(inputs.views(), net.all_values(), kNoValue, {1});
     for (const Value value : net.all_values()) {
       const Matrix<const double> found = pass.values[value];
       bool right = true;

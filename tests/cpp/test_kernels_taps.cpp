@@ -236,7 +236,12 @@ TEST(shares_with_one_page_for_all_rows) {
           };
           Fenced<T> s0(rows, cols), s1(rows, cols);
           s1.fill([] { return 0; });
-          const kernels::Absorbed start{1, 2, 3, 4, 5};
+          kernels::Absorbed start{};
+          start.bias = 1;
+          start.stabilizer = 2;
+          start.dead = 3;
+          start.padding = 4;
+          start.batchnorm = 5;
           std::vector<kernels::Absorbed> pages(static_cast<std::size_t>(rows), start);
           const std::vector<T> of_rows = run(s0, s1, pages.data(), 1);
           kernels::Absorbed one[] = {start, start};

@@ -8,7 +8,7 @@
 #include "base/error.hpp"
 #include "base/size.hpp"
 #include "check.hpp"
-#include "engine/graph.hpp"
+#include "engine/plan.hpp"
 #include "layers/activation.hpp"
 #include "layers/add.hpp"
 #include "layers/affine.hpp"
@@ -248,10 +248,10 @@ TEST(sizes_in_a_graph) {
   }
   // A batch whose values no address space holds: nothing is written.
   const Graph<float> graph = make({Index{1} << 40, Index{1} << 40}, Index{1} << 40, {0, 1});
-  const Plan<float> plan(graph, std::vector<Plan<float>::NodeRule>(1), {1});
+  const Plan<float> plan(graph, std::vector<NodeRule<float>>(1), {1});
   const float x = 1;
   const Matrix<const float> rows{&x, Index{1} << 30, Index{1} << 40, 0};
-  CHECK(refused([&] { plan.forward({rows, rows}, {2}, Plan<float>::kNoValue, {1}); }));
+  CHECK(refused([&] { plan.forward({rows, rows}, {2}, kNoValue, {1}); }));
 }
 
 }  // namespace

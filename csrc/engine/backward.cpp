@@ -1,0 +1,266 @@
+#include "engine/backward.hpp"
+
+#include <algorithm>
+#include <functional>
+
+#include "base/pieces.hpp"
+#include "kernels/dispatch.hpp"
+
+namespace pylrp {
+namespace {
+
+template <class T>
+Matrix<const T> read_only(Matrix<T> m) {
+  return {m.data, m.rows, m.cols, m.stride};
+}
+
+template <class T>
+void add_to(Matrix<const T> part, Matrix<T> total, const Threads& threads) {
+  each_piece(part.rows, part.cols, threads, [&](Index, Index row, Index first, Index count) {
+    const T* const from = part.row(row) + first;
+    T* const to = total.row(row) + first;
+    for (Index j = 0; j < count; ++j) {
+      to[j] += from[j];
+    }
+  });
+}
+
+template <class T>
+void copy(Matrix<const T> from, Matrix<T> to, const Threads& threads) {
+  each_piece(from.rows, from.cols, threads, [&](Index, Index row, Index first, Index count) {
+    std::copy_n(from.row(row) + first, count, to.row(row) + first);
+  });
+}
+
+// Ends at the first piece with a negative entry.
+template <class T>
+bool has_no_negative(Matrix<const T> values) {
+  for (Index i = 0; i < values.rows; ++i) {
+    for (Index first = 0; first < values.cols; first += kPiece) {
+      if (kernels::table<T>().scan(std::min(kPiece, values.cols - first), values.row(i) + first) &
+          kernels::kHasNegative) {
+        return false;
+      }
+    }
+  }
+  return true;
+}
+
+template <class T>
+void close_channels(const std::vector<bool>& stay, Matrix<T> relevance) {
+  const Index channels = static_cast<Index>(stay.size());
+  for (Index i = 0; i < relevance.rows; ++i) {
+    for (Index j = 0; j < relevance.cols; ++j) {
+      if (!stay[static_cast<std::size_t>(j % channels)]) {
+        relevance.row(i)[j] = T(0);
+      }
+    }
+  }
+}
+
+}  // namespace
+
+template <class T>
+Backward<T>::Backward(const Plan<T>& plan, ForwardValues<T>* forward, const RelevanceRequest<T>& request,
+                      const Threads& threads)
+    : plan_(plan),
+      graph_(plan.graph()),
+      forward_(*forward),
+      request_(request),
+      threads_{threads.count, threads.poll, plan.graph().workspace()},
+      liveness_(plan, request.start),
+      rows_(request.top.rows),
+      relevance_(graph_.values()),
+      memory_(graph_.values()),
+      nonnegative_(graph_.values(), -1),
+      sums_(graph_.values()) {}
+
+template <class T>
+void Backward<T>::run() {
+  make(request_.start);
+  copy(request_.top, relevance_[request_.start], threads_);
+  std::fill_n(request_.ledger, static_cast<Index>(graph_.nodes().size()) * kLedgerColumns * rows_, 0.0);
+  for (std::size_t n = request_.start < graph_.inputs() ? 0 : request_.start - graph_.inputs() + 1; n-- > 0;) {
+    if (relevance_[graph_.inputs() + n]) {
+      step(n);
+    }
+  }
+  for (std::size_t value = 0; value < graph_.values(); ++value) {  // where nothing arrived
+    const Matrix<T> result = request_.results[value];
+    if (result && !relevance_[value]) {
+      for (Index i = 0; i < rows_; ++i) {
+        std::fill_n(result.row(i), result.cols, T(0));
+      }
+    }
+  }
+}
+
+template <class T>
+void Backward<T>::step(std::size_t n) {
+  const Arrival arrival = arrive(n);
+  if (is_same(n) && arrival.is_masked) {
+    std::vector<double> stays = arrival.incoming;
+    std::transform(stays.begin(), stays.end(), arrival.masked.begin(), stays.begin(), std::minus<>());
+    write_page(arrival.incoming, stays, arrival.masked, std::vector<kernels::Absorbed>(static_cast<std::size_t>(rows_)),
+               page(n));
+  }
+  if (is_same(n) && hand_on(n, arrival.is_masked)) {
+    return;
+  }
+  Step call = prepare(n);
+  call_layer(n, &call);
+  const std::vector<double> outgoing = collect(n, call);
+  if (!is_same(n)) {
+    write_page(arrival.incoming, outgoing, arrival.masked, call.absorbed, page(n));
+  }
+  memory_[graph_.inputs() + n] = Buffer<T>();
+  for (const std::size_t input : graph_.nodes()[n].inputs) {
+    release(input, n);
+  }
+  release(liveness_.output[n], n);
+}
+
+template <class T>
+typename Backward<T>::Arrival Backward<T>::arrive(std::size_t n) {
+  const std::size_t value = graph_.inputs() + n;
+  Arrival arrival;
+  arrival.is_masked = std::any_of(request_.masks.begin(), request_.masks.end(),
+                                  [&](const ChannelMask& mask) { return mask.value == value; });
+  if (!is_same(n) || arrival.is_masked) {
+    arrival.incoming = sums_[value].empty() ? row_sums(read_only(relevance_[value]), threads_) : sums_[value];
+  }
+  for (const ChannelMask& mask : request_.masks) {
+    if (mask.value == value) {
+      close_channels(mask.channels, relevance_[value]);
+      const std::vector<double> stays = row_sums(read_only(relevance_[value]), threads_);
+      arrival.masked = arrival.incoming;
+      for (std::size_t i = 0; i < stays.size(); ++i) {
+        arrival.masked[i] -= stays[i];
+      }
+    }
+  }
+  return arrival;
+}
+
+template <class T>
+bool Backward<T>::hand_on(std::size_t n, bool is_masked) {
+  const std::size_t value = graph_.inputs() + n, input = graph_.nodes()[n].inputs[0];
+  if (relevance_[input] || request_.results[input] || request_.results[value]) {
+    return false;
+  }
+  relevance_[input] = relevance_[value];
+  memory_[input] = std::move(memory_[value]);
+  if (!is_masked) {
+    sums_[input] = std::move(sums_[value]);
+  }
+  relevance_[value] = {};
+  return true;
+}
+
+template <class T>
+typename Backward<T>::Step Backward<T>::prepare(std::size_t n) {
+  const GraphNode<T>& node = graph_.nodes()[n];
+  const std::size_t value = graph_.inputs() + n;
+  const bool in_place = !plan_.rules()[n].is_identity() && node.layer->relevance_in_place();
+  Step step;
+  step.extra.resize(node.inputs.size());
+  step.absorbed.resize(static_cast<std::size_t>(rows_));
+  step.job.relevance = read_only(relevance_[value]);
+  if (memory_[value].data() != nullptr) {
+    step.job.spare = relevance_[value];
+  }
+  step.job.batch = forward_.batch;
+  for (std::size_t k = 0; k < node.inputs.size(); ++k) {
+    const std::size_t input = node.inputs[k];
+    step.job.inputs.push_back(forward_.values[input]);
+    if (relevance_[input]) {  // another reader was here, or this one reads it twice
+      step.extra[k].reset(checked_product({rows_, graph_.size(input)}, "a relevance"), graph_.workspace());
+      step.job.results.push_back({step.extra[k].data(), rows_, graph_.size(input), graph_.size(input)});
+      continue;
+    }
+    if (in_place && liveness_.may_replace(forward_, request_, input, n)) {
+      memory_[input] = std::move(forward_.memory[input]);
+      relevance_[input] = {memory_[input].data(), rows_, graph_.size(input), graph_.size(input)};
+    } else {
+      make(input);
+    }
+    step.job.results.push_back(relevance_[input]);
+  }
+  return step;
+}
+
+template <class T>
+void Backward<T>::call_layer(std::size_t n, Step* step) {
+  const GraphNode<T>& node = graph_.nodes()[n];
+  const NodeRule<T>& rule = plan_.rules()[n];
+  RelevanceJob<T>& job = step->job;
+  if (is_same(n) || rule.is_identity()) {
+    copy(job.relevance, job.results[0], threads_);
+    return;
+  }
+  job.rule = rule.rule;
+  job.bounds = rule.bounds;
+  job.prepared = plan_.prepared(n);
+  job.output_positive = liveness_.output_positive[n];
+  job.output = liveness_.output[n] == kNoValue ? Matrix<const T>{} : forward_.values[liveness_.output[n]];
+  job.absorbed = step->absorbed.data();
+  if (node.layer->flow() == Flow::kRule && job.inputs[0]) {
+    job.input_nonnegative = is_nonnegative(node.inputs[0], job.inputs[0]);
+  }
+  node.layer->relevance(job, threads_);
+}
+
+template <class T>
+std::vector<double> Backward<T>::collect(std::size_t n, const Step& step) {
+  const GraphNode<T>& node = graph_.nodes()[n];
+  std::vector<double> outgoing(static_cast<std::size_t>(rows_));
+  for (std::size_t k = 0; k < node.inputs.size(); ++k) {
+    const std::size_t input = node.inputs[k];
+    if (!is_same(n)) {
+      std::vector<double> sent = row_sums(read_only(step.job.results[k]), threads_);
+      std::transform(sent.begin(), sent.end(), outgoing.begin(), outgoing.begin(), std::plus<>());
+      sums_[input] = std::move(sent);
+    }
+    if (step.extra[k].data() != nullptr) {
+      add_to(read_only(step.job.results[k]), relevance_[input], threads_);
+      sums_[input].clear();
+    }
+  }
+  return outgoing;
+}
+
+template <class T>
+void Backward<T>::make(std::size_t value) {
+  Matrix<T> made = request_.results[value];
+  if (!made) {
+    memory_[value].reset(checked_product({rows_, graph_.size(value)}, "a relevance"), graph_.workspace());
+    made = {memory_[value].data(), rows_, graph_.size(value), graph_.size(value)};
+  }
+  relevance_[value] = made;
+}
+
+template <class T>
+void Backward<T>::release(std::size_t value, std::size_t n) {
+  if (value != kNoValue && liveness_.last_reader[value] == n && !forward_.wanted[value]) {
+    forward_.values[value] = {};
+    forward_.memory[value] = Buffer<T>();
+  }
+}
+
+template <class T>
+bool Backward<T>::is_nonnegative(std::size_t value, Matrix<const T> values) {
+  if (nonnegative_[value] < 0) {
+    nonnegative_[value] = graph_.nonnegative(value) || has_no_negative(values) ? 1 : 0;
+  }
+  return nonnegative_[value] == 1;
+}
+
+template <class T>
+double* Backward<T>::page(std::size_t node) const {
+  return request_.ledger + static_cast<Index>(node) * kLedgerColumns * rows_;
+}
+
+template class Backward<float>;
+template class Backward<double>;
+
+}  // namespace pylrp

@@ -1,0 +1,32 @@
+#include "engine/plan.hpp"
+
+#include "engine/backward.hpp"
+#include "engine/liveness.hpp"
+
+namespace pylrp {
+
+template <class T>
+Plan<T>::Plan(const Graph<T>& graph, std::vector<NodeRule<T>> rules, const Threads& threads)
+    : graph_(graph), rules_(std::move(rules)), prepared_(graph.nodes().size()) {
+  for (std::size_t n = 0; n < rules_.size(); ++n) {
+    if (rules_[n].rule != nullptr && !rules_[n].is_identity()) {
+      prepared_[n] = graph_.nodes()[n].layer->prepare(*rules_[n].rule, rules_[n].bounds, threads);
+    }
+  }
+}
+
+template <class T>
+ForwardValues<T> Plan<T>::forward(const std::vector<Matrix<const T>>& inputs, const std::vector<std::size_t>& wanted,
+                                  std::size_t start, const Threads& threads) const {
+  return graph_.forward(inputs, wanted, threads, {start, Liveness<T>(*this, start).kept});
+}
+
+template <class T>
+void Plan<T>::relevance(ForwardValues<T>* forward, const RelevanceRequest<T>& request, const Threads& threads) const {
+  Backward<T>(*this, forward, request, threads).run();
+}
+
+template class Plan<float>;
+template class Plan<double>;
+
+}  // namespace pylrp
