@@ -27,7 +27,7 @@ class Kept {
       ::operator delete(blocks_[i].data, kAlignment);
     }
   }
-  // null: there is none of this size; the others have made room for a new one.
+  // null: there is none of this size; the others have been freed for a new one.
   void* take(std::size_t bytes) noexcept {
     for (int i = 0; i < count_; ++i) {
       if (blocks_[i].bytes == bytes) {
@@ -54,13 +54,13 @@ class Kept {
   }
 
  private:
-  static constexpr int kMost = 16;
+  static constexpr int kMaxCachedBlocks = 16;
   struct Block {
     void* data;
     std::size_t bytes;
   };
   void make_room(std::size_t bytes) noexcept {
-    while (count_ > 0 && (count_ == kMost || used_ + kept_ + bytes > kBudget)) {  // the oldest go first
+    while (count_ > 0 && (count_ == kMaxCachedBlocks || used_ + kept_ + bytes > kBudget)) {  // the oldest go first
       kept_ -= blocks_[0].bytes;
       ::operator delete(blocks_[0].data, kAlignment);
       --count_;
@@ -69,7 +69,7 @@ class Kept {
       }
     }
   }
-  Block blocks_[kMost];
+  Block blocks_[kMaxCachedBlocks];
   int count_ = 0;
   std::size_t kept_ = 0, used_ = 0;
 };
@@ -106,8 +106,8 @@ void* Workspace::take(std::size_t* bytes) {
   // A block that is much too large is taken rather than that the workspace grows.
   most_used_ = std::max(most_used_, used_ + *bytes);
   const std::size_t limit = most_used_ + most_used_ / 16;
-  const bool room = used_ + kept_ + *bytes <= limit;
-  if (best < count_ && (blocks_[best].bytes <= *bytes + *bytes / 4 || !room)) {
+  const bool fits = used_ + kept_ + *bytes <= limit;
+  if (best < count_ && (blocks_[best].bytes <= *bytes + *bytes / 4 || !fits)) {
     return take_at(best, bytes);
   }
   while (count_ > 0 && used_ + kept_ + *bytes > limit) {  // all are too small

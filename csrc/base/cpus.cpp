@@ -16,7 +16,7 @@
 namespace pylrp {
 namespace {
 
-constexpr int kMost = 1024;
+constexpr int kMaxThreads = 1024;
 
 std::atomic<int> user_threads{0};
 
@@ -41,7 +41,7 @@ int affinity() {
 int from_environment() {
   const char* const text = std::getenv("OMP_NUM_THREADS");
   const long count = text == nullptr ? 0 : std::strtol(text, nullptr, 10);
-  return count < 1 ? 0 : static_cast<int>(std::min<long>(count, kMost));
+  return count < 1 ? 0 : static_cast<int>(std::min<long>(count, kMaxThreads));
 }
 
 // Two numbers of a file or of two files, quota and period; anything else ("max", -1, no file): no limit.
@@ -56,7 +56,7 @@ int worth(const std::string& quota_file, const std::string& period_file) {
   } else {
     std::ifstream(period_file) >> period;
   }
-  return quota <= 0 || period <= 0 ? 0 : static_cast<int>(std::min<long long>((quota - 1) / period + 1, kMost));
+  return quota <= 0 || period <= 0 ? 0 : static_cast<int>(std::min<long long>((quota - 1) / period + 1, kMaxThreads));
 }
 
 // The least of a group and its parents. Inside a container the path may be that of the host: then the root counts.
@@ -117,7 +117,7 @@ int default_threads() {
   }();
   count = quota > 0 ? std::min(count, quota) : count;
 #endif
-  return std::min(count, kMost);
+  return std::min(count, kMaxThreads);
 }
 
 }  // namespace pylrp

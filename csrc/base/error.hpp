@@ -17,7 +17,7 @@ struct NodeError : Error {
   std::size_t node;
 };
 
-// A long call was stopped (Ctrl-C); whoever polled keeps the reason.
+// A long call was stopped (Ctrl-C); the caller who polled keeps the reason.
 struct Interrupted : Error {
   Interrupted() : Error("interrupted") {}
 };

@@ -14,8 +14,8 @@ inline void store_n(T* p, Vec<T> v, Index n) {
   }
 }
 
-// Rows of a panel lie far apart in the arrays it is cut from, and the processor foresees no such jumps: asks for the
-// piece of a later row.
+// Rows of a panel lie far apart in the arrays it is cut from, and hardware prefetchers do not follow this stride:
+// asks for the piece of a later row.
 constexpr Index kRowsAhead = 12;
 template <int kWrite, class T>
 inline __attribute__((always_inline)) void fetch_row(const T* row, Index stride, Index cols) {
@@ -32,7 +32,7 @@ inline void accumulate_rows(Index rows, Index cols, const Mixed<T>& mixed, Index
                             const T* low, const T* high, Index bound_stride, bool add, T* out, Index out_stride) {
   constexpr int lanes = kLanes<T>;
   const int count = kCount > 0 ? kCount : mixed.count;
-  Mix<T> mix[kCount > 0 ? kCount : kMaxBacks];  // ours: the stores below can't change it
+  Mix<T> mix[kCount > 0 ? kCount : kMaxBacks];  // local copy: the stores below can't alias it
   bool reads_input = kInput, reads_low = false, reads_high = false;
   for (int b = 0; b < count; ++b) {
     mix[b] = mixed.mix[b];
@@ -114,7 +114,7 @@ inline void shares_of_rows(Index rows, Index cols, const Shares<T>& plan, const 
   const int sums = kKnown ? kCount : plan.sums, groups = kKnown ? kCount : plan.groups;
   const bool masked = !kKnown && plan.masked;
   const Vec<T> zero = {};
-  Share<T> of_group[kKnown ? kCount : kMaxGroups];  // ours: the stores below can't change it
+  Share<T> of_group[kKnown ? kCount : kMaxGroups];  // local copy: the stores below can't alias it
   for (int g = 0; g < groups; ++g) {
     of_group[g] = plan.group[g];
   }

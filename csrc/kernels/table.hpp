@@ -86,7 +86,7 @@ struct Table {
   void (*tile)(int rows, Index k, const T* left, const T* panel, bool add, T* out);
   // The same with rows found by pointers, summed over taps: out(rows, tile_cols) = or += sum_t x_t panel_t, where
   // x_t(rows, k) has row i at rows_at[t * rows + i] and the panels lie one after the other. halves: how many of the
-  // tile's two vectors are computed; rows of `out` have room for both.
+  // tile's two vectors are computed; rows of `out` hold both.
   void (*tile_taps)(int rows, int halves, int taps, Index k, const T* const* rows_at, const T* panel, bool add, T* out,
                     Index out_stride);
   // out(rows, n) = or += sum_t rho(w_t) * x_t, element by element; row i of x_t at at[t] + i * step.

@@ -54,7 +54,8 @@ struct RelevanceJob {
 enum class Flow {
   kRule,     // by the assigned rule
   kOwn,      // in proportion to the input, by the layer's own formula: none where the input is zero
-  kThrough,  // moved or scaled: none where the input is zero if the output gets none where it is zero
+  kThrough,  // routed: moved or scaled (pooling, pad, slice); none where the input is zero if the output gets none
+             // where it is zero
   kSame,     // the very same relevance: activations
   kUnknown,  // a layer in Python
 };
@@ -77,12 +78,12 @@ class Layer {
   // Multiplications of a forward pass of one sample, where they are many.
   virtual Index products() const { return 0; }
 
-  // Can forward() work in place (output over the first input), resp. clamp?
+  // Can forward() work in place (output over the first input)? Can it clamp?
   virtual bool in_place() const { return false; }
   virtual bool clamps() const { return false; }
   // The clamp that this layer is, where it is one.
   virtual bool is_clamp(Clamp<T>*) const { return false; }
-  // f(x) >= 0 for every x, resp. for every x >= 0.
+  // f(x) >= 0 for every x; for every x >= 0.
   virtual bool makes_nonnegative() const { return false; }
   virtual bool keeps_nonnegative() const { return false; }
   // f(0) = 0
