@@ -33,7 +33,7 @@ bool is_inside(const Walk& walk, const KernelTap& tap, const Axes& row, std::siz
 // How many rows from `place` on, along its line and at most `most`, have the same taps inside.
 Index stretch(const Walk& walk, const Place& place, Index most) {
   const Index width = walk.rows[2], scale = walk.scale[2], x = place.row[2];
-  Index inner_first = 0, inner_last = width;  // where all taps are inside that the line's others axes let be
+  Index inner_first = 0, inner_last = width;  // where all taps are inside that meet the line at all
   for (const KernelTap& tap : walk.taps) {
     if (is_inside(walk, tap, place.row, 0) && is_inside(walk, tap, place.row, 1)) {
       const Index before = -tap.offset[2], behind = walk.source[2] - tap.offset[2];
