@@ -22,7 +22,7 @@ CORE := build/core
 SOURCES := pyproject.toml CMakeLists.txt README.md $(shell find csrc pylrp -type f -not -path '*/__pycache__/*')
 PIP := -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test test-fast docs test-peers test-lowest nightly fuzz test-core test-conv-general core capi mex matlab-zip test-neon instructions lint \
+.PHONY: demo test test-fast docs test-peers test-lowest nightly coverage fuzz test-core test-conv-general core capi mex matlab-zip test-neon instructions lint \
         bench clean
 TOOLS := PATH=$(CURDIR)/.venv/bin:$$PATH CMAKE_GENERATOR=Ninja
 CTEST := --output-on-failure --no-tests=error --parallel 2
@@ -74,24 +74,25 @@ test-lowest:
 	.venv-lowest/bin/pytest $(PARALLEL) -W ignore::DeprecationWarning -W ignore::FutureWarning -m "not serial and not slow and not nightly" \
 	  --ignore=tests/peers --ignore=tests/browser
 
-# A copy of the sources with a module whose lines are counted; the C++ tests first, then all of Python's that need not be
-# alone, the peers' where their environment is there.
-COVERED := build/coverage/python
+# A copy of the sources with a module whose lines are counted; the C++ tests first, then those of make test-fast. What
+# only peers' models and slow tests reach counts as missing.
+COVERED := $(CURDIR)/build/coverage/python
 .venv/covered: .venv/installed
 	.venv/bin/python $(PIP) "$$(ls build/wheel/*.whl)[coverage]"
 	touch $@
 
+coverage: export COVERAGE_FILE = $(CURDIR)/build/coverage/branches
 coverage: .venv/covered
 	$(TOOLS) cmake --preset coverage -DPython_EXECUTABLE=$(CURDIR)/.venv/bin/python \
 	  -Dpybind11_DIR=$$(.venv/bin/python -m pybind11 --cmakedir)
 	$(TOOLS) cmake --build --preset coverage
 	find build/coverage -name '*.gcda' -delete
-	rm -rf $(COVERED) .coverage*
+	rm -rf $(COVERED) $(COVERAGE_FILE)*
 	mkdir -p $(COVERED)
-	cp -r pylrp build/coverage/_core*.so $(COVERED)
-	mv $(COVERED)/_core*.so $(COVERED)/pylrp
+	cp -r pylrp $(COVERED)
+	cp build/coverage/_core*.so $(COVERED)/pylrp
 	$(TOOLS) ctest --preset coverage
-	PYTHONPATH=$(COVERED) PYLRP_CORE_BUILD=build/coverage .venv/bin/pytest $(PARALLEL) --cov --cov-report= \
+	-PYTHONPATH=$(COVERED) PYLRP_CORE_BUILD=build/coverage .venv/bin/pytest $(PARALLEL) --cov --cov-report= \
 	  -m "not serial and not slow and not nightly"
 	.venv/bin/coverage report
 	.venv/bin/gcovr --object-directory build/coverage
