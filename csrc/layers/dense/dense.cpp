@@ -108,6 +108,7 @@ void dense_forward(const DenseWeights<T>& layer, Matrix<const T> input, Matrix<T
   }
   const kernels::Table<T>& kernel = kernels::table<T>();
   const Index n_out = layer.weight.rows;
+  const kernels::Weights<T> as_it_is = weights_of<T>(WeightMap{});
   // With few samples this is memory-bound: threads pay off at a quarter of the usual work.
   const Threads some = threads_worth(4 * layer.weight.rows * layer.weight.cols * input.rows, threads);
   parallel_for((n_out + kRowsATask - 1) / kRowsATask, some, [&](Index task) {
@@ -124,7 +125,7 @@ void dense_forward(const DenseWeights<T>& layer, Matrix<const T> input, Matrix<T
         for (int r = 0; r < count; ++r) {
           out[r] = layer.bias ? layer.bias[j + r] : T(0);
         }
-        kernel.rows_dot(count, rows, layer.weight.cols, weights_of<T>(WeightMap{}), input.row(i), out, nullptr);
+        kernel.rows_dot(count, rows, layer.weight.cols, as_it_is, input.row(i), out, nullptr);
       }
     }
   });
