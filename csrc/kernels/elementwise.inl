@@ -28,8 +28,9 @@ inline __attribute__((always_inline)) void fetch_row(const T* row, Index stride,
 
 // kCount sums, 0: as many as `mixed` says; kInput: of parts of the input only.
 template <class T, int kCount, bool kInput>
-inline void accumulate_rows(Index rows, Index cols, const Mixed<T>& mixed, Index acc_stride, const T* a, Index a_stride,
-                            const T* low, const T* high, Index bound_stride, bool add, T* out, Index out_stride) {
+inline void accumulate_rows(const Accumulate<T>& args) {
+  // Local copies: the stores below can't alias them.
+  const auto [rows, cols, mixed, acc_stride, a, a_stride, low, high, bound_stride, add, out, out_stride] = args;
   constexpr int lanes = kLanes<T>;
   const int count = kCount > 0 ? kCount : mixed.count;
   Mix<T> mix[kCount > 0 ? kCount : kMaxBacks];  // local copy: the stores below can't alias it
@@ -70,18 +71,18 @@ inline void accumulate_rows(Index rows, Index cols, const Mixed<T>& mixed, Index
 }
 
 template <class T>
-void accumulate(Index rows, Index cols, const Mixed<T>& mixed, Index acc_stride, const T* a, Index a_stride,
-                const T* low, const T* high, Index bound_stride, bool add, T* out, Index out_stride) {
+void accumulate(const Accumulate<T>& args) {
+  const Mixed<T>& mixed = args.mixed;
   bool input = true;
   for (int b = 0; b < mixed.count; ++b) {
     const Mix<T>& mix = mixed.mix[b];
     input = input && mix.one == 0 && mix.low == 0 && mix.high == 0;
   }
-  const auto run = !input || a == nullptr ? accumulate_rows<T, 0, false>
-                   : mixed.count == 1     ? accumulate_rows<T, 1, true>
-                   : mixed.count == 2     ? accumulate_rows<T, 2, true>
-                                          : accumulate_rows<T, 0, true>;
-  run(rows, cols, mixed, acc_stride, a, a_stride, low, high, bound_stride, add, out, out_stride);
+  const auto run = !input || args.a == nullptr ? accumulate_rows<T, 0, false>
+                   : mixed.count == 1          ? accumulate_rows<T, 1, true>
+                   : mixed.count == 2          ? accumulate_rows<T, 2, true>
+                                               : accumulate_rows<T, 0, true>;
+  run(args);
 }
 
 template <class T>
@@ -107,8 +108,8 @@ inline Vec<T> careful_quotient(Vec<T> r, Vec<T> d, Vec<T> q) {
 // The numbers of sums, groups and what is masked are constants here for the rules met most, so that nothing is kept
 // in memory between the loads and the division; kCount sums and as many groups, 0: as many as the plan says.
 template <class T, int kCount, bool kLedger>
-inline void shares_of_rows(Index rows, Index cols, const Shares<T>& plan, const T* const* z, Index z_stride, const T* r,
-                           Index r_stride, T* const* s, Index s_stride, Absorbed* ledger, int ledger_step) {
+inline void shares_of_rows(const SharesOfRows<T>& args) {
+  const auto [rows, cols, plan, z, z_stride, r, r_stride, s, s_stride, ledger, ledger_step] = args;
   constexpr int lanes = kLanes<T>;
   constexpr bool kKnown = kCount > 0;
   const int sums = kKnown ? kCount : plan.sums, groups = kKnown ? kCount : plan.groups;
@@ -192,18 +193,19 @@ inline void shares_of_rows(Index rows, Index cols, const Shares<T>& plan, const 
 }
 
 template <class T>
-void shares(Index rows, Index cols, const Shares<T>& plan, const T* const* z, Index z_stride, const T* r,
-            Index r_stride, T* const* s, Index s_stride, Absorbed* ledger, int ledger_step) {
+void shares(const SharesOfRows<T>& args) {
+  const Shares<T>& plan = args.rule;
+  const bool ledger = args.ledger != nullptr;
   const int count = plan.masked || plan.sums != plan.groups ? 0 : plan.sums;
   const auto run = count == 1   ? (ledger ? shares_of_rows<T, 1, true> : shares_of_rows<T, 1, false>)
                    : count == 2 ? (ledger ? shares_of_rows<T, 2, true> : shares_of_rows<T, 2, false>)
                                 : (ledger ? shares_of_rows<T, 0, true> : shares_of_rows<T, 0, false>);
-  run(rows, cols, plan, z, z_stride, r, r_stride, s, s_stride, ledger, ledger_step);
+  run(args);
 }
 
 template <class T>
-Index rest(Index rows, Index cols, const T* z, Index z_stride, const T* bias, const T* first, Index first_stride,
-           T* out, Index out_stride, Index* doubtful) {
+Index left_over(const LeftOver<T>& args) {
+  const auto [rows, cols, z, z_stride, bias, first, first_stride, out, out_stride, cancelled_at] = args;
   constexpr int lanes = kLanes<T>;
   const Vec<T> zero = {};
   Index count = 0;
@@ -220,7 +222,7 @@ Index rest(Index rows, Index cols, const T* z, Index z_stride, const T* bias, co
       if (any_lane<T>(flags)) {
         for (int l = 0; l < lanes; ++l) {
           if (flags[l] != 0) {
-            doubtful[count++] = i * cols + j + l;
+            cancelled_at[count++] = i * cols + j + l;
           }
         }
       }
@@ -230,8 +232,8 @@ Index rest(Index rows, Index cols, const T* z, Index z_stride, const T* bias, co
 }
 
 template <class T>
-void finish(Index rows, Index cols, const T* acc, Index acc_stride, const T* bias, T low, T high, T* out,
-            Index out_stride) {
+void finish(const Finish<T>& args) {
+  const auto [rows, cols, acc, acc_stride, bias, low, high, out, out_stride] = args;
   constexpr int lanes = kLanes<T>;
   const Vec<T> least = splat(low), most = splat(high);
   for (Index i = 0; i < rows; ++i) {

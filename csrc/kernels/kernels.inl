@@ -20,7 +20,7 @@ namespace {
 template <class T>
 constexpr Table<T> make_table() {
   return {PYLRP_TILE_ROWS,  2 * kLanes<T>, tile<T>,      tile_taps<T>,  depthwise<T>, pack_left<T>, pack_forward<T>,
-          pack_backward<T>, rows_dot<T>,   rows_axpy<T>, accumulate<T>, shares<T>,    rest<T>,      finish<T>,
+          pack_backward<T>, rows_dot<T>,   rows_axpy<T>, accumulate<T>, shares<T>,    left_over<T>, finish<T>,
           cancelled<T>,     part_of<T>,    pool_rows<T>, to_winner<T>,  sum<T>,       scan<T>,      peak<T>};
 }
 }  // namespace

@@ -77,6 +77,91 @@ inline constexpr int kSpare = 16;
 inline constexpr int kHasNegative = 1;
 inline constexpr int kNotFinite = 2;
 
+// The arguments of the kernels that take many, by name (a call writes .rows = ...). Strides are in elements.
+//
+// Rows found by pointers, summed over taps: out(rows, tile_cols) = or += sum_t x_t panel_t, where x_t(rows, k) has row
+// i at rows_at[t * rows + i] and the panels lie one after the other. halves: how many of the tile's two vectors are
+// computed; rows of `out` hold both.
+template <class T>
+struct TileTaps {
+  int rows, halves, taps;
+  Index k;
+  const T* const* rows_at;
+  const T* panel;
+  bool add;
+  T* out;
+  Index out_stride;
+};
+// out(rows, n) = or += sum_t rho(w_t) * x_t, element by element; row i of x_t at at[t] + i * step.
+template <class T>
+struct Depthwise {
+  int rows, taps;
+  Index n;
+  const T* const* at;
+  Index step;
+  const T* const* w;
+  Weights<T> map;
+  bool add;
+  T* out;
+  Index out_stride;
+};
+// out = add * out + sum_b mix_b(a, low, high) * acc_b, over (rows, cols). a may be null where no mix uses it, and may
+// be `out`; row i of the bounds starts at i * bound_stride.
+template <class T>
+struct Accumulate {
+  Index rows, cols;
+  const Mixed<T>& mixed;
+  Index acc_stride;
+  const T* a;
+  Index a_stride;
+  const T* low;
+  const T* high;
+  Index bound_stride;
+  bool add;
+  T* out;
+  Index out_stride;
+};
+// s_g(rows, cols) from Z_q and R; s may be the array of a z, or, where there is one group, R's. ledger: added to, one
+// Absorbed a row or (step 0) one for all rows; or null.
+template <class T>
+struct SharesOfRows {
+  Index rows, cols;
+  const Shares<T>& rule;
+  const T* const* z;
+  Index z_stride;
+  const T* r;
+  Index r_stride;
+  T* const* s;
+  Index s_stride;
+  Absorbed* ledger;
+  int ledger_step;
+};
+// What a sum leaves of the output: out(rows, cols) = z - bias - first; bias may be null. Where that cancels (|out| <
+// |first| / 16 or |bias| / 64, and z != 0) i * cols + j is written down, their number returned.
+template <class T>
+struct LeftOver {
+  Index rows, cols;
+  const T* z;
+  Index z_stride;
+  const T* bias;
+  const T* first;
+  Index first_stride;
+  T* out;
+  Index out_stride;
+  Index* cancelled_at;
+};
+// out(rows, cols) = min(max(acc + bias, low), high); bias may be null.
+template <class T>
+struct Finish {
+  Index rows, cols;
+  const T* acc;
+  Index acc_stride;
+  const T* bias;
+  T low, high;
+  T* out;
+  Index out_stride;
+};
+
 template <class T>
 struct Table {
   int tile_rows;  // most rows of a tile
@@ -84,14 +169,8 @@ struct Table {
 
   // out(rows, tile_cols) = or += left(k, rows)^T panel(k, tile_cols); all packed, rows <= tile_rows.
   void (*tile)(int rows, Index k, const T* left, const T* panel, bool add, T* out);
-  // The same with rows found by pointers, summed over taps: out(rows, tile_cols) = or += sum_t x_t panel_t, where
-  // x_t(rows, k) has row i at rows_at[t * rows + i] and the panels lie one after the other. halves: how many of the
-  // tile's two vectors are computed; rows of `out` hold both.
-  void (*tile_taps)(int rows, int halves, int taps, Index k, const T* const* rows_at, const T* panel, bool add, T* out,
-                    Index out_stride);
-  // out(rows, n) = or += sum_t rho(w_t) * x_t, element by element; row i of x_t at at[t] + i * step.
-  void (*depthwise)(int rows, int taps, Index n, const T* const* at, Index step, const T* const* w, Weights<T> map,
-                    bool add, T* out, Index out_stride);
+  void (*tile_taps)(const TileTaps<T>& args);
+  void (*depthwise)(const Depthwise<T>& args);
   // left(k, rows) from x(rows, k): part 0 as it is, +1 positive part, -1 negative part.
   // Writes up to kSpare entries beyond the end.
   void (*pack_left)(int rows, Index k, const T* x, Index stride, int part, T* left);
@@ -105,21 +184,10 @@ struct Table {
   // c[k] += sum_r s[r] rho(w_r[k]).
   void (*rows_axpy)(int rows, const T* const* w, Index k, Weights<T> map, const T* s, T* c, const T* const* ahead);
 
-  // out = add * out + sum_b mix_b(a, low, high) * acc_b, over (rows, cols). a may be null where no mix uses it, and may
-  // be `out`; row i of the bounds starts at i * bound_stride.
-  void (*accumulate)(Index rows, Index cols, const Mixed<T>& mixed, Index acc_stride, const T* a, Index a_stride,
-                     const T* low, const T* high, Index bound_stride, bool add, T* out, Index out_stride);
-  // s_g(rows, cols) from Z_q and R; s may be the array of a z, or, where there is one group, R's. ledger: added to, one
-  // Absorbed a row or (step 0) one for all rows; or null.
-  void (*shares)(Index rows, Index cols, const Shares<T>& plan, const T* const* z, Index z_stride, const T* r,
-                 Index r_stride, T* const* s, Index s_stride, Absorbed* ledger, int ledger_step);
-  // The sum that is left: out(rows, cols) = z - bias - first; bias may be null. Where that cancels (|out| < |first| /
-  // 16 or |bias| / 64, and z != 0) the entry is doubtful: i * cols + j is written down, their number returned.
-  Index (*rest)(Index rows, Index cols, const T* z, Index z_stride, const T* bias, const T* first, Index first_stride,
-                T* out, Index out_stride, Index* doubtful);
-  // out(rows, cols) = min(max(acc + bias, low), high); bias may be null.
-  void (*finish)(Index rows, Index cols, const T* acc, Index acc_stride, const T* bias, T low, T high, T* out,
-                 Index out_stride);
+  void (*accumulate)(const Accumulate<T>& args);
+  void (*shares)(const SharesOfRows<T>& args);
+  Index (*left_over)(const LeftOver<T>& args);
+  void (*finish)(const Finish<T>& args);
   // Where one of (first + second) / 2 and (first - second) / 2 is less than 1/64 of `second` >= 0, a cancellation: at
   // most `most` of i * cols + j are written down, their number returned.
   Index (*cancelled)(Index rows, Index cols, const T* first, const T* second, Index stride, Index most, Index* at);

@@ -41,17 +41,16 @@ void tap_rows(int taps, Index k, const T* const* rows_at, const T* __restrict pa
 }
 
 template <class T, int kRows = PYLRP_TILE_ROWS>
-void tile_taps(int rows, int halves, int taps, Index k, const T* const* rows_at, const T* panel, bool add, T* out,
-               Index out_stride) {
+void tile_taps(const TileTaps<T>& args) {
   if constexpr (kRows > 1) {
-    if (rows < kRows) {
-      return tile_taps<T, kRows - 1>(rows, halves, taps, k, rows_at, panel, add, out, out_stride);
+    if (args.rows < kRows) {
+      return tile_taps<T, kRows - 1>(args);
     }
   }
-  if (halves == 1) {
-    return tap_rows<T, kRows, 1>(taps, k, rows_at, panel, add, out, out_stride);
+  if (args.halves == 1) {
+    return tap_rows<T, kRows, 1>(args.taps, args.k, args.rows_at, args.panel, args.add, args.out, args.out_stride);
   }
-  tap_rows<T, kRows, 2>(taps, k, rows_at, panel, add, out, out_stride);
+  tap_rows<T, kRows, 2>(args.taps, args.k, args.rows_at, args.panel, args.add, args.out, args.out_stride);
 }
 
 template <int kRows>
@@ -92,11 +91,16 @@ inline __attribute__((always_inline)) void depthwise_vectors(int taps, Index n, 
 }
 
 template <class T>
-void depthwise(int rows, int taps, Index n, const T* const* at, Index step, const T* const* w, Weights<T> map, bool add,
-               T* out, Index out_stride) {
+void depthwise(const Depthwise<T>& args) {
   constexpr int lanes = kLanes<T>;
-  const Vec<T> vp = splat(map.p), vn = splat(map.n);
-  with_read(map.read, [&](auto read) {
+  const int rows = args.rows, taps = args.taps;
+  const Index n = args.n, step = args.step, out_stride = args.out_stride;
+  const T* const* const at = args.at;
+  const T* const* const w = args.w;
+  const bool add = args.add;
+  T* const out = args.out;
+  const Vec<T> vp = splat(args.map.p), vn = splat(args.map.n);
+  with_read(args.map.read, [&](auto read) {
     constexpr Read kRead = decltype(read)::value;
     const auto columns = [&](auto height, int i) {
       constexpr int kRows = decltype(height)::value;

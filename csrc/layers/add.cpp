@@ -29,7 +29,15 @@ void AddLayer<T>::forward(const std::vector<Matrix<const T>>& inputs, Matrix<T> 
         out[j] += x[j];
       }
     }
-    kernels::table<T>().finish(1, count, out, count, nullptr, clamp.low, clamp.high, out, count);
+    kernels::table<T>().finish({.rows = 1,
+                                .cols = count,
+                                .acc = out,
+                                .acc_stride = count,
+                                .bias = nullptr,
+                                .low = clamp.low,
+                                .high = clamp.high,
+                                .out = out,
+                                .out_stride = count});
   });
 }
 
@@ -61,13 +69,32 @@ void AddLayer<T>::relevance(const RelevanceJob<T>& job, const Threads& threads) 
       }
       terms[0] = sum;
     }
-    kernel.shares(1, count, plan, terms, count, job.relevance.row(row) + first, count, &share, count,
-                  &lost[static_cast<std::size_t>(task)], 0);
+    kernel.shares({.rows = 1,
+                   .cols = count,
+                   .rule = plan,
+                   .z = terms,
+                   .z_stride = count,
+                   .r = job.relevance.row(row) + first,
+                   .r_stride = count,
+                   .s = &share,
+                   .s_stride = count,
+                   .ledger = &lost[static_cast<std::size_t>(task)],
+                   .ledger_step = 0});
     const kernels::Mixed<T> mixed{1, {share}, {{1, 0, 0, 0, 0, 0}}};
     for (std::size_t k = 0; k < job.inputs.size(); ++k) {
       if (job.results[k]) {
-        kernel.accumulate(1, count, mixed, count, x(k), count, nullptr, nullptr, 0, false,
-                          job.results[k].row(row) + first, count);
+        kernel.accumulate({.rows = 1,
+                           .cols = count,
+                           .mixed = mixed,
+                           .acc_stride = count,
+                           .a = x(k),
+                           .a_stride = count,
+                           .low = nullptr,
+                           .high = nullptr,
+                           .bound_stride = 0,
+                           .add = false,
+                           .out = job.results[k].row(row) + first,
+                           .out_stride = count});
       }
     }
   });

@@ -165,10 +165,31 @@ void PoolLayer<T>::relevance(const RelevanceJob<T>& job, const Threads& threads)
         }
         const T* const z[] = {share.data()};
         T* const s[] = {share.data()};
-        kernel.shares(1, count, plan, z, count, r, count, s, count, &lost[static_cast<std::size_t>(task)], 0);
+        kernel.shares({.rows = 1,
+                       .cols = count,
+                       .rule = plan,
+                       .z = z,
+                       .z_stride = count,
+                       .r = r,
+                       .r_stride = count,
+                       .s = s,
+                       .s_stride = count,
+                       .ledger = &lost[static_cast<std::size_t>(task)],
+                       .ledger_step = 0});
         const kernels::Mixed<T> mixed{1, {share.data()}, {{1 / divisor, 0, 0, 0, 0, 0}}};
         for (std::size_t w = 0; w < from.size(); ++w) {
-          kernel.accumulate(1, count, mixed, count, from[w], count, nullptr, nullptr, 0, !partition, to[w], count);
+          kernel.accumulate({.rows = 1,
+                             .cols = count,
+                             .mixed = mixed,
+                             .acc_stride = count,
+                             .a = from[w],
+                             .a_stride = count,
+                             .low = nullptr,
+                             .high = nullptr,
+                             .bound_stride = 0,
+                             .add = !partition,
+                             .out = to[w],
+                             .out_stride = count});
         }
       });
   for (Index task = 0; task < result.rows * split.tasks(); ++task) {

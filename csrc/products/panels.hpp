@@ -113,8 +113,15 @@ void multiply_by_panels(const T* x, Index x_stride, Index rows, const Panels<T>&
     for (Index p = 0; p < panels.count(); ++p) {
       for (Index t = 0; t < tiles; ++t) {
         const Index row = rows * t / tiles, height = rows * (t + 1) / tiles - row;
-        kernel.tile_taps(static_cast<int>(height), 2 * panels.columns_of(p) <= width ? 1 : 2, 1, count, at.data() + row,
-                         panels.at(p) + first * width, add || c > 0, out + row * out_stride + p * width, out_stride);
+        kernel.tile_taps({.rows = static_cast<int>(height),
+                          .halves = 2 * panels.columns_of(p) <= width ? 1 : 2,
+                          .taps = 1,
+                          .k = count,
+                          .rows_at = at.data() + row,
+                          .panel = panels.at(p) + first * width,
+                          .add = add || c > 0,
+                          .out = out + row * out_stride + p * width,
+                          .out_stride = out_stride});
       }
     }
   }

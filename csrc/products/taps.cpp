@@ -262,9 +262,15 @@ void TapLoops<T>::run_tile(Task* task, const Chunk& chunk, Index row, Index heig
       const T* const panel =
           in_tasks_ ? task->panels.data() + i * kReductionBlock * width_
                     : packed(task->group, i, p) + static_cast<Index>(chunk.tap) * tap_size_ + chunk.channel * width_;
-      kernel_.tile_taps(static_cast<int>(height), 2 * columns_of(p) <= width_ ? 1 : 2, static_cast<int>(chunk.taps),
-                        chunk.depth, task->sources.data(), panel, add,
-                        sum(*task, product.output, p - first) + row * width_, width_);
+      kernel_.tile_taps({.rows = static_cast<int>(height),
+                         .halves = 2 * columns_of(p) <= width_ ? 1 : 2,
+                         .taps = static_cast<int>(chunk.taps),
+                         .k = chunk.depth,
+                         .rows_at = task->sources.data(),
+                         .panel = panel,
+                         .add = add,
+                         .out = sum(*task, product.output, p - first) + row * width_,
+                         .out_stride = width_});
     }
   }
 }

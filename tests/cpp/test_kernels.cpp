@@ -194,9 +194,18 @@ TEST(accumulate_mixes_parts) {
             for (Index i = 0; add && i < rows; ++i) {
               std::copy_n(start.row(i), cols, out.row(i));
             }
-            kernel.accumulate(rows, cols, {1, {acc.data()}, {mix}}, acc.stride(), reads ? a.data() : nullptr,
-                              a.stride(), mix.low != 0 ? low.data() : nullptr, mix.high != 0 ? high.data() : nullptr, 0,
-                              add, out.data(), out.stride());
+            kernel.accumulate({.rows = rows,
+                               .cols = cols,
+                               .mixed = {1, {acc.data()}, {mix}},
+                               .acc_stride = acc.stride(),
+                               .a = reads ? a.data() : nullptr,
+                               .a_stride = a.stride(),
+                               .low = mix.low != 0 ? low.data() : nullptr,
+                               .high = mix.high != 0 ? high.data() : nullptr,
+                               .bound_stride = 0,
+                               .add = add,
+                               .out = out.data(),
+                               .out_stride = out.stride()});
             bool right = true;
             for (Index i = 0; i < rows; ++i) {
               for (Index j = 0; j < cols; ++j) {
@@ -236,7 +245,17 @@ T share_of(T r, T z, T epsilon, bool where_zero, kernels::Absorbed* absorbed) {
   const T* const z_of[] = {zs.data()};
   T* const s_of[] = {ss.data()};
   *absorbed = {};
-  kernels::table<T>().shares(1, cols, plan, z_of, zs.stride(), rs.data(), rs.stride(), s_of, ss.stride(), absorbed, 1);
+  kernels::table<T>().shares({.rows = 1,
+                              .cols = cols,
+                              .rule = plan,
+                              .z = z_of,
+                              .z_stride = zs.stride(),
+                              .r = rs.data(),
+                              .r_stride = rs.stride(),
+                              .s = s_of,
+                              .s_stride = ss.stride(),
+                              .ledger = absorbed,
+                              .ledger_step = 1});
   CHECK(ss.intact());
   for (Index j = 1; j < cols; ++j) {  // the tail does what whole vectors do
     CHECK(std::memcmp(&ss.at(0, j), &ss.at(0, 0), sizeof(T)) == 0);
@@ -304,7 +323,17 @@ TEST(shares_with_masks) {
         z0.fill([&] { return c.z0; });
         z1.fill([&] { return c.z1; });
         kernels::Absorbed lost{};
-        kernels::table<T>().shares(1, cols, plan, z, z0.stride(), r.data(), r.stride(), s, s0.stride(), &lost, 1);
+        kernels::table<T>().shares({.rows = 1,
+                                    .cols = cols,
+                                    .rule = plan,
+                                    .z = z,
+                                    .z_stride = z0.stride(),
+                                    .r = r.data(),
+                                    .r_stride = r.stride(),
+                                    .s = s,
+                                    .s_stride = s0.stride(),
+                                    .ledger = &lost,
+                                    .ledger_step = 1});
         for (Index j = 0; j < cols; ++j) {
           CHECK(near(static_cast<double>(s0.at(0, j)), c.s0, 2 * kUnit<T> * std::abs(c.s0)));
           CHECK(near(static_cast<double>(s1.at(0, j)), c.s1, 2 * kUnit<T> * std::abs(c.s1)));

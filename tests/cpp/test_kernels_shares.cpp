@@ -53,9 +53,18 @@ TEST(accumulate_several_sums) {
               for (Index i = 0; i < rows && (over || add); ++i) {
                 std::copy_n(over ? a.row(i) : start.row(i), cols, out.row(i));
               }
-              kernel.accumulate(rows, cols, mixed, acc.stride(), over ? out.data() : a.data(), a.stride(),
-                                bounds ? low.data() : nullptr, bounds ? high.data() : nullptr, low.stride(), add,
-                                out.data(), out.stride());
+              kernel.accumulate({.rows = rows,
+                                 .cols = cols,
+                                 .mixed = mixed,
+                                 .acc_stride = acc.stride(),
+                                 .a = over ? out.data() : a.data(),
+                                 .a_stride = a.stride(),
+                                 .low = bounds ? low.data() : nullptr,
+                                 .high = bounds ? high.data() : nullptr,
+                                 .bound_stride = low.stride(),
+                                 .add = add,
+                                 .out = out.data(),
+                                 .out_stride = out.stride()});
               bool right = true;
               for (Index i = 0; i < rows; ++i) {
                 for (Index j = 0; j < cols; ++j) {
@@ -121,8 +130,17 @@ TEST(shares_over_their_operands) {
             const auto run = [&](Fenced<T>& z, Fenced<T>& relevance, Fenced<T>& share, kernels::Absorbed* lost) {
               const T* const of[] = {z.data(), z1.data()};
               T* const to[] = {share.data(), s1.data()};
-              kernel.shares(rows, cols, plan, of, z.stride(), relevance.data(), relevance.stride(), to, share.stride(),
-                            lost, 1);
+              kernel.shares({.rows = rows,
+                             .cols = cols,
+                             .rule = plan,
+                             .z = of,
+                             .z_stride = z.stride(),
+                             .r = relevance.data(),
+                             .r_stride = relevance.stride(),
+                             .s = to,
+                             .s_stride = share.stride(),
+                             .ledger = lost,
+                             .ledger_step = 1});
               CHECK(z.intact() && relevance.intact() && share.intact() && s1.intact());
             };
             kernels::Absorbed lost[rows] = {}, again[rows] = {};
@@ -168,8 +186,17 @@ TEST(shares_rotated) {
           Fenced<T> s0(rows, cols), s1(rows, cols);
           const T* const z[] = {z0.data(), z1.data()};
           T* const to[] = {s0.data(), s1.data()};
-          kernel.shares(rows, cols, plan, z, z0.stride(), r.data(), r.stride(), to, s0.stride(),
-                        ledger ? lost[rotated] : nullptr, 1);
+          kernel.shares({.rows = rows,
+                         .cols = cols,
+                         .rule = plan,
+                         .z = z,
+                         .z_stride = z0.stride(),
+                         .r = r.data(),
+                         .r_stride = r.stride(),
+                         .s = to,
+                         .s_stride = s0.stride(),
+                         .ledger = ledger ? lost[rotated] : nullptr,
+                         .ledger_step = 1});
           CHECK(s0.intact() && s1.intact());
           CHECK(!ledger || (same_bits(s[rotated][0], s0.entries()) && same_bits(s[rotated][1], s1.entries())));
           s[rotated][0] = s0.entries();
@@ -225,7 +252,17 @@ TEST(shares_beside_what_is_not_finite) {
           const T* const of[] = {z.data()};
           T* const to[] = {s0.data(), s1.data()};
           const auto run = [&](kernels::Absorbed* lost) {
-            kernel.shares(1, cols, plan, of, cols, r.data(), cols, to, cols, lost, 1);
+            kernel.shares({.rows = 1,
+                           .cols = cols,
+                           .rule = plan,
+                           .z = of,
+                           .z_stride = cols,
+                           .r = r.data(),
+                           .r_stride = cols,
+                           .s = to,
+                           .s_stride = cols,
+                           .ledger = lost,
+                           .ledger_step = 1});
             CHECK(s0.intact() && s1.intact());
             return (groups == 2 ? s1 : s0).entries();
           };
@@ -325,11 +362,39 @@ TEST(parts_of_vectors_stay_on_their_page) {
       };
       kernel.part_of(n, from, 1, to);
       CHECK(holds(1));
-      kernel.accumulate(1, n, {1, {from}, {{1, 0, 0, 0, 0, 0}}}, n, from, n, nullptr, nullptr, 0, false, to, n);
+      kernel.accumulate({.rows = 1,
+                         .cols = n,
+                         .mixed = {1, {from}, {{1, 0, 0, 0, 0, 0}}},
+                         .acc_stride = n,
+                         .a = from,
+                         .a_stride = n,
+                         .low = nullptr,
+                         .high = nullptr,
+                         .bound_stride = 0,
+                         .add = false,
+                         .out = to,
+                         .out_stride = n});
       CHECK(holds(-1));
-      kernel.depthwise(1, 1, n, &from, 0, &from, {kernels::Read::kPlain, 1, 1}, false, to, n);
+      kernel.depthwise({.rows = 1,
+                        .taps = 1,
+                        .n = n,
+                        .at = &from,
+                        .step = 0,
+                        .w = &from,
+                        .map = {kernels::Read::kPlain, 1, 1},
+                        .add = false,
+                        .out = to,
+                        .out_stride = n});
       CHECK(holds(-1));
-      kernel.finish(1, n, from, n, from, T(0), T(1e9), to, n);
+      kernel.finish({.rows = 1,
+                     .cols = n,
+                     .acc = from,
+                     .acc_stride = n,
+                     .bias = from,
+                     .low = T(0),
+                     .high = T(1e9),
+                     .out = to,
+                     .out_stride = n});
       CHECK(holds(2));
     }
   });

@@ -51,8 +51,15 @@ TEST(tile_taps_sums_over_taps) {
                 }
               }
               const std::vector<T> untouched = out.entries();
-              kernel.tile_taps(static_cast<int>(rows), static_cast<int>(halves), static_cast<int>(taps), k, at.data(),
-                               panel.data(), add, out.data(), out.stride());
+              kernel.tile_taps({.rows = static_cast<int>(rows),
+                                .halves = static_cast<int>(halves),
+                                .taps = static_cast<int>(taps),
+                                .k = k,
+                                .rows_at = at.data(),
+                                .panel = panel.data(),
+                                .add = add,
+                                .out = out.data(),
+                                .out_stride = out.stride()});
               bool right = true, left_alone = true;
               for (Index i = 0; i < rows; ++i) {
                 for (Index j = 0; j < width; ++j) {
@@ -113,8 +120,16 @@ TEST(depthwise_sums_element_by_element) {
               for (Index i = 0; add && i < rows; ++i) {
                 std::copy_n(before.row(i), n, out.row(i));
               }
-              kernel.depthwise(static_cast<int>(rows), static_cast<int>(taps), n, at.data(), stride * x.stride(),
-                               weights.data(), map, add, out.data(), out.stride());
+              kernel.depthwise({.rows = static_cast<int>(rows),
+                                .taps = static_cast<int>(taps),
+                                .n = n,
+                                .at = at.data(),
+                                .step = stride * x.stride(),
+                                .w = weights.data(),
+                                .map = map,
+                                .add = add,
+                                .out = out.data(),
+                                .out_stride = out.stride()});
               bool right = true;
               for (Index i = 0; i < rows; ++i) {
                 for (Index j = 0; j < n; ++j) {
@@ -158,8 +173,15 @@ TEST(finish_adds_the_bias_and_clamps) {
           for (const bool with_bias : {false, true}) {
             say("finish: cols, rows, bias, bytes", cols, rows, with_bias, sizeof(T));
             out.reset();
-            kernels::table<T>().finish(rows, cols, acc.data(), acc.stride(), with_bias ? bias.data() : nullptr,
-                                       limits.low, limits.high, out.data(), out.stride());
+            kernels::table<T>().finish({.rows = rows,
+                                        .cols = cols,
+                                        .acc = acc.data(),
+                                        .acc_stride = acc.stride(),
+                                        .bias = with_bias ? bias.data() : nullptr,
+                                        .low = limits.low,
+                                        .high = limits.high,
+                                        .out = out.data(),
+                                        .out_stride = out.stride()});
             bool right = true;
             for (Index i = 0; i < rows; ++i) {
               for (Index j = 0; j < cols; ++j) {
@@ -227,7 +249,17 @@ TEST(shares_with_one_page_for_all_rows) {
           const T* const z[] = {z0.data(), z1.data()};
           const auto run = [&](Fenced<T>& s0, Fenced<T>& s1, kernels::Absorbed* ledger, int step) {
             T* const s[] = {s0.data(), s1.data()};
-            kernel.shares(rows, cols, plan, z, z0.stride(), r.data(), r.stride(), s, s0.stride(), ledger, step);
+            kernel.shares({.rows = rows,
+                           .cols = cols,
+                           .rule = plan,
+                           .z = z,
+                           .z_stride = z0.stride(),
+                           .r = r.data(),
+                           .r_stride = r.stride(),
+                           .s = s,
+                           .s_stride = s0.stride(),
+                           .ledger = ledger,
+                           .ledger_step = step});
             CHECK(s0.intact() && s1.intact());
             std::vector<T> all = s0.entries();
             const std::vector<T> more = s1.entries();
@@ -288,8 +320,18 @@ TEST(accumulate_with_bounds_a_row) {
       for (Fenced<T>* m : {&acc, &low, &high}) {
         m->fill(random);
       }
-      kernels::table<T>().accumulate(rows, cols, {1, {acc.data()}, {{0, 0, 0, 0, -1, 2}}}, acc.stride(), nullptr, 0,
-                                     low.data(), high.data(), low.stride(), false, out.data(), out.stride());
+      kernels::table<T>().accumulate({.rows = rows,
+                                      .cols = cols,
+                                      .mixed = {1, {acc.data()}, {{0, 0, 0, 0, -1, 2}}},
+                                      .acc_stride = acc.stride(),
+                                      .a = nullptr,
+                                      .a_stride = 0,
+                                      .low = low.data(),
+                                      .high = high.data(),
+                                      .bound_stride = low.stride(),
+                                      .add = false,
+                                      .out = out.data(),
+                                      .out_stride = out.stride()});
       bool right = true;
       for (Index i = 0; i < rows; ++i) {
         for (Index j = 0; j < cols; ++j) {

@@ -141,8 +141,8 @@ TEST(to_winner_is_the_first_of_ties) {
   });
 }
 
-// What the output leaves, in the order that the table states; entries are doubtful by the rule and by nothing else.
-TEST(rest_and_what_is_doubtful) {
+// What the output leaves, in the order that the table states; entries are cancelled by the rule and by nothing else.
+TEST(left_over_and_what_cancelled) {
   both_types([](auto tag) {
     using T = decltype(tag);
     const T nan = std::numeric_limits<T>::quiet_NaN();
@@ -185,10 +185,17 @@ TEST(rest_and_what_is_doubtful) {
               }
             }
             out.reset();
-            std::vector<Index> doubtful(static_cast<std::size_t>(rows * cols + 1), -1);
-            const Index count =
-                kernels::table<T>().rest(rows, cols, z.data(), z.stride(), with_bias ? bias.data() : nullptr,
-                                         first.data(), first.stride(), out.data(), out.stride(), doubtful.data());
+            std::vector<Index> cancelled(static_cast<std::size_t>(rows * cols + 1), -1);
+            const Index count = kernels::table<T>().left_over({.rows = rows,
+                                                               .cols = cols,
+                                                               .z = z.data(),
+                                                               .z_stride = z.stride(),
+                                                               .bias = with_bias ? bias.data() : nullptr,
+                                                               .first = first.data(),
+                                                               .first_stride = first.stride(),
+                                                               .out = out.data(),
+                                                               .out_stride = out.stride(),
+                                                               .cancelled_at = cancelled.data()});
             std::vector<Index> expected;
             bool right = true;
             for (Index i = 0; i < rows; ++i) {
@@ -207,8 +214,8 @@ TEST(rest_and_what_is_doubtful) {
             }
             CHECK(right);
             CHECK(count == static_cast<Index>(expected.size()));
-            expected.resize(doubtful.size(), -1);  // and nothing is written beyond them
-            CHECK(doubtful == expected);
+            expected.resize(cancelled.size(), -1);  // and nothing is written beyond them
+            CHECK(cancelled == expected);
             CHECK(out.intact() && z.intact() && first.intact() && bias.intact());
             seen += count;
           }

@@ -36,9 +36,15 @@ void forward_general(const ConvWeights<T>& w, Matrix<const T> input, Matrix<T> o
       const Index together = w.bias_by_position ? 1 : run.count;  // positions with the same bias
       for (Index i = 0; i < run.count; i += together) {
         const Index pixel = run.pixel + i * run.step;
-        kernel.finish(together, columns, of(0) + (run.first + i) * stride, stride,
-                      w.bias ? w.bias + pixel * w.bias_step() + column : nullptr, clamp.low, clamp.high,
-                      output.row(run.sample) + pixel * channels + column, run.step * channels);
+        kernel.finish({.rows = together,
+                       .cols = columns,
+                       .acc = of(0) + (run.first + i) * stride,
+                       .acc_stride = stride,
+                       .bias = w.bias ? w.bias + pixel * w.bias_step() + column : nullptr,
+                       .low = clamp.low,
+                       .high = clamp.high,
+                       .out = output.row(run.sample) + pixel * channels + column,
+                       .out_stride = run.step * channels});
       }
     }
   };
@@ -106,10 +112,18 @@ void backward_general(const ConvWeights<T>& w, const ConvCall<T>& call, const Ba
       for (int b = 0; b < factors.count; ++b) {
         mixed.acc[b] = of(b) + run.first * stride;
       }
-      kernels::table<T>().accumulate(
-          run.count, columns, mixed, stride, job.inputs[0] ? job.inputs[0].row(sample) + at : nullptr, step,
-          job.bounds.low ? job.bounds.low + at : nullptr, job.bounds.high ? job.bounds.high + at : nullptr, step, false,
-          result(run.sample) + at, step);
+      kernels::table<T>().accumulate({.rows = run.count,
+                                      .cols = columns,
+                                      .mixed = mixed,
+                                      .acc_stride = stride,
+                                      .a = job.inputs[0] ? job.inputs[0].row(sample) + at : nullptr,
+                                      .a_stride = step,
+                                      .low = job.bounds.low ? job.bounds.low + at : nullptr,
+                                      .high = job.bounds.high ? job.bounds.high + at : nullptr,
+                                      .bound_stride = step,
+                                      .add = false,
+                                      .out = result(run.sample) + at,
+                                      .out_stride = step});
     }
   };
   conv_sums(sums, call.threads);

@@ -30,19 +30,27 @@ bool is_inside(const Walk& walk, const KernelTap& tap, const Axes& row, std::siz
   return x >= 0 && x < walk.source[axis];
 }
 
-// How many rows from `place` on, along its line and at most `most`, have the same taps inside.
-Index stretch(const Walk& walk, const Place& place, Index most) {
-  const Index width = walk.rows[2], scale = walk.scale[2], x = place.row[2];
-  Index inner_first = 0, inner_last = width;  // where all taps are inside that meet the line at all
+// The positions [first, last) of a line where all taps are inside that meet the line at all.
+struct Inner {
+  Index first, last;
+};
+Inner inner_of_line(const Walk& walk, const Axes& row) {
+  const Index scale = walk.scale[2];
+  Inner inner{0, walk.rows[2]};
   for (const KernelTap& tap : walk.taps) {
-    if (is_inside(walk, tap, place.row, 0) && is_inside(walk, tap, place.row, 1)) {
+    if (is_inside(walk, tap, row, 0) && is_inside(walk, tap, row, 1)) {
       const Index before = -tap.offset[2], behind = walk.source[2] - tap.offset[2];
-      inner_first = std::max(inner_first, before > 0 ? (before + scale - 1) / scale : 0);
-      inner_last = std::min(inner_last, behind > 0 ? (behind + scale - 1) / scale : 0);
+      inner.first = std::max(inner.first, before > 0 ? (before + scale - 1) / scale : 0);
+      inner.last = std::min(inner.last, behind > 0 ? (behind + scale - 1) / scale : 0);
     }
   }
-  const bool inside = x >= inner_first && x < inner_last;
-  return std::min(std::min(width, x + most), inside ? inner_last : x + 1) - x;
+  return inner;
+}
+
+// How many rows from position x of a line on, at most `most`, have the same taps inside.
+Index stretch(const Walk& walk, const Inner& inner, Index x, Index most) {
+  const bool inside = x >= inner.first && x < inner.last;
+  return std::min(std::min(walk.rows[2], x + most), inside ? inner.last : x + 1) - x;
 }
 
 // The sums of rows [begin, begin + count) of a walk for one product, as out(count, channels).
@@ -51,9 +59,23 @@ void sum_lines(const ConvWeights<T>& w, const Walk& walk, const TapProduct<T>& p
                bool add, T* out) {
   const Index channels = w.shape.in_channels;
   std::vector<const T*> at(walk.taps.size()), weights(walk.taps.size());
+  kernels::Depthwise<T> line{.rows = 0,
+                             .taps = 0,
+                             .n = channels,
+                             .at = at.data(),
+                             .step = walk.scale[2] * product.image.pixel_stride,
+                             .w = weights.data(),
+                             .map = product.map,
+                             .add = add,
+                             .out = out,
+                             .out_stride = channels};
+  Inner inner{0, 0};
   for (Index r = begin; r < begin + count;) {
     const Place place(walk, r);
-    const Index rows = stretch(walk, place, begin + count - r);
+    if (r == begin || place.row[2] == 0) {
+      inner = inner_of_line(walk, place.row);
+    }
+    const Index rows = stretch(walk, inner, place.row[2], begin + count - r);
     int taps = 0;
     for (const KernelTap& tap : walk.taps) {
       if (is_inside(walk, tap, place.row, 0) && is_inside(walk, tap, place.row, 1) &&
@@ -68,9 +90,10 @@ void sum_lines(const ConvWeights<T>& w, const Walk& walk, const TapProduct<T>& p
         weights[static_cast<std::size_t>(taps++)] = w.at(0, tap.kernel, 0);
       }
     }
-    kernels::table<T>().depthwise(static_cast<int>(rows), taps, channels, at.data(),
-                                  walk.scale[2] * product.image.pixel_stride, weights.data(), product.map, add,
-                                  out + (r - begin) * channels, channels);
+    line.rows = static_cast<int>(rows);
+    line.taps = taps;
+    line.out = out + (r - begin) * channels;
+    kernels::table<T>().depthwise(line);
     r += rows;
   }
 }

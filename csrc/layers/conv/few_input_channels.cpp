@@ -167,10 +167,18 @@ void ToFewChannels<T>::gather(Index first, Index rows) const {
       mixed.acc[sum] = gathered.data() + sum * size;
     }
     const Index target = (first + row) / slice_.samples, sample = (first + row) % slice_.samples;
-    kernels::table<T>().accumulate(
-        1, size, mixed, size, job.inputs[0] ? job.inputs[0].row(slice_.begin + sample) + at : nullptr, size,
-        job.bounds.low ? job.bounds.low + at : nullptr, job.bounds.high ? job.bounds.high + at : nullptr, size, false,
-        job.results[0].row(slice_.row(job, target, sample)) + at, size);
+    kernels::table<T>().accumulate({.rows = 1,
+                                    .cols = size,
+                                    .mixed = mixed,
+                                    .acc_stride = size,
+                                    .a = job.inputs[0] ? job.inputs[0].row(slice_.begin + sample) + at : nullptr,
+                                    .a_stride = size,
+                                    .low = job.bounds.low ? job.bounds.low + at : nullptr,
+                                    .high = job.bounds.high ? job.bounds.high + at : nullptr,
+                                    .bound_stride = size,
+                                    .add = false,
+                                    .out = job.results[0].row(slice_.row(job, target, sample)) + at,
+                                    .out_stride = size});
   });
 }
 

@@ -56,7 +56,15 @@ void forward_run(const ConvWeights<T>& w, Matrix<const T> input, Matrix<T> outpu
   tasks.each(threads, [&](Index, Index sample, Index first, Index rows) {
     const Buffer<T> sums(rows * stride);
     multiply_by_panels(input.row(sample) + first * in, in, rows, panels.forward(plain), false, sums.data(), stride);
-    kernel.finish(rows, out, sums.data(), stride, w.bias, clamp.low, clamp.high, output.row(sample) + first * out, out);
+    kernel.finish({.rows = rows,
+                   .cols = out,
+                   .acc = sums.data(),
+                   .acc_stride = stride,
+                   .bias = w.bias,
+                   .low = clamp.low,
+                   .high = clamp.high,
+                   .out = output.row(sample) + first * out,
+                   .out_stride = out});
   });
 }
 
@@ -206,8 +214,17 @@ void FusedBlock<T>::compute_sums() {
 
 template <class T>
 void FusedBlock<T>::compute_shares(const T* relevance, kernels::Absorbed* lost) {
-  kernel_.shares(rows_, out_, products_.constants.args, z_, products_.sum_is_output ? out_ : products_.out_stride,
-                 relevance, out_, s_, products_.out_stride, lost, 0);
+  kernel_.shares({.rows = rows_,
+                  .cols = out_,
+                  .rule = products_.constants.args,
+                  .z = z_,
+                  .z_stride = products_.sum_is_output ? out_ : products_.out_stride,
+                  .r = relevance,
+                  .r_stride = out_,
+                  .s = s_,
+                  .s_stride = products_.out_stride,
+                  .ledger = lost,
+                  .ledger_step = 0});
 }
 
 template <class T>
@@ -226,8 +243,18 @@ void FusedBlock<T>::send_back(Index target, const kernels::Mixed<T>& more) {
                           stride);
   }
   const Index row = target * call_.job.batch + sample_;
-  kernel_.accumulate(rows_, in_, mixed, stride, x_, in_, low_, high_, in_, false,
-                     call_.job.results[0].row(row) + first_ * in_, in_);
+  kernel_.accumulate({.rows = rows_,
+                      .cols = in_,
+                      .mixed = mixed,
+                      .acc_stride = stride,
+                      .a = x_,
+                      .a_stride = in_,
+                      .low = low_,
+                      .high = high_,
+                      .bound_stride = in_,
+                      .add = false,
+                      .out = call_.job.results[0].row(row) + first_ * in_,
+                      .out_stride = in_});
 }
 
 template <class T>

@@ -95,8 +95,17 @@ class ByMagnitude : public FusedShortcut<T> {
       }
       const T* const z[2] = {&sums[0], &sums[1]};
       T s[2] = {}, *to[2] = {&s[0], &s[1]};
-      kernel_.shares(1, 1, shares_at_column(usual_.constants.args, column), z, 1, &relevance[row * out_ + column], 1,
-                     to, 1, lost, 0);
+      kernel_.shares({.rows = 1,
+                      .cols = 1,
+                      .rule = shares_at_column(usual_.constants.args, column),
+                      .z = z,
+                      .z_stride = 1,
+                      .r = &relevance[row * out_ + column],
+                      .r_stride = 1,
+                      .s = to,
+                      .s_stride = 1,
+                      .ledger = lost,
+                      .ledger_step = 0});
       // a+ w+ and a- w- are contributions above zero, the others below.
       const T one = 1;
       T* const of_positive = corrections + row * products_.in_stride;

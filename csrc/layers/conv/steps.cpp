@@ -116,9 +116,17 @@ void ShareWriter<T>::write_rows(const Run& run, Index column, Index columns, con
     for (Index g = 0; g < groups; ++g) {
       s[g] = shares_ + ((g * slice_.targets + t) * slice_.samples + run.sample) * size + at;
     }
-    kernels::table<T>().shares(run.count, columns, args, z, z_stride,
-                               job.relevance.row(slice_.row(job, t, run.sample)) + at, run.step * channels, s,
-                               run.step * channels, lost ? lost + t : nullptr, 0);
+    kernels::table<T>().shares({.rows = run.count,
+                                .cols = columns,
+                                .rule = args,
+                                .z = z,
+                                .z_stride = z_stride,
+                                .r = job.relevance.row(slice_.row(job, t, run.sample)) + at,
+                                .r_stride = run.step * channels,
+                                .s = s,
+                                .s_stride = run.step * channels,
+                                .ledger = lost ? lost + t : nullptr,
+                                .ledger_step = 0});
   }
 }
 

@@ -55,9 +55,16 @@ void SecondSum<T>::subtract(const Rows& block, const Run& run, Index column, Ind
                             Index stride, T* second) {
   const Index channels = w_.target_channels();
   std::vector<Index> cancelled(static_cast<std::size_t>(run.count * columns));
-  const Index count = kernels::table<T>().rest(
-      run.count, columns, output_.row(run.sample) + run.pixel * channels + column, run.step * channels,
-      w_.bias ? w_.bias + column : nullptr, first, stride, second, stride, cancelled.data());
+  const Index count = kernels::table<T>().left_over({.rows = run.count,
+                                                     .cols = columns,
+                                                     .z = output_.row(run.sample) + run.pixel * channels + column,
+                                                     .z_stride = run.step * channels,
+                                                     .bias = w_.bias ? w_.bias + column : nullptr,
+                                                     .first = first,
+                                                     .first_stride = stride,
+                                                     .out = second,
+                                                     .out_stride = stride,
+                                                     .cancelled_at = cancelled.data()});
   cancelled.resize(static_cast<std::size_t>(count));
   // Where nothing but the bias is there, as on a black background, nothing is left: that is exact.
   Index known = -1;

@@ -110,10 +110,18 @@ void backward_products(const DenseJob<T>& job, Matrix<const T> input, T* const* 
         for (Index b = 0; b < backs; ++b) {
           mixed.acc[b] = sum_of(task, p, b) + row * width;
         }
-        kernel.accumulate(rows, cols, mixed, width, input ? input.row(row) + column : nullptr, input.stride,
-                          job.bounds.low ? job.bounds.low + column : nullptr,
-                          job.bounds.high ? job.bounds.high + column : nullptr, 0, false, result.row(row) + column,
-                          result.stride);
+        kernel.accumulate({.rows = rows,
+                           .cols = cols,
+                           .mixed = mixed,
+                           .acc_stride = width,
+                           .a = input ? input.row(row) + column : nullptr,
+                           .a_stride = input.stride,
+                           .low = job.bounds.low ? job.bounds.low + column : nullptr,
+                           .high = job.bounds.high ? job.bounds.high + column : nullptr,
+                           .bound_stride = 0,
+                           .add = false,
+                           .out = result.row(row) + column,
+                           .out_stride = result.stride});
       });
 }
 
@@ -137,9 +145,17 @@ void relevance_of_part(const DenseJob<T>& job, const kernels::Shares<T>& plan, I
     for (int g = 0; g < plan.groups; ++g) {
       s_at[g] = work[g] + (p * batch + row) * width;
     }
-    kernel.shares(rows, std::min(width, n_out - p * width), shares_at_column(plan, p * width), z_at, z_stride,
-                  relevance.row(row) + p * width, relevance.stride, s_at, width,
-                  job.absorbed ? &absorbed[static_cast<std::size_t>(p * batch + row)] : nullptr, 1);
+    kernel.shares({.rows = rows,
+                   .cols = std::min(width, n_out - p * width),
+                   .rule = shares_at_column(plan, p * width),
+                   .z = z_at,
+                   .z_stride = z_stride,
+                   .r = relevance.row(row) + p * width,
+                   .r_stride = relevance.stride,
+                   .s = s_at,
+                   .s_stride = width,
+                   .ledger = job.absorbed ? &absorbed[static_cast<std::size_t>(p * batch + row)] : nullptr,
+                   .ledger_step = 1});
   };
   if (output_is_sum(job)) {
     const T* const output[] = {job.output.row(begin)};

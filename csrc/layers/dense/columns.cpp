@@ -239,8 +239,17 @@ class ColumnPass {
       for (Index g = 0; g < groups_; ++g) {
         s[g] = shares + (g * samples_ + k) * n_out;
       }
-      kernel_.shares(1, n_out, plan, z, n_out, job_.relevance.row(k), n_out, s, n_out,
-                     job_.absorbed ? job_.absorbed + k : nullptr, 1);
+      kernel_.shares({.rows = 1,
+                      .cols = n_out,
+                      .rule = plan,
+                      .z = z,
+                      .z_stride = n_out,
+                      .r = job_.relevance.row(k),
+                      .r_stride = n_out,
+                      .s = s,
+                      .s_stride = n_out,
+                      .ledger = job_.absorbed ? job_.absorbed + k : nullptr,
+                      .ledger_step = 1});
     }
   }
 
@@ -269,8 +278,18 @@ class ColumnPass {
       for (Index b = 0; b < backs_; ++b) {
         mixed.acc[b] = acc + (b * samples_ + k) * n_in;
       }
-      kernel_.accumulate(1, n_in, mixed, 0, job_.input ? job_.input.row(k) : nullptr, 0, job_.bounds.low,
-                         job_.bounds.high, 0, false, job_.result.row(k), 0);
+      kernel_.accumulate({.rows = 1,
+                          .cols = n_in,
+                          .mixed = mixed,
+                          .acc_stride = 0,
+                          .a = job_.input ? job_.input.row(k) : nullptr,
+                          .a_stride = 0,
+                          .low = job_.bounds.low,
+                          .high = job_.bounds.high,
+                          .bound_stride = 0,
+                          .add = false,
+                          .out = job_.result.row(k),
+                          .out_stride = 0});
     }
   }
 

@@ -101,7 +101,17 @@ class RowPass {
           products(static_cast<std::size_t>(q), rows, index, n, first, samples, i, parts, z_of[q],
                    i == 0 && q == 0 ? ahead : nullptr);
         }
-        kernel_.shares(1, n, plan, z_of, block_, r, block_, s_of, block_, absorbed ? absorbed + i : nullptr, 1);
+        kernel_.shares({.rows = 1,
+                        .cols = n,
+                        .rule = plan,
+                        .z = z_of,
+                        .z_stride = block_,
+                        .r = r,
+                        .r_stride = block_,
+                        .s = s_of,
+                        .s_stride = block_,
+                        .ledger = absorbed ? absorbed + i : nullptr,
+                        .ledger_step = 1});
         for (Index b = 0; b < backs_; ++b) {
           const BackProduct& back = rule_.back[static_cast<std::size_t>(b)];
           kernel_.rows_axpy(static_cast<int>(n), rows, n_in_, weights_of<T>(back.map), s_of[back.group],
@@ -121,7 +131,18 @@ class RowPass {
     for (Index b = 0; b < backs_; ++b) {
       mixed.acc[b] = acc + b * acc_stride + begin;
     }
-    kernel_.accumulate(1, end - begin, mixed, 0, a, 0, low, high, 0, false, out, 0);
+    kernel_.accumulate({.rows = 1,
+                        .cols = end - begin,
+                        .mixed = mixed,
+                        .acc_stride = 0,
+                        .a = a,
+                        .a_stride = 0,
+                        .low = low,
+                        .high = high,
+                        .bound_stride = 0,
+                        .add = false,
+                        .out = out,
+                        .out_stride = 0});
   }
 
  private:
