@@ -20,9 +20,9 @@ std::size_t rounded(std::size_t bytes) { return (bytes + kLarge - 1) / kLarge * 
 constexpr std::align_val_t kAlignment{kLine};
 
 // Blocks that a thread has given back, freed with the thread.
-class Kept {
+class ThreadBlockCache {
  public:
-  ~Kept() {
+  ~ThreadBlockCache() {
     for (int i = 0; i < count_; ++i) {
       ::operator delete(blocks_[i].data, kAlignment);
     }
@@ -74,7 +74,7 @@ class Kept {
   std::size_t kept_ = 0, used_ = 0;
 };
 
-thread_local Kept kept;
+thread_local ThreadBlockCache cache;
 
 constexpr std::size_t kWorkspace = std::size_t{192} << 20;
 
@@ -121,7 +121,7 @@ void* Workspace::take(std::size_t* bytes) {
 bool Workspace::give(void* block, std::size_t bytes) noexcept {
   const std::lock_guard<std::mutex> lock(mutex_);
   used_ -= bytes;
-  if (count_ == kMost || kept_ + bytes > kWorkspace) {
+  if (count_ == kMaxCachedBlocks || kept_ + bytes > kWorkspace) {
     return false;
   }
   blocks_[count_++] = {block, bytes};
@@ -129,12 +129,12 @@ bool Workspace::give(void* block, std::size_t bytes) noexcept {
   return true;
 }
 
-void* take_block(std::size_t* bytes, Workspace* home) {
+void* take_block(std::size_t* bytes, Workspace* workspace) {
   if (*bytes < kLarge) {
     return ::operator new(*bytes, kAlignment);
   }
   *bytes = rounded(*bytes);
-  void* block = home != nullptr ? home->take(bytes) : kept.take(*bytes);
+  void* block = workspace != nullptr ? workspace->take(bytes) : cache.take(*bytes);
   if (block == nullptr) {
     block = ::operator new(*bytes, kAlignment);
 #ifdef __linux__
@@ -149,12 +149,12 @@ void* take_block(std::size_t* bytes, Workspace* home) {
   return block;
 }
 
-void give_block(void* block, std::size_t bytes, Workspace* home) noexcept {
+void give_block(void* block, std::size_t bytes, Workspace* workspace) noexcept {
   if (bytes < kLarge) {
     ::operator delete(block, kAlignment);
     return;
   }
-  if (!(home != nullptr ? home->give(block, bytes) : kept.give(block, bytes))) {
+  if (!(workspace != nullptr ? workspace->give(block, bytes) : cache.give(block, bytes))) {
     ::operator delete(block, kAlignment);
   }
 }

@@ -10,7 +10,7 @@
 namespace pylrp {
 
 // Large blocks that a network keeps for its next run, up to 192 MB: its activations are of the same sizes each time.
-// Kept and in use together they are little more than what was in use at once. Several threads may use it.
+// Cached plus live bytes stay within 1/16 above the peak of live bytes. Several threads may use it.
 class Workspace {
  public:
   Workspace() = default;
@@ -27,23 +27,23 @@ class Workspace {
     std::size_t bytes;
   };
   void* take_at(std::size_t i, std::size_t* bytes);
-  static constexpr std::size_t kMost = 256;
+  static constexpr std::size_t kMaxCachedBlocks = 256;
   std::mutex mutex_;
-  Block blocks_[kMost];
+  Block blocks_[kMaxCachedBlocks];
   std::size_t count_ = 0, kept_ = 0, used_ = 0, most_used_ = 0;
 };
 
-// Without a home, large blocks are kept for the thread's next call, up to 16 MB in all: fresh pages from the system
-// have to be cleared and mapped, which cost up to a tenth of a product here.
-// Aligned to a cache line, large blocks to a huge page; `bytes` becomes the size of the block.
-void* take_block(std::size_t* bytes, Workspace* home);
-void give_block(void* block, std::size_t bytes, Workspace* home) noexcept;
+// Without a workspace, large blocks are kept for the thread's next call, up to 16 MB in all: fresh pages from the
+// system have to be cleared and mapped, which cost up to a tenth of a product here. Aligned to a cache line; `bytes`
+// becomes the size of the block.
+void* take_block(std::size_t* bytes, Workspace* workspace);
+void give_block(void* block, std::size_t bytes, Workspace* workspace) noexcept;
 
 template <class T>
 class Buffer {
  public:
   Buffer() = default;
-  explicit Buffer(Index size, Workspace* home = nullptr) { reset(size, home); }
+  explicit Buffer(Index size, Workspace* workspace = nullptr) { reset(size, workspace); }
   ~Buffer() { release(); }
   Buffer(Buffer&& other) noexcept { *this = std::move(other); }
   Buffer(const Buffer&) = delete;
@@ -51,29 +51,30 @@ class Buffer {
   Buffer& operator=(Buffer&& other) noexcept {
     std::swap(data_, other.data_);
     std::swap(bytes_, other.bytes_);
-    std::swap(home_, other.home_);
+    std::swap(workspace_, other.workspace_);
     return *this;
   }
 
-  // Drops what it held. A large block comes from `home` and goes back there. Throws Error where no memory holds it.
-  void reset(Index size, Workspace* home = nullptr) {
+  // Drops what it held. A large block comes from `workspace` and goes back there. Throws Error where no memory holds
+  // it.
+  void reset(Index size, Workspace* workspace = nullptr) {
     release();
     bytes_ = static_cast<std::size_t>(checked_product({size, Index{sizeof(T)}}, "a buffer"));
-    data_ = static_cast<T*>(take_block(&bytes_, home));
-    home_ = home;
+    data_ = static_cast<T*>(take_block(&bytes_, workspace));
+    workspace_ = workspace;
   }
   T* data() const { return data_; }
 
  private:
   void release() noexcept {
     if (data_ != nullptr) {
-      give_block(data_, bytes_, home_);
+      give_block(data_, bytes_, workspace_);
       data_ = nullptr;
     }
   }
   T* data_ = nullptr;
   std::size_t bytes_ = 0;
-  Workspace* home_ = nullptr;
+  Workspace* workspace_ = nullptr;
 };
 
 }  // namespace pylrp

@@ -18,8 +18,8 @@
 //             loops a second it would after 12 days; a thread would have to rest exactly that long between two
 //             instructions). So a thread that succeeds has read what belongs to its task. `crew` is loaded behind the
 //             ticket: a helper whose lease is over finds the new lease there if it has seen a ticket of the new lessee.
-//   close     The caller exchanges the ticket, relaxed: the order of the ticket's modifications alone decides who came
-//             before.
+//   close     The caller exchanges the ticket, relaxed: the order of the ticket's modifications alone decides which
+//             thread was first.
 //   done      A helper adds to `done` after each task with (at least) release; the caller reads it with acquire. Every
 //             addition continues the release sequences of those before, so with the last one the results of all tasks
 //             are visible. `done` can be set back by the next publication, since nobody else adds then.
@@ -289,7 +289,7 @@ class Pool {
 
   static std::atomic<Pool*> current_;
   Slot slots_[kSlots];
-  Slot claimed_;                        // stands for: somebody is about to post the helper
+  Slot claimed_;                        // stands for: a thread is about to post the helper
   Helper* helpers_[kMostHelpers] = {};  // for ever: a caller may look at any of them
   std::atomic<int> count_{0};
   std::mutex starting_;

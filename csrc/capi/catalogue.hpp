@@ -1,5 +1,5 @@
-// The catalogue of rules by name, for those who have no Python: what pylrp/rules/catalogue.py, conventions.py and composites.py
-// say, entry by entry. tests/core/test_capi.py holds them against each other.
+// The catalogue of rules by name, for those who have no Python: what pylrp/rules/catalogue.py, conventions.py and
+// composites.py say, entry by entry. tests/core/test_capi.py holds them against each other.
 #pragma once
 
 #include <string>

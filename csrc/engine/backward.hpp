@@ -39,7 +39,7 @@ class Backward {
   void release(std::size_t value, std::size_t node);
   bool is_nonnegative(std::size_t value, Matrix<const T> values);
   bool is_same(std::size_t node) const {
-    return graph_.nodes()[node].layer->flow_under(plan_.rules()[node].rule) == Flow::kSame;
+    return graph_.nodes()[node].layer->flow_under(plan_.rules()[node].rule) == Flow::kIdentity;
   }
   double* page(std::size_t node) const;
 

@@ -45,7 +45,7 @@ void Liveness<T>::find_kept_inputs(std::size_t start) {
     for (const std::size_t n : graph_.readers(value)) {
       const Layer<T>& layer = *graph_.nodes()[n].layer;
       const NodeRule<T>& rule = plan_.rules()[n];
-      if (reached[graph_.inputs() + n] && layer.flow_under(rule.rule) != Flow::kSame && !rule.is_identity() &&
+      if (reached[graph_.inputs() + n] && layer.flow_under(rule.rule) != Flow::kIdentity && !rule.is_identity() &&
           layer.reads_inputs(rule.rule)) {
         kept[value] = true;
       }
@@ -68,13 +68,13 @@ bool Liveness<T>::vanishes_by_readers(std::size_t value) const {
       case Flow::kRule:
         vanish = rule.rule->any().vanishes_with_input();
         break;
-      case Flow::kThrough:
+      case Flow::kRouted:
         vanish = !rule.is_identity() && vanishes[made];
         break;
-      case Flow::kSame:
+      case Flow::kIdentity:
         vanish = layer.keeps_zero() && vanishes[made];
         break;
-      case Flow::kOwn:
+      case Flow::kProportional:
         vanish = !rule.is_identity();
         break;
       case Flow::kUnknown:

@@ -175,8 +175,8 @@ inline void shares_of_rows(const SharesOfRows<T>& args) {
       if constexpr (kCount == 2) {
         const Vec<T> half_sum = T(0.5) * held[0] + T(0.5) * held[1];
         const Vec<T> half_difference = T(0.5) * held[0] - T(0.5) * held[1];
-        store_n(s[0] + i * s_stride + j, plan.rotated ? half_sum : held[0], n);
-        store_n(s[1] + i * s_stride + j, plan.rotated ? half_difference : held[1], n);
+        store_n(s[0] + i * s_stride + j, plan.half_sum_and_difference ? half_sum : held[0], n);
+        store_n(s[1] + i * s_stride + j, plan.half_sum_and_difference ? half_difference : held[1], n);
       }
       by_dead += unserved;
     }

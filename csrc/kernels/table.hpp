@@ -52,7 +52,8 @@ struct Shares {
   bool masked;
   T plain[kMaxSums];  // plain output = sum_q plain[q] * Z_q + plain_base
   const T* plain_base;
-  bool rotated;  // two groups without masks: s_0 and s_1 become half their sum and half their difference
+  bool
+      half_sum_and_difference;  // two groups without masks: s_0 and s_1 become half their sum and half their difference
 };
 
 // Relevance of one sample that does not go on, by cause. This list is the only one in the core: members, sums and the

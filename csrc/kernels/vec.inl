@@ -24,8 +24,8 @@ template <class T>
 inline __attribute__((always_inline)) void store(T* p, Vec<T> v) {
   __builtin_memcpy(p, &v, sizeof v);
 }
-// The first n lanes; the others are zero, resp. left alone. By mask where the processor can: a copy of unknown length
-// is a call, before which the compiler puts away all that a loop keeps in registers.
+// The first n lanes; the others are zero in a load and left alone in a store. By mask where the processor can: a copy
+// of unknown length is a call, before which the compiler puts away all that a loop keeps in registers.
 #ifdef __AVX512F__
 inline __attribute__((always_inline)) Vec<float> load_part(const float* p, Index n) {
   return reinterpret_cast<Vec<float>>(_mm512_maskz_loadu_ps(static_cast<__mmask16>((1 << n) - 1), p));

@@ -53,7 +53,7 @@ template <class T>
 class ActivationLayer : public Layer<T> {
  public:
   explicit ActivationLayer(const Activation& f) : f_(f) {}
-  Flow flow() const override { return Flow::kSame; }
+  Flow flow() const override { return Flow::kIdentity; }
   Flow flow_under(const CompiledRule* rule) const override { return flow_of_function(rule); }
   void require_sizes(const std::vector<Index>& inputs, Index output) const override;
   bool in_place() const override { return true; }

@@ -11,7 +11,7 @@ namespace pylrp {
 template <class T>
 class AddLayer : public Layer<T> {
  public:
-  Flow flow() const override { return Flow::kOwn; }
+  Flow flow() const override { return Flow::kProportional; }
   void require_sizes(const std::vector<Index>& inputs, Index output) const override;
   bool keeps_nonnegative() const override { return true; }
   bool clamps() const override { return true; }

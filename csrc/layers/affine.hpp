@@ -13,7 +13,7 @@ template <class T>
 class AffineLayer : public Layer<T> {
  public:
   AffineLayer(std::vector<T> scale, std::vector<T> shift);
-  Flow flow() const override { return only_scales_ ? Flow::kThrough : Flow::kOwn; }
+  Flow flow() const override { return only_scales_ ? Flow::kRouted : Flow::kProportional; }
   void require_sizes(const std::vector<Index>& inputs, Index output) const override;
   bool reads_inputs(const CompiledRule*) const override { return !only_scales_; }
   void forward(const std::vector<Matrix<const T>>& inputs, Matrix<T> output, const Clamp<T>& clamp,

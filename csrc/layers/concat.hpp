@@ -12,7 +12,7 @@ template <class T>
 class ConcatLayer : public Layer<T> {
  public:
   ConcatLayer(Index outer, std::vector<Index> blocks);
-  Flow flow() const override { return Flow::kThrough; }
+  Flow flow() const override { return Flow::kRouted; }
   void require_sizes(const std::vector<Index>& inputs, Index output) const override;
   bool keeps_nonnegative() const override { return true; }
   bool reads_inputs(const CompiledRule*) const override { return false; }

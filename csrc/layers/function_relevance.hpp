@@ -37,7 +37,7 @@ void relevance_by_contributions(const RelevanceJob<T>& job, T at_zero, const Thr
 
 // A function that is explained under a rule, and hands relevance on unchanged without one.
 inline Flow flow_of_function(const CompiledRule* rule) {
-  return rule == nullptr || rule->passes() ? Flow::kSame : Flow::kOwn;
+  return rule == nullptr || rule->passes() ? Flow::kIdentity : Flow::kProportional;
 }
 
 }  // namespace pylrp

@@ -52,12 +52,12 @@ struct RelevanceJob {
 
 // How relevance goes through a layer, for the engine's planning.
 enum class Flow {
-  kRule,     // by the assigned rule
-  kOwn,      // in proportion to the input, by the layer's own formula: none where the input is zero
-  kThrough,  // routed: moved or scaled (pooling, pad, slice); none where the input is zero if the output gets none
-             // where it is zero
-  kSame,     // the very same relevance: activations
-  kUnknown,  // a layer in Python
+  kRule,          // by the assigned rule
+  kProportional,  // in proportion to the input, by the layer's own formula: none where the input is zero
+  kRouted,        // moved or scaled (pooling, pad, slice): none where the input is zero if the output gets none
+                  // where it is zero
+  kIdentity,      // the very same relevance: activations
+  kUnknown,       // a layer in Python
 };
 
 template <class T>
@@ -72,7 +72,7 @@ class Layer {
   virtual void require_sizes(const std::vector<Index>& inputs, Index output) const = 0;
   virtual void forward(const std::vector<Matrix<const T>>& inputs, Matrix<T> output, const Clamp<T>& clamp,
                        const Threads& threads) const = 0;
-  // Not called where the flow is kSame.
+  // Not called where the flow is kIdentity.
   virtual void relevance(const RelevanceJob<T>& job, const Threads& threads) const = 0;
 
   // Multiplications of a forward pass of one sample, where they are many.

@@ -13,7 +13,7 @@ class LocalResponseNormLayer : public Layer<T> {
  public:
   LocalResponseNormLayer(Index channels, Index size, double alpha, double beta, double bias)
       : channels_(channels), size_(size), alpha_(alpha), beta_(beta), bias_(bias) {}
-  Flow flow() const override { return Flow::kSame; }
+  Flow flow() const override { return Flow::kIdentity; }
   void require_sizes(const std::vector<Index>& inputs, Index output) const override;
   bool keeps_nonnegative() const override { return true; }
   bool keeps_zero() const override { return true; }

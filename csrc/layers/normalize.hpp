@@ -14,7 +14,7 @@ class NormalizeLayer : public Layer<T> {
  public:
   // norm: 1 the sum of |x|, 2 the root of the sum of x^2, 0 the largest x
   NormalizeLayer(Index channels, int norm) : channels_(channels), norm_(norm) {}
-  Flow flow() const override { return Flow::kSame; }
+  Flow flow() const override { return Flow::kIdentity; }
   void require_sizes(const std::vector<Index>& inputs, Index output) const override;
   bool keeps_nonnegative() const override { return true; }
   bool keeps_zero() const override { return true; }

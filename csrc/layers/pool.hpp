@@ -25,7 +25,7 @@ class PoolLayer : public Layer<T> {
   PoolLayer(bool max, std::array<PoolAxis, 3> axes, Index channels)
       : max_(max), axes_(std::move(axes)), channels_(channels) {}
   // The maximum passes relevance to the winner, first of ties; an average shares in proportion.
-  Flow flow() const override { return max_ ? Flow::kThrough : Flow::kOwn; }
+  Flow flow() const override { return max_ ? Flow::kRouted : Flow::kProportional; }
   void require_sizes(const std::vector<Index>& inputs, Index output) const override;
   bool keeps_nonnegative() const override { return true; }
   bool relevance_in_place() const override { return is_partition(); }

@@ -13,7 +13,7 @@ template <class T>
 class PReLULayer : public Layer<T> {
  public:
   explicit PReLULayer(std::vector<T> slope) : slope_(std::move(slope)) {}
-  Flow flow() const override { return Flow::kSame; }
+  Flow flow() const override { return Flow::kIdentity; }
   Flow flow_under(const CompiledRule* rule) const override { return flow_of_function(rule); }
   void require_sizes(const std::vector<Index>& inputs, Index output) const override;
   bool in_place() const override { return true; }

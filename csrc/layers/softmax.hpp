@@ -13,9 +13,9 @@ template <class T>
 class SoftmaxLayer : public Layer<T> {
  public:
   SoftmaxLayer(Index channels, bool logarithm) : channels_(channels), logarithm_(logarithm) {}
-  Flow flow() const override { return Flow::kSame; }
+  Flow flow() const override { return Flow::kIdentity; }
   Flow flow_under(const CompiledRule* rule) const override {
-    return rule == nullptr || rule->passes() ? Flow::kSame : Flow::kOwn;
+    return rule == nullptr || rule->passes() ? Flow::kIdentity : Flow::kProportional;
   }
   void require_sizes(const std::vector<Index>& inputs, Index output) const override;
   bool makes_nonnegative() const override { return !logarithm_; }

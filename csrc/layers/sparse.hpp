@@ -21,7 +21,7 @@ class SparseLayer : public Layer<T> {
   SparseLayer(Index inputs, Index outputs, Index taps, const std::int32_t* index, const T* weight, T fill)
       : SparseLayer(inputs, outputs, taps, index, weight, std::vector<T>{fill}) {}
   // Moved relevance goes where the value came from; interpolated relevance is shared in proportion.
-  Flow flow() const override { return weight_.empty() ? Flow::kThrough : Flow::kOwn; }
+  Flow flow() const override { return weight_.empty() ? Flow::kRouted : Flow::kProportional; }
   void require_sizes(const std::vector<Index>& inputs, Index output) const override;
   bool keeps_nonnegative() const override {
     const auto nonnegative = [](T v) { return v >= 0; };

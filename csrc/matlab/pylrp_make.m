@@ -6,7 +6,7 @@ function folder = pylrp_make(library, flags)
 %   pylrp_make('', flags)        other compiler flags than '-O3'
 %   folder = pylrp_make(...)     where it is: addpath(folder)
 %
-% In MATLAB and in Octave. The compiler is the one that `mex -setup C++` has chosen, resp. Octave's own (mkoctfile); it
+% In MATLAB and in Octave. The compiler is the one that `mex -setup C++` has chosen, or Octave's own (mkoctfile); it
 % must be GCC or Clang, on Windows MinGW. The C++ runtime is linked statically, so MATLAB's own does not matter.
 
 if nargin < 1, library = ''; end

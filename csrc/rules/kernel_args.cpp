@@ -95,7 +95,7 @@ kernels::Shares<T> shares_of(const LoweredRule& rule, const T* const* base, cons
   plan.sums = static_cast<int>(rule.sums.size());
   plan.groups = static_cast<int>(rule.groups.size());
   plan.masked = rule.masked;
-  plan.rotated = rule.rotated;
+  plan.half_sum_and_difference = rule.half_sum_and_difference;
   plan.plain_base = plain_base;
   for (std::size_t q = 0; q < rule.sums.size(); ++q) {
     plan.plain[q] = static_cast<T>(rule.plain[q]);

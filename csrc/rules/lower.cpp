@@ -133,14 +133,15 @@ class Lowering {
       }
       Signs direction;
       if (common_direction(rows, &direction)) {
-        add_tap({part, {MapKind::kSigns, direction.p, direction.n}}, rows,
-                [&](const Signs& row) { return multiple(row, direction); });
+        add_term({part, {MapKind::kSigns, direction.p, direction.n}}, rows,
+                 [&](const Signs& row) { return multiple(row, direction); });
       } else {
-        add_tap({part, {MapKind::kSigns, 1, 0}}, rows, [](const Signs& row) { return row.p; });
-        add_tap({part, {MapKind::kSigns, 0, 1}}, rows, [](const Signs& row) { return row.n; });
+        add_term({part, {MapKind::kSigns, 1, 0}}, rows, [](const Signs& row) { return row.p; });
+        add_term({part, {MapKind::kSigns, 0, 1}}, rows, [](const Signs& row) { return row.n; });
       }
       for (const MapKind kind : {MapKind::kSquare, MapKind::kOne}) {
-        add_tap({part, {kind}}, forward_, [&](const std::vector<Term>& terms) { return amount_of(terms, part, kind); });
+        add_term({part, {kind}}, forward_,
+                 [&](const std::vector<Term>& terms) { return amount_of(terms, part, kind); });
       }
     }
     for (std::size_t g = 0; g < terms_.size(); ++g) {
@@ -159,7 +160,7 @@ class Lowering {
   }
 
   template <class Rows, class Coefficient>
-  void add_tap(const Tap& tap, const Rows& rows, Coefficient coefficient) {
+  void add_term(const ProductTerm& tap, const Rows& rows, Coefficient coefficient) {
     std::vector<double> column;
     for (const auto& row : rows) {
       column.push_back(coefficient(row));
@@ -217,7 +218,7 @@ class Lowering {
 
 bool LoweredRule::reads(Part part) const {
   for (const Sum& sum : sums) {
-    for (const Tap& tap : sum) {
+    for (const ProductTerm& tap : sum) {
       if (tap.part == part) {
         return true;
       }
@@ -250,7 +251,7 @@ bool LoweredRule::two_sums_make_plain_output() const {
   // Each part that is read is read once with W+ and once with W-; together the parts are the input.
   std::array<int, kParts> positive{}, negative{};
   for (const Sum& sum : sums) {
-    for (const Tap& tap : sum) {
+    for (const ProductTerm& tap : sum) {
       const std::size_t part = static_cast<std::size_t>(tap.part);
       positive[part] += tap.map == WeightMap{MapKind::kSigns, 1, 0} ? 1 : 0;
       negative[part] += tap.map == WeightMap{MapKind::kSigns, 0, 1} ? 1 : 0;
@@ -287,7 +288,8 @@ LoweredRule lower(const Rule& rule, bool input_nonnegative, bool output_positive
 bool by_magnitude(const LoweredRule& rule, LoweredRule* result) {
   const WeightMap above{MapKind::kSigns, 1, 0}, below{MapKind::kSigns, 0, 1};
   const auto has = [](const Sum& sum, Part part, const WeightMap& map) {
-    return std::any_of(sum.begin(), sum.end(), [&](const Tap& tap) { return tap.part == part && tap.map == map; });
+    return std::any_of(sum.begin(), sum.end(),
+                       [&](const ProductTerm& tap) { return tap.part == part && tap.map == map; });
   };
   const auto sums = [&](std::size_t q, const WeightMap& of_positive, const WeightMap& of_negative) {
     return rule.sums[q].size() == 2 && has(rule.sums[q], Part::kPositive, of_positive) &&
@@ -319,7 +321,7 @@ bool by_magnitude(const LoweredRule& rule, LoweredRule* result) {
   other.factor[static_cast<std::size_t>(Part::kPositive)] = 1;
   other.factor[static_cast<std::size_t>(Part::kNegative)] = -1;
   result->back = {plain, other};
-  result->rotated = true;
+  result->half_sum_and_difference = true;
   return true;
 }
 

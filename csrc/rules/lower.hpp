@@ -12,12 +12,12 @@
 
 namespace pylrp {
 
-struct Tap {
+struct ProductTerm {
   Part part;
   WeightMap map;
 };
-// Z = sum over taps of rho(W) x
-using Sum = std::vector<Tap>;
+// Z = sum over terms of rho(W) x
+using Sum = std::vector<ProductTerm>;
 
 // z = sum_q coef[q] Z_q + constants + rho_b(b)
 struct Denominator {
@@ -43,7 +43,7 @@ struct LoweredRule {
   bool masked = false;
   std::vector<double> plain;  // coefficients of the plain output W a, where masked
   std::vector<BackProduct> back;
-  bool rotated = false;  // back[0] reads (s_0 + s_1) / 2 and back[1] (s_0 - s_1) / 2
+  bool half_sum_and_difference = false;  // back[0] reads (s_0 + s_1) / 2 and back[1] (s_0 - s_1) / 2
 
   bool passes() const { return groups.empty(); }
   bool reads(Part part) const;       // in the forward or the backward half

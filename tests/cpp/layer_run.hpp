@@ -45,7 +45,7 @@ struct Run {
     job.batch = kBatch;
     job.rule = rule;
     job.absorbed = absorbed.data();
-    if (layer.flow() != Flow::kSame) {
+    if (layer.flow() != Flow::kIdentity) {
       layer.relevance(job, {threads});
     }
   }

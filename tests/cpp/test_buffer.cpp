@@ -153,63 +153,63 @@ class Watched {
 };
 
 TEST(workspace_takes_the_best_fit) {
-  Watched home;
+  Watched workspace;
   std::vector<void*> blocks;
   for (const std::size_t units : {10, 8, 20, 9, 40}) {
-    blocks.push_back(home.take(units).data);
+    blocks.push_back(workspace.take(units).data);
   }
-  home.give_all();
-  CHECK(home.kept() == 5);
-  CHECK(home.take(9).data == blocks[3] && home.take(9).data == blocks[0]);    // 9, then 10
-  CHECK(home.take(8).data == blocks[1]);                                      // 8
-  CHECK(home.take(16).data == blocks[2] && home.take(32).data == blocks[4]);  // a quarter more, just
-  CHECK(home.kept() == 0 && home.larger == 0);
+  workspace.give_all();
+  CHECK(workspace.kept() == 5);
+  CHECK(workspace.take(9).data == blocks[3] && workspace.take(9).data == blocks[0]);    // 9, then 10
+  CHECK(workspace.take(8).data == blocks[1]);                                           // 8
+  CHECK(workspace.take(16).data == blocks[2] && workspace.take(32).data == blocks[4]);  // a quarter more, just
+  CHECK(workspace.kept() == 0 && workspace.larger == 0);
 }
 
 TEST(workspace_grows_while_there_is_room) {
-  Watched home;
-  home.take(100);
-  const void* const large = home.take(20).data;
-  home.give(1);
+  Watched workspace;
+  workspace.take(100);
+  const void* const large = workspace.take(20).data;
+  workspace.give(1);
   // 120 units were in use; 20 kept and 7 more are within 127.5, another one is not.
-  CHECK(home.take(7).fresh && home.kept() == 1);
-  CHECK(home.take(1).data == large && home.larger == 1);  // rather than growing
-  home.give_all();
-  CHECK(home.kept() == 3);
+  CHECK(workspace.take(7).fresh && workspace.kept() == 1);
+  CHECK(workspace.take(1).data == large && workspace.larger == 1);  // rather than growing
+  workspace.give_all();
+  CHECK(workspace.kept() == 3);
 }
 
 TEST(workspace_makes_room) {
-  Watched home;
+  Watched workspace;
   for (int i = 0; i < 4; ++i) {
-    home.take(10);
+    workspace.take(10);
   }
-  home.give_all();
+  workspace.give_all();
   // All are too small: some go, so that what is held stays within a sixteenth of the most that was used.
-  CHECK(home.take(20).fresh && home.kept() == 2 && home.freed == 2);
-  CHECK(home.held() == 40 * kUnit);
-  CHECK(home.take(100).fresh && home.kept() == 0 && home.freed == 4);
-  CHECK(home.held() == 120 * kUnit);
+  CHECK(workspace.take(20).fresh && workspace.kept() == 2 && workspace.freed == 2);
+  CHECK(workspace.held() == 40 * kUnit);
+  CHECK(workspace.take(100).fresh && workspace.kept() == 0 && workspace.freed == 4);
+  CHECK(workspace.held() == 120 * kUnit);
 }
 
 // Nothing is kept beyond 192 MB, or 256 blocks; all of it goes with the workspace.
 TEST(workspace_keeps_so_much) {
   const std::size_t before = counted().bytes;
   {
-    Watched home;
+    Watched workspace;
     for (int i = 0; i < 7; ++i) {
-      home.take(128);
+      workspace.take(128);
     }
-    home.give_all();
-    CHECK(home.kept() == 6 && home.held() == std::size_t{192} << 20);
+    workspace.give_all();
+    CHECK(workspace.kept() == 6 && workspace.held() == std::size_t{192} << 20);
   }
   CHECK(counted().bytes == before);
   {
-    Watched home;
+    Watched workspace;
     for (int i = 0; i < 258; ++i) {
-      home.take(1);
+      workspace.take(1);
     }
-    home.give_all();
-    CHECK(home.kept() == 256 && counted().bytes == before + 256 * kUnit);
+    workspace.give_all();
+    CHECK(workspace.kept() == 256 && counted().bytes == before + 256 * kUnit);
   }
   CHECK(counted().bytes == before);
 }
@@ -218,22 +218,22 @@ TEST(workspace_keeps_so_much) {
 TEST(workspace_footprint) {
   int larger = 0, freed = 0, reused = 0;
   for (unsigned seed = 0; seed < 12; ++seed) {
-    Watched home;
+    Watched workspace;
     Random random(seed);
     const double most = random(4, 60);
     const std::size_t at_once = static_cast<std::size_t>(random(2, 12));
     for (int step = 0; step < 400; ++step) {
       check::context = "seed " + std::to_string(seed) + ", step " + std::to_string(step);
-      if (home.used() == at_once || (home.used() > 0 && random.chance(0.5))) {
-        home.give(static_cast<std::size_t>(random(0, static_cast<double>(home.used()))));
+      if (workspace.used() == at_once || (workspace.used() > 0 && random.chance(0.5))) {
+        workspace.give(static_cast<std::size_t>(random(0, static_cast<double>(workspace.used()))));
       } else {
         const double size = std::floor(random(1, most));
         reused +=
-            home.take(static_cast<std::size_t>(seed % 2 == 0 ? size : 1 + std::floor(size / 8) * 5)).fresh ? 0 : 1;
+            workspace.take(static_cast<std::size_t>(seed % 2 == 0 ? size : 1 + std::floor(size / 8) * 5)).fresh ? 0 : 1;
       }
     }
-    larger += home.larger;
-    freed += home.freed;
+    larger += workspace.larger;
+    freed += workspace.freed;
   }
   CHECK(larger > 20 && freed > 100 && reused > 500);
 }
@@ -241,10 +241,10 @@ TEST(workspace_footprint) {
 // Buffers that share a workspace; the same block is never in use twice.
 TEST(workspace_of_buffers) {
   constexpr Index kSize = 1 << 20;
-  Workspace home, empty;
+  Workspace workspace, empty;
   void *mine = nullptr, *other = nullptr;
   {
-    const Buffer<float> first(kSize, &home), second(kSize, &home), small(100, &home);
+    const Buffer<float> first(kSize, &workspace), second(kSize, &workspace), small(100, &workspace);
     CHECK(first.data() != second.data());
     CHECK(reinterpret_cast<std::uintptr_t>(first.data()) % 64 == 0);
     mine = first.data();
@@ -253,15 +253,15 @@ TEST(workspace_of_buffers) {
   {
     const Buffer<float> outside(kSize), elsewhere(kSize, &empty);
     CHECK(outside.data() != mine && outside.data() != other && elsewhere.data() != mine && elsewhere.data() != other);
-    Buffer<float> same(kSize - 1, &home);  // blocks have few different sizes
-    const Buffer<float> again(kSize, &home), more(kSize, &home);
+    Buffer<float> same(kSize - 1, &workspace);  // blocks have few different sizes
+    const Buffer<float> again(kSize, &workspace), more(kSize, &workspace);
     CHECK((same.data() == mine || same.data() == other) && (again.data() == mine || again.data() == other));
     CHECK(same.data() != again.data() && more.data() != mine && more.data() != other);
-    Buffer<float> moved = std::move(same);  // and goes home from there
+    Buffer<float> moved = std::move(same);  // and goes workspace from there
     same = Buffer<float>(kSize, &empty);
     const void* const data = moved.data();
     moved.reset(10);
-    const Buffer<float> back(kSize, &home);
+    const Buffer<float> back(kSize, &workspace);
     CHECK(back.data() == data);
   }
   std::atomic<int> clashes{0};
@@ -269,7 +269,7 @@ TEST(workspace_of_buffers) {
   for (int w = 0; w < 4; ++w) {
     workers.emplace_back([&, w] {
       for (int round = 0; round < 50; ++round) {
-        const Buffer<int> block(kSize, &home);
+        const Buffer<int> block(kSize, &workspace);
         int* const at = block.data() + round * 64;
         *at = w;
         std::this_thread::yield();

@@ -51,7 +51,7 @@ TEST(conv_1x1_positions) {
   check_rules(one_tap("three axes", {3, 4, 5}, 4, 5), 3, 1);
 }
 
-// Columns that are no multiple of a panel, resp. fit into half of one.
+// Columns that are no multiple of a panel, or fit into half of one.
 TEST(conv_1x1_channels) {
   for (const Index channels : {1, 15, 16, 17, 31, 32, 33, 65}) {
     check_rules(one_tap("channels", {1, 3, 5}, channels, 5), 1, 2);

@@ -32,7 +32,7 @@ TEST(magnitude_form_and_others) {
   }
   CHECK(!by_magnitude(other_order(), &made));
   CHECK(by_magnitude(lower(alpha_beta().rule, false), &made));
-  CHECK(made.sums.size() == 2 && made.back.size() == 2 && made.rotated);
+  CHECK(made.sums.size() == 2 && made.back.size() == 2 && made.half_sum_and_difference);
   CHECK(made.groups[0].coefficient == 2 && made.groups[1].coefficient == -1 && made.groups[0].epsilon == 1e-6);
 }
 
@@ -49,7 +49,7 @@ const std::vector<Shapes>& shapes() {
   return all;
 }
 
-// One layer, where relevance may be, and the results: by the layer, resp. with the usual form.
+// One layer, where relevance may be, and the results: by the layer, or with the usual form.
 template <class T>
 struct Layer16 {
   ConvData<T> data;

@@ -100,7 +100,7 @@ struct Behind {
   }
 };
 
-// The second sum is next to nothing for the last channel of the one sample, resp. of the second one: those entries are
+// The second sum is next to nothing for the last channel of the one sample, or the second one: those entries are
 // computed after all.
 template <class T>
 void check_few_cancel() {

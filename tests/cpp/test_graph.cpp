@@ -88,7 +88,7 @@ Answer<double> by_hand(Net<double>& net, const Inputs<double>& inputs, const Que
     job.rule = net.rule(n);
     job.bounds = net.bounds(n);
     job.absorbed = absorbed.data();
-    if (node.layer->flow() == Flow::kSame || (job.rule != nullptr && job.rule->any().passes())) {
+    if (node.layer->flow() == Flow::kIdentity || (job.rule != nullptr && job.rule->any().passes())) {
       results[0] = relevance[value];
     } else {
       node.layer->relevance(job, {1});
@@ -140,7 +140,7 @@ void check_by_hand(Net<double>& net, const Plan<double>& plan, const Inputs<doub
   }
   for (std::size_t n = 0; n < net.graph().nodes().size(); ++n) {
     check::context = what + ", page of node " + std::to_string(n);
-    const bool same = net.graph().nodes()[n].layer->flow() == Flow::kSame;
+    const bool same = net.graph().nodes()[n].layer->flow() == Flow::kIdentity;
     bool right = true;
     for (Index row = 0; row < found.rows; ++row) {
       double size = 1;

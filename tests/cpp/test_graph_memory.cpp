@@ -138,7 +138,7 @@ TEST(ledger_sums_are_those_of_the_relevance) {
       for (const std::size_t value : {below, split, left, right, passed, twice}) {
         check::context = std::string(by_relu ? "ReLU" : "passes") + ", masks " + std::to_string(masked) + ", value " +
                          std::to_string(value);
-        if (net.graph().nodes()[net.node_of(value)].layer->flow() == Flow::kSame) {
+        if (net.graph().nodes()[net.node_of(value)].layer->flow() == Flow::kIdentity) {
           continue;  // no page of its own but for a mask
         }
         for (Index row = 0; row < 4; ++row) {

@@ -182,7 +182,7 @@ TEST(shares_rotated) {
       kernels::Absorbed lost[2][rows] = {};
       for (const bool rotated : {false, true}) {
         for (const bool ledger : {false, true}) {
-          plan.rotated = rotated;
+          plan.half_sum_and_difference = rotated;
           Fenced<T> s0(rows, cols), s1(rows, cols);
           const T* const z[] = {z0.data(), z1.data()};
           T* const to[] = {s0.data(), s1.data()};

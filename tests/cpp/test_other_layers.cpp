@@ -209,7 +209,7 @@ void check_forward(const Layer<float>& layer, Index size, const std::function<do
   Random random(1);
   x.fill([&] { return random(-3, 3); });
   Run<float> run(layer, {size}, x, r, nullptr, 1), again(layer, {size}, x, r, nullptr, 3);
-  bool right = layer.flow() == Flow::kSame;
+  bool right = layer.flow() == Flow::kIdentity;
   for (Index i = 0; i < kBatch; ++i) {
     for (Index j = 0; j < size; ++j) {
       const double y = wanted(x.row(i), j);

@@ -11,7 +11,7 @@ namespace {
 TEST(same_bits_for_any_number_of_threads) {
   for (const Index batch : {1, 3, 30}) {
     check::context = "batch " + std::to_string(batch);
-    // Wide enough for several chunks of rows, resp. for more panels than threads and two blocks of the reduction.
+    // Wide enough for several chunks of rows, or for more panels than threads and two blocks of the reduction.
     Network<float> network(batch < 5 ? std::vector<Index>{901, 800, 70} : std::vector<Index>{300, 270, 70}, batch);
     const Answer<float> alone = network.explain(network.net.plan(1), 1);
     for (const int threads : {2, 3, 4}) {

@@ -134,7 +134,7 @@ FusedProducts<T>::FusedProducts(const ConvWeights<T>& w, const LoweredRule& of, 
   if (!sum_is_output) {
     for (const Sum& sum : rule.sums) {
       forward.emplace_back();
-      for (const Tap& tap : sum) {
+      for (const ProductTerm& tap : sum) {
         forward.back().push_back(panels.add(tap.map, Direction::kForward));
       }
     }

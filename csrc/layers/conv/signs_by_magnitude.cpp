@@ -87,7 +87,7 @@ class ByMagnitude : public FusedShortcut<T> {
       const T* const weights = call_.weights.at(column, 0, 0);
       T sums[2] = {};
       for (std::size_t q = 0; q < 2; ++q) {
-        for (const Tap& tap : usual_.rule.sums[q]) {
+        for (const ProductTerm& tap : usual_.rule.sums[q]) {
           Index stride = 0;
           const T* const from = block->input_part(tap.part, &stride) + row * stride;
           kernel_.rows_dot(1, &weights, in_, weights_of<T>(tap.map), from, &sums[q], nullptr);

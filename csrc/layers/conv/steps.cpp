@@ -189,7 +189,7 @@ InputPartImages<T>::InputPartImages(const ConvCall<T>& call, const BatchSlice& s
       bounds_(call.job.bounds) {
   const auto is_read = [&](Part part) {
     return std::any_of(call.rule.sums.begin(), call.rule.sums.end(), [&](const Sum& sum) {
-      return std::any_of(sum.begin(), sum.end(), [&](const Tap& tap) { return tap.part == part; });
+      return std::any_of(sum.begin(), sum.end(), [&](const ProductTerm& tap) { return tap.part == part; });
     });
   };
   if (is_read(Part::kOne)) {
@@ -233,7 +233,7 @@ ConvSums<T> sums_of_rule(const ConvCall<T>& call, const BatchSlice& slice, const
                          std::size_t count) {
   ConvSums<T> sums{&call.weights, Direction::kForward, slice.samples, {}, static_cast<Index>(count), {}};
   for (std::size_t q = 0; q < count; ++q) {
-    for (const Tap& tap : call.rule.sums[q]) {
+    for (const ProductTerm& tap : call.rule.sums[q]) {
       sums.products.push_back({images.image(tap.part), weights_of<T>(tap.map), static_cast<Index>(q)});
     }
   }

@@ -100,7 +100,7 @@ void SecondSum<T>::each_source(const Walk& walk, Index row, Index column, Body b
   std::vector<const T*> at(taps);
   Buffer<T> own;
   const T* const nothing = zeros<T>(size, &own);
-  for (const Tap& tap : sum_) {
+  for (const ProductTerm& tap : sum_) {
     Image<T> image = images_.image(tap.part);
     image.data += group * size;
     block.sources(image, 0, 1, 0, taps, nothing, at.data());

@@ -35,7 +35,7 @@ void forward_products(const std::vector<Sum>& sums, Matrix<const T> input, Matri
   std::vector<Product<T>> products;
   std::vector<Part> parts;  // the operands: each part of the input once
   for (std::size_t q = 0; q < sums.size(); ++q) {
-    for (const Tap& tap : sums[q]) {
+    for (const ProductTerm& tap : sums[q]) {
       const auto known = std::find(parts.begin(), parts.end(), tap.part);
       products.push_back({known - parts.begin(), static_cast<Index>(q), weights_of<T>(tap.map)});
       if (known == parts.end()) {
@@ -228,7 +228,7 @@ template <class T>
 void forward_by_products(const DenseWeights<T>& layer, Matrix<const T> input, Matrix<T> output,
                          const Threads& threads) {
   const kernels::Table<T>& kernel = kernels::table<T>();
-  const std::vector<Sum> sums{{Tap{Part::kInput, {}}}};
+  const std::vector<Sum> sums{{ProductTerm{Part::kInput, {}}}};
   const Index width = kernel.tile_cols,
               most = rows_of_part(layer.weight, std::max(layer.weight.rows, layer.weight.cols));
   const Index parts = std::max<Index>(1, (input.rows + most - 1) / most);

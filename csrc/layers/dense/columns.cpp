@@ -174,7 +174,7 @@ class ColumnPass {
       blocks(chunk, count, [&](const Index* index, const T* const* rows, Index n) {
         T factor[kBlock];
         for (Index q = 0; q < sums_; ++q) {
-          for (const Tap& tap : rule_.sums[static_cast<std::size_t>(q)]) {
+          for (const ProductTerm& tap : rule_.sums[static_cast<std::size_t>(q)]) {
             const int sign = sign_of(tap.part);
             for (Index k = 0; k < samples_; ++k) {
               for (Index r = 0; r < n; ++r) {

@@ -194,7 +194,7 @@ class RowPass {
       return;
     }
     std::fill(z, z + n, T(0));
-    for (const Tap& tap : rule_.sums[q]) {
+    for (const ProductTerm& tap : rule_.sums[q]) {
       const T* x = job_.input.row(first + i);
       if (tap.part != Part::kInput) {
         x = parts + ((tap.part == Part::kNegative ? samples : 0) + i) * n_in_;
