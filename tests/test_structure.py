@@ -51,7 +51,8 @@ def test_cpp_knows_no_rule_names() -> None:
 
 # For each the field has a word that people search for: faithful, at random, "a caller who", "or", Sankey diagram.
 WORDS = re.compile(
-    r"\b(belief|by lot|whoever|resp\.|rivers?|hold still|shake|one room|worth a word|hands? axes back|hopeless|doubtful|who came)(?!\w)",
+    r"\b(belief|by lot|whoever|resp\.|rivers?|hold still|shake|one room|worth a word|hands? axes back|"
+    r"hopeless|doubtful|who came)(?!\w)",
     re.IGNORECASE,
 )
 
