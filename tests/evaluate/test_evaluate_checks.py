@@ -7,6 +7,7 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -303,7 +304,9 @@ def test_each_finished_composite_is_handed_over(net: pylrp.Network, x: np.ndarra
         ("cascade", lambda: Randomisation(("head",), np.arange(2.0), *np.ones((3, 4, 2)))),
     ],
 )
-def test_pickles_of_results_keep_loading_by_the_modules_of_0_1(old: str, result: Callable[[], object]) -> None:
+def test_pickles_of_results_keep_loading_by_the_modules_of_0_1(
+    old: str, result: Callable[[], object], tmp_path: Path
+) -> None:
     made = result()
     new = type(made).__module__
     text = pickle.dumps(made, protocol=0)
@@ -312,5 +315,5 @@ def test_pickles_of_results_keep_loading_by_the_modules_of_0_1(old: str, result:
     assert renamed != text
     # In a process of its own: nothing else may have imported the old name first.
     code = "import sys, pickle; print(type(pickle.loads(sys.stdin.buffer.read())).__name__)"
-    run = subprocess.run([sys.executable, "-c", code], input=renamed, capture_output=True, check=True)
+    run = subprocess.run([sys.executable, "-c", code], input=renamed, capture_output=True, check=True, cwd=tmp_path)
     assert run.stdout.decode().strip() == type(made).__name__
