@@ -3,6 +3,7 @@
 
 #include <vector>
 
+#include "layers/function_relevance.hpp"
 #include "layers/layer.hpp"
 
 namespace pylrp {
@@ -14,9 +15,7 @@ class SoftmaxLayer : public Layer<T> {
  public:
   SoftmaxLayer(Index channels, bool logarithm) : channels_(channels), logarithm_(logarithm) {}
   Flow flow() const override { return Flow::kIdentity; }
-  Flow flow_under(const CompiledRule* rule) const override {
-    return rule == nullptr || rule->passes() ? Flow::kIdentity : Flow::kProportional;
-  }
+  Flow flow_under(const CompiledRule* rule) const override { return flow_of_function(rule); }
   void require_sizes(const std::vector<Index>& inputs, Index output) const override;
   bool makes_nonnegative() const override { return !logarithm_; }
   void forward(const std::vector<Matrix<const T>>& inputs, Matrix<T> output, const Clamp<T>& clamp,

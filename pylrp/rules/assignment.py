@@ -24,7 +24,7 @@ from pylrp.rules.catalogue import Flat
 from pylrp.rules.composites import WEIGHTED, Composite, composite, require_rule
 from pylrp.rules.conventions import compile_rule
 from pylrp.rules.terms import Rule
-from pylrp.rules.treatments import Detach, DetachAll, Treatment
+from pylrp.rules.treatments import Treatment
 from pylrp.rules.weightless import WEIGHTLESS
 
 __all__ = ["Assignment", "assign", "choose", "rule_kinds"]
@@ -242,9 +242,9 @@ def _takers(rule: Treatment) -> str:
 
 
 def _is_own(node: Node, rule: Rule) -> bool:
-    """Whether a rule says what the layer does without one: a function passes relevance on."""
-    kind = node.layer.rule_kind
-    return kind in ("function", "normalisation") and (rule.passes or isinstance(rule, Detach | DetachAll))
+    """Whether a rule says what the layer does without one."""
+    kind = WEIGHTLESS.get(str(node.layer.rule_kind))
+    return kind is not None and kind.is_own(rule)
 
 
 def _ends(graph: Graph) -> tuple[set[str], set[str]]:

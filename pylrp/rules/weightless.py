@@ -33,6 +33,8 @@ class Weightless:
         Whether it may go through unchanged: :class:`~pylrp.rules.Pass`.
     treatments : tuple of type
         The layer's own formulas, by name.
+    own : tuple of type
+        The rules that say what the layer does without one: the core is not told of them.
     """
 
     layers: str
@@ -40,6 +42,11 @@ class Weightless:
     in_proportion: bool = True
     may_pass: bool = False
     treatments: tuple[type[Treatment], ...] = ()
+    own: tuple[type[Rule], ...] = ()
+
+    def is_own(self, rule: Rule) -> bool:
+        """Whether a rule says what the layer does without one."""
+        return isinstance(rule, self.own) or (Pass in self.own and rule.passes)
 
     def fits(self, rule: Rule) -> bool:
         """Whether a rule has a meaning for such a layer."""
@@ -72,7 +79,7 @@ WEIGHTLESS: Mapping[str, Weightless] = {
     ),
     "scaling": Weightless("the same with no layer with weights below", Pass(), may_pass=True),
     "resize": Weightless("linear resizing; not nearest", Norm()),
-    "function": Weightless("functions of one value: ReLU, GELU, sigmoid, PReLU, ...", Pass(), may_pass=True),
+    "function": Weightless("functions of one value: ReLU, GELU, PReLU, ...", Pass(), may_pass=True, own=(Pass,)),
     "softmax": Weightless("softmax inside a network", Taylor(), in_proportion=False, treatments=(Taylor, Stop)),
     "normalisation": Weightless(
         "LocalResponseNorm; Normalize, by a norm of the sample",
@@ -80,6 +87,7 @@ WEIGHTLESS: Mapping[str, Weightless] = {
         in_proportion=False,
         may_pass=True,
         treatments=(Detach, DetachAll),
+        own=(Pass, Detach, DetachAll),
     ),
 }
 
