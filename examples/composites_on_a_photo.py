@@ -24,11 +24,14 @@ from numpy.typing import NDArray
 import pylrp
 from pylrp.evaluate import Evaluation, evaluate
 from pylrp.plot import heatmap, new_figure
+from pylrp.rules.composites import TRANSFORMERS
 
 Array = NDArray[Any]
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE = DOCS / "choosing-a-rule.md"
 MARKED = re.compile(r"(<!-- measured: composites -->\n).*?(\n<!-- end -->)", re.DOTALL)
+#: Those for convolutional networks.
+NAMES = tuple(name for name in pylrp.COMPOSITES if name not in TRANSFORMERS)
 RECOMMENDED = ("epsilon_plus_flat", "epsilon_gamma_box")
 HEAD = ["composite", "flipping: area between the curves", "with noise: largest change", "random weights: correlation"]
 HEAD += ["cat on its half", "espresso on its half"]
@@ -89,7 +92,7 @@ def draw(net: pylrp.Network, path: Path) -> None:
         first.imshow(shown.pixels)
         first.set_axis_off()
         first.set_title(photo.NAMES[shown.target], fontsize=10, weight="bold")
-        for ax, name in zip(panels, pylrp.COMPOSITES, strict=True):
+        for ax, name in zip(panels, NAMES, strict=True):
             ex = net.explain(photo.as_input(shown.pixels), shown.target, photo.composite_for(name))
             heatmap(ax, ex.relevance.sum(axis=0))
             ax.set_title(name, fontsize=9)
@@ -107,7 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     draw(net, options.output)
     print(f"picture: {options.output}")
 
-    found = rows(net, tuple(pylrp.COMPOSITES))
+    found = rows(net, NAMES)
     lines = [HEAD, ["---"] + ["---:"] * (len(HEAD) - 1), *([f"`{name}`", *cells] for name, cells in found.items())]
     table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
     print(table)

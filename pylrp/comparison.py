@@ -85,7 +85,7 @@ def compare(
     *,
     rules: Rules = "epsilon",
     biases: Sequence[ArrayLike | None] | None = None,
-    conventions: Sequence[str] = tuple(CONVENTIONS),
+    conventions: Sequence[str] = ("zennit", "captum", "innvestigate", "lrp_toolbox"),
     threads: int | None = None,
 ) -> Comparison:
     """Explain one network under several conventions.

@@ -56,10 +56,13 @@ struct Group {
 // Layers without weights have formulas of their own, which a rule calls by name; layers/ has them.
 enum class Treatment : std::uint8_t {
   kNone,
-  kTaylor,     // softmax: its first-order Taylor expansion
-  kStop,       // softmax: a constant
-  kDetach,     // normalisation: the statistic that it divides by is a constant
-  kDetachAll,  // normalisation: the mean, too
+  kTaylor,      // softmax: its first-order Taylor expansion
+  kStop,        // softmax: a constant
+  kDetach,      // normalisation: the statistic that it divides by is a constant
+  kDetachAll,   // normalisation: the mean, too
+  kHalf,        // a product of two values: half to each factor
+  kValueLeft,   // all to the left factor, the right one is a constant
+  kValueRight,  // all to the right factor
 };
 
 // No groups and no treatment: relevance passes through unchanged (equal widths).

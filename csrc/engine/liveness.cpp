@@ -92,7 +92,8 @@ void Liveness<T>::find_kept_outputs(std::size_t start) {
   for (std::size_t n = 0; n < graph_.nodes().size(); ++n) {
     const Layer<T>& layer = *graph_.nodes()[n].layer;
     const std::size_t value = graph_.inputs() + n;
-    if (!reached[value] || layer.flow() != Flow::kRule || plan_.rules()[n].is_identity()) {
+    if (!reached[value] || plan_.rules()[n].is_identity() ||
+        (layer.flow() != Flow::kRule && !layer.reads_output(plan_.rules()[n].rule, false))) {
       continue;
     }
     std::size_t stands_for = value;

@@ -67,6 +67,7 @@ struct Shares {
   CAUSE(dead)                      \
   CAUSE(batchnorm)                 \
   CAUSE(constant)                  \
+  CAUSE(position)                  \
   CAUSE(softmax)
 struct Absorbed {
 #define PYLRP_MEMBER(name) double name;

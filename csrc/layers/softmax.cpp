@@ -2,67 +2,99 @@
 
 #include <algorithm>
 #include <cmath>
-#include <numeric>
+#include <limits>
 
 #include "base/buffer.hpp"
-
 #include "layers/registry.hpp"
 
 namespace pylrp {
 
 template <class T>
 void SoftmaxLayer<T>::require_sizes(const std::vector<Index>& inputs, Index output) const {
-  require_pixels(inputs, output, channels_, "the channels of a softmax");
+  require_pixels(inputs, output, checked_product({channels_, inner_}, "a softmax"), "the channels of a softmax");
 }
 
+// One (channels, inner): `inner` softmaxes side by side.
 template <class T>
-void SoftmaxLayer<T>::of_pixel(const T* x, T* out) const {
-  const T most = *std::max_element(x, x + channels_);
-  T total = 0;
-  for (Index c = 0; c < channels_; ++c) {
-    total += std::exp(x[c] - most);
+void SoftmaxLayer<T>::of_block(const T* x, T* out) const {
+  const Buffer<T> memory(2 * inner_);
+  T* const most = memory.data();
+  T* const total = memory.data() + inner_;
+  std::copy_n(x, inner_, most);
+  for (Index c = 1; c < channels_; ++c) {
+    for (Index i = 0; i < inner_; ++i) {
+      most[i] = std::max(most[i], x[c * inner_ + i]);
+    }
+  }
+  std::fill_n(total, inner_, T(0));
+  for (Index i = 0; i < inner_; ++i) {  // -inf everywhere: differences to 0 are -inf still
+    most[i] = most[i] == -std::numeric_limits<T>::infinity() ? T(0) : most[i];
   }
   for (Index c = 0; c < channels_; ++c) {
-    out[c] = logarithm_ ? x[c] - most - std::log(total) : std::exp(x[c] - most) / total;
+    for (Index i = 0; i < inner_; ++i) {
+      const T power = std::exp(x[c * inner_ + i] - most[i]);
+      out[c * inner_ + i] = logarithm_ ? x[c * inner_ + i] : power;
+      total[i] += power;
+    }
+  }
+  for (Index c = 0; c < channels_; ++c) {
+    for (Index i = 0; i < inner_; ++i) {
+      T& value = out[c * inner_ + i];
+      value = logarithm_ ? value - most[i] - std::log(total[i]) : (total[i] == 0 ? T(0) : value / total[i]);
+    }
   }
 }
 
 template <class T>
 void SoftmaxLayer<T>::forward(const std::vector<Matrix<const T>>& inputs, Matrix<T> output, const Clamp<T>&,
                               const Threads& threads) const {
-  const Index pixels = output.cols / channels_;
-  parallel_for(output.rows * pixels, threads, [&](Index task) {
-    const Index at = task % pixels * channels_;
-    of_pixel(inputs[0].row(task / pixels) + at, output.row(task / pixels) + at);
+  const Index blocks = output.cols / block();
+  parallel_for(output.rows * blocks, threads, [&](Index task) {
+    const Index at = task % blocks * block();
+    of_block(inputs[0].row(task / blocks) + at, output.row(task / blocks) + at);
   });
 }
 
-// R_c = x_c (R_c - P_c sum R), or nothing; `softmax` takes what that leaves.
+// R_c = x_c (R_c - P_c sum R), or nothing; `softmax` takes what that leaves. Nothing where x_c is -inf.
 template <class T>
 void SoftmaxLayer<T>::relevance(const RelevanceJob<T>& job, const Threads& threads) const {
   const bool taylor = job.rule->rule().treatment == Treatment::kTaylor;
-  const Index pixels = job.relevance.cols / channels_;
-  std::vector<double> lost(static_cast<std::size_t>(job.relevance.rows * pixels));
-  parallel_for(job.relevance.rows * pixels, threads, [&](Index task) {
-    const Index row = task / pixels, at = task % pixels * channels_;
+  const Index blocks = job.relevance.cols / block();
+  std::vector<double> lost(static_cast<std::size_t>(job.relevance.rows * blocks));
+  parallel_for(job.relevance.rows * blocks, threads, [&](Index task) {
+    const Index row = task / blocks, at = task % blocks * block();
     const T* const r = job.relevance.row(row) + at;
     T* const out = job.results[0].row(row) + at;
-    const double all = std::accumulate(r, r + channels_, 0.0);
-    double handed_on = 0;
-    std::fill_n(out, channels_, T(0));
-    if (taylor) {
-      const T* const x = job.inputs[0].row(row % job.batch) + at;
-      const Buffer<T> share(channels_);
-      of_pixel(x, share.data());
-      for (Index c = 0; c < channels_; ++c) {
-        out[c] = x[c] * static_cast<T>(static_cast<double>(r[c]) - static_cast<double>(share.data()[c]) * all);
-        handed_on += static_cast<double>(out[c]);
+    const Buffer<double> all(inner_);
+    std::fill_n(all.data(), inner_, 0.0);
+    for (Index c = 0; c < channels_; ++c) {
+      for (Index i = 0; i < inner_; ++i) {
+        all.data()[i] += static_cast<double>(r[c * inner_ + i]);
       }
     }
-    lost[static_cast<std::size_t>(task)] = all - handed_on;
+    double kept = 0;
+    for (Index i = 0; i < inner_; ++i) {
+      kept += all.data()[i];
+    }
+    if (taylor) {
+      const T* const x = job.inputs[0].row(row % job.batch) + at;
+      const Buffer<T> share(block());
+      of_block(x, share.data());
+      for (Index c = 0; c < channels_; ++c) {
+        for (Index i = 0; i < inner_; ++i) {
+          const Index k = c * inner_ + i;
+          const double part = static_cast<double>(r[k]) - static_cast<double>(share.data()[k]) * all.data()[i];
+          out[k] = std::isinf(x[k]) ? T(0) : x[k] * static_cast<T>(part);
+          kept -= static_cast<double>(out[k]);
+        }
+      }
+    } else {
+      std::fill_n(out, block(), T(0));
+    }
+    lost[static_cast<std::size_t>(task)] = kept;
   });
   for (std::size_t task = 0; task < lost.size(); ++task) {
-    job.absorbed[static_cast<Index>(task) / pixels].softmax += lost[task];
+    job.absorbed[static_cast<Index>(task) / blocks].softmax += lost[task];
   }
 }
 
@@ -73,7 +105,8 @@ namespace {
 
 template <class T>
 std::unique_ptr<Layer<T>> make(const std::string&, const Fields<T>& fields) {
-  return std::make_unique<SoftmaxLayer<T>>(fields.integer("channels"), fields.flag("logarithm"));
+  return std::make_unique<SoftmaxLayer<T>>(fields.integer("channels"), fields.flag("logarithm"),
+                                           fields.integer("inner"));
 }
 
 }  // namespace

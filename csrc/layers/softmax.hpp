@@ -1,4 +1,4 @@
-// Softmax and its logarithm over the channels of each pixel.
+// Softmax and its logarithm along one axis of each sample.
 #pragma once
 
 #include <vector>
@@ -8,12 +8,14 @@
 
 namespace pylrp {
 
-// Over the channels of each pixel. Without a rule relevance passes unchanged: a probability at the top that is
-// explained starts at its logit. Inside a network by Treatment::kTaylor or kStop.
+// A sample is (outer, channels, inner), the softmax goes over the channels. An entry of -inf takes no part, a row of
+// nothing else gives zeros. Without a rule relevance passes unchanged: a probability at the top that is explained
+// starts at its logit. Inside a network by Treatment::kTaylor or kStop.
 template <class T>
 class SoftmaxLayer : public Layer<T> {
  public:
-  SoftmaxLayer(Index channels, bool logarithm) : channels_(channels), logarithm_(logarithm) {}
+  SoftmaxLayer(Index channels, bool logarithm, Index inner = 1)
+      : channels_(channels), inner_(inner), logarithm_(logarithm) {}
   Flow flow() const override { return Flow::kIdentity; }
   Flow flow_under(const CompiledRule* rule) const override { return flow_of_function(rule); }
   void require_sizes(const std::vector<Index>& inputs, Index output) const override;
@@ -23,9 +25,10 @@ class SoftmaxLayer : public Layer<T> {
   void relevance(const RelevanceJob<T>& job, const Threads& threads) const override;
 
  private:
-  void of_pixel(const T* x, T* out) const;
+  Index block() const { return channels_ * inner_; }
+  void of_block(const T* x, T* out) const;
 
-  Index channels_;
+  Index channels_, inner_;
   bool logarithm_;
 };
 

@@ -6,7 +6,7 @@ out and put channels first.
 
 - ``dense.py``: Dense; ``conv.py``: Conv, ConvTranspose, PositionwiseDense; ``scaling.py``: BatchNorm, Affine
 - ``pooling.py``: MaxPool, AveragePool and their global and adaptive forms
-- ``combine.py``: Add, Concat
+- ``combine.py``: Add, Concat; ``matmul.py``: MatMul; ``shift.py``: Shift, ShiftBy
 - ``movement.py``: Flatten, Reshape, Transpose, Expand; ``slices.py``: Pad, Slice, Take
 - ``blocks.py``: Upsample, DepthToSpace, SpaceToDepth, ChannelShuffle
 - ``resize.py``: Resize
@@ -45,6 +45,7 @@ from pylrp.layers.combine import Add, Concat
 from pylrp.layers.conv import Conv, ConvTranspose, PositionwiseDense
 from pylrp.layers.custom import CustomLayer
 from pylrp.layers.dense import Dense
+from pylrp.layers.matmul import MatMul
 from pylrp.layers.movement import Expand, Flatten, Movement, Reshape, Transpose
 from pylrp.layers.pooling import (
     AdaptiveAveragePool,
@@ -57,6 +58,7 @@ from pylrp.layers.pooling import (
 )
 from pylrp.layers.resize import Resize
 from pylrp.layers.scaling import Affine, BatchNorm
+from pylrp.layers.shift import Shift, ShiftBy
 from pylrp.layers.slices import Pad, Slice, Take
 from pylrp.layers.windows import Windows
 
@@ -92,6 +94,7 @@ __all__ = [
     "LocalResponseNorm",
     "Log",
     "LogSoftmax",
+    "MatMul",
     "MaxPool",
     "Mish",
     "Movement",
@@ -105,6 +108,8 @@ __all__ = [
     "Reshape",
     "Resize",
     "Shape",
+    "Shift",
+    "ShiftBy",
     "SiLU",
     "Sigmoid",
     "Slice",

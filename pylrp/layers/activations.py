@@ -13,10 +13,9 @@ from typing import ClassVar, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from pylrp.errors import UnsupportedLayer
 from pylrp.layers.base import NamedLayer, Place, Shape, Spec, sole
 from pylrp.layers.cause import Cause
-from pylrp.network.layout import channel_count, to_core
+from pylrp.network.layout import channel_count, steps, to_core
 
 __all__ = [
     "ELU",
@@ -272,11 +271,12 @@ class Softmax(NamedLayer):
     def to_core(self, place: Place) -> Spec:
         """Return the layer as the core takes it."""
         shape = place.inputs[0]
-        if self.axis % len(shape) != 0:
-            raise UnsupportedLayer(
-                place.name, type(self).__name__, f"goes over axis {self.axis}", "put the classes on axis 0"
-            )
-        return "softmax", {"channels": shape[0], "logarithm": isinstance(self, LogSoftmax)}
+        axis = self.axis % len(shape)
+        return "softmax", {
+            "channels": shape[axis],
+            "inner": steps(shape)[axis],
+            "logarithm": isinstance(self, LogSoftmax),
+        }
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from pylrp._limits import TooLarge, require_shape
 from pylrp.layers.base import Array, NamedLayer, Place, Shape, Spec, product, sole
-from pylrp.network.layout import positions, to_core
+from pylrp.network.layout import positions, to_core, with_channels_last
 
 __all__ = ["ENTRY_BYTES", "Expand", "Flatten", "Movement", "Reshape", "Transpose", "axis_of", "sparse_table"]
 
@@ -162,6 +162,17 @@ class Transpose(Movement):
         if index.ndim != len(self.permutation):
             raise ValueError(f"permutation is {self.permutation}, the input has shape {index.shape}")
         return index.transpose(self.permutation)
+
+    def to_core(self, place: Place) -> Spec:
+        """Return the layer as the core takes it: the order of the stored axes, with no table of places."""
+        shape = place.inputs[0]
+        require_shape(place.output, 0, "moved values")
+        axes = with_channels_last(tuple(range(len(shape))))
+        order = [axes.index(axis) for axis in with_channels_last(tuple(self.permutation))]
+        long = [axis for axis in order if shape[axes[axis]] > 1]
+        if long == sorted(long):
+            return "identity", {"a": 0.0, "b": 0.0}
+        return "permute", {"shape": [shape[axis] for axis in axes], "order": order}
 
 
 @dataclass(frozen=True)

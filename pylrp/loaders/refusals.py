@@ -7,13 +7,11 @@ Loaders meet such a layer as some operator inside of it, whose own error would l
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from pylrp.errors import UnsupportedLayer
 
-__all__ = ["Refusal", "attends", "attention", "of_class", "of_function", "of_operator", "of_scope", "quantised"]
+__all__ = ["Refusal", "of_class", "of_function", "of_operator", "quantised"]
 
 
 @dataclass(frozen=True)
@@ -77,8 +75,6 @@ _FUNCTIONS = (
 )
 #: Operators that attention itself consists of; others inside of a class that is called so have errors of their own.
 _PRODUCTS = ("MatMul", "Einsum", "Gemm", "Softmax", "attention")
-#: What stands between attention's two products.
-_BETWEEN = ("Add", "Cast", "Div", "Dropout", "Identity", "Mul", "Reshape", "Softmax", "Sub", "Transpose", "Where")
 
 
 def of_operator(operator: str) -> Refusal | None:
@@ -106,35 +102,6 @@ def of_class(kind: type, operator: str = "") -> Refusal | None:
             if re.search(pattern, base.__name__) and (not own or (refusal is _ATTENTION and operator in _PRODUCTS)):
                 return refusal
     return None
-
-
-def of_scope(node: str, operator: str) -> tuple[str, Refusal] | None:
-    """Return the part of a node's path, ``"/block/self_attn/MatMul"``, that says what it is inside of, and why."""
-    parts = node.split("/")
-    for end in range(len(parts) - 1, 0, -1):
-        if re.search(r"attn|attention", parts[end - 1], re.IGNORECASE) and operator in _PRODUCTS:
-            return "/".join(parts[:end]), _ATTENTION
-    return None
-
-
-def attends(node: Any, users: Mapping[str, Iterable[Any]]) -> bool:
-    """Tell whether a product is attention's first: a softmax of it is multiplied again."""
-    waiting, seen = [(node, False)], set()
-    while waiting:
-        at, softmax = waiting.pop()
-        for user in (user for output in at.output for user in users.get(output, ())):
-            if softmax and user.op_type in ("MatMul", "Einsum"):
-                return True
-            entry = (id(user), softmax or user.op_type == "Softmax")
-            if user.op_type in _BETWEEN and entry not in seen:
-                seen.add(entry)
-                waiting.append((user, entry[1]))
-    return False
-
-
-def attention(node: str, operator: str) -> UnsupportedLayer:
-    """Return the error for attention's product."""
-    return _ATTENTION.error(node, operator)
 
 
 def quantised(node: str, operator: str) -> UnsupportedLayer:

@@ -21,6 +21,7 @@ __all__ = [
     "from_core",
     "moving_call",
     "positions",
+    "steps",
     "to_core",
     "with_channels_first",
     "with_channels_last",
@@ -85,6 +86,16 @@ def batch_from_core(flat: Array, shape: Shape) -> Array:
 def positions(shape: Shape) -> NDArray[np.int64]:
     """Return where the core stores each entry of a logical shape."""
     return from_core(np.arange(math.prod(shape)), shape)
+
+
+def steps(shape: Shape) -> tuple[int, ...]:
+    """Return for each axis of a logical shape how far apart its entries lie in the core."""
+    found = [1] * len(shape)
+    for axis in range(len(shape) - 2, 0, -1):
+        found[axis] = found[axis + 1] * shape[axis + 1]
+    if len(shape) > 1:  # axis 0 is stored last
+        found = [1, *(step * shape[0] for step in found[1:])]
+    return tuple(found)
 
 
 def channel_count(shape: Shape) -> int:

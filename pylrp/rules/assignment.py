@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from pylrp import _core
 from pylrp.errors import MisplacedBox
+from pylrp.network.attention import probabilities
 from pylrp.network.canonise.top import stands_at_top
 from pylrp.network.composition import Composed, Cone, cone_below, reads_constants, signs_only
 from pylrp.network.graph import Graph, Node
@@ -22,9 +23,9 @@ from pylrp.network.layout import to_core
 from pylrp.rules.boxes import InputBox, bounds_of_value
 from pylrp.rules.catalogue import Flat
 from pylrp.rules.composites import WEIGHTED, Composite, composite, require_rule
-from pylrp.rules.conventions import compile_rule
+from pylrp.rules.conventions import compile_rule, compile_treatment
 from pylrp.rules.terms import Rule
-from pylrp.rules.treatments import Treatment
+from pylrp.rules.treatments import Half, Treatment, Value
 from pylrp.rules.weightless import WEIGHTLESS
 
 __all__ = ["Assignment", "assign", "choose", "rule_kinds"]
@@ -127,7 +128,8 @@ def _chosen(graph: Graph, rules: str | Composite | Rule | Sequence[Rule]) -> tup
             rules = replace(rules, names={graph.value(name): rule for name, rule in rules.names.items()})
         chosen = dict(zip([name for name, _ in layers], rules.assign(layers, first, last), strict=True))
         _require_boxes_used(rules, chosen)
-        return chosen, rules.named(layers)
+        named = rules.named(layers)
+        return {name: _of_product(graph, name, rule, named) for name, rule in chosen.items()}, named
     given = _listed(rules)
     weighted = [name for name, kind in layers if kind in WEIGHTED]
     if len(given) != len(weighted):
@@ -140,6 +142,14 @@ def _chosen(graph: Graph, rules: str | Composite | Rule | Sequence[Rule]) -> tup
     by_name = dict(zip(weighted, given, strict=True))
     chosen = {name: by_name[name] if kind in WEIGHTED else WEIGHTLESS[kind].default for name, kind in layers}
     return chosen, weighted
+
+
+def _of_product(graph: Graph, name: str, rule: Rule, named: Collection[str]) -> Rule:
+    """Return a rule by kind as it is for one product: without probabilities for a factor, Value() means Half()."""
+    if not isinstance(rule, Value) or name in named:
+        return rule
+    node = next(node for node in graph.nodes if node.name == name)
+    return Half() if node.layer.rule_kind == "matmul" and probabilities(graph, node) is None else rule
 
 
 def _listed(rules: object) -> list[Rule]:
@@ -181,7 +191,11 @@ def assign(graph: Graph, rules: str | Composite | Rule | Sequence[Rule], convent
         _require_fit(graph, node, rule)
         if _is_own(node, rule):
             continue
-        made.compiled[node.name] = compile_rule(rule, convention)
+        if isinstance(rule, Value):
+            side = "value_left" if probabilities(graph, node) else "value_right"
+            made.compiled[node.name] = compile_treatment(side)
+        else:
+            made.compiled[node.name] = compile_rule(rule, convention)
         if node.name in first and reads_constants(rule):
             cone = cone_below(graph, node.inputs[0])
             if cone is not None:
@@ -234,6 +248,11 @@ def _require_fit(graph: Graph, node: Node, rule: Rule) -> None:
         raise ValueError(
             f"layer {node.name}: {rule} does not fit a layer of kind {layer.rule_kind}; it has no weights and "
             f"takes {' or '.join(f'{name}()' for name in kind.rules)}"
+        )
+    if isinstance(rule, Value) and probabilities(graph, node) is None:
+        raise ValueError(
+            f"layer {node.name}: {rule} is for a product of which one factor, attention's probabilities, comes from a "
+            "softmax; none does here, or both do: it takes Half()"
         )
 
 

@@ -14,11 +14,12 @@ from typing import Any
 from numpy.typing import ArrayLike
 
 from pylrp.present.text import nearest
-from pylrp.rules.catalogue import AlphaBeta, Epsilon, Flat, Gamma, Pass, WSquare, ZBox, ZPlus
+from pylrp.rules.catalogue import AlphaBeta, Epsilon, Flat, Gamma, Pass, WSquare, ZBox, Zero, ZPlus
 from pylrp.rules.terms import Rule
+from pylrp.rules.treatments import Detach, Half, Stop, Taylor, Value
 from pylrp.rules.weightless import LAST_FOR_PATTERNS, WEIGHTLESS
 
-__all__ = ["COMPOSITES", "Composite", "composite", "either", "rule_called"]
+__all__ = ["COMPOSITES", "TRANSFORMERS", "Composite", "composite", "either", "rule_called"]
 
 
 #: Kinds of layers with weights.
@@ -289,6 +290,31 @@ def _excitation_backprop() -> Composite:
     return Composite("excitation_backprop", ZPlus())
 
 
+#: Layers without weights of transformers: nothing is added to a denominator, a normalisation's scale is a constant.
+_EXACT: Mapping[str, Rule] = {
+    **dict.fromkeys(("add", "batchnorm", "pool", "resize"), Zero()),
+    "normalisation": Detach(),
+}
+
+
+def _attnlrp() -> Composite:
+    return Composite("attnlrp", Zero(), {**_EXACT, "softmax": Taylor(), "matmul": Half()})
+
+
+def _cp_lrp() -> Composite:
+    return Composite("cp_lrp", Zero(), {**_EXACT, "softmax": Stop(), "matmul": Value()})
+
+
+def _attnlrp_gamma(
+    conv: float = 0.25, linear: float = 0.25, low: ArrayLike | None = None, high: ArrayLike | None = None
+) -> Composite:
+    if (low is None) != (high is None):
+        raise ValueError("attnlrp_gamma takes low and high together: the bounds of the pixels")
+    first = Flat(stabilizer=0) if low is None or high is None else ZBox(low, high, stabilizer=0)
+    kinds = {**_EXACT, "softmax": Stop(), "matmul": Value(), "conv": Gamma(conv, stabilizer=0)}
+    return Composite("attnlrp_gamma", Gamma(linear, stabilizer=0), kinds, first={"conv": first})
+
+
 #: Name -> function that makes the composite; those with a box take ``low`` and ``high`` (default 0 and 1).
 COMPOSITES: dict[str, Callable[..., Composite]] = {
     "deep_taylor": _deep_taylor,
@@ -300,32 +326,37 @@ COMPOSITES: dict[str, Callable[..., Composite]] = {
     "epsilon_alpha2_beta1_flat": _epsilon_alpha2_beta1_flat,
     "epsilon_gamma_box": _epsilon_gamma_box,
     "excitation_backprop": _excitation_backprop,
+    "attnlrp": _attnlrp,
+    "cp_lrp": _cp_lrp,
+    "attnlrp_gamma": _attnlrp_gamma,
 }
+#: Those made for networks with attention: their epsilon is 0, which deep convolutional networks do not bear.
+TRANSFORMERS = ("attnlrp", "cp_lrp", "attnlrp_gamma")
 
 
-def composite(name: str, **bounds: ArrayLike) -> Composite:
+def composite(name: str, **settings: Any) -> Composite:
     """Return a composite by name.
 
     Parameters
     ----------
     name : str
         One of :data:`COMPOSITES`.
-    **bounds
-        ``low`` and ``high`` for the composites with a box.
+    **settings
+        ``low`` and ``high`` for the composites with a box; ``conv`` and ``linear``, the gammas of ``attnlrp_gamma``.
 
     Raises
     ------
     ValueError
         If there is no composite of that name.
     TypeError
-        If the composite takes no bounds.
+        If the composite takes no such setting.
     """
     if name not in COMPOSITES:
         raise ValueError(
             f"unknown composite {name!r}{_meant(name)}; choose one of {', '.join(COMPOSITES)}, or pass a rule, "
             "such as pylrp.ZPlus()"
         )
-    return COMPOSITES[name](**bounds)
+    return COMPOSITES[name](**settings)
 
 
 def _meant(name: object) -> str:

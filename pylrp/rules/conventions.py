@@ -87,12 +87,21 @@ def _lrp_toolbox(rule: Rule) -> Groups:
     raise _missing("lrp_toolbox", rule, "every rule but Gamma and ZBox")
 
 
+def _lxt(rule: Rule) -> Groups:
+    """LXT 2.1, its efficient form: the gradient of a network with constants, so nothing is added to a denominator.
+
+    Its gamma, for vision transformers, is zennit's.
+    """
+    return _settle(rule.groups(), 0.0)
+
+
 #: Name of a convention -> what it makes of a rule.
 CONVENTIONS: dict[str, Callable[[Rule], Groups]] = {
     "zennit": _zennit,
     "captum": _captum,
     "innvestigate": _innvestigate,
     "lrp_toolbox": _lrp_toolbox,
+    "lxt": _lxt,
 }
 
 
@@ -105,10 +114,16 @@ def compile_rule(rule: Rule, convention: str) -> _core.Rule:
     return _compile(rule, convention, is_default(getattr(rule, "stabilizer", getattr(rule, "epsilon", 0.0))))
 
 
+@lru_cache(maxsize=64)
+def compile_treatment(name: str) -> _core.Rule:
+    """Return the rule that calls a layer's own formula by its name in the core; one object for one name."""
+    return _core.Rule([], name)
+
+
 @lru_cache(maxsize=1024)
 def _compile(rule: Rule, convention: str, defaulted: bool) -> _core.Rule:
     if isinstance(rule, Treatment):  # the layer has the formula, the same in every convention
-        return _core.Rule([], rule.treatment)
+        return compile_treatment(rule.treatment)
     groups = CONVENTIONS[convention](rule)
     if not groups and not rule.passes:
         raise ValueError(f"{rule} has no groups; a rule that passes relevance through says passes = True")

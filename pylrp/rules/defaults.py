@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 from pylrp.layers import Shape
+from pylrp.network.attention import has_attention
 from pylrp.network.graph import Graph
+from pylrp.rules.composites import TRANSFORMERS
 
 __all__ = ["default_for", "usual_for"]
 
@@ -19,13 +21,17 @@ def default_for(graph: Graph) -> str:
     ``"epsilon"`` for networks without convolutions. For others it depends on what the first layers with weights look
     at (those that no other stands before; of several the one with most axes counts): ``"epsilon_plus_flat"`` for
     images and volumes, with 2 or 3 spatial axes, and ``"epsilon_plus"`` for signals, with one, and for features
-    without any, of a decoder. An axis of length 1 is none, unless all are.
+    without any, of a decoder. An axis of length 1 is none, unless all are. Networks with attention get
+    ``"attnlrp_gamma"`` where they have convolutions, as vision transformers do, else ``"cp_lrp"``.
 
     Parameters
     ----------
     graph : Graph
     """
-    if not any(node.layer.kind in _CONVOLUTIONS for node in graph.nodes):
+    convolutions = any(node.layer.kind in _CONVOLUTIONS for node in graph.nodes)
+    if has_attention(graph):
+        return "attnlrp_gamma" if convolutions else "cp_lrp"
+    if not convolutions:
         return "epsilon"
     return "epsilon_plus_flat" if max(_axes(shape) for shape, _ in _first(graph)) > 1 else "epsilon_plus"
 
@@ -40,6 +46,8 @@ def usual_for(graph: Graph, *, bounds: bool) -> tuple[str, ...]:
         Whether bounds of the input are known: composites with a box are not among the usual ones without.
     """
     default = default_for(graph)
+    if default in TRANSFORMERS:
+        return (*TRANSFORMERS, "epsilon")
     if default == "epsilon":  # on dense layers the epsilon composites are all the same
         return ("epsilon", "deep_taylor", *(("deep_taylor_box",) if bounds else ()), "excitation_backprop")
     flat = "_flat" if default == "epsilon_plus_flat" else ""

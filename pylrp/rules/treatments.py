@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from pylrp.rules.terms import Group, Rule
 
-__all__ = ["TREATMENTS", "Detach", "DetachAll", "Stop", "Taylor", "Treatment"]
+__all__ = ["TREATMENTS", "Detach", "DetachAll", "Half", "Stop", "Taylor", "Treatment", "Value"]
 
 
 @dataclass(frozen=True, repr=False)
@@ -80,5 +80,33 @@ class DetachAll(Treatment):
     treatment: ClassVar[str] = "detach_all"
 
 
+@dataclass(frozen=True, repr=False)
+class Half(Treatment):
+    """A product of two computed values, half for each factor: for ``C = A B`` ``R_A = A * ((R / 2 C) B^T)``,
+    ``R_B = B * (A^T (R / 2 C))``. Where ``C = 0`` there is no receiver.
+
+    References
+    ----------
+    Achtibat et al., "AttnLRP", ICML 2024, proposition 3.3 (without its epsilon).
+    """
+
+    treatment: ClassVar[str] = "half"
+
+
+@dataclass(frozen=True, repr=False)
+class Value(Treatment):
+    """A product of attention's probabilities ``P`` with its values ``V``: ``R_V = V * (P^T (R / C))``, ``C = P V``.
+
+    The factor that comes from a softmax counts as a constant and receives nothing. A product of which no factor comes
+    from a softmax (queries with keys) is explained by :class:`Half`.
+
+    References
+    ----------
+    Ali et al., "XAI for Transformers: better explanations through conservative propagation", ICML 2022.
+    """
+
+    treatment: ClassVar[str] = "value"
+
+
 #: All of them, as RULES has the others.
-TREATMENTS: tuple[type[Treatment], ...] = (Taylor, Stop, Detach, DetachAll)
+TREATMENTS: tuple[type[Treatment], ...] = (Taylor, Stop, Detach, DetachAll, Half, Value)

@@ -382,6 +382,7 @@ def test_random_graphs_hold_everything():
         used["branch"] += any(len(graph.consumers(value)) > 1 for value in graph.shapes)
         used["rank", max(len(shape) for shape in graph.shapes.values())] += 1
     own_tests = {kinds.Exp, kinds.Log, kinds.Normalize, kinds.SpaceToDepth}
+    own_tests |= {kinds.MatMul, kinds.Shift, kinds.ShiftBy}
     classes = set(FORWARD) - own_tests - {kinds.CustomLayer, kinds.Softmax, kinds.LogSoftmax, kinds.Identity}
     wanted = {
         *classes,

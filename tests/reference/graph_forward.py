@@ -229,6 +229,21 @@ def softmax(layer, x):
     return e / e.sum(axis=axis, keepdims=True)
 
 
+@runs(kinds.MatMul)
+def matmul(layer, a, b):
+    return layer.scale * np.einsum("...ij,...jk->...ik", a, b)
+
+
+@runs(kinds.Shift)
+def shift(layer, x):
+    return x + number(layer.shift)
+
+
+@runs(kinds.ShiftBy)
+def shift_by(layer, x, m):
+    return x + m.reshape(len(m), *(1,) * (x.ndim - m.ndim), *m.shape[1:])
+
+
 @runs(kinds.Normalize)
 def normalize(layer, x):
     size = {

@@ -8,7 +8,7 @@ import pytest
 from reference.networks import forward_net
 
 import pylrp
-from pylrp.rules import AlphaBeta, Epsilon, Flat, Gamma, Norm, WSquare, ZBox, ZPlus
+from pylrp.rules import AlphaBeta, Epsilon, Flat, Gamma, Norm, WSquare, ZBox, Zero, ZPlus
 
 EXACT = ZPlus(0, bias=False)
 MEANING = {  # three layers, input first
@@ -20,6 +20,9 @@ MEANING = {  # three layers, input first
     "epsilon_alpha2_beta1": [Epsilon(), Epsilon(), Epsilon()],
     "epsilon_alpha2_beta1_flat": [Flat(), Epsilon(), Epsilon()],
     "excitation_backprop": [ZPlus(), ZPlus(), ZPlus()],
+    "attnlrp": [Zero(), Zero(), Zero()],
+    "cp_lrp": [Zero(), Zero(), Zero()],
+    "attnlrp_gamma": [Gamma(0.25, stabilizer=0)] * 3,
 }
 
 
@@ -175,7 +178,7 @@ def test_a_composite_does_not_change():
     assert mine != pylrp.Composite("mine", Epsilon(), {"conv": Gamma()}, first={"dense": Flat()})
     for made in (mine, *map(pylrp.composite, pylrp.COMPOSITES)):
         assert pickle.loads(pickle.dumps(made)) == made == copy.deepcopy(made)
-        space = {rule.__name__: rule for rule in pylrp.rules.RULES}
+        space = {rule.__name__: rule for rule in (*pylrp.rules.RULES, *pylrp.rules.TREATMENTS)}
         assert eval(repr(made), {"Composite": pylrp.Composite, **space}) == made
 
 

@@ -204,15 +204,6 @@ class _Reader:
         refusal = refusals.of_operator(operator)
         if refusal is not None and operator not in _OPERATORS:
             return refusal.error(error.node, operator, Call(node, self.translation).by_hand)
-        scope = refusals.of_scope(node.name, operator)
-        if scope is not None:
-            return scope[1].error(scope[0], operator)
-        users: dict[str, list[NodeProto]] = {}
-        for each in self.nodes:
-            for name in each.input:
-                users.setdefault(name, []).append(each)
-        if operator in ("MatMul", "Einsum") and refusals.attends(node, users):
-            return refusals.attention(error.node, operator)
         return error
 
     def _input_shapes(self) -> dict[str, Shape]:

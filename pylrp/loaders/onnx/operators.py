@@ -35,6 +35,7 @@ from pylrp.layers import (
     LeakyReLU,
     LocalResponseNorm,
     LogSoftmax,
+    MatMul,
     MaxPool,
     Mish,
     PositionwiseDense,
@@ -163,12 +164,23 @@ def _matmul(call: Call) -> Value:
             raise call.unsupported("multiplies by one matrix for each part of its input")
         return call.emit(PositionwiseDense(call.weight(0, "MatMul left", lambda w: w[..., None])), call.value(1))
     if not call.is_constant(1):
-        raise call.unsupported("multiplies values that are both computed")
+        return call.emit(MatMul(), *_factors(call))
     rank, shape = len(call.value().shape), call.weight(1).shape
     if product(shape[:-2]) != 1 or len(shape) < 2 or len(shape) > rank + 1:
         raise call.unsupported(f"multiplies by an array of shape {shape}")
     axes = string.ascii_lowercase[:rank]
     return contracted(call, Contraction.of(axes, f"{axes[-1]}Z", f"{axes[:-1]}Z"), 0, shape[-2:])
+
+
+def _factors(call: Call) -> tuple[Value, Value]:
+    """Return the two computed values that a MatMul takes; the batch is a leading axis of both."""
+    left, right = call.value(0), call.value(1)
+    if len(left.shape) != len(right.shape) or len(left.shape) < 2:
+        raise call.mixes_batch(
+            f"multiplies values of shapes {left.shape} and {right.shape} (without the batch), the batch of one meets "
+            "another axis of the other"
+        )
+    return left, right
 
 
 def _einsum(call: Call) -> Value:

@@ -1,0 +1,68 @@
+"""The product of two computed values as matrices: queries with keys, probabilities with values.
+
+``csrc/layers/matmul.cpp`` has the formulas; ``rules/treatments.py`` says which factor takes what.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from pylrp.layers.base import NamedLayer, Place, Shape, Spec
+from pylrp.network.layout import steps
+
+__all__ = ["MatMul"]
+
+
+@dataclass(frozen=True)
+class MatMul(NamedLayer):
+    """``C = scale * A B`` for each place along the leading axes, as :func:`numpy.matmul`.
+
+    Its two inputs have logical shapes ``(..., n, k)`` and ``(..., k, m)``; leading axes broadcast. Relevance is shared
+    as :class:`pylrp.rules.Half` or :class:`pylrp.rules.Value` says.
+
+    Parameters
+    ----------
+    scale : float, default 1
+    """
+
+    scale: float = 1.0
+    kind: ClassVar[str] = "matmul"
+    rule_kind: ClassVar[str | None] = "matmul"
+    has_ledger_row: ClassVar[bool] = True
+
+    def output_shape(self, *shapes: Shape) -> Shape:
+        """Return ``(..., n, m)``."""
+        if len(shapes) != 2:
+            raise ValueError(f"MatMul takes 2 inputs, got {len(shapes)}")
+        left, right = shapes
+        if min(len(left), len(right)) < 2 or left[-1] != right[-2]:
+            raise ValueError(f"MatMul can't multiply {left} by {right}, expected (..., n, k) and (..., k, m)")
+        try:
+            leading = np.broadcast_shapes(left[:-2], right[:-2])
+        except ValueError:
+            raise ValueError(f"MatMul can't multiply {left} by {right}: their leading axes do not broadcast") from None
+        return (*leading, left[-2], right[-1])
+
+    def to_core(self, place: Place) -> Spec:
+        """Return the layer as the core takes it: lengths, and where the entries of each value lie."""
+        (left, right), made = place.inputs, place.output
+        return "matmul", {
+            "leading": list(made[:-2]),
+            "rows": left[-2],
+            "depth": left[-1],
+            "cols": right[-1],
+            "a": _steps(left, len(made)),
+            "b": _steps(right, len(made)),
+            "c": _steps(made, len(made)),
+            "scale": self.scale,
+        }
+
+
+def _steps(shape: Shape, rank: int) -> list[int]:
+    """Return the core's steps along so many axes, 0 along those that a value is repeated along."""
+    found = steps(shape)
+    leading = [0 if length == 1 else step for length, step in zip(shape[:-2], found[:-2], strict=True)]
+    return [0] * (rank - len(shape)) + leading + list(found[-2:])

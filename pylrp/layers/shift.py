@@ -1,0 +1,117 @@
+"""Constants that are added to a value: tables of positions, class tokens, masks.
+
+:class:`Shift` adds one of the network, :class:`ShiftBy` one that is computed anew for every call and takes no relevance
+(``network/sides.py``). ``csrc/layers/shift.cpp`` has the formula.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from pylrp.layers.base import Array, Layer, NamedLayer, Place, Shape, Spec, sole
+from pylrp.layers.cause import Cause
+from pylrp.network.layout import steps, with_channels_last
+
+__all__ = ["Shift", "ShiftBy", "closed"]
+
+_POSITION = Cause(
+    "position",
+    label="positions",
+    legend="absorbed by positions",
+    stayed="in what the network adds by position",
+    help="Share of constants that differ from token to token: tables of positions, class tokens.",
+    colour="#332288",
+    page_colours=("#332288", "#9a8cf0"),
+)
+
+
+def closed(array: Array) -> Array:
+    """Return what is added, with -inf, which closes a place, as the core has it: the largest number of the dtype."""
+    return np.where(np.isneginf(array), np.finfo(array.dtype).max, array)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Shift(Layer):
+    """``x + shift``; the shift takes its share of the relevance.
+
+    Parameters
+    ----------
+    shift : array_like
+        It broadcasts to the logical shape. Where it is the largest number of its dtype the sum is -inf, which a softmax
+        leaves out, see :func:`closed`.
+    position : bool, default False
+        Whether it differs from token to token: then its share is the ledger's ``position``, else ``constant``.
+    name : str, optional
+    """
+
+    shift: ArrayLike
+    position: bool = False
+    name: str | None = None
+    kind: ClassVar[str] = "shift"
+    rule_kind: ClassVar[str | None] = "batchnorm"
+    has_ledger_row: ClassVar[bool] = True
+    causes: ClassVar[tuple[Cause, ...]] = (_POSITION,)
+    arrays: ClassVar[tuple[str, ...]] = ("shift",)
+
+    def __repr__(self) -> str:
+        return f"Shift({np.shape(self.shift)}{', position=True' if self.position else ''})"
+
+    def output_shape(self, *shapes: Shape) -> Shape:
+        """Return the shape of the input."""
+        shape = sole(self, shapes)
+        _require_broadcast(np.shape(self.shift), shape)
+        return shape
+
+    def to_core(self, place: Place) -> Spec:
+        """Return the layer as the core takes it."""
+        array = np.asarray(self.shift, dtype=place.dtype)
+        flat = array.reshape((1,) * (len(place.output) - array.ndim) + array.shape)
+        last = np.ascontiguousarray(flat.transpose(_stored_axes(flat.ndim))).reshape(-1)
+        return "shift", {**_fields(flat.shape, place.output), "shift": last, "position": self.position}
+
+
+@dataclass(frozen=True)
+class ShiftBy(NamedLayer):
+    """The first input plus the second, which broadcasts to it, counts as a constant and gets no relevance: a mask."""
+
+    kind: ClassVar[str] = "shift_by"
+    rule_kind: ClassVar[str | None] = "add"
+    has_ledger_row: ClassVar[bool] = True
+
+    def output_shape(self, *shapes: Shape) -> Shape:
+        """Return the shape of the first input."""
+        if len(shapes) != 2:
+            raise ValueError(f"ShiftBy takes 2 inputs, got {len(shapes)}")
+        _require_broadcast(shapes[1], shapes[0])
+        return shapes[0]
+
+    def to_core(self, place: Place) -> Spec:
+        """Return the layer as the core takes it."""
+        shape = place.inputs[1]
+        full = (1,) * (len(place.output) - len(shape)) + tuple(shape)
+        return "shift", {**_fields(full, place.output), "position": False}
+
+
+def _require_broadcast(given: Sequence[int], shape: Shape) -> None:
+    padded = (1,) * (len(shape) - len(given)) + tuple(given)
+    if len(given) > len(shape) or any(n not in (1, m) for n, m in zip(padded, shape, strict=True)):
+        raise ValueError(f"what is added has shape {tuple(given)}, which does not broadcast to the input {shape}")
+
+
+def _stored_axes(rank: int) -> tuple[int, ...]:
+    return with_channels_last(tuple(range(rank)))
+
+
+def _fields(shape: Shape, output: Shape) -> dict[str, Any]:
+    """Return the lengths of the stored axes and the constant's step along each, 0 where it is repeated."""
+    found = steps(shape)
+    axes = _stored_axes(len(output))
+    return {
+        "lengths": [output[axis] for axis in axes],
+        "steps": [0 if shape[axis] == 1 else found[axis] for axis in axes],
+    }
