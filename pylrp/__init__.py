@@ -26,6 +26,7 @@ from pylrp.errors import (
     MissingRule,
     NotFinite,
     UnknownOption,
+    UnsuitableRule,
     UnsupportedLayer,
 )
 from pylrp.info import get_threads, info, set_threads
@@ -83,6 +84,7 @@ __all__ = [
     "Pass",
     "Rule",
     "UnknownOption",
+    "UnsuitableRule",
     "UnsupportedLayer",
     "WSquare",
     "ZBox",

@@ -2,8 +2,9 @@
 
 Loaders raise UnsupportedLayer for operators they don't know, ``network.py`` for layers that have no rule where they
 stand; loaders raise BrokenFile for files that are not what they say; ``finite.py`` and ``_arrays.py`` raise NotFinite,
-``tables.py`` FeatureMismatch; ``assignment.py`` and ``network.py`` MisplacedBox and AbsorbedValue, on z-boxes and on
-values inside a layer; ``conventions.py`` MissingRule. Only UnknownOption, of ``pylrp.load``, is a TypeError.
+``tables.py`` FeatureMismatch; ``assignment.py`` and ``network.py`` MisplacedBox, AbsorbedValue and UnsuitableRule, on
+z-boxes, on values inside a layer, on rules that do not fit theirs; ``conventions.py`` MissingRule. Only UnknownOption,
+of ``pylrp.load``, is a TypeError.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ __all__ = [
     "MissingRule",
     "NotFinite",
     "UnknownOption",
+    "UnsuitableRule",
     "UnsupportedLayer",
 ]
 
@@ -174,6 +176,33 @@ class FeatureMismatch(ValueError):
 def _listed(names: Sequence[str], most: int = 8) -> str:
     said = ", ".join(map(repr, names[:most]))
     return f"{said} and {len(names) - most} more" if len(names) > most else said
+
+
+class UnsuitableRule(ValueError):
+    """A rule that does not fit the layer that it is given to.
+
+    Parameters
+    ----------
+    node : str
+        The layer.
+    rule : str
+    reason : str
+        Why not, as the rest of a sentence that begins with the rule.
+    way_out : str
+        Which rules to take.
+
+    Attributes
+    ----------
+    node, rule, reason, way_out : str
+    """
+
+    def __init__(self, node: str, rule: str, reason: str, way_out: str):
+        super().__init__(f"layer {node}: {rule} {reason}: {way_out}")
+        self.node, self.rule, self.reason, self.way_out = node, rule, reason, way_out
+
+    def __reduce__(self) -> tuple[type[UnsuitableRule], tuple[str, str, str, str]]:
+        """Return how to make it again, in another process for example."""
+        return type(self), (self.node, self.rule, self.reason, self.way_out)
 
 
 class MisplacedBox(ValueError):

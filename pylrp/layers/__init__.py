@@ -10,7 +10,8 @@ out and put channels first.
 - ``movement.py``: Flatten, Reshape, Transpose, Expand; ``slices.py``: Pad, Slice, Take
 - ``blocks.py``: Upsample, DepthToSpace, SpaceToDepth, ChannelShuffle
 - ``resize.py``: Resize
-- ``activations.py``: ReLU and its kin, Softmax, LocalResponseNorm, Normalize
+- ``activations.py``: ReLU and its kin, Softmax
+- ``normalisation.py``: LayerNorm, RMSNorm, GroupNorm, InstanceNorm, Normalize, LocalResponseNorm
 - ``base.py``: Layer and the facts that each class states; ``custom.py``: CustomLayer, which users write
 """
 
@@ -25,11 +26,9 @@ from pylrp.layers.activations import (
     HardSwish,
     Identity,
     LeakyReLU,
-    LocalResponseNorm,
     Log,
     LogSoftmax,
     Mish,
-    Normalize,
     PReLU,
     ReLU,
     ReLU6,
@@ -47,6 +46,7 @@ from pylrp.layers.custom import CustomLayer
 from pylrp.layers.dense import Dense
 from pylrp.layers.matmul import MatMul
 from pylrp.layers.movement import Expand, Flatten, Movement, Reshape, Transpose
+from pylrp.layers.normalisation import GroupNorm, InstanceNorm, LayerNorm, LocalResponseNorm, Normalize, RMSNorm
 from pylrp.layers.pooling import (
     AdaptiveAveragePool,
     AdaptiveMaxPool,
@@ -86,10 +86,13 @@ __all__ = [
     "Flatten",
     "GlobalAveragePool",
     "GlobalMaxPool",
+    "GroupNorm",
     "HardSigmoid",
     "HardSwish",
     "Identity",
+    "InstanceNorm",
     "Layer",
+    "LayerNorm",
     "LeakyReLU",
     "LocalResponseNorm",
     "Log",
@@ -103,6 +106,7 @@ __all__ = [
     "Pad",
     "Pool",
     "PositionwiseDense",
+    "RMSNorm",
     "ReLU",
     "ReLU6",
     "Reshape",

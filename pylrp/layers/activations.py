@@ -1,23 +1,24 @@
 """Functions of one value at a time, and the few that look at a whole axis.
 
-Relevance passes through functions and normalisations unchanged unless a composite says otherwise; a softmax inside a
-network has rules of its own.
+Relevance passes through functions unchanged unless a composite says otherwise; a softmax inside a network has rules of
+its own.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from pylrp.layers.base import NamedLayer, Place, Shape, Spec, sole
 from pylrp.layers.cause import Cause
-from pylrp.network.layout import channel_count, steps, to_core
+from pylrp.network.layout import steps, to_core
 
 __all__ = [
+    "CONSTANT",
     "ELU",
     "GELU",
     "Activation",
@@ -28,11 +29,9 @@ __all__ = [
     "HardSwish",
     "Identity",
     "LeakyReLU",
-    "LocalResponseNorm",
     "Log",
     "LogSoftmax",
     "Mish",
-    "Normalize",
     "PReLU",
     "ReLU",
     "ReLU6",
@@ -44,12 +43,12 @@ __all__ = [
 ]
 
 
-_CONSTANT = Cause(
+CONSTANT = Cause(
     "constant",
     label="functions at zero",
     legend="absorbed by functions at zero",
     stayed="in what its functions give for zero (fixed numbers)",
-    help="Share of f(0), where a function is explained by its contributions.",
+    help="Share of f(0), where a function is explained by its contributions; of a mean that counts as a constant.",
     colour="#f0e442",
     page_colours=("#a08a00", "#f0e442"),
 )
@@ -69,7 +68,7 @@ class Activation(NamedLayer):
     """Base of the functions that the core knows by name."""
 
     rule_kind: ClassVar[str | None] = "function"
-    causes: ClassVar[tuple[Cause, ...]] = (_CONSTANT,)
+    causes: ClassVar[tuple[Cause, ...]] = (CONSTANT,)
 
     def output_shape(self, *shapes: Shape) -> Shape:
         """Return the shape of the input."""
@@ -233,7 +232,7 @@ class PReLU(NamedLayer):
     slope: ArrayLike
     kind: ClassVar[str] = "prelu"
     rule_kind: ClassVar[str | None] = "function"
-    causes: ClassVar[tuple[Cause, ...]] = (_CONSTANT,)
+    causes: ClassVar[tuple[Cause, ...]] = (CONSTANT,)
     arrays: ClassVar[tuple[str, ...]] = ("slope",)
 
     def output_shape(self, *shapes: Shape) -> Shape:
@@ -286,68 +285,3 @@ class LogSoftmax(Softmax):
     kind: ClassVar[str] = "log_softmax"
     rule_kind: ClassVar[str | None] = None
     only_at_top: ClassVar[bool] = True
-
-
-@dataclass(frozen=True)
-class LocalResponseNorm(NamedLayer):
-    """``f(x) = x / (bias + alpha / size * s) ** beta``, ``s`` the sum of x² over the ``size`` channels around x.
-
-    Relevance passes through unchanged, as through an activation: the usual treatment. AlexNet, ZFNet and GoogLeNet
-    have it.
-    """
-
-    size: int
-    alpha: float = 1e-4
-    beta: float = 0.75
-    bias: float = 1.0
-    kind: ClassVar[str] = "lrn"
-    rule_kind: ClassVar[str | None] = "normalisation"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 1 <= self.size < _MOST_CHANNELS:
-            raise ValueError(f"size is {self.size}, expected at least 1 channel and less than 2^31")
-
-    def output_shape(self, *shapes: Shape) -> Shape:
-        """Return the shape of the input."""
-        return sole(self, shapes)
-
-    def to_core(self, place: Place) -> Spec:
-        """Return the layer as the core takes it."""
-        settings = {"size": self.size, "alpha": self.alpha, "beta": self.beta, "bias": self.bias}
-        return "lrn", {"channels": place.inputs[0][0], **settings}
-
-
-@dataclass(frozen=True)
-class Normalize(NamedLayer):
-    """``f(x) = x / norm(x)`` over the channels of a sample or of each position; x where the norm is 0.
-
-    The norm counts as a constant, so relevance passes through unchanged, as through a scaling.
-
-    Parameters
-    ----------
-    norm : {"l1", "l2", "max"}, default "l2"
-        The sum of absolute values, the root of the sum of squares, or the largest value (ONNX's Normalizer).
-    """
-
-    norm: Literal["l1", "l2", "max"] = "l2"
-    kind: ClassVar[str] = "normalize"
-    rule_kind: ClassVar[str | None] = "normalisation"
-
-    def __post_init__(self) -> None:
-        if self.norm not in ("l1", "l2", "max"):
-            raise ValueError(f"norm is {self.norm!r}, expected l1, l2 or max")
-
-    def output_shape(self, *shapes: Shape) -> Shape:
-        """Return the shape of the input."""
-        return sole(self, shapes)
-
-    def to_core(self, place: Place) -> Spec:
-        """Return the layer as the core takes it."""
-        return "normalize", {"channels": channel_count(place.inputs[0]), "norm": _NORMS.index(self.norm)}
-
-
-#: Neighbours that a normalisation may look at.
-_MOST_CHANNELS = 1 << 31
-# In the core's numbering.
-_NORMS = ("max", "l1", "l2")

@@ -87,6 +87,14 @@ class Layer:
     #: The settings that may be infinite; none may be NaN.
     unbounded: ClassVar[tuple[str, ...]] = ()
 
+    @property
+    def passes_detached(self) -> bool:
+        """Whether relevance passes unchanged where the statistic of a normalisation is a constant: no mean, no shift.
+
+        Else the core is told of the rule, and relevance may not be passed on as it is.
+        """
+        return True
+
     def __post_init__(self) -> None:
         """Refuse settings that are NaN or infinite. Arrays are looked through by the graph."""
         require_finite_settings(self)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pylrp import _core
-from pylrp.errors import MisplacedBox
+from pylrp.errors import MisplacedBox, UnsuitableRule
 from pylrp.network.attention import probabilities
 from pylrp.network.canonise.top import stands_at_top
 from pylrp.network.composition import Composed, Cone, cone_below, reads_constants, signs_only
@@ -174,8 +174,8 @@ def assign(graph: Graph, rules: str | Composite | Rule | Sequence[Rule], convent
 
     Raises
     ------
-    ValueError
-        If a rule does not fit its layer.
+    UnsuitableRule
+        If a rule does not fit its layer, or would pass relevance unchanged through a LayerNorm or its kin.
     UnsupportedLayer
         If a z-box's bounds can't be mapped from the input to its layer.
     MisplacedBox
@@ -230,29 +230,45 @@ def _set_bounds(made: Assignment, node: Node, rule: Rule, *, in_input: bool, by_
 
 def _require_fit(graph: Graph, node: Node, rule: Rule) -> None:
     layer = node.layer
+    if rule.passes and not layer.passes_detached:
+        raise UnsuitableRule(
+            node.name,
+            repr(rule),
+            f"would hand all relevance through {type(layer).__name__}, what belongs to the mean that it subtracts or "
+            "to its shift, too: it grows from layer to layer, to 1e6 and more times the score in a transformer",
+            "give it pylrp.rules.Detach(), which takes only the deviation for a constant, or DetachAll()",
+        )
     if rule.passes and (layer.weighted or WEIGHTLESS[str(layer.rule_kind)].may_pass):
         below, above = graph.shapes[node.inputs[0]], graph.shapes[node.name]
         if len(node.inputs) != 1 or below != above:
-            raise ValueError(
-                f"layer {node.name}: {rule} hands relevance through unchanged, but the layer's input is {below}, "
-                f"its output {above}"
+            raise UnsuitableRule(
+                node.name,
+                repr(rule),
+                f"hands relevance through unchanged, but the layer's input is {below}, its output {above}",
+                "give it another rule",
             )
         return
     if layer.weighted:
         if isinstance(rule, Treatment):
-            raise ValueError(f"layer {node.name}: {rule} is for {_takers(rule)}, this layer has weights")
+            way_out = "give it a rule for products with weights"
+            raise UnsuitableRule(node.name, repr(rule), f"is for {_takers(rule)}, this layer has weights", way_out)
         return
     assert layer.rule_kind is not None  # layers without a kind get no rule
     kind = WEIGHTLESS[layer.rule_kind]
     if not kind.fits(rule):
-        raise ValueError(
-            f"layer {node.name}: {rule} does not fit a layer of kind {layer.rule_kind}; it has no weights and "
-            f"takes {' or '.join(f'{name}()' for name in kind.rules)}"
+        raise UnsuitableRule(
+            node.name,
+            repr(rule),
+            f"does not fit a layer of kind {layer.rule_kind}, which has no weights",
+            f"give it {' or '.join(f'{name}()' for name in kind.rules)}",
         )
     if isinstance(rule, Value) and probabilities(graph, node) is None:
-        raise ValueError(
-            f"layer {node.name}: {rule} is for a product of which one factor, attention's probabilities, comes from a "
-            "softmax; none does here, or both do: it takes Half()"
+        raise UnsuitableRule(
+            node.name,
+            repr(rule),
+            "is for a product of which one factor, attention's probabilities, comes from a softmax; none does here, or "
+            "both do",
+            "give it Half()",
         )
 
 
@@ -263,7 +279,7 @@ def _takers(rule: Treatment) -> str:
 def _is_own(node: Node, rule: Rule) -> bool:
     """Whether a rule says what the layer does without one."""
     kind = WEIGHTLESS.get(str(node.layer.rule_kind))
-    return kind is not None and kind.is_own(rule)
+    return kind is not None and kind.is_own(rule) and node.layer.passes_detached
 
 
 def _ends(graph: Graph) -> tuple[set[str], set[str]]:

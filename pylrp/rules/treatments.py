@@ -57,8 +57,8 @@ class Stop(Treatment):
 class Detach(Treatment):
     """Normalisation with its scale, a statistic of the input, as a constant: what is left is linear.
 
-    For ``y = x / s(x)`` relevance passes unchanged; where a mean is subtracted, it takes part as the linear map that
-    it is.
+    For ``y = x / d(x) * g`` relevance passes unchanged. For ``y = (x - mean(x)) / d(x) * g + b`` the mean is the linear
+    map that it is: ``R_in = x (t - mean(t))`` with ``t = g / d * R / y``; ``b`` takes ``b R / y`` like a bias.
 
     References
     ----------
@@ -71,6 +71,8 @@ class Detach(Treatment):
 @dataclass(frozen=True, repr=False)
 class DetachAll(Treatment):
     """Normalisation with its scale and its mean as constants. Without a mean the same as :class:`Detach`.
+
+    ``R_in = x t`` with ``t = g / d * R / y``; the mean's share, ``-mean(x) t``, is in the ledger under ``constant``.
 
     References
     ----------

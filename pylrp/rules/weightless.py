@@ -82,7 +82,7 @@ WEIGHTLESS: Mapping[str, Weightless] = {
     "function": Weightless("functions of one value: ReLU, GELU, PReLU, ...", Pass(), may_pass=True, own=(Pass,)),
     "softmax": Weightless("softmax inside a network", Taylor(), in_proportion=False, treatments=(Taylor, Stop)),
     "normalisation": Weightless(
-        "LocalResponseNorm; Normalize, by a norm of the sample",
+        "LayerNorm, GroupNorm, InstanceNorm; RMSNorm, Normalize, LocalResponseNorm, through which relevance may pass",
         Detach(),
         in_proportion=False,
         may_pass=True,

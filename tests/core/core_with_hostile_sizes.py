@@ -38,10 +38,12 @@ LAYERS = [
     ("prelu", {"slope": np.ones(2, F)}, (2, 3), (2, 3)),
     ("lrn", {"channels": 2, "size": 3, "alpha": 1.0, "beta": 1.0, "bias": 1.0}, (2, 3), (2, 3)),
     ("softmax", {"channels": 2, "logarithm": False}, (2, 3), (2, 3)),
-    ("normalize", {"channels": 2, "norm": 2}, (2, 3), (2, 3)),
+    ("standardize", {"extents": [2, 3], "strides": [1, 2], "scale_strides": [1, 0], "of_group": [0, 1], "norm": 2,
+                     "centred": True, "weight": 0.3, "root_plus": 0.1, "plus": 0.0, "floor": 0.0,
+                     "scale": np.ones(2, F), "shift": np.ones(2, F)}, (2, 3), (2, 3)),
     (*RELU, (2, 3), (2, 3)),
 ]  # fmt: skip
-NO_RULE = {"sparse", "concat", "relu", "prelu", "lrn", "softmax", "normalize", "maxpool"}
+NO_RULE = {"sparse", "concat", "relu", "prelu", "lrn", "softmax", "standardize", "maxpool"}
 
 
 def run(kind, fields, source, target):

@@ -18,7 +18,7 @@
 #include "layers/concat.hpp"
 #include "layers/dense/dense_layer.hpp"
 #include "layers/lrn.hpp"
-#include "layers/normalize.hpp"
+#include "layers/standardize.hpp"
 #include "layers/pool.hpp"
 #include "layers/prelu.hpp"
 #include "layers/softmax.hpp"

@@ -10,7 +10,7 @@
 #include "layers/affine.hpp"
 #include "layers/concat.hpp"
 #include "layers/lrn.hpp"
-#include "layers/normalize.hpp"
+#include "layers/standardize.hpp"
 #include "layers/prelu.hpp"
 #include "layers/softmax.hpp"
 #include "layers/sparse.hpp"

@@ -16,11 +16,11 @@
 #include "layers/conv/conv.hpp"
 #include "layers/dense/dense_layer.hpp"
 #include "layers/lrn.hpp"
-#include "layers/normalize.hpp"
 #include "layers/pool.hpp"
 #include "layers/prelu.hpp"
 #include "layers/softmax.hpp"
 #include "layers/sparse.hpp"
+#include "layers/standardize.hpp"
 #include "products/taps.hpp"
 
 namespace pylrp {
@@ -212,10 +212,18 @@ TEST(sizes_of_pointwise_layers) {
   CHECK(refused([] { PReLULayer<float>({}).require_sizes({6}, 6); }));
   CHECK(refused([] { PReLULayer<float>({1, 2, 3, 4}).require_sizes({6}, 6); }));
   CHECK(!refused([] { SoftmaxLayer<float>(3, false).require_sizes({6}, 6); }));
+  CHECK(!refused(
+      [] { StandardizeLayer<float>({{{2, 3, 0, true}, {3, 1, 1, false}}, {}, {1, 1, 1}, {}}).require_sizes({6}, 6); }));
   for (const Index size : kHostile) {  // a pixel of so many channels
     check::context = std::to_string(size);
     CHECK(refused([&] { SoftmaxLayer<float>(size, false).require_sizes({6}, 6); }));
-    CHECK(refused([&] { NormalizeLayer<float>(size, 2).require_sizes({6}, 6); }));
+    const auto standardize = [](std::vector<GroupAxis> axes) {
+      return refused([&] { StandardizeLayer<float>({axes, {}, {1, 1, 1, 1, 1}, {}}).require_sizes({6}, 6); });
+    };
+    CHECK(standardize({{size, 1, 0, true}}));
+    CHECK(standardize({{2, size, 0, true}, {3, 1, 0, false}}));
+    CHECK(size == 0 || standardize({{2, 3, 0, true}, {3, 1, size, false}}));
+    CHECK(standardize({{size, size, size, false}}));
     CHECK(refused([&] { LocalResponseNormLayer<float>(size, 3, 1, 1, 1).require_sizes({6}, 6); }));
     const bool many = size > 0 && size <= kMostEntries;
     CHECK(many != refused([&] { LocalResponseNormLayer<float>(3, size, 1, 1, 1).require_sizes({6}, 6); }));

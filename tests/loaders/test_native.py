@@ -72,7 +72,11 @@ def examples(rng, dtype=np.float32):
         (L.LocalResponseNorm(3, 1e-3, 0.5, 2.0), image),
         *[(kind(), image) for kind in (L.Identity, L.Dropout, L.ReLU, L.SiLU, L.HardSwish, L.Mish, L.Tanh, L.Sigmoid)],
         *[(kind(), image) for kind in (L.Softplus, L.Exp, L.Log)],
-        (L.Normalize("l1"), image),
+        (L.Normalize("l1", (0, 2), epsilon=1e-3, epsilon_at="outside"), image),
+        (L.LayerNorm(some(6), None, axes=[1], epsilon=0.1), image),
+        (L.RMSNorm(some(4, 5), some(5), axes=(0, -1), epsilon_at="floor"), image),
+        (L.GroupNorm(some(4), some(4), groups=2), image),
+        (L.InstanceNorm(None, some(4)), image),
     ]
 
 

@@ -381,7 +381,8 @@ def test_random_graphs_hold_everything():
         used["two outputs"] += len(graph.outputs) > 1
         used["branch"] += any(len(graph.consumers(value)) > 1 for value in graph.shapes)
         used["rank", max(len(shape) for shape in graph.shapes.values())] += 1
-    own_tests = {kinds.Exp, kinds.Log, kinds.Normalize, kinds.SpaceToDepth}
+    norms = {kinds.LayerNorm, kinds.GroupNorm, kinds.InstanceNorm, kinds.Normalize}  # and RMSNorm, a LayerNorm
+    own_tests = {kinds.Exp, kinds.Log, kinds.SpaceToDepth, *norms}
     own_tests |= {kinds.MatMul, kinds.Shift, kinds.ShiftBy}
     classes = set(FORWARD) - own_tests - {kinds.CustomLayer, kinds.Softmax, kinds.LogSoftmax, kinds.Identity}
     wanted = {

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -244,14 +245,63 @@ def shift_by(layer, x, m):
     return x + m.reshape(len(m), *(1,) * (x.ndim - m.ndim), *m.shape[1:])
 
 
+def divided(layer, x, size, at):
+    """Return x divided as a normalisation with an epsilon at one of its places does."""
+    if at == "inside":
+        size = np.sqrt(size**2 + layer.epsilon)
+    elif at == "outside":
+        size = size + layer.epsilon
+    elif layer.epsilon:
+        size = np.maximum(size, layer.epsilon)
+    return x / np.where(size == 0, 1, size)
+
+
+def batch_axes(axes, x):
+    return tuple(axis % (x.ndim - 1) + 1 for axis in np.atleast_1d(axes))
+
+
 @runs(kinds.Normalize)
 def normalize(layer, x):
+    axes = batch_axes(layer.axes, x)
     size = {
-        "l1": np.abs(x).sum(axis=1, keepdims=True),
-        "l2": np.sqrt((x**2).sum(axis=1, keepdims=True)),
-        "max": x.max(axis=1, keepdims=True),
+        "l1": np.abs(x).sum(axis=axes, keepdims=True),
+        "l2": np.sqrt((x**2).sum(axis=axes, keepdims=True)),
+        "max": x.max(axis=axes, keepdims=True),
     }[layer.norm]
-    return x / np.where(size == 0, 1, size)
+    return divided(layer, x, size, layer.epsilon_at)
+
+
+def standardized(layer, x, axes, arrays):
+    """Return x standardised over batch axes; `arrays` turns a scale or shift into one that broadcasts to x."""
+    left = x - x.mean(axis=axes, keepdims=True) if layer.centred else x
+    y = divided(layer, left, np.sqrt((left**2).mean(axis=axes, keepdims=True)), layer.epsilon_at)
+    y = y if layer.scale is None else y * arrays(number(layer.scale))
+    return y if layer.shift is None else y + arrays(number(layer.shift))
+
+
+@runs(kinds.LayerNorm)
+def layer_norm(layer, x):
+    axes = batch_axes(layer.axes, x)
+
+    def arrays(v):
+        v = np.broadcast_to(v, [x.shape[a] for a in sorted(axes)])
+        return v.reshape([x.shape[a] if a in axes else 1 for a in range(1, x.ndim)])
+
+    return standardized(layer, x, axes, arrays)
+
+
+@runs(kinds.InstanceNorm)
+def instance_norm(layer, x):
+    return standardized(layer, x, tuple(range(2, x.ndim)), lambda v: per_channel(v, x))
+
+
+@runs(kinds.GroupNorm)
+def group_norm(layer, x):
+    cut = x.reshape(len(x), layer.groups, -1)
+    plain = standardized(replace(layer, scale=None, shift=None), cut, (2,), None).reshape(x.shape)
+    return plain * (1 if layer.scale is None else per_channel(layer.scale, x)) + (
+        0 if layer.shift is None else per_channel(layer.shift, x)
+    )
 
 
 @runs(kinds.LogSoftmax)

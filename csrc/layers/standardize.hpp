@@ -1,0 +1,78 @@
+// Division by a statistic of a group of a sample's entries, with or without their mean: LayerNorm, RMSNorm, GroupNorm,
+// InstanceNorm, division by a norm. Which entries are a group is told by strides. registry.hpp hands it to the engine.
+#pragma once
+
+#include <vector>
+
+#include "layers/layer.hpp"
+
+namespace pylrp {
+
+// One axis of a sample as it is stored.
+struct GroupAxis {
+  Index extent = 1, stride = 1;
+  Index scale_stride = 0;  // in the arrays of scale and shift; 0: the same for all
+  bool inside = false;     // of a group; else it counts groups
+};
+
+// What is divided by, d = max(sqrt(weight * sum (x - mean)^2 + inside) + outside, floor), and the like without a root.
+// Where d is 0 nothing is divided.
+struct Statistic {
+  enum class Of { kLargest, kAbsolute, kSquares };  // the largest x, the sum of |x|, the root of that of x^2
+  Of of = Of::kSquares;
+  bool centred = false;                                   // of squares only
+  double weight = 1, inside = 0, outside = 0, floor = 0;  // floor 0: none
+};
+
+template <class T>
+struct StandardizeSettings {
+  std::vector<GroupAxis> axes;
+  Statistic statistic;
+  std::vector<T> scale, shift;  // may be empty
+};
+
+// y = (x - mean) / d * scale + shift. d is a constant for relevance: with neither mean nor shift it passes unchanged.
+// Else, with s = R / y (0 and counted as `dead` where y = 0) and t = scale s / d:
+//   kDetach, or no rule: R_in = x (t - mean t)     the mean is the linear map that it is; without one R_in = x t
+//   kDetachAll:          R_in = x t                `constant` takes -mean t
+// `bias` takes shift s.
+template <class T>
+class StandardizeLayer : public Layer<T> {
+ public:
+  // Throws Error where the axes are not those of a stored sample, or the arrays do not fit them.
+  explicit StandardizeLayer(StandardizeSettings<T> settings);
+  Flow flow() const override { return statistic_.centred || has_shift_ ? Flow::kProportional : Flow::kIdentity; }
+  void require_sizes(const std::vector<Index>& inputs, Index output) const override;
+  bool keeps_nonnegative() const override { return keeps_nonnegative_; }
+  bool keeps_zero() const override { return flow() == Flow::kIdentity; }
+  void forward(const std::vector<Matrix<const T>>& inputs, Matrix<T> output, const Clamp<T>& clamp,
+               const Threads& threads) const override;
+  void relevance(const RelevanceJob<T>& job, const Threads& threads) const override;
+
+ private:
+  struct Bundle;   // groups whose entries lie next to each other
+  struct Moments;  // of a group
+  class Arrays;    // scale and shift of a group, in its order
+  Moments moments(const T* x) const;
+  void order_arrays();
+  Index tasks_a_row() const { return (bundles_ + bundles_a_task_ - 1) / bundles_a_task_; }
+  template <class Body>
+  void each_bundle(Index task, Body body) const;
+  template <class Body>
+  void each_run(Body body) const;
+  const T* load(const T* row, const Bundle& bundle, T* memory) const;
+  void store(const T* memory, const Bundle& bundle, T* row) const;
+  void relevance_of_group(const T* x, const T* r, const Arrays& arrays, bool mean_too, T* out,
+                          kernels::Absorbed* lost) const;
+
+  std::vector<GroupAxis> outer_, inner_;  // the largest stride first
+  Index groups_ = 1, size_ = 1;           // how many, and entries of each
+  Index lanes_ = 1, bundles_ = 1, bundles_a_task_ = 1;
+  bool contiguous_ = false;      // a group's entries lie one after the other
+  bool scale_by_group_ = false;  // else the arrays are in a group's order
+  Statistic statistic_;
+  std::vector<T> scale_, shift_;
+  bool has_scale_, has_shift_, keeps_nonnegative_;
+};
+
+}  // namespace pylrp
