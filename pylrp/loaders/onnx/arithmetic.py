@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,7 @@ from pylrp.layers.base import product
 from pylrp.loaders.onnx.curves import identify
 from pylrp.loaders.onnx.node import Call, Value
 from pylrp.loaders.onnx.tops import written_out
+from pylrp.loaders.onnx.views import PLAIN
 
 __all__ = ["ARITHMETIC", "clip", "curve"]
 
@@ -73,11 +75,12 @@ def _split(call: Call) -> tuple[list[Value], list[int]] | None:
     constants = [i for i in positions if call.is_constant(i)]
     if any(call.node.input[i] in call.translation.pending for i in positions):
         return None
-    return [call.value(i) for i in positions if i not in constants], constants
+    return [call.viewed(i) for i in positions if i not in constants], constants
 
 
-def _operand(call: Call, position: int, rank: int) -> Array | float:
-    """Return a constant operand of an activation of this rank (without the batch), in float64."""
+def _operand(call: Call, position: int, value: Value) -> Array | float:
+    """Return a constant operand of an activation as it meets its axes (without the batch), in float64."""
+    rank = value.rank - 1
     array = np.asarray(call.constant(position, per_sample=True), np.float64)
     if call.is_per_sample(position) and array.ndim != rank + 1:
         raise call.mixes_batch("takes a constant whose batch meets another axis")
@@ -85,11 +88,22 @@ def _operand(call: Call, position: int, rank: int) -> Array | float:
         array = array.reshape(*array.shape, *(1,) * (rank + 1 - call.attribute("axis") - array.ndim))
     if array.size == 1 and array.ndim <= rank + 1:
         return array.item()
+    if value.view != PLAIN:
+        return _viewed(call, array, value)
     if array.ndim == rank + 1 and array.shape[0] == 1:
         array = array[0]
     if array.ndim > rank:
         raise call.mixes_batch(f"has a constant of shape {array.shape}, another one for each sample of the batch")
     return array
+
+
+def _viewed(call: Call, array: Array, value: Value) -> Array:
+    """Return a constant as it meets the axes of a value whose batch is not its first axis alone."""
+    view = value.view
+    full = array.reshape((1,) * max(value.rank - array.ndim, 0) + array.shape)
+    if full.ndim > value.rank or full.shape[view.batch] != 1:
+        raise call.mixes_batch(f"has a constant of shape {array.shape}, another one for each sample of the batch")
+    return full.reshape(*full.shape[: view.batch], *(1,) * view.merged, *full.shape[view.batch + 1 :])
 
 
 def _affine(call: Call, value: Value, scale: Array | float, shift: Array | float) -> Value:
@@ -107,7 +121,7 @@ def _affine(call: Call, value: Value, scale: Array | float, shift: Array | float
 
 def _alike(call: Call, values: list[Value]) -> list[Value]:
     """Return the values, the smaller ones repeated to the shape of the others."""
-    if len({len(value.shape) for value in values}) > 1:
+    if len({value.rank for value in values}) > 1 or len({value.view for value in values}) > 1:
         raise call.mixes_batch("joins values of different ranks, one's batch and another axis of the other")
     shape = np.broadcast_shapes(*(value.shape for value in values))
     return [v if v.shape == shape else call.emit(Expand(shape), v, part="expand") for v in values]
@@ -121,7 +135,7 @@ def _sum(call: Call) -> Value | None:
     if not constants:
         return call.emit(Add() if len(values) > 1 else Identity(), *_alike(call, values))
     total = values[0] if len(values) == 1 else call.emit(Add(), *_alike(call, values), part="add")
-    return _affine(call, total, 1.0, sum((_operand(call, i, len(total.shape)) for i in constants), start=0.0))
+    return _affine(call, total, 1.0, sum((_operand(call, i, total) for i in constants), start=0.0))
 
 
 def _mean(call: Call) -> Value | None:
@@ -138,7 +152,7 @@ def _subtract(call: Call) -> Value | None:
         return curve(call)
     values, constants = parts
     if constants:
-        operand = _operand(call, constants[0], len(values[0].shape))
+        operand = _operand(call, constants[0], values[0])
         return _affine(call, values[0], *((-1.0, operand) if constants == [0] else (1.0, -operand)))
     first, second = _alike(call, values)
     return call.emit(Add(), first, call.emit(Affine(-1.0, 0.0), second, part="minus"))
@@ -149,7 +163,7 @@ def _multiply(call: Call) -> Value | None:
     if parts is None or not parts[1]:
         return curve(call)
     (value,), (position,) = parts
-    return _affine(call, value, _operand(call, position, len(value.shape)), 0.0)
+    return _affine(call, value, _operand(call, position, value), 0.0)
 
 
 def _divide(call: Call) -> Value | None:
@@ -157,7 +171,7 @@ def _divide(call: Call) -> Value | None:
     if parts is None or parts[1] != [1]:
         return curve(call)
     (value,), _ = parts
-    divisor = np.asarray(_operand(call, 1, len(value.shape)))
+    divisor = np.asarray(_operand(call, 1, value))
     if not divisor.all():
         raise call.unsupported("divides by zero")
     return _affine(call, value, 1.0 / divisor, 0.0)
@@ -166,7 +180,7 @@ def _divide(call: Call) -> Value | None:
 def _negate(call: Call) -> Value | None:
     if call.has(0) and call.node.input[0] in call.translation.pending:
         return curve(call)
-    return call.emit(Affine(-1.0, 0.0), call.value())
+    return call.emit(Affine(-1.0, 0.0), call.viewed())
 
 
 def _extreme(low: bool) -> Translate:
@@ -174,7 +188,7 @@ def _extreme(low: bool) -> Translate:
         parts = _split(call)
         if parts is None or len(parts[0]) != 1 or len(parts[1]) != 1:
             return curve(call)
-        bound = _operand(call, parts[1][0], len(parts[0][0].shape))
+        bound = _operand(call, parts[1][0], parts[0][0])
         if not isinstance(bound, float):
             return curve(call)
         return call.emit(clip(bound, math.inf) if low else clip(-math.inf, bound), parts[0][0])
@@ -188,7 +202,7 @@ def _reduce(pool: Layer, total: bool = False) -> Translate:
     def translate(call: Call) -> Value | None:
         if call.has(0) and call.node.input[0] in call.translation.pending:
             return curve(call)
-        value = call.value()
+        value = call.viewed()
         rank = len(value.shape)
         given = call.integers("axes", 1)
         if not given and call.attribute("noop_with_empty_axes", 0):
@@ -198,8 +212,10 @@ def _reduce(pool: Layer, total: bool = False) -> Translate:
             raise call.mixes_batch("reduces over all axes, the batch among them")
         kept = [axis for axis in range(rank) if axis not in axes]
         result = tuple(1 if axis in axes else n for axis, n in enumerate(value.shape))
+        view = value.view
         if not call.attribute("keepdims", 1):
             result = tuple(value.shape[axis] for axis in kept)
+            view = replace(view, batch=view.batch - sum(axis < view.batch for axis in axes))
         steps: list[tuple[str, Layer]] = []
         count = product([value.shape[axis] for axis in axes])
         shape: Shape = value.shape
@@ -213,7 +229,7 @@ def _reduce(pool: Layer, total: bool = False) -> Translate:
             steps.append(("sum", Affine(float(count), 0.0)))
         if result != (shape[0], *(1,) * (len(shape) - 1)):
             steps.append(("shape", Reshape(result)))
-        return call.emit_all(steps, value)
+        return call.emit_all(steps, value, view)
 
     return translate
 

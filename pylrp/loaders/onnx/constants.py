@@ -20,6 +20,7 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 from pylrp._limits import TooLarge, allowed, require
 from pylrp.loaders.onnx.file import ModelFile
 from pylrp.loaders.onnx.sizes import folded_size
+from pylrp.loaders.onnx.views import Size, Times
 
 __all__ = ["BATCHES", "Constant", "Constants", "attributes_of"]
 
@@ -220,9 +221,12 @@ class Constants:
             return np.asarray(helper.get_attribute_value(attribute), np.int64)
         raise ValueError(f"holds {attribute.name}, which is no tensor of numbers")
 
-    def shape(self, name: str, shape: Sequence[int], start: int = 0, end: int | None = None) -> None:
-        """Note what Shape gives for an activation of this logical shape."""
-        first, second = (np.asarray([batch, *shape][start:end], np.int64) for batch in BATCHES)
+    def shape(self, name: str, sizes: Sequence[Size], start: int = 0, end: int | None = None) -> None:
+        """Note what Shape gives for an activation whose axes in the file have these sizes."""
+        first, second = (
+            np.asarray([n.factor * batch if isinstance(n, Times) else n for n in sizes][start:end], np.int64)
+            for batch in BATCHES
+        )
         self[name] = Constant(first, second)
 
     def size(self, name: str, shape: Sequence[int]) -> None:

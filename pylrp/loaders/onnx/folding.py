@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from pylrp.errors import UnsupportedLayer
 from pylrp.loaders.onnx.constants import Constant
 from pylrp.loaders.onnx.node import Call
+from pylrp.loaders.onnx.views import Times
 
 __all__ = ["fold"]
 
@@ -114,7 +115,7 @@ def _fold_per_sample(call: Call, inputs: Sequence[Constant | None]) -> None:
     rank = max(constant.first.ndim for constant in given)
     shape = given[0].first.shape[1:]
     if call.op == "Shape":
-        constants.shape(call.node.output[0], shape, call.attribute("start", 0), call.attribute("end"))
+        constants.shape(call.node.output[0], [Times(), *shape], call.attribute("start", 0), call.attribute("end"))
         return
     if call.op == "Size":
         constants.size(call.node.output[0], shape)

@@ -174,9 +174,10 @@ class _Reader:
                 raise BrokenFile(translation.path, f"output {name!r}", "is made by none of the nodes")
             if name in translation.constants:
                 raise ValueError(f"output {name!r} of the model is a constant: there is nothing to explain")
+        notes = self._batch_in_outputs()
         outputs = {name: translation.value(tensor).name for name, tensor in self.outputs.values.items()}
         dtype = translation.constants.dtype
-        notes = [f"{name} weights converted to {dtype}" for name in sorted(translation.constants.converted)]
+        notes += [f"{name} weights converted to {dtype}" for name in sorted(translation.constants.converted)]
         notes += left_out(self.left_out) + self.outputs.notes
         return Graph(
             shapes,
@@ -186,6 +187,19 @@ class _Reader:
             facts=Facts(classes=self.outputs.classes, ranges=_pixel_ranges(self.file, shapes)),
             dtype=dtype,
         )
+
+    def _batch_in_outputs(self) -> list[str]:
+        """Return notes on outputs whose batch is not axis 0 in the file; raise where it is merged with other axes."""
+        notes = []
+        for name, tensor in self.outputs.values.items():
+            view = self.translation.value(tensor).view
+            if view.merged:
+                made = self.translation.producers[tensor]
+                reason = f"makes the output {name!r}, in which samples of the batch mix with other axes"
+                raise Call.again(made, self.translation).mixes_batch(reason)
+            if view.batch:
+                notes.append(f"output {name!r} has its batch on axis {view.batch} in the file, here it comes first")
+        return notes
 
     def _require_explicable(self) -> None:
         """Raise for recurrent layers and their like first: what only serves them would have another error."""
@@ -287,10 +301,11 @@ class _Reader:
         output = call.node.output[0]
         if call.op == "Shape":
             start, end = call.attribute("start", 0), call.attribute("end")
-            self.translation.constants.shape(output, call.value().shape, start, end)
+            value = call.viewed()
+            self.translation.constants.shape(output, value.view.sizes(value.shape), start, end)
             return None
         if call.op == "Size":
-            self.translation.constants.size(output, call.value().shape)
+            self.translation.constants.size(output, call.viewed().shape)
             return None
         if call.op == "CastLike" and call.is_constant(0):
             weight = call.weight(0)

@@ -7,6 +7,7 @@ Each function translates one node, see ``onnx/node.py``; :data:`MOVEMENT` is par
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,6 @@ from pylrp.layers import (
     Pad,
     Reshape,
     Resize,
-    Shape,
     Slice,
     SpaceToDepth,
     Take,
@@ -31,6 +31,7 @@ from pylrp.layers import (
 )
 from pylrp.layers.base import product
 from pylrp.loaders.onnx.node import Call, Value
+from pylrp.loaders.onnx.views import PLAIN, Size, Times, regrouped
 
 __all__ = ["MOVEMENT"]
 
@@ -49,70 +50,70 @@ def _flatten(call: Call) -> Value:
 
 
 def _reshape(call: Call) -> Value:
-    value = call.value()
-    target = call.required("shape") if call.opset < 5 else call.numbers(1)
+    value = call.viewed()
+    target: list[Size] = call.required("shape") if call.opset < 5 else call.sizes(1)
+    whole = value.view.sizes(value.shape)
     if not call.attribute("allowzero", 0):
-        whole: list[int | None] = [None, *value.shape]
         target = [whole[i] if n == 0 and i < len(whole) else n for i, n in enumerate(target)]
-    return call.emit(Reshape(_without_batch(call, target, product(value.shape))), value)
-
-
-def _without_batch(call: Call, target: Sequence[int | None], count: int) -> Shape:
-    """Return the logical shape that a reshape's target means for ``count`` values a sample."""
     if target.count(-1) > 1:
         raise call.broken(f"reshapes to {_written(target)}, in which more than one size is left open")
-    batch, *rest = target if target else [1]
-    if None in rest or not (batch == -1 or call.is_batch(batch)):
-        raise call.mixes_batch(f"reshapes to {_written(target)} and so {_MIXES}")
-    shape = [n for n in rest if n is not None]
-    if -1 in shape:
-        known = product([n for n in shape if n != -1])
-        shape = [count // known if n == -1 and known else n for n in shape]
-    if product(shape) != count:
-        raise call.mixes_batch(f"reshapes {count} values of a sample to {_written(target)} and so {_MIXES}")
-    return tuple(shape)
+    found = regrouped(value.view, value.shape, target, call.translation.batch)
+    if found is None:
+        raise call.mixes_batch(f"reshapes {_written(whole)} to {_written(target)} and so {_MIXES}")
+    view, shape = found
+    return call.emit(Reshape(shape), value, view=view)
 
 
-def _written(target: Sequence[int | None]) -> str:
-    return f"({', '.join('batch' if n is None else str(n) for n in target)})"
+def _written(sizes: Sequence[Size]) -> str:
+    words = [f"{n.factor} x batch" if isinstance(n, Times) and n.factor > 1 else n for n in sizes]
+    return f"({', '.join('batch' if isinstance(n, Times) else str(n) for n in words)})"
 
 
 def _transpose(call: Call) -> Value:
-    value = call.value()
-    rank = len(value.shape) + 1
-    permutation = call.attribute("perm", list(range(rank))[::-1])
-    if sorted(permutation) != list(range(rank)):
-        raise call.broken(f"has perm {list(permutation)} for {rank} axes")
-    if permutation[0] != 0:
-        raise call.mixes_batch(f"moves the batch axis (perm {list(permutation)})")
-    return call.emit(Transpose([axis - 1 for axis in permutation[1:]]), value)
+    value = call.viewed()
+    permutation = list(call.attribute("perm", list(range(value.rank))[::-1]))
+    if sorted(permutation) != list(range(value.rank)):
+        raise call.broken(f"has perm {permutation} for {value.rank} axes")
+    view, own = value.view.turned(permutation)
+    return call.emit(Transpose(own), value, view=view)
 
 
 def _squeeze(call: Call) -> Value:
-    value = call.value()
+    value = call.viewed()
     axes = call.integers("axes", 1)
-    gone = {axis for axis, n in enumerate(value.shape) if n == 1} if axes is None else {call.axis(a) for a in axes}
+    merged = value.view.block()
+    ones = {axis for axis, n in enumerate(value.shape) if n == 1 and axis not in merged}
+    gone = ones if axes is None else {call.axis(a) for a in axes}
     wrong = [axis for axis in gone if value.shape[axis] != 1]
     if wrong:
-        raise call.unsupported(f"squeezes axis {wrong[0] + 1}, which has size {value.shape[wrong[0]]}")
-    return call.emit(Reshape([n for axis, n in enumerate(value.shape) if axis not in gone]), value)
+        raise call.unsupported(f"squeezes an axis which has size {value.shape[wrong[0]]}")
+    view = replace(value.view, batch=value.view.batch - sum(axis < value.view.batch for axis in gone))
+    return call.emit(Reshape([n for axis, n in enumerate(value.shape) if axis not in gone]), value, view=view)
 
 
 def _unsqueeze(call: Call) -> Value:
-    value = call.value()
+    value = call.viewed()
     axes = call.integers("axes", 1)
     if axes is None:
         raise call.broken("has no axes")
-    rank = len(value.shape) + 1 + len(axes)
-    new = {call.axis(a, rank) for a in axes}
+    rank = value.rank + len(axes)
+    new = {call.axis_in_file(a, rank) for a in axes}
     if len(new) != len(axes):
         raise call.broken(f"names an axis twice: {axes}")
-    old = iter(value.shape)
-    return call.emit(Reshape([1 if axis in new else next(old) for axis in range(rank - 1)]), value)
+    old = iter(value.view.sizes(value.shape))
+    made = [1 if axis in new else next(old) for axis in range(rank)]
+    batch = next(axis for axis, n in enumerate(made) if isinstance(n, Times))
+    view = replace(value.view, batch=batch)
+    shape: list[int] = []
+    for n in made:
+        shape += [value.shape[axis] for axis in value.view.block()] if isinstance(n, Times) else [n]
+    return call.emit(Reshape(shape), value, view=view)
 
 
 def _expand(call: Call) -> Value:
-    value = call.value()
+    value = call.viewed()
+    if value.view != PLAIN:
+        return _expand_viewed(call, value)
     batch, *rest = call.numbers(1) or [None]
     sizes = [n for n in rest if n is not None]
     if len(rest) != len(value.shape):
@@ -125,11 +126,23 @@ def _expand(call: Call) -> Value:
     return call.emit(Expand(np.broadcast_shapes(value.shape, tuple(sizes))), value)
 
 
+def _expand_viewed(call: Call, value: Value) -> Value:
+    """Repeat a value whose batch stands on another axis than 0: to as many axes as it has."""
+    target: list[Size] = call.sizes(1)
+    sizes = value.view.sizes(value.shape)
+    target = [*[1] * (len(sizes) - len(target)), *target]
+    batch = target.pop(value.view.batch) if len(target) == len(sizes) else None
+    if batch is None or not (batch in (1, sizes[value.view.batch]) or call.is_batch(batch)) or value.view.merged:
+        raise call.mixes_batch("repeats samples")
+    own = tuple(n for n in target if isinstance(n, int))
+    return call.emit(Expand(np.broadcast_shapes(value.shape, own)), value)
+
+
 def _concat(call: Call) -> Value:
     positions = range(len(call.node.input))
     if any(call.is_per_sample(i) for i in positions):
         return _concat_constants(call)
-    values = [call.value(i) for i in positions]
+    values = [call.viewed(i) for i in positions]
     return call.emit(Concat(call.axis(call.attribute("axis", 1))), *values)
 
 
@@ -182,7 +195,7 @@ def _concat_constants(call: Call) -> Value:
 
 
 def _split(call: Call) -> list[Value]:
-    value = call.value()
+    value = call.viewed()
     axis = call.axis(call.attribute("axis", 0))
     size, parts = value.shape[axis], len(call.node.output)
     sizes = call.integers("split", 1)
@@ -199,7 +212,7 @@ def _split(call: Call) -> list[Value]:
 
 
 def _slice(call: Call) -> Value:
-    value = call.value()
+    value = call.viewed()
     if call.opset < 10:
         starts, stops = call.required("starts"), call.required("ends")
         axes, steps = call.attribute("axes"), None
@@ -209,10 +222,10 @@ def _slice(call: Call) -> Value:
     count = len(starts)
     if any(given is not None and len(given) != count for given in (stops, axes, steps)):
         raise call.broken(f"has {count} starts and another number of ends, axes or steps")
-    rank = len(value.shape) + 1
+    rank = value.rank
     kept: dict[int, tuple[int, int, int]] = {}
     for start, stop, axis, step in zip(starts, stops, axes or range(count), steps or (1,) * count, strict=True):
-        if axis % rank == 0 and start in (0, None) and step == 1 and (stop is None or stop >= 2**31 - 1):
+        if axis % rank == value.view.batch and start in (0, None) and step == 1 and (stop is None or stop >= 2**31 - 1):
             continue  # all samples
         at = call.axis(axis)
         if start is None or stop is None:
@@ -229,9 +242,11 @@ def _known(call: Call, position: int) -> list[Any]:
 
 
 def _gather(call: Call) -> Value:
+    value = call.viewed()
     axis = call.axis(call.attribute("axis", 0))
-    indices = call.constant(1)
-    return call.emit(Take(np.asarray(indices), axis), call.value())
+    indices = np.asarray(call.constant(1))
+    moved = indices.ndim - 1 if axis < value.view.batch else 0
+    return call.emit(Take(indices, axis), value, view=replace(value.view, batch=value.view.batch + moved))
 
 
 def _space_to_depth(call: Call) -> Value:

@@ -20,6 +20,7 @@ from pylrp.errors import BrokenFile, BrokenNode, UnsupportedLayer
 from pylrp.layers import Layer, Shape
 from pylrp.layers.base import product
 from pylrp.loaders.onnx.constants import BATCHES, Constants, attributes_of
+from pylrp.loaders.onnx.views import PLAIN, Size, Times, View
 from pylrp.network.graph import Node
 
 __all__ = ["Call", "Translation", "Value", "operator_of", "type_name"]
@@ -29,10 +30,16 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class Value:
-    """An activation: the graph's name for it, and its logical shape (without the batch)."""
+    """An activation: the graph's name for it, its logical shape (without the batch), and where the batch stands."""
 
     name: str
     shape: Shape
+    view: View = PLAIN
+
+    @property
+    def rank(self) -> int:
+        """Return the number of its axes in the file, the batch's among them."""
+        return self.view.rank(self.shape)
 
 
 @dataclass
@@ -154,7 +161,14 @@ class Call:
         return self.is_constant(position) and self.translation.constants[self.node.input[position]].per_sample
 
     def value(self, position: int = 0) -> Value:
-        """Return an input that is an activation."""
+        """Return an input that is an activation with the batch as its axis 0."""
+        value = self.viewed(position)
+        if value.view != PLAIN:
+            raise self.mixes_batch(f"takes a value with the batch on axis {value.view.batch}, or merged with others")
+        return value
+
+    def viewed(self, position: int = 0) -> Value:
+        """Return an input that is an activation, wherever its batch stands."""
         if not self.has(position):
             raise self.broken(f"has no input {position}")
         name = self.node.input[position]
@@ -208,9 +222,24 @@ class Call:
             found.append(int(pair[0]) if pair[0] == pair[1] else None)
         return found
 
-    def is_batch(self, number: int | None) -> bool:
+    def sizes(self, position: int) -> list[Size]:
+        """Return an input of whole numbers, of which some may be multiples of the batch size."""
+        name = self.node.input[position] if self.has(position) else ""
+        constants = self.translation.constants
+        if not name or name not in constants or constants[name].per_sample:
+            return [Times() if n is None else n for n in self.numbers(position)]
+        found: list[Size] = []
+        for pair in zip(constants[name].first.ravel(), constants[name].second.ravel(), strict=True):
+            one, other = map(int, pair)
+            factor = one // BATCHES[0]
+            if one != other and (factor * BATCHES[0], factor * BATCHES[1]) != (one, other):
+                raise self.mixes_batch("makes an axis whose size depends on the batch size")
+            found.append(one if one == other else Times(factor))
+        return found
+
+    def is_batch(self, number: Size | None) -> bool:
         """Tell whether a size means the batch: the batch's own, the one that the model declares, or 1."""
-        return number in (None, 1, self.translation.batch)
+        return number in (None, Times(), 1, self.translation.batch)
 
     def setting(self, name: str, position: int, default: Any = None) -> Any:
         """Return what was an attribute in old opsets and is an input in new ones, as a list or a number."""
@@ -224,15 +253,23 @@ class Call:
         given = self.setting(name, position)
         return None if given is None else [int(n) for n in np.ravel(given)]
 
-    def axis(self, axis: int, rank: int | None = None) -> int:
-        """Return the logical axis for one that counts the batch."""
-        count = len(self.value().shape) + 1 if rank is None else rank
-        at = axis + count if axis < 0 else axis
-        if not 0 <= at < count:
-            raise self.broken(f"names axis {axis} of {count}")
-        if at == 0:
+    def axis(self, axis: int, rank: int | None = None, view: View | None = None) -> int:
+        """Return the logical axis for one that counts the batch: of the first input, or of a value so viewed."""
+        if rank is None:
+            value = self.viewed()
+            rank, view = value.rank, value.view
+        view = view or PLAIN
+        at = self.axis_in_file(axis, rank)
+        if at == view.batch:
             raise self.mixes_batch("works along the batch axis")
-        return at - 1
+        return view.own(at)
+
+    def axis_in_file(self, axis: int, rank: int) -> int:
+        """Return an axis of the file counted from the front."""
+        at = axis + rank if axis < 0 else axis
+        if not 0 <= at < rank:
+            raise self.broken(f"names axis {axis} of {rank}")
+        return at
 
     def require_inference(self) -> None:
         """Raise if a BatchNormalization or Dropout is in its training form."""
@@ -247,7 +284,7 @@ class Call:
         if setting:
             raise self.unsupported(f"has {setting}", "export the model in evaluation mode")
 
-    def emit(self, layer: Layer, *values: Value, part: str = "") -> Value:
+    def emit(self, layer: Layer, *values: Value, part: str = "", view: View | None = None) -> Value:
         """Add a layer and return what it makes.
 
         Parameters
@@ -256,10 +293,14 @@ class Call:
         *values : Value
         part : str, optional
             What it is called where a node becomes several layers; the last one has the node's name alone.
+        view : View, optional
+            Where the batch stands in the result. Default: as in the inputs, which must agree and keep their axes.
         """
+        if view is None:
+            view = self.common_view(values)
         name = self.translation.unique(f"{self.name}/{part}") if part else self.name
         try:
-            made = Value(name, layer.output_shape(*(value.shape for value in values)))
+            made = Value(name, layer.output_shape(*(value.shape for value in values)), view)
             # Before anything is made of it: a file may declare any size.
             self.translation.size += product(made.shape) * self.translation.constants.dtype.itemsize
             require(self.translation.size, "the values of one sample up to here")
@@ -268,11 +309,17 @@ class Call:
         self.translation.nodes.append(Node(name, layer, tuple(value.name for value in values)))
         return made
 
-    def emit_all(self, layers: Sequence[tuple[str, Layer]], value: Value) -> Value:
+    def emit_all(self, layers: Sequence[tuple[str, Layer]], value: Value, view: View | None = None) -> Value:
         """Add layers one after the other; each has a name for its part, the last one takes the node's own."""
         for part, layer in layers[:-1]:
             value = self.emit(layer, value, part=part)
-        return self.emit(layers[-1][1], value)
+        return self.emit(layers[-1][1], value, view=view)
+
+    def common_view(self, values: Sequence[Value]) -> View:
+        """Return where the batch stands in all of these values."""
+        if len({(value.view, value.view.batch and value.rank) for value in values}) > 1:
+            raise self.mixes_batch("joins values whose batches stand on different axes")
+        return values[0].view if values else PLAIN
 
     @property
     def by_hand(self) -> str:

@@ -137,8 +137,8 @@ def _conv_transpose(call: Call) -> Value:
 
 def gemm(call: Call) -> Value:
     """Emit a Gemm."""
-    value = call.value()
-    if len(value.shape) != 1 or call.attribute("transA", 0):
+    value = call.viewed()
+    if value.rank != 2 or value.view.batch != 0 or call.attribute("transA", 0):
         raise call.mixes_batch("moves the batch axis")
     alpha, beta = call.attribute("alpha", 1.0), call.attribute("beta", 1.0)
 
@@ -155,7 +155,13 @@ def gemm(call: Call) -> Value:
         if given.ndim > 2 or given.shape[-1:] not in ((), (1,), (len(weight),)):
             raise call.unsupported(f"has a bias of shape {given.shape} for {len(weight)} outputs")
         bias = given.ravel() if given.size == len(weight) else np.full(len(weight), given.ravel()[0])
-    return call.emit(Dense(weight, bias), value)
+    if len(value.shape) == 1:
+        return call.emit(Dense(weight, bias), value)
+    axes = string.ascii_lowercase[: len(value.shape)]  # rows of the file are positions of samples
+    meeting = Contraction.of(axes, f"Z{axes[-1]}", f"{axes[:-1]}Z")
+    for part, layer in meeting.layers(value.shape, weight.shape, lambda count: dense_along(count, weight, bias)):
+        value = call.emit(layer, value, part=part)
+    return value
 
 
 def _matmul(call: Call) -> Value:
@@ -165,8 +171,11 @@ def _matmul(call: Call) -> Value:
         return call.emit(PositionwiseDense(call.weight(0, "MatMul left", lambda w: w[..., None])), call.value(1))
     if not call.is_constant(1):
         return call.emit(MatMul(), *_factors(call))
-    rank, shape = len(call.value().shape), call.weight(1).shape
-    if product(shape[:-2]) != 1 or len(shape) < 2 or len(shape) > rank + 1:
+    value = call.viewed()
+    rank, shape = len(value.shape), call.weight(1).shape
+    if value.view.batch == value.rank - 1:
+        raise call.mixes_batch("multiplies along the batch axis")
+    if product(shape[:-2]) != 1 or len(shape) < 2 or len(shape) > value.rank:
         raise call.unsupported(f"multiplies by an array of shape {shape}")
     axes = string.ascii_lowercase[:rank]
     return contracted(call, Contraction.of(axes, f"{axes[-1]}Z", f"{axes[:-1]}Z"), 0, shape[-2:])
@@ -174,11 +183,11 @@ def _matmul(call: Call) -> Value:
 
 def _factors(call: Call) -> tuple[Value, Value]:
     """Return the two computed values that a MatMul takes; the batch is a leading axis of both."""
-    left, right = call.value(0), call.value(1)
-    if len(left.shape) != len(right.shape) or len(left.shape) < 2:
+    left, right = call.viewed(0), call.viewed(1)
+    if left.view != right.view or left.rank != right.rank or left.view.batch >= left.rank - 2:
         raise call.mixes_batch(
             f"multiplies values of shapes {left.shape} and {right.shape} (without the batch), the batch of one meets "
-            "another axis of the other"
+            "another axis of the other, or is summed over"
         )
     return left, right
 
@@ -204,7 +213,7 @@ def _einsum(call: Call) -> Value:
 
 def contracted(call: Call, meeting: Contraction, at: int, shape: Shape) -> Value:
     """Emit the product of the value at a position with the constant; the layer with weights has the node's name."""
-    value = call.value(at)
+    value = call.viewed(at)
 
     def make(axes: int | None) -> Layer:
         what = f"product {meeting} {axes}"
@@ -223,7 +232,7 @@ def _batch_norm(call: Call) -> Value:
 
 def _dropout(call: Call) -> Value:
     call.require_inference()
-    return call.emit(Dropout(), call.value())
+    return call.emit(Dropout(), call.viewed())
 
 
 def _max_pool(call: Call) -> Value:
@@ -255,9 +264,10 @@ def _average_pool(call: Call) -> Value:
 
 def _softmax(kind: type[Softmax]) -> Translate:
     def translate(call: Call) -> Value:
-        value = call.value()
+        value = call.viewed()
         if call.opset >= 13:
             return call.emit(kind(call.axis(call.attribute("axis", -1))), value)
+        value = call.value()
         axis = call.axis(call.attribute("axis", 1))  # all axes from this one on are one
         if product(value.shape[:axis]) == 1 and product(value.shape) > max(value.shape):
             return call.emit_all([("flatten", Flatten()), ("softmax", kind(0)), ("", Reshape(value.shape))], value)
@@ -289,14 +299,14 @@ def _clip(call: Call) -> Value | None:
     if call.node.input[0] in call.translation.pending:
         return curve(call)
     low, high = call.setting("min", 1, -np.inf), call.setting("max", 2, np.inf)
-    return call.emit(clip(float(np.ravel(low)[0]), float(np.ravel(high)[0])), call.value())
+    return call.emit(clip(float(np.ravel(low)[0]), float(np.ravel(high)[0])), call.viewed())
 
 
 def _cast(call: Call) -> Value:
     kind = call.required("to")
     if kind not in FLOATS:
         raise call.unsupported(f"makes {type_name(kind)} of its input")
-    return call.emit(Identity(), call.value())
+    return call.emit(Identity(), call.viewed())
 
 
 def _cast_like(call: Call) -> Value | None:
@@ -305,7 +315,7 @@ def _cast_like(call: Call) -> Value | None:
         kind = call.translation.constants[name].first.dtype
         if kind.kind != "f":
             raise call.unsupported(f"makes {kind} of its input")
-    return curve(call) if call.node.input[0] in call.translation.pending else call.emit(Identity(), call.value())
+    return curve(call) if call.node.input[0] in call.translation.pending else call.emit(Identity(), call.viewed())
 
 
 def _alpha(call: Call) -> float:
@@ -321,14 +331,14 @@ def scaled(call: Call, before: float, layer: Activation, after: float) -> Value:
     steps: list[tuple[str, Layer]] = [("before", Affine(before, 0.0))] if before != 1 else []
     steps += [("activation", layer)]
     steps += [("after", Affine(after, 0.0))] if after != 1 else []
-    return call.emit_all(steps, call.value())
+    return call.emit_all(steps, call.viewed())
 
 
 def _activation(make: Callable[[Call], Layer]) -> Translate:
     def translate(call: Call) -> Value | None:
         if call.node.input[0] in call.translation.pending:
             return curve(call)
-        return call.emit(make(call), call.value())
+        return call.emit(make(call), call.viewed())
 
     return translate
 

@@ -208,7 +208,7 @@ def _require_dtype(torch: Any, module: Any) -> None:
 
 
 def _export(torch: Any, module: Any, call: Call, path: Path) -> None:
-    with call.positional(module), _quiet(torch), warnings.catch_warnings():
+    with call.positional(module), _quiet(torch), _without_fast_path(torch), warnings.catch_warnings():
         for message in _ABOUT_ITSELF:
             warnings.filterwarnings("ignore", message)
         # torch's own modules compare sizes; what forward itself does with values is for the user to see.
@@ -343,6 +343,17 @@ def _add_weights(module: Any, path: Path, outputs: list[str]) -> dict[str, str]:
             model.graph.initializer.append(entry)
     onnx.save(model, str(path))
     return {node.name: operator_of(node) for node in model.graph.node if node.op_type != "Constant"}
+
+
+@contextmanager
+def _without_fast_path(torch: Any) -> Iterator[None]:
+    """Keep torch's attention from calling one fused operator in evaluation mode, which the exporter does not write."""
+    was = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(was)
 
 
 @contextmanager

@@ -1,9 +1,10 @@
 """A graph as a model file has it, made into one that rules of LRP are meant for.
 
 Passes from graph to graph, in order: what no output needs goes, and what does nothing (dropout); softmax, sigmoid
-and their kin at the top go with a note (``top.py``); zeros around an image become the padding of the convolution they
-are for (``padding.py``); scalings (BatchNorm, constants) become part of the convolution or dense layer before or after
-them, past whatever only moves values (``scalings.py``). The output stays the same but for the function at the top.
+and their kin at the top go with a note (``top.py``); tables of positions stay apart (``positions.py``); zeros around an
+image become the padding of the convolution they are for (``padding.py``); scalings (BatchNorm, constants) become part
+of the convolution or dense layer before or after them, past whatever only moves values (``scalings.py``). The output
+stays the same but for the function at the top.
 Loaders make the graph, ``network.py`` hands the result to the compiled core.
 """
 
@@ -12,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pylrp.network.canonise.padding import merge_padding
+from pylrp.network.canonise.positions import positions_apart
 from pylrp.network.canonise.rewiring import drop_identities, drop_unused
 from pylrp.network.canonise.scalings import fold_scalings
 from pylrp.network.canonise.top import drop_top, function_at_the_top, stands_at_top
@@ -40,6 +42,7 @@ def canonise(graph: Graph, *, keep_top: bool = False) -> Graph:
     """
     passes: list[Callable[[Graph], Graph]] = [drop_unused, drop_identities]
     passes += [] if keep_top else [drop_top]
+    passes += [positions_apart]
     # Once more where a scaling stood between the zeros and the convolution.
     passes += [merge_padding, fold_scalings, merge_padding]
     for step in passes:
