@@ -6,7 +6,7 @@
 # make docs         the documentation as a site -> build/site/index.html
 # make coverage     branches of Python and lines of C++ that the tests reach
 # make lint         ruff, mypy, clang-format
-# make test-core    the core's C++ tests, each instruction set; and under the sanitizers
+# make test-core    the core's C++ tests, each instruction set; and each test once under the sanitizers
 # make test-conv-general  the convolution's C++ tests with its fast paths switched off (csrc/layers/conv/conv.hpp)
 # make test-neon    the same for ARM, cross-compiled, under qemu (skipped without them)
 # make capi         the C library, without Python: build/c/include/pylrp.h, build/c/lib/libpylrp.so
@@ -61,6 +61,7 @@ nightly: .venv-peers/installed core
 	PYLRP_CORE_BUILD=$(CORE) .venv-peers/bin/pytest -m "nightly and serial"
 	.venv-peers/bin/pytest $(PARALLEL) -m hypothesis --hypothesis-profile=nightly
 	$(MAKE) test-conv-general
+	$(TOOLS) cmake --preset asan && $(TOOLS) cmake --build --preset asan && $(TOOLS) ctest --preset asan-all
 	$(MAKE) fuzz N=5000 SEED=$$(date +%Y%j)
 
 # The lowest versions that pyproject.toml declares, on Python 3.11 (NumPy 1.24 is the first that all of them take there).

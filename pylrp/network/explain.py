@@ -165,10 +165,10 @@ class _Call:
     def _layers(self, maps: dict[str, Array]) -> Layers:
         """Return the relevance of layers: what was kept, and how the rest is found by explaining once more."""
         graph, absorbed = self.graph, self.absorbed
-        execution, request = self.execution, replace(self.request, masks=self.masks)
+        execution, request, masks = self.execution, self.request, self.masks
 
         def again(name: str) -> Array:
-            ex = explain(execution, replace(request, layers=[name]))
+            ex = explain(execution, replace(request, layers=[name], masks=masks))
             # What was given is not copied: it may have been overwritten since.
             if not all(_alike(ex.layers[given], maps[given]) for given in graph.inputs):
                 raise RuntimeError(

@@ -2,6 +2,7 @@
 // whose name holds its argument, and fails where a check fails or nothing was checked.
 #pragma once
 
+#include <chrono>
 #include <cstdio>
 #include <cstring>
 #include <exception>
@@ -42,6 +43,7 @@ inline int run(const char* wanted) {
     const long checks_before = checks, failures_before = failures;
     context.clear();
     shown = 0;
+    const auto began = std::chrono::steady_clock::now();
     try {
       test.run();
     } catch (const std::exception& error) {
@@ -49,7 +51,8 @@ inline int run(const char* wanted) {
       ++failures;
     }
     failures += checks == checks_before ? 1 : 0;
-    std::printf("%-40s %8ld checks%s\n", test.name, checks - checks_before,
+    const std::chrono::duration<double> took = std::chrono::steady_clock::now() - began;
+    std::printf("%-40s %8ld checks %6.1f s%s\n", test.name, checks - checks_before, took.count(),
                 failures == failures_before ? "" : "  FAILED");
   }
   std::printf("%ld checks, %ld failures\n", checks, failures);
