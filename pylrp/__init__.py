@@ -23,6 +23,7 @@ from pylrp.errors import (
     BrokenFile,
     FeatureMismatch,
     MisplacedBox,
+    MissingModel,
     MissingRule,
     NotFinite,
     UnknownOption,
@@ -41,13 +42,14 @@ from pylrp.rules.terms import Rule
 __version__ = _version("pylrp")
 _keep_old_names(__name__)
 
-# What draws, evaluates and reports is loaded when it is asked for: `import pylrp` stays light.
-_LATER = ("evaluate", "plot", "report")
+# What draws, evaluates, reports and verifies is loaded when it is asked for: `import pylrp` stays light.
+_LATER = ("evaluate", "plot", "report", "verify")
 
 if _typing.TYPE_CHECKING:
     from pylrp import evaluate as evaluate
     from pylrp import plot as plot
     from pylrp import report as report
+    from pylrp import verify as verify
     from pylrp.report import Report as Report
 else:  # else every name would be one to a type checker
 
@@ -77,6 +79,7 @@ __all__ = [
     "Gamma",
     "Ledger",
     "MisplacedBox",
+    "MissingModel",
     "MissingRule",
     "Network",
     "Norm",

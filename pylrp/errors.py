@@ -3,8 +3,8 @@
 Loaders raise UnsupportedLayer for operators they don't know, ``network.py`` for layers that have no rule where they
 stand; loaders raise BrokenFile for files that are not what they say; ``finite.py`` and ``_arrays.py`` raise NotFinite,
 ``tables.py`` FeatureMismatch; ``assignment.py`` and ``network.py`` MisplacedBox, AbsorbedValue and UnsuitableRule, on
-z-boxes, on values inside a layer, on rules that do not fit theirs; ``conventions.py`` MissingRule. Only UnknownOption,
-of ``pylrp.load``, is a TypeError.
+z-boxes, on values inside a layer, on rules that do not fit theirs; ``conventions.py`` MissingRule,
+``Network.verify`` MissingModel. Only UnknownOption, of ``pylrp.load``, is a TypeError.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ __all__ = [
     "BrokenNode",
     "FeatureMismatch",
     "MisplacedBox",
+    "MissingModel",
     "MissingRule",
     "NotFinite",
     "UnknownOption",
@@ -284,6 +285,21 @@ class MissingRule(ValueError):
     def __reduce__(self) -> tuple[type[MissingRule], tuple[str, str, str, str]]:
         """Return how to make it again in another process."""
         return type(self), (self.convention, self.rule, self.kind, self.has)
+
+
+class MissingModel(ValueError):
+    """A network is to be compared with the ONNX model it was loaded from, and there is none."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the network was not loaded from an ONNX model, or is a copy that does not know it: pass the model, "
+            "net.verify(x, 'model.onnx'); torch writes one by torch.onnx.export(module, (example_input,), "
+            "'model.onnx'), Keras by model.export('model.onnx', format='onnx')"
+        )
+
+    def __reduce__(self) -> tuple[type[MissingModel], tuple[()]]:
+        """Return how to make it again in another process."""
+        return type(self), ()
 
 
 class UnknownOption(TypeError):

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pylrp
-from pylrp.cli import compare, demo, evaluate, explain, info
+from pylrp.cli import compare, demo, evaluate, explain, info, verify
 from pylrp.cli.options import Formatter, Parser
 from pylrp.cli.progress import print_error
 
@@ -30,6 +30,7 @@ examples:
   pylrp explain model.onnx photos/ -o report.html   all photos of a folder, one page to look at
   pylrp evaluate model.onnx photos/                 are the heatmaps faithful?
   pylrp compare model.onnx cat.jpg                  what do other rules say?
+  pylrp verify model.onnx cat.jpg                   is the explanation right?
 
 `pylrp COMMAND --help` has more for each. In Python: help(pylrp.load), help(pylrp.relevance).
 """
@@ -44,7 +45,7 @@ def _parser() -> Parser:
     )
     parser.add_argument("--version", action="version", version=f"pylrp {pylrp.__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
-    for command in (demo, info, explain, evaluate, compare):
+    for command in (demo, info, explain, evaluate, compare, verify):
         command.add(commands)
     return parser
 

@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar
 
 from pylrp.inputs import Preparation, TableOptions
 
-__all__ = ["Arguments", "CompareArguments", "EvaluateArguments", "ExplainArguments"]
+__all__ = ["Arguments", "CompareArguments", "EvaluateArguments", "ExplainArguments", "VerifyArguments"]
 
 _Any = TypeVar("_Any", bound="Arguments")
 _PREPARATION = tuple(field.name for field in dataclasses.fields(Preparation))
@@ -157,3 +157,19 @@ class EvaluateArguments(Arguments):
     draws: int
     seed: int
     labels_true: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifyArguments(Arguments):
+    """Of ``pylrp verify``.
+
+    Attributes
+    ----------
+    file : str or None
+        The ONNX file to compare with.
+    tolerance : float or None
+        What an error may be.
+    """
+
+    file: str | None
+    tolerance: float | None

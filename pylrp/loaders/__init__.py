@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["load"]
 
 _OWN, _TORCH = "a file of pylrp", "a torch module"
+_ONNX = ("an ONNX file", "an ONNX model")
 _SUFFIXES = (".onnx", ".npz", ".mat", ".keras", ".h5")
 #: Files that only another library can read, and what to do with them.
 _ELSEWHERE = {
@@ -155,6 +156,8 @@ def load(
             graph = with_outputs(graph, outputs)
         # A softmax in a file of our own was kept on purpose.
         network = Network.from_graph(graph, keep_top=keep_top or keep_softmax or what == _OWN)
+        if what in _ONNX:  # for Network.verify
+            network._model = os.path.abspath(source) if isinstance(source, str | os.PathLike) else source
     if what == _TORCH:
         _compare(network, graph, source, example_input, own=operators is not None)
     return network
@@ -206,7 +209,7 @@ def _choose(source: Any) -> tuple[str, Callable[..., Graph]]:
     if "sklearn" in packages:
         return "a scikit-learn estimator", _loader("sklearn.estimator", "load_sklearn")
     if any(name == "ModelProto" for _, name in kinds):
-        return "an ONNX model", _loader("onnx.model", "load_onnx")
+        return _ONNX[1], _loader("onnx.model", "load_onnx")
     if isinstance(source, Mapping) and any(("torch", "Tensor") in _kinds(value) for value in source.values()):
         raise TypeError(
             "source is a dict of tensors, a module's weights without its layers: make the module, call "
@@ -233,7 +236,7 @@ def _choose_file(path: Path) -> tuple[str, Callable[..., Graph]]:
     if suffix in _SUFFIXES or not path.exists():
         require_file(path)
     if suffix == ".onnx":
-        return "an ONNX file", _loader("onnx.model", "load_onnx")
+        return _ONNX[0], _loader("onnx.model", "load_onnx")
     if suffix == ".npz":
         is_native = _loader("plain.native", "is_native")
         if is_native(path):

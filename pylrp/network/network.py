@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from pylrp.errors import MissingModel
 from pylrp.info import thread_count
 from pylrp.layers import Layer, Shape
 from pylrp.layers.base import product
@@ -31,6 +32,9 @@ from pylrp.rules.assignment import assign
 from pylrp.rules.composites import Composite, either
 from pylrp.rules.defaults import default_for
 from pylrp.rules.terms import Rule
+
+if TYPE_CHECKING:
+    from pylrp.verify import Verification
 
 __all__ = ["Network"]
 
@@ -90,6 +94,9 @@ class Network:
         network = cls.__new__(cls)
         network._take(canonise(graph, keep_top=keep_top or keep_softmax))
         return network
+
+    #: The ONNX model that it was loaded from, for :meth:`verify`: a path, or a ModelProto.
+    _model: Any = None
 
     def _take(self, graph: Graph) -> None:
         self._execution = Execution(graph)
@@ -301,6 +308,64 @@ class Network:
             convention, _threads(threads),
         )  # fmt: skip
         return explain(self._execution, request)
+
+    def verify(
+        self,
+        x: ArrayLike | Mapping[str, ArrayLike] | tuple[ArrayLike, ...],
+        model: Any = None,
+        *,
+        target: int | str | ArrayLike | None = None,
+        composite: Rules | None = None,
+        rules: Rules | None = None,
+        output: str | None = None,
+        tolerance: float | None = None,
+    ) -> Verification:
+        """Compare this network and its explanation of some input with the ONNX model it was loaded from.
+
+        The model's file is read anew, by code that shares nothing with the loader, the layers and the core: its nodes
+        are computed in NumPy and float64, relevance goes back in the form ``R = a c`` (coefficients, as a gradient).
+        Compared are the prediction (with onnxruntime where it is installed, else with onnx's reference evaluator), the
+        value and the relevance of each layer that is in both, and the ledger. Which rule a layer has, and which factors
+        are part of a layer with weights, is taken from the network; formulas are not.
+
+        Parameters
+        ----------
+        x : array_like of shape (batch, ...) or (...)
+            As for :meth:`explain`; a few samples are enough.
+        model : path or ModelProto, optional
+            The model, where the network does not know it: one from torch or Keras, with an exported file. Default: what
+            it was loaded from.
+        target, composite, rules, output : optional
+            As for :meth:`explain`.
+        tolerance : float, optional
+            What an error may be, as a share of the sample's largest entry of that layer. Default: 1e-4 for float32,
+            1e-9 for float64.
+
+        Returns
+        -------
+        Verification
+            True if all agrees; printed, a table and a sentence that names the first layer that does not.
+
+        Raises
+        ------
+        MissingModel
+            If the network does not know its model, and none is given.
+        UnsupportedLayer
+            If an operator in the model has no formula in the verification.
+        ImportError
+            If the package onnx is not installed.
+        """
+        model = self._model if model is None else model
+        if model is None:
+            raise MissingModel
+        try:
+            from pylrp.verify.against import verify
+        except ModuleNotFoundError as error:
+            if error.name != "onnx":
+                raise
+            raise ImportError("a model is verified with the package onnx: pip install onnx") from None
+        rules = self._composite(either(composite, rules))
+        return verify(self, x, model, target=target, composite=rules, output=output, tolerance=tolerance)
 
     def _composite(self, given: Rules | None) -> Rules:
         return default_for(self.graph) if given is None else given

@@ -8,6 +8,7 @@ from __future__ import annotations
 import pickle
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -42,8 +43,9 @@ def called(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     notes: list[tuple[Any, ...]] = []
 
     def find(module: str, function: str) -> Any:
-        def loader(source: Any, example_input: Any = None, *, operators: Any = None) -> None:
+        def loader(source: Any, example_input: Any = None, *, operators: Any = None) -> Any:
             notes.append((module, function, source, example_input, operators))
+            return SimpleNamespace()
 
         def is_native(path: Path) -> bool:
             return ".pylrp" in path.name

@@ -1,0 +1,425 @@
+"""A network beside the file it was loaded from: predictions, values, relevance and the ledger, layer by layer.
+
+``matching.py`` says which value is which, ``tape.py`` evaluates the file, ``verification.py`` is what comes back.
+:meth:`pylrp.Network.verify` and ``pylrp verify`` call :func:`verify`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pylrp.network import requests
+from pylrp.verify.matching import Matching, input_pairs
+from pylrp.verify.prediction import predicted
+from pylrp.verify.program import Array, Program
+from pylrp.verify.rules import Share
+from pylrp.verify.tape import Tape
+from pylrp.verify.verification import Deviation, LayerCheck, Verification
+
+if TYPE_CHECKING:
+    from pylrp.network.explanation import Explanation
+    from pylrp.network.network import Network
+
+_PREDICTION = 1e-6
+#: How many times the error that float32 values alone make.
+_OF_ROUNDING = 5.0
+
+__all__ = ["TOLERANCES", "verify"]
+
+#: What an error may be, by dtype of the network; a share of the largest entry.
+TOLERANCES = {"float32": 1e-4, "float64": 1e-9}
+
+
+def verify(
+    network: Network,
+    x: Any,
+    model: Any,
+    *,
+    target: Any = None,
+    composite: Any = None,
+    output: str | None = None,
+    tolerance: float | None = None,
+) -> Verification:
+    """Return how a network and its explanation compare with a model; :meth:`pylrp.Network.verify` describes it."""
+    program = Program.read(model)
+    ex = network.explain(x, target, composite, output=output, layers="all")
+    return _Check(network, x, ex, program, TOLERANCES[str(network.dtype)] if tolerance is None else tolerance).result()
+
+
+@dataclass
+class _Errors:
+    """The largest error of each value so far."""
+
+    found: dict[str, float] = field(default_factory=dict)
+
+    def add(self, name: str, ours: Array, theirs: Array) -> None:
+        """Take the error of a batch of samples."""
+        error = largest_error(ours, theirs)
+        if error is not None:
+            self.found[name] = max(self.found.get(name, 0.0), error)
+
+
+def largest_error(ours: Array, theirs: Array) -> float | None:
+    """Return the largest difference as a share of the sample's largest entry; None where the shapes don't fit."""
+    if ours.size != theirs.size or len(ours) != len(theirs):
+        return None
+    ours, theirs = ours.reshape(len(ours), -1), theirs.reshape(len(theirs), -1)
+    if not ours.size:
+        return 0.0
+    with np.errstate(invalid="ignore"):
+        difference = np.where(ours == theirs, 0.0, np.abs(ours - theirs)).max(axis=1)
+    scale = np.where(np.isfinite(theirs), np.abs(theirs), 0.0).max(axis=1)
+    error = np.where(difference == 0, 0.0, difference / np.where(scale == 0, np.finfo(float).tiny, scale))
+    return float(np.where(np.isnan(error), np.inf, error).max())
+
+
+class _Check:
+    """One comparison."""
+
+    def __init__(self, network: Network, x: Any, ex: Explanation, program: Program, tolerance: float):
+        self.network, self.ex, self.program, self.tolerance = network, ex, program, tolerance
+        self.graph = network.graph
+        self.inputs = requests.Inputs(self.graph, x)
+        composite = ex.settings["composite"]
+        self.assignment = network._execution.plan(composite, "zennit").assignment
+        self.top = self.graph.value(ex.settings["output"])
+        self.values, self.incoming, self.prediction, self.rounding = _Errors(), _Errors(), _Errors(), _Errors()
+        self.evaluator = "numpy"
+        names = list(dict.fromkeys([*self.graph.inputs, *(node.name for node in self.graph.nodes)]))
+        found = self.network._execution.values_of(self.inputs, names, 0)
+        self.found = {name: array.astype(np.float64) for name, array in zip(names, found, strict=True)}
+        self.orders: dict[str, tuple[int, ...] | None] = {}
+        self.matching = Matching(program, self.assignment, _as_composite(composite), self._nearest)
+        self.notes = list(self.matching.notes)
+
+    def _nearest(self, name: str, candidates: Sequence[str]) -> str:
+        """Return which of some values of the file a value of the network is most like, for the first samples."""
+        rows, values = self._first_run
+        errors = {value: largest_error(self.found[name][rows], values[value]) for value in candidates}
+        return min(candidates, key=lambda value: np.inf if (error := errors[value]) is None else error)
+
+    @cached_property
+    def _first_run(self) -> tuple[Array, dict[str, Array]]:
+        rows, _ = next(self._chunks())
+        return rows, self.program.run(self._given(rows))
+
+    def result(self) -> Verification:
+        """Run the file, and compare."""
+        ours = self.found
+        self.tapes: list[tuple[slice, Tape]] = []
+        for rows, count in self._chunks():
+            self._compare(rows, count, ours)
+        return self._verdict()
+
+    # -- the file -----------------------------------------------------------------------------------------------------
+
+    def _chunks(self) -> Iterator[tuple[Array, int]]:
+        """Yield the rows of each run of the model, and how many of them count: a file may fix its batch."""
+        batch = self.inputs.batch
+        fixed = {sizes[0] for sizes in self.program.inputs.values() if sizes and sizes[0] is not None}
+        size = fixed.pop() if len(fixed) == 1 else max(batch, 1)
+        for first in range(0, batch, size):
+            rows = np.arange(first, first + size)
+            yield np.minimum(rows, batch - 1), min(size, batch - first)
+
+    def _given(self, rows: Array) -> dict[str, Array]:
+        """Return what the model takes for some samples."""
+        by_value = input_pairs(self.program, self.graph)
+        given: dict[str, Array] = {}
+        for name, sizes in self.program.inputs.items():
+            if name in by_value:
+                array = self.inputs.logical(by_value[name]).astype(np.float64)
+                array = array[None] if self.inputs.single else array
+                if by_value[name] in self.graph.channels_last and not _fits(array.shape[1:], sizes[1:]):
+                    array = np.asarray(self.inputs.given[by_value[name]], np.float64)
+                    array = array[None] if self.inputs.single else array
+                given[name] = array[rows]
+            else:  # it changes no output
+                given[name] = np.zeros([n or 1 for n in [len(rows), *sizes[1:]]])
+        return given
+
+    def _compare(self, rows: Array, count: int, ours: Mapping[str, Array]) -> None:
+        given = self._given(rows)
+        values = self.program.run(given)
+        tape = self.tape(values)
+        tops = {name: self.matching.values[self.graph.value(name)] for name in self.graph.outputs
+                if self.graph.value(name) in self.matching.values}  # fmt: skip
+        after = self._folded_tops()
+        asked = {name: after.get(value, value) for name, value in tops.items()}
+        watched = list(dict.fromkeys([*asked.values(), *self.program.outputs]))
+        self.evaluator, told = predicted(self.program, given, watched)
+        for name, value in asked.items():
+            theirs = told.get(value, values[value])
+            self.prediction.add(name, ours[self.graph.value(name)][rows[:count]], theirs[:count])
+        for value in self.program.outputs:  # that the evaluation in NumPy is the model's
+            if value in told and values[value].dtype.kind == "f":
+                self.prediction.add(f"NumPy {value}", values[value][:count], told[value][:count])
+        for name, value in self.matching.values.items():
+            if name not in self.matching.scaled and name not in self.graph.inputs:
+                step = self.program.made_by[value]
+                output = tape.output(step) if value == step.outputs[0] else values[value]
+                if output.size != self.found[name][rows].size:
+                    self.values.found[name] = np.inf  # another shape
+                elif output.shape[0] == len(rows):
+                    self.values.add(name, ours[name][rows[:count]], self._ordered(name, rows[:count], output[:count]))
+        tape.back(self._starts(tape, rows))
+        for name, value in self.matching.values.items():
+            relevance = self._ours(name, rows[:count])
+            if relevance is not None and len(values[value]) == len(rows):
+                theirs = self._ordered(name, None, tape.relevance(value)[:count])
+                self.incoming.add(name, relevance, theirs)
+        if self.network.dtype == np.float32 and self._wrong(self.incoming.found) and not self._wrong(self.values.found):
+            self._measure_rounding(given, rows, count, tape)
+        self.tapes.append((slice(int(rows[0]), int(rows[0]) + count), tape))
+
+    def _wrong(self, errors: Mapping[str, float]) -> bool:
+        return any(not error <= self.tolerance for error in errors.values())
+
+    def _measure_rounding(self, given: Mapping[str, Array], rows: Array, count: int, tape: Tape) -> None:
+        """Find out how far relevance is off if the file's values are computed in single precision."""
+        single = self.program.run(given, dtype=np.float32)
+        rounded = self.tape({name: _double(array) for name, array in single.items()})
+        rounded.back(self._starts(rounded, rows))
+        for name, value in self.matching.values.items():
+            self.rounding.add(name, rounded.relevance(value)[:count], tape.relevance(value)[:count])
+
+    def _limit(self, name: str) -> float:
+        """Return what the relevance of a value may be off: where rounding alone does more, a few times that."""
+        return max(self.tolerance, _OF_ROUNDING * self.rounding.found.get(name, 0.0))
+
+    def _ordered(self, name: str, rows: Array | None, theirs: Array) -> Array:
+        """Return an array of the file's with its axes in the network's order, which may have channels first or last.
+
+        ``rows``: of the values by which the order is found; relevance has the order that values have.
+        """
+        shape, axes = tuple(self.graph.shapes[name]), theirs.ndim
+        if rows is not None and name not in self.orders:
+            orders = [tuple(range(axes)), (0, axes - 1, *range(1, axes - 1)), (0, *range(2, axes), 1)]
+            fits = [order for order in orders if tuple(theirs.shape[i] for i in order[1:]) == shape]
+            errors = [largest_error(self.found[name][rows], theirs.transpose(order)) or 0.0 for order in fits]
+            self.orders[name] = fits[int(np.argmin(errors))] if fits else None
+        order = self.orders.get(name)
+        return theirs if order is None else theirs.transpose(order)
+
+    def tape(self, values: Mapping[str, Array]) -> Tape:
+        """Return a tape of a run of the file."""
+        found = self.matching
+        return Tape(self.program, values, found.rules, found.folding, found.regions, found.merged, found.signals)
+
+    def _folded_tops(self) -> dict[str, str]:
+        """Return the value behind the scalings that are folded into the step that makes a value, if there are any."""
+        found = {}
+        for step in self.program.steps:
+            placed = self.matching.folding.after.get(step.name)
+            if placed and not any(each.way for each in placed):
+                found[step.outputs[0]] = placed[-1].scaling.outputs[0]
+        return found
+
+    def _ours(self, name: str, rows: Array) -> Array | None:
+        """Return the network's relevance of a value for some samples, None where it has none."""
+        layers = self.ex.layers
+        if name not in layers:
+            return None
+        relevance = np.asarray(layers[name], np.float64)
+        relevance = relevance[None] if self.inputs.single else relevance
+        if name in self.graph.channels_last:
+            relevance = relevance.transpose(0, relevance.ndim - 1, *range(1, relevance.ndim - 1))
+        return relevance[rows]
+
+    def _starts(self, tape: Tape, rows: Array) -> dict[str, Share]:
+        """Return where relevance starts: at the class, or with the network's own where the top is not in the file."""
+        if self.top not in self.matching.values:
+            return self._taken_over(rows)
+        value = self.matching.values[self.top]
+        step = self.program.made_by.get(value)
+        output = tape.values[value] if step is None else tape.output(step)
+        if self.ex.target is None:
+            ours = self._ours(self.top, rows)
+            assert ours is not None
+            return {value: Share(0.0, ours.reshape(output.shape))}
+        target = np.broadcast_to(np.asarray(self.ex.target, np.int64), (self.inputs.batch,))[rows]
+        sign = np.ones(len(rows))
+        if self.ex.settings["two_classes"]:
+            target, sign = np.zeros_like(target), np.where(target == 0, -1.0, 1.0)
+        c = np.zeros(output.shape)
+        c[np.arange(len(rows)), target] = sign.reshape(-1, *(1,) * (output.ndim - 2))
+        return {value: Share(c) if step is None or step.name not in tape.folding.after else Share(0.0, c * output)}
+
+    def _taken_over(self, rows: Array) -> dict[str, Share]:
+        """Return the network's relevance of the highest values that are in the file."""
+        below, found = {self.top}, {}
+        for node in reversed(self.graph.nodes):
+            if node.name not in below:
+                continue
+            if node.name in self.matching.values:
+                ours = self._ours(node.name, rows)
+                if ours is not None:
+                    value = self.matching.values[node.name]
+                    found[value] = Share(0.0, ours.reshape(len(rows), *self.tapes_shape(value)))
+            else:
+                below.update(node.inputs)
+        self.notes.append(
+            f"{self.top!r}, where relevance starts, is no value of the file: relevance below is taken over"
+        )
+        return found
+
+    def tapes_shape(self, value: str) -> tuple[int, ...]:
+        """Return the shape of a sample of a value of the file."""
+        name = next(name for name, each in self.matching.values.items() if each == value)
+        return tuple(self.graph.shapes[name])
+
+    # -- the verdict --------------------------------------------------------------------------------------------------
+
+    def _verdict(self) -> Verification:
+        layers = self._layers()
+        limit = self.tolerance
+        deviation, first = self._first(layers)
+        prediction = max(self.prediction.found.values(), default=0.0)
+        relevance = max(self.incoming.found.values(), default=0.0)
+        ledger = max((layer.rounding or 0.0 for layer in layers), default=0.0)
+        compared = len(self.values.found), len(self.incoming.found)
+        if deviation is None and relevance > limit:
+            self.notes.append(
+                f"relevance is sensitive to rounding here: the file's own values in float32 change it by "
+                f"{max(self.rounding.found.values()):.1e}"
+            )
+        # Other evaluators have settings, 0.1 for example, in single precision.
+        if deviation is None and not prediction <= max(limit, _PREDICTION):
+            deviation = "prediction"
+        return Verification(
+            passed=deviation is None,
+            verdict=self._sentence(deviation, first, layers, prediction, relevance, ledger, compared),
+            first_wrong=first,
+            deviation=deviation,
+            layers=tuple(layers),
+            prediction_error=prediction,
+            relevance_error=relevance,
+            ledger_error=ledger,
+            tolerance=limit,
+            evaluator=self.evaluator,
+            compared=compared,
+            notes=tuple(dict.fromkeys(self.notes)),
+        )
+
+    def _layers(self) -> list[LayerCheck]:
+        assignment, graph = self.assignment, self.graph
+        rounding = self._rounding()
+        rows = [LayerCheck(name, "input", "", None, self.incoming.found.get(name)) for name in graph.inputs]
+        for node in graph.nodes:
+            below = [self.incoming.found[value] for value in node.inputs if value in self.incoming.found]
+            rows.append(
+                LayerCheck(
+                    node.name,
+                    node.layer.kind,
+                    assignment.text(node),
+                    self.values.found.get(node.name),
+                    self.incoming.found.get(node.name),
+                    max(below, default=None),
+                    rounding.get(node.name),
+                )
+            )
+        return rows
+
+    def _rounding(self) -> dict[str, float]:
+        """Return the ledger's rounding of each layer as a share of the magnitudes that arrive."""
+        found = {}
+        for row in self.ex.ledger.layers:
+            ours = self._ours(row.name, np.arange(self.inputs.batch))
+            scale = np.maximum(np.abs(row.incoming), np.abs(row.outgoing))
+            if ours is not None:
+                scale = np.maximum(scale, np.abs(ours).reshape(len(ours), -1).sum(axis=1).reshape(scale.shape))
+            error = np.divide(np.abs(row.rounding), scale, out=np.zeros_like(scale), where=scale != 0)
+            found[row.name] = float(np.max(error, initial=0.0))
+        return found
+
+    def _first(self, layers: list[LayerCheck]) -> tuple[Deviation | None, str | None]:
+        """Return what is wrong first, and in which layer."""
+        limit = self.tolerance
+        for layer in layers:
+            if layer.value_error is not None and not layer.value_error <= limit:
+                return "values", layer.name
+        for layer in reversed(layers):
+            if layer.incoming_error is not None and not layer.incoming_error <= self._limit(layer.name):
+                return "relevance", self._culprit(layer.name)
+        for layer in reversed(layers):
+            if layer.rounding is not None and not layer.rounding <= limit:
+                return "ledger", layer.name
+        return None, None
+
+    def _culprit(self, value: str) -> str:
+        """Return the layer that hands the wrong relevance to a value: of several, by what each hands down alone."""
+        takers = self.matching.consumers(value)
+        if len(takers) < 2:
+            return takers[0] if takers else value
+        errors = {name: self._alone(name, value) for name in takers}
+        return max(takers, key=lambda name: errors[name])
+
+    def _alone(self, layer: str, value: str) -> float:
+        """Return the error of what one layer hands to a value, from the network's own relevance of the layer."""
+        if layer not in self.matching.values or layer not in self.ex.layers:
+            return 0.0
+        ours = np.asarray(self.ex.layers[layer])
+        if (order := self.orders.get(layer)) is not None and order != tuple(range(len(order))):
+            return 0.0
+        given: Any = self.inputs.given if len(self.inputs.given) > 1 else next(iter(self.inputs.given.values()))
+        again = self.network.explain(given, ours, self.ex.settings["composite"], output=layer, layers=[value]).layers[
+            value
+        ]
+        again = np.asarray(again, np.float64)
+        ours = np.asarray(ours, np.float64)
+        again, ours = (array[None] if self.inputs.single else array for array in (again, ours))
+        found = _Errors()
+        for rows, tape in self.tapes:
+            own = self.tape(tape.values)
+            name = self.matching.values[layer]
+            count = rows.stop - rows.start
+            padded = np.zeros(tape.values[name].shape)
+            padded[:count] = ours[rows].reshape(count, *padded.shape[1:])
+            own.back({name: Share(0.0, padded)})
+            found.add(layer, again[rows], own.relevance(self.matching.values[value])[:count])
+        return found.found.get(layer, 0.0)
+
+    def _sentence(
+        self, deviation: Deviation | None, first: str | None, layers: list[LayerCheck], prediction: float,
+        relevance: float, ledger: float, compared: tuple[int, int],
+    ) -> str:  # fmt: skip
+        limit = self.tolerance
+        row = next((layer for layer in layers if layer.name == first), None)
+        what = "" if row is None else f"{first!r} ({row.kind}{', ' + row.rule if row.rule else ''})"
+        beyond = f"of the largest, more than {limit:g}"
+        if deviation == "values" and row is not None:
+            return f"Failed: layer {what} computes other values than the file: {row.value_error:.1e} {beyond}."
+        if deviation == "relevance" and row is not None:
+            error = max(e for e in (row.outgoing_error, row.incoming_error, 0.0) if e is not None)
+            return f"Failed: layer {what} hands down other relevance than its formula gives: {error:.1e} {beyond}."
+        if deviation == "ledger" and row is not None:
+            return f"Failed: the ledger of layer {what} does not close: {row.rounding:.1e} of the relevance is lost."
+        if deviation == "prediction":
+            return f"Failed: the prediction differs from the file's by {prediction:.1e} {beyond}."
+        return (
+            f"Passed: prediction within {prediction:.1e} of {self.evaluator}'s, relevance of {compared[1]} values "
+            f"within {relevance:.1e}, ledger within {ledger:.1e}; {limit:g} is allowed."
+        )
+
+
+def _double(array: Array) -> Array:
+    return array.astype(np.float64) if array.dtype.kind == "f" else array
+
+
+def _fits(shape: tuple[int, ...], sizes: list[int | None]) -> bool:
+    return len(shape) == len(sizes) and all(want in (None, n) for n, want in zip(shape, sizes, strict=True))
+
+
+def _as_composite(given: Any) -> Any:
+    """Return rules as a composite, for files whose nodes are called otherwise."""
+    from pylrp.rules.composites import Composite, composite
+    from pylrp.rules.terms import Rule
+
+    if isinstance(given, str):
+        return composite(given)
+    return Composite(repr(given), given) if isinstance(given, Rule) else given

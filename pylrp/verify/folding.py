@@ -1,0 +1,167 @@
+"""Which factors and shifts of a file are part of a layer with weights: found in the file's own nodes.
+
+A BatchNormalization, or a sum or product with a constant, behind a layer with weights is the same layer with other
+weights and another bias; in front of one, too, where nothing else reads it. What lies between may move values. The
+rules of layers with weights are meant for the layer with its scalings in it. ``tape.py`` works with what is found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+
+from pylrp.verify.elementwise import SELU_GAMMA
+from pylrp.verify.linear import WEIGHTED
+from pylrp.verify.moving import MOVES
+from pylrp.verify.program import Program, Step
+
+__all__ = ["Folding", "Placed", "factor_of", "is_scaling", "is_weighted", "moves"]
+
+_WITH_CONSTANTS = ("Add", "Sub", "Mul", "Div", "Sum")
+
+
+def carried(program: Program, step: Step) -> list[int]:
+    """Return the positions of a step's inputs that carry relevance."""
+    return [i for i, name in enumerate(step.inputs) if name in program.carries]
+
+
+def is_weighted(program: Program, step: Step) -> bool:
+    """Tell whether a step multiplies one value by constants that it mixes its entries with."""
+    return step.op in WEIGHTED and len(carried(program, step)) == 1 and len([n for n in step.inputs if n]) > 1
+
+
+def is_scaling(program: Program, step: Step) -> bool:
+    """Tell whether a step multiplies each entry of one value by a constant, or adds one."""
+    positions = carried(program, step)
+    if step.op in ("BatchNormalization", "Neg"):
+        return positions == [0]
+    if step.op not in _WITH_CONSTANTS or len(positions) != 1 or len(step.inputs) < 2:
+        return False
+    return step.op != "Div" or positions == [0]
+
+
+def factor_of(step: Step) -> float:
+    """Return by what an operator multiplies what else it does: a layer of its own, or part of those above."""
+    if step.op == "Selu":
+        return float(step.get("gamma", SELU_GAMMA))
+    if step.op in ("Celu", "Swish"):
+        return float(step.get("alpha", 1.0)) ** (1 if step.op == "Celu" else -1)
+    return 1 / len(step.inputs) if step.op == "Mean" else 1.0
+
+
+def moves(program: Program, step: Step) -> bool:
+    """Tell whether a step only moves the entries of one value."""
+    mixes = step.op in ("Resize", "Upsample") and step.get("mode", "nearest") != "nearest"
+    return step.op in MOVES and len(carried(program, step)) == 1 and not mixes
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A scaling that is part of a layer with weights, and the steps between them, from below.
+
+    ``minus``: the step is a difference, the scaling the sign of what it subtracts.
+    """
+
+    scaling: Step
+    way: tuple[Step, ...]
+    minus: bool = False
+
+
+@dataclass
+class Folding:
+    """Where the scalings of a program go.
+
+    Parameters
+    ----------
+    program : Program
+    kept : collection of str or None
+        Names of the steps that stay layers of their own, and of the signs of differences that do, ``"name/minus"``,
+        where another program has decided. Default: none that can be
+        folded.
+    apart : collection of str
+        Names of steps that are part of something else.
+
+    Attributes
+    ----------
+    after, before : dict of str to list of Placed
+        By the name of a layer with weights (or of a scaling that stays): what is behind it, from below, and in front.
+    folded : set of str
+        Names of all that is part of another step.
+    """
+
+    program: Program
+    kept: Collection[str] | None = None
+    apart: Collection[str] = ()
+    after: dict[str, list[Placed]] = field(default_factory=dict)
+    before: dict[str, list[Placed]] = field(default_factory=dict)
+    folded: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        kept = self.kept or ()
+        scalings = []
+        behind = self._behind_weights()
+        for step in self.program.steps:
+            if step.name in self.apart:
+                continue
+            if step.op == "Sub" and len(carried(self.program, step)) == 2 and f"{step.name}/minus" not in kept:
+                found = self._down(step.inputs[1])
+                if found is not None:
+                    self.after.setdefault(found[0].name, []).append(Placed(step, found[1], minus=True))
+            elif is_scaling(self.program, step) and step.name not in kept:
+                scalings.append(step)
+                found = self._down(step.inputs[carried(self.program, step)[0]])
+                if found is not None:
+                    self.after.setdefault(found[0].name, []).append(Placed(step, found[1]))
+                    self.folded.add(step.name)
+        more = [s for s in self.program.steps if factor_of(s) != 1 and s.name not in {*kept, *self.apart}]
+        for step in reversed([*scalings, *more]):
+            if step.name in self.folded or step.outputs[0] not in behind:
+                continue
+            ends = self._up(step.outputs[0])
+            if ends:
+                for unit, way in ends:
+                    self.before.setdefault(unit.name, []).append(Placed(step, way))
+                if step not in more:
+                    self.folded.add(step.name)
+
+    def _behind_weights(self) -> set[str]:
+        behind: set[str] = set()
+        for step in self.program.steps:
+            if is_weighted(self.program, step) or not behind.isdisjoint(step.inputs):
+                behind.update(step.outputs)
+        return behind
+
+    def _alone(self, value: str) -> bool:
+        readers = self.program.readers.get(value, [])
+        return self.kept is not None or (len(readers) == 1 and value not in self.program.outputs)
+
+    def _down(self, value: str) -> tuple[Step, tuple[Step, ...]] | None:
+        """Return the step that takes a scaling of what it makes in, and what lies between."""
+        way: list[Step] = []
+        while self._alone(value) and (below := self.program.made_by.get(value)) is not None:
+            if below.name in self.apart:
+                return None
+            if is_weighted(self.program, below) or (is_scaling(self.program, below) and below.name not in self.folded):
+                return below, tuple(reversed(way))
+            if not (below.name in self.folded or moves(self.program, below)):
+                return None
+            way.append(below)
+            value = below.inputs[carried(self.program, below)[0]]
+        return None
+
+    def _up(self, value: str) -> list[tuple[Step, tuple[Step, ...]]] | None:
+        """Return the layers with weights that take in a scaling of their input, None where anything else reads it."""
+        if value in self.program.outputs:
+            return None
+        found: list[tuple[Step, tuple[Step, ...]]] = []
+        for reader in self.program.readers.get(value, []):
+            if is_weighted(self.program, reader):
+                found.append((reader, ()))
+            elif moves(self.program, reader) and reader.op != "Split":
+                rest = self._up(reader.outputs[0])
+                if rest is None:
+                    return None
+                found += [(unit, (reader, *way)) for unit, way in rest]
+            else:
+                return None
+        return found

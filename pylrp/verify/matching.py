@@ -1,0 +1,222 @@
+"""Which value of a file each value of a network is, and what of the file a layer of the network stands for.
+
+The one file here that looks at a network's graph. Layers are called after the file's nodes; a layer that stands for
+several nodes is called after the last of them, one whose scaling was folded away after the first. ``against.py`` hands
+what is found to a :class:`~pylrp.verify.tape.Tape`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pylrp.network.graph import Graph, Node
+from pylrp.rules.assignment import Assignment, rule_kinds
+from pylrp.verify.folding import Folding, is_scaling, moves
+from pylrp.verify.program import Program, Step
+from pylrp.verify.reference import by_kind_and_place
+from pylrp.verify.tape import Region, Rules
+
+__all__ = ["Matching", "input_pairs"]
+
+_TRANSPARENT = ("Identity", "Dropout", "Cast", "CastLike", "Pad")
+#: What may stand at the top of a model, and is taken away.
+_TOPS = ("Softmax", "LogSoftmax", "Sigmoid", "HardSigmoid", "Softplus", "Exp", "Log", "Clip", "Tanh", "Div")
+_MOST_ABOVE = 8
+_ONE_LAYER = ("function", "softmax", "normalisation")
+
+
+@dataclass
+class Matching:
+    """A network's graph beside a program.
+
+    Parameters
+    ----------
+    program : Program
+    assignment : Assignment
+        The network's graph with its rules.
+    composite : Composite or other rules
+        For files whose nodes are called otherwise than the network's layers.
+    nearest : callable
+        ``nearest(name, values)``: which of some values of the file a value of the network is most like.
+
+    Attributes
+    ----------
+    values : dict of str to str
+        The file's value for each value of the network that is in both.
+    scaled : set of str
+        Values of the network that differ from the file's by a scaling that was folded: relevance can be compared.
+    folding, rules, regions, merged : see :class:`~pylrp.verify.tape.Tape`
+    notes : list of str
+    """
+
+    program: Program
+    assignment: Assignment
+    composite: Any
+    nearest: Callable[[str, Sequence[str]], str]
+    values: dict[str, str] = field(default_factory=dict)
+    scaled: set[str] = field(default_factory=set)
+    regions: dict[str, Region] = field(default_factory=dict)
+    merged: set[str] = field(default_factory=set)
+    signals: dict[str, int] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        graph = self.assignment.graph
+        self._nodes = {node.name: node for node in graph.nodes}
+        self._steps = _named(self.program)
+        self._inputs(graph)
+        apart: set[str] = set()
+        for node in graph.nodes:
+            step = self._steps.get(node.name)
+            if step is not None:
+                self._match(node, step, apart)
+            elif "/" in node.name and node.name.rpartition("/")[2].isdigit():
+                whole, _, number = node.name.rpartition("/")
+                split = self._steps.get(whole)
+                if split is not None and split.op == "Split" and int(number) < len(split.outputs):
+                    self.values[node.name] = split.outputs[int(number)]
+        self._outputs(graph)
+        weighted = [node for node in graph.nodes if node.layer.weighted]
+        known = [node for node in weighted if node.name in self.values]
+        self.by_name = len(known) == len(weighted)
+        kept = {
+            step.name
+            for name, step in self._steps.items()
+            if name in self._nodes and self._nodes[name].layer.rule_kind == "batchnorm"
+        }
+        kept.update(
+            f"{step.name}/minus"
+            for name, step in self._steps.items()
+            if step.op == "Sub" and f"{name}/minus" in self._nodes
+        )
+        self.folding = Folding(self.program, kept if self.by_name else None, apart)
+        self.rules = self._rules()
+        for placed in [*self.folding.after.values(), *self.folding.before.values()]:
+            ways = {step.outputs[0] for each in placed for step in each.way}
+            self.scaled.update(name for name, value in self.values.items() if value in ways)
+        for name, step in self._steps.items():  # the number of summands may be part of the layer above
+            if step.op == "ReduceSum" and f"{name}/sum" not in self._nodes:
+                made = self._nodes.get(name)
+                self.scaled.update([name] if made is not None and made.layer.rule_kind != "batchnorm" else [])
+
+    def _inputs(self, graph: Graph) -> None:
+        self.values.update({name: value for value, name in input_pairs(self.program, graph).items()})
+
+    def _outputs(self, graph: Graph) -> None:
+        """Take outputs that have no value so far for the file's: of the same name, or in order."""
+        for number, (name, value) in enumerate(graph.output_values.items()):
+            outputs = self.program.outputs
+            found = name if name in outputs else outputs[number] if len(outputs) == len(graph.outputs) else None
+            if value in self.values or found is None:
+                continue
+            candidates = [found]  # a function at the top may have been taken away
+            while (step := self.program.made_by.get(candidates[-1])) is not None and len(candidates) < _MOST_ABOVE:
+                below = [each for each in step.inputs if each in self.program.carries]
+                if not below or not (self._transparent(step) or step.op in _TOPS):
+                    break
+                candidates.append(below[0])
+            self.values[value] = self.nearest(value, candidates)
+
+    def _match(self, node: Node, step: Step, apart: set[str]) -> None:
+        """Take a layer for the step of its name, with what lies between the layer's inputs and the step."""
+        bases = list(dict.fromkeys(base for value in node.inputs for base in self._bases(value)))
+        inner = self._between(bases, step)
+        kind = node.layer.rule_kind
+        plain = all(self._transparent(each) for each in inner)
+        if not plain and self._above_removed_top(kind, inner):
+            return
+        if not plain and kind in _ONE_LAYER and len(bases) == 1:
+            apart.update(each.name for each in (*inner, step))
+            base = self._behind_scalings(node.inputs[0], bases[0], inner)
+            if base != bases[0]:
+                below = self.program.made_by[base]
+                apart.difference_update(each.name for each in (below, *self._between([bases[0]], below)))
+            if kind != "normalisation":
+                axis = getattr(node.layer, "axis", -1)
+                out = step.outputs[0]
+                self.regions[out] = Region(base, out, kind, axis + 1 if axis >= 0 else axis)
+        self.merged.update(each.name for each in inner if each.op == "Pad" and kind == "conv")
+        self.values[node.name] = step.outputs[0]
+
+    def _behind_scalings(self, name: str, base: str, inner: list[Step]) -> str:
+        """Return the value that a function is of: a network's value may have a bias in it that the file adds later."""
+        candidates = [base]
+        while len(readers := self.program.readers.get(candidates[-1], [])) == 1 and readers[0] in inner:
+            if not self._transparent(readers[0]):
+                break
+            candidates.append(readers[0].outputs[0])
+        return candidates[0] if len(candidates) == 1 else self.nearest(name, candidates)
+
+    def _above_removed_top(self, kind: str | None, inner: list[Step]) -> bool:
+        """Tell whether a function at the top was taken away below a layer, which stands for other values then."""
+        tops = self.assignment.graph.facts.top
+        return bool(tops) and kind in (None, "batchnorm") and any(each.op in _TOPS for each in inner)
+
+    def _bases(self, value: str) -> list[str]:
+        """Return the file's value, or those below parts of a node that is several layers."""
+        if value in self.values:
+            return [self.values[value]]
+        node = self._nodes.get(value)
+        return [] if node is None else [base for below in node.inputs for base in self._bases(below)]
+
+    def _between(self, bases: list[str], step: Step) -> list[Step]:
+        """Return the steps between some values and a step."""
+        found: dict[str, Step] = {}
+        waiting = [name for name in step.inputs if name in self.program.carries]
+        while waiting:
+            name = waiting.pop()
+            if name in bases:
+                continue
+            below = self.program.made_by.get(name)
+            if below is not None and below.name not in found:
+                found[below.name] = below
+                waiting += [each for each in below.inputs if each in self.program.carries]
+        return list(found.values())
+
+    def _transparent(self, step: Step) -> bool:
+        return step.op in _TRANSPARENT or is_scaling(self.program, step) or moves(self.program, step)
+
+    def _rules(self) -> Rules:
+        """Return the rules by the steps' names: the network's, or those that the composite gives the file's steps."""
+        if not self.by_name:
+            self.notes.append(
+                "the file's nodes are not called as the network's layers: rules are given by kind and place"
+            )
+            return by_kind_and_place(self.program, self.folding, self.composite)
+        assignment = self.assignment
+        kinds = rule_kinds(assignment.graph)
+        named: dict[str, Any] = dict(assignment.rules)
+        for node in assignment.graph.nodes:
+            if node.layer.rule_kind in ("softmax", "normalisation") and node.name not in kinds:
+                named[node.name] = "pass"  # at the top
+        own = {name: step.name for name, step in self._steps.items() if name != step.name}
+        named = {own.get(name, name): rule for name, rule in named.items()}
+        return Rules(named, {"default": "zero", "function": "pass", "softmax": "taylor", "normalisation": "detach",
+                             "matmul": "half", "product": "signal"})  # fmt: skip
+
+    def consumers(self, value: str) -> list[str]:
+        """Return the names of the layers that take a value of the network."""
+        return list(dict.fromkeys(node.name for node, _ in self.assignment.graph.consumers(value)))
+
+
+def input_pairs(program: Program, graph: Graph) -> dict[str, str]:
+    """Return the network's input for inputs of the file: of the same name, else the next in order."""
+    names = [name for name in program.inputs if name in program.carries]
+    found = {name: name for name in names if name in graph.inputs}
+    rest = [name for name in graph.inputs if name not in found]
+    return {**found, **dict(zip([name for name in names if name not in found], rest, strict=False))}
+
+
+def _named(program: Program) -> Mapping[str, Step]:
+    """Return the steps by the names that layers get: a name that comes again has a number behind it."""
+    taken = set(program.inputs)
+    found: dict[str, Step] = {}
+    for step in program.steps:
+        name, number = step.name, 2
+        while name in taken:
+            name, number = f"{step.name}_{number}", number + 1
+        taken.add(name)
+        found[name] = step
+    return found

@@ -1,0 +1,221 @@
+"""A model file as steps that NumPy can take, in float64; read from the ModelProto and from nothing else of pylrp's.
+
+``operators.py`` has a function for each operator, ``backward.py`` takes the steps back. Values are named as in the
+file. A value *carries* relevance if it is made of an input of floating-point numbers, or of rows that an input of whole
+numbers chooses from a constant table (an embedding, see :attr:`Program.tables`); all others are constants of the call:
+weights, masks, sizes, positions.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import DTypeLike, NDArray
+from onnx import helper, numpy_helper
+
+from pylrp.errors import UnsupportedLayer
+
+__all__ = ["Array", "Program", "Step"]
+
+Array = NDArray[Any]
+_OWN = ("", "ai.onnx")
+#: What is made of values here is decided, counted or rounded: no relevance goes through.
+_ENDS = {
+    "ArgMax", "ArgMin", "Ceil", "Equal", "Floor", "Greater", "GreaterOrEqual", "IsInf", "IsNaN", "Less", "LessOrEqual",
+    "NonZero", "Not", "Or", "And", "Xor", "Round", "Shape", "Sign", "Size", "ConstantOfShape", "OneHot",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Step:
+    """A node of the file.
+
+    Attributes
+    ----------
+    name : str
+        The node's own, or the first value that it makes.
+    op : str
+        The operator, with its domain where that is not ONNX's own.
+    inputs, outputs : tuple of str
+        Names of values; "" for an optional one that is not given.
+    attributes : mapping of str to object
+    opset : int
+    """
+
+    name: str
+    op: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attributes: Mapping[str, Any]
+    opset: int
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """Return an attribute; text as str."""
+        found = self.attributes.get(name, default)
+        return found.decode() if isinstance(found, bytes) else found
+
+    def refuse(self, reason: str) -> UnsupportedLayer:
+        """Return the error for what the check has no formula for."""
+        return UnsupportedLayer(self.name, self.op, reason, "this part of the model can't be verified")
+
+
+@dataclass
+class Program:
+    """The steps of a model.
+
+    Parameters
+    ----------
+    model : ModelProto
+
+    Attributes
+    ----------
+    inputs : dict of str to list
+        The model's inputs with their declared sizes, None where one is open.
+    outputs : list of str
+    steps : list of Step
+        In the file's order.
+    constants : dict of str to ndarray
+        Initializers; those of floating-point numbers in float64.
+    made_by : dict of str to Step
+    readers : dict of str to list of Step
+    carries : set of str
+        Values that relevance can lie on.
+    tables : dict of str to str
+        Value that was looked up in a table -> the input of whole numbers that chose its rows.
+    """
+
+    model: onnx.ModelProto
+    inputs: dict[str, list[int | None]] = field(init=False)
+    outputs: list[str] = field(init=False)
+    steps: list[Step] = field(init=False)
+    constants: dict[str, Array] = field(init=False)
+    made_by: dict[str, Step] = field(init=False)
+    readers: dict[str, list[Step]] = field(init=False)
+    carries: set[str] = field(init=False)
+    tables: dict[str, str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        model = self.model
+        if model.functions:
+            from onnx.inliner import inline_local_functions
+
+            model = inline_local_functions(model)
+        graph = model.graph
+        opset = max((entry.version for entry in model.opset_import if entry.domain in _OWN), default=1)
+        self.constants = {tensor.name: _settled(numpy_helper.to_array(tensor)) for tensor in graph.initializer}
+        self.inputs = {each.name: _sizes(each) for each in graph.input if each.name not in self.constants}
+        self._floats = {each.name for each in graph.input if _is_float(each) and each.name in self.inputs}
+        self.outputs = [each.name for each in graph.output]
+        self.steps = [_step(node, opset) for node in graph.node]
+        self._connect()
+
+    @classmethod
+    def read(cls, source: str | os.PathLike[str] | onnx.ModelProto) -> Program:
+        """Return the program of a file or a ModelProto."""
+        return cls(source if isinstance(source, onnx.ModelProto) else onnx.load(os.fspath(source)))
+
+    def _connect(self) -> None:
+        self.made_by = {name: step for step in self.steps for name in step.outputs if name}
+        self.readers = {}
+        self.carries, self.tables = set(self._floats), {}
+        chosen = {name: name for name in self.inputs if name not in self._floats}  # value -> the input it is made of
+        for step in self.steps:
+            for name in dict.fromkeys(filter(None, step.inputs)):
+                self.readers.setdefault(name, []).append(step)
+            sides = [chosen[name] for name in step.inputs if name in chosen]
+            if step.op == "Gather" and sides and step.inputs[0] not in self.carries and step.inputs[0] not in chosen:
+                self.carries.add(step.outputs[0])
+                self.tables[step.outputs[0]] = sides[0]
+            elif step.op not in _ENDS and not _makes_integers(step) and not self.carries.isdisjoint(step.inputs):
+                self.carries.update(filter(None, step.outputs))
+            elif sides:
+                chosen.update(dict.fromkeys(filter(None, step.outputs), sides[0]))
+
+    def run(
+        self, inputs: Mapping[str, Array], *, dtype: DTypeLike = np.float64, instead: Mapping[str, Array] | None = None,
+        wanted: Sequence[str] | None = None,
+    ) -> dict[str, Array]:  # fmt: skip
+        """Return every value.
+
+        Parameters
+        ----------
+        inputs : mapping of str to ndarray
+            By name, with the batch.
+        dtype : dtype, default float64
+            In which floating-point numbers are computed.
+        instead : mapping of str to ndarray, optional
+            Values that are not computed but these.
+        wanted : sequence of str, optional
+            Only what these values need. Default: all.
+
+        Raises
+        ------
+        UnsupportedLayer
+            If an operator has no function here.
+        """
+        from pylrp.verify.operators import FORWARD
+
+        values: dict[str, Array] = {name: _as(array, dtype) for name, array in self.constants.items()}
+        values.update({name: _as(np.asarray(array), dtype) for name, array in inputs.items()})
+        values.update(instead or {})
+        needed = None if wanted is None else self._needed(wanted, set(instead or ()))
+        for step in self.steps:
+            if needed is not None and needed.isdisjoint(step.outputs):
+                continue
+            if instead and all(name in instead for name in step.outputs if name):
+                continue
+            if step.op not in FORWARD:
+                raise step.refuse("has no formula here")
+            given = [values[name] if name else None for name in step.inputs]
+            with np.errstate(all="ignore"):
+                made = FORWARD[step.op](step, *given)
+            for name, array in zip(step.outputs, made if isinstance(made, tuple) else (made,), strict=False):
+                if name:
+                    values[name] = _as(np.asarray(array), dtype)
+        return values
+
+    def _needed(self, wanted: Sequence[str], known: set[str]) -> set[str]:
+        needed = set(wanted)
+        for step in reversed(self.steps):
+            if any(name in needed and name not in known for name in step.outputs):
+                needed.update(filter(None, step.inputs))
+        return needed - known
+
+
+def _step(node: onnx.NodeProto, opset: int) -> Step:
+    attributes = {each.name: _meant(helper.get_attribute_value(each)) for each in node.attribute}
+    op = node.op_type if node.domain in _OWN else f"{node.domain}.{node.op_type}"
+    name = node.name or next(filter(None, node.output), node.op_type)
+    return Step(name, op, tuple(node.input), tuple(node.output), attributes, opset)
+
+
+def _meant(value: Any) -> Any:
+    """Return the decimal numbers that attributes in single precision stand for: 0.1, not 0.10000000149."""
+    if isinstance(value, list):
+        return [_meant(each) for each in value]
+    return float(str(np.float32(value))) if isinstance(value, float) else value
+
+
+def _makes_integers(step: Step) -> bool:
+    return step.op == "Cast" and step.get("to") not in (1, 10, 11, 16)  # float, float16, double, bfloat16
+
+
+def _settled(array: Array) -> Array:
+    return array if array.dtype.kind in "biuSUO" else array.astype(np.float64)
+
+
+def _as(array: Array, dtype: DTypeLike) -> Array:
+    return array if array.dtype.kind in "biuSUO" else array.astype(dtype, copy=False)
+
+
+def _sizes(info: onnx.ValueInfoProto) -> list[int | None]:
+    return [dim.dim_value or None for dim in info.type.tensor_type.shape.dim]
+
+
+def _is_float(info: onnx.ValueInfoProto) -> bool:
+    return info.type.tensor_type.elem_type in (0, 1, 10, 11, 16)

@@ -1,0 +1,321 @@
+"""Relevance from one value down to the inputs of a program: the values of one run, taken back step by step.
+
+``backward.py`` has a formula for each operator; here is where rules and scalings are found, and where shares add up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from pylrp.verify import pooling
+from pylrp.verify.folding import Folding, Placed, carried, factor_of, is_scaling, is_weighted
+from pylrp.verify.linear import linear_of, unbroadcast
+from pylrp.verify.moving import MOVES
+from pylrp.verify.program import Array, Program, Step
+from pylrp.verify.rules import Share, Unit, name_of, parameter, quotient
+
+__all__ = ["Region", "Rules", "Tape", "between", "places", "scaling"]
+
+
+@dataclass(frozen=True)
+class Region:
+    """Several steps that are one layer: a function, softmax or normalisation that a file writes out.
+
+    Attributes
+    ----------
+    base, out : str
+        The value that it is of, and the one that it makes.
+    kind : str
+        "function", "softmax" or "normalisation".
+    axis : int
+        Of a softmax, counted with the batch.
+    """
+
+    base: str
+    out: str
+    kind: str
+    axis: int = -1
+
+
+@dataclass
+class Rules:
+    """Which rule each step has.
+
+    Parameters
+    ----------
+    named : mapping of str to rule
+        By the name of a step, or of a part of it (``"name/part"``).
+    kinds : mapping of str to rule
+        For steps that are not named, by kind: "dense", "conv", "add", "pool", "batchnorm", "resize", "function",
+        "softmax", "normalisation", "product", "matmul"; else "default".
+    """
+
+    named: Mapping[str, Any] = field(default_factory=dict)
+    kinds: Mapping[str, Any] = field(default_factory=dict)
+
+    def of(self, step: Step, kind: str) -> Any:
+        """Return the rule of a step."""
+        if step.name in self.named:
+            return self.named[step.name]
+        return self.kinds[kind] if kind in self.kinds else self.kinds.get("default", "zero")
+
+    def part(self, step: Step, part: str) -> Any:
+        """Return the rule of a part of a step, None where there is none."""
+        return self.named.get(f"{step.name}/{part}")
+
+    def epsilon(self, rule: Any) -> float | None:
+        """Return the stabiliser of a rule that shares in proportion to contributions; None for other rules."""
+        name = name_of(rule)
+        if name == "zero":
+            return 0.0
+        if name in ("norm", "epsilon"):
+            return float(parameter(rule, "epsilon" if name == "epsilon" else "stabilizer", 1e-6))
+        return None
+
+
+def places(step: Step, given: list[Array | None], positions: Collection[int]) -> list[Array]:
+    """Return, for each output of a step that moves values, which entry each of its entries is: from 1 on, 0 for none.
+
+    Entries of the inputs at ``positions`` are counted one input after the other.
+    """
+    numbered: list[Array | None] = list(given)
+    first = 1
+    for i in positions if step.op in ("Concat", "Where") else [*positions][:1]:
+        array = given[i]
+        assert array is not None
+        numbered[i] = np.arange(first, first + array.size).reshape(array.shape)
+        first += array.size
+    if step.op in ("Concat", "Where"):
+        for i, array in enumerate(given):
+            if i not in positions and array is not None and not (step.op == "Where" and i == 0):
+                numbered[i] = np.zeros(array.shape, np.int64)
+    if step.op == "Pad":  # its constant is none of the entries
+        step = replace(step, attributes={k: v for k, v in step.attributes.items() if k != "value"})
+        numbered = [None if i == 2 else v for i, v in enumerate(numbered)]
+    if step.op in ("MaxPool", "GlobalMaxPool"):
+        assert given[0] is not None
+        return [pooling.largest(step, given[0]) + 1]
+    if step.op == "Where":
+        return [np.where(*[np.asarray(v) for v in numbered])]
+    made = MOVES[step.op](step, *numbered)
+    return [np.asarray(v).astype(np.int64) for v in (made if isinstance(made, tuple) else (made,))]
+
+
+def scaling(program: Program, step: Step, values: Mapping[str, Array]) -> tuple[Array, Array]:
+    """Return what a step multiplies its value by and adds to it."""
+    at = carried(program, step)[0]
+    if factor_of(step) != 1:
+        return np.array(factor_of(step)), np.array(0.0)
+    if step.op == "Neg":
+        return np.array(-1.0), np.array(0.0)
+    if step.op == "BatchNormalization":
+        return pooling.batch_norm(step, *(values[name] for name in step.inputs[:5]))
+    others = [values[name] for i, name in enumerate(step.inputs) if i != at]
+    one = others[0]
+    if step.opset < 7 and step.get("axis") is not None and one.ndim:
+        rank = values[step.inputs[at]].ndim
+        one = one.reshape(*one.shape, *(1,) * (rank - step.get("axis") % rank - one.ndim))
+    if step.op == "Mul":
+        return one, np.array(0.0)
+    if step.op == "Div":
+        return 1 / one, np.array(0.0)
+    if step.op == "Sub":
+        return (np.array(1.0), -one) if at == 0 else (np.array(-1.0), one)
+    return np.array(1.0), sum(others[1:], start=one)
+
+
+class Tape:
+    """The values of one run and the relevance that is on its way down.
+
+    Parameters
+    ----------
+    program : Program
+    values : mapping of str to ndarray
+        Of :meth:`Program.run`.
+    rules : Rules
+    folding : Folding
+    regions : mapping of str to Region, optional
+        By the value that each makes.
+    merged : collection of str, optional
+        ``Pad`` steps that are the padding of the convolutions behind them.
+    signals : mapping of str to int, optional
+        Of products of two computed values by the step's name: the position of the factor that takes the relevance.
+    taken : mapping of str to (mapping of str to ndarray), optional
+        By a step's name, relevance of values that is taken over in place of what the step hands down.
+
+    Attributes
+    ----------
+    shares : dict of str to Share
+        By value, what has arrived.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        values: Mapping[str, Array],
+        rules: Rules,
+        folding: Folding,
+        regions: Mapping[str, Region] | None = None,
+        merged: Collection[str] = (),
+        signals: Mapping[str, int] | None = None,
+        taken: Mapping[str, Mapping[str, Array]] | None = None,
+    ):
+        self.program, self.values, self.rules, self.folding = program, values, rules, folding
+        self.regions, self.merged, self.signals = dict(regions or {}), merged, dict(signals or {})
+        self.taken = dict(taken or {})
+        self.shares: dict[str, Share] = {}
+
+    def give(self, value: str, share: Share) -> None:
+        """Add relevance of a value."""
+        if value in self.program.carries:
+            self.shares[value] = self.shares[value] + share if value in self.shares else share
+
+    def relevance(self, value: str) -> Array:
+        """Return the relevance of a value; zeros where none has arrived."""
+        return self.shares.get(value, Share()).of(self.values[value])
+
+    def back(self, starts: Mapping[str, Share]) -> None:
+        """Take relevance from where it starts down to the inputs."""
+        from pylrp.verify.backward import step_back
+
+        for value, share in starts.items():
+            self.give(value, share)
+        inside = self._inside()
+        for step in reversed(self.program.steps):
+            if step.name in inside:
+                continue
+            if any(name in self.shares for name in step.outputs):
+                with np.errstate(all="ignore"):
+                    step_back(self, step)
+
+    def _inside(self) -> set[str]:
+        """Return the names of steps within regions, but for the last of each."""
+        return {
+            step.name
+            for region in self.regions.values()
+            for step in between(self.program, region.base, region.out)
+            if region.out not in step.outputs
+        }
+
+    def given(self, step: Step) -> list[Array | None]:
+        """Return the values of a step's inputs."""
+        return [self.values[name] if name else None for name in step.inputs]
+
+    def proportional(self, step: Step, share: Share, z: Array, rule: Any) -> Share:
+        """Return the coefficient that all contributions to z have in common, or R itself where a rule passes it on."""
+        epsilon = self.rules.epsilon(rule)
+        if epsilon is None:
+            raise step.refuse(f"has the rule {rule!r}, which has no formula here")
+        return Share(quotient(share, z, epsilon))
+
+    def through(self, share: Share, z: Array, rule: Any) -> Share:
+        """Return what is left of a value's relevance behind a stage of its own, which may have a stabiliser."""
+        epsilon = None if rule is None else self.rules.epsilon(rule)
+        return share if epsilon is None or epsilon == 0 else Share(quotient(share, z, epsilon))
+
+    def moved_back(self, way: tuple[Step, ...], array: Array) -> Array:
+        """Return an array of the shape above some moving steps in the places below them; repeated entries agree."""
+        for step in reversed(way):
+            if step.op not in MOVES:  # a scaling that is folded, too
+                continue
+            positions = carried(self.program, step)
+            shape = self.values[step.inputs[positions[0]]].shape
+            index = places(step, self.given(step), positions)[0]
+            full = np.broadcast_to(array, index.shape)
+            made = np.ones(int(np.prod(shape)) + 1)
+            made[index.ravel()] = full.ravel()
+            array = made[1:].reshape(shape)
+        return array
+
+    def moved_up(self, way: tuple[Step, ...], array: Array) -> Array:
+        """Return an array in the places above some moving steps; 0 where there is none."""
+        for step in way:
+            index = places(step, self.given(step), carried(self.program, step))[0]
+            array = np.concatenate([[0.0], np.ravel(array)])[index]
+        return array
+
+    def unit(self, step: Step) -> Unit:
+        """Return a step with weights, or a scaling, with all that is folded into it."""
+        program, values = self.program, self.values
+        at = carried(program, step)[0]
+        a = values[step.inputs[at]]
+        if is_weighted(program, step):
+            linear = linear_of(step, self.given(step), at)
+            scale: Any = 1.0
+            shift: Any = 0.0
+            bias = linear.bias
+        else:
+            linear = linear_of_entries(a.shape, values[step.outputs[0]].shape, at)
+            scale, shift = scaling(program, step, values)
+            bias = 0.0
+        for placed in self.folding.after.get(step.name, ()):
+            scale, shift = self._joined(step, placed, scale, shift)
+        input_scale: Any = 1.0
+        for placed in self.folding.before.get(step.name, ()):
+            factor, more = scaling(program, placed.scaling, values)
+            shape = values[placed.scaling.outputs[0]].shape
+            moved_shift = self.moved_up(placed.way, np.broadcast_to(more, shape))
+            input_scale = input_scale * self.moved_up(placed.way, np.broadcast_to(factor, shape))
+            a = a - moved_shift
+            bias = bias + linear.times(linear.weight, moved_shift)
+        return Unit(linear, a, scale, shift, bias, input_scale, self._present(step.inputs[at]))
+
+    def _joined(self, step: Step, placed: Placed, scale: Any, shift: Any) -> tuple[Any, Any]:
+        if placed.minus:
+            return -scale, -shift
+        factor, more = scaling(self.program, placed.scaling, self.values)
+        shape = self.values[placed.scaling.outputs[0]].shape
+        if placed.way:
+            factor, more = (self.moved_back(placed.way, np.broadcast_to(v, shape)) for v in (factor, more))
+        return factor * scale, factor * shift + more
+
+    def _present(self, value: str) -> Any:
+        """Return 0 where a value is padding that belongs to the convolution that reads it, else 1."""
+        way: list[Step] = []
+        while (below := self.program.made_by.get(value)) is not None and (
+            below.op in ("Transpose", "Reshape", "Flatten", "Identity", "Pad") or below.name in self.folding.folded
+        ):
+            way.append(below)
+            value = below.inputs[carried(self.program, below)[0]]
+            if below.name in self.merged:
+                return self.moved_up(
+                    tuple(s for s in reversed(way) if s.op in MOVES), np.ones(self.values[value].shape)
+                )
+        return 1.0
+
+    def output(self, step: Step) -> Array:
+        """Return a step's output with the scalings that are folded into it."""
+        if is_weighted(self.program, step) or is_scaling(self.program, step):
+            return self.unit(step).plain()
+        return self.values[step.outputs[0]]
+
+
+def linear_of_entries(below: tuple[int, ...], above: tuple[int, ...], at: int) -> Any:
+    """Return the map of a value to itself, or to its repetitions, as if it had weights of 1."""
+    from pylrp.verify.linear import Linear
+
+    def times(_: Array, a: Array) -> Array:
+        return np.broadcast_to(a, above)
+
+    def back(_: Array, q: Array) -> Array:
+        return unbroadcast(np.broadcast_to(q, above), below)
+
+    return Linear(np.ones(()), 0.0, at, times, back)
+
+
+def between(program: Program, base: str, out: str) -> list[Step]:
+    """Return the steps that lead from one value to another."""
+    reached = {base}
+    for step in program.steps:
+        if not reached.isdisjoint(step.inputs):
+            reached.update(step.outputs)
+    found, needed = [], {out}
+    for step in reversed(program.steps):
+        if not needed.isdisjoint(step.outputs) and not reached.isdisjoint(step.outputs) and base not in step.outputs:
+            found.append(step)
+            needed.update(name for name in step.inputs if name != base)
+    return found[::-1]
