@@ -6,7 +6,7 @@ core, the loaders or the layers. ``against.py`` compares. Needs the package onnx
 
 from __future__ import annotations
 
-from pylrp.verify.reference import Reference, reference_relevance
+from pylrp.verify.reference import KINDS, Reference, reference_relevance
 from pylrp.verify.verification import LayerCheck, Verification
 
-__all__ = ["LayerCheck", "Reference", "Verification", "reference_relevance"]
+__all__ = ["KINDS", "LayerCheck", "Reference", "Verification", "reference_relevance"]

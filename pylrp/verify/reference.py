@@ -79,7 +79,7 @@ def reference_relevance(
     rules : Rule, Composite or mapping of str to Rule, optional
         A rule for all layers with weights; a composite, applied by kind and place; or rules by name of a node, or by
         kind: "dense", "conv", "add", "pool", "batchnorm", "resize", "function", "softmax", "normalisation",
-        "product", "matmul". A rule is an object of :mod:`pylrp.rules` or its name in lower case: "zero", "epsilon",
+        "product", "matmul". A rule is an object of ``pylrp.rules`` or its name in lower case: "zero", "epsilon",
         "gamma", "zplus", "flat", "taylor", "stop", "half", "value", "signal", "detach", "pass". Default:
         :data:`KINDS`.
     output : str, optional

@@ -35,7 +35,7 @@ from matlab.test_octave import EXAMPLES, OCTAVE, REQUIRED, octave
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 UNCHECKED = {"", "sh", "console", "cpp", "diff", "toml", "matlab"}  # diagrams and formulas, commands, excerpts
-ROUNDED = {"README.md", "inside.md"}
+ROUNDED = {"README.md", "inside.md", "verify.md"}
 FENCE = re.compile(r"^(?P<indent> *)```(?P<info>[^\n`]*)\n(?P<code>.*?)^(?P=indent)``` *$", re.DOTALL | re.MULTILINE)
 NEEDS = re.compile(r"<!-- needs: ([\w, ]+) -->\s*\Z")
 NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d*)?(?:e[-+]?\d+)?(?: %)?")
