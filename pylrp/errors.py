@@ -3,8 +3,8 @@
 Loaders raise UnsupportedLayer for operators they don't know, ``network.py`` for layers that have no rule where they
 stand; loaders raise BrokenFile for files that are not what they say; ``finite.py`` and ``_arrays.py`` raise NotFinite,
 ``tables.py`` FeatureMismatch; ``assignment.py`` and ``network.py`` MisplacedBox, AbsorbedValue and UnsuitableRule, on
-z-boxes, on values inside a layer, on rules that do not fit theirs; ``conventions.py`` MissingRule,
-``Network.verify`` MissingModel. Only UnknownOption, of ``pylrp.load``, is a TypeError.
+z-boxes, on values inside a layer, on rules that do not fit theirs; ``gates.py`` UndecidedGate, on products;
+``conventions.py`` MissingRule, ``Network.verify`` MissingModel. Only UnknownOption, of ``pylrp.load``, is a TypeError.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ __all__ = [
     "MissingModel",
     "MissingRule",
     "NotFinite",
+    "UndecidedGate",
     "UnknownOption",
     "UnsuitableRule",
     "UnsupportedLayer",
@@ -108,6 +109,38 @@ class BrokenNode(UnsupportedLayer, BrokenFile):
     def __reduce__(self) -> tuple[Any, ...]:
         """Return how to make it again."""
         return type(self), (*self._parts, self.path)
+
+
+class UndecidedGate(UnsupportedLayer):
+    """A product has two factors of which nothing tells which is the signal and which the gate.
+
+    Parameters
+    ----------
+    node, operator : str
+    factors : (str, str)
+        The values that are multiplied.
+
+    Attributes
+    ----------
+    node, operator : str
+    factors : tuple of str
+    """
+
+    def __init__(self, node: str, operator: str, factors: tuple[str, str]):
+        one, other = factors
+        super().__init__(
+            node,
+            operator,
+            f"multiplies {one!r} and {other!r}, and not just one of them comes from a sigmoid, hard sigmoid or "
+            "softmax, so that nothing tells which is the signal and which the gate",
+            f"say which is the signal, Composite(..., names={{{node!r}: pylrp.rules.Gate(signal={one!r})}}), or give a "
+            f"half to each, Composite(..., names={{{node!r}: pylrp.rules.Half()}})",
+        )
+        self.factors = (one, other)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Return how to make it again in another process."""
+        return type(self), (self.node, self.operator, self.factors)
 
 
 class NotFinite(ValueError):

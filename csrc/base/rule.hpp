@@ -63,6 +63,7 @@ enum class Treatment : std::uint8_t {
   kHalf,        // a product of two values: half to each factor
   kValueLeft,   // all to the left factor, the right one is a constant
   kValueRight,  // all to the right factor
+  kSignal,      // product, elementwise: all to the one that the layer has for the signal
 };
 
 // No groups and no treatment: relevance passes through unchanged (equal widths).

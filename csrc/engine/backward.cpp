@@ -173,6 +173,10 @@ typename Backward<T>::Step Backward<T>::prepare(std::size_t n) {
   for (std::size_t k = 0; k < node.inputs.size(); ++k) {
     const std::size_t input = node.inputs[k];
     step.job.inputs.push_back(forward_.values[input]);
+    if (!node.layer->hands_to(k, plan_.rules()[n].rule)) {
+      step.job.results.push_back({});
+      continue;
+    }
     if (relevance_[input]) {  // another reader was here, or this one reads it twice
       step.extra[k].reset(checked_product({rows_, graph_.size(input)}, "a relevance"), graph_.workspace());
       step.job.results.push_back({step.extra[k].data(), rows_, graph_.size(input), graph_.size(input)});
@@ -216,6 +220,9 @@ std::vector<double> Backward<T>::collect(std::size_t n, const Step& step) {
   std::vector<double> outgoing(static_cast<std::size_t>(rows_));
   for (std::size_t k = 0; k < node.inputs.size(); ++k) {
     const std::size_t input = node.inputs[k];
+    if (!step.job.results[k]) {
+      continue;
+    }
     if (!is_same(n)) {
       std::vector<double> sent = row_sums(read_only(step.job.results[k]), threads_);
       std::transform(sent.begin(), sent.end(), outgoing.begin(), outgoing.begin(), std::plus<>());

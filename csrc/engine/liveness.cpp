@@ -28,8 +28,11 @@ void Liveness<T>::find_reached(std::size_t start) {
   reached[start] = true;
   for (std::size_t n = start < inputs ? 0 : start - inputs + 1; n-- > 0;) {
     if (reached[inputs + n]) {
-      for (const std::size_t value : graph_.nodes()[n].inputs) {
-        reached[value] = true;
+      const GraphNode<T>& node = graph_.nodes()[n];
+      for (std::size_t k = 0; k < node.inputs.size(); ++k) {
+        if (node.layer->hands_to(k, plan_.rules()[n].rule)) {
+          reached[node.inputs[k]] = true;
+        }
       }
     }
   }

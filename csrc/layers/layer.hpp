@@ -90,6 +90,8 @@ class Layer {
   virtual bool keeps_zero() const { return false; }
   // Can relevance() of one target work in place (each result over its input)?
   virtual bool relevance_in_place() const { return false; }
+  // Does an input get relevance at all? Where not, none is made for it, and relevance() finds no data for its result.
+  virtual bool hands_to(std::size_t /*input*/, const CompiledRule*) const { return true; }
   // What relevance() wants to see of the forward pass.
   virtual bool reads_inputs(const CompiledRule*) const { return true; }
   // at_hand: the output is there anyway, behind a ReLU, wherever there is relevance.

@@ -6,7 +6,7 @@ out and put channels first.
 
 - ``dense.py``: Dense; ``conv.py``: Conv, ConvTranspose, PositionwiseDense; ``scaling.py``: BatchNorm, Affine
 - ``pooling.py``: MaxPool, AveragePool and their global and adaptive forms
-- ``combine.py``: Add, Concat; ``matmul.py``: MatMul; ``shift.py``: Shift, ShiftBy
+- ``combine.py``: Add, Concat; ``matmul.py``: MatMul; ``multiply.py``: Multiply, Divide; ``shift.py``: Shift, ShiftBy
 - ``movement.py``: Flatten, Reshape, Transpose, Expand; ``slices.py``: Pad, Slice, Take
 - ``blocks.py``: Upsample, DepthToSpace, SpaceToDepth, ChannelShuffle
 - ``resize.py``: Resize
@@ -46,6 +46,7 @@ from pylrp.layers.custom import CustomLayer
 from pylrp.layers.dense import Dense
 from pylrp.layers.matmul import MatMul
 from pylrp.layers.movement import Expand, Flatten, Movement, Reshape, Transpose
+from pylrp.layers.multiply import Divide, Multiply
 from pylrp.layers.normalisation import GroupNorm, InstanceNorm, LayerNorm, LocalResponseNorm, Normalize, RMSNorm
 from pylrp.layers.pooling import (
     AdaptiveAveragePool,
@@ -80,6 +81,7 @@ __all__ = [
     "CustomLayer",
     "Dense",
     "DepthToSpace",
+    "Divide",
     "Dropout",
     "Exp",
     "Expand",
@@ -101,6 +103,7 @@ __all__ = [
     "MaxPool",
     "Mish",
     "Movement",
+    "Multiply",
     "Normalize",
     "PReLU",
     "Pad",

@@ -26,7 +26,7 @@ def table(assignment: Assignment) -> html.Summary:
         shared = id(node.layer) in seen and count > 0
         total += 0 if shared else count
         seen.add(id(node.layer))
-        rule = absorbed.get(node.name, assignment.text(node))
+        rule = absorbed.get(node.name, assignment.description(node))
         parameters = "shared" if shared else (f"{count:,}" if count else "")
         rows.append((node.name, node.layer.kind, str(graph.shapes[node.name]), parameters, rule))
     widths = [max(len(row[i]) for row in rows) for i in range(4)]

@@ -6,7 +6,18 @@ weights (``treatments.py``).
 
 from pylrp.rules.catalogue import *  # noqa: F403
 from pylrp.rules.catalogue import __all__ as _catalogue
-from pylrp.rules.treatments import TREATMENTS, Detach, DetachAll, Half, Stop, Taylor, Treatment, Value
+from pylrp.rules.treatments import (
+    TREATMENTS,
+    Detach,
+    DetachAll,
+    Gate,
+    Half,
+    Signal,
+    Stop,
+    Taylor,
+    Treatment,
+    Value,
+)
 from pylrp.rules.weightless import WEIGHTLESS
 
 __all__ = [
@@ -15,7 +26,9 @@ __all__ = [
     "WEIGHTLESS",
     "Detach",
     "DetachAll",
+    "Gate",
     "Half",
+    "Signal",
     "Stop",
     "Taylor",
     "Treatment",

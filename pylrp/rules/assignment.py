@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pylrp import _core
-from pylrp.errors import MisplacedBox, UnsuitableRule
+from pylrp.errors import MisplacedBox, UndecidedGate, UnsuitableRule
 from pylrp.network.attention import probabilities
 from pylrp.network.canonise.top import stands_at_top
 from pylrp.network.composition import Composed, Cone, cone_below, reads_constants, signs_only
@@ -24,6 +24,7 @@ from pylrp.rules.boxes import InputBox, bounds_of_value
 from pylrp.rules.catalogue import Flat
 from pylrp.rules.composites import WEIGHTED, Composite, composite, require_rule
 from pylrp.rules.conventions import compile_rule, compile_treatment
+from pylrp.rules.gates import description, settle
 from pylrp.rules.terms import Rule
 from pylrp.rules.treatments import Half, Treatment, Value
 from pylrp.rules.weightless import WEIGHTLESS
@@ -68,6 +69,8 @@ class Assignment:
         Inputs of the network that a z-box looks at, with the bounds in the input's logical shape.
     cones : dict of str to (Cone, bool)
         Operations that become part of a first layer with weights, by its name; True: scalings by sign only.
+    undecided : dict of str to UndecidedGate
+        Products of which the signal can't be told: nothing can be explained under these rules.
     """
 
     graph: Graph
@@ -76,11 +79,16 @@ class Assignment:
     bounds: dict[str, tuple[Array, Array]]
     boxes: list[tuple[str, str, Array, Array]]
     cones: dict[str, tuple[Cone, bool]]
+    undecided: dict[str, UndecidedGate]
 
     def text(self, node: Node) -> str:
         """Return a node's rule, or what it does without one."""
         rule = self.rules.get(node.name)
         return node.layer.effect_without_rule if rule is None or _is_own(node, rule) else repr(rule)
+
+    def description(self, node: Node) -> str:
+        """Return the same for the table of layers: of a product with the names of its signal and its gate."""
+        return description(node, self.rules) or self.text(node)
 
     def has_row(self, node: Node) -> bool:
         """Whether relevance can get lost in a node under its rule: it has a row in the ledger then."""
@@ -92,7 +100,15 @@ class Assignment:
         return {value: name for name, (cone, _) in self.cones.items() for value in sorted(cone.between)}
 
     def for_core(self, composed: Composed) -> tuple[list[_core.Rule | None], list[tuple[Array, Array] | None]]:
-        """Return one rule and the bounds for each node of the rewritten graph, as the core takes them."""
+        """Return one rule and the bounds for each node of the rewritten graph, as the core takes them.
+
+        Raises
+        ------
+        UndecidedGate
+            If the signal of a product can't be told.
+        """
+        for error in self.undecided.values():
+            raise error
         compiled, bounds = dict(self.compiled), {}
         for name, pair in self.bounds.items():
             if name not in composed.parts:
@@ -183,7 +199,7 @@ def assign(graph: Graph, rules: str | Composite | Rule | Sequence[Rule], convent
     """
     chosen, named = _chosen(graph, rules)
     first, _ = _ends(graph)
-    made = Assignment(graph, chosen, {}, {}, [], {})
+    made = Assignment(graph, chosen, {}, {}, [], {}, settle(graph, chosen, named))
     for node in graph.nodes:
         rule = chosen.get(node.name)
         if rule is None:

@@ -298,7 +298,7 @@ _EXACT: Mapping[str, Rule] = {
 
 
 def _attnlrp() -> Composite:
-    return Composite("attnlrp", Zero(), {**_EXACT, "softmax": Taylor(), "matmul": Half()})
+    return Composite("attnlrp", Zero(), {**_EXACT, "softmax": Taylor(), "matmul": Half(), "product": Half()})
 
 
 def _cp_lrp() -> Composite:

@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from pylrp.rules.terms import Group, Rule
 
-__all__ = ["TREATMENTS", "Detach", "DetachAll", "Half", "Stop", "Taylor", "Treatment", "Value"]
+__all__ = ["TREATMENTS", "Detach", "DetachAll", "Gate", "Half", "Signal", "Stop", "Taylor", "Treatment", "Value"]
 
 
 @dataclass(frozen=True, repr=False)
@@ -84,12 +84,18 @@ class DetachAll(Treatment):
 
 @dataclass(frozen=True, repr=False)
 class Half(Treatment):
-    """A product of two computed values, half for each factor: for ``C = A B`` ``R_A = A * ((R / 2 C) B^T)``,
-    ``R_B = B * (A^T (R / 2 C))``. Where ``C = 0`` there is no receiver.
+    """A product of two computed values, a half to each factor.
+
+    Of matrices, ``C = A B``: ``R_A = A * ((R / 2 C) B^T)``, ``R_B = B * (A^T (R / 2 C))``. Where ``C = 0`` there is no
+    receiver. Element by element, ``u v``: ``R_u = R_v = R / 2``.
+
+    A composite that has it for the kind ``"product"`` means gated units such as SwiGLU, ``SiLU(g) u``, and products of
+    which neither factor is a gate. Sigmoid gates keep :class:`Signal`: through ``sigmoid(z)`` relevance grows without
+    bound where z is near 0. By a layer's name it is taken literally.
 
     References
     ----------
-    Achtibat et al., "AttnLRP", ICML 2024, proposition 3.3 (without its epsilon).
+    Achtibat et al., "AttnLRP", ICML 2024, proposition 3.3 (without its epsilon) and section 3.3.
     """
 
     treatment: ClassVar[str] = "half"
@@ -110,5 +116,55 @@ class Value(Treatment):
     treatment: ClassVar[str] = "value"
 
 
+@dataclass(frozen=True, repr=False)
+class Signal(Treatment):
+    """Product ``u v`` of a signal and a gate: the signal takes all, ``R_u = R``; the gate is a constant and takes none.
+
+    The gate is the factor that comes from a sigmoid, hard sigmoid or softmax; where neither does, one that comes from
+    SiLU, GELU or their kin. Where that does not tell them apart, :class:`Gate` says it.
+
+    References
+    ----------
+    Arras et al., "Explaining recurrent neural network predictions in sentiment analysis", WASSA 2017.
+    """
+
+    treatment: ClassVar[str] = "signal"
+
+
+@dataclass(frozen=True, repr=False)
+class Gate(Treatment):
+    """Product of a signal and a gate as under :class:`Signal`, where the factors do not tell which is which.
+
+    Parameters
+    ----------
+    signal : int or str
+        The signal: 0 for the first factor, 1 for the second, or the name of that value, or of one that leads to it
+        alone.
+
+    Examples
+    --------
+    >>> import pylrp
+    >>> pylrp.Composite("mine", pylrp.Epsilon(), names={"product": pylrp.rules.Gate(signal="features")}).names
+    {'product': Gate(signal='features')}
+    """
+
+    signal: int | str
+
+    def __post_init__(self) -> None:
+        """Refuse what is no factor."""
+        if not isinstance(self.signal, str) and (isinstance(self.signal, bool) or self.signal not in (0, 1)):
+            raise ValueError(f"signal is {self.signal!r}, expected 0, 1 or the name of a value")
+
+    def __repr__(self) -> str:
+        return f"Gate(signal={self.signal!r})"
+
+    @property
+    def treatment(self) -> str:  # type: ignore[override]  # it depends on the factor
+        """Return what the core calls it."""
+        if isinstance(self.signal, str):
+            raise ValueError(f"{self}: a name is a factor of a network's product, the core takes 0 or 1")
+        return ("value_left", "value_right")[self.signal]
+
+
 #: All of them, as RULES has the others.
-TREATMENTS: tuple[type[Treatment], ...] = (Taylor, Stop, Detach, DetachAll, Half, Value)
+TREATMENTS: tuple[type[Treatment], ...] = (Taylor, Stop, Detach, DetachAll, Half, Value, Signal, Gate)

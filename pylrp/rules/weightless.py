@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from pylrp.rules.catalogue import Epsilon, Norm, Pass, Zero
 from pylrp.rules.terms import Rule, Term
-from pylrp.rules.treatments import Detach, DetachAll, Half, Stop, Taylor, Treatment, Value
+from pylrp.rules.treatments import Detach, DetachAll, Gate, Half, Signal, Stop, Taylor, Treatment, Value
 
 __all__ = ["LAST_FOR_PATTERNS", "WEIGHTLESS", "Weightless"]
 
@@ -92,7 +92,10 @@ WEIGHTLESS: Mapping[str, Weightless] = {
     "matmul": Weightless(
         "products of two computed values as matrices: attention", Half(), in_proportion=False, treatments=(Half, Value)
     ),
+    "product": Weightless(
+        "products of two values: gates", Signal(), in_proportion=False, treatments=(Signal, Half, Gate)
+    ),
 }
 
 #: Kinds that a pattern of names reaches only where it fits nothing else: ``"block1.*"`` is not meant for activations.
-LAST_FOR_PATTERNS = ("function", "softmax", "normalisation", "matmul")
+LAST_FOR_PATTERNS = ("function", "softmax", "normalisation", "matmul", "product")

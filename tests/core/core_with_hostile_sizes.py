@@ -37,17 +37,20 @@ LAYERS = [
     ("affine", {"scale": np.ones(2, F), "shift": np.ones(2, F)}, (2, 3), (2, 3)),
     ("prelu", {"slope": np.ones(2, F)}, (2, 3), (2, 3)),
     ("lrn", {"channels": 2, "size": 3, "alpha": 1.0, "beta": 1.0, "bias": 1.0}, (2, 3), (2, 3)),
-    ("softmax", {"channels": 2, "logarithm": False}, (2, 3), (2, 3)),
+    ("multiply", {"signal": 1, "shape": [3, 2], "strides": [[2, 1], [2, 1]]}, (2, 3), (2, 3)),
+    ("softmax", {"channels": 2, "inner": 1, "logarithm": False}, (2, 3), (2, 3)),
     ("standardize", {"extents": [2, 3], "strides": [1, 2], "scale_strides": [1, 0], "of_group": [0, 1], "norm": 2,
                      "centred": True, "weight": 0.3, "root_plus": 0.1, "plus": 0.0, "floor": 0.0,
                      "scale": np.ones(2, F), "shift": np.ones(2, F)}, (2, 3), (2, 3)),
     (*RELU, (2, 3), (2, 3)),
 ]  # fmt: skip
-NO_RULE = {"sparse", "concat", "relu", "prelu", "lrn", "softmax", "standardize", "maxpool"}
+NO_RULE = {"sparse", "concat", "relu", "prelu", "lrn", "softmax", "standardize", "maxpool", "multiply"}
 
 
 def run(kind, fields, source, target):
-    graph = _core.Graph("float32", [(*source, False), (*target, False)], [(kind, fields, [0])])
+    graph = _core.Graph(
+        "float32", [(*source, False), (*target, False)], [(kind, fields, [0, 0] if kind == "multiply" else [0])]
+    )
     plan = graph.plan([None if kind in NO_RULE else ONE], [None], 1)
     plan.explain([np.zeros((2, source[0] * source[1]), F)], [None], False, 1, [1], [0], [], 1)
 

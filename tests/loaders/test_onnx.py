@@ -356,6 +356,18 @@ def test_a_pattern_that_leads_nowhere_names_its_first_node() -> None:
         load_onnx(model("e = Erf(x); f = Add(e, one); y = Relu(f)", ["batch", 3], one=np.float32(1)))
 
 
-def test_gates_are_refused() -> None:
-    with pytest.raises(UnsupportedLayer, match=r"node 'y' \(Mul\) multiplies values that are both computed"):
-        load_onnx(model("p = GlobalAveragePool(x); s = Sigmoid(p); y = Mul(x, s)", IMAGE))
+@pytest.mark.parametrize("factors", ["x, s", "s, x"])
+def test_a_product_of_two_values_is_one_layer(factors: str) -> None:
+    made = model(f"p = GlobalAveragePool(x); s = Sigmoid(p); y = Mul({factors})", IMAGE)
+    graph = load_onnx(made)
+    x = array(2, *IMAGE[1:])
+    assert_computes(graph, x, run(made, x))
+    assert kinds(graph) == ["avgpool", "sigmoid", "multiply"]
+
+
+def test_a_quotient_of_two_values_is_one_layer() -> None:
+    made = model("p = GlobalAveragePool(x); s = Sigmoid(p); y = Div(x, s)", IMAGE)
+    graph = load_onnx(made)
+    x = array(2, *IMAGE[1:])
+    assert_computes(graph, x, run(made, x))
+    assert kinds(graph)[-1] == "divide"

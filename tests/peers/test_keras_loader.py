@@ -432,12 +432,26 @@ def test_refusals(name):
         load_keras(sequential(shape, make()))
 
 
-def test_products_are_refused():
-    a = keras.Input((4,))
-    for product, operator in ((L.Multiply()([a, L.Dense(4)(a)]), "Multiply"), (a * L.Dense(4)(a), "Multiply")):
-        with pytest.raises(UnsupportedLayer) as caught:
-            load_keras(keras.Model(a, product))
-        assert caught.value.operator == operator
+def squeezed(x):
+    gate = L.GlobalAveragePooling2D(keepdims=True)(x)
+    return L.Dense(x.shape[-1], activation="sigmoid")(gate)
+
+
+PRODUCTS = {
+    "layer": (lambda x: L.Multiply()([squeezed(x), x]), ["multiply"]),
+    "operator": (lambda x: x * squeezed(x), ["multiply"]),
+    "three": (lambda x: L.Multiply()([x, squeezed(x), L.Conv2D(1, 3, padding="same", activation="sigmoid")(x)]),
+              ["multiply", "multiply"]),
+    "quotient": (lambda x: x / squeezed(x), ["divide"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PRODUCTS)
+def test_products_and_quotients(name, rng):
+    make, expected = PRODUCTS[name]
+    x = keras.Input((5, 6, 3))
+    graph = agree(keras.Model(x, make(L.Conv2D(4, 3)(x))), rng)
+    assert [node.layer.kind for node in graph.nodes if node.layer.kind in ("multiply", "divide")] == expected
 
 
 class Squared(layers.CustomLayer):

@@ -343,7 +343,7 @@ POINTWISE: dict[type, Callable[[Any, Array], Array]] = {
     kinds.Exp: lambda _, x: np.exp(x),
     kinds.Log: lambda _, x: np.log(x),
 }
-FORWARD.update(POINTWISE)
+FORWARD.update(POINTWISE | {kinds.Multiply: lambda _, u, v: u * v, kinds.Divide: lambda _, u, v: u / v})
 
 
 # Several values.

@@ -173,7 +173,7 @@ def test_rules_by_name_position_and_pattern(weights):
 
 def an_instance(name):
     made = getattr(pylrp.rules, name)
-    return made(0.0, 1.0) if name == "ZBox" else made()
+    return made(0.0, 1.0) if name == "ZBox" else made(0) if name == "Gate" else made()
 
 
 EVERY = ["Zero", "Epsilon", "Gamma", "ZPlus", "AlphaBeta", "WSquare", "Flat", "ZBox", "Norm", "Pass"]

@@ -21,11 +21,13 @@ from pylrp.layers import (
     Conv,
     ConvTranspose,
     Dense,
+    Divide,
     Expand,
     Flatten,
     GlobalAveragePool,
     GlobalMaxPool,
     MaxPool,
+    Multiply,
     Pad,
     PositionwiseDense,
     Reshape,
@@ -279,6 +281,22 @@ def total(build: Builder, layer: Any, name: str, values: tuple[Value, ...]) -> V
         for part in parts
     ]
     return build.emit(name, Add(), *parts)
+
+
+@reads("Multiply")
+def multiply(build: Builder, layer: Any, name: str, *values: Value) -> Value:
+    """Their product, from the first on; sizes of 1 are repeated."""
+    made = values[0]
+    for number, value in enumerate(values[1:], start=2):
+        made = joined(build, layer, name if number == len(values) else f"{name}.{number}", Multiply(), made, value)
+    return made
+
+
+def joined(build: Builder, layer: Any, name: str, how: Multiply | Divide, *values: Value) -> Value:
+    """Multiply or divide two values of shapes that may have to be repeated."""
+    if len({build.rank(value) for value in values}) > 1:
+        build.refuse(name, layer, "joins values with different numbers of axes, which can't be explained")
+    return build.emit(name, how, *build.aligned(values))
 
 
 @reads("Average")

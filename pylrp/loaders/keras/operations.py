@@ -9,10 +9,10 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from pylrp.layers import ELU, GELU, Affine, Exp, LeakyReLU, Log, LogSoftmax, Reshape, Softmax
+from pylrp.layers import ELU, GELU, Affine, Divide, Exp, LeakyReLU, Log, LogSoftmax, Multiply, Reshape, Softmax
 from pylrp.loaders.keras.activations import ACTIVATIONS, selu, soft
 from pylrp.loaders.keras.builder import Builder, Value, reads
-from pylrp.loaders.keras.layers import concatenate, total
+from pylrp.loaders.keras.layers import concatenate, joined, total
 
 __all__: list[str] = []
 
@@ -44,17 +44,19 @@ def subtract(build: Builder, op: Any, name: str, one: Any, other: Any) -> Value:
 
 @operation("Multiply")
 def multiply(build: Builder, op: Any, name: str, one: Any, other: Any) -> Value:
-    """A value and a constant."""
+    """Two values, or a value and a constant."""
     if isinstance(one, Value) and isinstance(other, Value):
-        build.refuse(name, op, "multiplies two values, which can't be explained")
+        return joined(build, op, name, Multiply(), one, other)
     return scaled(build, name, one, other) if isinstance(one, Value) else scaled(build, name, other, one)
 
 
 @operation("Divide", "TrueDivide")
 def divide(build: Builder, op: Any, name: str, one: Any, other: Any) -> Value:
-    """A value by a constant."""
+    """By a constant, or by another value."""
     if isinstance(other, Value):
-        build.refuse(name, op, "divides by a value, which can't be explained")
+        if not isinstance(one, Value):
+            build.refuse(name, op, "divides a constant by a value, which can't be explained")
+        return joined(build, op, name, Divide(), one, other)
     return scaled(build, name, one, 1 / build.array(other))
 
 

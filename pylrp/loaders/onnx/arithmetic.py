@@ -19,18 +19,20 @@ from pylrp.layers import (
     Add,
     Affine,
     Clip,
+    Divide,
     Expand,
     GlobalAveragePool,
     GlobalMaxPool,
     Identity,
     Layer,
+    Multiply,
     ReLU,
     Reshape,
     Shape,
     Transpose,
 )
 from pylrp.layers.base import product
-from pylrp.loaders.onnx.curves import identify
+from pylrp.loaders.onnx.curves import identify, is_function_of_one
 from pylrp.loaders.onnx.node import Call, Value
 from pylrp.loaders.onnx.tops import written_out
 from pylrp.loaders.onnx.views import PLAIN
@@ -45,7 +47,8 @@ _PAIRS = {"Add", "Sub", "Mul", "Div"}
 def curve(call: Call) -> Value | None:
     """Return the activation function that ends here; None where it may still be going on.
 
-    The caller notes a node without a value as pending: :meth:`Translation.value` raises if anything else needs it.
+    The caller notes a node without a value as pending: :meth:`Translation.value` raises if anything else needs it. What
+    joins several values and can be part of no function of one value is a product, quotient or sum of values.
     """
     found = identify(call.node, call.translation)
     if found is not None:
@@ -54,12 +57,27 @@ def curve(call: Call) -> Value | None:
     written = written_out(call)
     if written is not None:
         return call.emit(*written)
+    if call.op in _PAIRS and len(call.node.input) == 2 and not is_function_of_one(call.node, call.translation):
+        return _joined(call)
     pending = call.translation.pending
     call.translation.calls.update(dict.fromkeys(call.node.output, call))
     causes = [pending[name] for name in call.node.input if name in pending]
     reason = "multiplies values that are both computed" if call.op == "Mul" else "has no rule of LRP"
     pending[call.node.output[0]] = causes[0] if causes else call.unsupported(reason)
     return None
+
+
+def _joined(call: Call) -> Value | None:
+    """Return what a node makes of values of which none is part of a function that is still going on."""
+    constants = [call.is_constant(i) for i in (0, 1)]
+    values = [call.value(i) for i in (0, 1) if not constants[i]]  # raises where a pending one is nothing by itself
+    if call.op in ("Add", "Sub") or constants[1]:
+        return ARITHMETIC[call.op](call)  # type: ignore[return-value]  # these make one value
+    if constants[0]:
+        raise call.unsupported("divides by a value that is no function of one other value")
+    if len({len(value.shape) for value in values}) > 1:
+        raise call.mixes_batch("joins values of different ranks, one's batch and another axis of the other")
+    return call.emit(Multiply() if call.op == "Mul" else Divide(), *values)
 
 
 def clip(low: float, high: float) -> Activation:

@@ -17,7 +17,7 @@ from onnx import NodeProto
 from pylrp.layers import ELU, GELU, Activation, HardSigmoid, HardSwish, Mish, ReLU, ReLU6, Sigmoid, SiLU, Softplus, Tanh
 from pylrp.loaders.onnx.node import Translation, Value
 
-__all__ = ["ELEMENTWISE", "identify"]
+__all__ = ["ELEMENTWISE", "identify", "is_function_of_one"]
 
 Floats = NDArray[np.float64]
 
@@ -114,6 +114,26 @@ def identify(node: NodeProto, translation: Translation) -> tuple[Activation, Val
             if np.all((error <= 2e-6 * (1 + np.abs(_GRID))) | ~np.isfinite(curve)):
                 return layer, translation.values[base], minus
     return None
+
+
+def is_function_of_one(node: NodeProto, translation: Translation) -> bool:
+    """Tell whether a node's output is computed value by value from one value alone, and constants."""
+    return any(
+        all(_leads(name, base, translation) for name in node.input if name) for base in _ancestors(node, translation)
+    )
+
+
+def _leads(name: str, base: str, translation: Translation, steps: int = _MOST_STEPS) -> bool:
+    """Tell whether a value is the base or a constant, or made of nothing else value by value."""
+    if name == base:
+        return True
+    if name in translation.constants:
+        constant = translation.constants[name]
+        return constant.first.size == 1 and not constant.follows_batch and constant.first.dtype.kind in "fi"
+    above = translation.producers.get(name)
+    if above is None or steps == 0 or above.op_type not in ELEMENTWISE or above.domain not in ("", "ai.onnx"):
+        return False
+    return all(_leads(source, base, translation, steps - 1) for source in above.input if source)
 
 
 def _ancestors(node: NodeProto, translation: Translation) -> list[str]:

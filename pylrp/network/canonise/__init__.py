@@ -1,10 +1,10 @@
 """A graph as a model file has it, made into one that rules of LRP are meant for.
 
-Passes from graph to graph, in order: what no output needs goes, and what does nothing (dropout); softmax, sigmoid
-and their kin at the top go with a note (``top.py``); tables of positions stay apart (``positions.py``); zeros around an
-image become the padding of the convolution they are for (``padding.py``); scalings (BatchNorm, constants) become part
-of the convolution or dense layer before or after them, past whatever only moves values (``scalings.py``). The output
-stays the same but for the function at the top.
+Passes from graph to graph, in order: what no output needs goes, and what does nothing (dropout); products learn which
+factor is their signal (``factors.py``); softmax, sigmoid and their kin at the top go with a note (``top.py``); tables
+of positions stay apart (``positions.py``); zeros around an image become the padding of the convolution they are for
+(``padding.py``); scalings (BatchNorm, constants) become part of the convolution or dense layer before or after them,
+past whatever only moves values (``scalings.py``). The output stays the same but for the function at the top.
 Loaders make the graph, ``network.py`` hands the result to the compiled core.
 """
 
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from pylrp.network.canonise.factors import find_signals, roots
 from pylrp.network.canonise.padding import merge_padding
 from pylrp.network.canonise.positions import positions_apart
 from pylrp.network.canonise.rewiring import drop_identities, drop_unused
@@ -19,7 +20,7 @@ from pylrp.network.canonise.scalings import fold_scalings
 from pylrp.network.canonise.top import drop_top, function_at_the_top, stands_at_top
 from pylrp.network.graph import Graph
 
-__all__ = ["canonise", "function_at_the_top", "stands_at_top"]
+__all__ = ["canonise", "function_at_the_top", "roots", "stands_at_top"]
 
 
 def canonise(graph: Graph, *, keep_top: bool = False) -> Graph:
@@ -40,7 +41,7 @@ def canonise(graph: Graph, *, keep_top: bool = False) -> Graph:
         keeps a name that was given to it, else it is called by the node that makes it now; an identity between two
         outputs stays then.
     """
-    passes: list[Callable[[Graph], Graph]] = [drop_unused, drop_identities]
+    passes: list[Callable[[Graph], Graph]] = [drop_unused, drop_identities, find_signals]
     passes += [] if keep_top else [drop_top]
     passes += [positions_apart]
     # Once more where a scaling stood between the zeros and the convolution.

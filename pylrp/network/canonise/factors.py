@@ -1,0 +1,137 @@
+"""Which factor of a product is the signal, and which the gate: by what they come from.
+
+A gate is what a sigmoid, a hard sigmoid or a softmax gives, wherever it is moved, repeated, resized or scaled to. It is
+looked for before scalings are folded, which hides a hard sigmoid that is written as a clip. ``__init__.py`` calls
+:func:`find_signals`, the rules of products ask :func:`roots`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from enum import IntEnum
+from typing import Literal
+
+import numpy as np
+
+from pylrp.layers import (
+    GELU,
+    Affine,
+    Clip,
+    Concat,
+    HardSigmoid,
+    HardSwish,
+    Identity,
+    Mish,
+    Movement,
+    Multiply,
+    Pad,
+    Resize,
+    Sigmoid,
+    SiLU,
+    Softmax,
+    Tanh,
+)
+from pylrp.network.graph import Graph, Node
+
+__all__ = ["find_signals", "roots"]
+
+_MOST_STEPS = 64
+_SQUASHING = (Sigmoid, HardSigmoid, Softmax)
+#: x times a function from 0 to 1 of the same x: such a factor is a signal that is its own gate.
+_SELF_GATED = (SiLU, GELU, HardSwish, Mish)
+
+
+class _Role(IntEnum):
+    PLAIN = 0
+    SOFT = 1
+    GATE = 2
+
+
+def find_signals(graph: Graph) -> Graph:
+    """Return the graph with products that say which factor is the signal, where that can be told."""
+    nodes = {node.name: node for node in graph.nodes}
+    found: list[Node] = []
+    for node in graph.nodes:
+        layer = node.layer
+        if isinstance(layer, Multiply) and layer.signal is None:
+            signal, soft = _signal(nodes, node)
+            if signal is not None:
+                node = replace(node, layer=replace(layer, signal=signal, soft=soft))
+                nodes[node.name] = node
+        found.append(node)
+    return graph if all(map(_same, found, graph.nodes)) else graph.changed(nodes=found)
+
+
+def _same(one: Node, other: Node) -> bool:
+    return one is other
+
+
+def _signal(nodes: dict[str, Node], node: Node) -> tuple[Literal[0, 1] | None, bool]:
+    """Return which factor is the signal, None where that can't be told; and whether the gate is one such as SiLU."""
+    if node.inputs[0] == node.inputs[1]:  # a square: a function of one value, all goes to it
+        return 0, False
+    roles = [_role(nodes, value) for value in node.inputs]
+    if roles[0] == roles[1]:
+        return None, False
+    return (0 if roles[1] > roles[0] else 1), max(roles) is _Role.SOFT
+
+
+def _role(nodes: dict[str, Node], value: str, steps: int = _MOST_STEPS) -> _Role:
+    """Return what a factor comes from, looking through what only moves, repeats, mixes or scales it."""
+    factor, shift = 1.0, 0.0  # of what is looked at, the smallest where there are several
+    while steps > 0:
+        steps -= 1
+        node = nodes.get(value)
+        if node is None:
+            return _Role.PLAIN
+        layer = node.layer
+        if isinstance(layer, Multiply | Concat):  # of gates alone: a gate
+            parts = [_role(nodes, source, steps // 2) for source in node.inputs]
+            return _Role.GATE if min(parts) is _Role.GATE and (factor > 0 and shift == 0) else _Role.PLAIN
+        if isinstance(layer, Affine):
+            scales, shifts = (np.asarray(v, np.float64) for v in (layer.scale, layer.shift))
+            if not (scales > 0).all() and not (scales < 0).all():
+                return _Role.PLAIN
+            if shifts.size != 1 and shifts.any():
+                return _Role.PLAIN
+            shift += factor * float(shifts.flat[0])
+            factor *= float(scales.min() if (scales > 0).all() else scales.max())
+        elif isinstance(layer, Clip):
+            return (
+                _Role.GATE if _is_hard_sigmoid(nodes, node) and _stays_above(factor, shift, layer.high) else _Role.PLAIN
+            )
+        elif isinstance(layer, _SQUASHING):
+            return _Role.GATE if _stays_above(factor, shift, 1.0) else _Role.PLAIN
+        elif isinstance(layer, Tanh):  # (1 + tanh(z / 2)) / 2 is a sigmoid
+            return _Role.GATE if shift >= abs(factor) * (1 - 1e-6) else _Role.PLAIN
+        elif isinstance(layer, _SELF_GATED):
+            return _Role.SOFT if factor > 0 and shift == 0 else _Role.PLAIN
+        elif not isinstance(layer, Movement | Resize | Identity) or (isinstance(layer, Pad) and np.any(layer.value)):
+            return _Role.PLAIN
+        value = node.inputs[0]
+    return _Role.PLAIN
+
+
+def _stays_above(factor: float, shift: float, most: float) -> bool:
+    """Whether ``factor * g + shift`` is nowhere negative for g from 0 to ``most``; ``1 - g`` is a gate, too."""
+    return min(shift, factor * most + shift) >= -1e-6 * abs(factor) * most
+
+
+def _is_hard_sigmoid(nodes: dict[str, Node], node: Node) -> bool:
+    """Recognise a hard sigmoid that is written as a clip from 0 of what is halfway at 0."""
+    layer, (value,) = node.layer, node.inputs
+    assert isinstance(layer, Clip)
+    below = nodes.get(value)
+    if layer.low != 0 or not 0 < layer.high < np.inf or below is None or not isinstance(below.layer, Affine):
+        return False
+    return bool(np.allclose(below.layer.shift, layer.high / 2, rtol=1e-4))
+
+
+def roots(graph: Graph, value: str) -> list[str]:
+    """Return a value and those that lead to it alone, one after the other, the value first."""
+    nodes = {node.name: node for node in graph.nodes}
+    found = [value]
+    while value in nodes and len(nodes[value].inputs) == 1:
+        value = nodes[value].inputs[0]
+        found.append(value)
+    return found
