@@ -8,7 +8,7 @@
 # make lint         ruff, mypy, clang-format
 # make test-core    the core's C++ tests, each instruction set; and each test once under the sanitizers
 # make test-conv-general  the convolution's C++ tests with its fast paths switched off (csrc/layers/conv/conv.hpp)
-# make test-neon    the same for ARM, cross-compiled, under qemu (skipped without them)
+# make test-neon    for ARM the kernels' and a quarter of the others, cross-compiled, under qemu (skipped without them)
 # make capi         the C library, without Python: build/c/include/pylrp.h, build/c/lib/libpylrp.so
 # make mex          pylrp_relevance for Octave, and all .m functions -> build/matlab (in MATLAB: csrc/matlab/pylrp_make.m)
 # make matlab-zip   what a MATLAB user needs, with sources -> build/pylrp-matlab.zip
@@ -62,6 +62,7 @@ nightly: .venv-peers/installed core
 	.venv-peers/bin/pytest $(PARALLEL) -m hypothesis --hypothesis-profile=nightly
 	$(MAKE) test-conv-general
 	$(TOOLS) cmake --preset asan && $(TOOLS) cmake --build --preset asan && $(TOOLS) ctest --preset asan-all
+	$(TOOLS) tests/cpp/run_neon.sh neon
 	$(MAKE) fuzz N=5000 SEED=$$(date +%Y%j)
 
 # The lowest versions that pyproject.toml declares, on Python 3.11 (NumPy 1.24 is the first that all of them take there).

@@ -1,5 +1,5 @@
 // A test framework in one page. TEST(name) { CHECK(condition); } registers a test; the program runs them all, or those
-// whose name holds its argument, and fails where a check fails or nothing was checked.
+// whose name, or whose file's, holds its argument, and fails where a check fails or nothing was checked.
 #pragma once
 
 #include <chrono>
@@ -13,6 +13,7 @@ namespace check {
 
 struct Test {
   const char* name;
+  const char* file;
   void (*run)();
 };
 inline std::vector<Test>& tests() {
@@ -30,14 +31,13 @@ inline bool that(bool passed, const char* text, const char* file, int line) {
   return passed;
 }
 
-// wanted: part of a name, or "i/n" for each n-th test from the i-th on, counted from 1; null: all.
+// wanted: part of a test's or a file's name, or "i/n" for each n-th test from the i-th on, counted from 1; null: all.
 inline int run(const char* wanted) {
   std::size_t part = 1, parts = 1, position = 0;
   const bool in_parts = wanted != nullptr && std::sscanf(wanted, "%zu/%zu", &part, &parts) == 2;
   for (const Test& test : tests()) {
-    const bool other =
-        in_parts ? position++ % parts != part - 1 : wanted != nullptr && std::strstr(test.name, wanted) == nullptr;
-    if (other) {
+    const bool named = wanted == nullptr || std::strstr(test.name, wanted) || std::strstr(test.file, wanted);
+    if (in_parts ? position++ % parts != part - 1 : !named) {
       continue;
     }
     const long checks_before = checks, failures_before = failures;
@@ -61,8 +61,8 @@ inline int run(const char* wanted) {
 
 }  // namespace check
 
-#define TEST(name)                                                                          \
-  static void name();                                                                       \
-  static const bool name##_is_registered = (check::tests().push_back({#name, name}), true); \
+#define TEST(name)                                                                                    \
+  static void name();                                                                                 \
+  static const bool name##_is_registered = (check::tests().push_back({#name, __FILE__, name}), true); \
   static void name()
 #define CHECK(condition) check::that(condition, #condition, __FILE__, __LINE__)
