@@ -93,7 +93,7 @@ def _scaled(tape: Tape, step: Step, share: Share) -> None:
 
 def _moved(tape: Tape, step: Step, positions: list[int]) -> None:
     """Hand everything back to where it was taken from."""
-    given = tape.given(step)
+    given = [tape.decided.get(name, array) for name, array in zip(step.inputs, tape.given(step), strict=True)]
     sizes = [tape.values[step.inputs[i]].size for i in positions]
     total = sum(sizes) if step.op in ("Concat", "Where") else sizes[0]
     parts = [np.zeros(total + 1), np.zeros(total + 1)]

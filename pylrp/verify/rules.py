@@ -52,6 +52,8 @@ class Unit:
     linear : Linear
     a : ndarray
         Its input; without the shift of a scaling that is folded into the weights.
+    value : ndarray
+        ``W a + b``.
     scale, shift : ndarray or float
         Of a scaling of its output: ``z = scale * (W a + b) + shift``.
     bias : ndarray or float
@@ -64,6 +66,7 @@ class Unit:
 
     linear: Linear
     a: Array
+    value: Array
     scale: Any = 1.0
     shift: Any = 0.0
     bias: Any = 0.0
@@ -77,13 +80,15 @@ class Unit:
 
     def plain(self) -> Array:
         """Return the output."""
-        return np.asarray(self.scale * self.linear.times(self.linear.weight, self.a) + self.total_bias)
+        return np.asarray(self.scale * self.value + self.shift)
 
-    def halves(self, a: Array) -> tuple[Array, Array]:
-        """Return the sums of an input's positive and of its negative contributions."""
-        times, up, down = self.linear.times, np.maximum(self.linear.weight, 0), np.minimum(self.linear.weight, 0)
-        above, below = np.maximum(a, 0), np.minimum(a, 0)
-        plus, minus = times(up, above) + times(down, below), times(down, above) + times(up, below)
+    def halves(self) -> tuple[Array, Array]:
+        """Return the sums of the input's positive and of its negative contributions, which make the output together."""
+        times = self.linear.times
+        plus = times(np.maximum(self.linear.weight, 0), np.maximum(self.a, 0))
+        if (self.a < 0).any():
+            plus = plus + times(np.minimum(self.linear.weight, 0), np.minimum(self.a, 0))
+        minus = self.value - self.bias - plus
         kept = np.broadcast_to(self.scale, plus.shape) >= 0
         return self.scale * np.where(kept, plus, minus), self.scale * np.where(kept, minus, plus)
 
@@ -95,9 +100,13 @@ class Unit:
         kept = np.broadcast_to(self.scale, plus.shape) >= 0
         of_plus, of_minus = self.scale * np.where(kept, plus, minus), self.scale * np.where(kept, minus, plus)
         up, down = np.maximum(weight, 0), np.minimum(weight, 0)
-        above = back(up, of_plus) + back(down, of_minus)
-        below = back(down, of_plus) + back(up, of_minus)
-        return np.where(self.a > 0, above, np.where(self.a < 0, below, 0.0))
+
+        def both(first: Array, second: Array) -> Any:
+            parts = [back(w, q) for w, q in ((first, of_plus), (second, of_minus)) if np.any(q)]
+            return sum(parts[1:], start=parts[0]) if parts else 0.0
+
+        below = both(down, up) if (self.a < 0).any() else 0.0
+        return np.where(self.a > 0, both(up, down), np.where(self.a < 0, below, 0.0))
 
 
 def name_of(rule: object) -> str:
@@ -145,7 +154,6 @@ def weighted(rule: object, unit: Unit, share: Share, z: Array) -> Share:
     stab = float(parameter(rule, "stabilizer", 1e-6))
     biased = bool(parameter(rule, "bias", True))
     bias = unit.total_bias if biased else 0.0
-    a = unit.a
     if name == "pass":
         return Share(0.0, share.of(z))
     if name in ("zero", "epsilon", "norm"):
@@ -154,7 +162,7 @@ def weighted(rule: object, unit: Unit, share: Share, z: Array) -> Share:
         return Share(unit.back(q, q))
     if name in ("zplus", "alphabeta"):
         alpha, beta = (1.0, 0.0) if name == "zplus" else (float(parameter(rule, "alpha", 2)), float(rule_beta(rule)))
-        plus, minus = unit.halves(a)
+        plus, minus = unit.halves()
         relevance = share.of(z)
         up = alpha * divided(relevance, plus + np.maximum(bias, 0), stab)
         down = -beta * divided(relevance, minus + np.minimum(bias, 0), stab) if beta else np.zeros_like(up)
@@ -178,7 +186,7 @@ def _gamma(unit: Unit, share: Share, z: Array, gamma: float, bias: Any, stab: fl
 
     With ``u = P + N + b`` and ``v = P - N + |b|`` the denominator is ``(1 + g / 2) u + (g / 2) sign(z) v``.
     """
-    plus, minus = unit.halves(unit.a)
+    plus, minus = unit.halves()
     sign = np.sign(z)
     below = (1 + gamma / 2) * (plus + minus + bias) + gamma / 2 * sign * (plus - minus + np.abs(bias))
     q = np.where(sign == 0, 0.0, divided(share.of(z), below, stab))

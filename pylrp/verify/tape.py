@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from pylrp.verify import pooling
 from pylrp.verify.folding import Folding, Placed, carried, factor_of, is_scaling, is_weighted
@@ -146,6 +147,11 @@ class Tape:
         Of products of two computed values by the step's name: the position of the factor that takes the relevance.
     taken : mapping of str to (mapping of str to ndarray), optional
         By a step's name, relevance of values that is taken over in place of what the step hands down.
+    decided : mapping of str to ndarray, optional
+        By its name, a value by which the largest of a window is found: of two that are equal but for rounding, another
+        program may have taken the other one.
+    dtype : dtype, default float64
+        In which shares are kept.
 
     Attributes
     ----------
@@ -163,16 +169,21 @@ class Tape:
         merged: Collection[str] = (),
         signals: Mapping[str, int] | None = None,
         taken: Mapping[str, Mapping[str, Array]] | None = None,
+        decided: Mapping[str, Array] | None = None,
+        dtype: DTypeLike = np.float64,
     ):
         self.program, self.values, self.rules, self.folding = program, values, rules, folding
         self.regions, self.merged, self.signals = dict(regions or {}), merged, dict(signals or {})
-        self.taken = dict(taken or {})
+        self.taken, self.decided, self.dtype = dict(taken or {}), dict(decided or {}), np.dtype(dtype)
         self.shares: dict[str, Share] = {}
 
     def give(self, value: str, share: Share) -> None:
         """Add relevance of a value."""
-        if value in self.program.carries:
-            self.shares[value] = self.shares[value] + share if value in self.shares else share
+        if value not in self.program.carries:
+            return
+        if self.dtype != np.float64:
+            share = Share(*(np.asarray(part).astype(self.dtype) for part in (share.c, share.r)))
+        self.shares[value] = self.shares[value] + share if value in self.shares else share
 
     def relevance(self, value: str) -> Array:
         """Return the relevance of a value; zeros where none has arrived."""
@@ -242,7 +253,7 @@ class Tape:
         """Return a step with weights, or a scaling, with all that is folded into it."""
         program, values = self.program, self.values
         at = carried(program, step)[0]
-        a = values[step.inputs[at]]
+        a, value = values[step.inputs[at]], values[step.outputs[0]]
         if is_weighted(program, step):
             linear = linear_of(step, self.given(step), at)
             scale: Any = 1.0
@@ -251,7 +262,7 @@ class Tape:
         else:
             linear = linear_of_entries(a.shape, values[step.outputs[0]].shape, at)
             scale, shift = scaling(program, step, values)
-            bias = 0.0
+            bias, value = 0.0, np.broadcast_to(a, value.shape)
         for placed in self.folding.after.get(step.name, ()):
             scale, shift = self._joined(step, placed, scale, shift)
         input_scale: Any = 1.0
@@ -262,7 +273,7 @@ class Tape:
             input_scale = input_scale * self.moved_up(placed.way, np.broadcast_to(factor, shape))
             a = a - moved_shift
             bias = bias + linear.times(linear.weight, moved_shift)
-        return Unit(linear, a, scale, shift, bias, input_scale, self._present(step.inputs[at]))
+        return Unit(linear, a, value, scale, shift, bias, input_scale, self._present(step.inputs[at]))
 
     def _joined(self, step: Step, placed: Placed, scale: Any, shift: Any) -> tuple[Any, Any]:
         if placed.minus:
