@@ -4,7 +4,8 @@ Loaders raise UnsupportedLayer for operators they don't know, ``network.py`` for
 stand; loaders raise BrokenFile for files that are not what they say; ``finite.py`` and ``_arrays.py`` raise NotFinite,
 ``tables.py`` FeatureMismatch; ``assignment.py`` and ``network.py`` MisplacedBox, AbsorbedValue and UnsuitableRule, on
 z-boxes, on values inside a layer, on rules that do not fit theirs; ``gates.py`` UndecidedGate, on products;
-``conventions.py`` MissingRule, ``Network.verify`` MissingModel. Only UnknownOption, of ``pylrp.load``, is a TypeError.
+``conventions.py`` MissingRule, ``Network.verify`` MissingModel, ``sides.py`` NotInVocabulary. Only UnknownOption, of
+``pylrp.load``, is a TypeError.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ __all__ = [
     "MissingModel",
     "MissingRule",
     "NotFinite",
+    "NotInVocabulary",
     "UndecidedGate",
     "UnknownOption",
     "UnsuitableRule",
@@ -360,3 +362,35 @@ class UnknownOption(TypeError):
     def __reduce__(self) -> tuple[type[UnknownOption], tuple[str, str, tuple[str, ...]]]:
         """Return how to make it again in another process."""
         return type(self), (self.source, self.option, self.known)
+
+
+class NotInVocabulary(ValueError):
+    """A token id has no row in the network's table.
+
+    Parameters
+    ----------
+    input : str
+        The input that holds it.
+    token : int
+    size : int
+        How many rows the table has.
+    at : tuple of int
+        Where in the input, the batch first.
+
+    Attributes
+    ----------
+    input : str
+    token, size : int
+    at : tuple of int
+    """
+
+    def __init__(self, input: str, token: int, size: int, at: tuple[int, ...]):
+        self.input, self.token, self.size, self.at = input, token, size, at
+        place = ", ".join(map(str, at))
+        super().__init__(
+            shown(f"{input}[{place}] is {token}, the table has rows 0 to {size - 1}: use the network's own tokenizer")
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Return how to make it again: an exception crosses processes by its constructor's arguments."""
+        return type(self), (self.input, self.token, self.size, self.at)

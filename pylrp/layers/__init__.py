@@ -6,7 +6,8 @@ out and put channels first.
 
 - ``dense.py``: Dense; ``conv.py``: Conv, ConvTranspose, PositionwiseDense; ``scaling.py``: BatchNorm, Affine
 - ``pooling.py``: MaxPool, AveragePool and their global and adaptive forms
-- ``combine.py``: Add, Concat; ``matmul.py``: MatMul; ``multiply.py``: Multiply, Divide; ``shift.py``: Shift, ShiftBy
+- ``combine.py``: Add, Concat; ``matmul.py``: MatMul; ``multiply.py``: Multiply, Divide;
+  ``shift.py``: Shift, ShiftBy, ScaleBy
 - ``movement.py``: Flatten, Reshape, Transpose, Expand; ``slices.py``: Pad, Slice, Take
 - ``blocks.py``: Upsample, DepthToSpace, SpaceToDepth, ChannelShuffle
 - ``resize.py``: Resize
@@ -59,7 +60,7 @@ from pylrp.layers.pooling import (
 )
 from pylrp.layers.resize import Resize
 from pylrp.layers.scaling import Affine, BatchNorm
-from pylrp.layers.shift import Shift, ShiftBy
+from pylrp.layers.shift import ScaleBy, Shift, ShiftBy
 from pylrp.layers.slices import Pad, Slice, Take
 from pylrp.layers.windows import Windows
 
@@ -114,6 +115,7 @@ __all__ = [
     "ReLU6",
     "Reshape",
     "Resize",
+    "ScaleBy",
     "Shape",
     "Shift",
     "ShiftBy",

@@ -1,7 +1,7 @@
 """Constants that are added to a value: tables of positions, class tokens, masks.
 
 :class:`Shift` adds one of the network, :class:`ShiftBy` one that is computed anew for every call and takes no relevance
-(``network/sides.py``). ``csrc/layers/shift.cpp`` has the formula.
+(``network/sides.py``), :class:`ScaleBy` multiplies by such a one. ``csrc/layers/shift.cpp`` has the formulas.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pylrp.layers.base import Array, Layer, NamedLayer, Place, Shape, Spec, sole
 from pylrp.layers.cause import Cause
 from pylrp.network.layout import steps, with_channels_last
 
-__all__ = ["Shift", "ShiftBy", "closed"]
+__all__ = ["ScaleBy", "Shift", "ShiftBy", "closed"]
 
 _POSITION = Cause(
     "position",
@@ -92,9 +92,34 @@ class ShiftBy(NamedLayer):
 
     def to_core(self, place: Place) -> Spec:
         """Return the layer as the core takes it."""
-        shape = place.inputs[1]
-        full = (1,) * (len(place.output) - len(shape)) + tuple(shape)
-        return "shift", {**_fields(full, place.output), "position": False}
+        return "shift", {**_of_call(place), "position": False}
+
+
+@dataclass(frozen=True)
+class ScaleBy(NamedLayer):
+    """The first input times the second, which broadcasts to it and gets no relevance: a mask of zeros and ones.
+
+    Relevance passes where the factor is not 0; elsewhere it has no receiver.
+    """
+
+    kind: ClassVar[str] = "scale_by"
+    has_ledger_row: ClassVar[bool] = True
+
+    def output_shape(self, *shapes: Shape) -> Shape:
+        """Return the shape of the first input."""
+        if len(shapes) != 2:
+            raise ValueError(f"ScaleBy takes 2 inputs, got {len(shapes)}")
+        _require_broadcast(shapes[1], shapes[0])
+        return shapes[0]
+
+    def to_core(self, place: Place) -> Spec:
+        """Return the layer as the core takes it."""
+        return "factor", _of_call(place)
+
+
+def _of_call(place: Place) -> dict[str, Any]:
+    shape = place.inputs[1]
+    return _fields((1,) * (len(place.output) - len(shape)) + tuple(shape), place.output)
 
 
 def _require_broadcast(given: Sequence[int], shape: Shape) -> None:

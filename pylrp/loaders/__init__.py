@@ -16,12 +16,16 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import DTypeLike
+
 from pylrp._limits import require
 from pylrp.errors import UnknownOption
 from pylrp.layers import Layer
 from pylrp.loaders.chosen_outputs import listed_outputs, with_outputs
 from pylrp.loaders.guard import reading, require_file
 from pylrp.network.graph import Graph
+from pylrp.network.precision import in_dtype
 
 if TYPE_CHECKING:
     from pylrp.network.network import Network
@@ -62,6 +66,7 @@ def load(
     keep_softmax: bool = False,
     input_range: tuple[float, float] | Mapping[str, tuple[float, float]] | None = None,
     max_bytes: int | None = None,
+    dtype: DTypeLike | None = None,
     **options: Any,
 ) -> Network:
     """Return a trained network, ready to be explained.
@@ -100,6 +105,8 @@ def load(
     max_bytes : int, optional
         How much memory the constants and the values of one sample may take: what a file declares beyond that is
         refused before it is allocated. Default: 4 GiB or 16 times the file, whichever is more.
+    dtype : dtype, optional
+        float32 or float64, in which everything is computed. Default: that of the model.
     **options
         Further settings of the loader for this kind of source.
 
@@ -139,6 +146,11 @@ def load(
     given = {name: value for name, value in given.items() if value is not None}
     what, loader = _choose(source)
     taken = inspect.signature(loader).parameters
+    if dtype is not None:
+        if np.dtype(dtype) not in (np.float32, np.float64):
+            raise TypeError(f"dtype is {dtype!r}, relevance is computed in float32 or float64")
+        if "dtype" in taken:
+            given["dtype"] = dtype
     if outputs is not None:
         outputs = listed_outputs(outputs)
         if "outputs" in taken:
@@ -148,6 +160,7 @@ def load(
         raise UnknownOption(what, wrong[0], list(taken)[1:])
     with reading(source, max_bytes):
         graph = loader(source, **given)
+        graph = graph if dtype is None else in_dtype(graph, dtype)
         if input_range is not None:
             graph = graph.changed(
                 facts=replace(graph.facts, ranges={**graph.facts.ranges, **_ranges(graph, input_range)})

@@ -135,19 +135,19 @@ class _Call:
             name: inputs.with_target_axis(a, shapes[name], count, name)
             for name, a in zip(self.names, self.relevance, strict=True)
         }
-        by_input = {name: maps[name] for name in graph.inputs}
+        by_input = inputs.by_input(maps)
         ledgers = self._ledgers()
         explained = self.contrasted
         if explained is None:
             explained = targets.explained(self.chosen, self.asked, several)
-        features = {name: inputs.features(name) for name in graph.inputs}
+        features = {name: inputs.features(name) for name in by_input}
         return Explanation(
             relevance=_sole(by_input),
             output=predicted[self.top] if len(graph.outputs) == 1 or self.request.output is not None else predicted,
             target=explained if explained is None or self.classes.numbered else as_indices(explained),
             layers=self._layers(maps),
             ledger=ledgers if several else ledgers[0],
-            input=_sole(inputs.given),
+            input=_sole({name: inputs.given[name] for name in by_input}),
             settings=self._settings(),
             notes=tuple(dict.fromkeys([*inputs.notes, *self.asked.notes])),
             features=_sole(features),

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from pylrp.network.sides import Sides
 from pylrp.present.text import shown
 
 __all__ = ["Facts", "readable_facts"]
@@ -26,12 +27,15 @@ class Facts:
         By input: the name of each feature.
     ranges : mapping of str to (low, high)
         By input: the range of values that the model was made for.
+    sides : Sides, optional
+        Inputs that are token ids or masks, and what is made of them.
     """
 
     top: Mapping[str, str] = field(default_factory=dict)
     classes: tuple[Any, ...] | None = None
     features: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    sides: Sides | None = None
 
 
 def readable_facts(facts: Facts) -> Facts:
@@ -42,4 +46,7 @@ def readable_facts(facts: Facts) -> Facts:
         classes=classes,
         features={shown(name): tuple(map(shown, names)) for name, names in facts.features.items()},
         ranges={shown(name): bounds for name, bounds in facts.ranges.items()},
+        sides=None
+        if facts.sides is None
+        else replace(facts.sides, feeds={shown(name): feed for name, feed in facts.sides.feeds.items()}),
     )

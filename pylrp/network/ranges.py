@@ -59,7 +59,10 @@ class Expected:
 def expected_of(graph: Graph) -> list[Expected]:
     """Return what is expected of the inputs of which something is known."""
     found = []
+    sides = graph.facts.sides
     for name in graph.inputs:
+        if sides is not None and name in sides.feeds:
+            continue
         known = graph.facts.ranges.get(name)
         if known is not None:
             found.append(Expected(name, known))

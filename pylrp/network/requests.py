@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pylrp._arrays import settle
+from pylrp._arrays import plain, settle
 from pylrp.errors import AbsorbedValue, NotFinite
 from pylrp.layers import Shape
 from pylrp.layers.base import product
 from pylrp.network.columns import Columns, columns_of
 from pylrp.network.graph import Graph
 from pylrp.network.layout import channels_moved_first, moving_call, with_other_order
+from pylrp.network.sides import SideInput, Sides
 
 Array = NDArray[Any]
 
@@ -40,6 +41,8 @@ class Inputs:
         Whether it is one sample without a batch axis.
     notes : list of str
         What was converted or put in order.
+    fed : dict of str to ndarray
+        By input of the graph, what was computed of token ids and masks, (batch, *shape).
     """
 
     def __init__(self, graph: Graph, x: Any):
@@ -51,8 +54,17 @@ class Inputs:
         self.single = False
         self.batch = -1
         self.notes: list[str] = []
-        for name, value in _by_name(graph, x).items():
-            self._add(name, value, "x" if len(graph.inputs) == 1 else f"x[{name!r}]")
+        self.fed: dict[str, Array] = {}
+        sides = graph.facts.sides
+        names = list(graph.inputs) if sides is None else list(sides.names)
+        for name, value in _by_name(names, x).items():
+            what = "x" if len(names) == 1 else f"x[{name!r}]"
+            if sides is None or name not in sides.inputs:
+                self._add(name, value, what)
+            else:
+                self._add_side(name, sides.inputs[name], value, what)
+        if sides is not None:
+            self._feed(sides)
 
     def _add(self, name: str, value: Any, what: str) -> None:
         graph = self._graph
@@ -61,11 +73,7 @@ class Inputs:
         array = settle(columns.values, what)
         if array.shape[-len(shape) :] != shape or array.ndim not in (len(shape), len(shape) + 1):
             raise ValueError(_misfit(array, shape, what, name in graph.channels_last))
-        single = array.ndim == len(shape)
-        batch = 1 if single else len(array)
-        if self.batch >= 0 and (batch != self.batch or single != self.single):
-            raise ValueError(f"{what} has {batch} samples, the inputs before it have {self.batch}")
-        self.batch, self.single = batch, single
+        batch = self._count(array, shape, what)
         self.given[name], self.columns[name] = array, columns
         if columns.order is not None:
             self.notes.append(f"{what}: columns were put into the network's order by name")
@@ -74,8 +82,54 @@ class Inputs:
             array = converted(array, graph.dtype, what, self.notes)
         self.flat.append(array if array.ndim <= 2 and len(shape) == 1 else as_rows(array, batch, shape))
 
+    def _count(self, array: Array, shape: Shape, what: str) -> int:
+        """Return the number of samples of an input, which is that of the others."""
+        single = array.ndim == len(shape)
+        batch = 1 if single else len(array)
+        if self.batch >= 0 and (batch != self.batch or single != self.single):
+            raise ValueError(f"{what} has {batch} samples, the inputs before it have {self.batch}")
+        self.batch, self.single = batch, single
+        return batch
+
+    def _add_side(self, name: str, side: SideInput, value: Any, what: str) -> None:
+        """Take token ids or a mask."""
+        array = np.asarray(plain(value, what))
+        kinds = "iu" if side.kind == "int" else "iub"
+        if array.dtype.kind not in (kinds if array.size else f"{kinds}f"):
+            held = "token ids or a mask, whole numbers" if side.kind == "int" else "truth values"
+            raise TypeError(f"{what} has dtype {array.dtype}, the network takes {held}: pass an array of integers")
+        shape = side.shape
+        if array.ndim not in (len(shape), len(shape) + 1) or array.shape[array.ndim - len(shape) :] != shape:
+            raise ValueError(_misfit(array, shape, what, False))
+        self._count(array, shape, what)
+        self.given[name] = array
+
+    def _feed(self, sides: Sides) -> None:
+        """Compute what the graph takes of token ids and masks."""
+        given = {
+            name: (array[None] if self.single else array).astype(np.int64 if sides.inputs[name].kind == "int" else bool)
+            for name, array in self.given.items()
+            if name in sides.inputs
+        }
+        fed = sides.fed(given, self.batch, self.dtype)
+        own = iter(self.flat)
+        self.fed = fed
+        self.flat = [
+            as_rows(fed[name], self.batch, shape) if name in fed else next(own)
+            for name, shape in self._graph.inputs.items()
+        ]
+
+    def by_input(self, maps: Mapping[str, Array]) -> dict[str, Array]:
+        """Return the relevance of each input that it belongs to, of the maps of the graph's inputs."""
+        sides = self._graph.facts.sides
+        if sides is None:
+            return {name: maps[name] for name in self._graph.inputs}
+        return {name: sides.summed(name, maps) if name in sides.inputs else maps[name] for name in sides.carrying}
+
     def logical(self, name: str) -> Array:
-        """Return an input with channels first and features in the network's order."""
+        """Return an input of the graph with channels first and features in the network's order."""
+        if name in self.fed:
+            return self.fed[name]
         array = self.columns[name].to_network(self.given[name])
         if name not in self._graph.channels_last:
             return array
@@ -83,7 +137,8 @@ class Inputs:
 
     def features(self, name: str) -> tuple[str, ...] | None:
         """Return the names of an input's features in the caller's order, None where they are not known."""
-        return self.columns[name].names or self._graph.facts.features.get(name)
+        columns = self.columns.get(name)
+        return (columns and columns.names) or self._graph.facts.features.get(name)
 
     def shaped(self, flat: Array, shape: Shape) -> Array:
         """Return (batch, size) as (batch, *shape), or (*shape,) for a single sample."""
@@ -126,8 +181,7 @@ def as_rows(array: Array, batch: int, shape: Shape) -> Array:
     return np.ascontiguousarray(array).reshape(batch, product(shape))
 
 
-def _by_name(graph: Graph, x: Any) -> dict[str, Any]:
-    names = list(graph.inputs)
+def _by_name(names: Sequence[str], x: Any) -> dict[str, Any]:
     if isinstance(x, Mapping):
         if set(x) != set(names):
             raise ValueError(f"x has inputs {', '.join(map(str, x))}, the network takes {', '.join(names)}")

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 
+from pylrp.network.graph import Graph
 from pylrp.network.prepared import inside
 from pylrp.present import html
 from pylrp.rules.assignment import Assignment
 
 __all__ = ["table"]
+
+
+def _input_kind(graph: Graph, name: str) -> str:
+    """Return what an input of the graph is: fed by the user, or of rows that ids count, or of masks."""
+    feed = None if graph.facts.sides is None else graph.facts.sides.feeds.get(name)
+    return "input" if feed is None else "mask" if feed.table is None else "embedding"
 
 
 def table(assignment: Assignment) -> html.Summary:
@@ -18,7 +25,7 @@ def table(assignment: Assignment) -> html.Summary:
     """
     graph, absorbed = assignment.graph, inside(assignment)
     rows = [("layer", "kind", "output", "parameters", "rule")]
-    rows += [(name, "input", str(shape), "", "") for name, shape in graph.inputs.items()]
+    rows += [(name, _input_kind(graph, name), str(shape), "", "") for name, shape in graph.inputs.items()]
     total, seen = 0, set()
     for node in graph.nodes:
         arrays = [getattr(node.layer, name) for name in node.layer.arrays]

@@ -41,7 +41,9 @@ def rule_kinds(graph: Graph) -> dict[str, str]:
     takes none: what is explained is its argument, or relevance passes from the probability to it.
     """
     kinds: dict[str, str] = {}
-    behind: set[str] = set()  # values with a layer with weights at or below them
+    sides = graph.facts.sides
+    # Values with a layer with weights at or below them; a table of words is one.
+    behind: set[str] = set() if sides is None else set(sides.feeds)
     for node in graph.nodes:
         kind = node.layer.rule_kind
         after = any(value in behind for value in node.inputs)

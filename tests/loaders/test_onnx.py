@@ -19,6 +19,7 @@ from reference.graph_forward import forward
 from pylrp.errors import UnsupportedLayer
 from pylrp.network.canonise import canonise
 from pylrp.network.graph import Graph
+from pylrp.network.network import Network
 
 onnx = pytest.importorskip("onnx")
 runtime = pytest.importorskip("onnxruntime")
@@ -27,6 +28,7 @@ from onnx import helper, numpy_helper, parser, shape_inference  # noqa: E402
 
 from pylrp.loaders.onnx.model import load_onnx  # noqa: E402
 from pylrp.loaders.onnx.operators import OPERATORS  # noqa: E402
+from pylrp.network.side_operators import OPERATORS as SIDE_OPERATORS  # noqa: E402
 
 RNG = np.random.default_rng(9)
 DATA = Path(onnx.__file__).parent / "backend" / "test" / "data"
@@ -60,7 +62,7 @@ def run(made: Any, x: Any) -> Any:
 
 def assert_computes(graph: Graph, x: Any, expected: Any, tolerance: float = 2e-6) -> None:
     for variant in (graph, canonise(graph, keep_top=True)):
-        got = forward(variant, {next(iter(graph.inputs)): x})[variant.outputs[0]]
+        got = forward(variant, {next(iter(graph.inputs)): x})[variant.value(variant.outputs[0])]
         assert got.shape == expected.shape
         np.testing.assert_allclose(got, expected, rtol=0, atol=tolerance * (np.abs(expected).max() + 1e-3))
 
@@ -220,12 +222,38 @@ def test_operators(case: Any, opset: int) -> None:
     assert_computes(load_onnx(made), x, run(made, x))
 
 
-def test_examples_of_the_standard() -> None:
-    """Every operator's own examples: those that have a translation compute what the standard says."""
+@pytest.fixture(scope="module")
+def cases() -> list[Any]:
+    """Every operator's own examples."""
     from onnx.backend.test.case.node import collect_testcases
 
     with warnings.catch_warnings(action="ignore"):
-        cases: list[Any] = [case for case in collect_testcases(None) if case.data_sets]
+        return [case for case in collect_testcases(None) if case.data_sets]
+
+
+def test_side_operators_agree_with_the_standard(cases: list[Any]) -> None:
+    """What is computed of token ids and masks in NumPy: operators on their own, with numbers that NumPy has."""
+    counted: Counter[str] = Counter()
+    for case in cases:
+        node, *more = case.model.graph.node
+        if more or node.domain or node.op_type not in SIDE_OPERATORS or len(node.output) != 1:
+            continue
+        if node.op_type in ("Cast", "Dropout") or case.model.opset_import[0].version < 13:
+            continue
+        settings = {each.name: helper.get_attribute_value(each) for each in node.attribute}
+        inputs, outputs = case.data_sets[0]
+        given = dict(zip([value.name for value in case.model.graph.input], inputs, strict=False))
+        arrays = [given.get(name) for name in node.input]
+        if all(array is None or np.asarray(array).dtype.kind in "iufb" for array in arrays):
+            with np.errstate(all="ignore"):
+                made = SIDE_OPERATORS[node.op_type](settings, *(None if a is None else np.asarray(a) for a in arrays))
+            np.testing.assert_allclose(made, outputs[0], rtol=1e-5, atol=1e-6, err_msg=case.name)
+            counted[node.op_type] += 1
+    assert len(counted) > 40
+
+
+def test_examples_of_the_standard(cases: list[Any]) -> None:
+    """Those that have a translation compute what the standard says."""
     differ = {
         # The doc's numbers have four digits.
         "test_averagepool_2d_ceil_last_window_starts_on_pad",
@@ -250,6 +278,8 @@ def test_examples_of_the_standard() -> None:
             graph = load_onnx(made)
         except UnsupportedLayer:
             continue
+        if graph.facts.sides is not None or any("here it comes first" in note for note in graph.notes):
+            continue
         if inputs[first].size < 4000:  # the oracle is slow
             assert_computes(graph, inputs[first], outputs[0], 2e-3 if outputs[0].dtype == np.float16 else 1e-5)
             done.update(operators)
@@ -272,9 +302,12 @@ def test_small_models_of_the_onnx_package(folder: str) -> None:
             continue
         data = path.parent / "test_data_set_0"
         inputs = [tensor(data / f"input_{i}.pb") for i in range(len(graph.inputs))]
-        values = forward(graph, dict(zip(graph.inputs, inputs, strict=True)))
-        np.testing.assert_allclose(values[graph.outputs[0]], tensor(data / "output_0.pb"), rtol=1e-5, atol=1e-5)
-    assert (loaded, refused) == {"pytorch-converted": (76, 6), "pytorch-operator": (18, 17), "simple": (1, 22)}[folder]
+        if graph.facts.sides is not None:
+            found = Network.from_graph(graph, keep_top=True).forward(inputs[0])
+        else:
+            found = forward(graph, dict(zip(graph.inputs, inputs, strict=True)))[graph.value(graph.outputs[0])]
+        np.testing.assert_allclose(found, tensor(data / "output_0.pb"), rtol=1e-5, atol=1e-5)
+    assert (loaded, refused) == {"pytorch-converted": (78, 4), "pytorch-operator": (18, 17), "simple": (1, 22)}[folder]
 
 
 def tensor(path: Path) -> Any:

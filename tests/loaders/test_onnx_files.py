@@ -309,8 +309,10 @@ def test_open_sizes() -> None:
 
 
 def test_inputs_that_are_no_activations() -> None:
-    with pytest.raises(UnsupportedLayer, match=r"node 'x' \(input\) holds int64: cut the model"):
+    with pytest.raises(UnsupportedLayer, match=r"makes the output 'y' of token ids or masks alone"):
         load_onnx(model("y = Relu(x)", {"x": ["n", 3]}, kind=TensorProto.INT64))
+    with pytest.raises(UnsupportedLayer, match=r"node 'x' \(input\) holds string: cut the model"):
+        load_onnx(model("y = Relu(x)", {"x": ["n", 3]}, kind=TensorProto.STRING))
     with pytest.raises(UnsupportedLayer, match="type 33"):  # of a broken file
         load_onnx(model("y = Relu(x)", {"x": ["n", 3]}, kind=33))
     with pytest.raises(UnsupportedLayer, match="has 1 axes, of which the first is the batch"):

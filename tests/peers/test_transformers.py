@@ -1,7 +1,8 @@
-"""Vision transformers in torch, exported in every way: one prediction, one map, and that of an independent gradient."""
+"""Transformers in torch, exported in every way: one prediction, one map, and that of an independent gradient."""
 
 from __future__ import annotations
 
+import copy
 import io
 
 import numpy as np
@@ -11,7 +12,7 @@ from torch import nn
 
 import pylrp
 
-from .transformers import Plain, Sdpa, Vit, relevance
+from .transformers import Bert, Decoder, Plain, Relevance, Sdpa, Vit, relevance
 
 OPERATIONS = {"eager": Plain, "sdpa": Sdpa}
 COMPOSITES = {"attnlrp": True, "cp_lrp": False}  # whether relevance goes through the probabilities
@@ -33,6 +34,74 @@ def exported(network, example, opset, names=("x",)):
             dynamic_axes={name: {0: "n"} for name in names},
         )
     return onnx.load_from_string(file.getvalue())
+
+
+TOKENS = 7
+
+
+def of_ids(kind, batch):
+    """Return a network of token ids, and a batch for it; the second sample is padded."""
+    torch.manual_seed(1)
+    network = (Bert if kind.startswith("bert") else Decoder)(without_norm, **KINDS[kind]).eval()
+    ids, mask = torch.randint(0, 50, (batch, TOKENS)), torch.ones(batch, TOKENS, dtype=torch.long)
+    mask[1, 4:] = 0
+    types = (torch.arange(TOKENS) > 2).long().expand(batch, TOKENS)
+    names = {"bert": ("input_ids", "attention_mask", "token_type_ids"), "decoder": ("input_ids",)}
+    names["bert without types"], names["bert, infinite mask"] = names["bert"][:2], names["bert"]
+    return network, dict(zip(names[kind], (ids, mask, types), strict=False))
+
+
+KINDS = {"bert": {}, "bert, infinite mask": {"infinite": True}, "bert without types": {"types": False}, "decoder": {}}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("opset", [14, 17])
+@pytest.mark.parametrize("operations", OPERATIONS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_networks_of_token_ids(kind, operations, opset):
+    network, x = of_ids(kind, 3)
+    model = exported(network.use(OPERATIONS[operations]()), tuple(x.values()), opset, tuple(x))
+    # The file has the roots of the scale in single precision.
+    tolerance = 1e-9 if operations == "eager" else 1e-7
+    net, single = pylrp.load(model, dtype="float64"), pylrp.load(model)
+    wide = copy.deepcopy(network).double()
+    ids, *rest = x.values()
+    given = {name: value.numpy() for name, value in x.items()} if len(x) > 1 else ids.numpy()
+    for composite, taylor in COMPOSITES.items():
+        ex = net.explain(given, target=1, composite=composite)
+        run = wide.use(Relevance(taylor)).behind
+        logits, expected = relevance(wide, wide.embed(ids), 1, taylor, function=lambda rows, run=run: run(rows, *rest))
+        by_token = expected.sum(-1)
+        found = ex.relevance["input_ids"] if isinstance(ex.relevance, dict) else ex.relevance
+        assert isinstance(ex.relevance, dict) == ("token_type_ids" in x)
+        np.testing.assert_allclose(ex.output, logits, atol=tolerance)
+        np.testing.assert_allclose(found, by_token, rtol=0, atol=tolerance * np.abs(expected).max())
+        size = np.abs(expected).sum()
+        for row in ex.ledger:
+            assert np.abs(row.rounding).max() <= 1e-12 * size
+        small = single.explain(given, target=1, composite=composite)
+        found = small.relevance["input_ids"] if isinstance(small.relevance, dict) else small.relevance
+        np.testing.assert_allclose(found, by_token, rtol=0, atol=5e-5 * np.abs(by_token).max())
+        assert small.output.dtype == np.float32
+        assert any(row.position.any() for row in ex.ledger)
+        if len(x) > 1:  # what is masked takes nothing, and one sample does not change another
+            words = ex.layers[next(iter(net.graph.inputs))]
+            assert not words[1, 4:].any()
+            alone = net.explain({name: a[1] for name, a in given.items()}, target=1, composite=composite)
+            one = alone.relevance["input_ids"] if isinstance(alone.relevance, dict) else alone.relevance
+            np.testing.assert_allclose(one, by_token[1], atol=1e-7 * np.abs(expected).max())
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_module_of_token_ids():
+    network, x = of_ids("bert", 2)
+    net = pylrp.load(network, x, dtype="float64")
+    ex = net.explain({name: value.numpy() for name, value in x.items()}, target=2)
+    assert ex.composite == "cp_lrp"
+    assert {name: array.shape for name, array in ex.relevance.items()} == dict.fromkeys(
+        ("input_ids", "token_type_ids"), (2, TOKENS)
+    )
+    np.testing.assert_allclose(ex.output, network(**x).detach().numpy(), atol=1e-6)
 
 
 def without_norm(width):

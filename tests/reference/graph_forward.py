@@ -235,14 +235,10 @@ def matmul(layer, a, b):
     return layer.scale * np.einsum("...ij,...jk->...ik", a, b)
 
 
-@runs(kinds.Shift)
-def shift(layer, x):
-    return x + number(layer.shift)
-
-
-@runs(kinds.ShiftBy)
-def shift_by(layer, x, m):
-    return x + m.reshape(len(m), *(1,) * (x.ndim - m.ndim), *m.shape[1:])
+@runs(kinds.Shift, kinds.ShiftBy, kinds.ScaleBy)
+def shift(layer, x, *given):
+    m = given[0].reshape(len(x), *(1,) * (x.ndim - given[0].ndim), *given[0].shape[1:]) if given else layer.shift
+    return x * number(m) if isinstance(layer, kinds.ScaleBy) else x + number(m)
 
 
 def divided(layer, x, size, at):

@@ -28,16 +28,21 @@ from pylrp.layers import (
     Multiply,
     ReLU,
     Reshape,
+    ScaleBy,
     Shape,
+    Shift,
+    ShiftBy,
     Transpose,
 )
 from pylrp.layers.base import product
+from pylrp.layers.shift import closed
+from pylrp.loaders.onnx.constants import Constant
 from pylrp.loaders.onnx.curves import identify, is_function_of_one
 from pylrp.loaders.onnx.node import Call, Value
 from pylrp.loaders.onnx.tops import written_out
 from pylrp.loaders.onnx.views import PLAIN
 
-__all__ = ["ARITHMETIC", "clip", "curve"]
+__all__ = ["ARITHMETIC", "alike", "clip", "computed", "curve", "operand"]
 
 Array = NDArray[Any]
 Translate = Callable[[Call], Value | list[Value] | None]
@@ -96,7 +101,7 @@ def _split(call: Call) -> tuple[list[Value], list[int]] | None:
     return [call.viewed(i) for i in positions if i not in constants], constants
 
 
-def _operand(call: Call, position: int, value: Value) -> Array | float:
+def operand(call: Call, position: int, value: Value) -> Array | float:
     """Return a constant operand of an activation as it meets its axes (without the batch), in float64."""
     rank = value.rank - 1
     array = np.asarray(call.constant(position, per_sample=True), np.float64)
@@ -129,15 +134,17 @@ def _affine(call: Call, value: Value, scale: Array | float, shift: Array | float
     shape: Shape = np.broadcast_shapes(value.shape, np.shape(scale), np.shape(shift))
     if shape != value.shape:
         value = call.emit(Expand(shape), value, part="expand")
+    dtype = call.translation.constants.dtype
+    if np.ndim(scale) == 0 and scale == 1 and np.isneginf(shift).any() and not np.isnan(shift).any():  # a mask
+        return call.emit(Shift(closed(np.asarray(shift, dtype))), value)
     if not (np.isfinite(scale).all() and np.isfinite(shift).all()):
         raise call.unsupported("has a constant that is infinite or NaN")
     # Plain numbers take the network's dtype wherever they stand.
-    dtype = call.translation.constants.dtype
     factor, added = (float(v) if np.ndim(v) == 0 else np.asarray(v, dtype) for v in (scale, shift))
     return call.emit(Affine(factor, added), value)
 
 
-def _alike(call: Call, values: list[Value]) -> list[Value]:
+def alike(call: Call, values: list[Value]) -> list[Value]:
     """Return the values, the smaller ones repeated to the shape of the others."""
     if len({value.rank for value in values}) > 1 or len({value.view for value in values}) > 1:
         raise call.mixes_batch("joins values of different ranks, one's batch and another axis of the other")
@@ -145,51 +152,136 @@ def _alike(call: Call, values: list[Value]) -> list[Value]:
     return [v if v.shape == shape else call.emit(Expand(shape), v, part="expand") for v in values]
 
 
+def _sides(call: Call) -> list[str]:
+    """Return the names of the inputs that are computed of token ids and masks alone."""
+    return [name for i, name in enumerate(call.node.input) if call.is_side(i)]
+
+
+def _beside(call: Call, *, adds: bool, sign: float = 1.0, inverse: bool = False) -> Value:
+    """Emit the sum or the product of an activation with a side value, which gets no relevance."""
+    side, *others = _sides(call)
+    at = next(i for i, name in enumerate(call.node.input) if name != side)
+    if others or len(call.node.input) != 2 or call.is_constant(at):
+        raise call.unsupported("joins an activation with more than one value that is computed of token ids or masks")
+    value = call.viewed(at)
+    if adds and sign < 0:
+        if call.node.input[0] == side:  # the side value minus the activation
+            value = call.emit(Affine(-1.0, 0.0), value, part="minus")
+        else:
+            side = computed(call, "Neg", side)
+    if inverse:
+        side = computed(call, "Reciprocal", side)
+    mask = call.fed(side, value, adds=adds)
+    shape = np.broadcast_shapes(value.shape, mask.shape)
+    if shape != value.shape:
+        value = call.emit(Expand(shape), value, part="expand")
+    return call.emit(ShiftBy() if adds else ScaleBy(), value, mask)
+
+
+def computed(call: Call, op: str, *inputs: str | Constant) -> str:
+    """Return the name of what an operator makes of side values."""
+    name = call.translation.unique(f"{call.name}:{op}")
+    call.translation.sides.step(op, {}, inputs, name)
+    return name
+
+
+def _where(call: Call) -> Value | None:
+    """Translate a choice between an activation and a constant, by a mask."""
+    chosen = 1 if call.node.input[1] in call.translation.values else 2
+    other = call.node.input[3 - chosen]
+    if other not in call.translation.constants and other not in call.translation.sides:
+        raise call.unsupported("chooses between two activations")
+    value = call.viewed(chosen)
+    sides, constants = call.translation.sides, call.translation.constants
+
+    def known(name: str) -> str | Constant:
+        return name if name in sides else constants[name]
+
+    if call.is_constant(0) and other in constants and not constants[other].follows_batch:
+        return _where_constant(call, value, kept=chosen == 1, fill=constants[other].first)
+    zero, one = (Constant(a, a) for a in (np.zeros((), np.float64), np.ones((), np.float64)))
+    condition, fill = known(call.node.input[0]), known(other)
+    if isinstance(condition, str) or isinstance(fill, str):
+        arms = (one, zero) if chosen == 1 else (zero, one)
+        factor = computed(call, "Where", condition, *arms)
+        shift = computed(call, "Where", condition, *((zero, fill) if chosen == 1 else (fill, zero)))
+        closes = isinstance(fill, Constant) and bool(np.isneginf(fill.first).all())
+        if not closes:
+            value = call.emit(ScaleBy(), value, call.fed(factor, value, adds=False), part="kept")
+        return call.emit(ShiftBy(), value, call.fed(shift, value, adds=True))
+    raise call.mixes_batch("chooses by a mask that follows the batch size")
+
+
+def _where_constant(call: Call, value: Value, *, kept: bool, fill: Array) -> Value:
+    condition = operand(call, 0, value)
+    keep = np.asarray(condition, bool) == kept
+    dtype = call.translation.constants.dtype
+    given: Array = np.asarray(fill, np.float64)
+    if given.size and (given == given.flat[0]).all():
+        given = np.asarray(given.flat[0])
+    else:
+        raise call.unsupported(f"fills in an array of shape {given.shape}")
+    shape = np.broadcast_shapes(value.shape, keep.shape)
+    if shape != value.shape:
+        value = call.emit(Expand(shape), value, part="expand")
+    if np.isneginf(given):
+        return call.emit(Shift(closed(np.where(keep, 0, given).astype(dtype))), value)
+    return _affine(call, value, keep.astype(np.float64), np.where(keep, 0, given))
+
+
 def _sum(call: Call) -> Value | None:
+    if _sides(call):
+        return _beside(call, adds=True)
     parts = _split(call)
     if parts is None:
         return curve(call)
     values, constants = parts
     if not constants:
-        return call.emit(Add() if len(values) > 1 else Identity(), *_alike(call, values))
-    total = values[0] if len(values) == 1 else call.emit(Add(), *_alike(call, values), part="add")
-    return _affine(call, total, 1.0, sum((_operand(call, i, total) for i in constants), start=0.0))
+        return call.emit(Add() if len(values) > 1 else Identity(), *alike(call, values))
+    total = values[0] if len(values) == 1 else call.emit(Add(), *alike(call, values), part="add")
+    return _affine(call, total, 1.0, sum((operand(call, i, total) for i in constants), start=0.0))
 
 
 def _mean(call: Call) -> Value | None:
     count = len(call.node.input)
-    values = _alike(call, [call.value(position) for position in range(count)])
+    values = alike(call, [call.value(position) for position in range(count)])
     if count == 1:
         return call.emit(Identity(), *values)
     return call.emit(Affine(1 / count, 0.0), call.emit(Add(), *values, part="add"))
 
 
 def _subtract(call: Call) -> Value | None:
+    if _sides(call):
+        return _beside(call, adds=True, sign=-1.0)
     parts = _split(call)
     if parts is None:
         return curve(call)
     values, constants = parts
     if constants:
-        operand = _operand(call, constants[0], values[0])
-        return _affine(call, values[0], *((-1.0, operand) if constants == [0] else (1.0, -operand)))
-    first, second = _alike(call, values)
+        constant = operand(call, constants[0], values[0])
+        return _affine(call, values[0], *((-1.0, constant) if constants == [0] else (1.0, -constant)))
+    first, second = alike(call, values)
     return call.emit(Add(), first, call.emit(Affine(-1.0, 0.0), second, part="minus"))
 
 
 def _multiply(call: Call) -> Value | None:
+    if _sides(call):
+        return _beside(call, adds=False)
     parts = _split(call)
     if parts is None or not parts[1]:
         return curve(call)
     (value,), (position,) = parts
-    return _affine(call, value, _operand(call, position, value), 0.0)
+    return _affine(call, value, operand(call, position, value), 0.0)
 
 
 def _divide(call: Call) -> Value | None:
+    if call.is_side(1):
+        return _beside(call, adds=False, inverse=True)
     parts = _split(call)
     if parts is None or parts[1] != [1]:
         return curve(call)
     (value,), _ = parts
-    divisor = np.asarray(_operand(call, 1, value))
+    divisor = np.asarray(operand(call, 1, value))
     if not divisor.all():
         raise call.unsupported("divides by zero")
     return _affine(call, value, 1.0 / divisor, 0.0)
@@ -206,7 +298,7 @@ def _extreme(low: bool) -> Translate:
         parts = _split(call)
         if parts is None or len(parts[0]) != 1 or len(parts[1]) != 1:
             return curve(call)
-        bound = _operand(call, parts[1][0], parts[0][0])
+        bound = operand(call, parts[1][0], parts[0][0])
         if not isinstance(bound, float):
             return curve(call)
         return call.emit(clip(bound, math.inf) if low else clip(-math.inf, bound), parts[0][0])
@@ -259,6 +351,7 @@ ARITHMETIC: dict[str, Translate] = {
     "Sub": _subtract,
     "Mul": _multiply,
     "Div": _divide,
+    "Where": _where,
     "Neg": _negate,
     "Max": _extreme(low=True),
     "Min": _extreme(low=False),

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 from onnx import NodeProto, TensorProto, ValueInfoProto
 
 from pylrp._limits import TooLarge
@@ -29,6 +29,7 @@ from pylrp.loaders.onnx.fused import FUSED
 from pylrp.loaders.onnx.node import Call, Translation, Value, operator_of, type_name
 from pylrp.loaders.onnx.operators import FLOATS, OPERATORS
 from pylrp.loaders.onnx.outputs import ModelOutputs
+from pylrp.loaders.onnx.sides import SIDE_KINDS
 from pylrp.loaders.onnx.sizes import require_functions
 from pylrp.loaders.onnx.tops import FUNCTIONS, on_the_way
 from pylrp.network.graph import Facts, Graph, Node
@@ -50,6 +51,7 @@ def load_onnx(
     input_shape: InputShape | None = None,
     operators: Mapping[str, Operator] | None = None,
     outputs: Sequence[str] | None = None,
+    dtype: DTypeLike | None = None,
 ) -> Graph:
     """Return the graph of an ONNX model.
 
@@ -64,6 +66,10 @@ def load_onnx(
         arrays) that returns a layer for its other inputs. It goes before pylrp's own translation.
     outputs : sequence of str, optional
         Names of outputs, tensors or nodes to take as outputs. Default: all outputs but labels.
+
+    dtype : dtype, optional
+        float32 or float64, in which is computed. Default: that of the model's inputs, or of its weights where it takes
+        token ids alone.
 
     Returns
     -------
@@ -86,7 +92,7 @@ def load_onnx(
     file.require_text()
     if file.model.functions:
         file = replace(file, model=_written_out(file))
-    return _Reader(file, input_shape, operators or {}, outputs).read()
+    return _Reader(file, input_shape, operators or {}, outputs, dtype).read()
 
 
 def _written_out(file: ModelFile) -> onnx.ModelProto:
@@ -129,6 +135,7 @@ class _Reader:
         input_shape: InputShape | None,
         operators: Mapping[str, Operator],
         outputs: Sequence[str] | None,
+        dtype: DTypeLike | None = None,
     ):
         self.file, model = file, file.model
         constants = Constants(file, np.dtype(np.float32))
@@ -144,7 +151,12 @@ class _Reader:
         self.input_shape = input_shape
         self.operators = _checked(operators, model.graph.node)
         self.needed = needed
-        if any(info.type.tensor_type.elem_type == TensorProto.DOUBLE for info in self.inputs.values()):
+        kinds = {info.type.tensor_type.elem_type for info in self.inputs.values()}
+        if kinds.isdisjoint(FLOATS):
+            kinds = {tensor.data_type for tensor in model.graph.initializer if tensor.dims}
+        if dtype is not None:
+            constants.dtype = np.dtype(dtype)
+        elif TensorProto.DOUBLE in kinds:
             constants.dtype = np.dtype(np.float64)
         batches = {sizes[0] for info in self.inputs.values() if (sizes := _declared(info))}
         self.translation = Translation(
@@ -162,7 +174,11 @@ class _Reader:
         translation = self.translation
         shapes = self._input_shapes()
         for name, shape in shapes.items():
-            translation.values[name] = Value(translation.unique(name), shape)
+            kind = SIDE_KINDS.get(self.inputs[name].type.tensor_type.elem_type)
+            if kind is None:
+                translation.values[name] = Value(translation.unique(name), shape)
+            else:
+                translation.sides.add_input(name, shape, kind)
         self._require_explicable()
         for node in self.nodes:
             try:
@@ -172,6 +188,12 @@ class _Reader:
         for name in self.outputs.values.values():
             if not translation.knows(name):
                 raise BrokenFile(translation.path, f"output {name!r}", "is made by none of the nodes")
+            if name in translation.sides:
+                made = translation.producers.get(name)
+                reason = f"makes the output {name!r} of token ids or masks alone: there is nothing to explain"
+                if made is None:
+                    raise UnsupportedLayer(name, "input", "is an output", "choose others: pylrp.load(..., outputs=)")
+                raise Call.again(made, translation).unsupported(reason)
             if name in translation.constants:
                 raise ValueError(f"output {name!r} of the model is a constant: there is nothing to explain")
         notes = self._batch_in_outputs()
@@ -179,12 +201,14 @@ class _Reader:
         dtype = translation.constants.dtype
         notes += [f"{name} weights converted to {dtype}" for name in sorted(translation.constants.converted)]
         notes += left_out(self.left_out) + self.outputs.notes
+        sides = translation.sides.program(list(shapes))
+        activations = {name: shape for name, shape in shapes.items() if name not in translation.sides}
         return Graph(
-            shapes,
+            activations | {name: feed.shape for name, feed in translation.sides.feeds.items()},
             _renamed(translation, outputs),
             outputs,
             notes=notes,
-            facts=Facts(classes=self.outputs.classes, ranges=_pixel_ranges(self.file, shapes)),
+            facts=Facts(classes=self.outputs.classes, ranges=_pixel_ranges(self.file, activations), sides=sides),
             dtype=dtype,
         )
 
@@ -253,7 +277,10 @@ class _Reader:
         by_hand = self.operators.get(call.node.name, self.operators.get(call.op))
         if by_hand is not None and not constant:
             return _by_hand(call, by_hand)
+        names = [name for name in call.node.input if name]
         try:
+            if not constant and all(n in self.translation.constants or n in self.translation.sides for n in names):
+                return self._beside(call)
             if not constant:
                 return self._apply(call)
             fold(call)
@@ -296,6 +323,22 @@ class _Reader:
             translation.pending[name] = cause
             raise cause
         translation.values[name] = made
+
+    def _beside(self, call: Call) -> Value | None:
+        """Take a node that computes something of token ids and masks; a table's rows are activations."""
+        sides, constants, output = self.translation.sides, self.translation.constants, call.node.output[0]
+        if call.op == "Shape":
+            constants.shape(output, sides.sizes(call.node.input[0]), call.attribute("start", 0), call.attribute("end"))
+            return None
+        table = call.op == "Gather" and call.is_constant(0) and call.attribute("axis", 0) == 0
+        if table and constants[call.node.input[0]].first.dtype.kind == "f" and sides.source(call.node.input[1]):
+            return call.lookup(call.node.input[1], call.weight(0))
+        inputs = [None if not n else n if n in sides else constants[n] for n in call.node.input]
+        try:
+            sides.step(call.op, call.attributes, inputs, output)
+        except KeyError:
+            raise call.unsupported("computes of token ids or masks what is not known") from None
+        return None
 
     def _apply(self, call: Call) -> Value | list[Value] | None:
         output = call.node.output[0]
@@ -387,12 +430,12 @@ def _declared(info: ValueInfoProto) -> list[int | None] | None:
 
 def _input_shape(info: ValueInfoProto, given: Sequence[int] | None) -> Shape:
     kind = info.type.tensor_type.elem_type
-    if kind not in FLOATS:
+    if kind not in FLOATS and kind not in SIDE_KINDS:
         held = type_name(kind) if kind else "no tensor"
         way_out = "cut the model after the layer that turns it into floating-point values"
         raise UnsupportedLayer(info.name, "input", f"holds {held}", way_out)
     sizes = _declared(info)
-    if sizes is not None and len(sizes) < 2:
+    if sizes is not None and len(sizes) < (2 if kind in FLOATS else 1):
         way_out = "export the model with a batch axis and at least one axis of features"
         raise UnsupportedLayer(info.name, "input", f"has {len(sizes)} axes, of which the first is the batch", way_out)
     if given is not None:

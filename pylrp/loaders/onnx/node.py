@@ -20,6 +20,7 @@ from pylrp.errors import BrokenFile, BrokenNode, UnsupportedLayer
 from pylrp.layers import Layer, Shape
 from pylrp.layers.base import product
 from pylrp.loaders.onnx.constants import BATCHES, Constants, attributes_of
+from pylrp.loaders.onnx.sides import SideValues
 from pylrp.loaders.onnx.views import PLAIN, Size, Times, View
 from pylrp.network.graph import Node
 
@@ -63,10 +64,12 @@ class Translation:
     resolve: Callable[[str], Value] | None = None
     #: The calls of pending values.
     calls: dict[str, Call] = field(default_factory=dict)
+    #: What is computed of token ids and masks.
+    sides: SideValues = field(default_factory=SideValues)
 
     def knows(self, name: str) -> bool:
         """Tell whether a value has been made."""
-        return name in self.values or name in self.pending or name in self.constants
+        return name in self.values or name in self.pending or name in self.constants or name in self.sides
 
     def unique(self, name: str) -> str:
         """Return a name for a value that no other has."""
@@ -174,7 +177,26 @@ class Call:
         name = self.node.input[position]
         if name in self.translation.constants:
             raise self.unsupported(f"takes the constant {name!r} as input {position}")
+        if name in self.translation.sides:
+            raise self.unsupported(f"takes {name!r}, which is computed of token ids or masks, as an activation")
         return self.translation.value(name)
+
+    def is_side(self, position: int) -> bool:
+        """Tell whether an input is computed of token ids and masks alone."""
+        return self.has(position) and self.node.input[position] in self.translation.sides
+
+    def fed(self, side: str, value: Value, *, adds: bool) -> Value:
+        """Return a side value as an input of the graph that broadcasts to an activation."""
+        name = self.translation.unique(f"{self.name}/{'mask' if adds else 'factor'}")
+        shape = self.translation.sides.beside(name, side, value.shape, value.view, adds=adds)
+        if shape is None:
+            raise self.mixes_batch(f"joins an activation with {side!r}, whose batch stands on another axis")
+        return Value(name, shape, value.view)
+
+    def lookup(self, ids: str, table: Array) -> Value:
+        """Return the rows of a table as an input of the graph."""
+        shape, view = self.translation.sides.lookup(self.name, ids, table)
+        return Value(self.name, shape, view)
 
     def weight(self, position: int, what: str = "", make: Any = None) -> Array:
         """Return an input that is a constant, in the network's dtype; see :meth:`Constants.weight`."""

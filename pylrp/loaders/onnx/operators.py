@@ -52,6 +52,7 @@ from pylrp.layers import (
 from pylrp.layers.base import product
 from pylrp.loaders.contraction import Contraction, dense_along, letters_of
 from pylrp.loaders.onnx.arithmetic import ARITHMETIC, clip, curve
+from pylrp.loaders.onnx.attention import ATTENTION
 from pylrp.loaders.onnx.ml import CLASSICAL
 from pylrp.loaders.onnx.movement import MOVEMENT
 from pylrp.loaders.onnx.node import Call, Value, type_name
@@ -345,6 +346,7 @@ def _activation(make: Callable[[Call], Layer]) -> Translate:
 
 OPERATORS: dict[str, Translate] = {
     **ARITHMETIC,
+    **ATTENTION,
     **MOVEMENT,
     **CLASSICAL,
     "AveragePool": _average_pool,

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from pylrp.errors import BrokenNode, UnsupportedLayer
 from pylrp.layers import Conv, ConvTranspose, Dense, Identity, Layer
@@ -49,6 +50,7 @@ def load_torch(
     *,
     operators: Mapping[str, Operator] | None = None,
     outputs: Sequence[str] | None = None,
+    dtype: DTypeLike | None = None,
 ) -> Graph:
     """Return the graph of a torch module.
 
@@ -69,6 +71,8 @@ def load_torch(
     outputs : sequence of str, optional
         Which of several results of ``forward`` are outputs: by key or field, "output0", "output1", ... of a tuple; or
         names of layers. Default: all but labels.
+    dtype : dtype, optional
+        float32 or float64, in which is computed. Default: that of the module.
 
     Returns
     -------
@@ -108,12 +112,13 @@ def load_torch(
         by_node = {**own, **_by_node(operators or {}, nodes, modules)}
         theirs = outputs if outputs is not None and set(outputs) <= set(call.returned) else None
         try:
-            graph = load_onnx(path, operators=by_node, outputs=theirs)
+            graph = load_onnx(path, operators=by_node, outputs=theirs, dtype=dtype)
         except UnsupportedLayer as error:
             raise _by_name(error, module, modules) from error
         if not call.returned:  # the exporter's name for a single output tells nothing
             graph = graph.changed(outputs=list(dict.fromkeys(graph.output_values.values())))
-    notes = left_out(name for name in call.names if name not in graph.inputs)
+    taken = graph.inputs if graph.facts.sides is None else graph.facts.sides.names
+    notes = left_out(name for name in call.names if name not in taken)
     graph = graph.changed(notes=list(dict.fromkeys([*graph.notes, *notes])))
     graph = _rename(graph, modules)
     return graph if outputs is None or theirs is not None else with_outputs(graph, outputs)
@@ -139,7 +144,9 @@ def disagreement(network: Network, module: Any, example_input: Any) -> str | Non
     expected = list(_tensors(torch, returned))
     names = output_names(returned)
     arrays = {name: tensor.cpu().numpy() for name, tensor in zip(call.names, call.tensors, strict=True)}
-    found = network.forward({name: array for name, array in arrays.items() if name in network.graph.inputs})
+    sides = network.graph.facts.sides
+    taken = network.graph.inputs if sides is None else sides.names
+    found = network.forward({name: array for name, array in arrays.items() if name in taken})
     outputs = list(found.values()) if isinstance(found, dict) else [found]
     if set(network.graph.outputs) <= set(names):  # labels are left out, or the user has chosen
         by_name = dict(zip(names, expected, strict=True)) if len(names) == len(expected) else {}

@@ -1,0 +1,192 @@
+"""Side values: what a network makes of token ids and masks in NumPy, before the core runs. They carry no relevance.
+
+An input of whole numbers or of truth values is no activation. What is computed of it (comparisons, shapes, masks) is a
+program of steps; what the core needs of it is fed to the graph as an input of its own: a row of a table for each id,
+whose relevance, summed over the features, belongs to the ids; a mask, which gets none. Loaders write the program
+(``onnx/sides.py``), ``requests.py`` runs it; ``side_operators.py`` has the operators.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pylrp.errors import NotFinite, NotInVocabulary
+from pylrp.layers import Shape
+from pylrp.layers.shift import closed
+from pylrp.network.side_operators import OPERATORS, Attributes
+
+__all__ = ["Feed", "Fixed", "SideInput", "Sides", "Step"]
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class SideInput:
+    """An input of whole numbers or truth values.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Of a sample.
+    kind : str
+        "int" or "bool".
+    """
+
+    shape: Shape
+    kind: str = "int"
+
+
+@dataclass(frozen=True, eq=False)
+class Fixed:
+    """A constant of a program.
+
+    Attributes
+    ----------
+    array : ndarray
+    by_batch : ndarray, optional
+        What is added to it for each sample of the batch, where it counts samples.
+    per_sample : bool
+        Whether axis 0, of length 1 here, is as long as the batch.
+    """
+
+    array: Array
+    by_batch: Array | None = None
+    per_sample: bool = False
+
+    def for_batch(self, batch: int) -> Array:
+        """Return it for a batch of so many samples."""
+        if self.per_sample:
+            return np.broadcast_to(self.array, (batch, *self.array.shape[1:]))
+        return self.array if self.by_batch is None else self.array + batch * self.by_batch
+
+
+@dataclass(frozen=True)
+class Step:
+    """An operator and what it takes: names of side values, constants, None where an optional input is missing."""
+
+    op: str
+    inputs: tuple[str | Fixed | None, ...]
+    output: str
+    attributes: Attributes = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Feed:
+    """What the core is fed with.
+
+    Attributes
+    ----------
+    value : str
+        The side value.
+    axis : int
+        Its axis with the batch, which comes first for the core.
+    shape : tuple of int
+        Of a sample, as the graph has it.
+    table : Fixed or None
+        The rows that the value counts, where it is a lookup.
+    source : str or None
+        The input to which the relevance of such a lookup belongs; None: to none.
+    adds : bool
+        Whether it is added: -inf closes a place then.
+    """
+
+    value: str
+    axis: int
+    shape: Shape
+    table: Fixed | None = None
+    source: str | None = None
+    adds: bool = False
+
+
+@dataclass(frozen=True)
+class Sides:
+    """Inputs that are no activations, and what is made of them.
+
+    Attributes
+    ----------
+    names : tuple of str
+        Of all inputs of the network as users see them, in order; those of activations are inputs of the graph.
+    inputs : mapping of str to SideInput
+        The others.
+    steps : tuple of Step
+    feeds : mapping of str to Feed
+        By input of the graph.
+    """
+
+    names: tuple[str, ...]
+    inputs: Mapping[str, SideInput]
+    steps: tuple[Step, ...]
+    feeds: Mapping[str, Feed]
+
+    @property
+    def carrying(self) -> tuple[str, ...]:
+        """Return the inputs that relevance belongs to, in order: activations, and ids of a lookup."""
+        sources = {feed.source for feed in self.feeds.values()}
+        return tuple(name for name in self.names if name not in self.inputs or name in sources)
+
+    def fed(self, given: Mapping[str, Array], batch: int, dtype: np.dtype[Any]) -> dict[str, Array]:
+        """Return the arrays for the graph's inputs, (batch, *shape) each.
+
+        Parameters
+        ----------
+        given : mapping of str to ndarray
+            (batch, *shape), checked.
+        batch : int
+        dtype : dtype
+
+        Raises
+        ------
+        NotInVocabulary
+            If an id is not in its table.
+        NotFinite
+            If a mask has a NaN, or +inf.
+        """
+        values = dict(given)
+        for step in self.steps:
+            values[step.output] = run(step, values, batch)
+        return {name: _array(feed, values[feed.value], batch, dtype) for name, feed in self.feeds.items()}
+
+    def summed(self, source: str, feeds: Mapping[str, Array]) -> Array:
+        """Return the relevance of ids: that of their rows, (..., *ids, features), summed over the features."""
+        parts = [feeds[name].sum(axis=-1) for name, feed in self.feeds.items() if feed.source == source]
+        return np.asarray(sum(parts[1:], start=parts[0]))
+
+
+def run(step: Step, values: Mapping[str, Array], batch: int) -> Array:
+    """Return what a step makes."""
+    arrays = [
+        each.for_batch(batch) if isinstance(each, Fixed) else None if each is None else values[each]
+        for each in step.inputs
+    ]
+    with np.errstate(all="ignore"):  # infinities and divisions by zero are looked at where they are fed
+        return np.asarray(OPERATORS[step.op](step.attributes, *arrays))
+
+
+def _array(feed: Feed, value: Array, batch: int, dtype: np.dtype[Any]) -> Array:
+    if feed.table is not None:
+        value = _rows(feed, value)
+    if feed.axis:
+        value = value.transpose(feed.axis, *(axis for axis in range(value.ndim) if axis != feed.axis))
+    value = value if value.ndim else value.reshape(1)
+    if len(value) == 1 and batch != 1:
+        value = np.broadcast_to(value, (batch, *value.shape[1:]))
+    made: Array = np.ascontiguousarray(value.reshape(batch, *feed.shape), dtype=dtype)
+    what = f"what is computed of the inputs for {feed.value!r}"
+    if np.isnan(made).any() or np.isposinf(made).any() or not (feed.adds or np.isfinite(made).all()):
+        raise NotFinite(f"{what} is NaN or infinite", what=feed.value)
+    return closed(made) if feed.adds else made
+
+
+def _rows(feed: Feed, ids: Array) -> Array:
+    assert feed.table is not None  # the caller looked
+    table = feed.table.array
+    wrong = (ids < 0) | (ids >= len(table))
+    if wrong.any():
+        at = tuple(int(i) for i in np.argwhere(wrong)[0])
+        raise NotInVocabulary(feed.source or feed.value, int(ids[at]), len(table), at)
+    return np.asarray(table[ids])
