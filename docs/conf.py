@@ -39,7 +39,17 @@ numpydoc_xref_param_type = False
 
 PAGES = {
     "Begin": ["install", "first-network", "choosing-a-rule", "examples"],
-    "Use": ["models", "from-matlab", "writers", "inside", "command-line", "report", "verify", "evaluation", "performance"],
+    "Use": [
+        "models",
+        "from-matlab",
+        "writers",
+        "inside",
+        "command-line",
+        "report",
+        "verify",
+        "evaluation",
+        "performance",
+    ],
     "Understand": ["rules", "ledger", "conventions", "why-is-my-heatmap-wrong"],
     "Extend": ["adding-a-rule", "adding-a-layer", "architecture"],
     "Look up": ["api/index"],

@@ -75,12 +75,12 @@ def curve(call: Call) -> Value | None:
 def _joined(call: Call) -> Value | None:
     """Return what a node makes of values of which none is part of a function that is still going on."""
     constants = [call.is_constant(i) for i in (0, 1)]
-    values = [call.value(i) for i in (0, 1) if not constants[i]]  # raises where a pending one is nothing by itself
+    values = [call.viewed(i) for i in (0, 1) if not constants[i]]  # raises where a pending one is nothing by itself
     if call.op in ("Add", "Sub") or constants[1]:
         return ARITHMETIC[call.op](call)  # type: ignore[return-value]  # these make one value
     if constants[0]:
         raise call.unsupported("divides by a value that is no function of one other value")
-    if len({len(value.shape) for value in values}) > 1:
+    if len({(value.rank, value.view) for value in values}) > 1:
         raise call.mixes_batch("joins values of different ranks, one's batch and another axis of the other")
     return call.emit(Multiply() if call.op == "Mul" else Divide(), *values)
 
