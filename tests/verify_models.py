@@ -127,6 +127,12 @@ MODELS: dict[str, tuple[str, tuple[int, ...], dict[str, Any]]] = {
         {"W": normal(4, 6), "B": normal(6), "W2": normal(4, 6), "s": normal(6), "t": normal(6), "low": np.array(0.1),
          "V": normal(6, 3)},
     ),
+    "selu": (
+        """c = Conv(x, W); o = Selu(c); f = Flatten(o); h = Gemm(f, V); e = Celu<alpha=0.8>(h); u = Unsqueeze(e, axes);
+        p = Squeeze(u, axes); y = Gemm(p, U, b)""",
+        (2, 3, 3),
+        {"W": normal(3, 2, 2, 2), "V": normal(12, 6), "axes": np.array([2]), "U": normal(6, 3), "b": normal(3)},
+    ),
     "volume": (
         """c = Conv<pads=[1,0,1,1,0,1]>(x, W, B); a = Relu(c);
         p = AveragePool<kernel_shape=[2,1,2], strides=[2,1,2]>(a); f = Flatten(p); y = Gemm(f, V)""",

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import DTypeLike
 
+from pylrp.layers import Movement
 from pylrp.network import requests
+from pylrp.verify.alignment import Alignment, largest_error
 from pylrp.verify.matching import Matching, input_pairs
 from pylrp.verify.prediction import predicted
 from pylrp.verify.program import Array, Program
@@ -66,20 +68,6 @@ class _Errors:
             self.found[name] = max(self.found.get(name, 0.0), error)
 
 
-def largest_error(ours: Array, theirs: Array) -> float | None:
-    """Return the largest difference as a share of the sample's largest entry; None where the shapes don't fit."""
-    if ours.size != theirs.size or len(ours) != len(theirs):
-        return None
-    ours, theirs = ours.reshape(len(ours), -1), theirs.reshape(len(theirs), -1)
-    if not ours.size:
-        return 0.0
-    with np.errstate(invalid="ignore"):
-        difference = np.where(ours == theirs, 0.0, np.abs(ours - theirs)).max(axis=1)
-    scale = np.where(np.isfinite(theirs), np.abs(theirs), 0.0).max(axis=1)
-    error = np.where(difference == 0, 0.0, difference / np.where(scale == 0, np.finfo(float).tiny, scale))
-    return float(np.where(np.isnan(error), np.inf, error).max())
-
-
 class _Check:
     """One comparison."""
 
@@ -95,7 +83,8 @@ class _Check:
         names = list(dict.fromkeys([*self.graph.inputs, *(node.name for node in self.graph.nodes)]))
         found = self.network._execution.values_of(self.inputs, names, 0)
         self.found = {name: array.astype(np.float64) for name, array in zip(names, found, strict=True)}
-        self.orders: dict[str, tuple[int, ...] | None] = {}
+        self.alignment = Alignment()
+        self.movements = {node.name for node in self.graph.nodes if isinstance(node.layer, Movement)}
         self.matching = Matching(program, self.assignment, _as_composite(composite), self._nearest)
         self.notes = list(self.matching.notes)
 
@@ -161,20 +150,25 @@ class _Check:
         for value in self.program.outputs:  # that the evaluation in NumPy is the model's
             if value in told and values[value].dtype.kind == "f":
                 self.prediction.add(f"NumPy {value}", values[value][:count], told[value][:count])
+        effective = tape.effective()
         for name, value in self.matching.values.items():
             if name not in self.matching.scaled and name not in self.graph.inputs:
                 step = self.program.made_by[value]
                 output = tape.output(step) if value == step.outputs[0] else values[value]
-                if output.size != self.found[name][rows].size:
+                output = effective.get(value, output)
+                turned = self.alignment.find(
+                    name, self._shaped(name, rows), output, self._batch_axes.get(value), moved=name in self.movements
+                )
+                if turned is None:
                     self.values.found[name] = np.inf  # another shape
-                elif output.shape[0] == len(rows):
-                    self.values.add(name, ours[name][rows[:count]], self._ordered(name, rows[:count], output[:count]))
+                else:
+                    self.values.add(name, ours[name][rows[:count]], turned[:count])
         tape.back(self._starts(tape, rows))
         for name, value in self.matching.values.items():
             relevance = self._ours(name, rows[:count])
-            if relevance is not None and len(values[value]) == len(rows):
-                theirs = self._ordered(name, None, tape.relevance(value)[:count])
-                self.incoming.add(name, relevance, theirs)
+            turned = self._aligned(name, tape.relevance(value))
+            if relevance is not None and turned is not None:
+                self.incoming.add(name, relevance, turned[:count])
         if self.network.dtype == np.float32 and self._wrong(self.incoming.found) and not self._wrong(self.values.found):
             self._measure_rounding(given, rows, count, tape)
         self.tapes.append((slice(int(rows[0]), int(rows[0]) + count), tape))
@@ -198,25 +192,38 @@ class _Check:
             rounded = self.tape(self.program.run(near, dtype=np.float32), tape.decided, np.float32)
             rounded.back(self._starts(rounded, rows))
             for name, value in self.matching.values.items():
-                self.rounding.add(name, rounded.relevance(value)[:count], tape.relevance(value)[:count])
+                one, other = (self._aligned(name, each.relevance(value)) for each in (rounded, tape))
+                if one is not None and other is not None:
+                    self.rounding.add(name, one[:count], other[:count])
 
     def _limit(self, name: str) -> float:
         """Return what the relevance of a value may be off: where rounding alone does more, a few times that."""
         return max(self.tolerance, _OF_ROUNDING * self.rounding.found.get(name, 0.0))
 
-    def _ordered(self, name: str, rows: Array | None, theirs: Array) -> Array:
-        """Return an array of the file's with its axes in the network's order, which may have channels first or last.
+    @cached_property
+    def _batch_axes(self) -> dict[str, int]:
+        """Return the axis that grows with the batch, for each value, where a network may have moved it."""
+        fixed = any(sizes and sizes[0] is not None for sizes in self.program.inputs.values())
+        if fixed or not any(node.layer.kind == "matmul" for node in self.graph.nodes):
+            return {}
+        rows, values = self._first_run
+        more = self.program.run(self._given(np.append(rows, rows[-1])))
+        found = {}
+        for name, array in values.items():
+            if array.ndim == more[name].ndim:
+                grown = [i for i, (n, m) in enumerate(zip(array.shape, more[name].shape, strict=True)) if n != m]
+                found.update({name: grown[0]} if len(grown) == 1 else {})
+        return found
 
-        ``rows``: of the values by which the order is found; relevance has the order that values have.
-        """
-        shape, axes = tuple(self.graph.shapes[name]), theirs.ndim
-        if rows is not None and name not in self.orders:
-            orders = [tuple(range(axes)), (0, axes - 1, *range(1, axes - 1)), (0, *range(2, axes), 1)]
-            fits = [order for order in orders if tuple(theirs.shape[i] for i in order[1:]) == shape]
-            errors = [largest_error(self.found[name][rows], theirs.transpose(order)) or 0.0 for order in fits]
-            self.orders[name] = fits[int(np.argmin(errors))] if fits else None
-        order = self.orders.get(name)
-        return theirs if order is None else theirs.transpose(order)
+    def _aligned(self, name: str, relevance: Array) -> Array | None:
+        """Return relevance of the file's in the order of the network's value."""
+        if name in self.graph.inputs or name in self.matching.scaled:
+            return relevance
+        return self.alignment.again(name, relevance)
+
+    def _shaped(self, name: str, rows: Array) -> Array:
+        """Return the network's value for some samples, (batch, *shape)."""
+        return self.found[name][rows].reshape(len(rows), *self.graph.shapes[name])
 
     def tape(
         self, values: Mapping[str, Array], decided: Mapping[str, Array] | None = None, dtype: DTypeLike = np.float64
@@ -244,7 +251,7 @@ class _Check:
             value = step.inputs[0] if step.op in ("MaxPool", "GlobalMaxPool") else ""
             if value in names and self.found[names[value]][rows].size == values[value].size:
                 ours = self.found[names[value]][rows].reshape(values[value].shape)
-                error = largest_error(ours, values[value])
+                error = largest_error(ours, values[value]) if len(ours) == len(rows) else None
                 if error is not None and error <= self.tolerance:
                     found[value] = ours
         return found
@@ -402,7 +409,8 @@ class _Check:
         if layer not in self.matching.values or layer not in self.ex.layers:
             return 0.0
         ours = np.asarray(self.ex.layers[layer])
-        if (order := self.orders.get(layer)) is not None and order != tuple(range(len(order))):
+        above, below = (self.tapes[0][1].values[self.matching.values[name]] for name in (layer, value))
+        if not self.alignment.is_plain(layer, above) or len(below) != len(above):
             return 0.0
         given: Any = self.inputs.given if len(self.inputs.given) > 1 else next(iter(self.inputs.given.values()))
         again = self.network.explain(given, ours, self.ex.settings["composite"], output=layer, layers=[value]).layers[

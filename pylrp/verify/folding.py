@@ -44,9 +44,22 @@ def factor_of(step: Step) -> float:
     """Return by what an operator multiplies what else it does: a layer of its own, or part of those above."""
     if step.op == "Selu":
         return float(step.get("gamma", SELU_GAMMA))
-    if step.op in ("Celu", "Swish"):
-        return float(step.get("alpha", 1.0)) ** (1 if step.op == "Celu" else -1)
+    if step.op in ("Celu", "Swish", "com.microsoft.QuickGelu"):
+        alpha = float(step.get("alpha", 1.702 if step.op.startswith("com") else 1.0))
+        return alpha if step.op == "Celu" else 1 / alpha
     return 1 / len(step.inputs) if step.op == "Mean" else 1.0
+
+
+def first_factor(program: Program, step: Step) -> tuple[str, int, float] | None:
+    """Return (name of the part, input, factor) where a step multiplies an input by a number first."""
+    if step.op == "Sub" and len(carried(program, step)) == 2:
+        return "minus", 1, -1.0
+    factor = {
+        "Celu": 1 / step.get("alpha", 1.0),
+        "Swish": step.get("alpha", 1.0),
+        "com.microsoft.QuickGelu": step.get("alpha", 1.702),
+    }.get(step.op, 1.0)
+    return ("before", 0, factor) if factor != 1 else None
 
 
 def moves(program: Program, step: Step) -> bool:
@@ -59,12 +72,12 @@ def moves(program: Program, step: Step) -> bool:
 class Placed:
     """A scaling that is part of a layer with weights, and the steps between them, from below.
 
-    ``minus``: the step is a difference, the scaling the sign of what it subtracts.
+    ``factor``: the step does something else, and multiplies what it takes by a number before: -1 what it subtracts.
     """
 
     scaling: Step
     way: tuple[Step, ...]
-    minus: bool = False
+    factor: float | None = None
 
 
 @dataclass
@@ -75,8 +88,8 @@ class Folding:
     ----------
     program : Program
     kept : collection of str or None
-        Names of the steps that stay layers of their own, and of the signs of differences that do, ``"name/minus"``,
-        where another program has decided. Default: none that can be
+        Names of the steps that stay layers of their own, and of such parts of steps, ``"name/minus"``, where another
+        program has decided. Default: none that can be
         folded.
     apart : collection of str
         Names of steps that are part of something else.
@@ -103,10 +116,11 @@ class Folding:
         for step in self.program.steps:
             if step.name in self.apart:
                 continue
-            if step.op == "Sub" and len(carried(self.program, step)) == 2 and f"{step.name}/minus" not in kept:
-                found = self._down(step.inputs[1])
+            first = first_factor(self.program, step)
+            if first is not None and f"{step.name}/{first[0]}" not in kept:
+                found = self._down(step.inputs[first[1]])
                 if found is not None:
-                    self.after.setdefault(found[0].name, []).append(Placed(step, found[1], minus=True))
+                    self.after.setdefault(found[0].name, []).append(Placed(step, found[1], first[2]))
             elif is_scaling(self.program, step) and step.name not in kept:
                 scalings.append(step)
                 found = self._down(step.inputs[carried(self.program, step)[0]])

@@ -11,8 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from pylrp.layers import Multiply
 from pylrp.network.graph import Graph, Node
 from pylrp.rules.assignment import Assignment, rule_kinds
+from pylrp.rules.gates import signal_of
 from pylrp.verify.folding import Folding, is_scaling, moves
 from pylrp.verify.program import Program, Step
 from pylrp.verify.reference import by_kind_and_place
@@ -46,7 +48,7 @@ class Matching:
     values : dict of str to str
         The file's value for each value of the network that is in both.
     scaled : set of str
-        Values of the network that differ from the file's by a scaling that was folded: relevance can be compared.
+        Values of the network that differ from the file's by a factor that was folded: relevance can be compared.
     folding, rules, regions, merged : see :class:`~pylrp.verify.tape.Tape`
     notes : list of str
     """
@@ -84,18 +86,16 @@ class Matching:
         kept = {
             step.name
             for name, step in self._steps.items()
-            if name in self._nodes and self._nodes[name].layer.rule_kind == "batchnorm"
+            if name in self._nodes and self._nodes[name].layer.rule_kind in ("batchnorm", "add")
         }
         kept.update(
-            f"{step.name}/minus"
+            f"{step.name}/{part}"
             for name, step in self._steps.items()
-            if step.op == "Sub" and f"{name}/minus" in self._nodes
+            for part in ("minus", "before")
+            if f"{name}/{part}" in self._nodes
         )
         self.folding = Folding(self.program, kept if self.by_name else None, apart)
         self.rules = self._rules()
-        for placed in [*self.folding.after.values(), *self.folding.before.values()]:
-            ways = {step.outputs[0] for each in placed for step in each.way}
-            self.scaled.update(name for name, value in self.values.items() if value in ways)
         for name, step in self._steps.items():  # the number of summands may be part of the layer above
             if step.op == "ReduceSum" and f"{name}/sum" not in self._nodes:
                 made = self._nodes.get(name)
@@ -138,7 +138,25 @@ class Matching:
                 out = step.outputs[0]
                 self.regions[out] = Region(base, out, kind, axis + 1 if axis >= 0 else axis)
         self.merged.update(each.name for each in inner if each.op == "Pad" and kind == "conv")
+        if isinstance(node.layer, Multiply):
+            self._signal(node, step)
         self.values[node.name] = step.outputs[0]
+
+    def _signal(self, node: Node, step: Step) -> None:
+        """Keep which factor of a product the network takes for the signal: the file's own nodes may not tell."""
+        rule = self.assignment.rules.get(node.name)
+        signal = None if rule is None else signal_of(node, rule)
+        if signal is None:
+            return
+        bases = self._bases(node.inputs[signal])
+        leads = [i for i, name in enumerate(step.inputs) if name in bases or self._reaches(name, bases)]
+        self.signals[step.name] = leads[0] if len(leads) == 1 else signal
+
+    def _reaches(self, value: str, bases: list[str]) -> bool:
+        step = self.program.made_by.get(value)
+        return step is not None and not set(bases).isdisjoint(
+            name for each in (step, *self._between(bases, step)) for name in each.inputs
+        )
 
     def _behind_scalings(self, name: str, base: str, inner: list[Step]) -> str:
         """Return the value that a function is of: a network's value may have a bias in it that the file adds later."""

@@ -56,8 +56,11 @@ def is_function_of(program: Program, value: str, base: str) -> bool:
 
 
 def signal_of(tape: Tape, step: Step) -> int | None:
-    """Return the position of the factor that is a signal, the other being a gate; None where neither is, or both."""
-    if step.name in tape.signals:
+    """Return the position of the factor that is a signal, the other being a gate; None where neither is, or both.
+
+    What the file's nodes tell counts more than what :attr:`Tape.signals` says, unless the rule names the signal.
+    """
+    if step.name in tape.signals and name_of(tape.rules.of(step, "product")) == "gate":
         return tape.signals[step.name]
     program = tape.program
     made_by = [program.made_by.get(source(program, name)) for name in step.inputs]
@@ -68,6 +71,8 @@ def signal_of(tape: Tape, step: Step) -> int | None:
     for i in (0, 1):  # x f(x): an activation that is written out
         if is_function_of(program, step.inputs[1 - i], source(program, step.inputs[i])):
             return i
+    if step.name in tape.signals:
+        return tape.signals[step.name]
     sizes = [tape.values[name].size for name in step.inputs]
     return None if sizes[0] == sizes[1] else int(np.argmax(sizes))
 

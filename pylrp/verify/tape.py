@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from pylrp.verify import pooling
-from pylrp.verify.folding import Folding, Placed, carried, factor_of, is_scaling, is_weighted
+from pylrp.verify.folding import Folding, Placed, carried, factor_of, first_factor, is_scaling, is_weighted
 from pylrp.verify.linear import linear_of, unbroadcast
 from pylrp.verify.moving import MOVES
 from pylrp.verify.program import Array, Program, Step
@@ -228,26 +228,50 @@ class Tape:
         epsilon = None if rule is None else self.rules.epsilon(rule)
         return share if epsilon is None or epsilon == 0 else Share(quotient(share, z, epsilon))
 
-    def moved_back(self, way: tuple[Step, ...], array: Array) -> Array:
-        """Return an array of the shape above some moving steps in the places below them; repeated entries agree."""
+    def moved_back(self, way: tuple[Step, ...], above: Step, array: Array, fill: float) -> Array:
+        """Return an array of the shape above some moving steps in the places below them; repeated entries agree.
+
+        ``above`` is the step that reads what they make, ``fill`` stands where it reads nothing.
+        """
         for step in reversed(way):
-            if step.op not in MOVES:  # a scaling that is folded, too
-                continue
-            positions = carried(self.program, step)
-            shape = self.values[step.inputs[positions[0]]].shape
-            index = places(step, self.given(step), positions)[0]
-            full = np.broadcast_to(array, index.shape)
-            made = np.ones(int(np.prod(shape)) + 1)
-            made[index.ravel()] = full.ravel()
-            array = made[1:].reshape(shape)
+            if step.op in MOVES:  # else a scaling that is folded, too
+                positions = carried(self.program, step)
+                shape = self.values[step.inputs[positions[0]]].shape
+                index = places(step, self.given(step), positions)[_read(step, above)]
+                made = np.full(int(np.prod(shape)) + 1, fill)
+                made[index.ravel()] = np.broadcast_to(array, index.shape).ravel()
+                array = made[1:].reshape(shape)
+            above = step
         return array
 
-    def moved_up(self, way: tuple[Step, ...], array: Array) -> Array:
+    def moved_up(self, way: tuple[Step, ...], above: Step, array: Array) -> Array:
         """Return an array in the places above some moving steps; 0 where there is none."""
-        for step in way:
-            index = places(step, self.given(step), carried(self.program, step))[0]
-            array = np.concatenate([[0.0], np.ravel(array)])[index]
-        return array
+        steps = [moved for _, moved in self._upwards(way, above, array)]
+        return steps[-1] if steps else array
+
+    def _upwards(self, way: tuple[Step, ...], above: Step, array: Array) -> Iterator[tuple[str, Array]]:
+        """Yield each value on the way up with what an array becomes there."""
+        for number, step in enumerate(way):
+            reader = way[number + 1] if number + 1 < len(way) else above
+            output = _read(step, reader)
+            if step.op in MOVES:
+                index = places(step, self.given(step), carried(self.program, step))[output]
+                array = np.concatenate([[0.0], np.ravel(array)])[index]
+            yield step.outputs[output], array
+
+    def effective(self) -> dict[str, Array]:
+        """Return the values that differ by a scaling where it is part of a layer, as they are then."""
+        found: dict[str, Array] = {}
+        for step in self.program.steps:
+            for placed in self.folding.after.get(step.name, ()):
+                found.update(self._upwards(placed.way, placed.scaling, self.unit(step).plain()))
+            for placed in self.folding.before.get(step.name, ()):
+                below = self.values[placed.scaling.inputs[carried(self.program, placed.scaling)[0]]]
+                made = self.values[placed.scaling.outputs[0]]
+                factor = factor_of(placed.scaling)
+                start = np.broadcast_to(below, made.shape) if factor == 1 else made / factor
+                found.update(self._upwards(placed.way, step, start))
+        return found
 
     def unit(self, step: Step) -> Unit:
         """Return a step with weights, or a scaling, with all that is folded into it."""
@@ -264,28 +288,40 @@ class Tape:
             scale, shift = scaling(program, step, values)
             bias, value = 0.0, np.broadcast_to(a, value.shape)
         for placed in self.folding.after.get(step.name, ()):
-            scale, shift = self._joined(step, placed, scale, shift)
+            scale, shift = self._joined(placed, scale, shift)
         input_scale: Any = 1.0
         for placed in self.folding.before.get(step.name, ()):
             factor, more = scaling(program, placed.scaling, values)
             shape = values[placed.scaling.outputs[0]].shape
-            moved_shift = self.moved_up(placed.way, np.broadcast_to(more, shape))
-            input_scale = input_scale * self.moved_up(placed.way, np.broadcast_to(factor, shape))
+            moved_shift = self.moved_up(placed.way, step, np.broadcast_to(more, shape))
+            input_scale = input_scale * self.moved_up(placed.way, step, np.broadcast_to(factor, shape))
             a = a - moved_shift
             bias = bias + linear.times(linear.weight, moved_shift)
-        return Unit(linear, a, value, scale, shift, bias, input_scale, self._present(step.inputs[at]))
+        return Unit(linear, a, value, scale, shift, bias, input_scale, self._present(step, step.inputs[at]))
 
-    def _joined(self, step: Step, placed: Placed, scale: Any, shift: Any) -> tuple[Any, Any]:
-        if placed.minus:
-            return -scale, -shift
+    def _joined(self, placed: Placed, scale: Any, shift: Any) -> tuple[Any, Any]:
+        if placed.factor is not None:
+            return self._times(placed, scale, shift)
         factor, more = scaling(self.program, placed.scaling, self.values)
         shape = self.values[placed.scaling.outputs[0]].shape
         if placed.way:
-            factor, more = (self.moved_back(placed.way, np.broadcast_to(v, shape)) for v in (factor, more))
+            factor = self.moved_back(placed.way, placed.scaling, np.broadcast_to(factor, shape), 1.0)
+            more = self.moved_back(placed.way, placed.scaling, np.broadcast_to(more, shape), 0.0)
         return factor * scale, factor * shift + more
 
-    def _present(self, value: str) -> Any:
-        """Return 0 where a value is padding that belongs to the convolution that reads it, else 1."""
+    def _times(self, placed: Placed, scale: Any, shift: Any) -> tuple[Any, Any]:
+        """Return a scaling with the factor of one reader; of parts of a value only those that it reads."""
+        assert placed.factor is not None
+        if not placed.way:
+            return placed.factor * scale, placed.factor * shift
+        first = first_factor(self.program, placed.scaling)
+        assert first is not None
+        shape = self.values[placed.scaling.inputs[first[1]]].shape
+        factor = self.moved_back(placed.way, placed.scaling, np.full(shape, placed.factor), 1.0)
+        return factor * scale, factor * shift
+
+    def _present(self, step: Step, value: str) -> Any:
+        """Return 0 where the value that a convolution reads is padding that belongs to it, else 1."""
         way: list[Step] = []
         while (below := self.program.made_by.get(value)) is not None and (
             below.op in ("Transpose", "Reshape", "Flatten", "Identity", "Pad") or below.name in self.folding.folded
@@ -293,9 +329,8 @@ class Tape:
             way.append(below)
             value = below.inputs[carried(self.program, below)[0]]
             if below.name in self.merged:
-                return self.moved_up(
-                    tuple(s for s in reversed(way) if s.op in MOVES), np.ones(self.values[value].shape)
-                )
+                moving = tuple(each for each in reversed(way) if each.op in MOVES)
+                return self.moved_up(moving, step, np.ones(self.values[value].shape))
         return 1.0
 
     def output(self, step: Step) -> Array:
@@ -303,6 +338,11 @@ class Tape:
         if is_weighted(self.program, step) or is_scaling(self.program, step):
             return self.unit(step).plain()
         return self.values[step.outputs[0]]
+
+
+def _read(step: Step, reader: Step) -> int:
+    """Return which output of a step another one reads."""
+    return next((i for i, name in enumerate(step.outputs) if name and name in reader.inputs), 0)
 
 
 def linear_of_entries(below: tuple[int, ...], above: tuple[int, ...], at: int) -> Any:
