@@ -131,6 +131,27 @@ def test_a_vision_transformer(vit, operations, opset):
 
 
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("batch", [1, 2])
+def test_a_file_with_a_batch_of_its_own(vit, batch, tmp_path):
+    """Sizes written out as numbers, the class token repeated; as it is, and rewritten by onnxruntime."""
+    import onnxruntime
+
+    path, rewritten = tmp_path / "vit.onnx", tmp_path / "basic.onnx"
+    single = copy.deepcopy(vit.use(Plain())).float()  # onnxruntime has no convolution in double precision
+    with torch.no_grad():
+        torch.onnx.export(single, torch.zeros(batch, 3, 12, 12), path, dynamo=False, opset_version=17)
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.optimized_model_filepath = str(rewritten)
+    onnxruntime.InferenceSession(str(path), options)
+    x = torch.randn(3, 3, 12, 12).double()
+    _, expected = relevance(single.double(), x, 1)
+    for each in (path, rewritten):
+        ex = pylrp.load(each, dtype="float64").explain(x.numpy(), target=1, composite="attnlrp")
+        np.testing.assert_allclose(ex.relevance, expected, rtol=0, atol=1e-9 * np.abs(expected).max())
+
+
+@pytest.mark.filterwarnings("ignore")
 def test_what_is_chosen_for_it(vit):
     net = pylrp.load(exported(vit.use(Plain()), (torch.zeros(2, 3, 12, 12).double(),), 17))
     ex = net.explain(np.random.default_rng(0).normal(size=(2, 3, 12, 12)), target=[0, 3])

@@ -140,7 +140,7 @@ def _expand_viewed(call: Call, value: Value) -> Value:
 
 def _concat(call: Call) -> Value:
     positions = range(len(call.node.input))
-    if any(call.is_per_sample(i) for i in positions):
+    if any(call.is_constant(i) for i in positions):
         return _concat_constants(call)
     values = [call.viewed(i) for i in positions]
     return call.emit(Concat(call.axis(call.attribute("axis", 1))), *values)
@@ -153,14 +153,14 @@ def _concat_constants(call: Call) -> Value:
     """
     positions = range(len(call.node.input))
     # Some input is computed, or the node would have been folded.
-    rank = len(next(call.value(i) for i in positions if not call.is_per_sample(i)).shape)
+    rank = len(next(call.value(i) for i in positions if not call.is_constant(i)).shape)
     axis = call.axis(call.attribute("axis", 1), rank + 1)
     values: list[tuple[Value, list[int]]] = []  # each with the width of constants before and after it
     arrays: list[tuple[int, Array]] = []
     end = first = 0
     for i in positions:
-        if call.is_per_sample(i):
-            array: Array = np.asarray(call.constant(i, per_sample=True))[0]
+        if call.is_constant(i):
+            array = _of_each_sample(call, i)
             if array.ndim != rank:
                 raise call.broken("joins values of different ranks")
             arrays.append((end, array))
@@ -192,6 +192,15 @@ def _concat_constants(call: Call) -> Value:
     ]
     joined = call.emit(Concat(axis), *padded, part="concat" if added else "") if several else padded[0]
     return call.emit(Affine(1.0, shift), joined) if added else joined
+
+
+def _of_each_sample(call: Call, position: int) -> Array:
+    """Return a constant that is joined to every sample: a class token, repeated for the batch that a file declares."""
+    array: Array = np.asarray(call.constant(position, per_sample=True))
+    alike = array.ndim > 0 and len(array) > 0 and (array == array[:1]).all()
+    if not call.is_per_sample(position) and not (alike and len(array) == call.translation.batch):
+        raise call.unsupported(f"takes the constant {call.node.input[position]!r} as input {position}")
+    return np.asarray(array[0])
 
 
 def _split(call: Call) -> list[Value]:

@@ -92,7 +92,8 @@ def regrouped(view: View, shape: Shape, target: Sequence[Size], declared: int | 
     """
     at = view.batch + view.before
     front, back = product(shape[:at]), product(shape[at:])
-    found: list[tuple[bool, int, View, Shape]] = []
+    found: list[tuple[tuple[bool, bool, int], View, Shape]] = []
+    as_many = len(target) == view.rank(shape)
     for axis, size in enumerate(target):
         others = [n for i, n in enumerate(target) if i != axis]
         if any(isinstance(n, Times) for n in others):
@@ -103,10 +104,11 @@ def regrouped(view: View, shape: Shape, target: Sequence[Size], declared: int | 
                 before, left, right, after = sizes
                 merged = View(axis, int(left > 1), int(right > 1))
                 own = (*before, *((left,) if left > 1 else ()), *((right,) if right > 1 else ()), *after)
-                found.append((bool(merged.merged), axis, merged, own))
+                # Of several readings (a batch of 1 is anywhere) the one that merges least, and moves the batch least.
+                found.append(((bool(merged.merged), as_many and axis != view.batch, axis), merged, own))
     if not found:
         return None
-    _, _, made, own = min(found, key=lambda each: each[:2])
+    _, made, own = min(found, key=lambda each: each[0])
     return made, own
 
 
