@@ -109,7 +109,9 @@ class Standardized(NamedLayer):
 
     def __repr__(self) -> str:
         words = [f"{name}={np.shape(getattr(self, name))}" for name in self._given()]
-        return f"{type(self).__name__}({', '.join([*self._words(), *words, f'epsilon={self.epsilon:g}'])})"
+        words.append(f"epsilon={self.epsilon:g}")
+        words += [f"epsilon_at={self.epsilon_at!r}"] if self.epsilon_at != "inside" else []
+        return f"{type(self).__name__}({', '.join([*self._words(), *words])})"
 
     def _words(self) -> list[str]:
         return []

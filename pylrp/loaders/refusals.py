@@ -1,4 +1,4 @@
-"""Layers that pylrp has no rule for, by the names users know: recurrent ones, attention, norms, quantised weights.
+"""Layers that pylrp has no rule for, by the names users know: recurrent ones, attention, quantised weights.
 
 Loaders meet such a layer as some operator inside of it, whose own error would lead astray. ``onnx/model.py``,
 ``torch/module.py`` and ``keras/builder.py`` ask here first.
@@ -35,7 +35,6 @@ class Refusal:
 _BEHIND = "load the part of the network behind it by itself, and explain that on this layer's outputs"
 _RECURRENT = Refusal("is a recurrent layer, for which pylrp has no rule", _BEHIND)
 _ATTENTION = Refusal("is attention, products of values that are both computed, for which pylrp has no rule", _BEHIND)
-_NORM = Refusal("normalises by the statistics of each sample, for which pylrp has no rule of LRP", None)
 _QUANTISED = Refusal(
     "holds quantised numbers, and relevance is computed in float32 or float64",
     "take the model before quantisation",
@@ -56,7 +55,6 @@ _OPERATORS = (
     (r"(^|\.)(Dynamic(Quantize)?)?(LSTM|GRU|RNN)$", _RECURRENT),
     (r"Attention", _ATTENTION),
     (r"Quant|(^|\.)Q(Linear|Gemm|Attention|Ordered|MoE)|Integer|NBits|BnbFp4|^com\.microsoft\.QLinear", _QUANTISED),
-    (r"(^|\.)(Group|Layer|Instance|RMS|MeanVariance|SimplifiedLayer)Norm(alization)?$", _NORM),
     (r"^com\.microsoft\.nchwc\.", _LAID_OUT),
     (r"^com\.ms\.internal|^com\.microsoft\.", _FUSED),
 )
@@ -64,13 +62,11 @@ _OPERATORS = (
 _CLASSES = (
     (r"(LSTM|GRU|RNN)(\dD)?(Cell)?$|^RNN(Base|CellBase)$|^Bidirectional$", _RECURRENT),
     (r"Attention|^Transformer(En|De)coder|^Transformer$", _ATTENTION),
-    (r"^(Group|Layer|Instance|RMS)Norm(alization)?(\dd)?$", _NORM),
 )
 #: Patterns of functions of torch.
 _FUNCTIONS = (
     (r"lstm|gru|rnn", _RECURRENT),
     (r"attention|transformer", _ATTENTION),
-    (r"(group|layer|instance|rms)norm", _NORM),
     (r"quantiz", _QUANTISED),
 )
 #: Operators that attention itself consists of; others inside of a class that is called so have errors of their own.

@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import warnings
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
 
 import pylrp
-from pylrp import layers
 
 
 class Around(nn.Module):
@@ -45,9 +43,6 @@ KINDS = {
     "RNN": (nn.RNN(8, 8), "part", "RNN"),
     "LSTMCell": (Cell(nn.LSTMCell), "part.cell", "LSTMCell"),
     "GRUCell": (Cell(nn.GRUCell), "part.cell", "GRUCell"),
-    "LayerNorm": (nn.LayerNorm(8), "part", "LayerNorm"),
-    "GroupNorm": (nn.GroupNorm(2, 6), "part", "GroupNorm"),
-    "RMSNorm": (nn.RMSNorm(8), "part", "RMSNorm"),
 }
 
 
@@ -68,30 +63,6 @@ def test_the_part_behind():
     assert ex.relevance.shape == (2, 8)
 
 
-class Normalise(layers.CustomLayer):
-    """InstanceNorm in ONNX's sense, its statistics counted as constants."""
-
-    def output_shape(self, *shapes):
-        return shapes[0]
-
-    def forward(self, x):
-        axes = tuple(range(2, x.ndim))
-        return (x - x.mean(axes, keepdims=True)) / np.sqrt(x.var(axes, keepdims=True) + 1e-5)
-
-    def relevance(self, inputs, output, relevance):
-        return (relevance,)
-
-
-def test_a_group_norm_of_ones_own():
-    net, x = nn.Sequential(nn.GroupNorm(2, 6), nn.Flatten(), nn.Linear(18, 2)).eval(), torch.rand(2, 6, 3)
-    with pytest.raises(pylrp.UnsupportedLayer) as caught:
-        pylrp.load(net, x)
-    key = caught.value.way_out.partition("operators={'")[2].partition("'")[0]
-    loaded = pylrp.load(net, x, operators={key: lambda attributes, constants: Normalise()})
-    np.testing.assert_allclose(loaded.forward(x.numpy()), net(x).detach().numpy(), atol=1e-5)
-    assert loaded.explain(x.numpy(), target=0).relevance.shape == (2, 6, 3)
-
-
 @pytest.mark.filterwarnings("ignore")
 def test_quantised_modules():
     net = nn.Sequential(nn.Linear(4, 2)).eval()
@@ -108,13 +79,12 @@ def test_quantised_modules():
 def test_keras():
     keras = pytest.importorskip("keras")
     L = keras.layers
-    for layer in (L.LSTM(3), L.GRU(3), L.SimpleRNN(3), L.Bidirectional(L.LSTM(3)), L.LayerNormalization(),
-                  L.GroupNormalization(2)):  # fmt: skip
+    for layer in (L.LSTM(3), L.GRU(3), L.SimpleRNN(3), L.Bidirectional(L.LSTM(3))):
         net = keras.Sequential([keras.Input((6, 4)), layer, L.Flatten(), L.Dense(2)])
         with pytest.raises(pylrp.UnsupportedLayer) as caught:
             pylrp.load(net)
         assert caught.value.operator == type(layer).__name__
-        assert any(word in str(caught.value) for word in ("recurrent", "statistics"))
+        assert "recurrent" in str(caught.value)
     x = keras.Input((6, 4))
     net = keras.Model(x, L.MultiHeadAttention(2, 4, name="attend")(x, x))
     with pytest.raises(pylrp.UnsupportedLayer) as caught:

@@ -195,15 +195,12 @@ def test_an_instance_norm_with_statistics_is_a_batch_norm(axes, affine):
     assert np.abs(maps[0] - maps[1]).max() <= 1e-9 * np.abs(maps[1]).max()
 
 
-@pytest.mark.parametrize(
-    "norm",
-    [nn.BatchNorm1d(4, track_running_stats=False), nn.InstanceNorm1d(4), nn.InstanceNorm1d(4, affine=True)],
-)
-def test_norms_without_statistics_are_refused_by_name(norm):
+def test_a_batch_norm_without_statistics_is_refused_by_name():
+    norm = nn.BatchNorm1d(4, track_running_stats=False)
     module = around(norm)
     with pytest.raises(pylrp.UnsupportedLayer) as caught:
         pylrp.load(module, rows(2, 3, 6))
-    assert (caught.value.node, caught.value.operator) == ("1", type(norm).__name__)
+    assert (caught.value.node, caught.value.operator) == ("1", "BatchNorm1d")
     assert "forward" not in vars(norm)
 
 

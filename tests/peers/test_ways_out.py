@@ -171,40 +171,6 @@ def test_a_module_of_several_nodes():
     np.testing.assert_allclose(net.forward(X.numpy()), module(X).detach().numpy(), rtol=1e-4, atol=1e-5)
 
 
-class RMSNorm(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.weight = nn.Parameter(torch.rand(4))
-
-    def forward(self, x):
-        return x / torch.sqrt((x * x).mean(-1, keepdim=True) + 1e-6) * self.weight
-
-
-class Broadcast(Own):
-    def output_shape(self, *shapes):
-        return np.broadcast_shapes(*shapes)
-
-    def relevance(self, inputs, output, relevance):
-        return (relevance, *(np.zeros_like(x) for x in inputs[1:]))
-
-
-def test_a_norm_that_torch_does_not_export():
-    with pytest.raises(pylrp.UnsupportedLayer) as caught:
-        pylrp.load(Twice(nn.RMSNorm(4)), X)
-    assert "give layers of your own as each error says" in caught.value.way_out
-    module, functions, operators = Twice(RMSNorm()).eval(), {"Mul": np.multiply, "Sqrt": np.sqrt}, {}
-    for _ in range(5):
-        try:
-            net = pylrp.load(module, X, operators=operators)
-            break
-        except pylrp.UnsupportedLayer as error:
-            node = error.way_out.partition("operators={'")[2].partition("'")[0]
-            operators[node] = lambda *given, function=functions[error.operator]: Broadcast(function)
-    assert operators
-    np.testing.assert_allclose(net.forward(X.numpy()), module(X).detach().numpy(), rtol=1e-4, atol=1e-5)
-    assert net.explain(X.numpy(), target=0, composite="epsilon").relevance.shape == (3, 4)
-
-
 keras = pytest.importorskip("keras")
 L, ops = keras.layers, keras.ops
 

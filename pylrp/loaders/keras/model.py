@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 import pylrp.loaders.keras.layers
-import pylrp.loaders.keras.operations  # noqa: F401  # both register in builder.py
+import pylrp.loaders.keras.norms
+import pylrp.loaders.keras.operations  # noqa: F401  # all register in builder.py
 from pylrp.layers import Identity, Shape
 from pylrp.loaders.keras.builder import Builder, Operators, Value, convert
 from pylrp.loaders.keras.file import LEAST_KERAS, read_keras

@@ -39,6 +39,7 @@ from pylrp.layers.shift import closed
 from pylrp.loaders.onnx.constants import Constant
 from pylrp.loaders.onnx.curves import identify, is_function_of_one
 from pylrp.loaders.onnx.node import Call, Value
+from pylrp.loaders.onnx.normalisations import is_underway, normalised
 from pylrp.loaders.onnx.tops import written_out
 from pylrp.loaders.onnx.views import PLAIN
 
@@ -50,7 +51,7 @@ _PAIRS = {"Add", "Sub", "Mul", "Div"}
 
 
 def curve(call: Call) -> Value | None:
-    """Return the activation function that ends here; None where it may still be going on.
+    """Return the activation function or normalisation that ends here; None where it may still be going on.
 
     The caller notes a node without a value as pending: :meth:`Translation.value` raises if anything else needs it. What
     joins several values and can be part of no function of one value is a product, quotient or sum of values.
@@ -59,10 +60,14 @@ def curve(call: Call) -> Value | None:
     if found is not None:
         layer, value, minus = found
         return call.emit(layer, call.emit(Affine(-1.0, 0.0), value, part="minus") if minus else value)
+    norm = normalised(call)
+    if norm is not None:
+        return norm
     written = written_out(call)
     if written is not None:
         return call.emit(*written)
-    if call.op in _PAIRS and len(call.node.input) == 2 and not is_function_of_one(call.node, call.translation):
+    underway = is_function_of_one(call.node, call.translation) or is_underway(call)
+    if call.op in _PAIRS and len(call.node.input) == 2 and not underway:
         return _joined(call)
     pending = call.translation.pending
     call.translation.calls.update(dict.fromkeys(call.node.output, call))
@@ -237,7 +242,8 @@ def _sum(call: Call) -> Value | None:
         return curve(call)
     values, constants = parts
     if not constants:
-        return call.emit(Add() if len(values) > 1 else Identity(), *alike(call, values))
+        norm = normalised(call) if len(values) > 1 else None
+        return norm or call.emit(Add() if len(values) > 1 else Identity(), *alike(call, values))
     total = values[0] if len(values) == 1 else call.emit(Add(), *alike(call, values), part="add")
     return _affine(call, total, 1.0, sum((operand(call, i, total) for i in constants), start=0.0))
 
@@ -260,6 +266,9 @@ def _subtract(call: Call) -> Value | None:
     if constants:
         constant = operand(call, constants[0], values[0])
         return _affine(call, values[0], *((-1.0, constant) if constants == [0] else (1.0, -constant)))
+    norm = normalised(call)
+    if norm is not None:
+        return norm
     first, second = alike(call, values)
     return call.emit(Add(), first, call.emit(Affine(-1.0, 0.0), second, part="minus"))
 
@@ -358,7 +367,6 @@ ARITHMETIC: dict[str, Translate] = {
     "ReduceMean": _reduce(GlobalAveragePool()),
     "ReduceSum": _reduce(GlobalAveragePool(), total=True),
     "ReduceMax": _reduce(GlobalMaxPool()),
-    "ReduceL1": curve,
-    "ReduceLogSumExp": curve,
+    **dict.fromkeys(("ReduceL1", "ReduceL2", "ReduceSumSquare", "ReduceLogSumExp"), curve),
     **dict.fromkeys(("Abs", "Erf", "Exp", "Log", "Pow", "Reciprocal", "Sqrt", "Softsign", "Sign"), curve),
 }

@@ -22,6 +22,7 @@ from pylrp._limits import TooLarge
 from pylrp.errors import BrokenFile, BrokenNode, UnsupportedLayer
 from pylrp.layers import Layer, Shape
 from pylrp.loaders import refusals
+from pylrp.loaders.onnx.arithmetic import curve
 from pylrp.loaders.onnx.constants import Constant, Constants
 from pylrp.loaders.onnx.file import ModelFile
 from pylrp.loaders.onnx.folding import fold
@@ -41,6 +42,8 @@ _ONNX = ("", "ai.onnx")
 Operator = Callable[[dict[str, Any], list[Array]], Layer]
 InputShape = Sequence[int] | Mapping[str, Sequence[int]]
 _OPERATORS = {**OPERATORS, **FUSED}
+#: Operators that move a part of a pattern along.
+_WAIT = {"Cast", "CastLike", "Expand", "Reshape", "Squeeze", "Unsqueeze"}
 #: What code raises that meets something else than it was written for.
 _MALFORMED = (ArithmeticError, AttributeError, LookupError, RuntimeError, StopIteration, TypeError)
 
@@ -354,6 +357,8 @@ class _Reader:
             weight = call.weight(0)
             self.translation.constants[output] = Constant(weight, weight)
             return None
+        if call.op in _WAIT and call.has(0) and call.node.input[0] in self.translation.pending:
+            return curve(call)
         translate = _OPERATORS.get(call.op)
         if translate is None:
             raise call.unsupported("has no rule of LRP")

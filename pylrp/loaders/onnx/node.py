@@ -62,6 +62,8 @@ class Translation:
     top: set[str] = field(default_factory=set)
     #: Of pending values at the top: makes layers of their nodes after all.
     resolve: Callable[[str], Value] | None = None
+    #: Values that have been recognised as normalisations of others.
+    normalised: set[str] = field(default_factory=set)
     #: The calls of pending values.
     calls: dict[str, Call] = field(default_factory=dict)
     #: What is computed of token ids and masks.

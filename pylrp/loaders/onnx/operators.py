@@ -56,6 +56,7 @@ from pylrp.loaders.onnx.attention import ATTENTION
 from pylrp.loaders.onnx.ml import CLASSICAL
 from pylrp.loaders.onnx.movement import MOVEMENT
 from pylrp.loaders.onnx.node import Call, Value, type_name
+from pylrp.loaders.onnx.norms import NORMS
 
 __all__ = ["FLOATS", "OPERATORS", "SELU", "contracted", "conv", "gemm", "scaled"]
 
@@ -349,6 +350,7 @@ OPERATORS: dict[str, Translate] = {
     **ATTENTION,
     **MOVEMENT,
     **CLASSICAL,
+    **NORMS,
     "AveragePool": _average_pool,
     "BatchNormalization": _batch_norm,
     "Cast": _cast,

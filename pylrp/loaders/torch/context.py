@@ -15,20 +15,20 @@ __all__ = ["evaluating", "prepared"]
 
 
 @contextmanager
-def prepared(torch: Any, module: Any, *, by_hand: bool = False) -> Iterator[None]:
+def prepared(torch: Any, module: Any) -> Iterator[None]:
     """Make a module one that torch's exporter can write, for the time being.
 
     Weights that are computed by a parametrisation (``spectral_norm``, ``weight_norm``, ``orthogonal``, one's own) are
     weights, as ``torch.nn.utils.parametrize.remove_parametrizations`` makes them. An InstanceNorm with running
-    statistics is the BatchNorm that it is in evaluation mode; norms without them raise where they are called, but for
-    an InstanceNorm where users have layers of their own (``by_hand``).
+    statistics is the BatchNorm that it is in evaluation mode; a BatchNorm without them raises where it is called. An
+    RMSNorm is written out, for which the exporter has no operator.
     """
-    with evaluating(module), torch.no_grad(), ExitStack() as stack:
+    with evaluating(module), torch.no_grad(), _rms_norm_written_out(torch), ExitStack() as stack:
         for name, part in list(module.named_modules()):
             stack.enter_context(_registered(torch, part))
             if torch.nn.utils.parametrize.is_parametrized(part):
                 stack.enter_context(_materialised(torch, part))
-            if isinstance(part, torch.nn.modules.batchnorm._NormBase) and not _is_plain(torch, part, by_hand):
+            if isinstance(part, torch.nn.modules.batchnorm._NormBase) and not _is_plain(torch, part):
                 stack.enter_context(_norm(torch, name, part))
         yield
 
@@ -88,11 +88,31 @@ def _materialised(torch: Any, part: Any) -> Iterator[None]:
             now.update(before)
 
 
-def _is_plain(torch: Any, part: Any, by_hand: bool) -> bool:
+@contextmanager
+def _rms_norm_written_out(torch: Any) -> Iterator[None]:
+    """Let torch's function, which its module calls, be what the loader of ONNX recognises."""
+
+    def rms_norm(x: Any, normalized_shape: Any, weight: Any = None, eps: float | None = None) -> Any:
+        axes = tuple(range(-len(normalized_shape), 0))
+        epsilon = torch.finfo(x.dtype).eps if eps is None else eps
+        y = x * torch.rsqrt((x * x).mean(axes, keepdim=True) + epsilon)
+        return y if weight is None else y * weight
+
+    places = [place for place in (torch, torch.nn.functional) if hasattr(place, "rms_norm")]  # torch 2.4 has it first
+    before = [place.rms_norm for place in places]
+    try:
+        for place in places:
+            place.rms_norm = rms_norm
+        yield
+    finally:
+        for place, own in zip(places, before, strict=True):
+            place.rms_norm = own
+
+
+def _is_plain(torch: Any, part: Any) -> bool:
     """Tell whether a norm is one that the exporter writes as what it is."""
-    if isinstance(part, torch.nn.modules.batchnorm._BatchNorm):
-        return part.running_mean is not None
-    return by_hand and part.running_mean is None
+    is_batch_norm = isinstance(part, torch.nn.modules.batchnorm._BatchNorm)
+    return is_batch_norm == (part.running_mean is not None)
 
 
 @contextmanager
@@ -101,11 +121,10 @@ def _norm(torch: Any, name: str, part: Any) -> Iterator[None]:
     kind = type(part).__name__
 
     def refuse(x: Any) -> Any:
-        whose = "each sample" if isinstance(part, torch.nn.modules.instancenorm._InstanceNorm) else "the batch"
         raise UnsupportedLayer(
             name or kind,
             kind,
-            f"has no running statistics: in evaluation mode too it normalises by those of {whose}",
+            "has no running statistics: in evaluation mode too it normalises by those of the batch",
             "train it with track_running_stats=True, which makes it a scaling in evaluation mode",
         )
 

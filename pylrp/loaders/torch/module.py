@@ -20,6 +20,7 @@ from numpy.typing import DTypeLike
 
 from pylrp.errors import BrokenNode, UnsupportedLayer
 from pylrp.layers import Conv, ConvTranspose, Dense, Identity, Layer
+from pylrp.layers.normalisation import Standardized
 from pylrp.loaders import refusals
 from pylrp.loaders.chosen_outputs import with_outputs
 from pylrp.loaders.torch.call import Call, call_of, output_names
@@ -41,6 +42,8 @@ _ABOUT_ITSELF = (
     r"You are using the legacy TorchScript-based ONNX export",
     r"The feature will be removed",
     r"Constant folding - Only steps=1 can be constant folded",
+    # An InstanceNorm without running statistics is the same in both modes.
+    r"ONNX export mode is set to TrainingMode.EVAL, but operator 'instance_norm'",
 )
 
 
@@ -103,7 +106,7 @@ def load_torch(
 
     _require_dtype(torch, module)
     call = call_of(torch, module, example_input)
-    with tempfile.TemporaryDirectory(prefix="pylrp-") as folder, prepared(torch, module, by_hand=bool(operators)):
+    with tempfile.TemporaryDirectory(prefix="pylrp-") as folder, prepared(torch, module):
         path = Path(folder) / "model.onnx"
         _export(torch, module, call, path)
         nodes = _add_weights(module, path, call.returned)
@@ -413,8 +416,9 @@ def _rename(graph: Graph, modules: Mapping[str, Any]) -> Graph:
 
 
 def _heaviness(node: Node) -> int:
-    """Return 2 for a layer with weights, 1 for another with arrays, 0 for the rest."""
-    return 2 if isinstance(node.layer, Dense | Conv | ConvTranspose) else int(bool(node.layer.arrays))
+    """Return 2 for a layer with weights or a norm, 1 for another with arrays, 0 for the rest."""
+    main = isinstance(node.layer, Dense | Conv | ConvTranspose | Standardized)
+    return 2 if main else int(bool(node.layer.arrays))
 
 
 def _module_of(node: str, modules: Collection[str]) -> tuple[str, str]:

@@ -1,10 +1,11 @@
 """A graph as a model file has it, made into one that rules of LRP are meant for.
 
 Passes from graph to graph, in order: what no output needs goes, and what does nothing (dropout); products learn which
-factor is their signal (``factors.py``); softmax, sigmoid and their kin at the top go with a note (``top.py``); tables
-of positions stay apart (``positions.py``); zeros around an image become the padding of the convolution they are for
-(``padding.py``); scalings (BatchNorm, constants) become part of the convolution or dense layer before or after them,
-past whatever only moves values (``scalings.py``). The output stays the same but for the function at the top.
+factor is their signal (``factors.py``); softmax, sigmoid and their kin at the top go with a note (``top.py``); what
+belongs to a normalisation joins it (``normalisations.py``); tables of positions stay apart (``positions.py``); zeros
+around an image become the padding of the convolution they are for (``padding.py``); scalings (BatchNorm, constants)
+become part of the convolution or dense layer before or after them, past whatever only moves values (``scalings.py``).
+The output stays the same but for the function at the top.
 Loaders make the graph, ``network.py`` hands the result to the compiled core.
 """
 
@@ -13,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pylrp.network.canonise.factors import find_signals, roots
+from pylrp.network.canonise.normalisations import complete_normalisations
 from pylrp.network.canonise.padding import merge_padding
 from pylrp.network.canonise.positions import positions_apart
 from pylrp.network.canonise.rewiring import drop_identities, drop_unused
@@ -43,7 +45,7 @@ def canonise(graph: Graph, *, keep_top: bool = False) -> Graph:
     """
     passes: list[Callable[[Graph], Graph]] = [drop_unused, drop_identities, find_signals]
     passes += [] if keep_top else [drop_top]
-    passes += [positions_apart]
+    passes += [complete_normalisations, positions_apart]
     # Once more where a scaling stood between the zeros and the convolution.
     passes += [merge_padding, fold_scalings, merge_padding]
     for step in passes:
