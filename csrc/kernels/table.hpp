@@ -10,6 +10,8 @@ using Index = std::int64_t;
 
 // How a weight is read: as it is, its positive part, its negative part, p*w+ + n*w-, its square, or as 1.
 enum class Read : int { kPlain, kPositive, kNegative, kMixed, kSquare, kOne };
+// Functions of one value that a kernel has.
+enum class Function : int { kExp, kSigmoid, kTanh, kErf };
 template <class T>
 struct Weights {
   Read read;
@@ -200,6 +202,9 @@ struct Table {
   void (*pool_rows)(int count, const T* const* rows_at, Index n, bool max, T divisor, T* out);
   // to_w = or += r where row w has the maximum, the first of ties, and 0 elsewhere.
   void (*to_winner)(int count, const T* const* rows_at, Index n, const T* r, bool add, T* const* to);
+
+  // y = f(x), which may be the same array.
+  void (*function)(Function f, Index n, const T* x, T* y);
 
   double (*sum)(Index n, const T* x);
   int (*scan)(Index n, const T* x);  // kHasNegative | kNotFinite
