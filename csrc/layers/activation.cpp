@@ -5,16 +5,18 @@
 #include <iterator>
 
 #include "base/pieces.hpp"
+#include "kernels/dispatch.hpp"
 #include "layers/registry.hpp"
 
 namespace pylrp {
 namespace {
 
-template <class T, class F>
-void map(Matrix<const T> input, Matrix<T> output, const Threads& threads, F f) {
+// body(count, x, y) for pieces of all entries.
+template <class T, class Body>
+void each_part(Matrix<const T> input, Matrix<T> output, const Threads& threads, Body body) {
   if (input.cols >= kPiece) {
     each_piece(input.rows, input.cols, threads, [&](Index, Index row, Index first, Index count) {
-      std::transform(input.row(row) + first, input.row(row) + first + count, output.row(row) + first, f);
+      body(count, input.row(row) + first, output.row(row) + first);
     });
     return;
   }
@@ -22,14 +24,22 @@ void map(Matrix<const T> input, Matrix<T> output, const Threads& threads, F f) {
   const Index tasks = (input.rows + rows_a_task - 1) / rows_a_task;
   parallel_for(tasks, threads, [&](Index task) {
     for (Index i = task * rows_a_task; i < std::min(input.rows, (task + 1) * rows_a_task); ++i) {
-      std::transform(input.row(i), input.row(i) + input.cols, output.row(i), f);
+      body(input.cols, input.row(i), output.row(i));
     }
   });
 }
 
-template <class T>
-T sigmoid(T x) {
-  return 1 / (1 + std::exp(-x));
+// y = after(x, f(before(x))), where f is a kernel.
+template <class T, class Before, class After>
+void through_kernel(kernels::Function f, Index count, const T* x, T* y, Before before, After after) {
+  constexpr Index kBlock = 512;
+  T values[kBlock];
+  for (Index first = 0; first < count; first += kBlock) {
+    const Index n = std::min(kBlock, count - first);
+    std::transform(x + first, x + first + n, values, before);
+    kernels::table<T>().function(f, n, values, values);
+    std::transform(x + first, x + first + n, values, y + first, after);
+  }
 }
 
 template <class T>
@@ -42,7 +52,18 @@ T softplus(T x) {
 template <class T>
 void activate(const Activation& f, Matrix<const T> input, Matrix<T> output, const Threads& threads) {
   const T a = static_cast<T>(f.a), b = static_cast<T>(f.b);
-  const auto with = [&](auto function) { map<T>(input, output, threads, function); };
+  const auto with = [&](auto function) {
+    each_part(input, output, threads,
+              [&](Index count, const T* x, T* y) { std::transform(x, x + count, y, function); });
+  };
+  const auto by = [&](kernels::Function kernel, auto before, auto after) {
+    each_part(input, output, threads,
+              [&](Index count, const T* x, T* y) { through_kernel(kernel, count, x, y, before, after); });
+  };
+  const auto plainly = [&](kernels::Function kernel) {
+    each_part(input, output, threads,
+              [&](Index count, const T* x, T* y) { kernels::table<T>().function(kernel, count, x, y); });
+  };
   switch (f.kind) {
     case ActivationKind::kIdentity:
       return with([](T x) { return x; });
@@ -53,18 +74,21 @@ void activate(const Activation& f, Matrix<const T> input, Matrix<T> output, cons
     case ActivationKind::kELU:
       return with([a](T x) { return x < 0 ? a * std::expm1(x) : x; });
     case ActivationKind::kGELU:
-      return with([](T x) { return x * (1 + std::erf(x * T(0.70710678118654752440))) / 2; });
+      return by(
+          kernels::Function::kErf, [](T x) { return x * T(0.70710678118654752440); },
+          [](T x, T value) { return x * (1 + value) / 2; });
     case ActivationKind::kGELUTanh:
-      return with(
-          [](T x) { return x * (1 + std::tanh(T(0.79788456080286535588) * (x + T(0.044715) * x * x * x))) / 2; });
+      return by(
+          kernels::Function::kTanh, [](T x) { return T(0.79788456080286535588) * (x + T(0.044715) * x * x * x); },
+          [](T x, T value) { return x * (1 + value) / 2; });
     case ActivationKind::kSiLU:
-      return with([](T x) { return x * sigmoid(x); });
+      return by(kernels::Function::kSigmoid, [](T x) { return x; }, [](T x, T value) { return x * value; });
     case ActivationKind::kHardSwish:
       return with([](T x) { return x * std::clamp(x / 6 + T(0.5), T(0), T(1)); });
     case ActivationKind::kTanh:
-      return with([](T x) { return std::tanh(x); });
+      return plainly(kernels::Function::kTanh);
     case ActivationKind::kSigmoid:
-      return with([](T x) { return sigmoid(x); });
+      return plainly(kernels::Function::kSigmoid);
     case ActivationKind::kSoftplus:
       return with(softplus<T>);
     case ActivationKind::kClip:
@@ -74,7 +98,7 @@ void activate(const Activation& f, Matrix<const T> input, Matrix<T> output, cons
     case ActivationKind::kMish:
       return with([](T x) { return x * std::tanh(softplus(x)); });
     case ActivationKind::kExp:
-      return with([](T x) { return std::exp(x); });
+      return plainly(kernels::Function::kExp);
     case ActivationKind::kLog:
       return with([](T x) { return std::log(x); });
   }

@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "base/buffer.hpp"
+#include "kernels/dispatch.hpp"
 #include "layers/registry.hpp"
 
 namespace pylrp {
@@ -30,17 +31,23 @@ void SoftmaxLayer<T>::of_block(const T* x, T* out) const {
   for (Index i = 0; i < inner_; ++i) {  // -inf everywhere: differences to 0 are -inf still
     most[i] = most[i] == -std::numeric_limits<T>::infinity() ? T(0) : most[i];
   }
+  const Buffer<T> separate(logarithm_ ? block() : 0);
+  T* const powers = logarithm_ ? separate.data() : out;
   for (Index c = 0; c < channels_; ++c) {
     for (Index i = 0; i < inner_; ++i) {
-      const T power = std::exp(x[c * inner_ + i] - most[i]);
-      out[c * inner_ + i] = logarithm_ ? x[c * inner_ + i] : power;
-      total[i] += power;
+      powers[c * inner_ + i] = x[c * inner_ + i] - most[i];
+    }
+  }
+  kernels::table<T>().function(kernels::Function::kExp, block(), powers, powers);
+  for (Index c = 0; c < channels_; ++c) {
+    for (Index i = 0; i < inner_; ++i) {
+      total[i] += powers[c * inner_ + i];
     }
   }
   for (Index c = 0; c < channels_; ++c) {
     for (Index i = 0; i < inner_; ++i) {
-      T& value = out[c * inner_ + i];
-      value = logarithm_ ? value - most[i] - std::log(total[i]) : (total[i] == 0 ? T(0) : value / total[i]);
+      const Index k = c * inner_ + i;
+      out[k] = logarithm_ ? x[k] - most[i] - std::log(total[i]) : (total[i] == 0 ? T(0) : powers[k] / total[i]);
     }
   }
 }
