@@ -130,6 +130,9 @@ class _Check:
                     array = np.asarray(self.inputs.given[by_value[name]], np.float64)
                     array = array[None] if self.inputs.single else array
                 given[name] = array[rows]
+            elif name in self.inputs.given:  # token ids, or a mask
+                array = np.asarray(self.inputs.given[name])
+                given[name] = (array[None] if self.inputs.single else array)[rows]
             else:  # it changes no output
                 given[name] = np.zeros([n or 1 for n in [len(rows), *sizes[1:]]])
         return given
@@ -354,7 +357,11 @@ class _Check:
     def _layers(self) -> list[LayerCheck]:
         assignment, graph = self.assignment, self.graph
         rounding = self._rounding()
-        rows = [LayerCheck(name, "input", "", None, self.incoming.found.get(name)) for name in graph.inputs]
+        rows = [
+            LayerCheck(name, "input", "", None, self.incoming.found.get(name))
+            for name in graph.inputs
+            if name in self.matching.values
+        ]
         for node in graph.nodes:
             below = [self.incoming.found[value] for value in node.inputs if value in self.incoming.found]
             rows.append(

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pylrp.layers import Multiply
+from pylrp.layers import Layer, Multiply
 from pylrp.network.graph import Graph, Node
 from pylrp.rules.assignment import Assignment, rule_kinds
 from pylrp.rules.gates import signal_of
@@ -84,9 +84,7 @@ class Matching:
         known = [node for node in weighted if node.name in self.values]
         self.by_name = len(known) == len(weighted)
         kept = {
-            step.name
-            for name, step in self._steps.items()
-            if name in self._nodes and self._nodes[name].layer.rule_kind in ("batchnorm", "add")
+            step.name for name, step in self._steps.items() if name in self._nodes and _stays(self._nodes[name].layer)
         }
         kept.update(
             f"{step.name}/{part}"
@@ -103,6 +101,10 @@ class Matching:
 
     def _inputs(self, graph: Graph) -> None:
         self.values.update({name: value for value, name in input_pairs(self.program, graph).items()})
+        for name in graph.inputs:  # rows of a table that ids choose
+            step = self._steps.get(name)
+            if name not in self.values and step is not None and step.outputs[0] in self.program.tables:
+                self.values[name] = step.outputs[0]
 
     def _outputs(self, graph: Graph) -> None:
         """Take outputs that have no value so far for the file's: of the same name, or in order."""
@@ -219,11 +221,18 @@ class Matching:
         return list(dict.fromkeys(node.name for node, _ in self.assignment.graph.consumers(value)))
 
 
+def _stays(layer: Layer) -> bool:
+    """Tell whether a layer is a scaling, or sum with a constant, of its own."""
+    return layer.rule_kind in ("batchnorm", "add") or layer.kind == "scale_by"
+
+
 def input_pairs(program: Program, graph: Graph) -> dict[str, str]:
     """Return the network's input for inputs of the file: of the same name, else the next in order."""
+    sides = graph.facts.sides
+    own = [name for name in graph.inputs if sides is None or name not in sides.feeds]
     names = [name for name in program.inputs if name in program.carries]
-    found = {name: name for name in names if name in graph.inputs}
-    rest = [name for name in graph.inputs if name not in found]
+    found = {name: name for name in names if name in own}
+    rest = [name for name in own if name not in found]
     return {**found, **dict(zip([name for name in names if name not in found], rest, strict=False))}
 
 

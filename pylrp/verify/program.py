@@ -29,6 +29,8 @@ _ENDS = {
     "ArgMax", "ArgMin", "Ceil", "Equal", "Floor", "Greater", "GreaterOrEqual", "IsInf", "IsNaN", "Less", "LessOrEqual",
     "NonZero", "Not", "Or", "And", "Xor", "Round", "Shape", "Sign", "Size", "ConstantOfShape", "OneHot",
 }  # fmt: skip
+#: Behind these an entry is still the id that it was.
+_SAME = {"Cast", "Identity", "Reshape", "Unsqueeze", "Squeeze", "Flatten", "Dropout"}
 
 
 @dataclass(frozen=True)
@@ -123,18 +125,22 @@ class Program:
         self.made_by = {name: step for step in self.steps for name in step.outputs if name}
         self.readers = {}
         self.carries, self.tables = set(self._floats), {}
-        chosen = {name: name for name in self.inputs if name not in self._floats}  # value -> the input it is made of
+        # Value -> the input of whole numbers whose entries it has, one by one.
+        chosen = {name: name for name in self.inputs if name not in self._floats}
+        fixed = set(self.constants)
         for step in self.steps:
             for name in dict.fromkeys(filter(None, step.inputs)):
                 self.readers.setdefault(name, []).append(step)
+            if all(name in fixed for name in step.inputs if name):
+                fixed.update(step.outputs)
             sides = [chosen[name] for name in step.inputs if name in chosen]
-            if step.op == "Gather" and sides and step.inputs[0] not in self.carries and step.inputs[0] not in chosen:
+            if step.op == "Gather" and step.inputs[0] in fixed and step.inputs[1] in chosen:
                 self.carries.add(step.outputs[0])
                 self.tables[step.outputs[0]] = sides[0]
             elif step.op not in _ENDS and not _makes_integers(step) and not self.carries.isdisjoint(step.inputs):
                 self.carries.update(filter(None, step.outputs))
-            elif sides:
-                chosen.update(dict.fromkeys(filter(None, step.outputs), sides[0]))
+            elif sides and step.op in _SAME:
+                chosen[step.outputs[0]] = sides[0]
 
     def run(
         self, inputs: Mapping[str, Array], *, dtype: DTypeLike = np.float64, instead: Mapping[str, Array] | None = None,
