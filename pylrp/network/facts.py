@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from pylrp.network.lengths import Lengths
 from pylrp.network.sides import Sides
 from pylrp.present.text import shown
 
@@ -29,6 +30,8 @@ class Facts:
         By input: the range of values that the model was made for.
     sides : Sides, optional
         Inputs that are token ids or masks, and what is made of them.
+    lengths : Lengths, optional
+        How the model is read for inputs of other lengths.
     """
 
     top: Mapping[str, str] = field(default_factory=dict)
@@ -36,6 +39,11 @@ class Facts:
     features: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     sides: Sides | None = None
+    lengths: Lengths | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what another process takes: the file that is read for other lengths stays here."""
+        return {**self.__dict__, "lengths": None}
 
 
 def readable_facts(facts: Facts) -> Facts:
@@ -49,4 +57,5 @@ def readable_facts(facts: Facts) -> Facts:
         sides=None
         if facts.sides is None
         else replace(facts.sides, feeds={shown(name): feed for name, feed in facts.sides.feeds.items()}),
+        lengths=facts.lengths,
     )

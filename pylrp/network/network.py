@@ -25,6 +25,7 @@ from pylrp.network.execution import Execution
 from pylrp.network.explain import Request, explain
 from pylrp.network.explanation import Explanation
 from pylrp.network.graph import Graph
+from pylrp.network.lengths import ByLength
 from pylrp.network.summary import table
 from pylrp.present import html
 from pylrp.present.html import Summary
@@ -92,11 +93,22 @@ class Network:
             Explain the values of a softmax, sigmoid or another function at the top instead of those before it.
         """
         network = cls.__new__(cls)
-        network._take(canonise(graph, keep_top=keep_top or keep_softmax))
+        keep = keep_top or keep_softmax
+        network._take(canonise(graph, keep_top=keep))
+        lengths = graph.facts.lengths
+        if lengths is not None:
+            network._by_length = ByLength(lengths, lambda other: Execution(canonise(other, keep_top=keep)))
         return network
 
     #: The ONNX model that it was loaded from, for :meth:`verify`: a path, or a ModelProto.
     _model: Any = None
+
+    #: Executions for inputs of other lengths, where the model takes them.
+    _by_length: ByLength | None = None
+
+    def _execution_of(self, x: Any) -> Execution:
+        """Return what runs an input: it may have a length of its own."""
+        return self._execution if self._by_length is None else self._by_length.of(x, self._execution)
 
     def _take(self, graph: Graph) -> None:
         self._execution = Execution(graph)
@@ -218,11 +230,13 @@ class Network:
         ndarray, or dict of str to ndarray
             A dict by name where the network has several outputs.
         """
-        inputs = requests.Inputs(self.graph, x)
-        names = self.graph.outputs
-        found = self._execution.run(inputs, lambda: self._execution.values_of(inputs, names, _threads(threads)))
-        self._execution.require_finite(inputs, names, found)
-        arrays = {name: inputs.shaped(flat, self.graph.shapes[name]) for name, flat in zip(names, found, strict=True)}
+        execution = self._execution_of(x)
+        inputs = requests.Inputs(execution.graph, x)
+        names = execution.graph.outputs
+        found = execution.run(inputs, lambda: execution.values_of(inputs, names, _threads(threads)))
+        execution.require_finite(inputs, names, found)
+        shapes = execution.graph.shapes
+        arrays = {name: inputs.shaped(flat, shapes[name]) for name, flat in zip(names, found, strict=True)}
         return arrays if len(names) > 1 else arrays[names[0]]
 
     def explain(
@@ -307,7 +321,7 @@ class Network:
             x, target, self._composite(either(composite, rules)), targets, against, start, output, layers, masks,
             convention, _threads(threads),
         )  # fmt: skip
-        return explain(self._execution, request)
+        return explain(self._execution_of(x), request)
 
     def verify(
         self,

@@ -226,3 +226,98 @@ def test_a_dtype_of_ones_own(rng):
     assert pylrp.load(layers, dtype=np.float64).dtype == np.float64
     with pytest.raises(TypeError, match="float16"):
         pylrp.load(made, dtype="float16")
+
+
+# Lengths: one model for inputs of any.
+LENGTHS = (
+    "e = Gather(table, ids); s = Shape(ids); n = Gather(s, one); r = Range(zero, n, one); t = Gather(places, r);"
+    "a = Add(e, t); k = Transpose<perm=[0, 2, 1]>(a); c = MatMul(a, k); m = Cast<to=1>(mask); u = Unsqueeze(m, axis);"
+    "q = Where(b, c, least); p = Softmax<axis=2>(q); v = MatMul(p, a); f = ReduceMean<axes=[1], keepdims=0>(v);"
+    "y = MatMul(f, head)"
+).replace("m = Cast<to=1>(mask); u = Unsqueeze(m, axis)", "m = Cast<to=9>(mask); b = Unsqueeze(m, axis)")
+
+
+@pytest.fixture
+def any_length(rng, table):
+    constants = {
+        "table": table, "places": rng.normal(size=(9, WIDTH)).astype(np.float32), "zero": np.array(0),
+        "one": np.array(1), "axis": np.array([1]), "least": np.float32(-np.inf),
+        "head": rng.normal(size=(WIDTH, 2)).astype(np.float32),
+    }  # fmt: skip
+    return model(LENGTHS, {"ids": ["n", "t"], "mask": ["n", "t"]}, **constants)
+
+
+@pytest.mark.parametrize("length", [1, 2, 5, 8, 9])
+def test_inputs_of_any_length(rng, any_length, length):
+    net = pylrp.load(any_length, dtype="float64")
+    ids, mask = rng.integers(0, WORDS, (3, length)), np.ones((3, length), np.int64)
+    mask[1, length // 2 + 1 :] = 0
+    x = {"ids": ids, "mask": mask}
+    expected = ReferenceEvaluator(any_length).run(None, x)[0]
+    np.testing.assert_allclose(net.forward(x), expected, rtol=2e-5, atol=1e-6)
+    fixed = pylrp.load(any_length, dtype="float64", input_shape={"ids": (length,), "mask": (length,)})
+    for composite in ("attnlrp", "cp_lrp"):
+        ex = net.explain(x, target=1, composite=composite)
+        assert ex.relevance.shape == (3, length)
+        np.testing.assert_array_equal(ex.relevance, fixed.explain(x, target=1, composite=composite).relevance)
+        one = net.explain({name: array[1] for name, array in x.items()}, target=1, composite=composite)
+        np.testing.assert_allclose(one.relevance, ex.relevance[1], rtol=1e-12)
+        assert ex.layers["a"].shape == (3, length, WIDTH)
+
+
+def test_lengths_share_their_weights(any_length):
+    net = pylrp.load(any_length)
+    for length in (3, 4, 5):
+        net.explain({"ids": np.ones((1, length), int), "mask": np.ones((1, length), int)})
+    graphs = [each.graph for each in (net._execution, *net._by_length._known.values())]
+    weights = [node.layer.weight for graph in graphs for node in graph.nodes if node.layer.weighted]
+    assert len(weights) == 4
+    assert all(np.shares_memory(weights[0], weight) for weight in weights)
+
+
+def test_many_lengths_are_not_all_kept(any_length, monkeypatch):
+    monkeypatch.setattr("pylrp.network.lengths.MOST", 2)
+    net = pylrp.load(any_length)
+    outputs = {}
+    for length in (1, 2, 3, 4, 2, 1):
+        x = {name: np.ones((1, length), int) for name in ("ids", "mask")}
+        np.testing.assert_array_equal(net.forward(x), outputs.setdefault(length, net.forward(x)))
+        assert len(net._by_length._known) <= 2
+
+
+@pytest.mark.parametrize(
+    ("ids", "mask", "words"),
+    [
+        ((1, 10), (1, 10), "these lengths"),  # positions end at 9
+        ((1, 0), (1, 0), "empty"),
+        ((1, 4), (1, 5), "equal"),
+        ((2, 4), (1, 4), "samples"),
+    ],
+)
+def test_lengths_that_are_none(any_length, ids, mask, words):
+    net = pylrp.load(any_length)
+    with pytest.raises(ValueError, match=words):
+        net.explain({"ids": np.ones(ids, int), "mask": np.ones(mask, int)})
+
+
+def test_a_length_may_be_fixed(any_length):
+    net = pylrp.load(any_length, input_shape={"ids": (4,), "mask": (4,)})
+    with pytest.raises(ValueError, match="4"):
+        net.forward({"ids": np.ones((1, 5), int), "mask": np.ones((1, 5), int)})
+
+
+def test_activations_of_any_length(rng):
+    made = model(
+        "s = MatMul(x, w); y = ReduceMean<axes=[1], keepdims=0>(s)",
+        {"x": ["n", "t", 3]},
+        w=rng.normal(size=(3, 2)).astype("f"),
+    )
+    with pytest.raises(ValueError, match="input_shape"):
+        pylrp.load(made)
+    net = pylrp.load(made, input_shape=(None, 3))
+    for length in (1, 8, 20):
+        x = rng.normal(size=(2, length, 3)).astype(np.float32)
+        np.testing.assert_allclose(
+            net.forward(x), ReferenceEvaluator(made).run(None, {"x": x})[0], rtol=1e-4, atol=1e-6
+        )
+        assert net.explain(x, target=0).relevance.shape == x.shape

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from pylrp.loaders.onnx.file import ModelFile
 from pylrp.loaders.onnx.sizes import folded_size
 from pylrp.loaders.onnx.views import Size, Times
 
-__all__ = ["BATCHES", "Constant", "Constants", "attributes_of"]
+__all__ = ["BATCHES", "Constant", "Constants", "Stored", "attributes_of"]
 
 Array = NDArray[Any]
 
@@ -71,6 +71,14 @@ def _meant(value: float) -> float:
     return float(str(np.float32(value)))
 
 
+@dataclass
+class Stored:
+    """Initialisers of a model, read once: as they are, and in other forms."""
+
+    known: dict[str, Constant] = field(default_factory=dict)
+    made: dict[tuple[str, str], Array] = field(default_factory=dict)
+
+
 class Constants:
     """Constants by name.
 
@@ -79,9 +87,12 @@ class Constants:
     file : ModelFile
     dtype : dtype
         In which floating-point weights are handed out.
+    stored : Stored, optional
+        Initialisers that have been read, for reading the model once more.
     """
 
-    def __init__(self, file: ModelFile, dtype: np.dtype[Any]):
+    def __init__(self, file: ModelFile, dtype: np.dtype[Any], stored: Stored | None = None):
+        self._stored = Stored() if stored is None else stored
         model = file.model
         self._file = file
         self.dtype = dtype
@@ -92,9 +103,9 @@ class Constants:
         self._known: dict[str, Constant] = {}
         self._made: dict[tuple[str, str], Array] = {}
         self._size = self._entries = self._steps = 0  # what constants took: bytes, entries and steps to compute them
-        stored = sum(math.prod(tensor.dims) for tensor in model.graph.initializer)
+        entries = sum(math.prod(tensor.dims) for tensor in model.graph.initializer)
         # Weights are converted, dequantised, transposed: each a few times.
-        self._most_entries = max(_MOST_ENTRIES, min(8 * stored, allowed() // 16))
+        self._most_entries = max(_MOST_ENTRIES, min(8 * entries, allowed() // 16))
         #: Names of float types that were converted, for a note.
         self.converted: set[str] = set()
 
@@ -102,11 +113,13 @@ class Constants:
         return name in self._known or name in self._tensors
 
     def __getitem__(self, name: str) -> Constant:
-        if name not in self._known:
+        if name in self._known:
+            return self._known[name]
+        if name not in self._stored.known:
             array = self._read(self._tensors[name])
             self._take(array.nbytes, f"the constants up to {name!r}")
-            self._known[name] = Constant(array, array)
-        return self._known[name]
+            self._stored.known[name] = Constant(array, array)
+        return self._stored.known[name]
 
     def stored(self, name: str) -> Array | None:
         """Return an initialiser as it is, None where there is none of this name."""
@@ -133,16 +146,18 @@ class Constants:
             Another form of it, and what it is called: its transpose, for example.
         """
         key = name, what
-        if key not in self._made:
+        # What is computed may be another for another length of the inputs.
+        own = self._stored.made if name in self._tensors and name not in self._known else self._made
+        if key not in own:
             array = self[name].first
             if array.dtype != self.dtype:
                 if array.dtype.kind == "f":
                     self.converted.add(str(array.dtype))
                 array = array.astype(self.dtype)
-            self._made[key] = array if make is None else np.ascontiguousarray(make(array))
-            if make is not None and name in self._tensors:  # one form is enough in memory, the file has the other
-                del self._known[name]
-        return self._made[key]
+            own[key] = array if make is None else np.ascontiguousarray(make(array))
+            if make is not None and own is self._stored.made:  # one form is enough in memory, the file has the other
+                self._stored.known.pop(name, None)
+        return own[key]
 
     def _take(self, size: int, what: str) -> None:
         self._size += size

@@ -16,31 +16,32 @@ from typing import Any
 import numpy as np
 import onnx
 from numpy.typing import DTypeLike, NDArray
-from onnx import NodeProto, TensorProto, ValueInfoProto
+from onnx import NodeProto, TensorProto
 
 from pylrp._limits import TooLarge
 from pylrp.errors import BrokenFile, BrokenNode, UnsupportedLayer
 from pylrp.layers import Layer, Shape
 from pylrp.loaders import refusals
 from pylrp.loaders.onnx.arithmetic import curve
-from pylrp.loaders.onnx.constants import Constant, Constants
+from pylrp.loaders.onnx.constants import Constant, Constants, Stored
 from pylrp.loaders.onnx.file import ModelFile
 from pylrp.loaders.onnx.folding import fold
 from pylrp.loaders.onnx.fused import FUSED
-from pylrp.loaders.onnx.node import Call, Translation, Value, operator_of, type_name
+from pylrp.loaders.onnx.inputs import InputShape, declared, free_axes, shape_of, usual_shape
+from pylrp.loaders.onnx.node import Call, Translation, Value, operator_of
 from pylrp.loaders.onnx.operators import FLOATS, OPERATORS
 from pylrp.loaders.onnx.outputs import ModelOutputs
 from pylrp.loaders.onnx.sides import SIDE_KINDS
 from pylrp.loaders.onnx.sizes import require_functions
 from pylrp.loaders.onnx.tops import FUNCTIONS, on_the_way
 from pylrp.network.graph import Facts, Graph, Node
+from pylrp.network.lengths import Lengths
 
 __all__ = ["Operator", "left_out", "load_onnx"]
 
 Array = NDArray[Any]
 _ONNX = ("", "ai.onnx")
 Operator = Callable[[dict[str, Any], list[Array]], Layer]
-InputShape = Sequence[int] | Mapping[str, Sequence[int]]
 _OPERATORS = {**OPERATORS, **FUSED}
 #: Operators that move a part of a pattern along.
 _WAIT = {"Cast", "CastLike", "Expand", "Reshape", "Squeeze", "Unsqueeze"}
@@ -95,7 +96,23 @@ def load_onnx(
     file.require_text()
     if file.model.functions:
         file = replace(file, model=_written_out(file))
-    return _Reader(file, input_shape, operators or {}, outputs, dtype).read()
+    stored = Stored()
+    first = _Reader(file, input_shape, operators or {}, outputs, dtype, stored)
+    free = free_axes(first.inputs, input_shape)
+    if not any(free.values()):
+        return first.read()
+
+    def read(shapes: Mapping[str, Sequence[int]]) -> Graph:
+        return _Reader(file, shapes, operators or {}, outputs, dtype, stored).read()
+
+    usual = {name: usual_shape(info, free[name], input_shape) for name, info in first.inputs.items()}
+    shapes = {name: shape_of(info, usual[name]) for name, info in first.inputs.items()}
+    graph = read(shapes)
+    lengths = ", ".join(name for name, axes in free.items() if axes)
+    return graph.changed(
+        facts=replace(graph.facts, lengths=Lengths(shapes, free, read)),
+        notes=[*graph.notes, f"{lengths}: any length, for which the network is laid out when it comes"],
+    )
 
 
 def _written_out(file: ModelFile) -> onnx.ModelProto:
@@ -139,18 +156,19 @@ class _Reader:
         operators: Mapping[str, Operator],
         outputs: Sequence[str] | None,
         dtype: DTypeLike | None = None,
+        stored: Stored | None = None,
     ):
         self.file, model = file, file.model
-        constants = Constants(file, np.dtype(np.float32))
+        constants = Constants(file, np.dtype(np.float32), stored)
         try:
             self.outputs = ModelOutputs.of(model.graph, outputs, constants.stored, operators)
         except _MALFORMED as error:  # their texts are about this code, not about the model
             raise BrokenFile(file.path, "the outputs", "are not as the standard has them") from error
         self.nodes, needed = _needed(model.graph.node, list(self.outputs.values.values()))
-        stored = {tensor.name for tensor in model.graph.initializer}
-        declared = {info.name: info for info in model.graph.input if info.name not in stored}
-        self.inputs = {name: info for name, info in declared.items() if name in needed}
-        self.left_out = [name for name in declared if name not in needed]
+        initial = {tensor.name for tensor in model.graph.initializer}
+        named = {info.name: info for info in model.graph.input if info.name not in initial}
+        self.inputs = {name: info for name, info in named.items() if name in needed}
+        self.left_out = [name for name in named if name not in needed]
         self.input_shape = input_shape
         self.operators = _checked(operators, model.graph.node)
         self.needed = needed
@@ -161,7 +179,7 @@ class _Reader:
             constants.dtype = np.dtype(dtype)
         elif TensorProto.DOUBLE in kinds:
             constants.dtype = np.dtype(np.float64)
-        batches = {sizes[0] for info in self.inputs.values() if (sizes := _declared(info))}
+        batches = {sizes[0] for info in self.inputs.values() if (sizes := declared(info))}
         self.translation = Translation(
             path=file.path,
             constants=constants,
@@ -259,7 +277,7 @@ class _Reader:
         wrong = set(given or ()) - set(self.inputs) - set(self.left_out)
         if wrong:
             raise ValueError(f"input_shape names {', '.join(sorted(wrong))}, the inputs are {', '.join(self.inputs)}")
-        return {name: _input_shape(info, (given or {}).get(name)) for name, info in self.inputs.items()}
+        return {name: shape_of(info, (given or {}).get(name)) for name, info in self.inputs.items()}
 
     def _translate(self, node: NodeProto) -> None:
         translation = self.translation
@@ -424,39 +442,3 @@ def _needed(nodes: Sequence[NodeProto], outputs: Sequence[str]) -> tuple[list[No
             kept.append(node)
             needed.update(node.input)
     return kept[::-1], needed
-
-
-def _declared(info: ValueInfoProto) -> list[int | None] | None:
-    """Return an input's declared sizes, None where one is open; None where the rank is, too."""
-    if not info.type.tensor_type.HasField("shape"):
-        return None
-    return [dim.dim_value or None for dim in info.type.tensor_type.shape.dim]
-
-
-def _input_shape(info: ValueInfoProto, given: Sequence[int] | None) -> Shape:
-    kind = info.type.tensor_type.elem_type
-    if kind not in FLOATS and kind not in SIDE_KINDS:
-        held = type_name(kind) if kind else "no tensor"
-        way_out = "cut the model after the layer that turns it into floating-point values"
-        raise UnsupportedLayer(info.name, "input", f"holds {held}", way_out)
-    sizes = _declared(info)
-    if sizes is not None and len(sizes) < (2 if kind in FLOATS else 1):
-        way_out = "export the model with a batch axis and at least one axis of features"
-        raise UnsupportedLayer(info.name, "input", f"has {len(sizes)} axes, of which the first is the batch", way_out)
-    if given is not None:
-        if sizes is not None and len(given) != len(sizes) - 1:
-            raise ValueError(
-                f"input_shape is {tuple(given)}, input {info.name!r} has {len(sizes) - 1} axes without the batch: "
-                f"{_written(sizes)}"
-            )
-        return tuple(int(n) for n in given)
-    if sizes is None or None in sizes[1:]:
-        raise ValueError(
-            f"input {info.name!r} has {'no shape' if sizes is None else f'shape {_written(sizes)}'} in the model: give "
-            "the sizes without the batch, for example pylrp.load(..., input_shape=(3, 224, 224))"
-        )
-    return tuple(n for n in sizes[1:] if n is not None)
-
-
-def _written(sizes: Sequence[int | None]) -> str:
-    return f"(batch, {', '.join('?' if n is None else str(n) for n in sizes[1:])})"

@@ -1,0 +1,90 @@
+"""The inputs of an ONNX model: their declared sizes, those that a user gives, and the axes that may have any length.
+
+``onnx/model.py`` asks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from onnx import ValueInfoProto
+
+from pylrp.errors import UnsupportedLayer
+from pylrp.layers import Shape
+from pylrp.loaders.onnx.node import type_name
+from pylrp.loaders.onnx.operators import FLOATS
+from pylrp.loaders.onnx.sides import SIDE_KINDS
+
+__all__ = ["InputShape", "declared", "free_axes", "shape_of", "usual_shape"]
+
+InputShape = Sequence[int] | Mapping[str, Sequence[int]]
+#: The length of what has any, for a start.
+_USUAL = 8
+
+
+def free_axes(inputs: Mapping[str, ValueInfoProto], given: InputShape | None) -> dict[str, dict[int, str]]:
+    """Return the axes of each input that may have any length, with what their size is called.
+
+    They are those that a model of token ids leaves open, and those that a user's ``input_shape`` has None for.
+    """
+    of_ids = any(info.type.tensor_type.elem_type in SIDE_KINDS for info in inputs.values())
+    found: dict[str, dict[int, str]] = {}
+    for name, info in inputs.items():
+        sizes, wanted = declared(info) or [], _given(name, given)
+        symbols = [dim.dim_param for dim in info.type.tensor_type.shape.dim][1:]
+        found[name] = {
+            axis: symbols[axis]
+            for axis, size in enumerate(sizes[1:])
+            if size is None and (of_ids if wanted is None else axis < len(wanted) and wanted[axis] is None)
+        }
+    return found
+
+
+def usual_shape(info: ValueInfoProto, free: Mapping[int, str], given: InputShape | None) -> list[int] | None:
+    """Return the shape of an input for which the network is laid out first; None where the file has all of it."""
+    wanted = _given(info.name, given)
+    sizes: Sequence[int | None] = (declared(info) or [None])[1:] if wanted is None else wanted
+    usual = [_USUAL if axis in free else n for axis, n in enumerate(sizes)]
+    known = [n for n in usual if n is not None]
+    return known if len(known) == len(usual) else None
+
+
+def _given(name: str, given: InputShape | None) -> Sequence[int] | None:
+    return given.get(name) if isinstance(given, Mapping) else given
+
+
+def declared(info: ValueInfoProto) -> list[int | None] | None:
+    """Return an input's declared sizes, None where one is open; None where the rank is, too."""
+    if not info.type.tensor_type.HasField("shape"):
+        return None
+    return [dim.dim_value or None for dim in info.type.tensor_type.shape.dim]
+
+
+def shape_of(info: ValueInfoProto, given: Sequence[int] | None) -> Shape:
+    """Return the shape of a sample: as declared, or as given where the file leaves it open."""
+    kind = info.type.tensor_type.elem_type
+    if kind not in FLOATS and kind not in SIDE_KINDS:
+        held = type_name(kind) if kind else "no tensor"
+        way_out = "cut the model after the layer that turns it into floating-point values"
+        raise UnsupportedLayer(info.name, "input", f"holds {held}", way_out)
+    sizes = declared(info)
+    if sizes is not None and len(sizes) < (2 if kind in FLOATS else 1):
+        way_out = "export the model with a batch axis and at least one axis of features"
+        raise UnsupportedLayer(info.name, "input", f"has {len(sizes)} axes, of which the first is the batch", way_out)
+    if given is not None:
+        if sizes is not None and len(given) != len(sizes) - 1:
+            raise ValueError(
+                f"input_shape is {tuple(given)}, input {info.name!r} has {len(sizes) - 1} axes without the batch: "
+                f"{_written(sizes)}"
+            )
+        return tuple(int(n) for n in given)
+    if sizes is None or None in sizes[1:]:
+        raise ValueError(
+            f"input {info.name!r} has {'no shape' if sizes is None else f'shape {_written(sizes)}'} in the model: give "
+            "the sizes without the batch, for example pylrp.load(..., input_shape=(3, 224, 224))"
+        )
+    return tuple(n for n in sizes[1:] if n is not None)
+
+
+def _written(sizes: Sequence[int | None]) -> str:
+    return f"(batch, {', '.join('?' if n is None else str(n) for n in sizes[1:])})"

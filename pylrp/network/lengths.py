@@ -1,0 +1,124 @@
+"""Networks whose inputs have axes of any length: one graph for each length, made when it comes, weights shared.
+
+A loader that can read a model for other lengths leaves a :class:`Lengths` with the graph. ``network.py`` asks for the
+execution that fits an input.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pylrp.errors import UnsupportedLayer
+from pylrp.layers import Shape
+
+if TYPE_CHECKING:
+    from pylrp.network.execution import Execution
+    from pylrp.network.graph import Graph
+
+__all__ = ["ByLength", "Lengths"]
+
+#: Lengths that are kept; the one that was used longest ago goes.
+MOST = 16
+
+
+@dataclass(frozen=True, eq=False)
+class Lengths:
+    """What a loader knows of a model whose inputs may have other lengths.
+
+    Attributes
+    ----------
+    shapes : mapping of str to tuple of int
+        Of the inputs, as users see them, for which the graph was made.
+    free : mapping of str to mapping of int to str
+        By input and axis of a sample: what the size is called; equal names are equal sizes, an empty one is any.
+    read : callable
+        Makes the graph for other shapes, by input.
+    """
+
+    shapes: Mapping[str, Shape]
+    free: Mapping[str, Mapping[int, str]]
+    read: Callable[[Mapping[str, Shape]], Graph]
+
+    def of(self, x: Any) -> dict[str, Shape] | None:
+        """Return the shapes of a user's inputs; None where they are no inputs of this network at all.
+
+        Raises
+        ------
+        ValueError
+            If sizes that must be equal are not, or one is 0.
+        """
+        names = list(self.shapes)
+        if isinstance(x, Mapping):
+            given = dict(x)
+        elif isinstance(x, tuple) and len(names) > 1:
+            given = dict(zip(names, x, strict=False))
+        else:
+            given = {names[0]: x} if len(names) == 1 else {}
+        if set(given) != set(names):
+            return None
+        found: dict[str, Shape] = {}
+        sizes: dict[str, tuple[str, int]] = {}
+        for name, expected in self.shapes.items():
+            shape = np.shape(given[name])
+            own = shape[len(shape) - len(expected) :] if len(shape) >= len(expected) else ()
+            if len(shape) not in (len(expected), len(expected) + 1):
+                return None
+            made = list(expected)
+            for axis, symbol in self.free[name].items():
+                made[axis] = own[axis]
+                if own[axis] < 1:
+                    raise ValueError(f"{name} has shape {shape}: axis {axis} of a sample is empty")
+                other, size = sizes.setdefault(symbol, (name, own[axis])) if symbol else (name, own[axis])
+                if size != own[axis]:
+                    raise ValueError(f"{name} has length {own[axis]}, {other} has length {size}: they must be equal")
+            found[name] = tuple(made)
+        return found
+
+
+class ByLength:
+    """The executions of a network, by the shapes of its inputs.
+
+    Parameters
+    ----------
+    lengths : Lengths
+    make : callable
+        Returns the execution of a graph that a loader made.
+    """
+
+    def __init__(self, lengths: Lengths, make: Callable[[Graph], Execution]):
+        self._lengths, self._make = lengths, make
+        self._known: OrderedDict[tuple[tuple[str, Shape], ...], Execution] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def of(self, x: Any, usual: Execution) -> Execution:
+        """Return the execution for a user's inputs; the usual one where that fits, or nothing does.
+
+        Raises
+        ------
+        ValueError
+            If the network can't take inputs of these lengths.
+        """
+        shapes = self._lengths.of(x)
+        if shapes is None or shapes == dict(self._lengths.shapes):
+            return usual
+        key = tuple(shapes.items())
+        with self._lock:
+            if key in self._known:
+                self._known.move_to_end(key)
+                return self._known[key]
+        try:
+            made = self._make(self._lengths.read(shapes))
+        except (UnsupportedLayer, ValueError) as error:
+            sizes = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+            raise ValueError(f"the network can't take inputs of these lengths, {sizes}: {error}") from error
+        with self._lock:
+            self._known[key] = made
+            while len(self._known) > MOST:
+                self._known.popitem(last=False)
+        return made
