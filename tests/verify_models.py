@@ -133,6 +133,22 @@ MODELS: dict[str, tuple[str, tuple[int, ...], dict[str, Any]]] = {
         (2, 3, 3),
         {"W": normal(3, 2, 2, 2), "V": normal(12, 6), "axes": np.array([2]), "U": normal(6, 3), "b": normal(3)},
     ),
+    "attention": (
+        """q = MatMul(x, Q); k = MatMul(x, K); v = MatMul(x, V);
+        t = Attention<q_num_heads=4, kv_num_heads=2, is_causal=1, softcap=2.0>(q, k, v);
+        o = MatMul(t, O); r = Add(o, x); g = Gather<axis=1>(r, last); y = MatMul(g, H)""",
+        (5, 8),
+        {"Q": normal(8, 12), "K": normal(8, 6), "V": normal(8, 8), "O": normal(16, 8), "last": np.array(4),
+         "H": normal(8, 3)},
+    ),
+    "attention_written_out": (
+        """p = Add(x, positions); q = MatMul(p, Q); k = MatMul(p, K); v = MatMul(p, V); t = Transpose<perm=[0,2,1]>(k);
+        s = MatMul(q, t); d = Mul(s, scale); m = Add(d, mask); w = Softmax<axis=-1>(m); c = MatMul(w, v); r = Add(c, p);
+        g = Sigmoid(r); e = Mul(g, c); f = ReduceMean<axes=[1], keepdims=0>(e); y = MatMul(f, H)""",
+        (5, 8),
+        {"positions": normal(5, 8), "Q": normal(8, 6), "K": normal(8, 6), "V": normal(8, 8), "scale": np.array(0.4),
+         "mask": np.where(np.tri(5) > 0, 0, -np.inf), "H": normal(8, 3)},
+    ),
     "volume": (
         """c = Conv<pads=[1,0,1,1,0,1]>(x, W, B); a = Relu(c);
         p = AveragePool<kernel_shape=[2,1,2], strides=[2,1,2]>(a); f = Flatten(p); y = Gemm(f, V)""",
@@ -151,8 +167,13 @@ MODELS: dict[str, tuple[str, tuple[int, ...], dict[str, Any]]] = {
 }  # fmt: skip
 
 
+OPSETS = {"attention": 23}
+
+
 def make(name: str, *, double: bool = False) -> tuple[ModelProto, Any]:
     """Return a model and an input of three samples."""
     text, shape, constants = MODELS[name]
     x = np.random.default_rng(3).standard_normal((3, *shape))
-    return model(text, shape, double=double, **constants), x if double else x.astype(np.float32)
+    return model(text, shape, opset=OPSETS.get(name, 17), double=double, **constants), x if double else x.astype(
+        np.float32
+    )

@@ -87,6 +87,7 @@ class _Check:
         self.movements = {node.name for node in self.graph.nodes if isinstance(node.layer, Movement)}
         self.matching = Matching(program, self.assignment, _as_composite(composite), self._nearest)
         self.notes = list(self.matching.notes)
+        self.handed_down = 0.0
 
     def _nearest(self, name: str, candidates: Sequence[str]) -> str:
         """Return which of some values of the file a value of the network is most like, for the first samples."""
@@ -397,6 +398,7 @@ class _Check:
                 return "values", layer.name
         for layer in reversed(layers):
             if layer.incoming_error is not None and not layer.incoming_error <= self._limit(layer.name):
+                self.handed_down = layer.incoming_error
                 return "relevance", self._culprit(layer.name)
         for layer in reversed(layers):
             if layer.rounding is not None and not layer.rounding <= limit:
@@ -406,8 +408,13 @@ class _Check:
     def _culprit(self, value: str) -> str:
         """Return the layer that hands the wrong relevance to a value: of several, by what each hands down alone."""
         takers = self.matching.consumers(value)
-        if len(takers) < 2:
-            return takers[0] if takers else value
+        if not takers:
+            return value
+        if len(takers) == 1:
+            (taker,) = takers
+            # A part of a node that only moves values, and is not in the file, is passed by.
+            alone = taker in self.movements and taker not in self.matching.values
+            return self._culprit(taker) if alone else taker
         errors = {name: self._alone(name, value) for name in takers}
         return max(takers, key=lambda name: errors[name])
 
@@ -448,8 +455,8 @@ class _Check:
         if deviation == "values" and row is not None:
             return f"Failed: layer {what} computes other values than the file: {row.value_error:.1e} {beyond}."
         if deviation == "relevance" and row is not None:
-            error = max(e for e in (row.outgoing_error, row.incoming_error, 0.0) if e is not None)
-            return f"Failed: layer {what} hands down other relevance than its formula gives: {error:.1e} {beyond}."
+            found = f"{self.handed_down:.1e} {beyond}"
+            return f"Failed: layer {what} hands down other relevance than its formula gives: {found}."
         if deviation == "ledger" and row is not None:
             return f"Failed: the ledger of layer {what} does not close: {row.rounding:.1e} of the relevance is lost."
         if deviation == "prediction":

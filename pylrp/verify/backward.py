@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from pylrp.verify import pooling
+from pylrp.verify.attention import attention_back, rotary_back
 from pylrp.verify.elementwise import FUNCTIONS
 from pylrp.verify.folding import carried, factor_of, is_scaling, is_weighted
 from pylrp.verify.linear import unbroadcast
@@ -285,6 +286,7 @@ def _normalised(tape: Tape, step: Step, share: Share, z: Array) -> None:
 
 _OTHERS: dict[str, Any] = {
     "Add": _sum,
+    "Attention": attention_back,
     "AveragePool": _average,
     "CumSum": _cumulated,
     "Div": quotient_back,
@@ -298,6 +300,7 @@ _OTHERS: dict[str, Any] = {
     "Mean": _sum,
     "Min": extreme_back,
     "Mul": product_back,
+    "RotaryEmbedding": rotary_back,
     "ReduceMax": _extreme_over_axes,
     "ReduceMean": _reduced,
     "ReduceMin": _extreme_over_axes,

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from pylrp.verify import pooling
+from pylrp.verify.attention import attention, rotary
 from pylrp.verify.elementwise import FUNCTIONS, JOINED
 from pylrp.verify.linear import einsum_terms, linear_of
 from pylrp.verify.moving import MOVES, SIZES
@@ -60,8 +61,10 @@ FORWARD: dict[str, Callable[..., Any]] = {
     **dict.fromkeys(("AveragePool", "GlobalAveragePool"), pooling.average),
     **dict.fromkeys(("MaxPool", "GlobalMaxPool"), _max_pool),
     **dict.fromkeys(("Softmax", "LogSoftmax"), pooling.softmax),
+    "Attention": attention,
     "BatchNormalization": _batch_norm,
     "CumSum": lambda step, x, axis: pooling.cumulated(step, x, axis, reverse=bool(step.get("reverse", 0))),
     "LRN": lambda step, x: x / pooling.local_response(step, x),
+    "RotaryEmbedding": rotary,
     "LpNormalization": lambda step, x: x / pooling.lp_norm(step, x),
 }

@@ -28,7 +28,11 @@ CONTRIBUTIONS = pylrp.Composite(
 def test_an_intact_model_passes(name: str, composite: Any) -> None:
     for double, limit in ((False, 1e-4), (True, 1e-12)):
         model, x = make(name, double=double)
-        if composite is CONTRIBUTIONS and name in ("norm_first", "moves"):  # an input's bounds are not mapped through
+        if composite is CONTRIBUTIONS and name in (
+            "norm_first",
+            "moves",
+            "attention_written_out",
+        ):  # an input's bounds are not mapped through
             composite = "excitation_backprop"
         found = pylrp.load(model).verify(x, composite=composite)
         assert found, str(found)
@@ -37,7 +41,8 @@ def test_an_intact_model_passes(name: str, composite: Any) -> None:
         assert found.deviation is None
         assert max(found.relevance_error, found.ledger_error) < limit
         values, relevance = found.compared
-        assert min(values, relevance - 1) >= len(found.layers) / 2
+        written = [layer for layer in found.layers if "/" not in layer.name]
+        assert min(values, relevance - 1) >= 0.8 * len(written) - 1
         assert relevance == sum(layer.incoming_error is not None for layer in found.layers)
 
 
