@@ -1,6 +1,6 @@
 """A network beside the file it was loaded from: predictions, values, relevance and the ledger, layer by layer.
 
-``matching.py`` says which value is which, ``tape.py`` evaluates the file, ``verification.py`` is what comes back.
+``matching.py`` says which value is which, ``tape.py`` evaluates the file, ``verdict.py`` judges what is found.
 :meth:`pylrp.Network.verify` and ``pylrp verify`` call :func:`verify`.
 """
 
@@ -22,15 +22,14 @@ from pylrp.verify.prediction import predicted
 from pylrp.verify.program import Array, Program
 from pylrp.verify.rules import Share
 from pylrp.verify.tape import Tape
-from pylrp.verify.verification import Deviation, LayerCheck, Verification
+from pylrp.verify.verdict import Found, judged
+from pylrp.verify.verification import LayerCheck, Verification
 
 if TYPE_CHECKING:
     from pylrp.network.explanation import Explanation
     from pylrp.network.network import Network
 
-_PREDICTION = 1e-6
-#: How many times the error that the same formulas make in float32.
-_OF_ROUNDING = 10.0
+#: How often rounding is measured.
 _DRAWS = 3
 
 __all__ = ["TOLERANCES", "verify"]
@@ -73,21 +72,21 @@ class _Check:
 
     def __init__(self, network: Network, x: Any, ex: Explanation, program: Program, tolerance: float):
         self.network, self.ex, self.program, self.tolerance = network, ex, program, tolerance
-        self.graph = network.graph
+        self.execution = network._execution_of(x)
+        self.graph = self.execution.graph
         self.inputs = requests.Inputs(self.graph, x)
         composite = ex.settings["composite"]
-        self.assignment = network._execution.plan(composite, "zennit").assignment
+        self.assignment = self.execution.plan(composite, "zennit").assignment
         self.top = self.graph.value(ex.settings["output"])
         self.values, self.incoming, self.prediction, self.rounding = _Errors(), _Errors(), _Errors(), _Errors()
         self.evaluator = "numpy"
         names = list(dict.fromkeys([*self.graph.inputs, *(node.name for node in self.graph.nodes)]))
-        found = self.network._execution.values_of(self.inputs, names, 0)
+        found = self.execution.values_of(self.inputs, names, 0)
         self.found = {name: array.astype(np.float64) for name, array in zip(names, found, strict=True)}
         self.alignment = Alignment()
         self.movements = {node.name for node in self.graph.nodes if isinstance(node.layer, Movement)}
         self.matching = Matching(program, self.assignment, _as_composite(composite), self._nearest)
         self.notes = list(self.matching.notes)
-        self.handed_down = 0.0
 
     def _nearest(self, name: str, candidates: Sequence[str]) -> str:
         """Return which of some values of the file a value of the network is most like, for the first samples."""
@@ -106,7 +105,7 @@ class _Check:
         self.tapes: list[tuple[slice, Tape]] = []
         for rows, count in self._chunks():
             self._compare(rows, count, ours)
-        return self._verdict()
+        return judged(self._layers(), self._found())
 
     # -- the file -----------------------------------------------------------------------------------------------------
 
@@ -199,10 +198,6 @@ class _Check:
                 one, other = (self._aligned(name, each.relevance(value)) for each in (rounded, tape))
                 if one is not None and other is not None:
                     self.rounding.add(name, one[:count], other[:count])
-
-    def _limit(self, name: str) -> float:
-        """Return what the relevance of a value may be off: where rounding alone does more, a few times that."""
-        return max(self.tolerance, _OF_ROUNDING * self.rounding.found.get(name, 0.0))
 
     @cached_property
     def _batch_axes(self) -> dict[str, int]:
@@ -324,35 +319,17 @@ class _Check:
 
     # -- the verdict --------------------------------------------------------------------------------------------------
 
-    def _verdict(self) -> Verification:
-        layers = self._layers()
-        limit = self.tolerance
-        deviation, first = self._first(layers)
-        prediction = max(self.prediction.found.values(), default=0.0)
-        relevance = max(self.incoming.found.values(), default=0.0)
-        ledger = max((layer.rounding or 0.0 for layer in layers), default=0.0)
-        compared = len(self.values.found), len(self.incoming.found)
-        if deviation is None and relevance > limit:
-            self.notes.append(
-                f"relevance is sensitive to rounding here: the same formulas in float32 change it by "
-                f"{max(self.rounding.found.values()):.1e}"
-            )
-        # Other evaluators have settings, 0.1 for example, in single precision.
-        if deviation is None and not prediction <= max(limit, _PREDICTION):
-            deviation = "prediction"
-        return Verification(
-            passed=deviation is None,
-            verdict=self._sentence(deviation, first, layers, prediction, relevance, ledger, compared),
-            first_wrong=first,
-            deviation=deviation,
-            layers=tuple(layers),
-            prediction_error=prediction,
-            relevance_error=relevance,
-            ledger_error=ledger,
-            tolerance=limit,
+    def _found(self) -> Found:
+        return Found(
+            values=self.values.found,
+            incoming=self.incoming.found,
+            prediction=self.prediction.found,
+            rounding=self.rounding.found,
+            tolerance=self.tolerance,
             evaluator=self.evaluator,
-            compared=compared,
-            notes=tuple(dict.fromkeys(self.notes)),
+            notes=self.notes,
+            inputs=[name for name in self.graph.inputs if name in self.matching.values],
+            culprit=self._culprit,
         )
 
     def _layers(self) -> list[LayerCheck]:
@@ -389,21 +366,6 @@ class _Check:
             error = np.divide(np.abs(row.rounding), scale, out=np.zeros_like(scale), where=scale != 0)
             found[row.name] = float(np.max(error, initial=0.0))
         return found
-
-    def _first(self, layers: list[LayerCheck]) -> tuple[Deviation | None, str | None]:
-        """Return what is wrong first, and in which layer."""
-        limit = self.tolerance
-        for layer in layers:
-            if layer.value_error is not None and not layer.value_error <= limit:
-                return "values", layer.name
-        for layer in reversed(layers):
-            if layer.incoming_error is not None and not layer.incoming_error <= self._limit(layer.name):
-                self.handed_down = layer.incoming_error
-                return "relevance", self._culprit(layer.name)
-        for layer in reversed(layers):
-            if layer.rounding is not None and not layer.rounding <= limit:
-                return "ledger", layer.name
-        return None, None
 
     def _culprit(self, value: str) -> str:
         """Return the layer that hands the wrong relevance to a value: of several, by what each hands down alone."""
@@ -443,28 +405,6 @@ class _Check:
             own.back({name: Share(0.0, padded)})
             found.add(layer, again[rows], own.relevance(self.matching.values[value])[:count])
         return found.found.get(layer, 0.0)
-
-    def _sentence(
-        self, deviation: Deviation | None, first: str | None, layers: list[LayerCheck], prediction: float,
-        relevance: float, ledger: float, compared: tuple[int, int],
-    ) -> str:  # fmt: skip
-        limit = self.tolerance
-        row = next((layer for layer in layers if layer.name == first), None)
-        what = "" if row is None else f"{first!r} ({row.kind}{', ' + row.rule if row.rule else ''})"
-        beyond = f"of the largest, more than {limit:g}"
-        if deviation == "values" and row is not None:
-            return f"Failed: layer {what} computes other values than the file: {row.value_error:.1e} {beyond}."
-        if deviation == "relevance" and row is not None:
-            found = f"{self.handed_down:.1e} {beyond}"
-            return f"Failed: layer {what} hands down other relevance than its formula gives: {found}."
-        if deviation == "ledger" and row is not None:
-            return f"Failed: the ledger of layer {what} does not close: {row.rounding:.1e} of the relevance is lost."
-        if deviation == "prediction":
-            return f"Failed: the prediction differs from the file's by {prediction:.1e} {beyond}."
-        return (
-            f"Passed: prediction within {prediction:.1e} of {self.evaluator}'s, relevance of {compared[1]} values "
-            f"within {relevance:.1e}, ledger within {ledger:.1e}; {limit:g} is allowed."
-        )
 
 
 def _fits(shape: tuple[int, ...], sizes: list[int | None]) -> bool:

@@ -1,0 +1,123 @@
+"""What a comparison comes to: which layer deviates first, and one sentence. ``against.py`` calls :func:`judged`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from pylrp.verify.verification import Deviation, LayerCheck, Verification
+
+__all__ = ["Found", "judged"]
+
+#: What a prediction may be off at least: other evaluators have settings, 0.1 for example, in single precision.
+_PREDICTION = 1e-6
+#: How many times the error that the same formulas make in float32.
+_OF_ROUNDING = 10.0
+
+
+@dataclass(frozen=True)
+class Found:
+    """Errors of a comparison, by value of the network.
+
+    Attributes
+    ----------
+    values, incoming, prediction : mapping of str to float
+        Of values, of relevance, and of outputs.
+    rounding : mapping of str to float
+        What float32 alone does to relevance, where it was measured.
+    tolerance : float
+    evaluator : str
+    notes : sequence of str
+    inputs : sequence of str
+        The network's inputs that are in the file.
+    culprit : callable
+        Returns the layer that hands the wrong relevance to a value.
+    """
+
+    values: Mapping[str, float]
+    incoming: Mapping[str, float]
+    prediction: Mapping[str, float]
+    rounding: Mapping[str, float]
+    tolerance: float
+    evaluator: str
+    notes: Sequence[str]
+    inputs: Sequence[str]
+    culprit: Callable[[str], str]
+
+    def limit(self, name: str) -> float:
+        """Return what the relevance of a value may be off: where rounding alone does more, a few times that."""
+        return max(self.tolerance, _OF_ROUNDING * self.rounding.get(name, 0.0))
+
+
+@dataclass(frozen=True)
+class _First:
+    """What deviates first."""
+
+    deviation: Deviation | None = None
+    layer: LayerCheck | None = None
+    error: float = 0.0
+
+
+def judged(layers: Sequence[LayerCheck], found: Found) -> Verification:
+    """Return the result of a comparison."""
+    first = _first(layers, found)
+    prediction = max(found.prediction.values(), default=0.0)
+    if first.deviation is None and not prediction <= max(found.tolerance, _PREDICTION):
+        first = _First("prediction", None, prediction)
+    relevance = max(found.incoming.values(), default=0.0)
+    notes = list(found.notes)
+    if first.deviation is None and relevance > found.tolerance:
+        most = max(found.rounding.values())
+        notes.append(f"relevance is sensitive to rounding here: the same formulas in float32 change it by {most:.1e}")
+    made = Verification(
+        passed=first.deviation is None,
+        verdict="",
+        first_wrong=None if first.layer is None else first.layer.name,
+        deviation=first.deviation,
+        layers=tuple(layers),
+        prediction_error=prediction,
+        relevance_error=relevance,
+        ledger_error=max((layer.rounding or 0.0 for layer in layers), default=0.0),
+        tolerance=found.tolerance,
+        evaluator=found.evaluator,
+        compared=(len(found.values), len(found.incoming)),
+        notes=tuple(dict.fromkeys(notes)),
+    )
+    return replace(made, verdict=_sentence(made, first))
+
+
+def _first(layers: Sequence[LayerCheck], found: Found) -> _First:
+    """Return what is wrong first: of values from the bottom, of relevance and the ledger from the top."""
+    by_name = {layer.name: layer for layer in layers}
+    for layer in layers:
+        if layer.value_error is not None and not layer.value_error <= found.tolerance:
+            return _First("values", layer, layer.value_error)
+    for layer in reversed(layers):
+        if layer.incoming_error is not None and not layer.incoming_error <= found.limit(layer.name):
+            return _First("relevance", by_name[found.culprit(layer.name)], layer.incoming_error)
+    for layer in reversed(layers):
+        if layer.rounding is not None and not layer.rounding <= found.tolerance:
+            return _First("ledger", layer, layer.rounding)
+    if not any(name in found.incoming for name in found.inputs):  # nothing has been shown
+        return _First("relevance")
+    return _First()
+
+
+def _sentence(made: Verification, first: _First) -> str:
+    layer, beyond = first.layer, f"{first.error:.1e} of the largest, more than {made.tolerance:g}"
+    what = "" if layer is None else f"{layer.name!r} ({layer.kind}{', ' + layer.rule if layer.rule else ''})"
+    if made.deviation == "values":
+        return f"Failed: layer {what} computes other values than the file: {beyond}."
+    if made.deviation == "relevance" and layer is None:
+        return "Failed: the relevance of no input could be compared: is this the network's model?"
+    if made.deviation == "relevance":
+        return f"Failed: layer {what} hands down other relevance than its formula gives: {beyond}."
+    if made.deviation == "ledger":
+        return f"Failed: the ledger of layer {what} does not close: {first.error:.1e} of the relevance is lost."
+    if made.deviation == "prediction":
+        return f"Failed: the prediction differs from the file's: {beyond}."
+    return (
+        f"Passed: prediction within {made.prediction_error:.1e} of {made.evaluator}'s, relevance of "
+        f"{made.compared[1]} values within {made.relevance_error:.1e}, ledger within {made.ledger_error:.1e}; "
+        f"{made.tolerance:g} is allowed."
+    )
