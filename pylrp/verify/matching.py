@@ -18,6 +18,7 @@ from pylrp.rules.gates import signal_of
 from pylrp.verify.folding import Folding, is_scaling, moves
 from pylrp.verify.program import Program, Step
 from pylrp.verify.reference import by_kind_and_place
+from pylrp.verify.rules import name_of
 from pylrp.verify.tape import Region, Rules
 
 __all__ = ["Matching", "input_pairs"]
@@ -25,6 +26,8 @@ __all__ = ["Matching", "input_pairs"]
 _TRANSPARENT = ("Identity", "Dropout", "Cast", "CastLike", "Pad")
 #: What may stand at the top of a model, and is taken away.
 _TOPS = ("Softmax", "LogSoftmax", "Sigmoid", "HardSigmoid", "Softplus", "Exp", "Log", "Clip", "Tanh", "Div")
+#: What ends a normalisation that is written out.
+_ARITHMETIC = ("Add", "Div", "Mul", "Sub", "Sum", "Reshape")
 _MOST_ABOVE = 8
 _ONE_LAYER = ("function", "softmax", "normalisation")
 
@@ -211,6 +214,10 @@ class Matching:
         for node in assignment.graph.nodes:
             if node.layer.rule_kind in ("softmax", "normalisation") and node.name not in kinds:
                 named[node.name] = "pass"  # at the top
+            elif node.layer.rule_kind == "normalisation" and name_of(named.get(node.name, "")) == "detach":
+                step = self._steps.get(node.name)
+                if step is not None and step.op in _ARITHMETIC:
+                    del named[node.name]  # written out: each of its steps is what it is
         own = {name: step.name for name, step in self._steps.items() if name != step.name}
         named = {own.get(name, name): rule for name, rule in named.items()}
         return Rules(named, {"default": "zero", "function": "pass", "softmax": "taylor", "normalisation": "detach",

@@ -228,6 +228,17 @@ def test_the_batch_on_another_axis() -> None:
         np.testing.assert_allclose(found, expected, atol=1e-9 * np.abs(expected).max())
 
 
+@pytest.mark.parametrize("name", LN)
+def test_layers_are_called_as_their_values_in_the_file(name: str, tmp_path: Any) -> None:
+    weight = RNG.normal(size=(D, 3))
+    made = model(f"{LN[name]}; mean = ReduceMean<axes=[1], keepdims=0>(y); out = MatMul(mean, weight)", weight=weight)
+    made.graph.output[0].name = "out"
+    onnx.save(made, str(tmp_path / "model.onnx"))
+    net = pylrp.load(tmp_path / "model.onnx")
+    assert net.graph.nodes[0].name == "y"
+    assert net.verify(RNG.normal(size=(2, 5, D)), target=1).passed
+
+
 def test_a_residual_sum_of_normalisations() -> None:
     """Two blocks one after the other: neither's chain takes the other's for its own."""
     block = LN["torch"]

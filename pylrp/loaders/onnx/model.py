@@ -34,6 +34,7 @@ from pylrp.loaders.onnx.outputs import ModelOutputs
 from pylrp.loaders.onnx.sides import SIDE_KINDS
 from pylrp.loaders.onnx.sizes import require_functions
 from pylrp.loaders.onnx.tops import FUNCTIONS, on_the_way
+from pylrp.network.canonise.normalisations import complete_normalisations
 from pylrp.network.graph import Facts, Graph, Node
 from pylrp.network.lengths import Lengths
 
@@ -224,7 +225,7 @@ class _Reader:
         notes += left_out(self.left_out) + self.outputs.notes
         sides = translation.sides.program(list(shapes))
         activations = {name: shape for name, shape in shapes.items() if name not in translation.sides}
-        return Graph(
+        graph = Graph(
             activations | {name: feed.shape for name, feed in translation.sides.feeds.items()},
             _renamed(translation, outputs),
             outputs,
@@ -232,6 +233,8 @@ class _Reader:
             facts=Facts(classes=self.outputs.classes, ranges=_pixel_ranges(self.file, activations), sides=sides),
             dtype=dtype,
         )
+        # A value is called as the one that it is in the file.
+        return complete_normalisations(graph, pass_on_names=True)
 
     def _batch_in_outputs(self) -> list[str]:
         """Return notes on outputs whose batch is not axis 0 in the file; raise where it is merged with other axes."""

@@ -1,7 +1,8 @@
 """What exporters write around a normalisation becomes part of it: factors and shifts behind it, reshapes about groups.
 
 ``LayerNorm -> Affine`` is a LayerNorm with a scale and a shift where these vary along its own axes only. A value cut
-into rows, normalised along each and put together again is a GroupNorm, which torch writes so.
+into rows, normalised along each and put together again is a GroupNorm, which torch writes so. ``__init__.py`` and the
+loader of ONNX call :func:`complete_normalisations`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pylrp.layers import Affine, Flatten, GroupNorm, InstanceNorm, LayerNorm, Re
 from pylrp.layers.base import product
 from pylrp.layers.normalisation import Standardized
 from pylrp.network.canonise.draft import Draft
+from pylrp.network.canonise.rewiring import drop_unused
 from pylrp.network.graph import Graph
 
 __all__ = ["complete_normalisations"]
@@ -23,33 +25,74 @@ __all__ = ["complete_normalisations"]
 Array = NDArray[Any]
 
 
-def complete_normalisations(graph: Graph) -> Graph:
-    """Return the graph with normalisations that hold what belongs to them."""
-    draft = Draft(graph)
-    changed = False
-    for node in graph.nodes:
-        if isinstance(node.layer, Standardized):
-            while _without_reshapes(draft, node.name) or _take_affine(draft, node.name, graph.dtype):
-                changed = True
-    return draft.graph(graph) if changed else graph
+def complete_normalisations(graph: Graph, *, pass_on_names: bool = False) -> Graph:
+    """Return the graph with normalisations that hold what belongs to them.
+
+    Parameters
+    ----------
+    graph : Graph
+    pass_on_names : bool, default False
+        Whether a normalisation is called as the last node that it takes in, whose value it makes, or keeps its name.
+    """
+    if not any(isinstance(node.layer, Standardized) for node in graph.nodes):
+        return graph
+    work = _Completion(drop_unused(graph), pass_on_names)
+    return work.graph()
 
 
-def _without_reshapes(draft: Draft, name: str) -> bool:
-    """Take out reshapes around a normalisation that are undone behind it; tell whether there were some."""
-    layer: Any = draft.layers[name]
-    below, above = _reshapes_below(draft, name), _reshapes_above(draft, name)
-    sources = [draft.shapes[draft.inputs[node][0]] for node in below]
-    for upper in range(len(above)):
-        shape = draft.shapes[above[upper]]
-        if shape not in sources:
-            continue
-        made = _in_shape(layer, draft.shapes[name], shape)
-        if made is not None:
-            for node in (*above[: upper + 1], *below[: sources.index(shape) + 1]):
+class _Completion:
+    def __init__(self, graph: Graph, pass_on_names: bool):
+        self._given, self._draft, self._pass_on_names = graph, Draft(graph), pass_on_names
+
+    def graph(self) -> Graph:
+        """Return the graph with all that belongs to its normalisations in them."""
+        changed = False
+        for node in self._given.nodes:
+            name: str | None = node.name if isinstance(node.layer, Standardized) else None
+            while name is not None:
+                name = self._without_reshapes(name) or self._with_affine(name)
+                changed = changed or name is not None
+        return self._draft.graph(self._given) if changed else self._given
+
+    def _replace(self, name: str, above: list[str], layer: Any) -> str:
+        """Put a layer in the place of a node and of those that read it, one the next; return what it is called."""
+        draft, shape = self._draft, self._draft.shapes[above[-1]]
+        for node in above:
+            if self._pass_on_names:
+                draft.drop_and_pass_on_name(node)
+                name = node
+            else:
                 draft.drop(node)
-            draft.layers[name], draft.shapes[name] = made, shape
-            return True
-    return False
+        draft.layers[name], draft.shapes[name] = layer, shape
+        return name
+
+    def _without_reshapes(self, name: str) -> str | None:
+        """Take out reshapes around a normalisation that are undone behind it; return its name, None if nothing is."""
+        draft = self._draft
+        below, above = _reshapes_below(draft, name), _reshapes_above(draft, name)
+        sources = [draft.shapes[draft.inputs[node][0]] for node in below]
+        for upper in range(len(above)):
+            shape = draft.shapes[above[upper]]
+            if shape in sources:
+                made = _in_shape(draft.layers[name], draft.shapes[name], shape)
+                if made is not None:
+                    for node in below[: sources.index(shape) + 1]:
+                        draft.drop(node)
+                    return self._replace(name, above[: upper + 1], made)
+        return None
+
+    def _with_affine(self, name: str) -> str | None:
+        """Make the factor and shift that alone read a normalisation part of it; return its name, None if nothing is."""
+        draft, shape = self._draft, self._draft.shapes[name]
+        above = draft.only_for(name)
+        affine = draft.layers.get(above) if above is not None else None
+        if above is None or not isinstance(affine, Affine) or draft.shapes[above] != shape:
+            return None
+        for layer in _readings(draft.layers[name], shape, affine):
+            made = _with_affine(layer, affine, shape, self._given.dtype)
+            if made is not None:
+                return self._replace(name, [above], made)
+        return None
 
 
 def _reshapes_below(draft: Draft, name: str) -> list[str]:
@@ -132,31 +175,6 @@ def _in_logical_shape(layer: Any, array: Array, shape: Shape) -> Array:
     if cut.ndim > len(shape):  # the channels are two axes
         cut = cut.reshape(-1, *cut.shape[2:])
     return np.asarray(cut)
-
-
-def _take_affine(draft: Draft, name: str, dtype: np.dtype[Any]) -> bool:
-    """Make the factor and shift that alone read a normalisation part of it; tell whether there were some."""
-    reshapes, shape = _reshapes_above(draft, name), draft.shapes[name]
-    above = draft.only_for(reshapes[-1] if reshapes else name)
-    affine = draft.layers.get(above) if above is not None else None
-    if above is None or not isinstance(affine, Affine):
-        return False
-    seen = draft.shapes[draft.inputs[above][0]]
-    if draft.shapes[above] != seen:
-        return False
-    if reshapes:  # what is one a channel is so in every shape that keeps the channels
-        arrays = [_padded(array, seen) for array in (affine.scale, affine.shift)]
-        if seen[0] != shape[0] or any(array[0].size > 1 for array in arrays):
-            return False
-        scale, shift = (array.reshape(-1, *(1,) * (len(shape) - 1)) for array in arrays)
-        affine = Affine(scale, shift)
-    for layer in _readings(draft.layers[name], shape, affine):
-        made = _with_affine(layer, affine, shape, dtype)
-        if made is not None:
-            draft.layers[name] = made
-            draft.drop(above)
-            return True
-    return False
 
 
 def _readings(layer: Any, shape: Shape, affine: Affine) -> list[Any]:
