@@ -141,7 +141,7 @@ void ActivationLayer<T>::relevance(const RelevanceJob<T>& job, const Threads& th
     const T zero = 0;
     fill(&zero, 0, 1, &at_zero);
   }
-  relevance_by_contributions(job, at_zero, threads, fill);
+  relevance_by_contributions(job, [at_zero](Index) { return at_zero; }, threads, fill);
 }
 
 template class ActivationLayer<float>;

@@ -12,9 +12,9 @@
 namespace pylrp {
 
 // R_in = (y - f(0)) R / stab(y); what f(0) takes is counted as `constant`. fill(x, first column, count, y) computes f,
-// at_zero is f(0). 0 where y is 0: there is no receiver.
-template <class T, class Fill>
-void relevance_by_contributions(const RelevanceJob<T>& job, T at_zero, const Threads& threads, Fill fill) {
+// at_zero(column) is f(0). 0 where y is 0: there is no receiver.
+template <class T, class Zero, class Fill>
+void relevance_by_contributions(const RelevanceJob<T>& job, Zero at_zero, const Threads& threads, Fill fill) {
   const Stabilizer<T> stabilizer(job.rule);
   const Index pieces = pieces_of(job.relevance.cols);
   std::vector<kernels::Absorbed> lost(static_cast<std::size_t>(job.relevance.rows * pieces));
@@ -25,9 +25,9 @@ void relevance_by_contributions(const RelevanceJob<T>& job, T at_zero, const Thr
     fill(job.inputs[0].row(row % job.batch) + first, first, count, y.data());
     kernels::Absorbed& page = lost[static_cast<std::size_t>(task)];
     for (Index j = 0; j < count; ++j) {
-      const T q = stabilizer.share(r[j], y.data()[j], &page);
-      out[j] = (y.data()[j] - at_zero) * q;
-      page.constant += y.data()[j] == 0 ? 0 : static_cast<double>(at_zero * q);
+      const T q = stabilizer.share(r[j], y.data()[j], &page), zero = at_zero(first + j);
+      out[j] = (y.data()[j] - zero) * q;
+      page.constant += y.data()[j] == 0 ? 0 : static_cast<double>(zero * q);
     }
   });
   for (std::size_t task = 0; task < lost.size(); ++task) {

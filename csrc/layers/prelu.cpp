@@ -24,11 +24,13 @@ void PReLULayer<T>::forward(const std::vector<Matrix<const T>>& inputs, Matrix<T
 
 template <class T>
 void PReLULayer<T>::relevance(const RelevanceJob<T>& job, const Threads& threads) const {
-  relevance_by_contributions(job, T(0), threads, [&](const T* x, Index first, Index count, T* y) {
-    for (Index j = 0; j < count; ++j) {
-      y[j] = x[j] < 0 ? slope_[static_cast<std::size_t>(first + j) % slope_.size()] * x[j] : x[j];
-    }
-  });
+  relevance_by_contributions(
+      job, [](Index) { return T(0); }, threads,
+      [&](const T* x, Index first, Index count, T* y) {
+        for (Index j = 0; j < count; ++j) {
+          y[j] = x[j] < 0 ? slope_[static_cast<std::size_t>(first + j) % slope_.size()] * x[j] : x[j];
+        }
+      });
 }
 
 template class PReLULayer<float>;

@@ -11,7 +11,7 @@ out and put channels first.
 - ``movement.py``: Flatten, Reshape, Transpose, Expand; ``slices.py``: Pad, Slice, Take
 - ``blocks.py``: Upsample, DepthToSpace, SpaceToDepth, ChannelShuffle
 - ``resize.py``: Resize
-- ``activations.py``: ReLU and its kin, Softmax
+- ``function.py``: Function, any other function of one value; ``activations.py``: ReLU and its kin, Softmax
 - ``normalisation.py``: LayerNorm, RMSNorm, GroupNorm, InstanceNorm, Normalize, LocalResponseNorm
 - ``base.py``: Layer and the facts that each class states; ``custom.py``: CustomLayer, which users write
 """
@@ -45,6 +45,7 @@ from pylrp.layers.combine import Add, Concat
 from pylrp.layers.conv import Conv, ConvTranspose, PositionwiseDense
 from pylrp.layers.custom import CustomLayer
 from pylrp.layers.dense import Dense
+from pylrp.layers.function import Function
 from pylrp.layers.matmul import MatMul
 from pylrp.layers.movement import Expand, Flatten, Movement, Reshape, Transpose
 from pylrp.layers.multiply import Divide, Multiply
@@ -87,6 +88,7 @@ __all__ = [
     "Exp",
     "Expand",
     "Flatten",
+    "Function",
     "GlobalAveragePool",
     "GlobalMaxPool",
     "GroupNorm",

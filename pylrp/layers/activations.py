@@ -43,6 +43,7 @@ __all__ = [
 ]
 
 
+#: What f(0) takes.
 CONSTANT = Cause(
     "constant",
     label="functions at zero",
@@ -73,6 +74,10 @@ class Activation(NamedLayer):
     def output_shape(self, *shapes: Shape) -> Shape:
         """Return the shape of the input."""
         return sole(self, shapes)
+
+    def at_zero(self) -> float:
+        """Return f(0); NaN or infinite where it is none."""
+        return 0.0
 
     def core(self) -> tuple[str, float, float]:
         """Return what the core takes: the function's name and two parameters, 0 where there are fewer."""
@@ -134,6 +139,10 @@ class Clip(Activation):
         if not self.low <= self.high:
             raise ValueError(f"low is {self.low}, high is {self.high}: low must not lie above high")
 
+    def at_zero(self) -> float:
+        """Return f(0)."""
+        return min(max(0.0, float(self.low)), float(self.high))
+
 
 def ReLU6(*, name: str | None = None) -> Clip:
     """Return ``Clip(0, 6)``."""
@@ -186,6 +195,10 @@ class Sigmoid(Activation):
 
     kind: ClassVar[str] = "sigmoid"
 
+    def at_zero(self) -> float:
+        """Return f(0)."""
+        return 0.5
+
 
 @dataclass(frozen=True)
 class HardSigmoid(Activation):
@@ -195,6 +208,10 @@ class HardSigmoid(Activation):
     beta: float = 0.5
     kind: ClassVar[str] = "hard_sigmoid"
 
+    def at_zero(self) -> float:
+        """Return f(0)."""
+        return min(max(float(self.beta), 0.0), 1.0)
+
 
 @dataclass(frozen=True)
 class Softplus(Activation):
@@ -202,21 +219,31 @@ class Softplus(Activation):
 
     kind: ClassVar[str] = "softplus"
 
+    def at_zero(self) -> float:
+        """Return f(0)."""
+        return math.log(2)
+
 
 @dataclass(frozen=True)
 class Exp(Activation):
-    """``f(x) = exp(x)``, at the top of a network only."""
+    """``f(x) = exp(x)``."""
 
     kind: ClassVar[str] = "exp"
-    only_at_top: ClassVar[bool] = True
+
+    def at_zero(self) -> float:
+        """Return f(0)."""
+        return 1.0
 
 
 @dataclass(frozen=True)
 class Log(Activation):
-    """``f(x) = log(x)``, at the top of a network only."""
+    """``f(x) = log(x)``; it has no value at 0, so that inside a network relevance can only pass through it."""
 
     kind: ClassVar[str] = "log"
-    only_at_top: ClassVar[bool] = True
+
+    def at_zero(self) -> float:
+        """Return f(0)."""
+        return -math.inf
 
 
 @dataclass(frozen=True, eq=False)
@@ -234,6 +261,10 @@ class PReLU(NamedLayer):
     rule_kind: ClassVar[str | None] = "function"
     causes: ClassVar[tuple[Cause, ...]] = (CONSTANT,)
     arrays: ClassVar[tuple[str, ...]] = ("slope",)
+
+    def at_zero(self) -> float:
+        """Return f(0)."""
+        return 0.0
 
     def output_shape(self, *shapes: Shape) -> Shape:
         """Return the shape of the input."""

@@ -21,7 +21,7 @@ from pylrp.network.composition import Composed, Cone, cone_below, reads_constant
 from pylrp.network.graph import Graph, Node
 from pylrp.network.layout import to_core
 from pylrp.rules.boxes import InputBox, bounds_of_value
-from pylrp.rules.catalogue import Flat
+from pylrp.rules.catalogue import Flat, Zero
 from pylrp.rules.composites import WEIGHTED, Composite, composite, require_rule
 from pylrp.rules.conventions import compile_rule, compile_treatment
 from pylrp.rules.gates import description, settle
@@ -145,6 +145,7 @@ def _chosen(graph: Graph, rules: str | Composite | Rule | Sequence[Rule]) -> tup
         if not graph.output_values.keys().isdisjoint(rules.names):  # an output's name for the layer that makes it
             rules = replace(rules, names={graph.value(name): rule for name, rule in rules.names.items()})
         chosen = dict(zip([name for name, _ in layers], rules.assign(layers, first, last), strict=True))
+        _by_contributions(graph, layers, chosen, rules)
         _require_boxes_used(rules, chosen)
         named = rules.named(layers)
         return {name: _of_product(graph, name, rule, named) for name, rule in chosen.items()}, named
@@ -159,6 +160,7 @@ def _chosen(graph: Graph, rules: str | Composite | Rule | Sequence[Rule]) -> tup
         raise ValueError(f"the network has {len(weighted)} {dense}, composite has {len(given)} rules")
     by_name = dict(zip(weighted, given, strict=True))
     chosen = {name: by_name[name] if kind in WEIGHTED else WEIGHTLESS[kind].default for name, kind in layers}
+    _by_contributions(graph, layers, chosen, given)
     return chosen, weighted
 
 
@@ -168,6 +170,19 @@ def _of_product(graph: Graph, name: str, rule: Rule, named: Collection[str]) -> 
         return rule
     node = next(node for node in graph.nodes if node.name == name)
     return Half() if node.layer.rule_kind == "matmul" and probabilities(graph, node) is None else rule
+
+
+def _by_contributions(graph: Graph, layers: Sequence[tuple[str, str]], chosen: dict[str, Rule], given: Any) -> None:
+    """Explain functions with f(0) != 0 by their contributions where the choice says nothing about functions."""
+    if isinstance(given, Composite) and "function" in given.kinds:
+        return
+    named = given.named(layers) if isinstance(given, Composite) else {}
+    kinds = dict(layers)
+    for node in graph.nodes:
+        if kinds.get(node.name) == "function" and node.name not in named and not stands_at_top(graph, node):
+            layer: Any = node.layer
+            if np.any(layer.at_zero() != 0):
+                chosen[node.name] = Zero()
 
 
 def _listed(rules: object) -> list[Rule]:
@@ -279,6 +294,13 @@ def _require_fit(graph: Graph, node: Node, rule: Rule) -> None:
             repr(rule),
             f"does not fit a layer of kind {layer.rule_kind}, which has no weights",
             f"give it {' or '.join(f'{name}()' for name in kind.rules)}",
+        )
+    if layer.rule_kind == "function" and not np.isfinite(layer.at_zero()).all():  # type: ignore[attr-defined]
+        raise UnsuitableRule(
+            node.name,
+            repr(rule),
+            f"shares out what {type(layer).__name__} gives for its argument and for 0, and that has no value at 0",
+            f"hand relevance through, Composite(..., names={{{node.name!r}: pylrp.Pass()}})",
         )
     if isinstance(rule, Value) and probabilities(graph, node) is None:
         raise UnsuitableRule(

@@ -246,10 +246,14 @@ def unbiased_name(rules: object) -> str:
     return name if isinstance(name, str) and name in ("deep_taylor", "deep_taylor_box") else ""
 
 
+#: As in zennit: relevance passes through every function, whatever its value at 0.
+_PASSING: Mapping[str, Rule] = {"function": Pass()}
+
+
 def _taylor(name: str, first: Rule) -> Composite:
     # The equations of Montavon et al. 2017 to the letter: nothing is added to the denominators, no biases either. A
     # scaling without its shift hands all relevance on.
-    return Composite(name, ZPlus(0, bias=False), {"batchnorm": Pass()}, first=first)
+    return Composite(name, ZPlus(0, bias=False), {"batchnorm": Pass(), **_PASSING}, first=first)
 
 
 def _deep_taylor() -> Composite:
@@ -261,33 +265,33 @@ def _deep_taylor_box(low: ArrayLike = 0.0, high: ArrayLike = 1.0) -> Composite:
 
 
 def _epsilon() -> Composite:
-    return Composite("epsilon", Epsilon())
+    return Composite("epsilon", Epsilon(), _PASSING)
 
 
 def _epsilon_plus() -> Composite:
-    return Composite("epsilon_plus", Epsilon(), {"conv": ZPlus()})
+    return Composite("epsilon_plus", Epsilon(), {"conv": ZPlus(), **_PASSING})
 
 
 def _epsilon_plus_flat() -> Composite:
-    return Composite("epsilon_plus_flat", Epsilon(), {"conv": ZPlus()}, first=Flat())
+    return Composite("epsilon_plus_flat", Epsilon(), {"conv": ZPlus(), **_PASSING}, first=Flat())
 
 
 def _epsilon_alpha2_beta1() -> Composite:
-    return Composite("epsilon_alpha2_beta1", Epsilon(), {"conv": AlphaBeta(2, 1)})
+    return Composite("epsilon_alpha2_beta1", Epsilon(), {"conv": AlphaBeta(2, 1), **_PASSING})
 
 
 def _epsilon_alpha2_beta1_flat() -> Composite:
-    kinds = {"conv": AlphaBeta(2, 1)}
+    kinds = {"conv": AlphaBeta(2, 1), **_PASSING}
     return Composite("epsilon_alpha2_beta1_flat", Epsilon(), kinds, first=Flat())
 
 
 def _epsilon_gamma_box(low: ArrayLike = 0.0, high: ArrayLike = 1.0) -> Composite:
-    kinds = {"conv": Gamma(0.25)}
+    kinds = {"conv": Gamma(0.25), **_PASSING}
     return Composite("epsilon_gamma_box", Epsilon(), kinds, first={"conv": ZBox(low, high)})
 
 
 def _excitation_backprop() -> Composite:
-    return Composite("excitation_backprop", ZPlus())
+    return Composite("excitation_backprop", ZPlus(), _PASSING)
 
 
 #: Layers without weights of transformers: nothing is added to a denominator, a normalisation's scale is a constant.

@@ -368,7 +368,7 @@ BY_CLASS = {
     "PReLU": (0.5,), "LocalResponseNorm": (3,), "MaxPool": (2,), "AveragePool": (2,), "AdaptiveAveragePool": (2,),
     "AdaptiveMaxPool": (2,), "Reshape": ((-1,),), "Transpose": ((1, 0),), "Pad": (((0, 0), (1, 1)),),
     "Slice": ((0, 0), (1, 1)), "Take": (0, 1), "Expand": ((2, 3),), "Upsample": (2,), "DepthToSpace": (2,),
-    "SpaceToDepth": (2,), "ChannelShuffle": (2,), "Resize": ((4,),), "Shift": (0.5,),
+    "SpaceToDepth": (2,), "ChannelShuffle": (2,), "Resize": ((4,),), "Shift": (0.5,), "Function": ("abs(x)",),
 }  # fmt: skip
 BASES = {"Activation", "CustomLayer", "Layer", "Movement", "Pool", "Shape", "Windows"}
 

@@ -259,7 +259,7 @@ def test_samples_must_not_meet(text: str, constants: Any, message: str) -> None:
             r"node 'y' \(Exp\) has no rule of LRP: give a layer of your own.*operators={'Exp': function}",
         ),
         ("y = Det(x)", {}, "has no rule of LRP"),
-        ("y = Max(x, x)", {}, "has no rule of LRP"),
+        ("s = GlobalMaxPool(x); y = Max(x, s)", {}, "has no rule of LRP"),
         ("y = MatMul(x, x)", {}, "can't multiply"),
         ("y = MatMul(x, w)", {"w": np.ones((2, 4, 4), "f")}, r"multiplies by an array of shape \(2, 4, 4\)"),
         ("y = Conv(x, x)", {}, "takes 'x', which is computed, where a constant must be"),

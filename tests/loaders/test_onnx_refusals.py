@@ -132,8 +132,6 @@ def test_zeros_beside_the_input_are_padding() -> None:
             "has training_mode=true: export the model in evaluation mode",
         ),
         ("y, a, b, c, d = BatchNormalization(x, s, s, s, s)", ["n", 3], 9, {"s": np.ones(3, "f")}, "means training"),
-        ("k = Abs(x); m = Min(k, c); f = Add(x, m); y = Mul(f, h)", ["n", 4], 13,
-         {"c": np.float32(50), "h": np.float32(0.5)}, r"\(Abs\) has no rule of LRP"),
     ],
 )  # fmt: skip
 def test_nothing_is_read_as_something_else(

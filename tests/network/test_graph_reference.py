@@ -383,7 +383,7 @@ def test_random_graphs_hold_everything():
         used["rank", max(len(shape) for shape in graph.shapes.values())] += 1
     norms = {kinds.LayerNorm, kinds.GroupNorm, kinds.InstanceNorm, kinds.Normalize}  # and RMSNorm, a LayerNorm
     own_tests = {kinds.Exp, kinds.Log, kinds.SpaceToDepth, *norms}
-    own_tests |= {kinds.Divide, kinds.MatMul, kinds.Multiply, kinds.Shift, kinds.ShiftBy, kinds.ScaleBy}
+    own_tests |= {kinds.Divide, kinds.Function, kinds.MatMul, kinds.Multiply, kinds.Shift, kinds.ShiftBy, kinds.ScaleBy}
     classes = set(FORWARD) - own_tests - {kinds.CustomLayer, kinds.Softmax, kinds.LogSoftmax, kinds.Identity}
     wanted = {
         *classes,

@@ -38,7 +38,7 @@ from pylrp.layers import (
 from pylrp.network.canonise import canonise
 from pylrp.network.graph import Graph, Node
 from pylrp.network.ledger import COLUMNS
-from pylrp.rules import AlphaBeta, Epsilon, Flat, Gamma, Zero, ZPlus
+from pylrp.rules import AlphaBeta, Epsilon, Flat, Gamma, Pass, Zero, ZPlus
 
 DTYPES = [np.float64, pytest.param(np.float32, marks=pytest.mark.slow)]
 
@@ -58,7 +58,7 @@ def explained(net, case, samples=slice(None), **options):
     """Explain with the case's rules and relevance at the top, unless `options` say otherwise."""
     given_options = {
         "target": case.top[samples],
-        "composite": pylrp.Composite("drawn", Epsilon(), names=case.rules),
+        "composite": pylrp.Composite("drawn", Epsilon(), {"function": Pass()}, names=case.rules),
         "layers": "all",
         "output": case.output,
         **options,
@@ -357,7 +357,7 @@ def test_a_layer_of_ones_own(dtype):
     rng = np.random.default_rng(0)
     x, top = (rng.standard_normal((2, *shape)).astype(dtype) for shape in ((2, 4, 5), (2, 2, 3)))
     net = pylrp.Network.from_graph(graph)
-    ex = net.explain(x, top, Epsilon(), layers="all")
+    ex = net.explain(x, top, "epsilon", layers="all")
     values = forward(graph, {"x": x})
     tolerance = 1e-12 if dtype == np.float64 else 1e-4
     np.testing.assert_allclose(net.forward(x), values["top"], rtol=tolerance, atol=tolerance)

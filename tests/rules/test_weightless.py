@@ -83,14 +83,49 @@ def test_several_targets_and_threads(rng, weights):
         np.testing.assert_array_equal(together[:, t], net.explain(x, target, composite=composite, threads=1).relevance)
 
 
-@pytest.mark.parametrize("name", [*sorted({*pylrp.COMPOSITES} - {"epsilon_gamma_box"}), "zplus"])
-def test_named_composites_pass_relevance_through_functions(rng, weights, name):
+OF_ZENNIT = sorted({*pylrp.COMPOSITES} - {"epsilon_gamma_box", "attnlrp", "cp_lrp", "attnlrp_gamma"})
+
+
+@pytest.mark.parametrize("name", OF_ZENNIT)
+def test_composites_of_zennit_pass_relevance_through_functions(rng, weights, name):
     net = network(weights, L.Sigmoid())
     x = rng.uniform(size=(4, 4))
-    composite = pylrp.ZPlus() if name == "zplus" else name
-    ex = net.explain(x, 0, composite=composite, layers="all")
+    ex = net.explain(x, 0, composite=name, layers="all")
     np.testing.assert_array_equal(ex.layers["below"], ex.layers[net.graph.nodes[1].name])
     assert net.graph.nodes[1].name not in ex.ledger.names
+
+
+@pytest.mark.parametrize("given", ["attnlrp", Zero(), [Zero(), Zero()], pylrp.Composite("mine", Zero())], ids=repr)
+@pytest.mark.parametrize("name", ["sigmoid", "softplus", "hard sigmoid", "clip above zero", "tanh", "prelu"])
+def test_what_a_function_gives_for_zero_takes_its_share_elsewhere(rng, weights, name, given):
+    layer, f = FUNCTIONS[name]
+    layer = L.PReLU(np.asarray(layer.slope, np.float64)) if name == "prelu" else layer
+    net = network(weights, layer)
+    x = rng.normal(size=(4, 4))
+    ex = net.explain(x, 0, composite=given, layers="all")
+    node = net.graph.nodes[1].name
+    z = x @ weights[0].T
+    y, zero = f(z), f(np.zeros(z.shape))
+    share = np.divide(y - zero, y, out=np.zeros_like(y), where=y != 0) if zero.any() else np.ones_like(y)
+    np.testing.assert_allclose(ex.layers["below"], ex.layers[node] * share, rtol=1e-12)
+    assert (node in ex.ledger.names) == bool(zero.any())
+    passed = net.explain(x, 0, composite=pylrp.Composite("m", Zero(), {"function": Pass()}), layers="all")
+    np.testing.assert_array_equal(passed.layers["below"], passed.layers[node])
+
+
+def test_a_function_without_a_value_at_zero(rng):
+    layers = [L.Dense(rng.uniform(size=(5, 4))), L.Log(name="f"), L.Dense(rng.normal(size=(2, 5)))]
+    x = rng.uniform(1, 2, size=(3, 4))
+    for middle in (layers[1], L.Function("log(x)", name="f"), L.Function("1 / x", name="f")):
+        net = pylrp.Network([layers[0], middle, layers[2]])
+        with pytest.raises(pylrp.UnsuitableRule) as caught:
+            net.explain(x, 0, composite=Zero())
+        assert caught.value.node == "f"
+        assert "names={'f': pylrp.Pass()}" in caught.value.way_out
+        ways = (pylrp.Composite("m", Zero(), names={"f": Pass()}), "epsilon")
+        for composite in ways:
+            ex = net.explain(x, 0, composite=composite, layers="all")
+            np.testing.assert_array_equal(ex.layers["0"], ex.layers["f"])
 
 
 def softmax_by_hand(z, R):
@@ -164,9 +199,10 @@ def test_rules_by_name_position_and_pattern(weights):
         table = str(net.summary(pylrp.Composite("m", Zero(), **names)))
         return [line.split("  ")[-1].strip() for line in table.splitlines()]
 
-    assert chosen()[2:5] == ["Zero()", "passes", "Zero()"]
+    assert chosen()[2:5] == ["Zero()", "Zero()", "Zero()"]
+    assert chosen(kinds={"function": Pass()})[2:5] == ["Zero()", "passes", "Zero()"]
     assert chosen(names={"block.f": Norm()})[2:5] == ["Zero()", "Norm()", "Zero()"]
-    assert chosen(names={"block.*": Gamma()})[2:5] == ["Gamma(0.25)", "passes", "Zero()"]
+    assert chosen(names={"block.*": Gamma()})[2:5] == ["Gamma(0.25)", "Zero()", "Zero()"]
     assert chosen(names={"*.f": Norm()})[2:5] == ["Zero()", "Norm()", "Zero()"]
     assert chosen(kinds={"function": Epsilon(0.5)})[2:5] == ["Zero()", "Epsilon(0.5)", "Zero()"]
 

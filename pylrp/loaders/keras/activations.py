@@ -18,6 +18,7 @@ from pylrp.layers import (
     Clip,
     Exp,
     Flatten,
+    Function,
     HardSigmoid,
     HardSwish,
     Layer,
@@ -55,6 +56,14 @@ ACTIVATIONS: dict[str, Callable[[], Layer]] = {
     "softplus": Softplus,
     "exponential": Exp,
     "mish": Mish,
+    "softsign": lambda: Function("x / (1 + abs(x))"),
+    "log_sigmoid": lambda: Function("-softplus(-x)"),
+    "hard_shrink": lambda: Function("where(abs(x) > 0.5, x, 0)"),
+    "soft_shrink": lambda: Function("where(x > 0.5, x - 0.5, where(x < -0.5, x + 0.5, 0))"),
+    "tanh_shrink": lambda: Function("x - tanh(x)"),
+    "squareplus": lambda: Function("(x + sqrt(x * x + 4)) / 2"),
+    "sparse_plus": lambda: Function("where(x < -1, 0, where(x > 1, x, (x + 1) ** 2 / 4))"),
+    "sparse_sigmoid": lambda: HardSigmoid(0.5, 0.5),
 }
 
 

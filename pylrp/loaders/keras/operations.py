@@ -6,10 +6,24 @@ constant.
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import Any
 
-from pylrp.layers import ELU, GELU, Affine, Divide, Exp, LeakyReLU, Log, LogSoftmax, Multiply, Reshape, Softmax
+from pylrp.layers import (
+    ELU,
+    GELU,
+    Affine,
+    Divide,
+    Exp,
+    Function,
+    LeakyReLU,
+    Log,
+    LogSoftmax,
+    Multiply,
+    Reshape,
+    Softmax,
+)
 from pylrp.loaders.keras.activations import ACTIVATIONS, selu, soft
 from pylrp.loaders.keras.builder import Builder, Value, reads
 from pylrp.loaders.keras.layers import concatenate, joined, total
@@ -85,6 +99,67 @@ def activation(build: Builder, op: Any, name: str, value: Value) -> Value:
     """A function without settings."""
     plain = {"exp": Exp, "log": Log, **{function.replace("_", ""): make for function, make in ACTIVATIONS.items()}}
     return build.emit(name, plain[type(op).__name__.lower()](), value)
+
+
+#: Functions without settings, by their classes.
+_FORMULAS = {
+    "Square": "x * x",
+    "Absolute": "abs(x)",
+    **{name: f"{name.lower()}(x)" for name in ("Sin", "Cos", "Tan", "Sinh", "Cosh", "Sqrt", "Expm1", "Log1p", "Sign")},
+    **{f"Arc{name}": f"a{name}(x)" for name in ("sin", "cos", "tan", "sinh", "cosh", "tanh")},
+    **{name: f"{name.lower()}(x)" for name in ("Erf", "Floor", "Ceil")},
+    "Rsqrt": "1 / sqrt(x)",
+    "Reciprocal": "1 / x",
+    "Log2": f"log(x) / {math.log(2)!r}",
+    "Log10": f"log(x) / {math.log(10)!r}",
+    "Exp2": f"exp(x * {math.log(2)!r})",
+}
+
+
+@operation(*_FORMULAS)
+def function(build: Builder, op: Any, name: str, value: Value) -> Value:
+    """A function of one value without settings."""
+    return build.emit(name, Function(_FORMULAS[type(op).__name__]), value)
+
+
+@operation("Softsign", "LogSigmoid", "TanhShrink", "SparsePlus", "SparseSigmoid")
+def known_function(build: Builder, op: Any, name: str, value: Value) -> Value:
+    """A function that is an activation, too."""
+    plain = {known.replace("_", ""): make for known, make in ACTIVATIONS.items()}
+    return build.emit(name, plain[type(op).__name__.lower()](), value)
+
+
+@operation("HardShrink")
+def hard_shrink(build: Builder, op: Any, name: str, value: Value) -> Value:
+    """0 between two bounds."""
+    return build.emit(name, Function(f"where(abs(x) > {float(op.threshold)!r}, x, 0)"), value)
+
+
+@operation("SoftShrink")
+def soft_shrink(build: Builder, op: Any, name: str, value: Value) -> Value:
+    """0 between two bounds, and so much nearer to 0 beyond them."""
+    t = repr(float(op.threshold))
+    return build.emit(name, Function(f"where(x > {t}, x - {t}, where(x < -{t}, x + {t}, 0))"), value)
+
+
+@operation("Squareplus")
+def squareplus(build: Builder, op: Any, name: str, value: Value) -> Value:
+    """A smooth ReLU with a parameter."""
+    return build.emit(name, Function(f"(x + sqrt(x * x + {float(op.b)!r})) / 2"), value)
+
+
+@operation("Maximum", "Minimum", "Power")
+def with_number(build: Builder, op: Any, name: str, one: Any, other: Any) -> Value:
+    """A value and a number, either first."""
+    kind = {"Maximum": "max", "Minimum": "min", "Power": "pow"}[type(op).__name__]
+    if isinstance(one, Value) and isinstance(other, Value):
+        build.refuse(name, op, "joins two values in a way that can't be explained")
+    value, given = (one, build.array(other)) if isinstance(one, Value) else (other, build.array(one))
+    if given.size != 1:
+        build.refuse(name, op, f"takes an array of shape {given.shape}, numbers can be explained")
+    operands = ["x", repr(float(given.reshape(())))]
+    order = operands if isinstance(one, Value) else operands[::-1]
+    return build.emit(name, Function(f"{kind}({', '.join(order)})"), value)
 
 
 @operation("LeakyRelu")

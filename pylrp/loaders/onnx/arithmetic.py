@@ -37,13 +37,13 @@ from pylrp.layers import (
 from pylrp.layers.base import product
 from pylrp.layers.shift import closed
 from pylrp.loaders.onnx.constants import Constant
-from pylrp.loaders.onnx.curves import identify, is_function_of_one
+from pylrp.loaders.onnx.curves import FUNCTIONS, identify, is_function_of_one, joins_branches
 from pylrp.loaders.onnx.node import Call, Value
 from pylrp.loaders.onnx.normalisations import is_underway, normalised
 from pylrp.loaders.onnx.tops import written_out
 from pylrp.loaders.onnx.views import PLAIN
 
-__all__ = ["ARITHMETIC", "alike", "clip", "computed", "curve", "operand"]
+__all__ = ["ARITHMETIC", "alike", "clip", "computed", "curve", "joined", "operand"]
 
 Array = NDArray[Any]
 Translate = Callable[[Call], Value | list[Value] | None]
@@ -68,23 +68,22 @@ def curve(call: Call) -> Value | None:
         return call.emit(*written)
     underway = is_function_of_one(call.node, call.translation) or is_underway(call)
     if call.op in _PAIRS and len(call.node.input) == 2 and not underway:
-        return _joined(call)
+        return joined(call)
     pending = call.translation.pending
     call.translation.calls.update(dict.fromkeys(call.node.output, call))
     causes = [pending[name] for name in call.node.input if name in pending]
-    reason = "multiplies values that are both computed" if call.op == "Mul" else "has no rule of LRP"
-    pending[call.node.output[0]] = causes[0] if causes else call.unsupported(reason)
+    pending[call.node.output[0]] = causes[0] if causes else call.unsupported("has no rule of LRP")
     return None
 
 
-def _joined(call: Call) -> Value | None:
+def joined(call: Call) -> Value | None:
     """Return what a node makes of values of which none is part of a function that is still going on."""
     constants = [call.is_constant(i) for i in (0, 1)]
     values = [call.viewed(i) for i in (0, 1) if not constants[i]]  # raises where a pending one is nothing by itself
     if call.op in ("Add", "Sub") or constants[1]:
         return ARITHMETIC[call.op](call)  # type: ignore[return-value]  # these make one value
-    if constants[0]:
-        raise call.unsupported("divides by a value that is no function of one other value")
+    if constants[0]:  # what was pending has a layer now
+        return curve(call)
     if len({(value.rank, value.view) for value in values}) > 1:
         raise call.mixes_batch("joins values of different ranks, one's batch and another axis of the other")
     return call.emit(Multiply() if call.op == "Mul" else Divide(), *values)
@@ -191,7 +190,9 @@ def computed(call: Call, op: str, *inputs: str | Constant) -> str:
 
 
 def _where(call: Call) -> Value | None:
-    """Translate a choice between an activation and a constant, by a mask."""
+    """Translate a choice between an activation and a constant, by a mask; or a function that has a choice in it."""
+    if any(name in call.translation.pending for name in call.node.input):
+        return curve(call)
     chosen = 1 if call.node.input[1] in call.translation.values else 2
     other = call.node.input[3 - chosen]
     if other not in call.translation.constants and other not in call.translation.sides:
@@ -241,6 +242,8 @@ def _sum(call: Call) -> Value | None:
     if parts is None:
         return curve(call)
     values, constants = parts
+    if not constants and joins_branches(call.node, call.translation):
+        return curve(call)
     if not constants:
         norm = normalised(call) if len(values) > 1 else None
         return norm or call.emit(Add() if len(values) > 1 else Identity(), *alike(call, values))
@@ -269,6 +272,8 @@ def _subtract(call: Call) -> Value | None:
     norm = normalised(call)
     if norm is not None:
         return norm
+    if joins_branches(call.node, call.translation):
+        return curve(call)
     first, second = alike(call, values)
     return call.emit(Add(), first, call.emit(Affine(-1.0, 0.0), second, part="minus"))
 
@@ -368,5 +373,5 @@ ARITHMETIC: dict[str, Translate] = {
     "ReduceSum": _reduce(GlobalAveragePool(), total=True),
     "ReduceMax": _reduce(GlobalMaxPool()),
     **dict.fromkeys(("ReduceL1", "ReduceL2", "ReduceSumSquare", "ReduceLogSumExp"), curve),
-    **dict.fromkeys(("Abs", "Erf", "Exp", "Log", "Pow", "Reciprocal", "Sqrt", "Softsign", "Sign"), curve),
+    **dict.fromkeys(sorted(FUNCTIONS), curve),
 }

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,47 +18,35 @@ from onnx import NodeProto
 from pylrp.layers import ELU, GELU, Activation, HardSigmoid, HardSwish, Mish, ReLU, ReLU6, Sigmoid, SiLU, Softplus, Tanh
 from pylrp.loaders.onnx.node import Translation, Value
 
-__all__ = ["ELEMENTWISE", "identify", "is_function_of_one"]
+__all__ = [
+    "ELEMENTWISE",
+    "FUNCTIONS",
+    "bases",
+    "identify",
+    "is_function_of_one",
+    "joins_branches",
+    "leads_to",
+    "met_by",
+]
 
 Floats = NDArray[np.float64]
 
 #: Operators that work value by value.
 ELEMENTWISE = {
-    "Abs",
-    "Add",
-    "Cast",
-    "Celu",
-    "Clip",
-    "Div",
-    "Elu",
-    "Erf",
-    "Exp",
-    "Gelu",
-    "HardSigmoid",
-    "HardSwish",
-    "Identity",
-    "LeakyRelu",
-    "Log",
-    "Max",
-    "Min",
-    "Mish",
-    "Mul",
-    "Neg",
-    "Pow",
-    "Reciprocal",
-    "Relu",
-    "Selu",
-    "Sigmoid",
-    "Sign",
-    "Softplus",
-    "Softsign",
-    "Sqrt",
-    "Sub",
-    "Sum",
-    "Swish",
-    "Tanh",
-    "ThresholdedRelu",
-}
+    "Abs", "Acos", "Acosh", "Add", "And", "Asin", "Asinh", "Atan", "Atanh", "Cast", "CastLike", "Ceil", "Celu",
+    "Clip", "Cos", "Cosh", "Div", "Dropout", "Elu", "Equal", "Erf", "Exp", "Floor", "Gelu", "Greater",
+    "GreaterOrEqual", "HardSigmoid", "HardSwish", "Identity", "LeakyRelu", "Less", "LessOrEqual", "Log", "Max",
+    "Mean", "Min", "Mish", "Mul", "Neg", "Not", "Or", "PRelu", "Pow", "Reciprocal", "Relu", "Round", "Selu", "Shrink",
+    "Sigmoid", "Sign", "Sin", "Sinh", "Softplus", "Softsign", "Sqrt", "Sub", "Sum", "Swish", "Tan", "Tanh",
+    "ThresholdedRelu", "Where", "Xor",
+}  # fmt: skip
+#: Those of them that have no layer by themselves.
+FUNCTIONS = {
+    "Abs", "Acos", "Acosh", "And", "Asin", "Asinh", "Atan", "Atanh", "Ceil", "Cos", "Cosh", "Equal", "Erf", "Exp",
+    "Floor", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Log", "Not", "Or", "Pow", "Reciprocal", "Round",
+    "Shrink", "Sign", "Sin", "Sinh", "Softsign", "Sqrt", "Tan", "ThresholdedRelu", "Xor",
+}  # fmt: skip
+_LINEAR = ("Add", "Sub", "Sum", "Mean", "Neg", "Identity", "Cast", "CastLike", "Dropout")
 _MOST_STEPS = 24
 # Where functions bend, and far out and close to zero, where a bound or a step may hide. Exp overflows out there.
 _FAR: Floats = np.geomspace(10, 1e6, 41)
@@ -102,7 +91,7 @@ def identify(node: NodeProto, translation: Translation) -> tuple[Activation, Val
 
     The last entry tells whether it is the function of minus the value, as ``1 / (1 + exp(x))`` is.
     """
-    for base in _ancestors(node, translation):
+    for base in bases(node, translation):
         try:
             curve = _curve(node, translation, {base: _GRID})
         except _NoCurve:
@@ -119,24 +108,64 @@ def identify(node: NodeProto, translation: Translation) -> tuple[Activation, Val
 def is_function_of_one(node: NodeProto, translation: Translation) -> bool:
     """Tell whether a node's output is computed value by value from one value alone, and constants."""
     return any(
-        all(_leads(name, base, translation) for name in node.input if name) for base in _ancestors(node, translation)
+        all(leads_to(name, base, translation) for name in node.input if name) for base in bases(node, translation)
     )
 
 
-def _leads(name: str, base: str, translation: Translation, steps: int = _MOST_STEPS) -> bool:
-    """Tell whether a value is the base or a constant, or made of nothing else value by value."""
+def joins_branches(node: NodeProto, translation: Translation) -> bool:
+    """Tell whether a node's operands are one value and a function of it, or two functions: not just multiples."""
+    for base in bases(node, translation):
+        if all(leads_to(name, base, translation) for name in node.input if name):
+            return any(_bends(name, base, translation) for name in node.input)
+    return False
+
+
+def _bends(name: str, base: str, translation: Translation) -> bool:
+    if name == base or name in translation.constants:
+        return False
+    node = translation.producers[name]
+    multiple = node.op_type in ("Mul", "Div") and any(source in translation.constants for source in node.input)
+    if node.op_type not in _LINEAR and not multiple:
+        return True
+    return any(_bends(source, base, translation) for source in node.input if source)
+
+
+def leads_to(name: str, base: str, translation: Translation, steps: int = _MOST_STEPS) -> bool:
+    """Tell whether a value is the base or a constant for it, or made of nothing else value by value."""
     if name == base:
         return True
     if name in translation.constants:
         constant = translation.constants[name]
-        return constant.first.size == 1 and not constant.follows_batch and constant.first.dtype.kind in "fi"
-    above = translation.producers.get(name)
-    if above is None or steps == 0 or above.op_type not in ELEMENTWISE or above.domain not in ("", "ai.onnx"):
+        plain = constant.first.dtype.kind in "fi" and not constant.follows_batch and not constant.per_sample
+        if not plain or (constant.first.dtype.kind == "f" and not np.isfinite(constant.first).all()):
+            return plain and constant.first.size == 1
+        return constant.first.size == 1 or met_by(constant.first, translation.values[base]) is not None
+    if steps == 0 or not _is_elementwise(name, translation):
         return False
-    return all(_leads(source, base, translation, steps - 1) for source in above.input if source)
+    return all(leads_to(source, base, translation, steps - 1) for source in translation.producers[name].input if source)
 
 
-def _ancestors(node: NodeProto, translation: Translation) -> list[str]:
+def met_by(array: NDArray[Any], value: Value) -> NDArray[Any] | None:
+    """Return a constant as it meets the axes of a value, without the batch; None where it would make it larger."""
+    if array.ndim > value.rank:
+        return None
+    full = array.reshape((1,) * (value.rank - array.ndim) + array.shape)
+    batch = value.view.batch
+    if full.shape[batch] != 1:
+        return None
+    full = full.reshape(*full.shape[:batch], *(1,) * value.view.merged, *full.shape[batch + 1 :])
+    fits = all(n in (1, m) for n, m in zip(full.shape, value.shape, strict=True))
+    return full if fits else None
+
+
+def _is_elementwise(name: str, translation: Translation) -> bool:
+    node = translation.producers.get(name)
+    if node is None or name in translation.by_hand:
+        return False
+    return node.op_type in ELEMENTWISE and node.domain in ("", "ai.onnx")
+
+
+def bases(node: NodeProto, translation: Translation) -> list[str]:
     """Return the activations that lead to a node value by value, nearest first."""
     found: list[str] = []
     seen, front = set(node.input), [name for name in node.input if name]
@@ -144,9 +173,9 @@ def _ancestors(node: NodeProto, translation: Translation) -> list[str]:
         name = front.pop(0)
         if name in translation.values and name not in translation.pending:
             found.append(name)
-        above = translation.producers.get(name)
-        if above is not None and above.op_type in ELEMENTWISE:
-            front += [name for name in above.input if name and name not in seen]
+        if _is_elementwise(name, translation):
+            above = translation.producers[name]
+            front += [source for source in above.input if source and source not in seen]
             seen.update(above.input)
     return found
 
@@ -165,10 +194,9 @@ def _curve(node: NodeProto, translation: Translation, known: dict[str, Floats]) 
                 raise _NoCurve
             inputs.append(constant.first.astype(np.float64).reshape(()))
         else:
-            above = translation.producers.get(name)
-            if above is None or above.op_type not in ELEMENTWISE or above.domain not in ("", "ai.onnx"):
+            if not _is_elementwise(name, translation):
                 raise _NoCurve
-            known[name] = _curve(above, translation, known)
+            known[name] = _curve(translation.producers[name], translation, known)
             inputs.append(known[name])
     if node.op_type in ("Identity", "Cast") and inputs[0] is not None:
         return inputs[0]

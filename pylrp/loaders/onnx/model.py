@@ -22,10 +22,11 @@ from pylrp._limits import TooLarge
 from pylrp.errors import BrokenFile, BrokenNode, UnsupportedLayer
 from pylrp.layers import Layer, Shape
 from pylrp.loaders import refusals
-from pylrp.loaders.onnx.arithmetic import curve
+from pylrp.loaders.onnx.arithmetic import curve, joined
 from pylrp.loaders.onnx.constants import Constant, Constants, Stored
 from pylrp.loaders.onnx.file import ModelFile
 from pylrp.loaders.onnx.folding import fold
+from pylrp.loaders.onnx.functions import function_of
 from pylrp.loaders.onnx.fused import FUSED
 from pylrp.loaders.onnx.inputs import InputShape, declared, free_axes, shape_of, usual_shape
 from pylrp.loaders.onnx.node import Call, Translation, Value, operator_of
@@ -300,6 +301,7 @@ class _Reader:
     def _made(self, call: Call, constant: bool) -> Value | list[Value] | None:
         by_hand = self.operators.get(call.node.name, self.operators.get(call.op))
         if by_hand is not None and not constant:
+            self.translation.by_hand.update(call.node.output)
             return _by_hand(call, by_hand)
         names = [name for name in call.node.input if name]
         try:
@@ -317,9 +319,12 @@ class _Reader:
         return None
 
     def _resolve(self, name: str) -> Value:
-        """Make layers of a pending value at the top, of the functions below it first."""
+        """Make layers of a pending value: one function of one value, or its own layer on those below it."""
         translation = self.translation
-        needed, waiting = {name}, [name]
+        if name not in translation.top:
+            self._resolve_one(name)
+            return translation.values[name]
+        needed, waiting = {name}, [name]  # at the top functions below it first
         while waiting:
             for below in translation.producers[waiting.pop()].input:
                 if below in translation.pending and below not in needed:
@@ -337,16 +342,47 @@ class _Reader:
         call = translation.calls.get(name)
         if call is None:
             raise cause
-        function = FUNCTIONS.get(call.op)
-        if function is not None and call.node.input[0] in self.inputs:  # no layer lies below it
+        if name in translation.top:  # step by step, so that the function at the top is seen
+            made = self._function_at_top(call, cause) or self._by_itself(call) or self._function(call)
+        else:
+            made = self._function(call) or self._by_itself(call)
+        if made is None:
             raise cause
-        del translation.pending[name]
-        value = call.emit(function(), call.value()) if function is not None else None
-        made = _OPERATORS[call.op](call) if value is None else value
+        translation.pending.pop(name, None)
+        translation.values[name] = made
+
+    def _by_itself(self, call: Call) -> Value | None:
+        """Return the layer of a pending node on what is below it; None where it has none."""
+        translation, (name, *_) = self.translation, call.node.output
+        for below in call.node.input:
+            if below in translation.pending:
+                self._resolve(below)
+        cause = translation.pending.pop(name)
+        made = _OPERATORS[call.op](call)
+        if made is None and call.op in ("Mul", "Div") and len(call.node.input) == 2:  # part of no longer pattern
+            translation.pending.pop(name, None)
+            made = joined(call)
         if not isinstance(made, Value):
             translation.pending[name] = cause
+            return None
+        return made
+
+    def _function_at_top(self, call: Call, cause: UnsupportedLayer) -> Value | None:
+        """Return an exponential function or a logarithm at the top, by itself: what it is of is explained."""
+        function = FUNCTIONS.get(call.op)
+        if function is None:
+            return None
+        if call.node.input[0] in self.inputs:  # no layer lies below it
             raise cause
-        translation.values[name] = made
+        return call.emit(function(), call.viewed())
+
+    def _function(self, call: Call) -> Value | None:
+        """Return a node's output as a function of one value; None if it is none."""
+        try:
+            found = function_of(call.node, self.translation)
+        except ValueError as error:
+            raise call.unsupported(f"can't be taken over ({error})") from None
+        return None if found is None else call.emit(*found)
 
     def _beside(self, call: Call) -> Value | None:
         """Take a node that computes something of token ids and masks; a table's rows are activations."""

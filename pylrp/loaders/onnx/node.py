@@ -60,7 +60,7 @@ class Translation:
     size: int = 0  # bytes of one sample's values
     #: Values above which nothing lies but what a function at the top may have above it.
     top: set[str] = field(default_factory=set)
-    #: Of pending values at the top: makes layers of their nodes after all.
+    #: Makes layers of a pending value's nodes after all.
     resolve: Callable[[str], Value] | None = None
     #: Values that have been recognised as normalisations of others.
     normalised: set[str] = field(default_factory=set)
@@ -68,6 +68,8 @@ class Translation:
     calls: dict[str, Call] = field(default_factory=dict)
     #: What is computed of token ids and masks.
     sides: SideValues = field(default_factory=SideValues)
+    #: Values that layers of the user's own make.
+    by_hand: set[str] = field(default_factory=set)
 
     def knows(self, name: str) -> bool:
         """Tell whether a value has been made."""
@@ -84,7 +86,7 @@ class Translation:
     def value(self, name: str) -> Value:
         """Return an activation by its ONNX name."""
         if name in self.pending:
-            if name not in self.top or self.resolve is None:
+            if self.resolve is None:
                 raise self.pending[name]
             return self.resolve(name)
         return self.values[name]

@@ -304,8 +304,10 @@ def _clip(call: Call) -> Value | None:
     return call.emit(clip(float(np.ravel(low)[0]), float(np.ravel(high)[0])), call.viewed())
 
 
-def _cast(call: Call) -> Value:
+def _cast(call: Call) -> Value | None:
     kind = call.required("to")
+    if call.node.input[0] in call.translation.pending or kind == TensorProto.BOOL:
+        return curve(call)
     if kind not in FLOATS:
         raise call.unsupported(f"makes {type_name(kind)} of its input")
     return call.emit(Identity(), call.viewed())
