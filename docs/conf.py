@@ -41,6 +41,8 @@ PAGES = {
     "Begin": ["install", "first-network", "choosing-a-rule", "examples"],
     "Use": [
         "models",
+        "text-classifier",
+        "vision-transformer",
         "from-matlab",
         "writers",
         "inside",

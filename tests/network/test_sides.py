@@ -321,3 +321,12 @@ def test_activations_of_any_length(rng):
             net.forward(x), ReferenceEvaluator(made).run(None, {"x": x})[0], rtol=1e-4, atol=1e-6
         )
         assert net.explain(x, target=0).relevance.shape == x.shape
+
+
+def test_what_is_not_made_for_ids(table, head, tmp_path):
+    net = pylrp.load(model(CLASSIFY, {"ids": ["n", TOKENS]}, table=table, head=head))
+    with pytest.raises(TypeError, match="ids"):
+        net.save(tmp_path / "net.pylrp.npz")
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(ValueError, match="ids"):
+        pylrp.evaluate.evaluate(net, IDS, composites=["cp_lrp"])

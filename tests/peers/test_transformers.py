@@ -12,14 +12,14 @@ from torch import nn
 
 import pylrp
 
-from .transformers import Bert, Decoder, Plain, Relevance, Sdpa, Vit, relevance
+from .transformers import Bert, Decoder, Plain, Relevance, Sdpa, TextbookVit, Vit, relevance
 
 OPERATIONS = {"eager": Plain, "sdpa": Sdpa}
 COMPOSITES = {"attnlrp": True, "cp_lrp": False}  # whether relevance goes through the probabilities
 
 
-def exported(network, example, opset, names=("x",)):
-    """Return a network as torch's exporter writes it, with an open batch."""
+def exported(network, example, opset, names=("x",), lengths=False):
+    """Return a network as torch's exporter writes it, with an open batch, perhaps an open length."""
     import onnx
 
     file = io.BytesIO()
@@ -31,7 +31,7 @@ def exported(network, example, opset, names=("x",)):
             input_names=list(names),
             dynamo=False,
             opset_version=opset,
-            dynamic_axes={name: {0: "n"} for name in names},
+            dynamic_axes={name: {0: "n", 1: "t"} if lengths else {0: "n"} for name in names},
         )
     return onnx.load_from_string(file.getvalue())
 
@@ -42,7 +42,7 @@ TOKENS = 7
 def of_ids(kind, batch):
     """Return a network of token ids, and a batch for it; the second sample is padded."""
     torch.manual_seed(1)
-    network = (Bert if kind.startswith("bert") else Decoder)(without_norm, **KINDS[kind]).eval()
+    network = (Bert if kind.startswith("bert") else Decoder)(**KINDS[kind]).eval()
     ids, mask = torch.randint(0, 50, (batch, TOKENS)), torch.ones(batch, TOKENS, dtype=torch.long)
     mask[1, 4:] = 0
     types = (torch.arange(TOKENS) > 2).long().expand(batch, TOKENS)
@@ -55,9 +55,18 @@ KINDS = {"bert": {}, "bert, infinite mask": {"infinite": True}, "bert without ty
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("opset", [14, 17])
-@pytest.mark.parametrize("operations", OPERATIONS)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("kind", "operations", "opset"),
+    [
+        ("bert", "eager", 14),
+        ("bert", "eager", 17),
+        ("bert", "sdpa", 14),
+        ("bert, infinite mask", "eager", 17),
+        ("bert without types", "sdpa", 17),
+        ("decoder", "eager", 14),
+        ("decoder", "sdpa", 17),
+    ],
+)
 def test_networks_of_token_ids(kind, operations, opset):
     network, x = of_ids(kind, 3)
     model = exported(network.use(OPERATIONS[operations]()), tuple(x.values()), opset, tuple(x))
@@ -104,14 +113,10 @@ def test_a_module_of_token_ids():
     np.testing.assert_allclose(ex.output, network(**x).detach().numpy(), atol=1e-6)
 
 
-def without_norm(width):
-    return nn.Identity()
-
-
 @pytest.fixture(scope="module")
 def vit():
     torch.manual_seed(0)
-    return Vit(without_norm).double().eval()
+    return Vit().double().eval()
 
 
 @pytest.mark.filterwarnings("ignore")  # torch's older exporter on its own age
@@ -159,6 +164,39 @@ def test_what_is_chosen_for_it(vit):
     assert max(np.abs(row.rounding).max() for row in ex.ledger) < 1e-12
     rules = {row.rule for row in ex.ledger}
     assert {"Gamma(0.25, stabilizer=0)", "Flat(stabilizer=0)", "Stop()", "Value()", "Half()"} <= rules
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_encoder_of_torch():
+    """With the batch first or the tokens first: one network, one map."""
+    torch.manual_seed(2)
+    first, last = TextbookVit().double().eval(), TextbookVit(batch_first=False).double().eval()
+    last.load_state_dict(first.state_dict())
+    x = torch.randn(3, 3, 12, 12).double()
+    maps = []
+    for network in (first, last):
+        net = pylrp.load(network, torch.zeros(2, 3, 12, 12).double())
+        ex = net.explain(x.numpy(), target=1, composite="attnlrp")
+        np.testing.assert_allclose(ex.output, first(x).detach().numpy(), atol=1e-12)
+        assert max(np.abs(row.rounding).max() for row in ex.ledger) < 1e-12
+        maps.append(ex.relevance)
+    np.testing.assert_allclose(maps[0], maps[1], rtol=0, atol=1e-9 * np.abs(maps[0]).max())
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_sentences_of_any_length():
+    network, x = of_ids("decoder", 2)
+    net = pylrp.load(exported(network, tuple(x.values()), 17, tuple(x), lengths=True), dtype="float64")
+    wide = copy.deepcopy(network).double()
+    for length in (1, 4, 16):
+        ids = torch.randint(0, 50, (2, length))
+        ex = net.explain(ids.numpy(), target=1, composite="attnlrp")
+        run = wide.use(Relevance()).behind
+        logits, expected = relevance(wide, wide.embed(ids), 1, function=run)
+        np.testing.assert_allclose(ex.output, logits, atol=1e-9)
+        np.testing.assert_allclose(ex.relevance, expected.sum(-1), rtol=0, atol=1e-9 * np.abs(expected).max())
+    with pytest.raises(ValueError, match="17"):  # there are 16 positions
+        net.explain(np.ones((1, 17), np.int64))
 
 
 class SelfAttention(nn.Module):

@@ -75,13 +75,19 @@ def save_graph(graph: Graph, path: str | os.PathLike[str]) -> None:
     Raises
     ------
     TypeError
-        If the graph has a :class:`pylrp.layers.CustomLayer`: its Python code can't be saved.
+        If the graph has a :class:`pylrp.layers.CustomLayer`: its Python code can't be saved; or inputs of token ids,
+        of which what is computed has no form in the file.
     ValueError
         If the name ends otherwise.
     """
     path = Path(path)
     if path.suffix != _SUFFIX:
         raise ValueError(f"{path} must end in {_SUFFIX}, for example {path.stem}.pylrp.npz")
+    if graph.facts.sides is not None:
+        raise TypeError(
+            f"the inputs {', '.join(graph.facts.sides.inputs)} are token ids or masks, for which {_SUFFIX} has no form: "
+            "keep the model's own file, and load that"
+        )
     arrays = _Arrays()
     numbers: dict[int, int] = {}
     written: list[dict[str, Any]] = []
