@@ -85,8 +85,8 @@ def save_graph(graph: Graph, path: str | os.PathLike[str]) -> None:
         raise ValueError(f"{path} must end in {_SUFFIX}, for example {path.stem}.pylrp.npz")
     if graph.facts.sides is not None:
         raise TypeError(
-            f"the inputs {', '.join(graph.facts.sides.inputs)} are token ids or masks, for which {_SUFFIX} has no form: "
-            "keep the model's own file, and load that"
+            f"the inputs {', '.join(graph.facts.sides.inputs)} are token ids or masks, for which {_SUFFIX} has no form:"
+            " keep the model's own file, and load that"
         )
     arrays = _Arrays()
     numbers: dict[int, int] = {}
