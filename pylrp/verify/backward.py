@@ -34,6 +34,8 @@ def step_back(tape: Tape, step: Step) -> None:
     if out in tape.program.tables or not positions:
         return
     share = tape.shares.get(out, Share())
+    if step.name in tape.folding.after and not (is_weighted(tape.program, step) or is_scaling(tape.program, step)):
+        share = _before_scaling(tape, step, share)
     if step.name in tape.taken:
         for value, relevance in tape.taken[step.name].items():
             tape.give(value, Share(0.0, relevance))
@@ -55,6 +57,13 @@ def step_back(tape: Tape, step: Step) -> None:
 
 def _refused(tape: Tape, step: Step, share: Share, z: Array) -> None:
     raise step.refuse("hands on relevance, and has no formula for that here")
+
+
+def _before_scaling(tape: Tape, step: Step, share: Share) -> Share:
+    """Return the coefficients of a step's output where the share is that of the output with what is folded into it."""
+    scale, _ = tape.behind(step)
+    relevance = share.of(tape.values[step.outputs[0]])
+    return Share(scale * quotient(Share(0.0, relevance), tape.output(step), 0.0))
 
 
 def _folded(tape: Tape, step: Step, share: Share) -> None:

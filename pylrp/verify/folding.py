@@ -93,6 +93,8 @@ class Folding:
         folded.
     apart : collection of str
         Names of steps that are part of something else.
+    taking : collection of str
+        Names of further steps that take scalings of their output in: the last ones of normalisations.
 
     Attributes
     ----------
@@ -105,6 +107,7 @@ class Folding:
     program: Program
     kept: Collection[str] | None = None
     apart: Collection[str] = ()
+    taking: Collection[str] = ()
     after: dict[str, list[Placed]] = field(default_factory=dict)
     before: dict[str, list[Placed]] = field(default_factory=dict)
     folded: set[str] = field(default_factory=set)
@@ -153,6 +156,8 @@ class Folding:
         """Return the step that takes a scaling of what it makes in, and what lies between."""
         way: list[Step] = []
         while self._alone(value) and (below := self.program.made_by.get(value)) is not None:
+            if below.name in self.taking:
+                return below, tuple(reversed(way))
             if below.name in self.apart:
                 return None
             if is_weighted(self.program, below) or (is_scaling(self.program, below) and below.name not in self.folded):

@@ -73,6 +73,7 @@ class Matching:
         self._steps = _named(self.program)
         self._inputs(graph)
         apart: set[str] = set()
+        self._taking: set[str] = set()
         for node in graph.nodes:
             step = self._steps.get(node.name)
             if step is not None:
@@ -95,7 +96,7 @@ class Matching:
             for part in ("minus", "before")
             if f"{name}/{part}" in self._nodes
         )
-        self.folding = Folding(self.program, kept if self.by_name else None, apart)
+        self.folding = Folding(self.program, kept if self.by_name else None, apart, self._taking)
         self.rules = self._rules()
         for name, step in self._steps.items():  # the number of summands may be part of the layer above
             if step.op == "ReduceSum" and f"{name}/sum" not in self._nodes:
@@ -132,6 +133,8 @@ class Matching:
         plain = all(self._transparent(each) for each in inner)
         if not plain and self._above_removed_top(kind, inner):
             return
+        if kind == "normalisation":
+            self._taking.add(step.name)
         if not plain and kind in _ONE_LAYER and len(bases) == 1:
             apart.update(each.name for each in (*inner, step))
             base = self._behind_scalings(node.inputs[0], bases[0], inner)

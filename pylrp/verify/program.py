@@ -220,7 +220,7 @@ def _as(array: Array, dtype: DTypeLike) -> Array:
 
 
 def _sizes(info: onnx.ValueInfoProto) -> list[int | None]:
-    return [dim.dim_value or None for dim in info.type.tensor_type.shape.dim]
+    return [dim.dim_value if dim.dim_value > 0 else None for dim in info.type.tensor_type.shape.dim]
 
 
 def _is_float(info: onnx.ValueInfoProto) -> bool:

@@ -264,7 +264,7 @@ class Tape:
         found: dict[str, Array] = {}
         for step in self.program.steps:
             for placed in self.folding.after.get(step.name, ()):
-                found.update(self._upwards(placed.way, placed.scaling, self.unit(step).plain()))
+                found.update(self._upwards(placed.way, placed.scaling, self.output(step)))
             for placed in self.folding.before.get(step.name, ()):
                 below = self.values[placed.scaling.inputs[carried(self.program, placed.scaling)[0]]]
                 made = self.values[placed.scaling.outputs[0]]
@@ -287,8 +287,7 @@ class Tape:
             linear = linear_of_entries(a.shape, values[step.outputs[0]].shape, at)
             scale, shift = scaling(program, step, values)
             bias, value = 0.0, np.broadcast_to(a, value.shape)
-        for placed in self.folding.after.get(step.name, ()):
-            scale, shift = self._joined(placed, scale, shift)
+        scale, shift = self.behind(step, scale, shift)
         input_scale: Any = 1.0
         for placed in self.folding.before.get(step.name, ()):
             factor, more = scaling(program, placed.scaling, values)
@@ -298,6 +297,12 @@ class Tape:
             a = a - moved_shift
             bias = bias + linear.times(linear.weight, moved_shift)
         return Unit(linear, a, value, scale, shift, bias, input_scale, self._present(step, step.inputs[at]))
+
+    def behind(self, step: Step, scale: Any = 1.0, shift: Any = 0.0) -> tuple[Any, Any]:
+        """Return the scaling of a step's output by all that is folded into it, after one of its own."""
+        for placed in self.folding.after.get(step.name, ()):
+            scale, shift = self._joined(placed, scale, shift)
+        return scale, shift
 
     def _joined(self, placed: Placed, scale: Any, shift: Any) -> tuple[Any, Any]:
         if placed.factor is not None:
@@ -337,7 +342,8 @@ class Tape:
         """Return a step's output with the scalings that are folded into it."""
         if is_weighted(self.program, step) or is_scaling(self.program, step):
             return self.unit(step).plain()
-        return self.values[step.outputs[0]]
+        scale, shift = self.behind(step)
+        return np.asarray(scale * self.values[step.outputs[0]] + shift)
 
 
 def _read(step: Step, reader: Step) -> int:
