@@ -74,6 +74,15 @@ MODELS: dict[str, tuple[str, tuple[int, ...], dict[str, Any]]] = {
          "t2": normal(4), "m2": normal(4), "v2": positive(4), "W2": normal(2, 4, 2, 2), "B2": normal(2),
          "V": normal(50, 3)},
     ),
+    "scaled_twice": (
+        """c = Conv(x, W); h = HardSwish(c); m = Mul(h, s); b = Add(m, t); d = Conv<pads=[1,1,1,1]>(b, W2); a = Relu(d);
+        n = Mul(a, s2); o = Add(n, t2); l = LayerNormalization<axis=1>(o, g); u = Mul(l, k); v = Add(u, q);
+        f = Flatten(v); y = Gemm(f, V)""",
+        (2, 4, 4),
+        {"W": normal(3, 2, 1, 1), "s": np.array(-1.2), "t": np.array(0.4), "W2": normal(2, 3, 3, 3),
+         "s2": positive(2, 1, 1), "t2": normal(2, 1, 1), "g": positive(2, 4, 4), "k": np.array(0.7),
+         "q": normal(4), "V": normal(32, 3)},
+    ),
     "transposed": (
         """c = ConvTranspose<strides=[2,2], pads=[1,0,0,1], output_padding=[1,0], group=2>(x, W, B);
         a = Elu<alpha=0.7>(c); d = ConvTranspose<auto_pad="SAME_LOWER", strides=[2,1]>(a, W2); m = GlobalMaxPool(d);

@@ -176,7 +176,7 @@ class Folding:
         for reader in self.program.readers.get(value, []):
             if is_weighted(self.program, reader):
                 found.append((reader, ()))
-            elif moves(self.program, reader) and reader.op != "Split":
+            elif reader.name in self.folded or (moves(self.program, reader) and reader.op != "Split"):
                 rest = self._up(reader.outputs[0])
                 if rest is None:
                     return None

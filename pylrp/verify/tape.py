@@ -290,7 +290,7 @@ class Tape:
         scale, shift = self.behind(step, scale, shift)
         input_scale: Any = 1.0
         for placed in self.folding.before.get(step.name, ()):
-            factor, more = scaling(program, placed.scaling, values)
+            factor, more = self.behind(placed.scaling, *scaling(program, placed.scaling, values))
             shape = values[placed.scaling.outputs[0]].shape
             moved_shift = self.moved_up(placed.way, step, np.broadcast_to(more, shape))
             input_scale = input_scale * self.moved_up(placed.way, step, np.broadcast_to(factor, shape))
