@@ -10,6 +10,7 @@
 #include "base/buffer.hpp"
 #include "base/pieces.hpp"
 #include "base/size.hpp"
+#include "kernels/dispatch.hpp"
 #include "layers/function_relevance.hpp"
 #include "layers/registry.hpp"
 
@@ -121,7 +122,7 @@ void run(Op op, const T* const* from, Index count, T* to) {
     case Op::kSqrt:
       return one([](T u) { return std::sqrt(u); });
     case Op::kExp:
-      return one([](T u) { return std::exp(u); });
+      return kernels::table<T>().function(kernels::Function::kExp, count, a, to);
     case Op::kExpm1:
       return one([](T u) { return std::expm1(u); });
     case Op::kLog:
@@ -139,7 +140,7 @@ void run(Op op, const T* const* from, Index count, T* to) {
     case Op::kCosh:
       return one([](T u) { return std::cosh(u); });
     case Op::kTanh:
-      return one([](T u) { return std::tanh(u); });
+      return kernels::table<T>().function(kernels::Function::kTanh, count, a, to);
     case Op::kArcSin:
       return one([](T u) { return std::asin(u); });
     case Op::kArcCos:
@@ -153,9 +154,9 @@ void run(Op op, const T* const* from, Index count, T* to) {
     case Op::kArcTanh:
       return one([](T u) { return std::atanh(u); });
     case Op::kErf:
-      return one([](T u) { return std::erf(u); });
+      return kernels::table<T>().function(kernels::Function::kErf, count, a, to);
     case Op::kSigmoid:
-      return one([](T u) { return 1 / (1 + std::exp(-u)); });
+      return kernels::table<T>().function(kernels::Function::kSigmoid, count, a, to);
     case Op::kSoftplus:
       return one([](T u) { return larger(u, T(0)) + std::log1p(std::exp(-std::abs(u))); });
     case Op::kFloor:

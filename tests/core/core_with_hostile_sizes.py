@@ -37,6 +37,7 @@ LAYERS = [
     ("affine", {"scale": np.ones(2, F), "shift": np.ones(2, F)}, (2, 3), (2, 3)),
     ("prelu", {"slope": np.ones(2, F)}, (2, 3), (2, 3)),
     ("lrn", {"channels": 2, "size": 3, "alpha": 1.0, "beta": 1.0, "bias": 1.0}, (2, 3), (2, 3)),
+    ("function", {"code": [0, 0, -1, 0, 2, 1, -2, 0], "constants": np.ones((2, 2), F)}, (2, 3), (2, 3)),
     ("multiply", {"signal": 1, "shape": [3, 2], "strides": [[2, 1], [2, 1]]}, (2, 3), (2, 3)),
     ("softmax", {"channels": 2, "inner": 1, "logarithm": False}, (2, 3), (2, 3)),
     ("standardize", {"extents": [2, 3], "strides": [1, 2], "scale_strides": [1, 0], "of_group": [0, 1], "norm": 2,
@@ -44,7 +45,7 @@ LAYERS = [
                      "scale": np.ones(2, F), "shift": np.ones(2, F)}, (2, 3), (2, 3)),
     (*RELU, (2, 3), (2, 3)),
 ]  # fmt: skip
-NO_RULE = {"sparse", "concat", "relu", "prelu", "lrn", "softmax", "standardize", "maxpool", "multiply"}
+NO_RULE = {"sparse", "concat", "relu", "prelu", "lrn", "softmax", "standardize", "maxpool", "multiply", "function"}
 
 
 def run(kind, fields, source, target):
