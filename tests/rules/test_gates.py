@@ -57,6 +57,7 @@ GATES = {
     "twice a sigmoid": [L.Sigmoid(), L.Affine(2.0, 0.0)],
     "moved and repeated": [L.Sigmoid(), L.Flatten(), L.Reshape((4, 1, 1)), L.Expand(IMAGE)],
     "identity": [L.Sigmoid(), L.Dropout()],
+    "sigmoid of a function": [L.Function("sigmoid(abs(x) - 1)")],
     "resized": [L.Sigmoid(), L.Resize((3, 3), mode="linear")],
     "upsampled": [L.Sigmoid(), L.Upsample(3)],
 }
@@ -91,6 +92,8 @@ PLAIN = {
     "relu": [L.ReLU()],
     "relu6": [L.Clip(0.0, 6.0)],
     "tanh": [L.Tanh()],
+    "abs": [L.Function("abs(x)")],
+    "relu by a formula": [L.Function("max(x, 0)")],
     "nothing": [],
 }
 
@@ -153,7 +156,11 @@ def test_a_gate_made_of_two_needs_no_decision(rng):
     assert np.isfinite(net.explain(rng.normal(size=IMAGE), 1, composite="epsilon").relevance).all()
 
 
-@pytest.mark.parametrize("function", [L.SiLU(), L.GELU(), L.HardSwish(), L.Mish()], ids=repr)
+SELF_GATED = (L.SiLU, L.GELU, L.HardSwish)
+QUICK = L.Function("x * sigmoid(1.702 * x)")
+
+
+@pytest.mark.parametrize("function", [*(k() for k in SELF_GATED), QUICK], ids=repr)
 def test_gated_units(rng, function):
     """SwiGLU and its kin: the other branch takes all, but where a composite halves products."""
     b = Net()

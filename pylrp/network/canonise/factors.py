@@ -18,6 +18,7 @@ from pylrp.layers import (
     Affine,
     Clip,
     Concat,
+    Function,
     HardSigmoid,
     HardSwish,
     Identity,
@@ -31,11 +32,13 @@ from pylrp.layers import (
     Softmax,
     Tanh,
 )
+from pylrp.layers.formula import evaluated
 from pylrp.network.graph import Graph, Node
 
 __all__ = ["find_signals", "roots"]
 
 _MOST_STEPS = 64
+_GRID = np.array([-1e4, -1e3, -1e-3, 1e-3, 1e3, 1e4])
 _SQUASHING = (Sigmoid, HardSigmoid, Softmax)
 #: x times a function from 0 to 1 of the same x: such a factor is a signal that is its own gate.
 _SELF_GATED = (SiLU, GELU, HardSwish, Mish)
@@ -104,7 +107,9 @@ def _role(nodes: dict[str, Node], value: str, steps: int = _MOST_STEPS) -> _Role
             return _Role.GATE if _stays_above(factor, shift, 1.0) else _Role.PLAIN
         elif isinstance(layer, Tanh):  # (1 + tanh(z / 2)) / 2 is a sigmoid
             return _Role.GATE if shift >= abs(factor) * (1 - 1e-6) else _Role.PLAIN
-        elif isinstance(layer, _SELF_GATED):
+        elif isinstance(layer, Function) and layer.steps[-1][0] == "sigmoid":
+            return _Role.GATE if _stays_above(factor, shift, 1.0) else _Role.PLAIN
+        elif isinstance(layer, _SELF_GATED) or (isinstance(layer, Function) and _gates_itself(layer)):
             return _Role.SOFT if factor > 0 and shift == 0 else _Role.PLAIN
         elif not isinstance(layer, Movement | Resize | Identity) or (isinstance(layer, Pad) and np.any(layer.value)):
             return _Role.PLAIN
@@ -115,6 +120,15 @@ def _role(nodes: dict[str, Node], value: str, steps: int = _MOST_STEPS) -> _Role
 def _stays_above(factor: float, shift: float, most: float) -> bool:
     """Whether ``factor * g + shift`` is nowhere negative for g from 0 to ``most``; ``1 - g`` is a gate, too."""
     return min(shift, factor * most + shift) >= -1e-6 * abs(factor) * most
+
+
+def _gates_itself(layer: Function) -> bool:
+    """Whether a function is x times something from 0 to 1 that is a half at 0, as QuickGELU is."""
+    if layer.constants is not None:
+        return False
+    ratio = evaluated(layer.steps, _GRID) / _GRID
+    rises = bool(np.abs(ratio[:2]).max() < 1e-3 and np.abs(ratio[-2:] - 1).max() < 1e-3)
+    return rises and bool(np.abs(ratio[np.abs(_GRID) < 1e-2] - 0.5).max() < 0.05)
 
 
 def _is_hard_sigmoid(nodes: dict[str, Node], node: Node) -> bool:
