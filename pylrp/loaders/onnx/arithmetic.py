@@ -66,10 +66,11 @@ def curve(call: Call) -> Value | None:
     written = written_out(call)
     if written is not None:
         return call.emit(*written)
-    underway = is_function_of_one(call.node, call.translation) or is_underway(call)
+    pending = call.translation.pending
+    waits = any(name in pending for name in call.node.input)
+    underway = is_function_of_one(call.node, call.translation) or (waits and is_underway(call))
     if call.op in _PAIRS and len(call.node.input) == 2 and not underway:
         return joined(call)
-    pending = call.translation.pending
     call.translation.calls.update(dict.fromkeys(call.node.output, call))
     causes = [pending[name] for name in call.node.input if name in pending]
     pending[call.node.output[0]] = causes[0] if causes else call.unsupported("has no rule of LRP")

@@ -354,14 +354,12 @@ class _Chain:
         axes = tuple(self._view.own(axis if axis < batch else axis + 1) for axis in within_file)
         scale, shift = _plain_array(fit.scale), _plain_array(fit.shift)
         divide = 1 / count if fit.magnitudes else count**-0.5
-        if not fit.centred and np.ndim(scale) == 0 and abs(scale / divide - 1) < _CLOSE:
+        if fit.magnitudes or (not fit.centred and scale.ndim == 0 and abs(scale / divide - 1) < _CLOSE):
             # The sum in place of the mean.
             epsilon = fit.epsilon / divide**2 if fit.at == "inside" else fit.epsilon / divide
             norm = "l1" if fit.magnitudes else "l2"
             yield "norm", Normalize(norm, axes, epsilon=_meant(epsilon), epsilon_at=fit.at)  # type: ignore[arg-type]
-            scale = np.asarray(1.0)
-        elif fit.magnitudes:
-            raise _Foreign
+            scale = np.asarray(1.0) if scale.ndim == 0 and abs(scale / divide - 1) < _CLOSE else scale / divide
         else:
             kind: type[LayerNorm] = LayerNorm if fit.centred else RMSNorm
             within = all(_varies_within(array, within_file) for array in (scale, shift))
