@@ -1,4 +1,4 @@
-"""ONNX's Attention (opset 23 and 24) as the layers that it is: two products with a softmax between them.
+"""ONNX's Attention (opset 23 and 24) as the layers that it is, two products with a softmax between them; Einsum of two.
 
 :data:`ATTENTION` is part of the table of ``onnx/operators.py``.
 """
@@ -16,7 +16,7 @@ from pylrp.loaders.onnx.arithmetic import alike, computed, operand
 from pylrp.loaders.onnx.constants import Constant
 from pylrp.loaders.onnx.node import Call, Value
 
-__all__ = ["ATTENTION"]
+__all__ = ["ATTENTION", "einsum_of_two"]
 
 _HEADS, _PACKED = 3, 2  # axes of (heads, tokens, width) and of (tokens, heads * width)
 
@@ -99,6 +99,41 @@ def _masked(call: Call, scores: Value) -> Value:
             given = np.where(given == 1, 0, -np.inf)
         return call.emit(Shift(closed(given.astype(dtype))), scores, part="mask")
     return call.emit(Add(), *alike(call, [scores, call.value(3)]), part="mask")
+
+
+def einsum_of_two(call: Call, equation: str) -> Value:
+    """Emit an Einsum of two computed values that is a product of matrices, ``bhid,bhjd->bhij`` for example."""
+    values = [call.value(0), call.value(1)]
+    terms, arrow, result = "".join(equation.split()).partition("->")
+    left, _, right = terms.partition(",")
+    ranks = [len(value.shape) + 1 for value in values]
+    plain = arrow and "," not in right and all(map(str.isalpha, (left, right, result)))
+    if not plain or [len(left), len(right)] != ranks or any(len(set(t)) < len(t) for t in (left, right, result)):
+        raise call.unsupported(f"has the equation {equation!r}, which is no product of two matrices")
+    if not left[0] == right[0] == result[0]:
+        raise call.mixes_batch(f"has the equation {equation!r}, which moves or sums the batch axis")
+    left, right, result = left[1:], right[1:], result[1:]
+    leading = [a for a in left if a in right and a in result]
+    summed = [a for a in left if a in right and a not in result]
+    rows, cols = [a for a in left if a not in right], [a for a in right if a not in left]
+    if not summed or sorted(leading + rows + cols) != sorted(result):
+        raise call.unsupported(f"has the equation {equation!r}, which is no product of two matrices")
+    size = dict(zip(left + right, values[0].shape + values[1].shape, strict=True))
+
+    def lengths(letters: list[str]) -> int:
+        return math.prod(size[a] for a in letters)
+
+    factors = []
+    for term, value, order, shape, part in (
+        (left, values[0], (leading, rows, summed), (lengths(rows), lengths(summed)), "left"),
+        (right, values[1], (leading, summed, cols), (lengths(summed), lengths(cols)), "right"),
+    ):
+        turned = call.emit(Transpose([term.index(a) for axes in order for a in axes]), value, part=f"{part}_axes")
+        factors.append(call.emit(Reshape((*(size[a] for a in leading), *shape)), turned, part=part))
+    made = call.emit(MatMul(), *factors, part="product")
+    now = leading + rows + cols
+    made = call.emit(Reshape([size[a] for a in now]), made, part="axes")
+    return call.emit(Transpose([now.index(a) for a in result]), made)
 
 
 ATTENTION: dict[str, Callable[[Call], Value]] = {"Attention": _attention}

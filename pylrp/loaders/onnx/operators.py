@@ -52,7 +52,7 @@ from pylrp.layers import (
 from pylrp.layers.base import product
 from pylrp.loaders.contraction import Contraction, dense_along, letters_of
 from pylrp.loaders.onnx.arithmetic import ARITHMETIC, clip, curve
-from pylrp.loaders.onnx.attention import ATTENTION
+from pylrp.loaders.onnx.attention import ATTENTION, einsum_of_two
 from pylrp.loaders.onnx.ml import CLASSICAL
 from pylrp.loaders.onnx.movement import MOVEMENT
 from pylrp.loaders.onnx.node import Call, Value, type_name
@@ -195,8 +195,11 @@ def _factors(call: Call) -> tuple[Value, Value]:
 
 
 def _einsum(call: Call) -> Value:
-    if len(call.node.input) != 2 or sum(map(call.is_constant, (0, 1))) != 1:
-        raise call.unsupported("is no product of a computed value with a constant")
+    if len(call.node.input) != 2:
+        raise call.unsupported("is no product of two values")
+    if not call.is_constant(0) and not call.is_constant(1):
+        equation = call.required("equation")
+        return einsum_of_two(call, equation.decode() if isinstance(equation, bytes) else equation)
     at = 1 if call.is_constant(0) else 0  # of the value
     text = call.required("equation")
     text = text.decode() if isinstance(text, bytes) else text
