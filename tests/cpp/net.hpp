@@ -18,11 +18,11 @@
 #include "layers/concat.hpp"
 #include "layers/dense/dense_layer.hpp"
 #include "layers/lrn.hpp"
-#include "layers/standardize.hpp"
 #include "layers/pool.hpp"
 #include "layers/prelu.hpp"
 #include "layers/softmax.hpp"
 #include "layers/sparse.hpp"
+#include "layers/standardize.hpp"
 #include "reference.hpp"
 #include "rules.hpp"
 

@@ -10,10 +10,10 @@
 #include "layers/affine.hpp"
 #include "layers/concat.hpp"
 #include "layers/lrn.hpp"
-#include "layers/standardize.hpp"
 #include "layers/prelu.hpp"
 #include "layers/softmax.hpp"
 #include "layers/sparse.hpp"
+#include "layers/standardize.hpp"
 
 namespace pylrp {
 namespace {
