@@ -8,7 +8,7 @@ scale, shift and epsilon that these tell is taken only where it gives the same n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from onnx import NodeProto
 from pylrp.layers import Affine, Layer, LayerNorm, Normalize, RMSNorm, Shape
 from pylrp.layers.base import product
 from pylrp.loaders.onnx.node import Call, Translation, Value
+from pylrp.loaders.onnx.statistic_steps import COMPUTED, REDUCTIONS, Foreign, values_of
 from pylrp.loaders.onnx.views import PLAIN
 
 __all__ = ["is_underway", "normalised"]
@@ -33,112 +34,9 @@ _SCALES = 10.0 ** -np.arange(0, 19)
 _CLOSE = 1e-9
 
 
-class _Foreign(Exception):
-    """The value depends on something else, or on an operator that no normalisation has."""
-
-
-# What the operators compute.
-
-
-def _reduced(how: Callable[..., Floats]) -> Callable[..., Floats]:
-    def run(call: Call, x: Floats) -> Floats:
-        axes = call.integers("axes", 1)
-        if not axes:
-            raise _Foreign
-        return np.asarray(how(x, axis=tuple(axes), keepdims=bool(call.attribute("keepdims", 1))))
-
-    return run
-
-
-def _clip(call: Call, x: Floats, *_: Floats) -> Floats:
-    low, high = call.setting("min", 1, -np.inf), call.setting("max", 2, np.inf)
-    return np.clip(x, -np.inf if low is None else low, np.inf if high is None else high)
-
-
-def _axes(call: Call) -> tuple[int, ...]:
-    return tuple(call.integers("axes", 1) or ())
-
-
-def _unsqueeze(call: Call, x: Floats) -> Floats:
-    return np.expand_dims(x, _axes(call))
-
-
-def _squeeze(call: Call, x: Floats) -> Floats:
-    if not _axes(call):
-        raise _Foreign
-    return np.squeeze(x, _axes(call))
-
-
-def _reshape(call: Call, x: Floats) -> Floats:
-    """Axes of length 1 come and go; anything else is another grouping."""
-    sizes: list[int | None] = call.numbers(1)
-    first, wanted = sizes[0], sizes[1:]
-    if first != -1 and first != 0 and not call.is_batch(first):
-        raise _Foreign
-    if None in wanted:
-        raise _Foreign
-    zeros = call.attribute("allowzero", 0)
-    made = x.reshape(len(x), *(x.shape[at] if n == 0 and not zeros else n for at, n in enumerate(wanted, 1)))
-    own, others = (tuple(n for n in array.shape[1:] if n != 1) for array in (x, made))
-    if own != others:
-        raise _Foreign
-    return made
-
-
-def _plain(how: Callable[..., Any]) -> Callable[..., Floats]:
-    return lambda _, *xs: np.asarray(how(*xs))
-
-
-def _l2(x: Floats, **along: Any) -> Floats:
-    return np.asarray(np.sqrt(np.sum(x * x, **along)))
-
-
-_REDUCTIONS: dict[str, Callable[..., Floats]] = {
-    "ReduceL1": _reduced(lambda x, **along: np.sum(np.abs(x), **along)),
-    "ReduceL2": _reduced(_l2),
-    "ReduceMean": _reduced(np.mean),
-    "ReduceSum": _reduced(np.sum),
-    "ReduceSumSquare": _reduced(lambda x, **along: np.sum(x * x, **along)),
-}
-_COMPUTED: dict[str, Callable[..., Floats]] = {
-    **_REDUCTIONS,
-    "Abs": _plain(np.abs),
-    "Add": _plain(np.add),
-    "Cast": _plain(lambda x: x),
-    "CastLike": _plain(lambda x, _: x),
-    "Clip": _clip,
-    "Div": _plain(np.divide),
-    "Identity": _plain(lambda x: x),
-    "Max": _plain(lambda *xs: _folded(np.maximum, xs)),
-    "Min": _plain(lambda *xs: _folded(np.minimum, xs)),
-    "Mul": _plain(np.multiply),
-    "Neg": _plain(np.negative),
-    "Pow": _plain(np.power),
-    "Reciprocal": _plain(np.reciprocal),
-    "Reshape": _reshape,
-    "Sqrt": _plain(np.sqrt),
-    "Squeeze": _squeeze,
-    "Sub": _plain(np.subtract),
-    "Sum": _plain(lambda *xs: _folded(np.add, xs)),
-    "Unsqueeze": _unsqueeze,
-}
-#: Inputs that are settings, which the functions above read themselves.
-_SETTINGS = {*_REDUCTIONS, "Clip", "Reshape", "Squeeze", "Unsqueeze", "Expand"}
 #: What a normalisation ends with.
 _LAST = {"Add", "Div", "Mul", "Sub", "Sum"}
 _ROOTS = {"Sqrt", "Pow", "ReduceL2", "ReduceL1", "Abs"}
-
-
-def _folded(how: Callable[[Floats, Floats], Floats], xs: tuple[Floats, ...]) -> Floats:
-    total = xs[0]
-    for x in xs[1:]:
-        total = how(total, x)
-    return total
-
-
-def _read(node: NodeProto) -> list[str]:
-    """Return the inputs of a node that are values."""
-    return [name for name in (node.input[:1] if node.op_type in _SETTINGS else node.input) if name]
 
 
 def normalised(call: Call) -> Value | None:
@@ -148,10 +46,10 @@ def normalised(call: Call) -> Value | None:
         return None
     bases, kinds = _bases(call.node, translation)
     found: tuple[list[tuple[str, Layer]], Value] | None = None
-    for base in bases if kinds & _REDUCTIONS.keys() and kinds & _ROOTS else ():
+    for base in bases if kinds & REDUCTIONS.keys() and kinds & _ROOTS else ():
         try:
             layers, centred = _Chain(call.node, translation, base).layers()
-        except _Foreign:
+        except Foreign:
             continue
         if centred or found is None:
             found = layers, translation.values[base]
@@ -168,12 +66,12 @@ def is_underway(call: Call) -> bool:
     bases, kinds = _bases(call.node, call.translation)
     constants = [name for name in call.node.input if name in call.translation.constants]
     product_of_two = call.op in ("Mul", "Div") and not constants
-    if not kinds & _REDUCTIONS.keys() or (product_of_two and not kinds & _ROOTS):
+    if not kinds & REDUCTIONS.keys() or (product_of_two and not kinds & _ROOTS):
         return False
     for base in bases:
         try:
             _Chain(call.node, call.translation, base)
-        except _Foreign:
+        except Foreign:
             continue
         return True
     return False
@@ -183,7 +81,7 @@ def _bases(node: NodeProto, translation: Translation) -> tuple[list[str], set[st
     """Return the values that a node may be a normalisation of, nearest first, and the operators between."""
     found: list[str] = []
     kinds = {node.op_type}
-    seen, front = {*node.input}, _read(node)
+    seen, front = {*node.input}, values_of(node)
     while front and len(seen) < _MOST_STEPS:
         name = front.pop(0)
         if name in translation.values and name not in translation.pending:
@@ -191,13 +89,13 @@ def _bases(node: NodeProto, translation: Translation) -> tuple[list[str], set[st
         above = translation.producers.get(name)
         if above is not None and _known(above) and not any(n in translation.normalised for n in above.output):
             kinds.add(above.op_type)
-            front += [other for other in _read(above) if other not in seen]
+            front += [other for other in values_of(above) if other not in seen]
             seen.update(above.input)
     return found[:_MOST_BASES], kinds
 
 
 def _known(node: NodeProto) -> bool:
-    return (node.op_type in _COMPUTED or node.op_type == "Expand") and node.domain in ("", "ai.onnx")
+    return (node.op_type in COMPUTED or node.op_type == "Expand") and node.domain in ("", "ai.onnx")
 
 
 @dataclass(frozen=True)
@@ -246,24 +144,24 @@ class _Chain:
         self.shape = tuple(n for axis, n in enumerate(value.shape) if axis not in block)
         self._probed = self._smallest(self.shape)
         if product(self._probed) * len(_SCALES) > _MOST_ENTRIES:
-            raise _Foreign
+            raise Foreign
 
     def _collect(self, node: NodeProto, seen: set[str]) -> None:
-        """Note the nodes in order. Raises _Foreign where one depends on something else."""
+        """Note the nodes in order. Raises Foreign where one depends on something else."""
         if not _known(node) or len(self._order) > _MOST_STEPS:
-            raise _Foreign
-        for name in _read(node):
+            raise Foreign
+        for name in values_of(node):
             if name == self._base or name in seen or name in self._constants:
                 continue
             if name in self._translation.constants:
                 constant = self._translation.constants[name]
                 if constant.follows_batch or constant.first.dtype.kind not in "fi":
-                    raise _Foreign
+                    raise Foreign
                 self._constants[name] = constant.first.astype(np.float64)
                 continue
             above = self._translation.producers.get(name)
             if above is None:
-                raise _Foreign
+                raise Foreign
             self._collect(above, seen)
         seen.update(node.output)
         self._order.append(node)
@@ -273,18 +171,18 @@ class _Chain:
         calls = [Call.again(node, self._translation) for node in self._order]
         kept = set(range(len(shape) + 1)) - {self._view.batch}
         for call in calls:
-            reduces = call.op in _REDUCTIONS
+            reduces = call.op in REDUCTIONS
             if call.op in ("Expand", "Reshape", "Squeeze", "Unsqueeze") and self._view != PLAIN:
-                raise _Foreign
+                raise Foreign
             if call.op in ("Reshape", "Squeeze", "Unsqueeze") or (reduces and not call.attribute("keepdims", 1)):
                 if self._view != PLAIN:
-                    raise _Foreign
+                    raise Foreign
                 return shape  # axes have other numbers behind it
             if reduces:
                 kept -= {axis % (len(shape) + 1) for axis in call.integers("axes", 1) or ()}
         for constant in self._constants.values():
             if constant.ndim > len(shape) + 1:
-                raise _Foreign
+                raise Foreign
             sizes = (1,) * (len(shape) + 1 - constant.ndim) + constant.shape
             kept -= {axis for axis, n in enumerate(sizes) if n > 1}
         file_axes = [axis for axis in range(len(shape) + 1) if axis != self._view.batch]
@@ -298,32 +196,32 @@ class _Chain:
         with np.errstate(all="ignore"):
             for node in self._order:
                 call = Call.again(node, self._translation)
-                inputs = [known[name] for name in _read(node)]
+                inputs = [known[name] for name in values_of(node)]
                 try:
                     known[node.output[0]] = (
                         self._expanded(call, inputs[0], x.shape)
                         if call.op == "Expand"
-                        else _COMPUTED[call.op](call, *inputs)
+                        else COMPUTED[call.op](call, *inputs)
                     )
                 except (IndexError, TypeError, ValueError):  # nothing that could be computed
-                    raise _Foreign from None
+                    raise Foreign from None
                 if known[node.output[0]].shape[batch : batch + 1] != (len(x),):  # samples meet
-                    raise _Foreign
+                    raise Foreign
         made = known[self._node.output[0]]
         made = made.transpose([batch, *(axis for axis in range(made.ndim) if axis != batch)])
         if made.shape != x.shape or not np.isfinite(made).all():
-            raise _Foreign
+            raise Foreign
         return made
 
     def _expanded(self, call: Call, x: Floats, shape: Shape) -> Floats:
         wanted = call.numbers(1)
         full = np.broadcast_shapes(self.shape, tuple(n or 1 for n in wanted)[-len(self.shape) :])
         if full != self.shape or len(wanted) > len(shape) or x.ndim > len(shape):
-            raise _Foreign
+            raise Foreign
         return np.broadcast_to(x, shape)
 
     def layers(self) -> tuple[list[tuple[str, Layer]], bool]:
-        """Return the layers that are the same, and whether they subtract a mean. Raises _Foreign if there are none."""
+        """Return the layers that are the same, and whether they subtract a mean. Raises Foreign if there are none."""
         rng = np.random.default_rng(self.shape)
         x = rng.normal(size=(2, *self._probed)) + 0.4
         place = (0, *(n // 2 for n in self._probed))
@@ -336,7 +234,7 @@ class _Chain:
             if _moves_beyond(np.abs(other - plain) > _CLOSE * np.abs(plain).max(), axis, place[axis + 1])
         )
         if not axes:
-            raise _Foreign
+            raise Foreign
         shift = (plain + minus) / 2
         scaled = _SCALES.reshape(-1, *(1,) * len(self._probed)) * x[:1]
         tried = np.concatenate([scaled, x[1:], 3e-3 * x[1:], -_LARGE * x[1:], moved])
@@ -345,7 +243,7 @@ class _Chain:
             for whole in _with_epsilon(fit, scaled, made[: len(scaled)]):
                 if _same(whole.of(tried), made):
                     return list(self._as_layers(whole)), whole.centred
-        raise _Foreign
+        raise Foreign
 
     def _as_layers(self, fit: _Fit) -> Iterator[tuple[str, Layer]]:
         within_file = tuple(axis - 1 for axis in fit.axes)
