@@ -92,8 +92,9 @@ def _orders(
             continue
         for before in _factors(size, batch):
             split = (*theirs[:axis], before, batch, size // batch // before, *theirs[axis + 1 :])
-            order = (axis + 1, *(i for i in range(len(split)) if i != axis + 1))
-            yield partial(_turned, split=split, order=order, shape=(batch, -1))
+            rest = tuple(i for i in range(len(split)) if i != axis + 1)
+            for order in (rest, (rest[-1:] + rest[:-1]), (rest[1:] + rest[:1])):  # channels last, or first
+                yield partial(_turned, split=split, order=(axis + 1, *order), shape=(batch, -1))
 
 
 def _turned(array: Array, split: tuple[int, ...], order: tuple[int, ...], shape: tuple[int, ...]) -> Array:
