@@ -135,7 +135,9 @@ class Matching:
             return
         if kind == "normalisation":
             self._taking.add(step.name)
-        if not plain and kind in _ONE_LAYER and len(bases) == 1:
+        # A formula may have a constant in it that the file adds in a node of its own.
+        several = not plain or (bool(inner) and node.layer.kind == "function")
+        if several and kind in _ONE_LAYER and len(bases) == 1:
             apart.update(each.name for each in (*inner, step))
             base = self._behind_scalings(node.inputs[0], bases[0], inner)
             if base != bases[0]:

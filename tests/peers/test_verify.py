@@ -16,7 +16,7 @@ from pylrp.verify import reference_relevance
 
 from .test_transformers import exported
 from .test_zennit_networks import SequentialMergeBatchNorm, attribute, top_class, zennit_composite
-from .transformers import Bert, Decoder, Plain, Sdpa, Vit, relevance
+from .transformers import Bert, Decoder, Plain, Sdpa, TextbookVit, Vit, relevance
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # torch's older exporter on itself
 
@@ -92,7 +92,7 @@ def test_the_reference_agrees_with_a_gradient(norm, opset, taylor):
 @pytest.fixture(scope="module")
 def vit():
     torch.manual_seed(0)
-    return Vit(without_norm, packed=False).double().eval()
+    return Vit(packed=False).double().eval()
 
 
 IMAGES = np.random.default_rng(5).normal(size=(3, 3, 12, 12))
@@ -109,16 +109,26 @@ def test_a_vision_transformer_passes(vit, operations, composite):
     assert min(found.compared) > 0.75 * len(found.layers)
 
 
+@pytest.mark.parametrize("batch_first", [True, False])
+def test_torchs_own_encoder_passes(batch_first):
+    """The batch moves to the second axis inside, and is merged with the heads."""
+    torch.manual_seed(7)
+    model = exported(TextbookVit(batch_first).double().eval(), (torch.zeros(2, 3, 12, 12).double(),), 17)
+    found = pylrp.load(model).verify(IMAGES, composite="attnlrp", target=1)
+    assert found, str(found)
+    assert min(found.compared) > 0.75 * len(found.layers)
+
+
 def test_encoders_and_decoders_of_tokens_pass():
     torch.manual_seed(2)
     ids = np.random.default_rng(0).integers(0, 50, (3, 7))
     mask = np.ones((3, 7), np.int64)
     mask[1, 5:] = mask[2, 3:] = 0
-    bert = Bert(without_norm, types=False, infinite=True).double().eval()
+    bert = Bert(types=False, infinite=True).double().eval()
     model = exported(bert, (torch.tensor(ids), torch.tensor(mask)), 17, ("input_ids", "attention_mask"))
     for composite in ("attnlrp", "cp_lrp"):
         assert pylrp.load(model).verify({"input_ids": ids, "attention_mask": mask}, composite=composite, target=1)
-    decoder = Decoder(without_norm).double().eval()
+    decoder = Decoder().double().eval()
     assert pylrp.load(exported(decoder, (torch.tensor(ids),), 17, ("input_ids",))).verify(ids, composite="attnlrp")
 
 

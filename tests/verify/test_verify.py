@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("onnx")
 
-from verify_models import MODELS, make
+from verify_models import MODELS, make, model, normal
 
 import pylrp
 from pylrp import layers as L
@@ -44,6 +44,31 @@ def test_an_intact_model_passes(name: str, composite: Any) -> None:
         written = [layer for layer in found.layers if "/" not in layer.name]
         assert min(values, relevance - 1) >= 0.8 * len(written) - 1
         assert relevance == sum(layer.incoming_error is not None for layer in found.layers)
+
+
+WRITTEN = [
+    "a = Softsign(h)", "a = Exp(h)", "a = Pow(h, three)", "a = Sin(h)", "a = Abs(h)", "a = Mul(h, h)",
+    "p = Mul(h, b); q = Sin(p); r = Mul(q, q); a = Add(h, r)", "p = Mul(h, b); q = Sigmoid(p); a = Mul(h, q)",
+    "p = Mul(h, h); q = Neg(p); a = Exp(q)", "p = Add(h, one); q = Tanh(p); a = Mul(q, b)",
+    "p = Abs(h); q = Add(p, one); a = Sqrt(q)", "p = Exp(h); q = Add(p, one); a = Div(h, q)",
+    "p = Add(h, three); q = Clip(p, zero, six); a = Mul(q, h)", "p = Pow(h, two); q = Sqrt(p); a = Erf(q)",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", WRITTEN)
+def test_any_function_of_one_value_passes(text: str) -> None:
+    numbers = {"zero": 0.0, "b": 0.6, "one": 1.0, "two": 2.0, "three": 3.0, "six": 6.0}
+    constants = {name: np.array(value) for name, value in numbers.items()}
+    rng = np.random.default_rng(1)
+    made = model(
+        f"h0 = MatMul(x, W); h = Add(h0, B); {text}; y = MatMul(a, V)", (5,), double=True,
+        W=rng.normal(size=(5, 7)), B=rng.normal(size=7), V=rng.normal(size=(7, 3)), **constants,
+    )  # fmt: skip
+    net = pylrp.load(made)
+    for composite in ("epsilon", "attnlrp", CONTRIBUTIONS):
+        found = net.verify(rng.normal(size=(3, 5)), composite=composite)
+        assert found, str(found)
+        assert found["h0"].value_error is not None
 
 
 def test_the_result_tells_its_numbers() -> None:
@@ -206,8 +231,6 @@ class Gate(L.CustomLayer):
 
 
 def gated() -> Any:
-    from verify_models import model, normal
-
     return model(
         "h = Gemm(x, W); z = Gemm(x, G); g = Sigmoid(z); s = Mul(h, g); y = Gemm(s, V)",
         (3,), W=normal(3, 4), G=normal(3, 4), V=normal(4, 2),
