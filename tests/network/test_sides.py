@@ -330,3 +330,19 @@ def test_what_is_not_made_for_ids(table, head, tmp_path):
     assert not list(tmp_path.iterdir())
     with pytest.raises(ValueError, match="ids"):
         pylrp.evaluate.evaluate(net, IDS, composites=["cp_lrp"])
+
+
+def test_a_length_that_is_written_out(table, rng):
+    """As exporters do that trace: the file leaves the length open, and reshapes to that of the example."""
+    text = "e = Gather(table, ids); r = Reshape(e, sizes); f = ReduceMean<axes=[1], keepdims=0>(r); y = MatMul(f, head)"
+    made = model(
+        text,
+        {"ids": ["n", "t"]},
+        table=table,
+        sizes=np.array([-1, 5, WIDTH]),
+        head=rng.normal(size=(WIDTH, 2)).astype(np.float32),
+    )
+    with pytest.raises(pylrp.UnsupportedLayer) as caught:
+        pylrp.load(made)
+    assert "input_shape" in caught.value.way_out
+    assert pylrp.load(made, input_shape=(5,)).forward(np.ones((2, 5), int)).shape == (2, 2)

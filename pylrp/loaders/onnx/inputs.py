@@ -15,11 +15,11 @@ from pylrp.loaders.onnx.node import type_name
 from pylrp.loaders.onnx.operators import FLOATS
 from pylrp.loaders.onnx.sides import SIDE_KINDS
 
-__all__ = ["InputShape", "declared", "free_axes", "shape_of", "usual_shape"]
+__all__ = ["USUAL", "InputShape", "declared", "free_axes", "shape_of", "usual_shape"]
 
 InputShape = Sequence[int] | Mapping[str, Sequence[int]]
 #: The length of what has any, for a start.
-_USUAL = 8
+USUAL = 8
 
 
 def free_axes(inputs: Mapping[str, ValueInfoProto], given: InputShape | None) -> dict[str, dict[int, str]]:
@@ -44,7 +44,7 @@ def usual_shape(info: ValueInfoProto, free: Mapping[int, str], given: InputShape
     """Return the shape of an input for which the network is laid out first; None where the file has all of it."""
     wanted = _given(info.name, given)
     sizes: Sequence[int | None] = (declared(info) or [None])[1:] if wanted is None else wanted
-    usual = [_USUAL if axis in free else n for axis, n in enumerate(sizes)]
+    usual = [USUAL if axis in free else n for axis, n in enumerate(sizes)]
     known = [n for n in usual if n is not None]
     return known if len(known) == len(usual) else None
 

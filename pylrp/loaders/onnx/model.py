@@ -28,8 +28,8 @@ from pylrp.loaders.onnx.file import ModelFile
 from pylrp.loaders.onnx.folding import fold
 from pylrp.loaders.onnx.functions import function_of
 from pylrp.loaders.onnx.fused import FUSED
-from pylrp.loaders.onnx.inputs import InputShape, declared, free_axes, shape_of, usual_shape
-from pylrp.loaders.onnx.node import Call, Translation, Value, operator_of
+from pylrp.loaders.onnx.inputs import USUAL, InputShape, declared, free_axes, shape_of, usual_shape
+from pylrp.loaders.onnx.node import Call, MixedBatch, Translation, Value, operator_of
 from pylrp.loaders.onnx.operators import FLOATS, OPERATORS
 from pylrp.loaders.onnx.outputs import ModelOutputs
 from pylrp.loaders.onnx.sides import SIDE_KINDS
@@ -109,7 +109,16 @@ def load_onnx(
 
     usual = {name: usual_shape(info, free[name], input_shape) for name, info in first.inputs.items()}
     shapes = {name: shape_of(info, usual[name]) for name, info in first.inputs.items()}
-    graph = read(shapes)
+    try:
+        graph = read(shapes)
+    except MixedBatch as error:
+        raise UnsupportedLayer(
+            error.node,
+            error.operator,
+            f"does not fit inputs of length {USUAL}, though the file leaves the length open: exporters write out the "
+            "one of their example in some places",
+            "pass that, pylrp.load(..., input_shape=(128,)) or a dict by input, or export anew with dynamo=True",
+        ) from error
     lengths = ", ".join(name for name, axes in free.items() if axes)
     return graph.changed(
         facts=replace(graph.facts, lengths=Lengths(shapes, free, read)),

@@ -24,9 +24,13 @@ from pylrp.loaders.onnx.sides import SideValues
 from pylrp.loaders.onnx.views import PLAIN, Size, Times, View
 from pylrp.network.graph import Node
 
-__all__ = ["Call", "Translation", "Value", "operator_of", "type_name"]
+__all__ = ["Call", "MixedBatch", "Translation", "Value", "operator_of", "type_name"]
 
 Array = NDArray[Any]
+
+
+class MixedBatch(UnsupportedLayer):
+    """Samples of a batch would meet."""
 
 
 @dataclass(frozen=True)
@@ -364,6 +368,7 @@ class Call:
         way_out = "the model is broken, onnx.checker.check_model may tell more"
         return BrokenNode(self.name, self.op, reason, way_out, self.translation.path)
 
-    def mixes_batch(self, reason: str) -> UnsupportedLayer:
+    def mixes_batch(self, reason: str) -> MixedBatch:
         """Return the error for this node where samples of a batch would meet."""
-        return self.unsupported(reason, "export the model so that axis 0 is the batch from the input to the output")
+        way_out = "export the model so that axis 0 is the batch from the input to the output"
+        return MixedBatch(self.name, self.op, reason, way_out)
