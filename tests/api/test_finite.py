@@ -13,6 +13,7 @@ import pylrp
 from pylrp import layers as L
 from pylrp.layers.base import Layer
 from pylrp.layers.custom import CustomLayer
+from pylrp.layers.normalisation import Standardized
 from pylrp.network.graph import Graph, Node
 from pylrp.rules import Group, Term
 
@@ -30,6 +31,8 @@ SETTINGS: list[tuple[Any, tuple[str, ...]]] = [
     (L.BatchNorm, ("epsilon",)),
     (L.Affine, ("scale", "shift")),
     (L.Resize, ("scales",)),
+    (L.MatMul, ("scale",)),
+    *((kind, ("epsilon",)) for kind in (Standardized, *Standardized.__subclasses__(), L.RMSNorm, L.Normalize)),
 ]
 NEEDED: dict[Any, dict[str, Any]] = {
     L.LocalResponseNorm: {"size": 3},
