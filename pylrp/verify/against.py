@@ -16,6 +16,7 @@ from numpy.typing import DTypeLike
 
 from pylrp.layers import Movement
 from pylrp.network import requests
+from pylrp.network.graph import Node
 from pylrp.verify.alignment import Alignment, largest_error
 from pylrp.verify.matching import Matching, input_pairs
 from pylrp.verify.prediction import predicted
@@ -141,6 +142,7 @@ class _Check:
         given = self._given(rows)
         values = self.program.run(given)
         tape = self.tape(values, self._decided(values, rows))
+        tape.taken = self._joint(values, rows)
         tops = {name: self.matching.values[self.graph.value(name)] for name in self.graph.outputs
                 if self.graph.value(name) in self.matching.values}  # fmt: skip
         after = self._folded_tops()
@@ -194,6 +196,7 @@ class _Check:
                 for name, array in given.items()
             }
             rounded = self.tape(self.program.run(near, dtype=np.float32), tape.decided, np.float32)
+            rounded.taken = tape.taken
             rounded.back(self._starts(rounded, rows))
             for name, value in self.matching.values.items():
                 one, other = (self._aligned(name, each.relevance(value)) for each in (rounded, tape))
@@ -255,6 +258,31 @@ class _Check:
                 if error is not None and error <= self.tolerance:
                     found[value] = ours
         return found
+
+    def _joint(self, values: Mapping[str, Array], rows: Array) -> dict[str, dict[str, Array]]:
+        """Return the network's relevance below layers that are one with the operations before them: it is taken over.
+
+        Flat, w² and the z-box see a first layer and averages, sums or resizing before it as one (``composition.py``).
+        """
+        found: dict[str, dict[str, Array]] = {}
+        for name, (cone, _) in self.assignment.cones.items():
+            step = self.program.made_by.get(self.matching.values.get(name, ""))
+            if step is None:
+                continue
+            below = found.setdefault(step.name, {})
+            for base in cone.bases:
+                ours = self._ours(base, rows) if base in self.matching.values else None
+                if ours is not None:
+                    value = self.matching.values[base]
+                    below[value] = ours.reshape(values[value].shape)
+            self.notes.append(
+                f"{name!r} and the operations before it are one layer under {self.assignment.text(self._node(name))}: "
+                f"relevance of {', '.join(cone.bases)} is taken over"
+            )
+        return found
+
+    def _node(self, name: str) -> Node:
+        return next(node for node in self.graph.nodes if node.name == name)
 
     def _folded_tops(self) -> dict[str, str]:
         """Return the value behind the scalings that are folded into the step that makes a value, if there are any."""
@@ -399,6 +427,7 @@ class _Check:
         found = _Errors()
         for rows, tape in self.tapes:
             own = self.tape(tape.values, tape.decided)
+            own.taken = tape.taken
             name = self.matching.values[layer]
             count = rows.stop - rows.start
             padded = np.zeros(tape.values[name].shape)

@@ -174,7 +174,8 @@ class Tape:
     ):
         self.program, self.values, self.rules, self.folding = program, values, rules, folding
         self.regions, self.merged, self.signals = dict(regions or {}), merged, dict(signals or {})
-        self.taken, self.decided, self.dtype = dict(taken or {}), dict(decided or {}), np.dtype(dtype)
+        self.taken: Mapping[str, Mapping[str, Array]] = dict(taken or {})
+        self.decided, self.dtype = dict(decided or {}), np.dtype(dtype)
         self.shares: dict[str, Share] = {}
 
     def give(self, value: str, share: Share) -> None:

@@ -317,6 +317,16 @@ def test_layers_called_otherwise_get_their_rules_by_kind_and_place() -> None:
     assert not worse
 
 
+def test_operations_that_are_one_with_a_first_layer_are_taken_over() -> None:
+    text = "p = AveragePool<kernel_shape=[2,2], strides=[2,2]>(x); c = Conv(p, W); a = Relu(c); f = Flatten(a);"
+    text += "y = Gemm(f, V)"
+    made = model(text, (2, 8, 8), W=normal(3, 2, 3, 3), V=normal(12, 3))
+    found = pylrp.load(made).verify(np.random.default_rng(0).normal(size=(2, 2, 8, 8)).astype(np.float32))
+    assert found, str(found)
+    assert found["c"].rule == "Flat()"
+    assert found.notes
+
+
 def test_a_tolerance_can_be_given() -> None:
     model, x = make("conv")
     assert not pylrp.load(model).verify(x, tolerance=1e-9)
