@@ -266,7 +266,7 @@ def test_examples_of_the_standard(cases: list[Any]) -> None:
         operators = {n.op_type for n in case.model.graph.node}
         if case.name in differ or not operators & set(OPERATORS) or "empty_set" in case.name:
             continue
-        if not all(isinstance(value, np.ndarray) for value in [*inputs, *outputs]):
+        if not all(isinstance(value, np.ndarray) for value in [*inputs, *outputs]) or outputs[0].dtype.kind != "f":
             continue
         first = next((i for i, value in enumerate(inputs) if value.ndim and value.dtype.kind == "f"), 0)
         made = onnx.ModelProto()
@@ -305,9 +305,10 @@ def test_small_models_of_the_onnx_package(folder: str) -> None:
         if graph.facts.sides is not None:
             found = Network.from_graph(graph, keep_top=True).forward(inputs[0])
         else:
-            found = forward(graph, dict(zip(graph.inputs, inputs, strict=True)))[graph.value(graph.outputs[0])]
+            with np.errstate(invalid="ignore"):  # the root of what is negative
+                found = forward(graph, dict(zip(graph.inputs, inputs, strict=True)))[graph.value(graph.outputs[0])]
         np.testing.assert_allclose(found, tensor(data / "output_0.pb"), rtol=1e-5, atol=1e-5)
-    assert (loaded, refused) == {"pytorch-converted": (80, 2), "pytorch-operator": (19, 16), "simple": (1, 22)}[folder]
+    assert (loaded, refused) == {"pytorch-converted": (81, 1), "pytorch-operator": (20, 15), "simple": (1, 22)}[folder]
 
 
 def tensor(path: Path) -> Any:
@@ -384,9 +385,12 @@ def test_functions_written_out(name: str, behind: str) -> None:
         assert kinds(graph) == ["dense", *(["relu"] if behind else []), name.partition(",")[0]]
 
 
-def test_a_pattern_that_leads_nowhere_names_its_first_node() -> None:
-    with pytest.raises(UnsupportedLayer, match=r"node 'e' \(Erf\) has no rule of LRP: give a layer of your own"):
-        load_onnx(model("e = Erf(x); f = Add(e, one); y = Relu(f)", ["batch", 3], one=np.float32(1)))
+def test_what_looks_like_the_beginning_of_a_known_function_is_a_function() -> None:
+    made = model("e = Erf(x); f = Add(e, one); y = Relu(f)", ["batch", 3], one=np.float32(1))
+    graph = load_onnx(made)
+    x = array(4, 3)
+    assert_computes(graph, x, run(made, x))
+    assert kinds(graph) == ["function", "relu"]
 
 
 @pytest.mark.parametrize("factors", ["x, s", "s, x"])

@@ -200,6 +200,8 @@ def _where(call: Call) -> Value | None:
         raise call.unsupported("chooses between two activations")
     value = call.viewed(chosen)
     sides, constants = call.translation.sides, call.translation.constants
+    if not call.is_constant(0) and call.node.input[0] not in sides:
+        return None  # perhaps a function of one value
 
     def known(name: str) -> str | Constant:
         return name if name in sides else constants[name]

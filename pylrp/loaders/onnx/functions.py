@@ -26,8 +26,20 @@ Array = NDArray[Any]
 Build = Callable[[Writer, Call, list[Operand]], Operand]
 
 
-def function_of(node: NodeProto, translation: Translation) -> tuple[Function, Value] | None:
+def function_of(
+    node: NodeProto, translation: Translation, resolve: Callable[[str], Value]
+) -> tuple[Function, Value] | None:
     """Return a node's output as a function of one value, and that value; None if it is none.
+
+    What a constant is added to or multiplied with before anything else is no part of the function: it belongs to the
+    layer below, or is one, whether an exporter writes it there (Gemm) or after it (MatMul, Add).
+
+    Parameters
+    ----------
+    node : NodeProto
+    translation : Translation
+    resolve : callable
+        Makes a layer of a pending value.
 
     Raises
     ------
@@ -38,6 +50,12 @@ def function_of(node: NodeProto, translation: Translation) -> tuple[Function, Va
         value = translation.values[base]
         if not all(leads_to(name, base, translation) for name in node.input if name):
             continue
+        first = _after_affine(node, base, translation)
+        if first == node.output[0]:
+            return None
+        if first != base:
+            known = first in translation.values and first not in translation.pending
+            base, value = first, translation.values[first] if known else resolve(first)
         reader = _Reader(translation, base, value)
         result = reader.of_node(node)
         if result is None:
@@ -47,6 +65,33 @@ def function_of(node: NodeProto, translation: Translation) -> tuple[Function, Va
             arrays = np.ascontiguousarray(arrays, translation.constants.dtype)
         return Function(reader.writer.text(result), arrays), value
     return None
+
+
+def _after_affine(node: NodeProto, base: str, translation: Translation) -> str:
+    """Return what all of a node's output is made of: the base, or what constants have scaled and shifted it to."""
+    users: dict[str, list[NodeProto]] = {}
+    seen, waiting = {node.output[0]}, [node]
+    while waiting:
+        user = waiting.pop()
+        for name in {name for name in user.input if name and name not in translation.constants}:
+            users.setdefault(name, []).append(user)
+            if name != base and name not in seen:
+                seen.add(name)
+                waiting.append(translation.producers[name])
+    name = base
+    while len(users.get(name, [])) == 1 and _is_affine(users[name][0], name, translation):
+        name = str(users[name][0].output[0])
+    return name
+
+
+def _is_affine(node: NodeProto, name: str, translation: Translation) -> bool:
+    """Tell whether a node scales or shifts a value, or leaves it as it is."""
+    if node.op_type in ("Neg", "Identity"):
+        return True
+    if node.op_type not in ("Add", "Sub", "Mul", "Div") or len(node.input) != 2:
+        return False
+    at = list(node.input).index(name)
+    return node.input[1 - at] in translation.constants and not (node.op_type == "Div" and at == 1)
 
 
 class _Reader:

@@ -388,7 +388,7 @@ class _Reader:
     def _function(self, call: Call) -> Value | None:
         """Return a node's output as a function of one value; None if it is none."""
         try:
-            found = function_of(call.node, self.translation)
+            found = function_of(call.node, self.translation, self._resolve)
         except ValueError as error:
             raise call.unsupported(f"can't be taken over ({error})") from None
         return None if found is None else call.emit(*found)
