@@ -18,7 +18,7 @@ __all__ = ["MatMul"]
 
 @dataclass(frozen=True)
 class MatMul(NamedLayer):
-    """``C = scale * A B`` for each place along the leading axes, as :func:`numpy.matmul`.
+    """``C = scale * A B`` for each place along the leading axes, as ``numpy.matmul``.
 
     Its two inputs have logical shapes ``(..., n, k)`` and ``(..., k, m)``; leading axes broadcast. Relevance is shared
     as :class:`pylrp.rules.Half` or :class:`pylrp.rules.Value` says.

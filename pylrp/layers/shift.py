@@ -43,7 +43,7 @@ class Shift(Layer):
     ----------
     shift : array_like
         It broadcasts to the logical shape. Where it is the largest number of its dtype the sum is -inf, which a softmax
-        leaves out, see :func:`closed`.
+        leaves out, see ``closed``.
     position : bool, default False
         Whether it differs from token to token: then its share is the ledger's ``position``, else ``constant``.
     name : str, optional

@@ -50,6 +50,7 @@ def inventory(site: Path) -> set[str]:
 def test_every_public_name_is_on_a_page(site: Path) -> None:
     described = inventory(site)
     public = [f"{module}.{name}" for module in PUBLIC for name in importlib.import_module(module).__all__]
+    public += [f"pylrp.rules.{rule.__name__}" for rule in pylrp.rules.TREATMENTS]
     assert len(public) > 100
     assert [name for name in public if name not in described] == []
 
