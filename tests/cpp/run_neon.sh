@@ -5,7 +5,7 @@
 # Without these it says so and succeeds, unless PYLRP_REQUIRE_NEON=1.
 set -euo pipefail
 root="$(cd "$(dirname "$0")/../.." && pwd)"
-tests="${1:-kernels|neon_4}"
+tests="${1:-kernels|neon_(4|8)}"
 build="${2:-$root/build/neon}"
 
 missing() {
