@@ -151,8 +151,9 @@ KERAS = {
 @pytest.mark.parametrize("name", KERAS)
 def test_functions_of_keras(name):
     function, f = KERAS[name]
-    before = keras.config.floatx()
+    before, policy = keras.config.floatx(), keras.config.dtype_policy()
     keras.config.set_floatx("float64")
+    keras.config.set_dtype_policy("float64")
     try:
         x = keras.Input((4,))
         z = keras.layers.Dense(6, name="z")(x)
@@ -164,6 +165,7 @@ def test_functions_of_keras(name):
         V, _ = (keras.ops.convert_to_numpy(v) for v in model.get_layer("top").weights)
     finally:
         keras.config.set_floatx(before)
+        keras.config.set_dtype_policy(policy)
     z = given @ W + b
     np.testing.assert_allclose(net.forward(given), f(z) @ V, rtol=1e-9)
     ex = net.explain(given, 0, composite=pylrp.Zero(), layers="all")
