@@ -40,11 +40,8 @@ void Liveness<T>::find_reached(std::size_t start) {
 
 template <class T>
 void Liveness<T>::find_kept_inputs(std::size_t start) {
-  // From the top down, since a value's readers come behind it.
+  // From the top down, since a value's readers come behind it. A layer may read what it hands no relevance to.
   for (std::size_t value = graph_.values(); value-- > 0;) {
-    if (!reached[value]) {
-      continue;
-    }
     for (const std::size_t n : graph_.readers(value)) {
       const Layer<T>& layer = *graph_.nodes()[n].layer;
       const NodeRule<T>& rule = plan_.rules()[n];
@@ -53,7 +50,7 @@ void Liveness<T>::find_kept_inputs(std::size_t start) {
         kept[value] = true;
       }
     }
-    vanishes[value] = value != start && vanishes_by_readers(value);
+    vanishes[value] = reached[value] && value != start && vanishes_by_readers(value);
   }
 }
 

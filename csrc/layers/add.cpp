@@ -98,9 +98,7 @@ void AddLayer<T>::relevance(const RelevanceJob<T>& job, const Threads& threads) 
       }
     }
   });
-  for (std::size_t task = 0; task < lost.size(); ++task) {
-    add_absorbed(lost[task], &job.absorbed[static_cast<Index>(task) / pieces]);
-  }
+  add_absorbed(lost, pieces, job.absorbed);
 }
 
 template class AddLayer<float>;

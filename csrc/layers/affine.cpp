@@ -57,9 +57,7 @@ void AffineLayer<T>::relevance(const RelevanceJob<T>& job, const Threads& thread
       c = c + 1 == scale_.size() ? 0 : c + 1;
     }
   });
-  for (std::size_t task = 0; task < lost.size(); ++task) {
-    add_absorbed(lost[task], &job.absorbed[static_cast<Index>(task) / pieces]);
-  }
+  add_absorbed(lost, pieces, job.absorbed);
 }
 
 template class AffineLayer<float>;

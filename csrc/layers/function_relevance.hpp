@@ -30,9 +30,7 @@ void relevance_by_contributions(const RelevanceJob<T>& job, Zero at_zero, const 
       page.constant += y.data()[j] == 0 ? 0 : static_cast<double>(zero * q);
     }
   });
-  for (std::size_t task = 0; task < lost.size(); ++task) {
-    add_absorbed(lost[task], &job.absorbed[static_cast<Index>(task) / pieces]);
-  }
+  add_absorbed(lost, pieces, job.absorbed);
 }
 
 // A function that is explained under a rule, and hands relevance on unchanged without one.

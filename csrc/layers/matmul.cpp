@@ -159,8 +159,7 @@ void MatMulLayer<T>::forward(const std::vector<Matrix<const T>>& inputs, Matrix<
 template <class T>
 void MatMulLayer<T>::relevance_of_place(const RelevanceJob<T>& job, Index row, const Place& place,
                                         kernels::Absorbed* lost) const {
-  const Treatment treatment = job.rule == nullptr ? Treatment::kHalf : job.rule->rule().treatment;
-  const T factor = static_cast<T>(treatment == Treatment::kHalf ? of_.scale / 2 : of_.scale);
+  const T factor = static_cast<T>(treatment_of(job.rule) == Treatment::kHalf ? of_.scale / 2 : of_.scale);
   const Index sample = row % job.batch;
   const T* const r = job.relevance.row(row) + place.c;
   const T* const c = job.output.row(sample) + place.c;
@@ -185,12 +184,12 @@ void MatMulLayer<T>::relevance_of_place(const RelevanceJob<T>& job, Index row, c
       }
     }
   };
-  if (treatment != Treatment::kValueRight && job.results[0]) {
+  if (job.results[0]) {
     const Rows<T> weights(b, of_.depth, of_.cols, of_.b.row, of_.b.col);
     const Product<T> part(q, weights.view(), Direction::kForward);
     hand_on(a, part.view, of_.a.row, of_.a.col, !place.first_a, job.results[0].row(row) + place.a);
   }
-  if (treatment != Treatment::kValueLeft && job.results[1]) {
+  if (job.results[1]) {
     const Rows<T> turned(a, of_.depth, of_.rows, of_.a.col, of_.a.row);
     const Product<T> part(turned.view(), q, Direction::kBackward);
     hand_on(b, part.view, of_.b.row, of_.b.col, !place.first_b, job.results[1].row(row) + place.b);
@@ -200,7 +199,7 @@ void MatMulLayer<T>::relevance_of_place(const RelevanceJob<T>& job, Index row, c
 // A task takes all places that share an operand, so that no sum crosses tasks.
 template <class T>
 void MatMulLayer<T>::relevance(const RelevanceJob<T>& job, const Threads& threads) const {
-  for (const Matrix<T>& result : job.results) {  // what a constant factor, or an empty sum, does not write
+  for (const Matrix<T>& result : job.results) {  // what an empty sum does not write
     for (Index i = 0; result && i < result.rows; ++i) {
       std::fill_n(result.row(i), result.cols, T(0));
     }
@@ -213,9 +212,7 @@ void MatMulLayer<T>::relevance(const RelevanceJob<T>& job, const Threads& thread
                          &lost[static_cast<std::size_t>(task)]);
     }
   });
-  for (std::size_t task = 0; task < lost.size(); ++task) {
-    add_absorbed(lost[task], &job.absorbed[static_cast<Index>(task) / places_]);
-  }
+  add_absorbed(lost, places_, job.absorbed);
 }
 
 template class MatMulLayer<float>;

@@ -33,6 +33,9 @@ class MatMulLayer : public Layer<T> {
   Index products() const override;
   bool keeps_nonnegative() const override { return of_.scale >= 0; }
   bool reads_output(const CompiledRule*, bool) const override { return true; }
+  bool hands_to(std::size_t input, const CompiledRule* rule) const override {
+    return treatment_of(rule) != (input == 0 ? Treatment::kValueRight : Treatment::kValueLeft);
+  }
   void forward(const std::vector<Matrix<const T>>& inputs, Matrix<T> output, const Clamp<T>& clamp,
                const Threads& threads) const override;
   void relevance(const RelevanceJob<T>& job, const Threads& threads) const override;
@@ -40,6 +43,9 @@ class MatMulLayer : public Layer<T> {
  private:
   struct Place;
 
+  static Treatment treatment_of(const CompiledRule* rule) {
+    return rule == nullptr ? Treatment::kHalf : rule->rule().treatment;
+  }
   Place place_of(Index number) const;
   void relevance_of_place(const RelevanceJob<T>& job, Index row, const Place& place, kernels::Absorbed* lost) const;
 

@@ -192,9 +192,7 @@ void PoolLayer<T>::relevance(const RelevanceJob<T>& job, const Threads& threads)
                              .out_stride = count});
         }
       });
-  for (Index task = 0; task < result.rows * split.tasks(); ++task) {
-    add_absorbed(lost[static_cast<std::size_t>(task)], &job.absorbed[task / split.tasks()]);
-  }
+  add_absorbed(lost, split.tasks(), job.absorbed);
 }
 
 template class PoolLayer<float>;

@@ -58,20 +58,6 @@ class Lines {
   Index size_ = 1, last_ = 0;
 };
 
-template <class T>
-void clear(const Matrix<T>& result) {
-  for (Index row = 0; result && row < result.rows; ++row) {
-    std::fill_n(result.row(row), result.cols, T(0));
-  }
-}
-
-template <class T>
-void add_up(const std::vector<kernels::Absorbed>& lost, Index parts, kernels::Absorbed* absorbed) {
-  for (std::size_t task = 0; task < lost.size(); ++task) {
-    add_absorbed(lost[task], &absorbed[static_cast<Index>(task) / parts]);
-  }
-}
-
 // An entry of the constant that is the largest number there is closes its place: the sum is -inf, and takes nothing.
 // (-inf itself is not let in, as no infinite number of an input is.)
 template <class T>
@@ -81,6 +67,7 @@ class ShiftLayer : public Layer<T> {
   ShiftLayer(Lines lines, std::vector<T> given, bool position)
       : lines_(std::move(lines)), given_(std::move(given)), position_(position) {}
   Flow flow() const override { return Flow::kProportional; }
+  bool hands_to(std::size_t input, const CompiledRule*) const override { return input == 0; }
   void require_sizes(const std::vector<Index>& inputs, Index output) const override {
     require_fit(inputs.size() == (given_.empty() ? 2 : 1) && inputs[0] == output &&
                     lines_.fit(output, given_.empty() ? inputs[1] : static_cast<Index>(given_.size())),
@@ -121,10 +108,7 @@ class ShiftLayer : public Layer<T> {
       }
       (position_ ? page.position : page.constant) += kept;
     });
-    add_up<T>(lost, lines_.parts(), job.absorbed);
-    if (job.results.size() > 1) {
-      clear(job.results[1]);
-    }
+    add_absorbed(lost, lines_.parts(), job.absorbed);
   }
 
  private:
@@ -143,6 +127,7 @@ class FactorLayer : public Layer<T> {
  public:
   explicit FactorLayer(Lines lines) : lines_(std::move(lines)) {}
   Flow flow() const override { return Flow::kRouted; }
+  bool hands_to(std::size_t input, const CompiledRule*) const override { return input == 0; }
   void require_sizes(const std::vector<Index>& inputs, Index output) const override {
     require_fit(inputs.size() == 2 && inputs[0] == output && lines_.fit(output, inputs[1]), "a value and its factor");
   }
@@ -170,8 +155,7 @@ class FactorLayer : public Layer<T> {
         lost[static_cast<std::size_t>(task)].dead += open ? 0 : static_cast<double>(r[i]);
       }
     });
-    add_up<T>(lost, lines_.parts(), job.absorbed);
-    clear(job.results[1]);
+    add_absorbed(lost, lines_.parts(), job.absorbed);
   }
 
  private:

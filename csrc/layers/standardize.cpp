@@ -347,9 +347,7 @@ void StandardizeLayer<T>::relevance(const RelevanceJob<T>& job, const Threads& t
       }
     });
   });
-  for (std::size_t task = 0; task < lost.size(); ++task) {
-    add_absorbed(lost[task], &job.absorbed[static_cast<Index>(task) / tasks]);
-  }
+  add_absorbed(lost, tasks, job.absorbed);
 }
 
 template class StandardizeLayer<float>;

@@ -48,5 +48,11 @@ inline void add_absorbed(const kernels::Absorbed& part, kernels::Absorbed* total
   PYLRP_LEDGER_CAUSES(PYLRP_ADD)
 #undef PYLRP_ADD
 }
+// Of tasks, so many a row: to their rows, in order.
+inline void add_absorbed(const std::vector<kernels::Absorbed>& parts, Index tasks_a_row, kernels::Absorbed* rows) {
+  for (std::size_t task = 0; task < parts.size(); ++task) {
+    add_absorbed(parts[task], &rows[static_cast<Index>(task) / tasks_a_row]);
+  }
+}
 
 }  // namespace pylrp
