@@ -170,6 +170,14 @@ def sole(layer: Layer, shapes: Sequence[Shape]) -> Shape:
     return shapes[0]
 
 
+def pair(layer: Layer, shapes: Sequence[Shape]) -> tuple[Shape, Shape]:
+    """Return the shapes of a layer's two inputs."""
+    if len(shapes) != 2:
+        raise ValueError(f"{type(layer).__name__} takes 2 inputs, got {len(shapes)}")
+    one, other = shapes
+    return one, other
+
+
 def product(shape: Sequence[int]) -> int:
     """Return the number of entries of a shape."""
     count = 1

@@ -10,8 +10,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from pylrp.layers.base import NamedLayer, Place, Shape, Spec
-from pylrp.network.layout import steps
+from pylrp.layers.base import NamedLayer, Place, Shape, Spec, pair
+from pylrp.network.layout import repeated_steps, steps
 
 __all__ = ["MatMul"]
 
@@ -35,9 +35,7 @@ class MatMul(NamedLayer):
 
     def output_shape(self, *shapes: Shape) -> Shape:
         """Return ``(..., n, m)``."""
-        if len(shapes) != 2:
-            raise ValueError(f"MatMul takes 2 inputs, got {len(shapes)}")
-        left, right = shapes
+        left, right = pair(self, shapes)
         if min(len(left), len(right)) < 2 or left[-1] != right[-2]:
             raise ValueError(f"MatMul can't multiply {left} by {right}, expected (..., n, k) and (..., k, m)")
         try:
@@ -63,6 +61,5 @@ class MatMul(NamedLayer):
 
 def _steps(shape: Shape, rank: int) -> list[int]:
     """Return the core's steps along so many axes, 0 along those that a value is repeated along."""
-    found = steps(shape)
-    leading = [0 if length == 1 else step for length, step in zip(shape[:-2], found[:-2], strict=True)]
-    return [0] * (rank - len(shape)) + leading + list(found[-2:])
+    own = repeated_steps(shape)
+    return [0] * (rank - len(shape)) + list(own[:-2]) + list(steps(shape)[-2:])

@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from pylrp.layers.base import Layer, NamedLayer, Place, Shape, Spec, product
-from pylrp.network.layout import with_channels_last
+from pylrp.layers.base import Layer, NamedLayer, Place, Shape, Spec, pair
+from pylrp.network.layout import repeated_steps, with_channels_last
 
 __all__ = ["Divide", "Multiply"]
 
@@ -70,11 +70,9 @@ class Divide(NamedLayer):
 
 
 def _common(layer: Layer, shapes: tuple[Shape, ...]) -> Shape:
-    name = type(layer).__name__
-    if len(shapes) != 2:
-        raise ValueError(f"{name} takes 2 inputs, got {len(shapes)}")
-    one, other = shapes
+    one, other = pair(layer, shapes)
     if len(one) != len(other) or any(n != m and 1 not in (n, m) for n, m in zip(one, other, strict=True)):
+        name = type(layer).__name__
         raise ValueError(f"{name} takes values with as many axes, each of one size or 1, got {one} and {other}")
     return tuple(m if n == 1 else n for n, m in zip(one, other, strict=True))
 
@@ -82,7 +80,7 @@ def _common(layer: Layer, shapes: tuple[Shape, ...]) -> Shape:
 def _steps(place: Place) -> dict[str, Any]:
     """Return the axes of the output in the core's order, and a step along each in both inputs, 0 where repeated."""
     axes: list[list[int]] = []  # size and the two steps, from the last axis on
-    strides = [_strides(with_channels_last(shape)) for shape in place.inputs]
+    strides = [with_channels_last(repeated_steps(shape)) for shape in place.inputs]
     for size, *steps in zip(*map(reversed, (with_channels_last(place.output), *strides)), strict=True):
         if size == 1:
             continue
@@ -92,8 +90,3 @@ def _steps(place: Place) -> dict[str, Any]:
             axes.append([size, *steps])
     axes = axes[::-1] or [[1, 1, 1]]
     return {"shape": [axis[0] for axis in axes], "strides": [[axis[k] for axis in axes] for k in (1, 2)]}
-
-
-def _strides(shape: Shape) -> list[int]:
-    """Return the step along each axis of an array in order, 0 along those of size 1."""
-    return [0 if size == 1 else product(shape[axis + 1 :]) for axis, size in enumerate(shape)]

@@ -13,9 +13,9 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike
 
-from pylrp.layers.base import Array, Layer, NamedLayer, Place, Shape, Spec, sole
+from pylrp.layers.base import Array, Layer, NamedLayer, Place, Shape, Spec, pair, sole
 from pylrp.layers.cause import Cause
-from pylrp.network.layout import steps, with_channels_last
+from pylrp.network.layout import repeated_steps, with_channels_last
 
 __all__ = ["ScaleBy", "Shift", "ShiftBy", "closed"]
 
@@ -85,10 +85,7 @@ class ShiftBy(NamedLayer):
 
     def output_shape(self, *shapes: Shape) -> Shape:
         """Return the shape of the first input."""
-        if len(shapes) != 2:
-            raise ValueError(f"ShiftBy takes 2 inputs, got {len(shapes)}")
-        _require_broadcast(shapes[1], shapes[0])
-        return shapes[0]
+        return _first(self, shapes)
 
     def to_core(self, place: Place) -> Spec:
         """Return the layer as the core takes it."""
@@ -107,14 +104,18 @@ class ScaleBy(NamedLayer):
 
     def output_shape(self, *shapes: Shape) -> Shape:
         """Return the shape of the first input."""
-        if len(shapes) != 2:
-            raise ValueError(f"ScaleBy takes 2 inputs, got {len(shapes)}")
-        _require_broadcast(shapes[1], shapes[0])
-        return shapes[0]
+        return _first(self, shapes)
 
     def to_core(self, place: Place) -> Spec:
         """Return the layer as the core takes it."""
         return "factor", _of_call(place)
+
+
+def _first(layer: Layer, shapes: tuple[Shape, ...]) -> Shape:
+    """Return the shape of a layer's first input, to which the second broadcasts."""
+    value, given = pair(layer, shapes)
+    _require_broadcast(given, value)
+    return value
 
 
 def _of_call(place: Place) -> dict[str, Any]:
@@ -134,9 +135,9 @@ def _stored_axes(rank: int) -> tuple[int, ...]:
 
 def _fields(shape: Shape, output: Shape) -> dict[str, Any]:
     """Return the lengths of the stored axes and the constant's step along each, 0 where it is repeated."""
-    found = steps(shape)
+    found = repeated_steps(shape)
     axes = _stored_axes(len(output))
     return {
         "lengths": [output[axis] for axis in axes],
-        "steps": [0 if shape[axis] == 1 else found[axis] for axis in axes],
+        "steps": [found[axis] for axis in axes],
     }

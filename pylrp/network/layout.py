@@ -21,6 +21,7 @@ __all__ = [
     "from_core",
     "moving_call",
     "positions",
+    "repeated_steps",
     "steps",
     "to_core",
     "with_channels_first",
@@ -96,6 +97,11 @@ def steps(shape: Shape) -> tuple[int, ...]:
     if len(shape) > 1:  # axis 0 is stored last
         found = [1, *(step * shape[0] for step in found[1:])]
     return tuple(found)
+
+
+def repeated_steps(shape: Shape) -> tuple[int, ...]:
+    """Return the same with 0 along axes of one entry, which broadcasting repeats."""
+    return tuple(0 if length == 1 else step for length, step in zip(shape, steps(shape), strict=True))
 
 
 def channel_count(shape: Shape) -> int:
