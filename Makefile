@@ -37,7 +37,7 @@ test: .venv/installed
 	PYLRP_CORE_BUILD=$(CORE) .venv/bin/pytest -m "serial and not nightly"
 
 test-fast: .venv/installed
-	.venv/bin/pytest $(PARALLEL) -m "not serial and not slow and not nightly"
+	PYLRP_CORE_BUILD=$(CORE) .venv/bin/pytest $(PARALLEL) -m "not serial and not slow and not nightly"
 
 # From a folder of its own: here Python would find the sources, which have no compiled core.
 docs: .venv/installed
