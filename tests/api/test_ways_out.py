@@ -353,6 +353,7 @@ def test_hints_install_what_is_missing() -> None:
     assert [hint for hint in hints if hint[1].lower() not in declared] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("module", "code", "hint"),
     [

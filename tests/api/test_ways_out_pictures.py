@@ -201,6 +201,7 @@ def flipped(count: int = 3, **options: Any) -> Any:
     return evaluate.pixel_flipping(FLAT, x, FLAT.explain(x).relevance, steps=3, repeats=1, **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WAYS_OUT)
 def test_what_a_message_says_works(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

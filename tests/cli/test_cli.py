@@ -96,10 +96,12 @@ def test_a_folder_in_the_pictures_place_is_an_error(run, tmp_path):
     assert_one_line_error(run("demo", "--digits", "1", "-o", "taken.png"), 1, "taken.png")
 
 
+@pytest.mark.slow
 def test_a_misuse_ends_the_process_with_its_status(tmp_path):
     assert_one_line_error(process(tmp_path, "dmeo"), 2, "dmeo")
 
 
+@pytest.mark.slow
 def test_without_matplotlib_demo_says_how_to_get_it_and_info_works(tmp_path):
     code = (
         "import sys; sys.modules['matplotlib'] = None; from pylrp.cli import main; status = main(['demo']); "
@@ -123,6 +125,7 @@ def test_info_prints_every_entry(run):
     assert shown["isa_built"] == ", ".join(entries["isa_built"])
 
 
+@pytest.mark.slow
 def test_an_instruction_set_that_is_not_there_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setenv("PYLRP_ISA", "nonesuch")
     assert_one_line_error(process(tmp_path, "info"), 1, "PYLRP_ISA=nonesuch")
@@ -152,6 +155,7 @@ def test_help_teaches(capsys, command):
     assert f"examples:\n  pylrp {command}" in text
 
 
+@pytest.mark.slow
 def test_a_reader_that_leaves_is_no_error_message(tmp_path):
     command = [sys.executable, "-m", "pylrp", "info"]
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:

@@ -183,6 +183,7 @@ def test_an_input_that_only_the_network_refuses_does_not_stop_the_others(world, 
     assert f"{3 - len(bad)} of 3 inputs explained" in out
 
 
+@pytest.mark.slow
 def test_results_are_no_inputs_of_the_next_run(world, capsys):
     """A second run over a folder that holds the first one's pictures would overwrite what it reads."""
     assert main(["explain", PHOTO, "images", "-o", "images", "-q"]) == 0

@@ -181,6 +181,7 @@ def test_a_row_of_pixels_is_an_image_when_its_size_is_said(world):
     assert is_png("a.png")
 
 
+@pytest.mark.slow
 def test_quiet_says_nothing(world, capsys):
     assert main(["explain", "photo.npz", "images", "-q"]) == 0
     assert capsys.readouterr() == ("", "")

@@ -28,6 +28,7 @@ def x(world):
     return np.stack([np.asarray(Image.open(p)).transpose(2, 0, 1) / 255 for p in paths]).astype(np.float32)
 
 
+@pytest.mark.slow
 def test_compare_prints_the_agreement_of_maps_summed_over_channels(world, x, capsys):
     assert main(["compare", "photo.npz", "images", "--composites", "epsilon,epsilon_plus_flat"]) == 0
     out = capsys.readouterr().out
@@ -62,6 +63,7 @@ def test_compare_conventions_says_how_far_and_where(world, x, capsys):
         assert float(line.split()[1]) == pytest.approx(worst, rel=0.06, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_evaluate_writes_what_the_library_finds(world, x, capsys):
     options = ["--checks", "flipping,agreement", "--steps", "6", "--patch", "4", "--repeats", "2", "--seed", "9"]
     (world / "truth.txt").write_text("\n".join(str(i % 5) for i in range(11)))
@@ -110,6 +112,7 @@ def press(monkeypatch):
     signal.signal(signal.SIGINT, before)
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_the_composites_that_are_evaluated(world, x, capsys, press):
     names = ("epsilon", "epsilon_plus", "deep_taylor")
     asked = ["--checks", "flipping,agreement", "--steps", "6", "--composites", ",".join(names)]

@@ -47,6 +47,7 @@ def run(isa: str, code: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("isa", pylrp.info()["isa_supported"])
 def test_each_supported_isa(isa):
     result = run(isa, CODE.format(isa=isa))
@@ -62,6 +63,7 @@ def test_the_best_supported_one_runs():
         assert info["isa_built"] == ["avx512", "avx2", "baseline"]
 
 
+@pytest.mark.slow
 def test_an_isa_that_is_not_there_is_an_error():
     result = run("sse9", "import pylrp; pylrp.info()")
     assert result.returncode != 0

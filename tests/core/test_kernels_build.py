@@ -101,6 +101,7 @@ def test_isa_objects_export_their_table_only(objects):
         assert exported(path) == {"strong": [f"pylrp::kernels::{name}"], "weak": []}
 
 
+@pytest.mark.slow
 def test_only_isa_objects_hold_avx(objects):
     if not x86(objects["dispatch"]):
         pytest.skip("not an x86-64 machine: there is no AVX to leak")

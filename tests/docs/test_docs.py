@@ -143,6 +143,7 @@ def test_every_block_is_checked_or_named(page: Path) -> None:
         assert block.info != "matlab" or block.code.startswith("% untried"), f"{block}: say that nobody ran it"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 @KERAS_ON_TORCH
 def test_python_blocks(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,6 +191,7 @@ def run_python(block: Block, namespace: dict[str, object]) -> None:
         assert not problem, f"{block}: {problem}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "block", [b for page in PAGES if page.exists() for b in blocks(page) if b.info == "matlab run"], ids=str
 )

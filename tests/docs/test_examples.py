@@ -33,6 +33,7 @@ def script(request: pytest.FixtureRequest) -> ModuleType:
     return load_example(request.param)
 
 
+@pytest.mark.slow
 def test_it_runs_and_its_claim_holds(script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     written, says = SCRIPTS[script.__name__]
     assert script.main(["--output", str(tmp_path / written)]) == 0

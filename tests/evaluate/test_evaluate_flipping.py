@@ -73,6 +73,7 @@ def test_insertion_and_deletion_by_hand() -> None:
 floats = st.floats(-5, 5, allow_nan=False, width=32)
 
 
+@pytest.mark.slow
 @given(arrays(np.float64, 7, elements=floats), st.permutations(range(7)))
 @examples(25)
 def test_no_ranking_beats_the_contributions(weights: np.ndarray, other: list[int]) -> None:

@@ -15,6 +15,7 @@ ORDERED = st.lists(st.sampled_from([1, 2, 3, 5, 33, 40]), min_size=1, max_size=6
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @settings(max_examples=100, deadline=None)
 @given(ORDERED, st.integers(1, 3))

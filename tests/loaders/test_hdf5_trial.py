@@ -52,6 +52,7 @@ def test_reading_that_does_not_end(tmp_path: Path) -> None:
         require_end(path.read_bytes()[512:])
 
 
+@pytest.mark.slow
 def test_good_files(tmp_path: Path) -> None:
     path = write_good(tmp_path / "net.mat")
     require_end(path)

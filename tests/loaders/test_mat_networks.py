@@ -235,6 +235,7 @@ def test_theta(load, net, write):
         load(write, {"Theta1": W[0], "Theta2": W[1]})
 
 
+@pytest.mark.slow
 def test_what_is_not_understood_is_listed(load, net, tmp_path):
     """With sizes, and a line of MATLAB."""
     with pytest.raises(

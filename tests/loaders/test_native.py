@@ -353,6 +353,7 @@ def test_nothing_is_unpickled(saved):
         load_graph(saved)
 
 
+@pytest.mark.slow
 def test_another_process_reads_the_same(tmp_path, rng):
     graph = graph_of(examples(rng))
     save_graph(graph, tmp_path / "one.npz")

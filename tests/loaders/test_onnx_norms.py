@@ -283,6 +283,7 @@ def standard_cases() -> dict[str, Any]:
     return {case.name: case for case in node._NodeTestCases if any(word in case.name for word in words)}
 
 
+@pytest.mark.slow
 def test_the_standards_cases() -> None:
     """Every case is computed as the standard has it, or refused because its samples meet."""
     computed = set()

@@ -399,6 +399,7 @@ def test_random_graphs_hold_everything():
     assert np.mean([any(expected.R[name].any() for name in case.inputs) for case, expected in found]) > 0.85
 
 
+@pytest.mark.slow
 @examples(25)
 @given(cases())
 def test_books_balance(case_and_answer):
@@ -412,6 +413,7 @@ def test_books_balance(case_and_answer):
     np.testing.assert_allclose(received + lost, case.top.reshape(len(lost), -1).sum(axis=1), atol=1e-11 * size + 1e-300)
 
 
+@pytest.mark.slow
 @examples(25)
 @given(cases())
 def test_relevance_is_linear_in_the_top(case_and_answer):

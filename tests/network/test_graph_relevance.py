@@ -149,12 +149,14 @@ def back(into, out, *kernel, bias=True, dtype=np.float64, **options):
 
 
 # Random graphs.
+@pytest.mark.slow
 @examples(100)
 @given(cases(np.float64))
 def test_random_graphs(case_and_answer):
     assert_like_the_oracle(*case_and_answer)
 
 
+@pytest.mark.slow
 @examples(60)
 @given(cases(np.float64, grid=True))
 def test_random_graphs_of_exact_numbers(case_and_answer):
@@ -169,6 +171,7 @@ def test_random_graphs_in_float32(case_and_answer):
     assert_like_the_oracle(*case_and_answer)
 
 
+@pytest.mark.slow
 @examples(20)
 @given(cases(np.float64))
 def test_every_value_of_the_forward_pass(case_and_answer):
@@ -193,6 +196,7 @@ def test_a_simpler_graph_has_the_same_outputs(case_and_answer):
             np.testing.assert_allclose(after[new], before[old], rtol=1e-10, atol=1e-10 * size)
 
 
+@pytest.mark.slow
 @examples(30)
 @given(cases(np.float32))
 def test_equal_bits_for_any_number_of_threads(case_and_answer):
@@ -260,6 +264,7 @@ def test_several_targets_are_one_after_the_other(case_and_answer, start):
         return
 
 
+@pytest.mark.slow
 @examples(30)
 @given(cases(np.float64), st.randoms(use_true_random=False))
 def test_masks(case_and_answer, random):

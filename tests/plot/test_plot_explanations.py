@@ -448,6 +448,7 @@ def test_drawing_leaves_the_explanation_as_it_was(ex):
         np.testing.assert_array_equal(was, now)
 
 
+@pytest.mark.slow
 def test_a_single_picture_names_its_composite(ex, net, x):
     figure = ex.plot()
     assert "rules: epsilon;" in captions(figure.axes[0])

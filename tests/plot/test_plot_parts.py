@@ -224,6 +224,7 @@ def test_the_others_get_one_bar(ax):
     assert [t.get_text() for t in ax.get_yticklabels()] == ["unit 1", "unit 4", "the other 3 units"]
 
 
+@pytest.mark.slow
 @examples(25)
 @given(hnp.arrays(np.float64, st.integers(1, 40), elements=FINITE), st.integers(1, 45))
 def test_bars_add_up_to_the_relevance(R, most):

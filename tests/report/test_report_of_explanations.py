@@ -186,6 +186,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_the_command_line_explains_a_sample_once(world: Path, calls: list[str]) -> None:
     assert main(["explain", "photo.npz", "images", "-o", "r.html", "-o", "p/", "-o", "a.npz", "-q"]) == 0
     assert calls == ["forward 3", "explain 3"]  # the forward pass finds the top classes

@@ -5,6 +5,7 @@ what matters is the shape of the case, and 70 x 70 drawn numbers shrink to nothi
 """
 
 import numpy as np
+import pytest
 from drawn import examples
 from hypothesis import given
 from hypothesis import strategies as st
@@ -79,12 +80,14 @@ def assert_like_the_oracle(net: Net, rule: object, dtype: type, exact: bool) -> 
     assert_within(row.rounding, np.zeros(len(net.out)), allowed.rounding, f"{rule}, rounding")
 
 
+@pytest.mark.slow
 @examples(100)
 @given(a_layer(grid=False))
 def test_layers_of_rounded_numbers(case):
     assert_like_the_oracle(*case, exact=False)
 
 
+@pytest.mark.slow
 @examples(100)
 @given(a_layer(grid=True))
 def test_layers_of_exact_numbers(case):
