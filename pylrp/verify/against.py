@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -17,14 +16,15 @@ from numpy.typing import DTypeLike
 from pylrp.layers import Movement
 from pylrp.network import requests
 from pylrp.network.graph import Node
-from pylrp.verify.alignment import Alignment, largest_error
+from pylrp.verify.alignment import Alignment, Errors, largest_error
+from pylrp.verify.layer_checks import culprit, layer_checks
 from pylrp.verify.matching import Matching, input_pairs
 from pylrp.verify.prediction import predicted
 from pylrp.verify.program import Array, Program
 from pylrp.verify.rules import Share
 from pylrp.verify.tape import Tape
 from pylrp.verify.verdict import Found, judged
-from pylrp.verify.verification import LayerCheck, Verification
+from pylrp.verify.verification import Verification
 
 if TYPE_CHECKING:
     from pylrp.network.explanation import Explanation
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 #: How often rounding is measured.
 _DRAWS = 3
 
-__all__ = ["TOLERANCES", "verify"]
+__all__ = ["TOLERANCES", "Check", "verify"]
 
 #: What an error may be, by dtype of the network; a share of the largest entry.
 TOLERANCES = {"float32": 1e-4, "float64": 1e-9}
@@ -52,23 +52,10 @@ def verify(
     """Return how a network and its explanation compare with a model; :meth:`pylrp.Network.verify` describes it."""
     program = Program.read(model)
     ex = network.explain(x, target, composite, output=output, layers="all")
-    return _Check(network, x, ex, program, TOLERANCES[str(network.dtype)] if tolerance is None else tolerance).result()
+    return Check(network, x, ex, program, TOLERANCES[str(network.dtype)] if tolerance is None else tolerance).result()
 
 
-@dataclass
-class _Errors:
-    """The largest error of each value so far."""
-
-    found: dict[str, float] = field(default_factory=dict)
-
-    def add(self, name: str, ours: Array, theirs: Array) -> None:
-        """Take the error of a batch of samples."""
-        error = largest_error(ours, theirs)
-        if error is not None:
-            self.found[name] = max(self.found.get(name, 0.0), error)
-
-
-class _Check:
+class Check:
     """One comparison."""
 
     def __init__(self, network: Network, x: Any, ex: Explanation, program: Program, tolerance: float):
@@ -79,7 +66,7 @@ class _Check:
         composite = ex.settings["composite"]
         self.assignment = self.execution.plan(composite, "zennit").assignment
         self.top = self.graph.value(ex.settings["output"])
-        self.values, self.incoming, self.prediction, self.rounding = _Errors(), _Errors(), _Errors(), _Errors()
+        self.values, self.incoming, self.prediction, self.rounding = Errors(), Errors(), Errors(), Errors()
         self.evaluator = "numpy"
         names = list(dict.fromkeys([*self.graph.inputs, *(node.name for node in self.graph.nodes)]))
         found = self.execution.values_of(self.inputs, names, 0)
@@ -106,7 +93,18 @@ class _Check:
         self.tapes: list[tuple[slice, Tape]] = []
         for rows, count in self._chunks():
             self._compare(rows, count, ours)
-        return judged(self._layers(), self._found())
+        found = Found(
+            values=self.values.found,
+            incoming=self.incoming.found,
+            prediction=self.prediction.found,
+            rounding=self.rounding.found,
+            tolerance=self.tolerance,
+            evaluator=self.evaluator,
+            notes=self.notes,
+            inputs=[name for name in self.graph.inputs if name in self.matching.values],
+            culprit=lambda value: culprit(self, value),
+        )
+        return judged(layer_checks(self), found)
 
     # -- the file -----------------------------------------------------------------------------------------------------
 
@@ -171,7 +169,7 @@ class _Check:
                     self.values.add(name, ours[name][rows[:count]], turned[:count])
         tape.back(self._starts(tape, rows))
         for name, value in self.matching.values.items():
-            relevance = self._ours(name, rows[:count])
+            relevance = self.ours(name, rows[:count])
             turned = self._aligned(name, tape.relevance(value))
             if relevance is not None and turned is not None:
                 self.incoming.add(name, relevance, turned[:count])
@@ -271,7 +269,7 @@ class _Check:
                 continue
             below = found.setdefault(step.name, {})
             for base in cone.bases:
-                ours = self._ours(base, rows) if base in self.matching.values else None
+                ours = self.ours(base, rows) if base in self.matching.values else None
                 if ours is not None:
                     value = self.matching.values[base]
                     below[value] = ours.reshape(values[value].shape)
@@ -293,7 +291,7 @@ class _Check:
                 found[step.outputs[0]] = placed[-1].scaling.outputs[0]
         return found
 
-    def _ours(self, name: str, rows: Array) -> Array | None:
+    def ours(self, name: str, rows: Array) -> Array | None:
         """Return the network's relevance of a value for some samples, None where it has none."""
         layers = self.ex.layers
         if name not in layers:
@@ -312,7 +310,7 @@ class _Check:
         step = self.program.made_by.get(value)
         output = tape.values[value] if step is None else tape.output(step)
         if self.ex.target is None:
-            ours = self._ours(self.top, rows)
+            ours = self.ours(self.top, rows)
             assert ours is not None
             return {value: Share(0.0, ours.reshape(output.shape))}
         target = np.broadcast_to(np.asarray(self.ex.target, np.int64), (self.inputs.batch,))[rows]
@@ -330,7 +328,7 @@ class _Check:
             if node.name not in below:
                 continue
             if node.name in self.matching.values:
-                ours = self._ours(node.name, rows)
+                ours = self.ours(node.name, rows)
                 if ours is not None:
                     value = self.matching.values[node.name]
                     found[value] = Share(0.0, ours.reshape(len(rows), *self.tapes_shape(value)))
@@ -345,96 +343,6 @@ class _Check:
         """Return the shape of a sample of a value of the file."""
         name = next(name for name, each in self.matching.values.items() if each == value)
         return tuple(self.graph.shapes[name])
-
-    # -- the verdict --------------------------------------------------------------------------------------------------
-
-    def _found(self) -> Found:
-        return Found(
-            values=self.values.found,
-            incoming=self.incoming.found,
-            prediction=self.prediction.found,
-            rounding=self.rounding.found,
-            tolerance=self.tolerance,
-            evaluator=self.evaluator,
-            notes=self.notes,
-            inputs=[name for name in self.graph.inputs if name in self.matching.values],
-            culprit=self._culprit,
-        )
-
-    def _layers(self) -> list[LayerCheck]:
-        assignment, graph = self.assignment, self.graph
-        rounding = self._rounding()
-        rows = [
-            LayerCheck(name, "input", "", None, self.incoming.found.get(name))
-            for name in graph.inputs
-            if name in self.matching.values
-        ]
-        for node in graph.nodes:
-            below = [self.incoming.found[value] for value in node.inputs if value in self.incoming.found]
-            rows.append(
-                LayerCheck(
-                    node.name,
-                    node.layer.kind,
-                    assignment.text(node),
-                    self.values.found.get(node.name),
-                    self.incoming.found.get(node.name),
-                    max(below, default=None),
-                    rounding.get(node.name),
-                )
-            )
-        return rows
-
-    def _rounding(self) -> dict[str, float]:
-        """Return the ledger's rounding of each layer as a share of the magnitudes that arrive."""
-        found = {}
-        for row in self.ex.ledger.layers:
-            ours = self._ours(row.name, np.arange(self.inputs.batch))
-            scale = np.maximum(np.abs(row.incoming), np.abs(row.outgoing))
-            if ours is not None:
-                scale = np.maximum(scale, np.abs(ours).reshape(len(ours), -1).sum(axis=1).reshape(scale.shape))
-            error = np.divide(np.abs(row.rounding), scale, out=np.zeros_like(scale), where=scale != 0)
-            found[row.name] = float(np.max(error, initial=0.0))
-        return found
-
-    def _culprit(self, value: str) -> str:
-        """Return the layer that hands the wrong relevance to a value: of several, by what each hands down alone."""
-        takers = self.matching.consumers(value)
-        if not takers:
-            return value
-        if len(takers) == 1:
-            (taker,) = takers
-            # A part of a node that only moves values, and is not in the file, is passed by.
-            alone = taker in self.movements and taker not in self.matching.values
-            return self._culprit(taker) if alone else taker
-        errors = {name: self._alone(name, value) for name in takers}
-        return max(takers, key=lambda name: errors[name])
-
-    def _alone(self, layer: str, value: str) -> float:
-        """Return the error of what one layer hands to a value, from the network's own relevance of the layer."""
-        if layer not in self.matching.values or layer not in self.ex.layers:
-            return 0.0
-        ours = np.asarray(self.ex.layers[layer])
-        above, below = (self.tapes[0][1].values[self.matching.values[name]] for name in (layer, value))
-        if not self.alignment.is_plain(layer, above) or len(below) != len(above):
-            return 0.0
-        given: Any = self.inputs.given if len(self.inputs.given) > 1 else next(iter(self.inputs.given.values()))
-        again = self.network.explain(given, ours, self.ex.settings["composite"], output=layer, layers=[value]).layers[
-            value
-        ]
-        again = np.asarray(again, np.float64)
-        ours = np.asarray(ours, np.float64)
-        again, ours = (array[None] if self.inputs.single else array for array in (again, ours))
-        found = _Errors()
-        for rows, tape in self.tapes:
-            own = self.tape(tape.values, tape.decided)
-            own.taken = tape.taken
-            name = self.matching.values[layer]
-            count = rows.stop - rows.start
-            padded = np.zeros(tape.values[name].shape)
-            padded[:count] = ours[rows].reshape(count, *padded.shape[1:])
-            own.back({name: Share(0.0, padded)})
-            found.add(layer, again[rows], own.relevance(self.matching.values[value])[:count])
-        return found.found.get(layer, 0.0)
 
 
 def _fits(shape: tuple[int, ...], sizes: list[int | None]) -> bool:

@@ -16,7 +16,7 @@ import numpy as np
 
 from pylrp.verify.program import Array
 
-__all__ = ["Alignment", "largest_error"]
+__all__ = ["Alignment", "Errors", "largest_error"]
 
 Order = Callable[[Array], Array]
 _CLOSED = -1e30  # what a mask takes away: any number this small is as good as -inf
@@ -35,6 +35,19 @@ def largest_error(ours: Array, theirs: Array) -> float | None:
     scale = np.where(np.isfinite(theirs) & ~closed, np.abs(theirs), 0.0).max(axis=1)
     error = np.divide(difference, scale, out=np.where(difference == 0, 0.0, np.inf), where=scale != 0)
     return float(np.where(np.isnan(error), np.inf, error).max())
+
+
+@dataclass
+class Errors:
+    """The largest error of each value so far."""
+
+    found: dict[str, float] = field(default_factory=dict)
+
+    def add(self, name: str, ours: Array, theirs: Array) -> None:
+        """Take the error of a batch of samples."""
+        error = largest_error(ours, theirs)
+        if error is not None:
+            self.found[name] = max(self.found.get(name, 0.0), error)
 
 
 @dataclass

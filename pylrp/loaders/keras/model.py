@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+import pylrp.loaders.keras.joining
 import pylrp.loaders.keras.layers
 import pylrp.loaders.keras.norms
 import pylrp.loaders.keras.operations  # noqa: F401  # all register in builder.py

@@ -26,7 +26,7 @@ from pylrp.layers import (
 )
 from pylrp.loaders.keras.activations import ACTIVATIONS, selu, soft
 from pylrp.loaders.keras.builder import Builder, Value, reads
-from pylrp.loaders.keras.layers import concatenate, joined, total
+from pylrp.loaders.keras.joining import concatenate, joined, total
 
 __all__: list[str] = []
 

@@ -2,7 +2,7 @@
 
 onnx's own evaluator runs them, but only the operators that it computes as the standard says in every opset; what it
 gets wrong is written out here where it is short, or refused. An array with the batch along axis 0, as exporters write
-``zeros_like(x)``, is made for one sample. ``onnx/model.py`` calls :func:`fold`, ``onnx/constants.py`` keeps what comes
+``zeros_like(x)``, is made for one sample. ``onnx/reader.py`` calls :func:`fold`, ``onnx/constants.py`` keeps what comes
 out.
 """
 

@@ -1,7 +1,8 @@
 """Functions of one value that are none of the known ones: a chain or a few branches of operators, as one formula.
 
-``onnx/model.py`` asks where something takes a value that no layer has been made of; what the value is of, is looked for
-as far down as it is computed value by value. ``onnx/curves.py`` knows the usual activation functions by their curve.
+``onnx/reader.py`` asks where something takes a value that no layer has been made of; what the value is of, is looked
+for as far down as it is computed value by value. ``onnx/curves.py`` knows the usual activation functions by their
+curve.
 """
 
 from __future__ import annotations

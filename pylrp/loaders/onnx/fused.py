@@ -2,7 +2,7 @@
 
 Each becomes the layers that it was before, so that the optimised model has the map of the model it was made of. What
 lays values and weights out for one processor (com.microsoft.nchwc), ``refusals.py`` refuses.
-:data:`FUSED` is part of the table that ``onnx/model.py`` looks operators up in.
+:data:`FUSED` is part of the table that ``onnx/reader.py`` looks operators up in.
 """
 
 from __future__ import annotations

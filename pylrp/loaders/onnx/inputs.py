@@ -1,6 +1,6 @@
 """The inputs of an ONNX model: their declared sizes, those that a user gives, and the axes that may have any length.
 
-``onnx/model.py`` asks.
+``onnx/reader.py`` asks.
 """
 
 from __future__ import annotations

@@ -1,54 +1,31 @@
 """An ONNX file or ModelProto as a graph of layers.
 
-Node by node: what no input changes is computed here and now (``onnx/constants.py``), everything else is looked up in
-the tables of ``onnx/operators.py`` and ``onnx/fused.py``. What can't be explained is :class:`pylrp.UnsupportedLayer`
-before any work is done.
+Read once by ``onnx/reader.py``; where lengths are open, anew for each of them. What can't be explained is
+:class:`pylrp.UnsupportedLayer` before any work is done.
 ``loaders/__init__.py`` calls :func:`load_onnx`; the graph goes to ``canonise``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import onnx
-from numpy.typing import DTypeLike, NDArray
-from onnx import NodeProto, TensorProto
+from numpy.typing import DTypeLike
 
-from pylrp._limits import TooLarge
-from pylrp.errors import BrokenFile, BrokenNode, UnsupportedLayer
-from pylrp.layers import Layer, Shape
-from pylrp.loaders import refusals
-from pylrp.loaders.onnx.arithmetic import curve, joined
-from pylrp.loaders.onnx.constants import Constant, Constants, Stored
+from pylrp.errors import BrokenFile, UnsupportedLayer
+from pylrp.loaders.onnx.by_hand import Operator
+from pylrp.loaders.onnx.constants import Stored
 from pylrp.loaders.onnx.file import ModelFile
-from pylrp.loaders.onnx.folding import fold
-from pylrp.loaders.onnx.functions import function_of
-from pylrp.loaders.onnx.fused import FUSED
-from pylrp.loaders.onnx.inputs import USUAL, InputShape, declared, free_axes, shape_of, usual_shape
-from pylrp.loaders.onnx.node import Call, MixedBatch, Translation, Value, operator_of
-from pylrp.loaders.onnx.operators import FLOATS, OPERATORS
-from pylrp.loaders.onnx.outputs import ModelOutputs
-from pylrp.loaders.onnx.sides import SIDE_KINDS
+from pylrp.loaders.onnx.inputs import USUAL, InputShape, free_axes, shape_of, usual_shape
+from pylrp.loaders.onnx.node import MixedBatch
+from pylrp.loaders.onnx.reader import Reader, left_out
 from pylrp.loaders.onnx.sizes import require_functions
-from pylrp.loaders.onnx.tops import FUNCTIONS, on_the_way
-from pylrp.network.canonise.normalisations import complete_normalisations
-from pylrp.network.graph import Facts, Graph, Node
+from pylrp.network.graph import Graph
 from pylrp.network.lengths import Lengths
 
 __all__ = ["Operator", "left_out", "load_onnx"]
-
-Array = NDArray[Any]
-_ONNX = ("", "ai.onnx")
-Operator = Callable[[dict[str, Any], list[Array]], Layer]
-_OPERATORS = {**OPERATORS, **FUSED}
-#: Operators that move a part of a pattern along.
-_WAIT = {"Cast", "CastLike", "Expand", "Reshape", "Squeeze", "Unsqueeze"}
-#: What code raises that meets something else than it was written for.
-_MALFORMED = (ArithmeticError, AttributeError, LookupError, RuntimeError, StopIteration, TypeError)
 
 
 def load_onnx(
@@ -99,13 +76,13 @@ def load_onnx(
     if file.model.functions:
         file = replace(file, model=_written_out(file))
     stored = Stored()
-    first = _Reader(file, input_shape, operators or {}, outputs, dtype, stored)
+    first = Reader(file, input_shape, operators or {}, outputs, dtype, stored)
     free = free_axes(first.inputs, input_shape)
     if not any(free.values()):
         return first.read()
 
     def read(shapes: Mapping[str, Sequence[int]]) -> Graph:
-        return _Reader(file, shapes, operators or {}, outputs, dtype, stored).read()
+        return Reader(file, shapes, operators or {}, outputs, dtype, stored).read()
 
     usual = {name: usual_shape(info, free[name], input_shape) for name, info in first.inputs.items()}
     shapes = {name: shape_of(info, usual[name]) for name, info in first.inputs.items()}
@@ -135,358 +112,3 @@ def _written_out(file: ModelFile) -> onnx.ModelProto:
         return inline_local_functions(file.model)
     except Exception as error:  # onnx raises whatever a broken model leads it to
         raise BrokenFile(file.path, "the model's own functions", str(error) or type(error).__name__) from error
-
-
-#: What a file says of its pixels (ONNX, "Standardized metadata": Image.NominalPixelRange).
-_PIXELS = {
-    "NominalRange_0_255": (0.0, 255.0),
-    "Normalized_0_1": (0.0, 1.0),
-    "Normalized_1_1": (-1.0, 1.0),
-    "NominalRange_16_235": (16.0, 235.0),
-}
-
-
-def _pixel_ranges(file: ModelFile, shapes: Mapping[str, Shape]) -> dict[str, tuple[float, float]]:
-    """Return the range of pixels that the file names, for each input that may be an image."""
-    said = {entry.key: entry.value for entry in file.model.metadata_props}.get("Image.NominalPixelRange", "")
-    return {name: _PIXELS[said] for name, shape in shapes.items() if said in _PIXELS and len(shape) == 3}
-
-
-def left_out(names: Iterable[str]) -> list[str]:
-    """Return the notes on inputs that a model declares and does not use."""
-    return [f"input {name!r} changes no output and is left out" for name in names]
-
-
-class _Reader:
-    """One model on its way to a graph."""
-
-    def __init__(
-        self,
-        file: ModelFile,
-        input_shape: InputShape | None,
-        operators: Mapping[str, Operator],
-        outputs: Sequence[str] | None,
-        dtype: DTypeLike | None = None,
-        stored: Stored | None = None,
-    ):
-        self.file, model = file, file.model
-        constants = Constants(file, np.dtype(np.float32), stored)
-        try:
-            self.outputs = ModelOutputs.of(model.graph, outputs, constants.stored, operators)
-        except _MALFORMED as error:  # their texts are about this code, not about the model
-            raise BrokenFile(file.path, "the outputs", "are not as the standard has them") from error
-        self.nodes, needed = _needed(model.graph.node, list(self.outputs.values.values()))
-        initial = {tensor.name for tensor in model.graph.initializer}
-        named = {info.name: info for info in model.graph.input if info.name not in initial}
-        self.inputs = {name: info for name, info in named.items() if name in needed}
-        self.left_out = [name for name in named if name not in needed]
-        self.input_shape = input_shape
-        self.operators = _checked(operators, model.graph.node)
-        self.needed = needed
-        kinds = {info.type.tensor_type.elem_type for info in self.inputs.values()}
-        if kinds.isdisjoint(FLOATS):
-            kinds = {tensor.data_type for tensor in model.graph.initializer if tensor.dims}
-        if dtype is not None:
-            constants.dtype = np.dtype(dtype)
-        elif TensorProto.DOUBLE in kinds:
-            constants.dtype = np.dtype(np.float64)
-        batches = {sizes[0] for info in self.inputs.values() if (sizes := declared(info))}
-        self.translation = Translation(
-            path=file.path,
-            constants=constants,
-            opset=max((o.version for o in model.opset_import if o.domain in _ONNX), default=1),
-            batch=batches.pop() if len(batches) == 1 else None,
-            producers={name: node for node in self.nodes for name in node.output if name},
-            top=on_the_way(self.nodes, self.outputs.values.values()),
-            resolve=self._resolve,
-        )
-
-    def read(self) -> Graph:
-        """Return the graph."""
-        translation = self.translation
-        shapes = self._input_shapes()
-        for name, shape in shapes.items():
-            kind = SIDE_KINDS.get(self.inputs[name].type.tensor_type.elem_type)
-            if kind is None:
-                translation.values[name] = Value(translation.unique(name), shape)
-            else:
-                translation.sides.add_input(name, shape, kind)
-        self._require_explicable()
-        for node in self.nodes:
-            try:
-                self._translate(node)
-            except UnsupportedLayer as error:
-                raise self._by_name(node, error) from error
-        for name in self.outputs.values.values():
-            if not translation.knows(name):
-                raise BrokenFile(translation.path, f"output {name!r}", "is made by none of the nodes")
-            if name in translation.sides:
-                made = translation.producers.get(name)
-                reason = f"makes the output {name!r} of token ids or masks alone: there is nothing to explain"
-                if made is None:
-                    raise UnsupportedLayer(name, "input", "is an output", "choose others: pylrp.load(..., outputs=)")
-                raise Call.again(made, translation).unsupported(reason)
-            if name in translation.constants:
-                raise ValueError(f"output {name!r} of the model is a constant: there is nothing to explain")
-        notes = self._batch_in_outputs()
-        outputs = {name: translation.value(tensor).name for name, tensor in self.outputs.values.items()}
-        dtype = translation.constants.dtype
-        notes += [f"{name} weights converted to {dtype}" for name in sorted(translation.constants.converted)]
-        notes += left_out(self.left_out) + self.outputs.notes
-        sides = translation.sides.program(list(shapes))
-        activations = {name: shape for name, shape in shapes.items() if name not in translation.sides}
-        graph = Graph(
-            activations | {name: feed.shape for name, feed in translation.sides.feeds.items()},
-            _renamed(translation, outputs),
-            outputs,
-            notes=notes,
-            facts=Facts(classes=self.outputs.classes, ranges=_pixel_ranges(self.file, activations), sides=sides),
-            dtype=dtype,
-        )
-        # A value is called as the one that it is in the file.
-        return complete_normalisations(graph, pass_on_names=True)
-
-    def _batch_in_outputs(self) -> list[str]:
-        """Return notes on outputs whose batch is not axis 0 in the file; raise where it is merged with other axes."""
-        notes = []
-        for name, tensor in self.outputs.values.items():
-            view = self.translation.value(tensor).view
-            if view.merged:
-                made = self.translation.producers[tensor]
-                reason = f"makes the output {name!r}, in which samples of the batch mix with other axes"
-                raise Call.again(made, self.translation).mixes_batch(reason)
-            if view.batch:
-                notes.append(f"output {name!r} has its batch on axis {view.batch} in the file, here it comes first")
-        return notes
-
-    def _require_explicable(self) -> None:
-        """Raise for recurrent layers and their like first: what only serves them would have another error."""
-        for node in self.nodes:
-            operator = operator_of(node)
-            refusal = refusals.of_operator(operator)
-            known = operator in _OPERATORS or operator == "DequantizeLinear"  # of constants it is computed
-            if refusal and refusal.way_out and not known and not {node.name, operator} & set(self.operators):
-                raise refusal.error(Call(node, self.translation).name, operator)
-
-    def _by_name(self, node: NodeProto, error: UnsupportedLayer) -> UnsupportedLayer:
-        """Return the error for what a node is part of, where its own would lead astray."""
-        operator = operator_of(node)
-        if isinstance(error, BrokenNode):
-            return error
-        refusal = refusals.of_operator(operator)
-        if refusal is not None and operator not in _OPERATORS:
-            return refusal.error(error.node, operator, Call(node, self.translation).by_hand)
-        return error
-
-    def _input_shapes(self) -> dict[str, Shape]:
-        given = self.input_shape
-        if given is not None and not isinstance(given, Mapping):
-            if len(self.inputs) != 1:
-                raise ValueError(
-                    f"input_shape is {tuple(given)}, the model has the inputs {', '.join(self.inputs)}: "
-                    "give a dict of name to shape"
-                )
-            given = dict.fromkeys(self.inputs, given)
-        wrong = set(given or ()) - set(self.inputs) - set(self.left_out)
-        if wrong:
-            raise ValueError(f"input_shape names {', '.join(sorted(wrong))}, the inputs are {', '.join(self.inputs)}")
-        return {name: shape_of(info, (given or {}).get(name)) for name, info in self.inputs.items()}
-
-    def _translate(self, node: NodeProto) -> None:
-        translation = self.translation
-        inputs = [name for name in node.input if name]
-        for name in inputs:
-            if not translation.knows(name):
-                place = f"node {node.name!r} ({node.op_type})"
-                raise BrokenFile(translation.path, place, f"takes {name!r}, which no node before it makes")
-        call = Call(node, translation)
-        made = self._made(call, constant=all(name in translation.constants for name in inputs))
-        values = made if isinstance(made, list) else [made] if made is not None else []
-        translation.values.update(zip(node.output, values, strict=False))
-        for name in node.output:
-            if name in self.needed and not translation.knows(name):
-                raise call.unsupported(f"has an output {name!r} that can't be explained")
-
-    def _made(self, call: Call, constant: bool) -> Value | list[Value] | None:
-        by_hand = self.operators.get(call.node.name, self.operators.get(call.op))
-        if by_hand is not None and not constant:
-            self.translation.by_hand.update(call.node.output)
-            return _by_hand(call, by_hand)
-        names = [name for name in call.node.input if name]
-        try:
-            if not constant and all(n in self.translation.constants or n in self.translation.sides for n in names):
-                return self._beside(call)
-            if not constant:
-                return self._apply(call)
-            fold(call)
-        except (BrokenFile, TooLarge, UnsupportedLayer):
-            raise
-        except ValueError as error:
-            raise call.unsupported(f"can't be taken over ({error})") from error
-        except _MALFORMED as error:  # their texts are about this code, not about the model
-            raise call.broken("can't be read, its inputs or attributes are not as the standard has them") from error
-        return None
-
-    def _resolve(self, name: str) -> Value:
-        """Make layers of a pending value: one function of one value, or its own layer on those below it."""
-        translation = self.translation
-        if name not in translation.top:
-            self._resolve_one(name)
-            return translation.values[name]
-        needed, waiting = {name}, [name]  # at the top functions below it first
-        while waiting:
-            for below in translation.producers[waiting.pop()].input:
-                if below in translation.pending and below not in needed:
-                    needed.add(below)
-                    waiting.append(below)
-        for node in self.nodes:
-            for output in node.output:
-                if output in needed and output in translation.pending:
-                    self._resolve_one(output)
-        return translation.values[name]
-
-    def _resolve_one(self, name: str) -> None:
-        translation = self.translation
-        cause = translation.pending[name]
-        call = translation.calls.get(name)
-        if call is None:
-            raise cause
-        if name in translation.top:  # step by step, so that the function at the top is seen
-            made = self._function_at_top(call, cause) or self._by_itself(call) or self._function(call)
-        else:
-            made = self._function(call) or self._by_itself(call)
-        if made is None:
-            raise cause
-        translation.pending.pop(name, None)
-        translation.values[name] = made
-
-    def _by_itself(self, call: Call) -> Value | None:
-        """Return the layer of a pending node on what is below it; None where it has none."""
-        translation, (name, *_) = self.translation, call.node.output
-        for below in call.node.input:
-            if below in translation.pending:
-                self._resolve(below)
-        cause = translation.pending.pop(name)
-        made = _OPERATORS[call.op](call)
-        if made is None and call.op in ("Mul", "Div") and len(call.node.input) == 2:  # part of no longer pattern
-            translation.pending.pop(name, None)
-            made = joined(call)
-        if not isinstance(made, Value):
-            translation.pending[name] = cause
-            return None
-        return made
-
-    def _function_at_top(self, call: Call, cause: UnsupportedLayer) -> Value | None:
-        """Return an exponential function or a logarithm at the top, by itself: what it is of is explained."""
-        function = FUNCTIONS.get(call.op)
-        if function is None:
-            return None
-        if call.node.input[0] in self.inputs:  # no layer lies below it
-            raise cause
-        return call.emit(function(), call.viewed())
-
-    def _function(self, call: Call) -> Value | None:
-        """Return a node's output as a function of one value; None if it is none."""
-        try:
-            found = function_of(call.node, self.translation, self._resolve)
-        except ValueError as error:
-            raise call.unsupported(f"can't be taken over ({error})") from None
-        return None if found is None else call.emit(*found)
-
-    def _beside(self, call: Call) -> Value | None:
-        """Take a node that computes something of token ids and masks; a table's rows are activations."""
-        sides, constants, output = self.translation.sides, self.translation.constants, call.node.output[0]
-        if call.op == "Shape":
-            constants.shape(output, sides.sizes(call.node.input[0]), call.attribute("start", 0), call.attribute("end"))
-            return None
-        table = call.op == "Gather" and call.is_constant(0) and call.attribute("axis", 0) == 0
-        if table and constants[call.node.input[0]].first.dtype.kind == "f" and sides.source(call.node.input[1]):
-            return call.lookup(call.node.input[1], call.weight(0))
-        inputs = [None if not n else n if n in sides else constants[n] for n in call.node.input]
-        try:
-            sides.step(call.op, call.attributes, inputs, output)
-        except KeyError:
-            raise call.unsupported("computes of token ids or masks what is not known") from None
-        return None
-
-    def _apply(self, call: Call) -> Value | list[Value] | None:
-        output = call.node.output[0]
-        if call.op == "Shape":
-            start, end = call.attribute("start", 0), call.attribute("end")
-            value = call.viewed()
-            self.translation.constants.shape(output, value.view.sizes(value.shape), start, end)
-            return None
-        if call.op == "Size":
-            self.translation.constants.size(output, call.viewed().shape)
-            return None
-        if call.op == "CastLike" and call.is_constant(0):
-            weight = call.weight(0)
-            self.translation.constants[output] = Constant(weight, weight)
-            return None
-        if call.op in _WAIT and call.has(0) and call.node.input[0] in self.translation.pending:
-            return curve(call)
-        translate = _OPERATORS.get(call.op)
-        if translate is None:
-            raise call.unsupported("has no rule of LRP")
-        return translate(call)
-
-
-def _renamed(translation: Translation, outputs: dict[str, str]) -> list[Node]:
-    """Return the nodes; those that are called as an output of the model and are not it have another name."""
-    new = {
-        node.name: translation.unique(node.name)
-        for node in translation.nodes
-        if outputs.get(node.name, node.name) != node.name
-    }
-    outputs.update({name: new.get(value, value) for name, value in outputs.items()})
-    return [
-        replace(node, name=new.get(node.name, node.name), inputs=tuple(new.get(value, value) for value in node.inputs))
-        for node in translation.nodes
-    ]
-
-
-def _by_hand(call: Call, function: Operator) -> Value:
-    """Return what a user's layer makes of the inputs that are no constants."""
-    positions = [i for i in range(len(call.node.input)) if call.has(i)]
-    constants = [i for i in positions if call.is_constant(i)]
-    arrays = [call.weight(i) for i in constants]
-    values = [call.value(i) for i in positions if i not in constants]
-    what = f"operators: the function for {call.op} {call.name!r}"
-    try:
-        layer = function(call.attributes, arrays)
-    except UnsupportedLayer:
-        raise
-    except Exception as error:  # whatever the user's code meets
-        raise ValueError(f"{what} raised {type(error).__name__}: {error}") from error
-    if not isinstance(layer, Layer):
-        raise TypeError(f"{what} returned {layer!r}, which is no layer")
-    try:
-        return call.emit(layer, *values)
-    except Exception as error:
-        raise ValueError(f"{what} returned {layer!r}, which does not fit: {error}") from error
-
-
-def _checked(operators: Mapping[str, Operator], nodes: Sequence[NodeProto]) -> Mapping[str, Operator]:
-    """Return what a user gives for operators: each is a function, and for something that is there."""
-    for key, function in operators.items():
-        if not callable(function):
-            raise TypeError(f"operators[{key!r}] is {function!r}, expected a function of attributes and constants")
-    known = sorted({operator_of(node) for node in nodes})
-    names = [node.name for node in nodes if node.name]
-    wrong = [repr(key) for key in operators if key not in {*known, *names}]
-    if wrong:
-        there = f"its operators are {', '.join(known)}"
-        if names:
-            there += f", its nodes {', '.join(names[:20])}" + ", ..." * (len(names) > 20)
-        raise ValueError(f"operators: nothing in the model is called {', '.join(wrong)}; {there}")
-    return operators
-
-
-def _needed(nodes: Sequence[NodeProto], outputs: Sequence[str]) -> tuple[list[NodeProto], set[str]]:
-    """Return the nodes that the outputs depend on, and the names of the values they need."""
-    needed, kept = set(outputs), []
-    for node in reversed(nodes):
-        if needed.intersection(node.output):
-            kept.append(node)
-            needed.update(node.input)
-    return kept[::-1], needed

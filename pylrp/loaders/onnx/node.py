@@ -1,6 +1,6 @@
 """What a function that translates an ONNX operator works with: the node's inputs and settings, and where layers go.
 
-``onnx/model.py`` makes one :class:`Call` for each node, the functions of ``onnx/operators.py`` and its kin read it and
+``onnx/reader.py`` makes one :class:`Call` for each node, the functions of ``onnx/operators.py`` and its kin read it and
 emit layers.
 """
 

@@ -1,6 +1,6 @@
 """ONNX operator -> the function that translates it: layers with weights, pools and activations here, the rest joined.
 
-Each function reads one node through ``onnx/node.py`` and emits layers of ``pylrp.layers``; ``onnx/model.py`` looks
+Each function reads one node through ``onnx/node.py`` and emits layers of ``pylrp.layers``; ``onnx/reader.py`` looks
 operators up in :data:`OPERATORS`.
 """
 

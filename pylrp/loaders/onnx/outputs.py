@@ -1,7 +1,7 @@
 """The outputs of an ONNX model: which of them are scores, which are labels made of scores, and what classes are called.
 
 A label (ArgMax, TopK, NonMaxSuppression, a threshold) follows from scores by a decision, which nothing can be
-propagated through: such outputs are left out, with a note. ``onnx/model.py`` asks before it translates anything.
+propagated through: such outputs are left out, with a note. ``onnx/reader.py`` asks before it translates anything.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Token ids and masks of an ONNX model: what is computed of them becomes a program, what activations need of it inputs.
 
-``onnx/model.py`` hands over the nodes that take no activation; the operators ask for a side value where an activation
+``onnx/reader.py`` hands over the nodes that take no activation; the operators ask for a side value where an activation
 meets one. ``network/sides.py`` is the program.
 """
 
