@@ -23,8 +23,9 @@ class Plan:
         start: int,
         outputs: list[int],
         wanted: list[int],
-        masks: list[tuple[int, list[bool]]],
+        masks: list[tuple[int, NDArray[Any]]],
         threads: int,
+        zeros: tuple[int, float] | None = ...,
     ) -> tuple[list[NDArray[Any]], list[NDArray[Any] | None], list[NDArray[Any]], NDArray[Any]]: ...
 
 class Graph:

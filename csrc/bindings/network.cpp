@@ -2,6 +2,7 @@
 #include <pybind11/stl.h>
 
 #include <algorithm>
+#include <optional>
 #include <variant>
 
 #include "bindings/graph_values.hpp"
@@ -135,19 +136,43 @@ class Results {
   std::vector<Matrix<T>> results_;
 };
 
-using Masks = std::vector<std::pair<std::size_t, std::vector<bool>>>;
+// By value, what stays: (1 or batch, channels or entries of the value).
+using Masks = std::vector<std::pair<std::size_t, py::array_t<bool, py::array::c_style>>>;
 
 template <class T>
-std::vector<ChannelMask> checked_masks(const GraphWithLayouts<T>& graph, const Masks& masks) {
+std::vector<ChannelMask> checked_masks(const GraphWithLayouts<T>& graph, const Masks& masks, Index batch) {
   std::vector<ChannelMask> checked;
-  for (const auto& [value, channels] : masks) {
+  for (const auto& [value, stays] : masks) {
     graph.check_value(value);
-    if (static_cast<Index>(channels.size()) != graph.layouts[value].channels) {
-      throw py::value_error("a mask has one entry a channel");
+    const Layout& layout = graph.layouts[value];
+    if (stays.ndim() != 2 || (stays.shape(0) != 1 && stays.shape(0) != batch) ||
+        (stays.shape(1) != layout.channels && stays.shape(1) != layout.size())) {
+      throw py::value_error("a mask has one entry a channel, or one an entry of the value");
     }
-    checked.push_back({value, channels});
+    const Index entries = stays.shape(1);
+    const Matrix<const bool> given{stays.data(), stays.shape(0), entries, entries};
+    const std::unique_ptr<bool[]> turned(new bool[static_cast<std::size_t>(stays.size())]);
+    if (entries == layout.channels || layout.same()) {
+      std::copy_n(stays.data(), stays.size(), turned.get());
+    } else {
+      to_core(layout, given, {turned.get(), given.rows, entries, entries}, Threads{});
+    }
+    checked.push_back({value, std::vector<bool>(turned.get(), turned.get() + stays.size()), stays.shape(0)});
   }
   return checked;
+}
+
+// Replaces the zeros of a value that a forward pass has left, so that relevance shows what it would be there.
+template <class T>
+void replace_zeros(const GraphWithLayouts<T>& graph, std::size_t value, double by, ForwardValues<T>* forward) {
+  if (value < graph.graph.inputs() || value >= graph.graph.values()) {
+    throw py::value_error("zeros of a node's value are replaced, not of an input");
+  }
+  const Matrix<const T> values = forward->values[value];
+  for (Index i = 0; i < values.rows; ++i) {
+    T* const row = const_cast<T*>(values.row(i));  // a node's value is the forward pass's own memory
+    std::replace(row, row + values.cols, T(0), static_cast<T>(by));
+  }
 }
 
 struct Question {
@@ -157,6 +182,7 @@ struct Question {
   const std::vector<std::size_t>& outputs;
   const std::vector<std::size_t>& wanted;
   const Masks& masks;
+  const std::optional<std::pair<std::size_t, double>>& zeros;
 };
 
 // A plan keeps what it looks at alive: the graph, and in `owned` the rules and bounds.
@@ -175,6 +201,9 @@ struct PlanOfGraph {
     });
     const Index rows =
         checked_product({run.forward.batch, static_cast<Index>(asked.targets.size())}, "targets by samples");
+    if (asked.zeros) {
+      replace_zeros(*graph, asked.zeros->first, asked.zeros->second, &run.forward);
+    }
     const Layout& layout = graph->layouts[asked.start];
     Top<T> top(asked.targets, run.forward.values[asked.start], layout, asked.one);
     Results<T> results(*graph, asked.wanted, rows);
@@ -182,7 +211,7 @@ struct PlanOfGraph {
     const RelevanceRequest<T> request{asked.start,
                                       {top.values.data(), rows, layout.size(), layout.size()},
                                       results.by_value(),
-                                      checked_masks(*graph, asked.masks),
+                                      checked_masks(*graph, asked.masks, run.forward.batch),
                                       ledger.mutable_data()};
     bool finite = false;
     {
@@ -220,11 +249,12 @@ class AnyPlan {
 
   // targets: one, each None (the top class), an int64 array (1) or (batch) of channels, or an array (batch, size of the
   // start) of relevance. Returns (values of `outputs`, chosen channels a target or None, relevance (targets * batch,
-  // size) of `wanted`, ledger (nodes, columns, targets * batch)).
+  // size) of `wanted`, ledger (nodes, columns, targets * batch)). zeros: of one of the outputs' values, and the number
+  // to take for them.
   py::tuple explain(const py::list& inputs, const py::list& targets, bool one, std::size_t start,
                     const std::vector<std::size_t>& outputs, const std::vector<std::size_t>& wanted, const Masks& masks,
-                    int threads) const {
-    const Question asked{targets, one, start, outputs, wanted, masks};
+                    int threads, const std::optional<std::pair<std::size_t, double>>& zeros) const {
+    const Question asked{targets, one, start, outputs, wanted, masks, zeros};
     return std::visit([&](const auto& plan) { return plan->explain(inputs, asked, threads); }, plan_);
   }
 
@@ -273,7 +303,7 @@ class AnyGraph {
 void register_network(py::module_& m) {
   py::class_<AnyPlan>(m, "Plan").def("explain", &AnyPlan::explain, py::arg("inputs"), py::arg("targets"),
                                      py::arg("one"), py::arg("start"), py::arg("outputs"), py::arg("wanted"),
-                                     py::arg("masks"), py::arg("threads"));
+                                     py::arg("masks"), py::arg("threads"), py::arg("zeros") = py::none());
   py::class_<AnyGraph>(m, "Graph")
       .def(py::init<const std::string&, const py::list&, const py::list&>(), py::arg("dtype"), py::arg("layouts"),
            py::arg("nodes"))

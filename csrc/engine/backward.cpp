@@ -47,11 +47,12 @@ bool has_no_negative(Matrix<const T> values) {
 }
 
 template <class T>
-void close_channels(const std::vector<bool>& stay, Matrix<T> relevance) {
-  const Index channels = static_cast<Index>(stay.size());
+void close_channels(const ChannelMask& mask, Matrix<T> relevance) {
+  const Index channels = mask.samples == 0 ? 0 : static_cast<Index>(mask.channels.size()) / mask.samples;
   for (Index i = 0; i < relevance.rows; ++i) {
+    const Index first = i % mask.samples * channels;
     for (Index j = 0; j < relevance.cols; ++j) {
-      if (!stay[static_cast<std::size_t>(j % channels)]) {
+      if (!mask.channels[static_cast<std::size_t>(first + j % channels)]) {
         relevance.row(i)[j] = T(0);
       }
     }
@@ -131,7 +132,7 @@ typename Backward<T>::Arrival Backward<T>::arrive(std::size_t n) {
   }
   for (const ChannelMask& mask : request_.masks) {
     if (mask.value == value) {
-      close_channels(mask.channels, relevance_[value]);
+      close_channels(mask, relevance_[value]);
       const std::vector<double> stays = row_sums(read_only(relevance_[value]), threads_);
       arrival.masked = arrival.incoming;
       for (std::size_t i = 0; i < stays.size(); ++i) {

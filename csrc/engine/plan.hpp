@@ -20,9 +20,12 @@ struct NodeRule {
   bool is_identity() const { return rule != nullptr && rule->passes(); }
 };
 
+// Which channels of a value stay, the same at all of its positions; with as many as the value has entries, which
+// entries. One mask for all samples, or one a sample, one after the other.
 struct ChannelMask {
   std::size_t value;
-  std::vector<bool> channels;  // those that stay
+  std::vector<bool> channels;
+  Index samples = 1;
 };
 
 // What relevance() fills and obeys: results[value] is where a value's relevance (targets * batch, size) goes, no data:

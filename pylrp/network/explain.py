@@ -13,12 +13,14 @@ from typing import Any
 import numpy as np
 
 from pylrp.layers.base import Array
-from pylrp.network import requests, targets
+from pylrp.network import masks, requests, targets
 from pylrp.network.classes import Classes, as_indices
+from pylrp.network.coefficients import quotient, require_coefficients, stand_in
 from pylrp.network.execution import Execution
-from pylrp.network.explanation import Explanation, Layers
+from pylrp.network.explanation import Coefficients, Explanation, Layers
 from pylrp.network.finite import overflow_in_relevance, require_ledger
 from pylrp.network.ledger import Ledger
+from pylrp.network.positions import Positions
 from pylrp.network.ranges import warn_unscaled
 from pylrp.rules.composites import Composite
 from pylrp.rules.terms import Rule
@@ -41,7 +43,7 @@ class Request:
     start: str
     output: str | None
     layers: str | Sequence[str] | None
-    masks: Mapping[str, Sequence[int]] | None
+    masks: Mapping[str, Any] | None
     convention: str
     threads: int
 
@@ -68,14 +70,16 @@ class _Call:
         wanted = requests.wanted_values(self.graph, request.layers)
         if request.layers == "all":
             wanted = [name for name in wanted if name not in self.absorbed]
-        self.masks: Mapping[str, Sequence[int]] | None = requests.by_value(self.graph, request.masks)
+        self.masks: Mapping[str, Any] | None = masks.by_value(self.graph, request.masks)
         requests.require_outside([*wanted, *(self.masks or ())], self.absorbed)
-        self.masked = requests.channel_masks(self.graph, self.masks, self.prepared.values)
+        self.stays = masks.settled(self.graph, self.masks, self.inputs.batch, self.inputs.single)
+        self.masked = masks.for_core(self.stays, self.prepared.values)
+        self.positions = Positions(self.graph, self.prepared, request.convention, self.absorbed)
         self.classes: Classes = execution.classes_at(self.top)
         self.contrasted: Array | None = None
         self._settle_target()
         self.names = list(dict.fromkeys([*self.graph.inputs, *wanted]))
-        self.outputs = [*self.graph.outputs, *([self.top] if self.top not in self.graph.outputs else [])]
+        self.outputs = list(dict.fromkeys([*self.graph.outputs, self.top]))
 
     def _warn(self) -> None:
         self.prepared.warn_outside(self.inputs, _TO_CALLER)
@@ -96,7 +100,7 @@ class _Call:
             )
             self.signs = [None]
 
-    def _in_core(self, outputs: Sequence[str], wanted: Sequence[str]) -> Any:
+    def _in_core(self, outputs: Sequence[str], wanted: Sequence[str], zeros: tuple[str, float] | None = None) -> Any:
         values = self.prepared.values
         return self.prepared.plan.explain(
             self.inputs.flat,
@@ -107,15 +111,18 @@ class _Call:
             [values[name] for name in wanted],
             self.masked,
             self.request.threads,
+            None if zeros is None else (values[zeros[0]], zeros[1]),
         )
 
     def propagate(self) -> None:
         """Run the forward pass and the backward pass, and look at what came back."""
-        self.found, self.chosen, self.relevance, self.pages = self.execution.run(
+        outputs, names = ([*asked, *self.positions.values] for asked in (self.outputs, self.names))
+        found, self.chosen, self.relevance, self.pages = self.execution.run(
             self.inputs,
-            lambda: self._in_core(self.outputs, self.names),
+            lambda: self._in_core(outputs, names),
             lambda: overflow_in_relevance(self.graph, self.top, lambda name: self._in_core([], [name])),
         )
+        self.found, at_positions = found[: len(self.outputs)], found[len(self.outputs) :]
         self.execution.require_finite(self.inputs, self.outputs, self.found)
         require_ledger(self.prepared.graph, self.pages)
         count, batch = len(self.starts), self.inputs.batch
@@ -124,6 +131,11 @@ class _Call:
                 for array in self.relevance:
                     array.reshape(count, batch, array.shape[1])[t] *= sign.reshape(-1, 1)
                 self.pages.reshape(*self.pages.shape[:2], count, batch)[:, :, t] *= sign
+        values = dict(zip(self.positions.values, at_positions, strict=True))
+        self.at_positions = self.positions.took(
+            self.inputs, values, dict(zip(names, self.relevance, strict=True)), count
+        )
+        self.relevance = self.relevance[: len(self.names)]
 
     def explanation(self) -> Explanation:
         """Return the result in the order and the shapes that the user asked for."""
@@ -137,20 +149,28 @@ class _Call:
         }
         by_input = inputs.by_input(maps)
         ledgers = self._ledgers()
+        positions = self.at_positions
+        if isinstance(positions, dict):
+            positions = {name: inputs.with_target_axis(a, a.shape[1:], count, "") for name, a in positions.items()}
+        elif positions is not None:
+            positions = inputs.with_target_axis(positions, positions.shape[1:], count, "")
         explained = self.contrasted
         if explained is None:
             explained = targets.explained(self.chosen, self.asked, several)
         features = {name: inputs.features(name) for name in by_input}
+        layers = self._layers(maps)
         return Explanation(
             relevance=_sole(by_input),
             output=predicted[self.top] if len(graph.outputs) == 1 or self.request.output is not None else predicted,
             target=explained if explained is None or self.classes.numbered else as_indices(explained),
-            layers=self._layers(maps),
+            layers=layers,
             ledger=ledgers if several else ledgers[0],
             input=_sole({name: inputs.given[name] for name in by_input}),
             settings=self._settings(),
             notes=tuple(dict.fromkeys([*inputs.notes, *self.asked.notes])),
             features=_sole(features),
+            positions=positions,
+            coefficients=self._coefficients(layers),
         )
 
     def _ledgers(self) -> list[Ledger]:
@@ -165,10 +185,10 @@ class _Call:
     def _layers(self, maps: dict[str, Array]) -> Layers:
         """Return the relevance of layers: what was kept, and how the rest is found by explaining once more."""
         graph, absorbed = self.graph, self.absorbed
-        execution, request, masks = self.execution, self.request, self.masks
+        execution, request = self.execution, replace(self.request, masks=self.masks)
 
         def again(name: str) -> Array:
-            ex = explain(execution, replace(request, layers=[name], masks=masks))
+            ex = explain(execution, replace(request, layers=[name]))
             # What was given is not copied: it may have been overwritten since.
             if not all(_alike(ex.layers[given], maps[given]) for given in graph.inputs):
                 raise RuntimeError(
@@ -180,14 +200,45 @@ class _Call:
         names = [name for name in graph.shapes if name not in absorbed]
         return Layers(maps, names, again, graph.output_values, absorbed)
 
+    def _coefficients(self, layers: Layers) -> Coefficients:
+        """Return the coefficients of layers, found by explaining once more."""
+        graph, rules = self.graph, self.prepared.assignment.rules
+        execution, request = self.execution, replace(self.request, masks=self.masks)
+
+        def find(name: str) -> Array:
+            require_coefficients(graph, rules, name)
+            return _Call(execution, replace(request, layers=[name])).coefficients(name, layers[name])
+
+        return Coefficients({}, list(layers), find, graph.output_values, self.absorbed)
+
+    def coefficients(self, name: str, relevance: Array) -> Array:
+        """Return ``R / a`` of a value, whose relevance R is as the user sees it."""
+        inputs, count = self.inputs, len(self.starts)
+        axis = count if self.request.targets is not None else None
+        shape = self.graph.shapes[name]
+        (values,) = self.execution.values_of(inputs, [name], self.request.threads)
+        by = stand_in(values)
+        zeros = None
+        if name in self.graph.inputs:
+            at = list(self.graph.inputs).index(name)
+            inputs.flat[at] = np.where(inputs.flat[at] == 0, inputs.dtype.type(by), inputs.flat[at])
+        else:
+            zeros = name, by
+        _, _, (small,), _ = self.execution.run(inputs, lambda: self._in_core([name], [name], zeros))
+        for t, sign in enumerate(self.signs):
+            if sign is not None:
+                small.reshape(count, inputs.batch, -1)[t] *= sign.reshape(-1, 1)
+        values = inputs.with_target_axis(np.tile(values, (count, 1)), shape, axis, name)
+        return quotient(relevance, values, inputs.with_target_axis(small, shape, axis, name), by)
+
     def _settings(self) -> dict[str, Any]:
-        request, masks = self.request, self.masks
+        request = self.request
         return {
             "composite": request.composite,
             "convention": request.convention,
             "start": request.start,
             "output": self.top,
-            "masks": None if masks is None else {name: list(channels) for name, channels in masks.items()},
+            **masks.kept(self.masks, self.graph.shapes),
             "targets": None if request.targets is None else list(request.targets),
             "against": (
                 None if request.against is None else targets.to_pass_again(self.classes.resolve(request.against))

@@ -6,16 +6,17 @@ import operator
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pylrp.errors import AbsorbedValue
 
-__all__ = ["Explanation", "Layers"]
+__all__ = ["Coefficients", "Explanation", "Layers"]
 
 Array = NDArray[Any]
+Some = TypeVar("Some", bound="Layers")
 
 
 class Layers(Mapping[str, Array]):
@@ -50,7 +51,7 @@ class Layers(Mapping[str, Array]):
 
     def __reduce__(self) -> tuple[type[Layers], tuple[Any, ...]]:
         """Return how to make it again, elsewhere: with what is kept, without the network."""
-        return Layers, (self._kept, self._names, None, self._others, self._absorbed)
+        return type(self), (self._kept, self._names, None, self._others, self._absorbed)
 
     def value(self, name: str) -> str:
         """Return the value's own name."""
@@ -61,10 +62,10 @@ class Layers(Mapping[str, Array]):
         """Return other names of values, those of outputs."""
         return dict(self._others)
 
-    def part(self, kept: dict[str, Array], take: Callable[[Array], Array]) -> Layers:
+    def part(self: Some, kept: dict[str, Array], take: Callable[[Array], Array]) -> Some:
         """Return the same for some samples: those of the kept ones, and how to take them of what is found anew."""
         again = None if self._again is None else lambda name: take(self[name])
-        return Layers(kept, self._names, again, self._others, self._absorbed)
+        return type(self)(kept, self._names, again, self._others, self._absorbed)
 
     @property
     def kept(self) -> dict[str, Array]:
@@ -79,15 +80,25 @@ class Layers(Mapping[str, Array]):
             if name not in self._names:
                 raise KeyError(f"no layer is called {name!r}; there are {', '.join(self._names)}")
             if self._again is None:
-                raise KeyError(f"relevance of {name!r} was not kept: explain with layers=[{name!r}]")
+                raise self._not_kept(name)
             self._kept[name] = self._again(name)
         return self._kept[name]
+
+    def _not_kept(self, name: str) -> KeyError:
+        return KeyError(f"relevance of {name!r} was not kept: explain with layers=[{name!r}]")
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)
 
     def __len__(self) -> int:
         return len(self._names)
+
+
+class Coefficients(Layers):
+    """The coefficients of each value by its name, found when they are asked for."""
+
+    def _not_kept(self, name: str) -> KeyError:
+        return KeyError(f"coefficients of {name!r} are found by the network, which is not at hand: explain again")
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,6 +129,16 @@ class Explanation:
     features : tuple of str or None
         The names of the input's features, in the order of ``relevance``: a data frame's columns, or those of the model;
         a dict by name where the network has several inputs.
+    coefficients : mapping of str to ndarray
+        ``c = R / a`` of each value a by its name, found when it is asked for: what the rules of hidden layers carry,
+        ``c_in = W^T c_out`` where epsilon is 0. Where a is 0 it is what R / a tends to, NaN where relevance stays on a
+        zero; behind a ReLU that is off, and before one at 0, it is 0. None where the next layer's rule looks at
+        constants (flat, w², z-box).
+    positions : ndarray of shape (batch, tokens) or None
+        What positions took of the relevance, token by token: constants that differ along the tokens (tables of
+        positions, class tokens), ``sum_d m_td R_td / (x_td + m_td)``, the ledger's column ``position``; and tables
+        whose rows are counted from a mask. With several targets ``(batch, targets, tokens)``; zeros where a network of
+        ids has none; None where it has no tokens; a dict by layer where they have several lengths.
     """
 
     relevance: Any
@@ -129,6 +150,8 @@ class Explanation:
     settings: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     features: Any = None
+    positions: Any = None
+    coefficients: Coefficients = field(default_factory=lambda: Coefficients({}, [], None))
 
     @property
     def composite(self) -> str:

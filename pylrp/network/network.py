@@ -251,7 +251,7 @@ class Network:
         start: Literal["logit", "one"] = "logit",
         output: str | None = None,
         layers: Literal["all"] | Sequence[str] | None = None,
-        masks: Mapping[str, Sequence[int]] | None = None,
+        masks: Mapping[str, Sequence[int] | ArrayLike] | None = None,
         convention: str = "zennit",
         threads: int | None = None,
     ) -> Explanation:
@@ -290,9 +290,11 @@ class Network:
             The value where relevance starts: an output's name (needed where there are several), or any layer's.
         layers : "all" or sequence of str, optional
             Values whose relevance is kept in ``ex.layers``. Default: found anew when it is asked for.
-        masks : mapping of str to sequence of int, optional
+        masks : mapping of str to sequence of int or array_like of bool, optional
             By name of a layer, the channels through which relevance may pass (concept relevance propagation, Achtibat
-            et al. 2023); what the others got is "masked" in the ledger.
+            et al. 2023); what the others got is "masked" in the ledger. Attention's heads are the channels of its
+            values. An array of booleans says which entries stay: one that broadcasts to a sample of the layer; with
+            the batch before it, or (batch, channels), each sample has its own.
         convention : str, default "zennit"
         threads : int, optional
 

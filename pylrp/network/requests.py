@@ -1,6 +1,7 @@
-"""What a user asks of a network, settled for the core: inputs, targets, starts, masks. ``network.py`` calls in.
+"""What a user asks of a network, settled for the core: inputs, starts, layers. ``network.py`` calls in.
 
-``tables.py`` puts columns in order, ``classes.py`` knows labels and indices.
+``tables.py`` puts columns in order, ``classes.py`` knows labels and indices, ``targets.py`` and ``masks.py`` do the
+rest.
 """
 
 from __future__ import annotations
@@ -214,7 +215,7 @@ def start_value(graph: Graph, output: str | None) -> str:
                 f"the network has several outputs, {', '.join(graph.outputs)}: pass output= with one's name"
             )
         return graph.outputs[0]
-    name = _known(graph, output, "output")
+    name = known(graph, output, "output")
     named = {value: name for name, value in reversed(graph.output_values.items())}
     return name if name in graph.outputs else named.get(name, name)
 
@@ -227,14 +228,7 @@ def wanted_values(graph: Graph, layers: str | Sequence[str] | None) -> list[str]
         if layers != "all":
             raise ValueError(f"layers must be 'all' or a list of names, got {layers!r}")
         return list(graph.shapes)
-    return [graph.value(_known(graph, name, "layers")) for name in layers]
-
-
-def by_value(graph: Graph, masks: Any) -> Any:
-    """Return masks by the values' own names, where they are given by an output's."""
-    if not isinstance(masks, Mapping):
-        return masks
-    return {graph.value(name) if isinstance(name, str) else name: channels for name, channels in masks.items()}
+    return [graph.value(known(graph, name, "layers")) for name in layers]
 
 
 def require_outside(names: Sequence[str], absorbed: Mapping[str, AbsorbedValue]) -> None:
@@ -244,34 +238,8 @@ def require_outside(names: Sequence[str], absorbed: Mapping[str, AbsorbedValue])
             raise absorbed[name]
 
 
-def channel_masks(
-    graph: Graph, masks: Mapping[str, Sequence[int]] | None, values: Mapping[str, int]
-) -> list[tuple[int, list[bool]]]:
-    """Return for each masked value which channels stay."""
-    if masks is None:
-        return []
-    if not isinstance(masks, Mapping):
-        raise TypeError(f"masks must be a dict, from a layer's name to a list of its channels, got {masks!r}")
-    made = []
-    for name, given in masks.items():
-        if _known(graph, name, "masks") in graph.inputs:
-            raise ValueError(f"masks: {name!r} is an input, a mask belongs to a layer")
-        count = (*graph.shapes[name], 1)[0]
-        channels = np.asarray(given)
-        stay = np.zeros(count, dtype=bool)
-        if channels.ndim != 1 or (channels.size and channels.dtype.kind not in "iub"):
-            raise TypeError(f"masks: channels of layer {name!r} must be a list of integers, got {given!r}")
-        if channels.dtype.kind == "b" and len(channels) != count:
-            raise ValueError(f"masks: layer {name!r} has {count} channels, the mask has {len(channels)} entries")
-        for channel in np.flatnonzero(channels) if channels.dtype.kind == "b" else channels.tolist():
-            if not 0 <= channel < count:
-                raise ValueError(f"masks: layer {name!r} has {count} channels, there is no channel {channel}")
-            stay[channel] = True
-        made.append((values[name], stay.tolist()))
-    return made
-
-
-def _known(graph: Graph, name: str, what: str) -> str:
+def known(graph: Graph, name: str, what: str) -> str:
+    """Return the name of a value, if it is one."""
     if not isinstance(name, str):
         raise TypeError(f"{what} must be the name of a layer, got {name!r}")
     if name not in graph.shapes:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pylrp._files import save_arrays
 from pylrp.errors import BrokenFile
 from pylrp.network.classes import as_indices
-from pylrp.network.explanation import Explanation, Layers
+from pylrp.network.explanation import Coefficients, Explanation, Layers
 from pylrp.network.ledger import COLUMNS, Ledger, with_columns
 
 __all__ = ["load", "part_of", "save"]
@@ -39,14 +39,19 @@ def part_of(ex: Explanation, which: int | slice) -> Explanation:
     settings = {**ex.settings, "single": one}
     if isinstance(settings.get("against"), list):  # one a sample
         settings["against"] = settings["against"][which]
+    if rowwise := settings.get("masks_by_sample"):
+        masks = settings["masks"]
+        settings["masks"] = {**masks, **{name: masks[name][which] for name in rowwise}}
     return dataclasses.replace(
         ex,
         relevance=part(ex.relevance),
         output=part(ex.output),
         target=None if ex.target is None else ex.target[rows],
         layers=ex.layers.part(part(ex.layers.kept), lambda relevance: relevance[which]),
+        coefficients=ex.coefficients.part(part(ex.coefficients.kept), lambda found: found[which]),
         ledger=ledgers if isinstance(ex.ledger, list) else ledgers[0],
         input=None if ex.input is None else part(ex.input),
+        positions=None if ex.positions is None else part(ex.positions),
         settings=settings,
     )
 
@@ -65,7 +70,7 @@ def save(ex: Explanation, path: str | os.PathLike[str]) -> None:
         "notes": np.array(ex.notes, dtype=str),
     }
     for what, found in (("features", ex.features), ("relevance", ex.relevance), ("output", ex.output),
-                        ("input", ex.input)):  # fmt: skip
+                        ("input", ex.input), ("positions", ex.positions)):  # fmt: skip
         named = found if isinstance(found, dict) else {"": found}
         arrays.update({f"{what}/{name}" if isinstance(found, dict) else what: np.asarray(array)
                        for name, array in named.items() if array is not None})  # fmt: skip
@@ -131,6 +136,8 @@ def _made(arrays: Mapping[str, Any]) -> Explanation:
         settings=settings,
         notes=tuple(map(str, arrays["notes"])),
         features=features,
+        positions=_named(arrays, "positions"),
+        coefficients=Coefficients({}, list(map(str, known["layers"])), None, known["others"]),
     )
 
 
