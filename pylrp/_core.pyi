@@ -18,7 +18,7 @@ class Plan:
     def explain(
         self,
         inputs: list[NDArray[Any]],
-        targets: Sequence[NDArray[Any] | None],
+        targets: Sequence[NDArray[Any] | tuple[NDArray[Any], NDArray[Any]] | None],
         one: bool,
         start: int,
         outputs: list[int],

@@ -12,6 +12,8 @@ struct Layout {
   bool channels_last = false;
 
   Index size() const { return checked_product({channels, positions}, "a value"); }
+  // Where an entry of the user's layout lies.
+  Index in_core(Index entry) const { return same() ? entry : entry % positions * channels + entry / positions; }
   bool same() const { return channels_last || channels == 1 || positions == 1; }
 };
 

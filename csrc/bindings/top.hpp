@@ -4,8 +4,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "bindings/array.hpp"
-#include "bindings/layout.hpp"
+#include "bindings/entries.hpp"
 
 namespace pylrp::bindings {
 
@@ -20,9 +19,14 @@ T size_of_sum(const T* channel, const Layout& layout) {
   return sum == 0 ? T(1) : static_cast<T>(std::abs(sum));
 }
 
-// Writes the relevance at the start; returns the explained channels, or None where the relevance was given.
+// Writes the relevance at the start (a tuple: of single entries, see entries.hpp); returns the explained channels, or
+// None where the relevance was given.
 template <class T>
 py::object begin_target(py::handle target, Matrix<const T> output, const Layout& layout, bool one, Matrix<T> top) {
+  if (py::isinstance<py::tuple>(target)) {
+    begin_entries(py::reinterpret_borrow<py::tuple>(target), output, layout, one, top);
+    return py::none();
+  }
   if (!target.is_none() && !py::isinstance<py::array_t<std::int64_t>>(target)) {
     const Matrix<const T> given = matrix<T>(target, "target");
     if (given.rows != top.rows || given.cols != top.cols) {

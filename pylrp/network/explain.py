@@ -16,6 +16,7 @@ from pylrp.layers.base import Array
 from pylrp.network import masks, requests, targets
 from pylrp.network.classes import Classes, as_indices
 from pylrp.network.coefficients import quotient, require_coefficients, stand_in
+from pylrp.network.entries import to_pass_again
 from pylrp.network.execution import Execution
 from pylrp.network.explanation import Coefficients, Explanation, Layers
 from pylrp.network.finite import overflow_in_relevance, require_ledger
@@ -239,7 +240,7 @@ class _Call:
             "start": request.start,
             "output": self.top,
             **masks.kept(self.masks, self.graph.shapes),
-            "targets": None if request.targets is None else list(request.targets),
+            "targets": None if request.targets is None else [to_pass_again(each) for each in request.targets],
             "against": (
                 None if request.against is None else targets.to_pass_again(self.classes.resolve(request.against))
             ),

@@ -27,6 +27,7 @@ from pylrp.network.explanation import Explanation
 from pylrp.network.graph import Graph
 from pylrp.network.lengths import ByLength
 from pylrp.network.summary import table
+from pylrp.network.targets import TargetLike
 from pylrp.present import html
 from pylrp.present.html import Summary
 from pylrp.rules.assignment import assign
@@ -242,11 +243,11 @@ class Network:
     def explain(
         self,
         x: ArrayLike | Mapping[str, ArrayLike] | tuple[ArrayLike, ...],
-        target: int | str | ArrayLike | None = None,
+        target: TargetLike | None = None,
         composite: Rules | None = None,
         *,
         rules: Rules | None = None,
-        targets: Sequence[int | str | ArrayLike] | None = None,
+        targets: Sequence[TargetLike] | None = None,
         against: int | str | ArrayLike | None = None,
         start: Literal["logit", "one"] = "logit",
         output: str | None = None,
@@ -264,20 +265,23 @@ class Network:
             float32 and float64 are converted into the network's dtype, with a note. Where the network knows the names
             of its features, the columns of a data frame are put in order by name, with a note; relevance comes back in
             the order of the columns.
-        target : int, str, sequence of them or array_like, optional
+        target : int, str, tuple of int, mapping, sequence of them or array_like, optional
             The class to explain: the top class of each sample (default), one for all, one a sample, or relevance at
             the top, used as it is. An int is an index; a label is one of the model's classes, see
             :meth:`class_index` for labels that are integers. Of an output with positions, ``(channels, ...)``, an int
-            is a channel. Where one logit z decides between two classes, class 1 is explained by z and class 0 by
-            -z: its relevance is that of z, negated, while ``output`` stays z; the default is class 1.
+            is a channel, a tuple ``(position, token)`` an entry: an index for each axis of the output, positions from
+            the end where they are negative. A dict ``{(position, a): 1, (position, b): -1}`` explains the weighted sum
+            of entries; a list of tuples or dicts has one a sample. Where one logit z decides between two classes,
+            class 1 is explained by z and class 0 by -z: its relevance is that of z, negated, while ``output`` stays z;
+            the default is class 1.
         composite : str, Composite, Rule or sequence of Rule, optional
             Rules by name, one for all layers, or one for each layer with weights from the input up. Default, named in
             ``ex.composite``: "epsilon_plus_flat" for convolutional networks on images, "epsilon_plus" for those on
             signals, "epsilon" for networks without convolutions.
         rules : optional
             Another name for ``composite``, as in :func:`pylrp.relevance`.
-        targets : sequence of int or str, optional
-            Explain several classes on one forward pass; the relevance has shape (batch, targets, ...), for a single
+        targets : sequence, optional
+            Explain several targets on one forward pass; the relevance has shape (batch, targets, ...), for a single
             sample (targets, ...).
         against : int, str or sequence of them, optional
             A second class: explains the difference of ``target`` and this one. The relevance at the top is the

@@ -120,6 +120,12 @@ class Inputs:
             for name, shape in self._graph.inputs.items()
         ]
 
+    @property
+    def takes_ids(self) -> bool:
+        """Whether an input has token ids."""
+        sides = self._graph.facts.sides
+        return sides is not None and any(feed.source is not None for feed in sides.feeds.values())
+
     def by_input(self, maps: Mapping[str, Array]) -> dict[str, Array]:
         """Return the relevance of each input that it belongs to, of the maps of the graph's inputs."""
         sides = self._graph.facts.sides

@@ -5,18 +5,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from pylrp._arrays import plain, require_finite, settle
 from pylrp.layers import Shape
 from pylrp.layers.base import Array, product
 from pylrp.network.classes import Classes, ClassIndex
+from pylrp.network.entries import Entries, entries_of
 from pylrp.network.requests import Inputs, as_rows, converted
 
-__all__ = ["TWO_CLASSES", "Target", "contrast", "explained", "starts", "to_pass_again"]
+__all__ = ["TWO_CLASSES", "Target", "TargetLike", "contrast", "explained", "starts", "to_pass_again"]
+
+_TABLE = 2  # axes
+#: A class, an entry of an output or several with weights, one of these a sample, or relevance.
+TargetLike = int | str | ArrayLike | tuple[int, ...] | Mapping[Any, float] | Sequence[Any]
 
 
 class Target:
@@ -24,8 +30,8 @@ class Target:
 
     Attributes
     ----------
-    starts : list of ndarray or None
-        For the core: None (the top channel), channels, or relevance (batch, size).
+    starts : list of ndarray, tuple of ndarray or None
+        For the core: None (the top channel), channels, relevance (batch, size), or entries and their weights.
     classes : list of ndarray or None
         The classes' indices, where they were given.
     signs : list of ndarray or None
@@ -35,24 +41,28 @@ class Target:
 
     def __init__(self, of: Classes) -> None:
         self._of = of
-        self.starts: list[Array | None] = []
+        self.starts: list[Array | tuple[Array, Array] | None] = []
         self.classes: list[Array | None] = []
         self.signs: list[Array | None] = []
         self.notes: list[str] = []
 
-    def add(self, classes: Array | None, relevance: Array | None = None) -> None:
-        """Take one more: classes, relevance, or None for the top class."""
-        if classes is None and relevance is None and self._of.two:
+    def add(self, classes: Array | None, relevance: Array | None = None, entries: Entries | None = None) -> None:
+        """Take one more: classes, relevance, entries of the output, or None for the top class."""
+        given = relevance is not None or entries is not None
+        if classes is None and not given and self._of.two:
             classes = np.ones(1, np.int64)
         sign = None if classes is None else self._of.sign(classes)
-        if sign is not None and self._of.kept:
+        if self._of.kept and (sign is not None or (entries is not None and bool((entries.weights < 0).any()))):
             raise ValueError(
                 "the network's one output is the probability of class 1: load it without keep_top, so that class 0 is "
                 "explained by minus the logit, or explain class 1"
             )
         if sign is not None:
             self.notes.append(TWO_CLASSES)
-        self.starts.append(relevance if classes is None else self._of.channel(classes))
+        if entries is not None:
+            self.starts.append((entries.places, entries.weights))
+        else:
+            self.starts.append(relevance if classes is None else self._of.channel(classes))
         self.classes.append(classes)
         self.signs.append(sign)
 
@@ -68,46 +78,63 @@ def starts(
     if targets is not None:
         if target is not None:
             raise ValueError("give target or targets, not both")
-        if isinstance(targets, str) or np.ndim(targets) == 0:
+        if not hasattr(targets, "__len__") or isinstance(targets, str | Mapping):
             raise TypeError(f"targets must be a list of classes, got {targets!r}")
         if len(targets) == 0:
             raise ValueError("targets is empty")
         for each in targets:
-            asked.add(_classes(each, inputs, shape, top, classes, "a target"))
+            _add(asked, each, inputs, shape, top, classes, "a target")
         return asked
     if target is None:
         if len(shape) > 1 and product(shape[1:]) > 1:
             raise ValueError(
-                f"{top!r} has shape {shape}, no single class is on top: pass target=, a channel or an array"
+                f"{top!r} has shape {shape}, no single class is on top: pass target=, an entry such as "
+                f"{(-1,) * (len(shape) - 1) + (0,)}, a channel or an array"
             )
         asked.add(None)
         return asked
-    if isinstance(target, tuple) and len(target) == len(shape) > 1:  # a place, as Captum takes it
-        raise TypeError(
-            f"target is the tuple {target!r}, {top!r} has shape {shape}: one entry of it is explained by an array, "
-            f"start = numpy.zeros({(inputs.batch, *shape) if not inputs.single else shape}, numpy.{inputs.dtype}); "
-            f"start[..., {', '.join(map(str, target))}] = 1; pass target=start"
-        )
-    array = np.asarray(plain(target, "target"))
+    _add(asked, target, inputs, shape, top, classes, "target")
+    return asked
+
+
+def _add(asked: Target, target: Any, inputs: Inputs, shape: Shape, top: str, classes: Classes, what: str) -> None:
+    """Take one target, of whatever kind."""
+    entries = entries_of(target, shape, inputs.batch, inputs.single, top, classes)
+    if entries is not None:
+        asked.add(None, entries=entries)
+        return
+    array = np.asarray(plain(target, what))
     expected = shape if inputs.single else (inputs.batch, *shape)
-    if array.ndim < 2 and array.dtype.kind != "f" and (array.dtype.kind in "iu" or classes.labels is not None):
-        asked.add(_classes(target, inputs, shape, top, classes, "target"))
-        return asked
+    one = what != "target"  # of several, where an array is rather a mistake
+    if array.dtype.kind != "f" and (
+        one or (array.ndim < _TABLE and (array.dtype.kind in "iu" or classes.labels is not None))
+    ):
+        _require_position(target, inputs, shape, top)
+        asked.add(_classes(target, inputs, shape, top, classes, what))
+        return
     if array.dtype.kind != "f":
-        what = f"an array of {array.dtype}" if array.ndim else repr(target)
+        given_as = f"an array of {array.dtype}" if array.ndim else repr(target)
         raise TypeError(
-            f"target is {what}: a class must be an integer, relevance an array of {inputs.dtype} with the output's "
+            f"target is {given_as}: a class must be an integer, relevance an array of {inputs.dtype} with the output's "
             f"shape {expected}"
         )
-    given = settle(target, "target")
+    given = settle(target, what)
     if given.shape != expected:
-        also = ", or an integer for a class" if given.ndim < 2 else ""
-        raise ValueError(f"target has shape {given.shape}, the output has shape {expected}{also}")
-    require_finite(given, "target")
+        also = ", or an integer for a class" if given.ndim < _TABLE else ""
+        raise ValueError(f"{what} has shape {given.shape}, the output has shape {expected}{also}")
+    require_finite(given, what)
     if given.dtype != inputs.dtype:
-        given = converted(given, inputs.dtype, "target", asked.notes)
-    asked.add(None, given if given.ndim == 2 and not inputs.single else as_rows(given, inputs.batch, shape))
-    return asked
+        given = converted(given, inputs.dtype, what, asked.notes)
+    asked.add(None, given if given.ndim == _TABLE and not inputs.single else as_rows(given, inputs.batch, shape))
+
+
+def _require_position(target: Any, inputs: Inputs, shape: Shape, top: str) -> None:
+    """Raise where a class of an output of tokens by classes is asked for without its token."""
+    if inputs.takes_ids and len(shape) == _TABLE:
+        raise ValueError(
+            f"{top!r} has shape {shape}, tokens by classes: say of which token, target=(position, {target!r}), or pass "
+            "an array of relevance"
+        )
 
 
 def _classes(target: Any, inputs: Inputs, shape: Shape, top: str, classes: Classes, what: str) -> Array:
@@ -125,7 +152,7 @@ def _classes(target: Any, inputs: Inputs, shape: Shape, top: str, classes: Class
 
 def contrast(
     output: Array, asked: Target, against: Any, start: str, shape: Shape, classes: Classes
-) -> tuple[Array, list[Array | None]]:
+) -> tuple[Array, list[Any]]:
     """Return the explained classes and the start of their difference to others; ``output`` is (batch, size)."""
     batch = len(output)
     channels = output.reshape(batch, shape[0] if shape else 1, product(shape[1:]))
@@ -172,4 +199,6 @@ def explained(chosen: list[Array | None], asked: Target, several: bool) -> Array
         one if one is None or classes is None else np.array(np.broadcast_to(classes, one.shape))
         for one, classes in zip(chosen, asked.classes, strict=True)
     ]
-    return np.stack([one for one in found if one is not None], axis=1) if several else found[0]
+    if not several:
+        return found[0]
+    return None if any(one is None for one in found) else np.stack([one for one in found if one is not None], axis=1)
