@@ -12,6 +12,9 @@
 # make capi         the C library, without Python: build/c/include/pylrp.h, build/c/lib/libpylrp.so
 # make mex          pylrp_relevance for Octave, and all .m functions -> build/matlab (in MATLAB: csrc/matlab/pylrp_make.m)
 # make matlab-zip   what a MATLAB user needs, with sources -> build/pylrp-matlab.zip
+# make test-windows the core and its C++ tests for Windows, cross-compiled, under wine (skipped without them)
+# make wheels       an sdist and a wheel a Python -> dist; FOR="3.11 3.13" chooses
+# make test-wheels  each of them where there is no compiler, with the oldest and the newest NumPy
 # make instructions instruction counts of the kernels against their limits (valgrind)
 # make test-lowest  the lowest versions of all packages that the extras allow, on Python 3.11 (nightly)
 # make fuzz         altered files over all loaders: N=1000 of them, from SEED=0 (tests/fuzz/README.md)
@@ -22,7 +25,7 @@ CORE := build/core
 SOURCES := pyproject.toml CMakeLists.txt README.md $(shell find csrc pylrp -type f -not -path '*/__pycache__/*')
 PIP := -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test test-fast docs test-peers test-lowest nightly coverage fuzz test-core test-conv-general core capi mex matlab-zip test-neon instructions lint \
+.PHONY: demo test test-fast docs test-peers test-lowest nightly coverage fuzz test-core test-conv-general core capi mex matlab-zip test-neon test-windows wheels test-wheels instructions lint \
         bench clean
 TOOLS := PATH=$(CURDIR)/.venv/bin:$$PATH CMAKE_GENERATOR=Ninja
 CTEST := --output-on-failure --no-tests=error --parallel 2
@@ -63,6 +66,7 @@ nightly: .venv-peers/installed core
 	$(MAKE) test-conv-general
 	$(TOOLS) cmake --preset asan && $(TOOLS) cmake --build --preset asan && $(TOOLS) ctest --preset asan-all
 	$(TOOLS) tests/cpp/run_neon.sh neon
+	$(TOOLS) tests/cpp/run_windows.sh
 	$(MAKE) fuzz N=5000 SEED=$$(date +%Y%j)
 
 # The lowest versions that pyproject.toml declares, on Python 3.11 (NumPy 1.24 is the first that all of them take there).
@@ -117,6 +121,20 @@ test-conv-general: build/wheel/built
 
 test-neon: .venv/installed
 	$(TOOLS) tests/cpp/run_neon.sh
+
+test-windows: .venv/installed
+	$(TOOLS) tests/cpp/run_windows.sh
+
+FOR := 3.10 3.11 3.12 3.13
+.venv/wheels: .venv/installed
+	.venv/bin/python $(PIP) "$$(ls build/wheel/*.whl)[wheels]"
+	touch $@
+
+wheels: .venv/wheels
+	.venv/bin/python tools/wheels.py build -o dist $(FOR)
+
+test-wheels:
+	$(PYTHON) tools/wheels.py try dist $(foreach version,$(FOR),--python $(version))
 
 # Any CMake will do; no Python is needed.
 CMAKE := PATH=$$PATH:$(CURDIR)/.venv/bin cmake
@@ -183,6 +201,7 @@ build/wheel/built: $(SOURCES) .venv/tools
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
+	.venv/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	.venv/bin/clang-format --dry-run --Werror $(shell find csrc tests/cpp -name '*.?pp' -o -name '*.inl' -o -name '*.[ch]') examples/relevance.c
 
 clean:

@@ -50,10 +50,11 @@ PAGES = {
         "report",
         "verify",
         "evaluation",
+        "stream",
         "performance",
     ],
     "Understand": ["rules", "ledger", "conventions", "why-is-my-heatmap-wrong"],
-    "Extend": ["adding-a-rule", "adding-a-layer", "architecture"],
+    "Extend": ["adding-a-rule", "adding-a-layer", "architecture", "releasing"],
     "Look up": ["api/index"],
 }
 

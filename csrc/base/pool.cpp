@@ -38,10 +38,6 @@
 // No lock is shared with a helper. Callers share one lock, to start new threads, and only try it.
 #include "base/pool.hpp"
 
-#include <pthread.h>
-#include <signal.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <atomic>
 #include <chrono>
@@ -51,6 +47,7 @@
 
 #include "base/error.hpp"
 #include "base/semaphore.hpp"
+#include "base/system.hpp"
 #include "base/waiting.hpp"
 
 namespace pylrp {
@@ -160,7 +157,7 @@ class Pool {
   // Before the code is unloaded, at the latest at the end of the process. Callers that are still there work alone.
   static void stop() {
     Pool* const pool = current_.load();
-    if (pool == nullptr || pool->process_ != getpid()) {
+    if (pool == nullptr || pool->process_ != process_number()) {
       return;
     }
     const std::lock_guard<std::mutex> lock(pool->starting_);
@@ -201,13 +198,7 @@ class Pool {
     if (!lock.owns_lock() || stopping_.load()) {
       return;
     }
-    // Signals are for the threads of the program, but for those that say that this one has gone wrong.
-    sigset_t all, before;
-    sigfillset(&all);
-    for (const int own : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGTRAP}) {
-      sigdelset(&all, own);
-    }
-    pthread_sigmask(SIG_SETMASK, &all, &before);
+    const SignalsBlocked blocked;  // signals are for the threads of the program
     int count = count_.load(std::memory_order_relaxed);
     try {
       for (; wanted > 0 && count < most; --wanted) {
@@ -224,7 +215,6 @@ class Pool {
         helpers_[count] = nullptr;
       }
     }
-    pthread_sigmask(SIG_SETMASK, &before, nullptr);
   }
 
   void serve(Helper* me) {
@@ -294,7 +284,7 @@ class Pool {
   std::atomic<int> count_{0};
   std::mutex starting_;
   std::atomic<bool> stopping_{false};
-  const pid_t process_ = getpid();
+  const long process_ = process_number();
 };
 
 std::atomic<Pool*> Pool::current_{nullptr};
@@ -303,12 +293,16 @@ namespace {
 
 struct Lifetime {
   Lifetime() {
-    pthread_atfork(nullptr, nullptr, [] {
+    after_fork_in_child([] {
       forks.fetch_add(1);
       Pool::forget();
     });
   }
-  ~Lifetime() { Pool::stop(); }
+  ~Lifetime() {
+    if (kThreadsOutliveStatics) {
+      Pool::stop();
+    }
+  }
 } lifetime;
 
 }  // namespace

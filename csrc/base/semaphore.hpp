@@ -1,8 +1,12 @@
-// A counting semaphore (C++20 has one): what a thread of the pool sleeps on. post() takes no lock.
+// A counting semaphore (C++20 has one): what a thread of the pool sleeps on. post() takes no lock, but on
+// Windows.
 #pragma once
 
 #if defined(__APPLE__)
 #include <dispatch/dispatch.h>
+#elif defined(_WIN32)
+#include <condition_variable>
+#include <mutex>
 #else
 #include <semaphore.h>
 
@@ -23,6 +27,23 @@ class Semaphore {
 
  private:
   dispatch_semaphore_t semaphore_;
+#elif defined(_WIN32)  // no fork there, after which a lock may be held for ever
+  Semaphore() = default;
+  void post() {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    ++count_;
+    changed_.notify_one();
+  }
+  void wait() {
+    std::unique_lock<std::mutex> lock(mutex_);
+    changed_.wait(lock, [this] { return count_ > 0; });
+    --count_;
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  int count_ = 0;
 #else
   Semaphore() { sem_init(&semaphore_, 0, 0); }
   ~Semaphore() { sem_destroy(&semaphore_); }

@@ -4,9 +4,7 @@
 #include <chrono>
 #include <thread>
 
-#ifndef _WIN32
-#include <pthread.h>
-#endif
+#include "base/system.hpp"
 
 namespace py = pybind11;
 
@@ -43,9 +41,7 @@ LockRequest::LockRequest() {
 LockRequest::~LockRequest() { --requests; }
 
 void register_lock() {
-#ifndef _WIN32
-  pthread_atfork(nullptr, nullptr, [] { requests = 0; });  // those of the parent's other threads
-#endif
+  after_fork_in_child([] { requests = 0; });  // those of the parent's other threads
   py::module_::import("atexit").attr("register")(py::cpp_function(&end));
 }
 

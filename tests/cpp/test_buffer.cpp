@@ -11,6 +11,9 @@
 #include <new>
 #include <thread>
 #include <vector>
+#ifdef _WIN32
+#include <malloc.h>
+#endif
 
 #include "check.hpp"
 #include "fenced.hpp"
@@ -42,10 +45,17 @@ Counted& counted() {
 }  // namespace
 
 void* operator new(std::size_t bytes, std::align_val_t alignment) {
+#ifdef _WIN32
+  void* const block = _aligned_malloc(bytes, static_cast<std::size_t>(alignment));
+  if (block == nullptr) {
+    throw std::bad_alloc();
+  }
+#else
   void* block = nullptr;
   if (posix_memalign(&block, static_cast<std::size_t>(alignment), bytes) != 0) {
     throw std::bad_alloc();
   }
+#endif
   if (bytes >= kUnit) {
     const std::lock_guard<std::mutex> lock(counted().mutex);
     counted().blocks[block] = {bytes, ++counted().numbers};
@@ -62,7 +72,11 @@ void operator delete(void* block, std::align_val_t) noexcept {
       counted().blocks.erase(at);
     }
   }
+#ifdef _WIN32
+  _aligned_free(block);
+#else
   std::free(block);
+#endif
 }
 
 namespace pylrp {

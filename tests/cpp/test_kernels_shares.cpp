@@ -1,8 +1,5 @@
 // Kernels that make shares of relevance and take them down: over their own operands, by halves, where lanes are not
 // finite, where sums cancel; and that parts of a vector stay within their memory.
-#include <sys/mman.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <limits>
 
@@ -10,6 +7,7 @@
 #include "fenced.hpp"
 #include "kernel_cases.hpp"
 #include "kernels/dispatch.hpp"
+#include "pages.hpp"
 #include "reference.hpp"
 
 namespace pylrp {
@@ -333,15 +331,9 @@ TEST(cancelled_finds_what_is_small_beside_its_terms) {
 
 // A part of a vector whose other lanes lie on a page that nobody may read or write.
 TEST(parts_of_vectors_stay_on_their_page) {
-  const std::size_t page = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
-  void* const memory = mmap(nullptr, 4 * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (!CHECK(memory != MAP_FAILED)) {
-    return;
-  }
-  char* const from_end = static_cast<char*>(memory) + page;
-  char* const to_end = from_end + 2 * page;
-  mprotect(from_end, page, PROT_NONE);
-  mprotect(to_end, page, PROT_NONE);
+  const Pages pages;
+  char* const from_end = pages.first_end();
+  char* const to_end = pages.second_end();
   both_types([&](auto tag) {
     using T = decltype(tag);
     const auto& kernel = kernels::table<T>();
@@ -398,7 +390,6 @@ TEST(parts_of_vectors_stay_on_their_page) {
       CHECK(holds(2));
     }
   });
-  munmap(memory, 4 * page);
 }
 
 }  // namespace

@@ -1,5 +1,7 @@
 // Loops on several threads, and everything that may go wrong in them.
+#ifndef _WIN32
 #include <sys/wait.h>
+#endif
 #include <unistd.h>
 
 #include <algorithm>
@@ -288,6 +290,7 @@ TEST(quota_of_a_control_group) {
   fs::remove_all(root);
 }
 
+#ifndef _WIN32
 // A child has none of its parent's threads: it starts its own, also where others were in the middle of a loop.
 TEST(fork_beside_a_caller) {
   CHECK(two_threads_work());
@@ -327,6 +330,7 @@ TEST(fork_after_a_parallel_region) {
   CHECK(waitpid(child, &status, 0) == child);
   CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
 }
+#endif
 
 }  // namespace
 }  // namespace pylrp
