@@ -45,12 +45,13 @@ __version__ = _version("pylrp")
 _keep_old_names(__name__)
 
 # What draws, evaluates, reports and verifies is loaded when it is asked for: `import pylrp` stays light.
-_LATER = ("evaluate", "plot", "report", "verify")
+_LATER = ("evaluate", "plot", "report", "stream", "verify")
 
 if _typing.TYPE_CHECKING:
     from pylrp import evaluate as evaluate
     from pylrp import plot as plot
     from pylrp import report as report
+    from pylrp import stream as stream
     from pylrp import verify as verify
     from pylrp.report import Report as Report
 else:  # else every name would be one to a type checker

@@ -108,6 +108,16 @@ class ExplainArguments(Arguments):
         "all", or names with commas between.
     top : int
         Classes in a report.
+    stream : bool
+        Into files that may be larger than memory, to be gone on with.
+    memory : str or None
+        What batches on their way may take.
+    on_error : str
+        "raise" or "skip".
+    fresh : bool
+        Do not go on with what is there.
+    dataset : str or None
+        The array in a file with several.
     """
 
     output: tuple[str, ...]
@@ -115,6 +125,11 @@ class ExplainArguments(Arguments):
     overlay: str | None
     layers: str | None
     top: int
+    stream: bool = False
+    memory: str | None = None
+    on_error: Literal["raise", "skip"] = "raise"
+    fresh: bool = False
+    dataset: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Literal
 
-from pylrp.cli import options
+from pylrp.cli import options, stream
 from pylrp.cli.arguments import ExplainArguments
 from pylrp.cli.progress import Progress, deferred_sigint, print_error
 from pylrp.cli.request import ExplainRequest, explain_request
@@ -34,6 +34,8 @@ examples:
       rules of your choice
   pylrp explain table.pylrp.npz patients.csv --label-column diagnosis -o out.npz
       a row a sample; relevance, ledger and targets for NumPy
+  pylrp explain model.onnx photos/ --stream -o maps.zarr
+      more than fits into memory; killed and typed again it goes on where it was
 """
 
 
@@ -85,11 +87,14 @@ def add(commands: options.Commands) -> None:
         "--layers", metavar="A,B|all", help="keep the relevance of these layers, too, in the .npz (default: none)"
     )
     group.add_argument("--top", type=options.count, default=3, metavar="N", help="classes in the report (default: 3)")
+    stream.add(parser)
     parser.set_defaults(run=_run)
 
 
 def _run(namespace: argparse.Namespace) -> int:
     args = ExplainArguments.read(namespace)
+    if args.stream:
+        return stream.run(args)
     session = open_session(args)
     request = _request(args, session)
     writers = writers_for(args, session, request)  # before any work: an output that can't be written is known now

@@ -18,7 +18,16 @@ import pylrp
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
-PUBLIC = ("pylrp", "pylrp.layers", "pylrp.plot", "pylrp.evaluate", "pylrp.report", "pylrp.verify", "pylrp.demo")
+PUBLIC = (
+    "pylrp",
+    "pylrp.layers",
+    "pylrp.plot",
+    "pylrp.evaluate",
+    "pylrp.report",
+    "pylrp.stream",
+    "pylrp.verify",
+    "pylrp.demo",
+)
 BENCH = re.compile(r"<!-- bench:begin -->.*?<!-- bench:end -->", re.DOTALL)
 
 

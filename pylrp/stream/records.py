@@ -1,0 +1,238 @@
+"""Sources of a stream in files: folders of images, arrays in .npy, HDF5 and Zarr, rows of Parquet and data frames.
+
+``sources.py`` hands paths on to :func:`open_path`. ``pylrp.inputs`` reads images, as the command line does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pylrp.inputs import Preparation, TableOptions, Wanted, read_inputs
+from pylrp.network.columns import Table
+from pylrp.network.network import Network
+from pylrp.stream.sources import ArraySource, Read, Source, missing
+
+__all__ = ["FileSource", "ParquetSource", "TableSource", "open_path"]
+
+_HDF5 = (".h5", ".hdf5", ".hdf")
+
+
+def open_path(
+    path: str | list[str],
+    network: Network,
+    *,
+    preparation: Preparation | None = None,
+    table: TableOptions | None = None,
+    recursive: bool = False,
+    dataset: str | None = None,
+    columns: Sequence[str] | None = None,
+) -> Source:
+    """Return the source in a file, a folder, or those that a pattern fits.
+
+    Parameters
+    ----------
+    path : str or list of str
+    network : Network
+    preparation : Preparation, optional
+        How pixels become numbers.
+    table : TableOptions, optional
+        Which columns of a .csv are no features.
+    recursive : bool
+        Go into the folders of a folder of images.
+    dataset : str, optional
+        The array in an HDF5 file or a Zarr group; needed where there are several.
+    columns : sequence of str, optional
+        Of Parquet: the features, in order. Default: those that the network knows by name, else all.
+    """
+    if isinstance(path, str):
+        place = Path(path)
+        suffix = place.suffix.lower()
+        if suffix == ".npy" and place.is_file():
+            return ArraySource(np.load(place, mmap_mode="r", allow_pickle=False), str(place))
+        if suffix in _HDF5:
+            return ArraySource(_dataset(_hdf5(place), dataset, place), f"{place}/{dataset or ''}".rstrip("/"))
+        if suffix == ".zarr" or (place / "zarr.json").exists() or (place / ".zarray").exists():
+            return ArraySource(_dataset(_zarr(place), dataset, place), f"{place}/{dataset or ''}".rstrip("/"))
+        if suffix == ".parquet" or (place.is_dir() and any(place.glob("*.parquet"))):
+            return ParquetSource(place, network, columns)
+    return FileSource([path] if isinstance(path, str) else path, network, preparation, table, recursive)
+
+
+def _hdf5(path: Path) -> Any:
+    try:
+        import h5py
+    except ImportError as error:
+        raise missing("h5py", "HDF5 is read", error) from None
+    return h5py.File(path, "r")
+
+
+def _zarr(path: Path) -> Any:
+    try:
+        import zarr
+    except ImportError as error:
+        raise missing("zarr", "Zarr is read", error) from None
+    return zarr.open(str(path), mode="r")
+
+
+def _dataset(found: Any, name: str | None, path: Path) -> Any:
+    """Return an array: what was opened, the one of a name, or the only one."""
+    if hasattr(found, "dtype"):
+        return found
+    if name is not None:
+        if name not in found:
+            raise ValueError(f"{path} holds no array {name!r}; there is {', '.join(map(str, found)) or 'nothing'}")
+        return found[name]
+    arrays = [key for key in found if hasattr(found[key], "dtype")]
+    if len(arrays) != 1:
+        raise ValueError(f"{path} holds {', '.join(arrays) or 'no arrays'}: say which, dataset='...'")
+    return found[arrays[0]]
+
+
+class FileSource:
+    """Files of one sample each: images, and rows of small tables and arrays, as ``pylrp explain`` reads them."""
+
+    def __init__(
+        self,
+        words: Sequence[str],
+        network: Network,
+        preparation: Preparation | None = None,
+        table: TableOptions | None = None,
+        recursive: bool = False,
+    ):
+        wanted = Wanted.of(network)
+        self._entries = read_inputs(words, wanted, preparation, table=table, recursive=recursive)
+        self._settings = repr((preparation or Preparation(), table or TableOptions()))
+        self._words = list(words)
+        self._inputs = list(network.graph.inputs)
+        self._empty = {name: np.empty((0, *shape), wanted.dtype) for name, shape in wanted.shapes.items()}
+
+    @property
+    def count(self) -> int:
+        """Return how many samples there are."""
+        return len(self._entries)
+
+    def read(self, start: int, stop: int) -> Read:
+        """Return those of the files that can be read."""
+        items, bad = [], {}
+        chosen = self._entries[start:stop]
+        for i, entry in enumerate(chosen):
+            try:
+                items.append(entry.load().x)
+            except (OSError, ValueError) as error:
+                bad[i] = (entry.name, str(error) or type(error).__name__)
+        x = {name: np.stack([item[name] for item in items]) for name in self._inputs} if items else self._empty
+        return Read(x if len(x) > 1 else next(iter(x.values())), len(chosen), bad, stop >= self.count)
+
+    def name(self, index: int) -> str:
+        """Return the file."""
+        return self._entries[index].name
+
+    def identity(self) -> dict[str, Any]:
+        """Return the number of files, a hash of their names, and how they are read."""
+        names = json.dumps([entry.name for entry in self._entries]).encode()
+        found = {"source": self._words, "files": self.count, "names": hashlib.sha256(names).hexdigest()[:16]}
+        return {**found, "preparation": self._settings}
+
+
+class TableSource:
+    """A data frame of pandas or polars; its columns keep their names."""
+
+    def __init__(self, frame: Any):
+        self._frame = frame
+
+    @property
+    def count(self) -> int:
+        """Return how many rows there are."""
+        return len(self._frame)
+
+    def read(self, start: int, stop: int) -> Read:
+        """Return rows as a data frame."""
+        rows = self._frame.iloc[start:stop] if hasattr(self._frame, "iloc") else self._frame[start:stop]
+        return Read(rows, len(rows), last=stop >= self.count)
+
+    def name(self, index: int) -> str:
+        """Return the row."""
+        return f"row {index}"
+
+    def identity(self) -> dict[str, Any]:
+        """Return shape, columns and a hash of some rows."""
+        few = self._frame.head(3).to_numpy(), self._frame.tail(3).to_numpy()
+        content = hashlib.sha256(repr([rows.tolist() for rows in few]).encode()).hexdigest()[:16]
+        return {
+            "source": "a data frame",
+            "columns": list(map(str, self._frame.columns)),
+            "rows": self.count,
+            "content": content,
+        }
+
+
+class ParquetSource:
+    """Rows of a Parquet file, or of a folder of its parts, in the order of their names; a row group at a time."""
+
+    def __init__(self, path: Path, network: Network, columns: Sequence[str] | None = None):
+        try:
+            import pyarrow.parquet as parquet
+        except ImportError as error:
+            raise missing("pyarrow", "Parquet is read", error) from None
+        self._path = path
+        paths = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
+        self._files = [parquet.ParquetFile(part) for part in paths]
+        names = self._files[0].schema_arrow.names
+        known = next((list(f) for f in network.graph.facts.features.values()), None)
+        self._columns = list(columns) if columns is not None else known or names
+        unknown = [name for name in self._columns if name not in names]
+        if unknown:
+            raise ValueError(f"{path} has no column {', '.join(unknown)}; there are {', '.join(names)}")
+        self._groups = [
+            (file, group, file.metadata.row_group(group).num_rows)
+            for file in self._files
+            for group in range(file.metadata.num_row_groups)
+        ]
+        self._ends = np.cumsum([rows for *_, rows in self._groups], dtype=np.int64)
+        self._held: tuple[int, Any] = (-1, None)
+
+    @property
+    def count(self) -> int:
+        """Return how many rows there are."""
+        return int(self._ends[-1]) if len(self._ends) else 0
+
+    def _group(self, number: int) -> Any:
+        """Return a row group as a table; the last one is kept."""
+        if self._held[0] != number:
+            file, group, _ = self._groups[number]
+            self._held = number, file.read_row_group(group, columns=self._columns)
+        return self._held[1]
+
+    def read(self, start: int, stop: int) -> Read:
+        """Return rows: a data frame of their numbers by column, or the arrays of a column of lists."""
+        import pyarrow
+
+        stop, parts = min(stop, self.count), []
+        for number in range(int(np.searchsorted(self._ends, start, "right")), len(self._groups)):
+            begin = int(self._ends[number]) - self._groups[number][2]
+            if begin >= stop:
+                break
+            first = max(start - begin, 0)
+            parts.append(self._group(number).slice(first, stop - begin - first))
+        table = pyarrow.concat_tables(parts) if parts else self._files[0].schema_arrow.empty_table()
+        if len(self._columns) == 1 and pyarrow.types.is_list(table.schema.field(0).type):
+            x: Any = np.array(table.column(0).to_pylist())
+        else:
+            arrays = [table.column(name).to_numpy() for name in self._columns]
+            x = Table(np.column_stack(arrays), self._columns)
+        return Read(x, stop - start, last=stop == self.count)
+
+    def name(self, index: int) -> str:
+        """Return the row."""
+        return f"{self._path}, row {index}"
+
+    def identity(self) -> dict[str, Any]:
+        """Return path, rows and columns."""
+        sizes = [group.num_rows for file in self._files for group in [file.metadata]]
+        return {"source": str(self._path), "rows": sizes, "columns": self._columns}
