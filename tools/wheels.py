@@ -63,7 +63,7 @@ def build(pythons: list[str], folder: Path) -> None:
     work = ROOT / "build" / "wheels"
     shutil.rmtree(work / "source", ignore_errors=True)
     with tarfile.open(sdist) as archive:
-        archive.extractall(work / "source", **({"filter": "data"} if sys.version_info >= (3, 12) else {}))  # type: ignore[arg-type]
+        archive.extractall(work / "source")  # our own
     (source,) = (work / "source").iterdir()
     for python in map(interpreter, pythons):
         with tempfile.TemporaryDirectory() as raw:

@@ -82,7 +82,6 @@ def _streamed(args: ExplainArguments, network: Network, told: Callable[[int, int
         "preparation": args.preparation,
         "table": args.table,
         "recursive": args.recursive,
-        "dataset": args.dataset,
     }
     plan = None
     if all(len(shape) > 1 for shape in wanted.shapes.values()) and len(wanted.shapes) == 1:
@@ -106,6 +105,7 @@ def _streamed(args: ExplainArguments, network: Network, told: Callable[[int, int
         start=args.start,
         output=args.top_name,
         convention=args.convention,
+        dataset=args.dataset,
         **files,
     )
 
