@@ -64,6 +64,7 @@ enum class Treatment : std::uint8_t {
   kValueLeft,   // all to the left factor, the right one is a constant
   kValueRight,  // all to the right factor
   kSignal,      // product, elementwise: all to the one that the layer has for the signal
+  kSpread,      // recurrent: what stabilisers and biases take goes to all inputs in equal parts; has a group, too
 };
 
 // No groups and no treatment: relevance passes through unchanged (equal widths).

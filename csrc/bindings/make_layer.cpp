@@ -27,6 +27,7 @@ class DictFields : public Fields<T> {
     return {given.data(), given.data() + given.size()};
   }
   bool flag(const char* name) const override { return field(name).template cast<bool>(); }
+  std::string text(const char* name, Path at) const override { return field(name, at).template cast<std::string>(); }
   bool has(const char* name) const override { return fields_.contains(name) && !fields_[name].is_none(); }
   Matrix<const T> matrix(const char* name) const override { return bindings::matrix<T>(field(name), name); }
   const T* vector_or_null(const char* name, Index size) const override {

@@ -115,6 +115,8 @@ void Backward<T>::step(std::size_t n) {
     write_page(arrival.incoming, outgoing, arrival.masked, call.absorbed, page(n));
   }
   memory_[graph_.inputs() + n] = Buffer<T>();
+  forward_.kept[n] = {};
+  forward_.kept_memory[n] = Buffer<T>();
   for (const std::size_t input : graph_.nodes()[n].inputs) {
     release(input, n);
   }
@@ -208,6 +210,8 @@ void Backward<T>::call_layer(std::size_t n, Step* step) {
   job.prepared = plan_.prepared(n);
   job.output_positive = liveness_.output_positive[n];
   job.output = liveness_.output[n] == kNoValue ? Matrix<const T>{} : forward_.values[liveness_.output[n]];
+  const Matrix<T> kept = forward_.kept[n];
+  job.kept = read_only(kept);
   job.absorbed = step->absorbed.data();
   if (node.layer->flow() == Flow::kRule && job.inputs[0]) {
     job.input_nonnegative = is_nonnegative(node.inputs[0], job.inputs[0]);

@@ -17,11 +17,15 @@ class Forward {
         threads_{threads.count, threads.poll, graph.workspace()},
         kept_(kept.values),
         needed_(graph.values()),
+        entries_(kept.entries),
         done_(graph.nodes().size()) {
     made_.batch = inputs[0].rows;
     made_.values.resize(graph.values());
     made_.memory.resize(graph.values());
     made_.wanted.resize(graph.values());
+    made_.kept.resize(graph.nodes().size());
+    made_.kept_memory.resize(graph.nodes().size());
+    entries_.resize(graph.nodes().size());
     std::copy(inputs.begin(), inputs.end(), made_.values.begin());
     kept_.resize(graph.values());
     for (std::size_t value = 0; value < graph.values(); ++value) {
@@ -62,7 +66,11 @@ class Forward {
     const Matrix<T> to = memory_of(n);
     Clamp<T> clamp;
     const bool clamped = next_clamps(n, &clamp);
-    node.layer->forward(from, to, clamped ? clamp : Clamp<T>{}, threads_);
+    if (entries_[n] > 0) {
+      node.layer->forward_keeping(from, to, kept_of(n), threads_);
+    } else {
+      node.layer->forward(from, to, clamped ? clamp : Clamp<T>{}, threads_);
+    }
     const Matrix<const T> view{to.data, to.rows, to.cols, to.stride};
     if (clamped) {
       const std::size_t next = graph_.readers(value)[0];
@@ -93,11 +101,17 @@ class Forward {
     return {made_.memory[value].data(), made_.batch, node.size, node.size};
   }
 
+  Matrix<T> kept_of(std::size_t n) {
+    made_.kept_memory[n].reset(checked_product({made_.batch, entries_[n]}, "what a layer keeps"), graph_.workspace());
+    made_.kept[n] = {made_.kept_memory[n].data(), made_.batch, entries_[n], entries_[n]};
+    return made_.kept[n];
+  }
+
   // Is the only reader a clamp that the node can do itself, and is the value before it not asked for?
   bool next_clamps(std::size_t n, Clamp<T>* clamp) const {
     const std::size_t value = graph_.inputs() + n;
     const auto& readers = graph_.readers(value);
-    return graph_.nodes()[n].layer->clamps() && !kept_[value] && readers.size() == 1 &&
+    return graph_.nodes()[n].layer->clamps() && entries_[n] == 0 && !kept_[value] && readers.size() == 1 &&
            needed_[graph_.inputs() + readers[0]] && graph_.nodes()[readers[0]].layer->is_clamp(clamp);
   }
 
@@ -105,6 +119,7 @@ class Forward {
   const Threads threads_;
   ForwardValues<T> made_;
   std::vector<bool> kept_, needed_;  // of values; what is not needed is not computed
+  std::vector<Index> entries_;       // of nodes: what their layers write down
   std::vector<bool> done_;           // of nodes: as the clamp of the layer before
   std::vector<std::size_t> unread_;  // of values: readers that are still to come
 };

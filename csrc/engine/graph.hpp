@@ -27,14 +27,17 @@ struct ForwardValues {
   std::vector<Matrix<const T>> values;
   std::vector<Buffer<T>> memory;
   std::vector<bool> wanted;
+  std::vector<Matrix<T>> kept;  // of nodes: what their layers have written down for relevance
+  std::vector<Buffer<T>> kept_memory;
   Index batch = 0;
 };
 
-// What relevance will ask of a forward pass: the value it starts at, and a bit a value that it reads. As it is:
-// nothing.
+// What relevance will ask of a forward pass: the value it starts at, a bit a value that it reads, and for each node how
+// many entries a sample its layer writes down (Layer::kept_entries). As it is: nothing.
 struct KeptValues {
   std::size_t start = kNoValue;
   std::vector<bool> values;
+  std::vector<Index> entries;
 };
 
 template <class T>

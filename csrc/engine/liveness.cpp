@@ -10,6 +10,7 @@ Liveness<T>::Liveness(const Plan<T>& plan, std::size_t start)
       kept(plan.graph().values()),
       vanishes(plan.graph().values()),
       output_positive(plan.graph().nodes().size()),
+      entries(plan.graph().nodes().size()),
       output(plan.graph().nodes().size(), kNoValue),
       last_reader(plan.graph().values(), kNoValue),
       plan_(plan),
@@ -19,6 +20,7 @@ Liveness<T>::Liveness(const Plan<T>& plan, std::size_t start)
     find_kept_inputs(start);
     find_kept_outputs(start);
     find_last_readers();
+    find_entries();
   }
 }
 
@@ -126,6 +128,16 @@ void Liveness<T>::find_last_readers() {
     }
     if (output[n] != kNoValue) {
       last_reader[output[n]] = n;
+    }
+  }
+}
+
+template <class T>
+void Liveness<T>::find_entries() {
+  for (std::size_t n = 0; n < graph_.nodes().size(); ++n) {
+    const NodeRule<T>& rule = plan_.rules()[n];
+    if (reached[graph_.inputs() + n] && !rule.is_identity()) {
+      entries[n] = graph_.nodes()[n].layer->kept_entries(rule.rule);
     }
   }
 }

@@ -14,6 +14,7 @@ struct Liveness {
   std::vector<bool> kept;                // values that relevance() reads
   std::vector<bool> vanishes;            // no relevance where the value is 0
   std::vector<bool> output_positive;     // of nodes: the output is > 0 wherever there is relevance
+  std::vector<Index> entries;            // of nodes: what the layer writes down for relevance(), entries a sample
   std::vector<std::size_t> output;       // of nodes: the value that stands for the output, or kNoValue
   std::vector<std::size_t> last_reader;  // of values: the node that reads it last; nodes run backwards here
 
@@ -29,6 +30,7 @@ struct Liveness {
   void find_kept_inputs(std::size_t start);
   void find_kept_outputs(std::size_t start);
   void find_last_readers();
+  void find_entries();
   // Of the readers of a value together.
   bool vanishes_by_readers(std::size_t value) const;
 

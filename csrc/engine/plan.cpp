@@ -1,5 +1,7 @@
 #include "engine/plan.hpp"
 
+#include <utility>
+
 #include "engine/backward.hpp"
 #include "engine/liveness.hpp"
 
@@ -18,7 +20,8 @@ Plan<T>::Plan(const Graph<T>& graph, std::vector<NodeRule<T>> rules, const Threa
 template <class T>
 ForwardValues<T> Plan<T>::forward(const std::vector<Matrix<const T>>& inputs, const std::vector<std::size_t>& wanted,
                                   std::size_t start, const Threads& threads) const {
-  return graph_.forward(inputs, wanted, threads, {start, Liveness<T>(*this, start).kept});
+  Liveness<T> liveness(*this, start);
+  return graph_.forward(inputs, wanted, threads, {start, std::move(liveness.kept), std::move(liveness.entries)});
 }
 
 template <class T>

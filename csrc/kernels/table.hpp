@@ -70,7 +70,8 @@ struct Shares {
   CAUSE(batchnorm)                 \
   CAUSE(constant)                  \
   CAUSE(position)                  \
-  CAUSE(softmax)
+  CAUSE(softmax)                   \
+  CAUSE(state)
 struct Absorbed {
 #define PYLRP_MEMBER(name) double name;
   PYLRP_LEDGER_CAUSES(PYLRP_MEMBER)

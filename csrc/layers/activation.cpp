@@ -101,6 +101,14 @@ void activate(const Activation& f, Matrix<const T> input, Matrix<T> output, cons
       return plainly(kernels::Function::kExp);
     case ActivationKind::kLog:
       return with([](T x) { return std::log(x); });
+    case ActivationKind::kAffine:
+      return with([a, b](T x) { return a * x + b; });
+    case ActivationKind::kThresholdedReLU:
+      return with([a](T x) { return x <= a ? T(0) : x; });
+    case ActivationKind::kScaledTanh:
+      return by(kernels::Function::kTanh, [b](T x) { return b * x; }, [a](T, T value) { return a * value; });
+    case ActivationKind::kSoftsign:
+      return with([](T x) { return x / (1 + std::abs(x)); });
   }
 }
 
@@ -170,16 +178,25 @@ constexpr Named kNames[] = {
     {"mish", ActivationKind::kMish},
     {"exp", ActivationKind::kExp},
     {"log", ActivationKind::kLog},
+    {"affine_function", ActivationKind::kAffine},
+    {"thresholded_relu", ActivationKind::kThresholdedReLU},
+    {"scaled_tanh", ActivationKind::kScaledTanh},
+    {"softsign", ActivationKind::kSoftsign},
 };
 
 template <class T>
 std::unique_ptr<Layer<T>> make(const std::string& kind, const Fields<T>& fields) {
-  const auto* const named =
-      std::find_if(std::begin(kNames), std::end(kNames), [&](const Named& n) { return kind == n.name; });
-  return std::make_unique<ActivationLayer<T>>(Activation{named->kind, fields.real("a"), fields.real("b")});
+  return std::make_unique<ActivationLayer<T>>(activation_named(kind, fields.real("a"), fields.real("b")));
 }
 
 }  // namespace
+
+Activation activation_named(const std::string& name, double a, double b) {
+  const auto* const named =
+      std::find_if(std::begin(kNames), std::end(kNames), [&](const Named& n) { return name == n.name; });
+  require_fit(named != std::end(kNames), "an activation and its name");
+  return {named->kind, a, b};
+}
 
 void register_activation(LayerKinds* kinds) {
   for (const Named& named : kNames) {

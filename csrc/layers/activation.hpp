@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 
 #include "layers/function_relevance.hpp"
 #include "layers/layer.hpp"
@@ -25,6 +26,10 @@ enum class ActivationKind : std::uint8_t {
   kMish,
   kExp,
   kLog,
+  kAffine,           // a: factor, b: shift
+  kThresholdedReLU,  // a: where x begins to pass
+  kScaledTanh,       // a: factor, b: of the argument
+  kSoftsign,
 };
 
 struct Activation {
@@ -39,11 +44,18 @@ struct Activation {
   bool keeps_zero() const {
     return !(kind == ActivationKind::kSigmoid || kind == ActivationKind::kSoftplus ||
              kind == ActivationKind::kHardSigmoid || kind == ActivationKind::kExp || kind == ActivationKind::kLog ||
-             (kind == ActivationKind::kClip && (a > 0 || b < 0)));
+             (kind == ActivationKind::kClip && (a > 0 || b < 0)) || (kind == ActivationKind::kAffine && b != 0) ||
+             (kind == ActivationKind::kThresholdedReLU && a < 0));
   }
   // f(x) >= 0 for x >= 0
-  bool keeps_nonnegative() const { return kind != ActivationKind::kLog && (kind != ActivationKind::kClip || b >= 0); }
+  bool keeps_nonnegative() const {
+    return kind != ActivationKind::kLog && (kind != ActivationKind::kClip || b >= 0) &&
+           kind != ActivationKind::kAffine && kind != ActivationKind::kScaledTanh;
+  }
 };
+
+// By its name in Python. Throws Error where there is none.
+Activation activation_named(const std::string& name, double a, double b);
 
 // output = f(input), both (rows, cols); they may be the same.
 template <class T>

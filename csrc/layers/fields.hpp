@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <initializer_list>
+#include <string>
 #include <vector>
 
 #include "base/view.hpp"
@@ -23,6 +24,7 @@ class Fields {
   virtual double real(const char* name) const = 0;
   virtual std::vector<double> reals(const char* name) const = 0;
   virtual bool flag(const char* name) const = 0;
+  virtual std::string text(const char* name, Path at = {}) const = 0;
   // Is it there, and not none?
   virtual bool has(const char* name) const = 0;
 

@@ -33,6 +33,7 @@ template <class T>
 struct RelevanceJob {
   std::vector<Matrix<const T>> inputs;  // empty views where the layer said it does not read them
   Matrix<const T> output;               // of this layer, before what follows; empty where it was not kept
+  Matrix<const T> kept;                 // (batch, kept_entries()), what forward_keeping() has written down
   Matrix<const T> relevance;            // (targets * batch, size of the output)
   std::vector<Matrix<T>> results;       // (targets * batch, size of the input), one an input; no data: not wanted
   Matrix<T> spare;                      // the relevance, where its memory may be written over; or empty
@@ -72,6 +73,15 @@ class Layer {
   virtual void require_sizes(const std::vector<Index>& inputs, Index output) const = 0;
   virtual void forward(const std::vector<Matrix<const T>>& inputs, Matrix<T> output, const Clamp<T>& clamp,
                        const Threads& threads) const = 0;
+  // What forward_keeping() writes down for relevance() besides its output, in entries a sample: what would be dear to
+  // compute again.
+  virtual Index kept_entries(const CompiledRule*) const { return 0; }
+  // forward(), and what relevance() under a rule asks for: kept is (batch, kept_entries()). Called where that is not 0.
+  virtual void forward_keeping(const std::vector<Matrix<const T>>& inputs, Matrix<T> output, Matrix<T> kept,
+                               const Threads& threads) const {
+    static_cast<void>(kept);
+    forward(inputs, output, {}, threads);
+  }
   // Not called where the flow is kIdentity.
   virtual void relevance(const RelevanceJob<T>& job, const Threads& threads) const = 0;
 

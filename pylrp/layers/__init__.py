@@ -10,7 +10,7 @@ out and put channels first.
   ``shift.py``: Shift, ShiftBy, ScaleBy
 - ``movement.py``: Flatten, Reshape, Transpose, Expand; ``slices.py``: Pad, Slice, Take
 - ``blocks.py``: Upsample, DepthToSpace, SpaceToDepth, ChannelShuffle
-- ``resize.py``: Resize
+- ``resize.py``: Resize; ``recurrent.py``: LSTM, GRU, RNN
 - ``function.py``: Function, any other function of one value; ``activations.py``: ReLU and its kin, Softmax
 - ``normalisation.py``: LayerNorm, RMSNorm, GroupNorm, InstanceNorm, Normalize, LocalResponseNorm
 - ``base.py``: Layer and the facts that each class states; ``custom.py``: CustomLayer, which users write
@@ -59,6 +59,7 @@ from pylrp.layers.pooling import (
     MaxPool,
     Pool,
 )
+from pylrp.layers.recurrent import GRU, LSTM, RNN, Recurrent
 from pylrp.layers.resize import Resize
 from pylrp.layers.scaling import Affine, BatchNorm
 from pylrp.layers.shift import ScaleBy, Shift, ShiftBy
@@ -68,6 +69,9 @@ from pylrp.layers.windows import Windows
 __all__ = [
     "ELU",
     "GELU",
+    "GRU",
+    "LSTM",
+    "RNN",
     "Activation",
     "AdaptiveAveragePool",
     "AdaptiveMaxPool",
@@ -115,6 +119,7 @@ __all__ = [
     "RMSNorm",
     "ReLU",
     "ReLU6",
+    "Recurrent",
     "Reshape",
     "Resize",
     "ScaleBy",

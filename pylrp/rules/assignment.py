@@ -15,18 +15,19 @@ from numpy.typing import NDArray
 
 from pylrp import _core
 from pylrp.errors import MisplacedBox, UndecidedGate, UnsuitableRule
+from pylrp.layers import Layer
 from pylrp.network.attention import probabilities
 from pylrp.network.canonise.top import stands_at_top
 from pylrp.network.composition import Composed, Cone, cone_below, reads_constants, signs_only
 from pylrp.network.graph import Graph, Node
 from pylrp.network.layout import to_core
 from pylrp.rules.boxes import InputBox, bounds_of_value
-from pylrp.rules.catalogue import Flat, Zero
+from pylrp.rules.catalogue import Epsilon, Flat, Zero
 from pylrp.rules.composites import WEIGHTED, Composite, composite, require_rule
 from pylrp.rules.conventions import compile_rule, compile_treatment
 from pylrp.rules.gates import description, settle
 from pylrp.rules.terms import Rule
-from pylrp.rules.treatments import Half, Treatment, Value
+from pylrp.rules.treatments import Half, Signal, Treatment, Value
 from pylrp.rules.weightless import WEIGHTLESS
 
 __all__ = ["Assignment", "assign", "choose", "rule_kinds"]
@@ -222,6 +223,8 @@ def assign(graph: Graph, rules: str | Composite | Rule | Sequence[Rule], convent
         if rule is None:
             continue
         _require_fit(graph, node, rule)
+        if convention == "arras" and node.layer.rule_kind == "recurrent" and isinstance(rule, Signal):
+            rule = Epsilon()  # its number is the convention's
         if _is_own(node, rule):
             continue
         if isinstance(rule, Value):
@@ -271,7 +274,8 @@ def _require_fit(graph: Graph, node: Node, rule: Rule) -> None:
             "to its shift, too: it grows from layer to layer, to 1e6 and more times the score in a transformer",
             "give it pylrp.rules.Detach(), which takes only the deviation for a constant, or DetachAll()",
         )
-    if rule.passes and (layer.weighted or WEIGHTLESS[str(layer.rule_kind)].may_pass):
+    weighted = layer.weighted and layer.rule_kind in WEIGHTED
+    if rule.passes and (weighted or WEIGHTLESS[str(layer.rule_kind)].may_pass):
         below, above = graph.shapes[node.inputs[0]], graph.shapes[node.name]
         if len(node.inputs) != 1 or below != above:
             raise UnsuitableRule(
@@ -281,7 +285,7 @@ def _require_fit(graph: Graph, node: Node, rule: Rule) -> None:
                 "give it another rule",
             )
         return
-    if layer.weighted:
+    if weighted:
         if isinstance(rule, Treatment):
             way_out = "give it a rule for products with weights"
             raise UnsuitableRule(node.name, repr(rule), f"is for {_takers(rule)}, this layer has weights", way_out)
@@ -292,7 +296,7 @@ def _require_fit(graph: Graph, node: Node, rule: Rule) -> None:
         raise UnsuitableRule(
             node.name,
             repr(rule),
-            f"does not fit a layer of kind {layer.rule_kind}, which has no weights",
+            _why_not(layer, rule),
             f"give it {' or '.join(f'{name}()' for name in kind.rules)}",
         )
     if layer.rule_kind == "function" and not np.isfinite(layer.at_zero()).all():  # type: ignore[attr-defined]
@@ -310,6 +314,17 @@ def _require_fit(graph: Graph, node: Node, rule: Rule) -> None:
             "both do",
             "give it Half()",
         )
+
+
+def _why_not(layer: Layer, rule: Rule) -> str:
+    if layer.rule_kind != "recurrent":
+        return f"does not fit a layer of kind {layer.rule_kind}, which has no weights"
+    if isinstance(rule, Half):
+        return (
+            "would hand a half to the gates of a recurrent layer: through sigmoid(z) relevance grows without bound "
+            "where z is near 0, to 4.6e9 times the score in a trained GRU"
+        )
+    return "does not fit a recurrent layer, whose gates are constants under every rule"
 
 
 def _takers(rule: Treatment) -> str:

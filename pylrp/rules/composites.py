@@ -67,7 +67,7 @@ class Composite:
         ``"conv"`` (convolutions with kernels of any size, 1 too, and transposed ones); without ``"pool"`` (averages),
         ``"add"``, ``"batchnorm"`` (where it could not be folded, and other factors with a shift), ``"scaling"`` (the
         same with no layer with weights below), ``"resize"``, ``"function"`` (activations), ``"softmax"`` (inside a
-        network), ``"normalisation"``; :data:`pylrp.rules.WEIGHTLESS` has the rules that fit each.
+        network), ``"normalisation"``, ``"recurrent"``; :data:`pylrp.rules.WEIGHTLESS` has the rules that fit each.
     first, last : Rule or mapping of str to Rule, optional
         For the layers with weights that no other such layer stands before, or behind; a mapping from ``"dense"``
         and ``"conv"`` for those of that kind only. In a graph there may be several first layers: one for each input,
@@ -186,7 +186,8 @@ class Composite:
         return found
 
     def _rule(self, kind: str, is_first: bool, is_last: bool) -> Rule:
-        for here, given in ((is_first, self.first), (is_last, self.last)):
+        ends = ((is_first, self.first), (is_last, self.last)) if kind in WEIGHTED else ()
+        for here, given in ends:
             rule = given.get(kind) if isinstance(given, Mapping) else given
             if here and rule is not None:
                 return rule

@@ -14,7 +14,7 @@ from pylrp.errors import MissingRule
 from pylrp.present.text import nearest
 from pylrp.rules.catalogue import AlphaBeta, Epsilon, Flat, Gamma, Norm, Pass, WSquare, ZBox, Zero, ZPlus
 from pylrp.rules.terms import Group, Guard, Rule, Term, is_default
-from pylrp.rules.treatments import Treatment
+from pylrp.rules.treatments import Spread, Treatment
 
 __all__ = ["CONVENTIONS"]
 
@@ -95,6 +95,15 @@ def _lxt(rule: Rule) -> Groups:
     return _settle(rule.groups(), 0.0)
 
 
+def _arras(rule: Rule) -> Groups:
+    """LRP_for_LSTM (Arras et al. 2017): 0.001 in every denominator, with the sign of the sum; nothing but epsilon."""
+    if isinstance(rule, (Epsilon, Norm)):
+        return _settle(rule.groups(), 1e-3)
+    if isinstance(rule, (Zero, Pass)):
+        return rule.groups()
+    raise _missing("arras", rule, "Epsilon and Zero")
+
+
 #: Name of a convention -> what it makes of a rule.
 CONVENTIONS: dict[str, Callable[[Rule], Groups]] = {
     "zennit": _zennit,
@@ -102,6 +111,7 @@ CONVENTIONS: dict[str, Callable[[Rule], Groups]] = {
     "innvestigate": _innvestigate,
     "lrp_toolbox": _lrp_toolbox,
     "lxt": _lxt,
+    "arras": _arras,
 }
 
 
@@ -122,6 +132,10 @@ def compile_treatment(name: str) -> _core.Rule:
 
 @lru_cache(maxsize=1024)
 def _compile(rule: Rule, convention: str, defaulted: bool) -> _core.Rule:
+    if isinstance(rule, Spread):
+        return _core.Rule(
+            [([("input", (1.0, 1.0), 1.0)], (1.0, 1.0), 1.0, "all", "signed", rule.epsilon)], rule.treatment
+        )
     if isinstance(rule, Treatment):  # the layer has the formula, the same in every convention
         return compile_treatment(rule.treatment)
     groups = CONVENTIONS[convention](rule)

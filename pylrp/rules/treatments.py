@@ -11,7 +11,19 @@ from typing import ClassVar
 
 from pylrp.rules.terms import Group, Rule
 
-__all__ = ["TREATMENTS", "Detach", "DetachAll", "Gate", "Half", "Signal", "Stop", "Taylor", "Treatment", "Value"]
+__all__ = [
+    "TREATMENTS",
+    "Detach",
+    "DetachAll",
+    "Gate",
+    "Half",
+    "Signal",
+    "Spread",
+    "Stop",
+    "Taylor",
+    "Treatment",
+    "Value",
+]
 
 
 @dataclass(frozen=True, repr=False)
@@ -123,12 +135,43 @@ class Signal(Treatment):
     The gate is the factor that comes from a sigmoid, hard sigmoid or softmax; where neither does, one that comes from
     SiLU, GELU or their kin. Where that does not tell them apart, :class:`Gate` says it.
 
+    In recurrent layers all gates are constants, under every composite; what is left of a step is linear, and shared out
+    in proportion to contributions without a stabiliser: ``Epsilon`` and its kin add one.
+
     References
     ----------
     Arras et al., "Explaining recurrent neural network predictions in sentiment analysis", WASSA 2017.
     """
 
     treatment: ClassVar[str] = "signal"
+
+
+@dataclass(frozen=True, repr=False)
+class Spread(Treatment):
+    """An LSTM as under :class:`Signal`, stabilised; what stabilisers and biases take goes to all inputs in equal parts.
+
+    This is ``bias_factor=1`` in the code of Arras et al.: each of the N numbers that a sum is made of gets
+    ``1 / N sum_j (b_j + epsilon sign(z_j)) R_j / (z_j + epsilon sign(z_j))``. It is for checking sums: nothing is lost.
+
+    Parameters
+    ----------
+    epsilon : float, default 0.001
+
+    References
+    ----------
+    Arras et al., WASSA 2017; their LSTM_bidi.py, ``lrp_linear``.
+    """
+
+    epsilon: float = 0.001
+    treatment: ClassVar[str] = "spread"
+
+    def __post_init__(self) -> None:
+        """Refuse what is no stabiliser."""
+        if not 0 <= self.epsilon < float("inf"):
+            raise ValueError(f"epsilon is {self.epsilon}, expected a number of at least 0")
+
+    def __repr__(self) -> str:
+        return f"Spread({self.epsilon:g})"
 
 
 @dataclass(frozen=True, repr=False)
@@ -167,4 +210,4 @@ class Gate(Treatment):
 
 
 #: All of them, as RULES has the others.
-TREATMENTS: tuple[type[Treatment], ...] = (Taylor, Stop, Detach, DetachAll, Half, Value, Signal, Gate)
+TREATMENTS: tuple[type[Treatment], ...] = (Taylor, Stop, Detach, DetachAll, Half, Value, Signal, Spread, Gate)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from pylrp.rules.catalogue import Epsilon, Norm, Pass, Zero
 from pylrp.rules.terms import Rule, Term
-from pylrp.rules.treatments import Detach, DetachAll, Gate, Half, Signal, Stop, Taylor, Treatment, Value
+from pylrp.rules.treatments import Detach, DetachAll, Gate, Half, Signal, Spread, Stop, Taylor, Treatment, Value
 
 __all__ = ["LAST_FOR_PATTERNS", "WEIGHTLESS", "Weightless"]
 
@@ -91,6 +91,12 @@ WEIGHTLESS: Mapping[str, Weightless] = {
     ),
     "matmul": Weightless(
         "products of two computed values as matrices: attention", Half(), in_proportion=False, treatments=(Half, Value)
+    ),
+    "recurrent": Weightless(
+        "LSTM, GRU and RNN, whose weights only the cell gate's sums hand relevance through",
+        Signal(),
+        treatments=(Signal, Spread),
+        own=(Signal,),
     ),
     "product": Weightless(
         "products of two values: gates", Signal(), in_proportion=False, treatments=(Signal, Half, Gate)

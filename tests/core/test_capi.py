@@ -71,7 +71,7 @@ def as_data(groups: tuple[R.Group, ...]) -> list[tuple]:
 
 # The C interface explains dense networks: no attention, nor LXT's way with it.
 DENSE = [name for name in COMPOSITES if name not in TRANSFORMERS]
-LIBRARIES = [name for name in CONVENTIONS if name != "lxt"]
+LIBRARIES = [name for name in CONVENTIONS if name not in ("lxt", "arras")]
 
 
 def test_same_names(core: Core) -> None:

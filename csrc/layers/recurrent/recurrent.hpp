@@ -1,0 +1,114 @@
+// Recurrent layers: one or two directions over the steps of a sequence.
+//
+// make_recurrent.cpp reads the description, cell.* has the equations of a step, sweep.cpp the forward pass over the
+// steps, relevance.cpp the way back.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "base/buffer.hpp"
+#include "layers/layer.hpp"
+#include "layers/recurrent/cell.hpp"
+#include "products/panels.hpp"
+
+namespace pylrp {
+
+// One direction: its cell and its weights, packed once. Sums are (samples, weights' rows padded to whole panels).
+template <class T>
+struct OneDirection {
+  Cell cell;
+  bool reverse = false;
+  std::unique_ptr<Panels<T>> input, state,
+      last_state;                                     // x W^T, h U^T; GRU: (r h) U_n^T, the gates alone are in `state`
+  std::unique_ptr<Panels<T>> input_back, state_back;  // q W, q U of the cell gate's rows alone
+  std::vector<T> bias;                                // of the sums; of the state's sums, too, where they are one sum
+  std::vector<T> state_bias;                          // GRU with reset_after: of U h alone
+  std::vector<T> peepholes;                           // LSTM, may be empty
+  std::vector<T> first_h, first_c;                    // the states at the start, where they are constants; may be empty
+};
+
+// Where a sample's entries lie. Parts of the output that are not there have an offset of -1.
+struct SequencePlaces {
+  Index steps = 0, features = 0;
+  Index x_step = 0, x_feature = 0;
+  Index sequence = -1, y_step = 0, y_unit = 0;  // (steps, directions * units)
+  Index last_h = -1, last_c = -1;               // (directions * units)
+  bool carried = false;                         // the sequence at a step that is left out is the one before, not 0
+};
+
+// Which of the inputs are what; -1: not there.
+struct RecurrentInputs {
+  int lengths = -1, h = -1, c = -1;
+};
+
+template <class T>
+class RecurrentLayer : public Layer<T> {
+ public:
+  RecurrentLayer(SequencePlaces places, RecurrentInputs inputs, std::vector<OneDirection<T>> directions)
+      : places_(places), inputs_(inputs), directions_(std::move(directions)) {}
+  Flow flow() const override { return Flow::kProportional; }
+  Flow flow_under(const CompiledRule* rule) const override {
+    return spreads(rule) ? Flow::kUnknown : Flow::kProportional;
+  }
+  void require_sizes(const std::vector<Index>& inputs, Index output) const override;
+  Index products() const override;
+  bool hands_to(std::size_t input, const CompiledRule*) const override {
+    return static_cast<int>(input) != inputs_.lengths;
+  }
+  bool reads_output(const CompiledRule*, bool) const override { return true; }
+  Index kept_entries(const CompiledRule* rule) const override;
+  void forward(const std::vector<Matrix<const T>>& inputs, Matrix<T> output, const Clamp<T>&,
+               const Threads& threads) const override {
+    sweep(inputs, output, nullptr, {}, threads);
+  }
+  void forward_keeping(const std::vector<Matrix<const T>>& inputs, Matrix<T> output, Matrix<T> kept,
+                       const Threads& threads) const override;
+  void relevance(const RelevanceJob<T>& job, const Threads& threads) const override;
+
+ private:
+  class Sweep;
+  class Way;
+
+  // What a rule adds to denominators; what it takes for them and for biases goes to all inputs in equal parts.
+  static double epsilon_of(const CompiledRule* rule) {
+    return rule == nullptr || rule->rule().groups.empty() ? 0 : rule->rule().groups[0].epsilon;
+  }
+  static bool spreads(const CompiledRule* rule) {
+    return rule != nullptr && rule->rule().treatment == Treatment::kSpread;
+  }
+  static bool is_stabilised(const CompiledRule* rule) { return epsilon_of(rule) != 0 || spreads(rule); }
+  KeptArrays kept_arrays(std::size_t direction, bool stabilised) const {
+    return KeptArrays(directions_[direction].cell, stabilised);
+  }
+  Index kept_entries(bool stabilised) const;
+  Index units() const { return directions_[0].cell.units; }
+  Index states() const { return static_cast<Index>(directions_.size()) * units(); }
+  void sweep(const std::vector<Matrix<const T>>& inputs, Matrix<T> output, const bool* stabilised, Matrix<T> kept,
+             const Threads& threads) const;
+
+  SequencePlaces places_;
+  RecurrentInputs inputs_;
+  std::vector<OneDirection<T>> directions_;
+};
+
+// Samples that a task takes through all steps, and the entries of the sums that are computed ahead for some steps at a
+// time: they stay in the L2 cache.
+inline constexpr Index kSamplesOfSweep = 16;
+inline constexpr Index kSumsAhead = Index{1} << 16;
+
+inline Index blocks_of(Index rows) { return (rows + kSamplesOfSweep - 1) / kSamplesOfSweep; }
+inline Index steps_ahead(Index rows, Index sums) {
+  return std::max<Index>(1, kSumsAhead / std::max<Index>(1, rows * sums));
+}
+
+// Is a step of a sample left out? lengths holds how many steps it has, or one number a step, 0 where it is left out.
+template <class T>
+bool takes_part(const Matrix<const T>& lengths, Index sample, Index step) {
+  if (!lengths) {
+    return true;
+  }
+  return lengths.cols == 1 ? static_cast<T>(step) < lengths.row(sample)[0] : lengths.row(sample)[step] != 0;
+}
+
+}  // namespace pylrp

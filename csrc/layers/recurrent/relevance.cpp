@@ -1,0 +1,389 @@
+// Relevance through recurrent layers, from the last step to the first. Gates are constants: what is left is linear, and
+// only the cell gate's weights take part.
+//
+// It goes as coefficients, R / value, which need no division from step to step:
+//
+//   c_h  from above R_h / h, from the step behind U_g^T q
+//   c_c  += (o H(c) / c) c_h;  c_c of the state before = f c_c;  q = (i g / z_g) c_c;  R_x = x W_g^T q
+//
+// A stabiliser takes its part of a coefficient: c_c |c| / (|c| + eps). Treatment::kSpread (the code of Arras et al.
+// with bias_factor 1) hands what stabilisers and biases take to all inputs in equal parts: a number a sample goes
+// along.
+#include <algorithm>
+#include <cmath>
+
+#include "layers/recurrent/recurrent.hpp"
+#include "rules/stabilizer.hpp"
+
+namespace pylrp {
+namespace {
+
+template <class T>
+double dot(const T* a, const T* b, Index count) {
+  double part[4] = {};
+  Index j = 0;
+  for (; j + 4 <= count; j += 4) {
+    for (Index k = 0; k < 4; ++k) {
+      part[k] += static_cast<double>(a[j + k] * b[j + k]);
+    }
+  }
+  for (; j < count; ++j) {
+    part[0] += static_cast<double>(a[j] * b[j]);
+  }
+  return (part[0] + part[1]) + (part[2] + part[3]);
+}
+
+}  // namespace
+
+// Some samples of some targets on their way back.
+template <class T>
+class RecurrentLayer<T>::Way {
+ public:
+  Way(const RecurrentLayer& layer, const RelevanceJob<T>& job, Index first, Index rows)
+      : layer_(layer),
+        places_(layer.places_),
+        job_(job),
+        first_(first),
+        rows_(rows),
+        units_(layer.units()),
+        stride_(padded(units_, Panels<T>::width())),
+        x_stride_(padded(places_.features, Panels<T>::width())),
+        ahead_(std::min(places_.steps, steps_ahead(rows, stride_ + x_stride_))),
+        epsilon_(static_cast<T>(epsilon_of(job.rule))),
+        spreads_(spreads(job.rule)),
+        stabilised_(is_stabilised(job.rule)),
+        state_(checked_product({rows, 2, stride_}, "the states of a recurrent layer")),
+        c_h_(state_.data()),
+        c_c_(c_h_ + rows * stride_),
+        inner_(checked_product({ahead_, rows, stride_}, "a part of a sequence")),
+        recurrent_(rows * stride_),
+        x_(checked_product({ahead_, rows, x_stride_}, "a part of a sequence")),
+        spread_(static_cast<std::size_t>(rows)),
+        spread_x_(static_cast<std::size_t>(rows * ahead_)),
+        lost_(static_cast<std::size_t>(rows)) {
+    exact_.epsilon = T(0);
+    if (layer.inputs_.lengths >= 0) {
+      lengths_ = job.inputs[static_cast<std::size_t>(layer.inputs_.lengths)];
+    }
+  }
+
+  void run() {
+    Index offset = 0;
+    for (std::size_t d = 0; d < layer_.directions_.size(); ++d) {
+      const KeptArrays arrays = layer_.kept_arrays(d, is_stabilised(job_.rule));
+      arrays_ = &arrays;
+      of_ = &layer_.directions_[d];
+      direction_ = static_cast<Index>(d);
+      kept_offset_ = offset;
+      run_direction();
+      offset += arrays.count * units_ * places_.steps;
+    }
+    for (Index r = 0; r < rows_; ++r) {
+      add_absorbed_to(r);
+    }
+  }
+
+ private:
+  Index sample(Index r) const { return (first_ + r) % job_.batch; }
+  Index step_at(Index number) const { return of_->reverse ? places_.steps - 1 - number : number; }
+  const T* kept(Index r, Index t, Index array) const {
+    return array < 0 ? nullptr : job_.kept.row(sample(r)) + kept_offset_ + (t * arrays_->count + array) * units_;
+  }
+  void add_absorbed_to(Index r) {
+    kernels::Absorbed& to = job_.absorbed[first_ + r];
+    const kernels::Absorbed& from = lost_[static_cast<std::size_t>(r)];
+#define PYLRP_ADD(name) to.name += from.name;
+    PYLRP_LEDGER_CAUSES(PYLRP_ADD)
+#undef PYLRP_ADD
+  }
+
+  void run_direction() {
+    std::fill_n(c_h_, 2 * rows_ * stride_, T(0));
+    std::fill(spread_.begin(), spread_.end(), Spread{});
+    for (Index r = 0; r < rows_; ++r) {
+      take_last(r, places_.last_h, c_h_ + r * stride_);
+      take_last(r, places_.last_c, c_c_ + r * stride_);
+    }
+    for (Index end = places_.steps; end > 0; end -= std::min(end, ahead_)) {
+      const Index first = std::max<Index>(0, end - ahead_);
+      for (Index i = end; i-- > first;) {
+        step(step_at(i), i - first);
+      }
+      hand_to_inputs(first, end - first);
+    }
+    hand_to_states();
+  }
+
+  // Coefficients of the states at the end, from the relevance of these parts of the output.
+  void take_last(Index r, Index offset, T* to) {
+    if (offset >= 0) {
+      const Index at = offset + direction_ * units_;
+      take(r, job_.relevance.row(first_ + r) + at, job_.output.row(sample(r)) + at, 1, to);
+    }
+  }
+  void take(Index r, const T* relevance, const T* value, Index step, T* to) {
+    kernels::Absorbed* const lost = &lost_[static_cast<std::size_t>(r)];
+    for (Index j = 0; j < units_; ++j) {
+      to[j] += exact_.share(relevance[j * step], value[j * step], lost);
+    }
+  }
+
+  // One step of all samples: the coefficients q of the sums in G, and of the states of the step before.
+  void step(Index t, Index at) {
+    const Cell& cell = of_->cell;
+    T* const inner = inner_.data() + at * rows_ * stride_;
+    bool any = false;
+    for (Index r = 0; r < rows_; ++r) {
+      const bool part = takes_part(lengths_, sample(r), t);
+      T *const c_h = c_h_ + r * stride_, *const q = inner + r * stride_;
+      if (places_.sequence >= 0 && (part || places_.carried)) {
+        const Index from = places_.sequence + t * places_.y_step + direction_ * units_ * places_.y_unit;
+        take(r, job_.relevance.row(first_ + r) + from, job_.output.row(sample(r)) + from, places_.y_unit, c_h);
+      } else if (places_.sequence >= 0) {
+        lose(r, t);
+      }
+      spread_x_[static_cast<std::size_t>(at * rows_ + r)] = T(0);
+      if (!part) {
+        std::fill_n(q, units_, T(0));
+        continue;
+      }
+      any = true;
+      Spread& spread = spread_[static_cast<std::size_t>(r)];
+      switch (cell.kind) {
+        case CellKind::kLSTM:
+          step_of_lstm(r, t, q, &spread);
+          break;
+        case CellKind::kGRU:
+          step_of_gru(r, t, q);
+          break;
+        case CellKind::kRNN:
+          step_of_rnn(r, t, q);
+          break;
+      }
+      through_sum(r, t, q, &spread, &spread_x_[static_cast<std::size_t>(at * rows_ + r)]);
+    }
+    if (any) {
+      hand_to_state_before(t, inner);
+    }
+  }
+
+  // What arrives at a step that is left out, whose output is 0.
+  void lose(Index r, Index t) {
+    const T* const from =
+        job_.relevance.row(first_ + r) + places_.sequence + t * places_.y_step + direction_ * units_ * places_.y_unit;
+    for (Index j = 0; j < units_; ++j) {
+      lost_[static_cast<std::size_t>(r)].dead += static_cast<double>(from[j * places_.y_unit]);
+    }
+  }
+
+  // What each input gets of that which stabilisers and biases took, of the step behind.
+  struct Spread {
+    T h = 0, c = 0;
+  };
+
+  // A sum's coefficient with its stabiliser: of R = value coefficient + more.
+  void stabilise(Index r, const T* value, T more, T* coefficient, double* taken) {
+    for (Index j = 0; j < units_; ++j) {
+      const T guard = value[j] < 0 ? -epsilon_ : epsilon_;
+      const T arrived = value[j] * coefficient[j] + more;
+      coefficient[j] = arrived == 0 ? T(0) : arrived / (value[j] + guard);
+      *taken += static_cast<double>(guard * coefficient[j]);
+    }
+    if (!spreads_) {
+      lost_[static_cast<std::size_t>(r)].stabilizer += *taken;
+    }
+  }
+
+  void step_of_lstm(Index r, Index t, T* q, Spread* spread) {
+    T *const c_h = c_h_ + r * stride_, *const c_c = c_c_ + r * stride_;
+    const T *const past = kept(r, t, arrays_->past), *const outer = kept(r, t, arrays_->outer),
+                   *const inner = kept(r, t, arrays_->inner);
+    if (arrays_->outer_0 >= 0) {
+      lost_[static_cast<std::size_t>(r)].constant += dot(kept(r, t, arrays_->outer_0), c_h, units_);
+    }
+    for (Index j = 0; j < units_; ++j) {
+      c_c[j] += outer[j] * c_h[j];
+    }
+    if (stabilised_) {
+      double taken = 0;
+      stabilise(r, kept(r, t, arrays_->total), spread->h + spread->c, c_c, &taken);
+      spread->c = spreads_ ? static_cast<T>(taken / static_cast<double>(2 * units_)) : T(0);
+    }
+    constants(r, t, c_c);
+    for (Index j = 0; j < units_; ++j) {
+      q[j] = inner[j] * c_c[j];
+      c_c[j] *= past[j];
+    }
+  }
+
+  void step_of_gru(Index r, Index t, T* q) {
+    T* const c_h = c_h_ + r * stride_;
+    const T *const past = kept(r, t, arrays_->past), *const inner = kept(r, t, arrays_->inner);
+    if (stabilised_) {
+      double taken = 0;
+      stabilise(r, kept(r, t, arrays_->total), T(0), c_h, &taken);
+    }
+    constants(r, t, c_h);
+    for (Index j = 0; j < units_; ++j) {
+      q[j] = inner[j] * c_h[j];
+      c_h[j] *= past[j];
+    }
+  }
+
+  void step_of_rnn(Index r, Index t, T* q) {
+    T* const c_h = c_h_ + r * stride_;
+    const T* const inner = kept(r, t, arrays_->inner);
+    constants(r, t, c_h);
+    for (Index j = 0; j < units_; ++j) {
+      q[j] = inner[j] * c_h[j];
+      c_h[j] = 0;
+    }
+  }
+
+  // What G(0) takes.
+  void constants(Index r, Index t, const T* coefficient) {
+    if (arrays_->inner_0 >= 0) {
+      lost_[static_cast<std::size_t>(r)].constant += dot(kept(r, t, arrays_->inner_0), coefficient, units_);
+    }
+  }
+
+  // Through the sum in G: its stabiliser, its biases.
+  void through_sum(Index r, Index t, T* q, Spread* spread, T* spread_x) {
+    double taken = 0, biases = 0;
+    if (stabilised_) {
+      stabilise(r, kept(r, t, arrays_->z), spread->c, q, &taken);
+    }
+    if (!of_->bias.empty()) {
+      biases = dot(of_->bias.data() + of_->cell.sums() - units_, q, units_);
+    }
+    if (of_->cell.reset_after) {
+      const T* const reset = kept(r, t, arrays_->reset);
+      const T* const own = of_->state_bias.data() + of_->cell.sums() - units_;
+      for (Index j = 0; j < units_; ++j) {
+        biases += static_cast<double>(own[j] * (reset[j] * q[j]));
+      }
+    }
+    if (spreads_) {
+      *spread_x = spread->h = static_cast<T>((taken + biases) / static_cast<double>(places_.features + units_));
+    } else {
+      lost_[static_cast<std::size_t>(r)].bias += biases;
+    }
+  }
+
+  // c_h of the state before, where a sample took part: += U_g^T q, with the reset gate where it stands.
+  void hand_to_state_before(Index t, const T* inner) {
+    const bool gru = of_->cell.kind == CellKind::kGRU, after = of_->cell.reset_after;
+    T* const down = recurrent_.data();
+    const T* from = inner;
+    if (gru && after) {
+      for (Index r = 0; r < rows_; ++r) {
+        const bool part = takes_part(lengths_, sample(r), t);
+        const T* const reset = part ? kept(r, t, arrays_->reset) : nullptr;
+        for (Index j = 0; j < units_; ++j) {
+          down[r * stride_ + j] = part ? reset[j] * inner[r * stride_ + j] : T(0);
+        }
+      }
+      from = down;
+    }
+    const Buffer<T> product(gru ? rows_ * stride_ : 0);
+    T* const to = gru ? product.data() : down;
+    multiply_by_panels(from, stride_, rows_, *of_->state_back, false, to, stride_);
+    for (Index r = 0; r < rows_; ++r) {
+      if (!takes_part(lengths_, sample(r), t)) {
+        continue;
+      }
+      T* const c_h = c_h_ + r * stride_;
+      if (of_->cell.kind == CellKind::kLSTM) {
+        std::copy_n(to + r * stride_, units_, c_h);
+        continue;
+      }
+      const T* const reset = gru && !after ? kept(r, t, arrays_->reset) : nullptr;
+      for (Index j = 0; j < units_; ++j) {
+        c_h[j] += (reset != nullptr ? reset[j] : T(1)) * to[r * stride_ + j];
+      }
+    }
+  }
+
+  // R_x of some steps: x W_g^T q. The first direction writes it, the second adds.
+  void hand_to_inputs(Index first, Index count) {
+    if (!job_.results[0]) {
+      return;
+    }
+    const Index features = places_.features;
+    if (features > 0) {
+      multiply_by_panels(inner_.data(), stride_, count * rows_, *of_->input_back, false, x_.data(), x_stride_);
+    }
+    for (Index i = 0; i < count * rows_; ++i) {
+      const Index r = i % rows_, offset = step_at(first + i / rows_) * places_.x_step;
+      const T *const x = job_.inputs[0].row(sample(r)) + offset, *const down = x_.data() + i * x_stride_;
+      T* const to = job_.results[0].row(first_ + r) + offset;
+      const T more = spread_x_[static_cast<std::size_t>(i)];
+      for (Index j = 0; j < features; ++j) {
+        const Index at = j * places_.x_feature;
+        to[at] = (direction_ == 0 ? T(0) : to[at]) + (x[at] * down[j] + more);
+      }
+    }
+  }
+
+  // What is left at the start belongs to the states that the layer began with.
+  void hand_to_states() {
+    for (Index r = 0; r < rows_; ++r) {
+      const Spread& spread = spread_[static_cast<std::size_t>(r)];
+      hand_to_state(r, layer_.inputs_.h, of_->first_h, c_h_ + r * stride_, spread.h);
+      hand_to_state(r, layer_.inputs_.c, of_->first_c, c_c_ + r * stride_, spread.c);
+    }
+  }
+  void hand_to_state(Index r, int input, const std::vector<T>& constant, const T* coefficient, T more) {
+    if (input >= 0) {
+      const std::size_t k = static_cast<std::size_t>(input);
+      if (job_.results[k]) {
+        const T* const from = job_.inputs[k].row(sample(r)) + direction_ * units_;
+        T* const to = job_.results[k].row(first_ + r) + direction_ * units_;
+        for (Index j = 0; j < units_; ++j) {
+          to[j] = from[j] * coefficient[j] + more;
+        }
+      }
+      return;
+    }
+    double& state = lost_[static_cast<std::size_t>(r)].state;
+    state += static_cast<double>(more) * static_cast<double>(units_);
+    if (!constant.empty()) {
+      state += dot(constant.data(), coefficient, units_);
+    }
+  }
+
+  const RecurrentLayer& layer_;
+  const SequencePlaces& places_;
+  const RelevanceJob<T>& job_;
+  const Index first_, rows_, units_, stride_, x_stride_, ahead_;
+  const T epsilon_;
+  const bool spreads_, stabilised_;
+  Stabilizer<T> exact_{nullptr};
+  const Buffer<T> state_;
+  T *const c_h_, *const c_c_;
+  const Buffer<T> inner_, recurrent_, x_;
+  std::vector<Spread> spread_;
+  std::vector<T> spread_x_;
+  std::vector<kernels::Absorbed> lost_;
+  Matrix<const T> lengths_;
+  // Of the direction under way:
+  const KeptArrays* arrays_ = nullptr;
+  const OneDirection<T>* of_ = nullptr;
+  Index direction_ = 0, kept_offset_ = 0;
+};
+
+// A task takes all directions of its samples: no sum crosses tasks.
+template <class T>
+void RecurrentLayer<T>::relevance(const RelevanceJob<T>& job, const Threads& threads) const {
+  const Index rows = job.relevance.rows, blocks = blocks_of(rows);
+  const bool little = rows * products() < kMinProductsForThreadsConv;
+  parallel_for(blocks, threads.alone_if(little), [&](Index block) {
+    const Index first = rows * block / blocks;
+    Way(*this, job, first, rows * (block + 1) / blocks - first).run();
+  });
+}
+
+template void RecurrentLayer<float>::relevance(const RelevanceJob<float>&, const Threads&) const;
+template void RecurrentLayer<double>::relevance(const RelevanceJob<double>&, const Threads&) const;
+
+}  // namespace pylrp
