@@ -355,7 +355,7 @@ def test_activations_tell_the_core() -> None:
 
 def test_every_layer_has_a_kind_and_compares() -> None:
     found = [kind for name in L.__all__ if isinstance(kind := getattr(L, name), type) and issubclass(kind, L.Layer)]
-    bases = (L.Layer, L.Activation, L.Movement, L.Pool)
+    bases = (L.Layer, L.Activation, L.Movement, L.Pool, L.Recurrent)
     assert all(isinstance(kind.kind, str) for kind in found if kind not in bases)
     assert L.MaxPool([2, 2]) == L.MaxPool((2, 2))
     assert {L.ReLU(), L.ReLU(), L.ELU(2.0)} == {L.ELU(2.0), L.ReLU()}
@@ -369,8 +369,10 @@ BY_CLASS = {
     "AdaptiveMaxPool": (2,), "Reshape": ((-1,),), "Transpose": ((1, 0),), "Pad": (((0, 0), (1, 1)),),
     "Slice": ((0, 0), (1, 1)), "Take": (0, 1), "Expand": ((2, 3),), "Upsample": (2,), "DepthToSpace": (2,),
     "SpaceToDepth": (2,), "ChannelShuffle": (2,), "Resize": ((4,),), "Shift": (0.5,), "Function": ("abs(x)",),
+    "LSTM": (np.ones((8, 3)), np.ones((8, 2))), "GRU": (np.ones((6, 3)), np.ones((6, 2))),
+    "RNN": (np.ones((2, 3)), np.ones((2, 2))),
 }  # fmt: skip
-BASES = {"Activation", "CustomLayer", "Layer", "Movement", "Pool", "Shape", "Windows"}
+BASES = {"Activation", "CustomLayer", "Layer", "Movement", "Pool", "Recurrent", "Shape", "Windows"}
 
 
 @pytest.mark.parametrize("name", sorted(set(L.__all__) - BASES))
