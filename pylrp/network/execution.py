@@ -62,6 +62,14 @@ class Execution:
         values = self._core_graph.values
         return self._core_graph.core.forward(inputs.flat, [values[name] for name in names], threads)
 
+    def predict(self, x: Any, threads: int) -> Any:
+        """Return the outputs of an input as the user gave it: an array, or a dict of several by name."""
+        inputs, names = Inputs(self.graph, x), self.graph.outputs
+        found = self.run(inputs, lambda: self.values_of(inputs, names, threads))
+        self.require_finite(inputs, names, found)
+        arrays = {name: inputs.shaped(flat, self.graph.shapes[name]) for name, flat in zip(names, found, strict=True)}
+        return arrays if len(names) > 1 else arrays[names[0]]
+
     def run(self, inputs: Inputs, call: Any, blame: Callable[[], NotFinite] | None = None) -> Any:
         """Return what a call into the core returns; where it fails, name the input or layer that is not finite.
 

@@ -108,7 +108,9 @@ class Explanation:
     Attributes
     ----------
     relevance : ndarray, shape of the input
-        With several targets ``(batch, targets, ...)``. A dict by name where the network has several inputs.
+        With several targets ``(batch, targets, ...)``. A dict by name where several inputs carry relevance. For token
+        ids one number a token. Of a list of samples whose shapes differ a list, as ``output``, ``input``,
+        ``positions`` and the arrays of ``layers`` are then.
     output : ndarray of shape (batch, classes) or (classes,)
         What the network predicts; a dict by name where it has several outputs. Where one logit z decides between two
         classes it is z, also where class 0 was explained, whose relevance starts at -z.
@@ -160,7 +162,11 @@ class Explanation:
         return given if isinstance(given, str) else str(getattr(given, "name", None) or given)
 
     def __repr__(self) -> str:
-        shape = np.shape(self.relevance) if not isinstance(self.relevance, dict) else tuple(self.relevance)
+        shape: Any = tuple(self.relevance) if isinstance(self.relevance, dict) else ""
+        if isinstance(self.relevance, list):
+            shape = f"of {len(self.relevance)} samples"
+        elif not shape:
+            shape = np.shape(self.relevance)
         target = "given" if self.target is None else np.array2string(self.target, threshold=8)
         return f"<Explanation of target {target}: relevance {shape}, {self.composite!r}>"
 

@@ -18,7 +18,6 @@ from pylrp.errors import MissingModel
 from pylrp.info import thread_count
 from pylrp.layers import Layer, Shape
 from pylrp.layers.base import product
-from pylrp.network import requests
 from pylrp.network.canonise import canonise
 from pylrp.network.classes import ClassIndex, ClassIndices
 from pylrp.network.execution import Execution
@@ -26,6 +25,7 @@ from pylrp.network.explain import Request, explain
 from pylrp.network.explanation import Explanation
 from pylrp.network.graph import Graph
 from pylrp.network.lengths import ByLength
+from pylrp.network.samples import explained, predicted, samples_in
 from pylrp.network.summary import table
 from pylrp.network.targets import TargetLike
 from pylrp.present import html
@@ -222,23 +222,17 @@ class Network:
 
         Parameters
         ----------
-        x : array_like of shape (batch, ...) or (...)
-            With several inputs a dict by name, or a tuple.
+        x : array_like of shape (batch, ...) or (...), or list of samples
+            With several inputs a dict by name, or a tuple. Of a list of samples see :meth:`explain`.
         threads : int, optional
 
         Returns
         -------
         ndarray, or dict of str to ndarray
-            A dict by name where the network has several outputs.
+            A dict by name where the network has several outputs; a list of ndarray for samples whose outputs differ in
+            shape.
         """
-        execution = self._execution_of(x)
-        inputs = requests.Inputs(execution.graph, x)
-        names = execution.graph.outputs
-        found = execution.run(inputs, lambda: execution.values_of(inputs, names, _threads(threads)))
-        execution.require_finite(inputs, names, found)
-        shapes = execution.graph.shapes
-        arrays = {name: inputs.shaped(flat, shapes[name]) for name, flat in zip(names, found, strict=True)}
-        return arrays if len(names) > 1 else arrays[names[0]]
+        return predicted(x, self.graph, lambda batch: self._execution_of(batch).predict(batch, _threads(threads)))
 
     def explain(
         self,
@@ -260,8 +254,10 @@ class Network:
 
         Parameters
         ----------
-        x : array_like of shape (batch, ...) or (...), or data frame
+        x : array_like of shape (batch, ...) or (...), data frame, or list of samples
             One sample without a batch axis gives results without one. With several inputs a dict by name, or a tuple.
+            A list of dicts, or of arrays of unequal shapes, is one of samples: nothing is padded, and where shapes
+            differ results are lists, one entry a sample; ``target`` may have one for each.
             float32 and float64 are converted into the network's dtype, with a note. Where the network knows the names
             of its features, the columns of a data frame are put in order by name, with a note; relevance comes back in
             the order of the columns.
@@ -327,6 +323,9 @@ class Network:
             x, target, self._composite(either(composite, rules)), targets, against, start, output, layers, masks,
             convention, _threads(threads),
         )  # fmt: skip
+        samples = samples_in(x, self.graph)
+        if samples is not None:
+            return explained(samples, request, self._execution_of, self.graph)
         return explain(self._execution_of(x), request)
 
     def verify(

@@ -213,6 +213,14 @@ def _misfit(array: Array, shape: Shape, what: str, channels_last: bool) -> str:
     return text
 
 
+def shapes_of_inputs(graph: Graph) -> dict[str, Shape]:
+    """Return the shapes of samples of all inputs, ids and masks too, as users see them."""
+    sides = graph.facts.sides
+    if sides is None:
+        return {name: graph.user_shape(name) for name in graph.inputs}
+    return {name: sides.inputs[name].shape if name in sides.inputs else graph.user_shape(name) for name in sides.names}
+
+
 def start_value(graph: Graph, output: str | None) -> str:
     """Return the value where relevance starts."""
     if output is None:

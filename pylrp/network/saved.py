@@ -69,12 +69,15 @@ def save(ex: Explanation, path: str | os.PathLike[str]) -> None:
         "ledger_rules": np.array(ledgers[0].rules),
         "notes": np.array(ex.notes, dtype=str),
     }
+    by_input: dict[str, Any] = {}
     for what, found in (("features", ex.features), ("relevance", ex.relevance), ("output", ex.output),
                         ("input", ex.input), ("positions", ex.positions)):  # fmt: skip
         named = found if isinstance(found, dict) else {"": found}
-        arrays.update({f"{what}/{name}" if isinstance(found, dict) else what: np.asarray(array)
-                       for name, array in named.items() if array is not None})  # fmt: skip
-    arrays.update({f"layer/{name}": r for name, r in ex.layers.kept.items()})
+        by_input.update({f"{what}/{name}" if isinstance(found, dict) else what: array
+                         for name, array in named.items() if array is not None})  # fmt: skip
+    by_input.update({f"layer/{name}": r for name, r in ex.layers.kept.items()})
+    for name, array in by_input.items():
+        arrays.update(_by_sample(name, array) if isinstance(array, list) else {name: np.asarray(array)})
     known = {
         "format": _FORMAT,
         "settings": {**ex.settings, "composite": ex.composite},
@@ -89,6 +92,20 @@ def save(ex: Explanation, path: str | os.PathLike[str]) -> None:
 
 def _plain(value: Any) -> Any:
     return value.tolist() if isinstance(value, np.ndarray | np.generic) else str(value)
+
+
+def _by_sample(name: str, arrays: list[Array]) -> dict[str, Array]:
+    """Return arrays of samples of unequal shapes under names of their own."""
+    return {f"{name}@{i}": array for i, array in enumerate(arrays)}
+
+
+def _together(arrays: Mapping[str, Any], count: int) -> dict[str, Any]:
+    """Return the arrays with those of samples as lists again."""
+    made = dict(arrays)
+    for first in [name for name in arrays if name.endswith("@0")]:
+        name = first.removesuffix("@0")
+        made[name] = [made.pop(f"{name}@{i}") for i in range(count)]
+    return made
 
 
 def load(path: str | os.PathLike[str]) -> Explanation:
@@ -115,6 +132,8 @@ def _made(arrays: Mapping[str, Any]) -> Explanation:
     if known["format"] != _FORMAT:
         raise ValueError(known["format"])
     settings = dict(known["settings"])
+    if settings.get("samples"):
+        arrays = _together(arrays, arrays["ledger"].shape[3])
     names, rules = (tuple(map(str, arrays[key])) for key in ("ledger_layers", "ledger_rules"))
     pages = _by_column(arrays["ledger"], tuple(map(str, arrays["ledger_columns"])), len(names))
     ledgers = [Ledger(data, names, rules, single=bool(settings["single"])) for data in pages]
@@ -148,7 +167,11 @@ def _by_column(saved: Any, columns: tuple[str, ...], layers: int) -> Any:
     return np.asarray(saved) if columns == COLUMNS else [with_columns(pages, columns) for pages in saved]
 
 
-def _named(arrays: Mapping[str, Any], what: str, read: Callable[[Any], Any] = np.asarray) -> Any:
+def _as_saved(array: Any) -> Any:
+    return array if isinstance(array, list) else np.asarray(array)
+
+
+def _named(arrays: Mapping[str, Any], what: str, read: Callable[[Any], Any] = _as_saved) -> Any:
     """Return an array, or a dict of several by name; None where there is none."""
     if what in arrays:
         return read(arrays[what])

@@ -1,0 +1,263 @@
+"""A list of samples of unequal length: those of one length run together, results are put back in order.
+
+``network.py`` asks :func:`samples_in` what a call was given, and hands over how it explains or predicts a batch.
+:func:`in_groups` is the one place that decides what runs together. ``explanation.py`` has the result; where shapes
+differ its arrays are lists, one entry a sample.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from pylrp._arrays import plain
+from pylrp.layers import Shape
+from pylrp.layers.base import Array
+from pylrp.network.classes import as_indices
+from pylrp.network.entries import to_pass_again
+from pylrp.network.execution import Execution
+from pylrp.network.explain import Request, explain
+from pylrp.network.explanation import Coefficients, Explanation, Layers
+from pylrp.network.graph import Graph
+from pylrp.network.ledger import COLUMNS, Ledger
+from pylrp.network.masks import by_value, kept
+from pylrp.network.requests import shapes_of_inputs, start_value
+
+__all__ = ["Samples", "explained", "predicted", "samples_in"]
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Samples by input.
+
+    Attributes
+    ----------
+    by_input : dict of str to list of ndarray
+        Without a batch axis.
+    sole : bool
+        Whether they were given as arrays, not as dicts.
+    """
+
+    by_input: dict[str, list[Array]]
+    sole: bool
+
+    def __len__(self) -> int:
+        return len(next(iter(self.by_input.values())))
+
+    def batch(self, which: Sequence[int]) -> Any:
+        """Return some samples of equal shapes as a network takes a batch."""
+        made = {name: np.stack([arrays[i] for i in which]) for name, arrays in self.by_input.items()}
+        return next(iter(made.values())) if self.sole else made
+
+
+def samples_in(x: Any, graph: Graph) -> Samples | None:
+    """Return the samples that a list has; None where it is a batch, as arrays are.
+
+    Parameters
+    ----------
+    x : object
+        What the network was given. A list of dicts, or of tuples for several inputs, is one of samples; a list of
+        arrays where their shapes differ.
+    graph : Graph
+        Of some length.
+
+    Raises
+    ------
+    ValueError
+        If a sample has other inputs than the network, or more than a sample.
+    """
+    if not isinstance(x, list) or not x:
+        return None
+    shapes = shapes_of_inputs(graph)
+    names = list(shapes)
+    if all(isinstance(each, Mapping) for each in x):
+        given = x
+    elif len(names) > 1 and all(isinstance(each, tuple) and len(each) == len(names) for each in x):
+        given = [dict(zip(names, each, strict=True)) for each in x]
+    elif len(names) == 1 and _differ(x):
+        given = [{names[0]: each} for each in x]
+    else:
+        return None
+    made: dict[str, list[Array]] = {name: [] for name in names}
+    for i, sample in enumerate(given):
+        if set(sample) != set(names):
+            raise ValueError(f"x[{i}] has inputs {', '.join(map(str, sample))}, the network takes {', '.join(names)}")
+        for name in names:
+            made[name].append(_sample(sample[name], f"x[{i}][{name!r}]", len(shapes[name])))
+    return Samples(made, not isinstance(x[0], Mapping | tuple))
+
+
+def _differ(x: list[Any]) -> bool:
+    try:
+        return len({np.shape(plain(each, "x")) for each in x}) > 1
+    except ValueError:  # an entry is ragged in itself
+        return False
+
+
+def _sample(value: Any, what: str, rank: int) -> Array:
+    """Return a sample without a batch axis; one of length 1 is taken off, as tokenizers add it."""
+    array = np.asarray(plain(value, what))
+    if array.ndim == rank + 1 and len(array) == 1:
+        array = array[0]
+    if array.ndim != rank:
+        raise ValueError(f"{what} has shape {array.shape}: in a list each entry is one sample, of {rank} axes")
+    return array
+
+
+def in_groups(samples: Samples, run: Callable[[Any, Sequence[int]], Any]) -> list[tuple[Sequence[int], Any]]:
+    """Return what ``run`` makes of the samples, those of equal shapes together, with their places in the list.
+
+    Parameters
+    ----------
+    samples : Samples
+    run : callable
+        Takes a batch, as a network does, and the places of its samples.
+    """
+    groups: dict[tuple[Shape, ...], list[int]] = {}
+    for i, each in enumerate(zip(*samples.by_input.values(), strict=True)):
+        groups.setdefault(tuple(array.shape for array in each), []).append(i)
+    return [(which, run(samples.batch(which), which)) for which in groups.values()]
+
+
+def predicted(x: Any, graph: Graph, forward: Callable[[Any], Any]) -> Any:
+    """Return the outputs of a batch, or of a list of samples: an array, a list where shapes differ, a dict by name."""
+    samples = samples_in(x, graph)
+    return forward(x) if samples is None else _joined(in_groups(samples, lambda batch, which: forward(batch)))
+
+
+def explained(
+    samples: Samples, request: Request, execution_of: Callable[[Any], Execution], graph: Graph
+) -> Explanation:
+    """Return the explanation of all samples.
+
+    Parameters
+    ----------
+    samples : Samples
+    request : Request
+        ``target``, ``against``, ``targets`` and ``masks`` may have an entry for each sample.
+    execution_of : callable
+        Returns what runs a batch.
+    graph : Graph
+        Of some length.
+
+    Raises
+    ------
+    ValueError
+        If there are not as many targets as samples.
+    """
+    count, rank = len(samples), len(graph.shapes[start_value(graph, request.output)])
+
+    def run(batch: Any, which: Sequence[int]) -> Explanation:
+        masks = request.masks
+        own = replace(
+            request,
+            x=batch,
+            target=_own(request.target, which, count, rank, "target"),
+            against=_own(request.against, which, count, rank, "against"),
+            targets=None
+            if request.targets is None
+            else [_own(each, which, count, rank, "a target") for each in request.targets],
+            masks={name: _own_mask(mask, which, count) for name, mask in masks.items()}
+            if isinstance(masks, Mapping)
+            else masks,
+        )
+        return explain(execution_of(batch), own)
+
+    return _all(in_groups(samples, run), samples, request, graph)
+
+
+def _own(target: Any, which: Sequence[int], count: int, rank: int, what: str) -> Any:
+    """Return the targets of some samples; one for all stays as it is."""
+    single = isinstance(target, np.ndarray | np.generic) and target.ndim == 0
+    for_all = single or isinstance(target, str | Mapping) or not hasattr(target, "__len__")
+    if for_all or (isinstance(target, tuple) and len(target) == rank > 1):
+        return target
+    if len(target) != count:
+        raise ValueError(f"{what} has {len(target)} entries, x has {count} samples")
+    if isinstance(target, np.ndarray):
+        return target[which]
+    chosen = [target[i] for i in which]
+    return np.stack(chosen) if all(isinstance(each, np.ndarray) and each.ndim for each in chosen) else chosen
+
+
+def _own_mask(mask: Any, which: Sequence[int], count: int) -> Any:
+    """Return the rows of a mask of channels that has one a sample."""
+    rows = np.ndim(mask) > 1 and len(mask) == count
+    return np.asarray(mask)[which] if rows else mask
+
+
+def _ordered(groups: list[tuple[Sequence[int], Any]]) -> list[Any]:
+    """Return the entries of arrays, one a sample, in the order of the samples."""
+    found = {i: array[j] for which, array in groups for j, i in enumerate(which)}
+    return [found[i] for i in range(len(found))]
+
+
+def _joined(groups: list[tuple[Sequence[int], Any]]) -> Any:
+    """Return arrays of groups as one, a list where shapes differ; dicts by name; None where a group has none."""
+    first = groups[0][1]
+    if isinstance(first, dict):
+        return {name: _joined([(which, found[name]) for which, found in groups]) for name in first}
+    if any(found is None for _, found in groups):
+        return None
+    arrays = _ordered(groups)
+    return np.stack(arrays) if len({array.shape for array in arrays}) == 1 else arrays
+
+
+def _all(
+    groups: list[tuple[Sequence[int], Explanation]], samples: Samples, request: Request, graph: Graph
+) -> Explanation:
+    first = groups[0][1]
+
+    def join(take: Callable[[Explanation], Any]) -> Any:
+        return _joined([(which, take(ex)) for which, ex in groups])
+
+    targets = join(lambda ex: ex.target)
+    at_hand = set.intersection(*(set(ex.layers.kept) for _, ex in groups))
+    names = list(first.layers)
+    layers = Layers(
+        {name: _joined([(which, ex.layers[name]) for which, ex in groups]) for name in names if name in at_hand},
+        names,
+        lambda name: join(lambda ex: ex.layers[name]),
+        first.layers.others,
+    )
+    sides = graph.facts.sides
+    carrying = list(graph.inputs) if sides is None else sides.carrying
+    inputs = {name: _joined([(range(len(samples)), samples.by_input[name])]) for name in carrying}
+    masks = kept(by_value(graph, request.masks), graph.shapes)
+    settings = {**first.settings, **masks, "single": False, "samples": True}
+    for what, given in (("against", request.against), ("targets", request.targets)):
+        if given is not None:
+            settings[what] = [to_pass_again(each) for each in given] if isinstance(given, list) else given
+    return Explanation(
+        relevance=join(lambda ex: ex.relevance),
+        output=join(lambda ex: ex.output),
+        target=targets if targets is None or type(first.target) is np.ndarray else as_indices(targets),
+        layers=layers,
+        ledger=_ledgers(groups),
+        input=inputs if len(inputs) > 1 else next(iter(inputs.values())),
+        settings=settings,
+        notes=tuple(dict.fromkeys(note for _, ex in groups for note in ex.notes)),
+        features=first.features,
+        positions=join(lambda ex: ex.positions),
+        coefficients=Coefficients({}, names, lambda name: join(lambda ex: ex.coefficients[name]), first.layers.others),
+    )
+
+
+def _ledgers(groups: list[tuple[Sequence[int], Explanation]]) -> Any:
+    """Return the ledgers of all samples: rows of layers that a group has not took nothing there."""
+    first = groups[0][1].ledger
+    if isinstance(first, list):
+        return [_ledger([(which, ex.ledger[t]) for which, ex in groups]) for t in range(len(first))]
+    return _ledger([(which, ex.ledger) for which, ex in groups])
+
+
+def _ledger(groups: list[tuple[Sequence[int], Ledger]]) -> Ledger:
+    rules = {name: rule for _, each in groups for name, rule in zip(each.names, each.rules, strict=True)}
+    data = np.zeros((len(rules), len(COLUMNS), sum(len(which) for which, _ in groups)))
+    rows = {name: row for row, name in enumerate(rules)}
+    for which, each in groups:
+        data[np.ix_([rows[name] for name in each.names], range(len(COLUMNS)), which)] = each.data
+    return Ledger(data, list(rules), list(rules.values()))
