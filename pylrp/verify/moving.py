@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from pylrp._meant import meant
 from pylrp.verify.program import Array, Step
 from pylrp.verify.resizing import nearest, upsampled
 
@@ -191,7 +192,7 @@ def _constant(step: Step) -> Array:
     (name,) = step.attributes
     value = step.attributes[name]
     if name == "value":
-        return numpy_helper.to_array(value)
+        return meant(numpy_helper.to_array(value))
     if name in ("value_float", "value_floats"):
         return np.asarray(value, np.float64)
     return np.asarray(value, np.int64)
@@ -201,7 +202,7 @@ def _filled(step: Step, shape: Array) -> Array:
     from onnx import numpy_helper
 
     value = step.get("value")
-    fill = np.zeros(1) if value is None else numpy_helper.to_array(value)
+    fill = np.zeros(1) if value is None else meant(numpy_helper.to_array(value))
     return np.full([int(n) for n in shape], fill.ravel()[0])
 
 

@@ -18,6 +18,7 @@ import onnx
 from numpy.typing import DTypeLike, NDArray
 from onnx import helper, numpy_helper
 
+from pylrp._meant import meant
 from pylrp.errors import UnsupportedLayer
 
 __all__ = ["Array", "Program", "Step"]
@@ -212,6 +213,7 @@ def _makes_integers(step: Step) -> bool:
 
 
 def _settled(array: Array) -> Array:
+    array = meant(array)
     return array if array.dtype.kind in "biuSUO" else array.astype(np.float64)
 
 

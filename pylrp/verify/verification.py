@@ -85,6 +85,11 @@ class Verification:
     compared: tuple[int, int]
     notes: tuple[str, ...] = field(default=())
 
+    @property
+    def ok(self) -> bool:
+        """Whether it passed."""
+        return self.passed
+
     def __bool__(self) -> bool:
         """Return whether it passed."""
         return self.passed

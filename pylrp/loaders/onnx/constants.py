@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from pylrp._limits import TooLarge, allowed, require
+from pylrp._meant import meant
 from pylrp.loaders.onnx.file import ModelFile
 from pylrp.loaders.onnx.sizes import folded_size
 from pylrp.loaders.onnx.views import Size, Times
@@ -134,7 +135,7 @@ class Constants:
         if tensor.data_type in _SMALL_FLOATS:
             self.converted.add(TensorProto.DataType.Name(tensor.data_type).lower())
             return array.astype(np.float32)
-        return array
+        return meant(array) if self.dtype == np.float64 else array
 
     def weight(self, name: str, what: str = "", make: Callable[[Array], Array] | None = None) -> Array:
         """Return a constant in the network's dtype; one array for one name, so that shared weights stay shared.
@@ -195,12 +196,18 @@ class Constants:
             return [self._constant(node)]
         if node.op_type == "ConstantOfShape" and inputs[0] is not None:
             value = self.fill(node)
+            value = meant(value) if self.dtype == np.float64 else value
             return [np.full([int(n) for n in inputs[0]], value, value.dtype)]
         from onnx.reference import ReferenceEvaluator  # 13 MB of modules, and most models compute nothing
 
         names = [name if array is not None else "" for name, array in zip(node.input, inputs, strict=True)]
         lone = NodeProto()
         lone.CopyFrom(node)
+        if self.dtype == np.float64:  # what is computed of constants has the network's precision
+            inputs = [a.astype(np.float64) if a is not None and a.dtype == np.float32 else a for a in inputs]
+            for attribute in lone.attribute:
+                if node.op_type == "Cast" and attribute.name == "to" and attribute.i == TensorProto.FLOAT:
+                    attribute.i = TensorProto.DOUBLE
         del lone.input[:]
         lone.input.extend(names)
         graph = helper.make_graph(

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pylrp.errors import UnsupportedLayer
-from pylrp.loaders.onnx.constants import Constant
+from pylrp.loaders.onnx.constants import BATCHES, Constant
 from pylrp.loaders.onnx.node import Call
 from pylrp.loaders.onnx.views import Times
 
@@ -109,23 +109,51 @@ def _without_batch(call: Call) -> Array:
 
 
 def _fold_per_sample(call: Call, inputs: Sequence[Constant | None]) -> None:
-    """Compute a node that takes arrays with the batch along axis 0, where it leaves samples apart."""
+    """Compute a node that takes arrays with the batch along axis 0, where it leaves samples apart.
+
+    It is computed for batches of 1, 2 and 3 samples: what comes out must be as long, the same for each, or not depend
+    on the batch at all.
+    """
     constants = call.translation.constants
-    given = [constant for constant in inputs if constant is not None]
-    rank = max(constant.first.ndim for constant in given)
-    shape = given[0].first.shape[1:]
-    if call.op == "Shape":
-        constants.shape(call.node.output[0], [Times(), *shape], call.attribute("start", 0), call.attribute("end"))
+    if call.op in ("Shape", "Size"):
+        shape = next(constant for constant in inputs if constant is not None).first.shape[1:]
+        if call.op == "Size":
+            constants.size(call.node.output[0], shape)
+        else:
+            constants.shape(call.node.output[0], [Times(), *shape], call.attribute("start", 0), call.attribute("end"))
         return
-    if call.op == "Size":
-        constants.size(call.node.output[0], shape)
-        return
-    # With fewer axes than the others the batch would meet another axis; with as many, a constant has it once.
-    fits = all(c.first.ndim == rank if c.per_sample else c.first.ndim < rank or len(c.first) == 1 for c in given)
-    if call.op not in _ELEMENTWISE or not fits or any(constant.follows_batch for constant in given):
+    made = [_compute(call, [None if c is None else _of_batch(call, c, 1) for c in inputs])]
+    try:
+        made += [_compute(call, [None if c is None else _of_batch(call, c, n) for c in inputs]) for n in (2, 3)]
+    except ValueError as error:  # its sizes are those of one sample
+        raise _too_large(call) from error
+    for name, *arrays in zip(call.node.output, *made, strict=False):
+        if not name:
+            continue
+        one = arrays[0]
+        if all(_same(array, one) for array in arrays[1:]):
+            constants[name] = Constant(one, one)
+        elif one.ndim and all(_same(a, np.repeat(one, n, axis=0)) for n, a in enumerate(arrays, start=1)):
+            constants[name] = Constant(one, one, per_sample=True)
+        else:
+            raise _too_large(call)
+
+
+def _of_batch(call: Call, constant: Constant, batch: int) -> Array:
+    """Return a constant as it is for so many samples."""
+    if constant.per_sample:
+        return np.repeat(constant.first, batch, axis=0)
+    if not constant.follows_batch:
+        return constant.first
+    if constant.first.dtype.kind != "i":
         raise _too_large(call)
-    made = _compute(call, [None if c is None else c.first for c in inputs])
-    _keep(call, made, made, per_sample=True)
+    # Sizes are a multiple of the batch and something that is no part of it.
+    factor = (constant.second - constant.first) // (BATCHES[1] - BATCHES[0])
+    return np.asarray(constant.first + factor * (batch - BATCHES[0]))
+
+
+def _same(one: Array, other: Array) -> bool:
+    return one.shape == other.shape and bool(np.all((one == other) | ((one != one) & (other != other))))
 
 
 def _compute(call: Call, inputs: Sequence[Array | None]) -> list[Array]:

@@ -28,6 +28,7 @@ from pylrp.loaders.onnx.inputs import InputShape, declared, shape_of
 from pylrp.loaders.onnx.node import Call, Translation, Value, operator_of
 from pylrp.loaders.onnx.operators import FLOATS, OPERATORS
 from pylrp.loaders.onnx.outputs import ModelOutputs
+from pylrp.loaders.onnx.repeats import without_repeats
 from pylrp.loaders.onnx.sides import SIDE_KINDS
 from pylrp.loaders.onnx.tops import FUNCTIONS, on_the_way
 from pylrp.network.canonise.normalisations import complete_normalisations
@@ -80,7 +81,9 @@ class Reader:
             self.outputs = ModelOutputs.of(model.graph, outputs, constants.stored, operators)
         except _MALFORMED as error:  # their texts are about this code, not about the model
             raise BrokenFile(file.path, "the outputs", "are not as the standard has them") from error
-        self.nodes, needed = _needed(model.graph.node, list(self.outputs.values.values()))
+        kept = {*self.outputs.values.values(), *(info.name for info in model.graph.output), *operators}
+        nodes = without_repeats(model.graph.node, model.graph.initializer, kept)
+        self.nodes, needed = _needed(nodes, list(self.outputs.values.values()))
         initial = {tensor.name for tensor in model.graph.initializer}
         named = {info.name: info for info in model.graph.input if info.name not in initial}
         self.inputs = {name: info for name, info in named.items() if name in needed}

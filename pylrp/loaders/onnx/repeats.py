@@ -1,0 +1,68 @@
+"""Nodes of an ONNX model that compute once more what another has computed: they are read as that one.
+
+Some exporters write ``x - mean(x)`` of a normalisation twice. ``onnx/reader.py`` asks before it translates anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Set
+
+import numpy as np
+from onnx import NodeProto, TensorProto
+
+__all__ = ["without_repeats"]
+
+#: Parts of formulas; layers of their own keep their names.
+_PARTS = {
+    "Abs", "Add", "Cast", "Clip", "Constant", "Div", "Equal", "Erf", "Exp", "Expand", "Greater", "Less", "Log", "Max",
+    "Min", "Mul", "Neg", "Not", "Pow", "Reciprocal", "ReduceL2", "ReduceMax", "ReduceMean", "ReduceSum",
+    "ReduceSumSquare", "Reshape", "Shape", "Sigmoid", "Slice", "Softmax", "Sqrt", "Squeeze", "Sub", "Tanh", "Transpose",
+    "Unsqueeze", "Where",
+}  # fmt: skip
+_MOST_ENTRIES = 1 << 16
+
+
+def without_repeats(nodes: Iterable[NodeProto], initial: Iterable[TensorProto], kept: Set[str]) -> list[NodeProto]:
+    """Return the nodes without those that repeat an earlier one, which gives its values instead.
+
+    Parameters
+    ----------
+    nodes : iterable of NodeProto
+    initial : iterable of TensorProto
+        Small ones with the same entries count as one.
+    kept : set of str
+        Names of nodes and values that stay: outputs, and nodes with a layer of the user's.
+    """
+    same = _equal(initial)
+    first: dict[tuple[object, ...], NodeProto] = {}
+    instead: dict[str, str] = {}
+    found = []
+    for node in nodes:
+        if not instead.keys().isdisjoint(node.input):
+            changed = NodeProto()
+            changed.CopyFrom(node)
+            changed.input[:] = [instead.get(name, name) for name in node.input]
+            node = changed
+        if node.op_type in _PARTS and not node.domain and kept.isdisjoint({node.name, *node.output}):
+            settings = tuple(sorted(attribute.SerializeToString() for attribute in node.attribute))
+            key = node.op_type, tuple(same.get(name, name) for name in node.input), settings, len(node.output)
+            known = first.setdefault(key, node)
+            if known is not node:
+                instead.update(zip(node.output, known.output, strict=True))
+                continue
+        found.append(node)
+    return found
+
+
+def _equal(initial: Iterable[TensorProto]) -> dict[str, str]:
+    """Return for each small initialiser the first that is equal."""
+    first: dict[bytes, str] = {}
+    found = {}
+    for tensor in initial:
+        if tensor.data_location == TensorProto.EXTERNAL or np.prod(tensor.dims, initial=1) > _MOST_ENTRIES:
+            continue
+        other = TensorProto()
+        other.CopyFrom(tensor)
+        other.name = ""
+        found[tensor.name] = first.setdefault(other.SerializeToString(), tensor.name)
+    return found
