@@ -167,8 +167,9 @@ def load(
             )
         if outputs is not None and "outputs" not in given:
             graph = with_outputs(graph, outputs)
-        # A softmax in a file of our own was kept on purpose.
-        network = Network.from_graph(graph, keep_top=keep_top or keep_softmax or what == _OWN)
+        # A softmax in a file of our own was kept on purpose; one with a model says so.
+        own = what == _OWN and (graph.facts.lengths is None or graph.facts.lengths.keep_top)
+        network = Network.from_graph(graph, keep_top=keep_top or keep_softmax or own)
         if what in _ONNX:  # for Network.verify
             network._model = os.path.abspath(source) if isinstance(source, str | os.PathLike) else source
     if what == _TORCH:

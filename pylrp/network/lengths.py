@@ -39,11 +39,17 @@ class Lengths:
         By input and axis of a sample: what the size is called; equal names are equal sizes, an empty one is any.
     read : callable
         Makes the graph for other shapes, by input.
+    again : callable
+        Returns the model as bytes, and the options with which it was read; for saving.
+    keep_top : bool
+        Whether a function at the top is kept, where the model was saved so.
     """
 
     shapes: Mapping[str, Shape]
     free: Mapping[str, Mapping[int, str]]
     read: Callable[[Mapping[str, Shape]], Graph]
+    again: Callable[[], tuple[bytes, dict[str, Any]]]
+    keep_top: bool = False
 
     def of(self, x: Any) -> dict[str, Shape] | None:
         """Return the shapes of a user's inputs; None where they are no inputs of this network at all.

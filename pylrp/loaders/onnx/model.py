@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import onnx
 from numpy.typing import DTypeLike
@@ -84,6 +85,12 @@ def load_onnx(
     def read(shapes: Mapping[str, Sequence[int]]) -> Graph:
         return Reader(file, shapes, operators or {}, outputs, dtype, stored).read()
 
+    def again() -> tuple[bytes, dict[str, Any]]:
+        if operators:
+            raise TypeError(f"the operators {', '.join(operators)} are functions in Python, which can't be saved")
+        model = source if isinstance(source, onnx.ModelProto) else onnx.load(source)
+        return model.SerializeToString(), {"input_shape": _plain(input_shape), "outputs": outputs and list(outputs)}
+
     usual = {name: usual_shape(info, free[name], input_shape) for name, info in first.inputs.items()}
     shapes = {name: shape_of(info, usual[name]) for name, info in first.inputs.items()}
     try:
@@ -98,9 +105,16 @@ def load_onnx(
         ) from error
     lengths = ", ".join(name for name, axes in free.items() if axes)
     return graph.changed(
-        facts=replace(graph.facts, lengths=Lengths(shapes, free, read)),
+        facts=replace(graph.facts, lengths=Lengths(shapes, free, read, again)),
         notes=[*graph.notes, f"{lengths}: any length, for which the network is laid out when it comes"],
     )
+
+
+def _plain(input_shape: InputShape | None) -> Any:
+    """Return shapes as JSON has them."""
+    if isinstance(input_shape, Mapping):
+        return {name: list(shape) for name, shape in input_shape.items()}
+    return None if input_shape is None else list(input_shape)
 
 
 def _written_out(file: ModelFile) -> onnx.ModelProto:

@@ -21,6 +21,7 @@ from pylrp import layers
 from pylrp._files import atomically
 from pylrp.errors import BrokenFile
 from pylrp.layers import Affine, BatchNorm, Conv, CustomLayer, Dense, Layer
+from pylrp.loaders.plain.native_sides import decode_sides, encode_model, encode_sides, read_model
 from pylrp.loaders.plain.npz_file import NpzFile
 from pylrp.network.canonise.rewiring import behind_weights
 from pylrp.network.graph import Facts, Graph, Node
@@ -28,8 +29,10 @@ from pylrp.network.graph import Facts, Graph, Node
 __all__ = ["is_native", "load_graph", "save_graph"]
 
 #: 1: written by pylrp 0.1, which folded scalings of the input into the layers behind them.
-FORMAT_VERSION = 2
-_READ = (1, 2)
+#: 3: with token ids and masks, or a model of free lengths.
+FORMAT_VERSION = 3
+_READ = (1, 2, 3)
+_WITHOUT_SIDES = 2  # which older versions read, too
 _STRUCTURE = "pylrp.json"
 _SUFFIX = ".npz"
 
@@ -75,19 +78,17 @@ def save_graph(graph: Graph, path: str | os.PathLike[str]) -> None:
     Raises
     ------
     TypeError
-        If the graph has a :class:`pylrp.layers.CustomLayer`: its Python code can't be saved; or inputs of token ids,
-        of which what is computed has no form in the file.
+        If the graph has a :class:`pylrp.layers.CustomLayer`: its Python code can't be saved.
     ValueError
         If the name ends otherwise.
     """
     path = Path(path)
     if path.suffix != _SUFFIX:
         raise ValueError(f"{path} must end in {_SUFFIX}, for example {path.stem}.pylrp.npz")
-    if graph.facts.sides is not None:
-        raise TypeError(
-            f"the inputs {', '.join(graph.facts.sides.inputs)} are token ids or masks, for which {_SUFFIX} has no form:"
-            " keep the model's own file, and load that"
-        )
+    if graph.facts.lengths is not None:
+        told, stored = encode_model(graph)
+        _write(path, {"version": FORMAT_VERSION, "model": told}, stored)
+        return
     arrays = _Arrays()
     numbers: dict[int, int] = {}
     written: list[dict[str, Any]] = []
@@ -98,22 +99,26 @@ def save_graph(graph: Graph, path: str | os.PathLike[str]) -> None:
             written.append(_write_layer(node, arrays))
         nodes.append([node.name, numbers[id(node.layer)], list(node.inputs)])
     structure = {
-        "version": FORMAT_VERSION,
+        "version": FORMAT_VERSION if graph.facts.sides is not None else _WITHOUT_SIDES,
         "inputs": [[name, list(shape)] for name, shape in graph.inputs.items()],
         "outputs": list(graph.outputs),
         "output_values": graph.output_values if graph.named_outputs else None,
         "channels_last": sorted(graph.channels_last),
         "notes": list(graph.notes),
-        "facts": _encode_facts(graph.facts),
+        "facts": _encode_facts(graph.facts, arrays),
         "dtype": graph.dtype.name,
         "layers": written,
         "nodes": nodes,
     }
-    entries: dict[str, Any] = {_STRUCTURE: np.frombuffer(json.dumps(structure).encode(), np.uint8), **arrays.entries}
+    _write(path, structure, arrays.entries)
+
+
+def _write(path: Path, structure: dict[str, Any], arrays: Mapping[str, Array]) -> None:
+    entries: dict[str, Any] = {_STRUCTURE: np.frombuffer(json.dumps(structure).encode(), np.uint8), **arrays}
     atomically(path, lambda part: np.savez(part, **entries))
 
 
-def _encode_facts(facts: Facts) -> dict[str, Any]:
+def _encode_facts(facts: Facts, arrays: _Arrays) -> dict[str, Any]:
     """Return the facts as JSON has them: numbers and strings as they are."""
     classes = None
     if facts.classes is not None:
@@ -123,16 +128,22 @@ def _encode_facts(facts: Facts) -> dict[str, Any]:
         "classes": classes,
         "features": {name: list(names) for name, names in facts.features.items()},
         "ranges": {name: list(bounds) for name, bounds in facts.ranges.items()},
+        **(
+            {}
+            if facts.sides is None
+            else {"sides": encode_sides(facts.sides, lambda value, name: _encode(value, arrays, name))}
+        ),
     }
 
 
-def _decode_facts(stored: Mapping[str, Any]) -> Facts:
+def _decode_facts(stored: Mapping[str, Any], arrays: Mapping[str, Array]) -> Facts:
     classes = stored.get("classes")
     return Facts(
         top=dict(stored.get("top", {})),
         classes=None if classes is None else tuple(classes),
         features={name: tuple(names) for name, names in stored.get("features", {}).items()},
         ranges={name: (float(low), float(high)) for name, (low, high) in stored.get("ranges", {}).items()},
+        sides=decode_sides(stored["sides"], lambda value: _decode(value, arrays)) if "sides" in stored else None,
     )
 
 
@@ -209,6 +220,8 @@ def load_graph(path: str | os.PathLike[str]) -> Graph:
     path = Path(path)
     structure, arrays = _read(path)
     try:
+        if "model" in structure:
+            return read_model(structure["model"], arrays)
         kinds = [entry["kind"] for entry in structure["layers"]]
         if not all(isinstance(kind, str) for kind in kinds):
             raise TypeError("a kind of layer is no name")
@@ -278,6 +291,6 @@ def _build(structure: dict[str, Any], arrays: Mapping[str, Array]) -> Graph:
         structure.get("output_values") or structure["outputs"],
         channels_last=structure["channels_last"],
         notes=structure["notes"],
-        facts=_decode_facts(structure.get("facts", {})),
+        facts=_decode_facts(structure.get("facts", {}), arrays),
         dtype=structure["dtype"],
     )
