@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-WORDS, WIDTH, HEADS, LONGEST, CLASSES = 11, 6, 2, 40, 3
+WORDS, WIDTH, HEADS, LONGEST, CLASSES = 11, 6, 2, 600, 3
 
 _TEXT = """
 <ir_version: 8, opset_import: ["": 17]>

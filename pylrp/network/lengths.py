@@ -16,6 +16,7 @@ import numpy as np
 
 from pylrp.errors import UnsupportedLayer
 from pylrp.layers import Shape
+from pylrp.layers.base import product
 
 if TYPE_CHECKING:
     from pylrp.network.execution import Execution
@@ -23,8 +24,14 @@ if TYPE_CHECKING:
 
 __all__ = ["ByLength", "Lengths"]
 
-#: Lengths that are kept; the one that was used longest ago goes.
-MOST = 16
+#: What may be kept for lengths, in bytes, and how many; the one that was used longest ago goes.
+MOST_BYTES, MOST = 128 << 20, 32
+#: Of a node: its objects in Python and in the core, measured.
+_NODE = 8 << 10
+#: Larger arrays are weights, which all lengths share.
+_SHARED = 1 << 16
+#: What the core keeps of a workspace between calls, csrc/base/buffer.hpp.
+_WORKSPACE = 192 << 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,8 +106,16 @@ class ByLength:
 
     def __init__(self, lengths: Lengths, make: Callable[[Graph], Execution]):
         self._lengths, self._make = lengths, make
-        self._known: OrderedDict[tuple[tuple[str, Shape], ...], Execution] = OrderedDict()
+        self._known: OrderedDict[tuple[tuple[str, Shape], ...], _Kept] = OrderedDict()
         self._lock = threading.Lock()
+
+    @property
+    def nbytes(self) -> int:
+        """Return what is kept for lengths, about: memory that each has of its own."""
+        return sum(kept.nbytes for kept in self._known.values())
+
+    def __len__(self) -> int:
+        return len(self._known)
 
     def of(self, x: Any, usual: Execution) -> Execution:
         """Return the execution for a user's inputs; the usual one where that fits, or nothing does.
@@ -115,16 +130,53 @@ class ByLength:
             return usual
         key = tuple(shapes.items())
         with self._lock:
-            if key in self._known:
-                self._known.move_to_end(key)
-                return self._known[key]
+            kept = self._known.get(key)
+        if kept is None:
+            kept = _Kept(self._made(shapes))
+        kept.note(_batch(x, shapes))
+        with self._lock:
+            self._known[key] = kept
+            self._known.move_to_end(key)
+            while len(self._known) > 1 and (self.nbytes > MOST_BYTES or len(self._known) > MOST):
+                self._known.popitem(last=False)
+        return kept.execution
+
+    def _made(self, shapes: dict[str, Shape]) -> Execution:
         try:
             made = self._make(self._lengths.read(shapes))
         except (UnsupportedLayer, ValueError) as error:
             sizes = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
             raise ValueError(f"the network can't take inputs of these lengths, {sizes}: {error}") from error
-        with self._lock:
-            self._known[key] = made
-            while len(self._known) > MOST:
-                self._known.popitem(last=False)
         return made
+
+
+class _Kept:
+    """An execution and what it takes: its own arrays, its nodes, the values of the largest batch so far."""
+
+    def __init__(self, execution: Execution):
+        self.execution = execution
+        self._batch = 1
+        graph = execution.graph
+        own: dict[int, int] = {}
+        for node in graph.nodes:
+            for array in vars(node.layer).values():
+                if isinstance(array, np.ndarray) and array.size <= _SHARED:
+                    own[id(array)] = array.nbytes
+        self._fixed = sum(own.values()) + _NODE * len(graph.nodes)
+        self._values = sum(product(shape) for shape in graph.shapes.values()) * graph.dtype.itemsize
+
+    @property
+    def nbytes(self) -> int:
+        return self._fixed + min(_WORKSPACE, self._batch * self._values)
+
+    def note(self, batch: int) -> None:
+        """Note how many samples come at once."""
+        self._batch = max(self._batch, batch)
+
+
+def _batch(x: Any, shapes: Mapping[str, Shape]) -> int:
+    """Return how many samples a user's input has."""
+    name, shape = next(iter(shapes.items()))
+    value = x[name] if isinstance(x, Mapping) else x[0] if isinstance(x, tuple) else x
+    given = np.shape(value)
+    return 1 if len(given) == len(shape) else given[0]

@@ -208,7 +208,7 @@ def test_a_bias_at_every_position(tmp_path, rng):
 
 def test_a_newer_file_is_not_read_further(saved):
     """What a newer version holds may be unreadable here."""
-    rewrite(saved, lambda structure: structure.update(version=3))
+    rewrite(saved, lambda structure: structure.update(version=4))
     with np.load(saved) as file:
         entries = dict(file)
     with saved.open("wb") as file:
@@ -294,7 +294,7 @@ def rewrite(path, change):
 
 
 CHANGES = {
-    "newer": (lambda s: s.update(version=3, layers="?"), r"has format version 3, this pylrp reads up to 2: update"),
+    "newer": (lambda s: s.update(version=4, layers="?"), r"has format version 4, this pylrp reads up to 3: update"),
     "unknown layer": (
         lambda s: s["layers"][1].update(kind="Attention"),
         r"has layers that this pylrp does not know, Attention: update pylrp$",

@@ -32,6 +32,10 @@ BATCHES = (7919, 7927)
 
 _WIDENS = {"Cast", "NonZero", "ArgMax", "ArgMin", "ConstantOfShape", "DequantizeLinear", "EyeLike", "OneHot"}
 _MOST_ENTRIES, _MOST_STEPS = 160 << 20, 1 << 30  # VGG19 has 144 million weights
+#: Results are kept of inputs of so many bytes each, so many of them.
+_SMALL, _MOST_COMPUTED = 256, 4096
+#: Operators that make much of little.
+_LARGER = {"Expand", "Range", "Tile", "Pad", "OneHot", "EyeLike", "Resize"}
 _SMALL_FLOATS = {TensorProto.FLOAT16, TensorProto.BFLOAT16}
 
 
@@ -72,11 +76,24 @@ def _meant(value: float) -> float:
     return float(str(np.float32(value)))
 
 
+def _key(node: NodeProto, inputs: Sequence[Array | None]) -> tuple[Any, ...] | None:
+    """Return what a node's results depend on; None where its inputs are large, or none."""
+    given = [array for array in inputs if array is not None]
+    if not given or any(array.nbytes > _SMALL or array.dtype.hasobject for array in given):
+        return None
+    if len(node.output) != 1 or node.op_type in _LARGER:
+        return None
+    attributes = tuple(attribute.SerializeToString(deterministic=True) for attribute in node.attribute)
+    arrays = tuple(None if array is None else (array.dtype.str, array.shape, array.tobytes()) for array in inputs)
+    return node.domain, node.op_type, attributes, arrays
+
+
 @dataclass
 class Stored:
     """Initialisers of a model, read once: as they are, and in other forms."""
 
     known: dict[str, Constant] = field(default_factory=dict)
+    computed: dict[tuple[Any, ...], list[Array]] = field(default_factory=dict)  # of small inputs: sizes, mostly
     made: dict[tuple[str, str], Array] = field(default_factory=dict)
 
 
@@ -198,6 +215,18 @@ class Constants:
             value = self.fill(node)
             value = meant(value) if self.dtype == np.float64 else value
             return [np.full([int(n) for n in inputs[0]], value, value.dtype)]
+        key = _key(node, inputs)
+        if key is None:
+            return self._evaluate(node, inputs)
+        if key not in self._stored.computed:
+            if len(self._stored.computed) >= _MOST_COMPUTED:
+                self._stored.computed.clear()
+            self._stored.computed[key] = self._evaluate(node, inputs)
+            for array in self._stored.computed[key]:
+                array.setflags(write=False)
+        return list(self._stored.computed[key])
+
+    def _evaluate(self, node: NodeProto, inputs: Sequence[Array | None]) -> list[Array]:
         from onnx.reference import ReferenceEvaluator  # 13 MB of modules, and most models compute nothing
 
         names = [name if array is not None else "" for name, array in zip(node.input, inputs, strict=True)]
