@@ -166,6 +166,20 @@ struct Finish {
   T* out;
   Index out_stride;
 };
+// A row of attention: scores s, what is added to them (may be null), powers e and their share p = e * share, and what
+// the probabilities get, c. c becomes p * (c - all), 0 where e, s or s + m is 0. by_scores += (s + m) c, by_added +=
+// m c.
+template <class T>
+struct TaylorOfScores {
+  Index n;
+  const T* scores;
+  const T* added;
+  const T* powers;
+  T share, all;
+  T* c;
+  double* by_scores;
+  double* by_added;
+};
 
 template <class T>
 struct Table {
@@ -206,6 +220,12 @@ struct Table {
 
   // y = f(x), which may be the same array.
   void (*function)(Function f, Index n, const T* x, T* y);
+
+  // Attention: z = s + m (-inf where m is the largest number; m may be null), returns the largest, or 0 where all are
+  // -inf; z becomes exp(z - most), returns the sum; see TaylorOfScores.
+  T (*masked_scores)(Index n, const T* s, const T* m, T* z);
+  T (*powers)(Index n, T most, T* z);
+  void (*taylor_of_scores)(const TaylorOfScores<T>& args);
 
   double (*sum)(Index n, const T* x);
   int (*scan)(Index n, const T* x);  // kHasNegative | kNotFinite

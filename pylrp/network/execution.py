@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from typing import Any
 
 from pylrp import _core
@@ -14,7 +15,8 @@ from pylrp.errors import NotFinite
 from pylrp.layers.base import Array
 from pylrp.network.classes import Classes, classes_of
 from pylrp.network.finite import finite, require_values
-from pylrp.network.graph import Graph
+from pylrp.network.fused import fused, fusions, touched
+from pylrp.network.graph import Graph, Node
 from pylrp.network.lowering import lower
 from pylrp.network.prepared import CoreGraph, Prepared
 from pylrp.network.ranges import expected_of
@@ -44,10 +46,13 @@ class Execution:
     """
 
     def __init__(self, graph: Graph):
-        lowered = lower(graph)
-        self.graph: Graph = lowered.graph
+        which = list(fusions(graph).values())
+        lowered = lower(fused(graph, which))
+        self.graph: Graph = lowered.graph if not which else _with_layers_of(graph, lowered.graph)
         self.expected = expected_of(self.graph)
-        self._core_graph = CoreGraph.plain(lowered)
+        self._core_graph = CoreGraph.plain(lowered, which)
+        self._fusions = {fusion.product: fusion for fusion in which}
+        self._whole: CoreGraph | None = None
         self._plans: dict[Any, Prepared] = {}
         self._composed: dict[Any, CoreGraph] = {}
         self._classes: dict[str, Classes] = {}
@@ -59,8 +64,10 @@ class Execution:
 
     def values_of(self, inputs: Inputs, names: Sequence[str], threads: int) -> list[Array]:
         """Return these values, (batch, size) each."""
-        values = self._core_graph.values
-        return self._core_graph.core.forward(inputs.flat, [values[name] for name in names], threads)
+        graph = self._core_graph
+        if any(name not in graph.values for name in names):  # inside attention
+            self._whole = graph = self._whole or CoreGraph.plain(lower(self.graph))
+        return graph.core.forward(inputs.flat, [graph.values[name] for name in names], threads)
 
     def predict(self, x: Any, threads: int) -> Any:
         """Return the outputs of an input as the user gave it: an array, or a dict of several by name."""
@@ -102,16 +109,27 @@ class Execution:
     def _require_finite_values(self, inputs: Inputs, outputs: Sequence[str] = ()) -> None:
         require_values(self.graph, lambda names: self.values_of(inputs, names, 0), outputs)
 
-    def plan(self, rules: str | Composite | Rule | Sequence[Rule], convention: str) -> Prepared:
-        """Return what is prepared for these rules."""
-        key = (rules, convention) if isinstance(rules, str) else None
+    def plan(
+        self, rules: str | Composite | Rule | Sequence[Rule], convention: str, values: Collection[str] = ()
+    ) -> Prepared:
+        """Return what is prepared for these rules.
+
+        Parameters
+        ----------
+        rules
+        convention : str
+        values : collection of str
+            Values that must be there: attention with one of them inside is not one layer.
+        """
+        apart = touched(self._fusions, values)
+        key = (rules, convention, apart) if isinstance(rules, str) else None
         known = None if key is None else self._plans.get(key)
         if known is not None:
             return known
-        made = assign(self.graph, rules, convention)
+        made = assign(self.graph, rules, convention).apart(apart)
         # Equal rules may differ in whether a number was left at its default, which conventions may replace: the
         # compiled rules tell them apart.
-        inner = tuple(made.rules.items()), tuple(map(id, made.compiled.values()))
+        inner = tuple(made.rules.items()), tuple(map(id, made.compiled.values())), tuple(made.fused)
         # Other threads may clear and fill the table meanwhile.
         known = self._plans.get(inner)
         if known is None:
@@ -126,10 +144,21 @@ class Execution:
 
     def _graph_for(self, assignment: Assignment) -> CoreGraph:
         """Return the graph in the core, with layers that stand for more than themselves where rules ask for it."""
-        if not assignment.cones:
+        if not assignment.cones and len(assignment.fused) == len(self._fusions):
             return self._core_graph
-        key = tuple(assignment.cones.items())
+        key = tuple(assignment.cones.items()), tuple(assignment.fused)
         known = self._composed.get(key)
         if known is None:
             known = self._composed[key] = CoreGraph.for_rules(self.graph, assignment)
         return known
+
+
+def _with_layers_of(graph: Graph, other: Graph) -> Graph:
+    """Return a graph with the layers that another one has under the same names, of weights in other memory."""
+    layers = {node.name: node.layer for node in other.nodes}
+
+    def of(node: Node) -> Node:
+        layer = layers.get(node.name, node.layer)
+        return node if layer is node.layer or type(layer) is not type(node.layer) else replace(node, layer=layer)
+
+    return graph.with_shared_storage([of(node) for node in graph.nodes])

@@ -22,6 +22,7 @@ from pylrp.network.explanation import Coefficients, Explanation, Layers
 from pylrp.network.finite import overflow_in_relevance, require_ledger
 from pylrp.network.ledger import Ledger
 from pylrp.network.positions import Positions
+from pylrp.network.prepared import Prepared
 from pylrp.network.ranges import warn_unscaled
 from pylrp.rules.composites import Composite
 from pylrp.rules.terms import Rule
@@ -65,16 +66,17 @@ class _Call:
         self.execution, self.request, self.graph = execution, request, execution.graph
         self.inputs = requests.Inputs(self.graph, request.x)
         self.top = requests.start_value(self.graph, request.output)
-        self.prepared = execution.plan(request.composite, request.convention)
+        wanted = requests.wanted_values(self.graph, request.layers)
+        self.masks: Mapping[str, Any] | None = masks.by_value(self.graph, request.masks)
+        masked = [name for name in self.masks or () if isinstance(name, str)]
+        needed = [*wanted, *masked, self.graph.value(self.top)]
+        self.prepared = execution.plan(request.composite, request.convention, needed)
         self._warn()
         self.absorbed = self.prepared.absorbed(self.top)
-        wanted = requests.wanted_values(self.graph, request.layers)
         if request.layers == "all":
             wanted = [name for name in wanted if name not in self.absorbed]
-        self.masks: Mapping[str, Any] | None = masks.by_value(self.graph, request.masks)
         requests.require_outside([*wanted, *(self.masks or ())], self.absorbed)
         self.stays = masks.settled(self.graph, self.masks, self.inputs.batch, self.inputs.single)
-        self.masked = masks.for_core(self.stays, self.prepared.values)
         self.positions = Positions(self.graph, self.prepared, request.convention, self.absorbed)
         self.classes: Classes = execution.classes_at(self.top)
         self.contrasted: Array | None = None
@@ -101,19 +103,32 @@ class _Call:
             )
             self.signs = [None]
 
-    def _in_core(self, outputs: Sequence[str], wanted: Sequence[str], zeros: tuple[str, float] | None = None) -> Any:
-        values = self.prepared.values
-        return self.prepared.plan.explain(
+    def _in_core(
+        self,
+        outputs: Sequence[str],
+        wanted: Sequence[str],
+        zeros: tuple[str, float] | None = None,
+        prepared: Prepared | None = None,
+    ) -> Any:
+        prepared = prepared or self.prepared
+        values = prepared.values
+        return prepared.plan.explain(
             self.inputs.flat,
             self.starts,
             self.request.start == "one",
             values[self.top],
             [values[name] for name in outputs],
             [values[name] for name in wanted],
-            self.masked,
+            masks.for_core(self.stays, values),
             self.request.threads,
             None if zeros is None else (values[zeros[0]], zeros[1]),
         )
+
+    def _of_one(self, name: str) -> Any:
+        """Return what the core returns if the relevance of this value alone is asked for."""
+        request = self.request
+        needed = [name, *(self.masks or ()), self.graph.value(self.top)]
+        return self._in_core([], [name], None, self.execution.plan(request.composite, request.convention, needed))
 
     def propagate(self) -> None:
         """Run the forward pass and the backward pass, and look at what came back."""
@@ -121,7 +136,7 @@ class _Call:
         found, self.chosen, self.relevance, self.pages = self.execution.run(
             self.inputs,
             lambda: self._in_core(outputs, names),
-            lambda: overflow_in_relevance(self.graph, self.top, lambda name: self._in_core([], [name])),
+            lambda: overflow_in_relevance(self.graph, self.top, self._of_one),
         )
         self.found, at_positions = found[: len(self.outputs)], found[len(self.outputs) :]
         self.execution.require_finite(self.inputs, self.outputs, self.found)

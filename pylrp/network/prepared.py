@@ -7,7 +7,8 @@ other nodes than the network's; here is which is which.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from numpy.typing import NDArray
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from pylrp import _core
 from pylrp.errors import AbsorbedValue
 from pylrp.network.composition import Composed, compose
+from pylrp.network.fused import Fusion, fused
 from pylrp.network.graph import Graph
 from pylrp.network.ledger import COLUMNS
 from pylrp.network.lowering import Lowered, lower
@@ -38,23 +40,26 @@ class CoreGraph:
         The core's number of each value, of outputs by either name.
     """
 
-    def __init__(self, composed: Composed, lowered: Lowered):
+    def __init__(self, composed: Composed, lowered: Lowered, which: Collection[Fusion] = ()):
         self.composed = composed
         self.core = lowered.core
         outputs = composed.graph.output_values
         self.values: dict[str, int] = {**lowered.values, **{name: lowered.values[v] for name, v in outputs.items()}}
-        self._rows = {node.name: row for row, node in enumerate(composed.graph.nodes)}
+        self._rows = {node.name: row for row, node in enumerate(lowered.graph.nodes)}
+        self._rows |= {fusion.product: self._rows[fusion.node.name] for fusion in which}
 
     @classmethod
-    def plain(cls, lowered: Lowered) -> CoreGraph:
-        """Return a graph in which every layer stands for itself."""
-        return cls(Composed(lowered.graph, {}, {}), lowered)
+    def plain(cls, lowered: Lowered, which: Collection[Fusion] = ()) -> CoreGraph:
+        """Return a graph in which every layer stands for itself, or for attention."""
+        return cls(Composed(lowered.graph, {}, {}), lowered, which)
 
     @classmethod
     def for_rules(cls, graph: Graph, assignment: Assignment) -> CoreGraph:
         """Return the graph with the operations that these rules make part of their layers."""
-        composed = compose(graph, assignment.cones)
-        return cls(composed, lower(composed.graph))
+        which = [fusion for fusion, _ in assignment.fused.values()]
+        composed = compose(graph, assignment.cones) if assignment.cones else Composed(graph, {}, {})
+        composed = replace(composed, graph=fused(composed.graph, which))
+        return cls(composed, lower(composed.graph), which)
 
     def account(self, ledger: Array, names: Sequence[str]) -> Array:
         """Return the pages of these nodes, (names, columns, samples), of the core's ledger."""
@@ -127,9 +132,12 @@ class Prepared:
 
 
 def inside(assignment: Assignment) -> Mapping[str, str]:
-    """Return the nodes that are nothing but part of a first layer under its rule, with words that say so."""
+    """Return the nodes that are nothing but part of another layer, with words that say so.
+
+    Of a first layer under its rule, or of attention.
+    """
     graph, absorbed = assignment.graph, assignment.absorbed
-    silent: dict[str, str] = {}
+    silent = {part: f"part of {name}" for part, name in assignment.part_of.items()}
     for node in reversed(graph.nodes):
         readers = [taker.name for taker, _ in graph.consumers(node.name)]
         within = all(

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -19,12 +19,13 @@ from pylrp.layers import Layer
 from pylrp.network.attention import probabilities
 from pylrp.network.canonise.top import stands_at_top
 from pylrp.network.composition import Composed, Cone, cone_below, reads_constants, signs_only
+from pylrp.network.fused import Fusion, fusions, mode, only_closes
 from pylrp.network.graph import Graph, Node
 from pylrp.network.layout import to_core
 from pylrp.rules.boxes import InputBox, bounds_of_value
 from pylrp.rules.catalogue import Epsilon, Flat, Zero
 from pylrp.rules.composites import WEIGHTED, Composite, composite, require_rule
-from pylrp.rules.conventions import compile_rule, compile_treatment
+from pylrp.rules.conventions import CONVENTIONS, compile_rule, compile_treatment
 from pylrp.rules.gates import description, settle
 from pylrp.rules.terms import Rule
 from pylrp.rules.treatments import Half, Signal, Treatment, Value
@@ -74,6 +75,9 @@ class Assignment:
         Operations that become part of a first layer with weights, by its name; True: scalings by sign only.
     undecided : dict of str to UndecidedGate
         Products of which the signal can't be told: nothing can be explained under these rules.
+    fused : dict of str to (Fusion, str)
+        Attention that the core has as one layer under these rules, by its product with the values, and what the core
+        calls the layer's formula.
     """
 
     graph: Graph
@@ -83,15 +87,23 @@ class Assignment:
     boxes: list[tuple[str, str, Array, Array]]
     cones: dict[str, tuple[Cone, bool]]
     undecided: dict[str, UndecidedGate]
+    fused: dict[str, tuple[Fusion, str]] = field(default_factory=dict)
+
+    def apart(self, names: Collection[str]) -> Assignment:
+        """Return the same with this attention as the nodes that it is made of."""
+        return replace(self, fused={name: each for name, each in self.fused.items() if name not in names})
 
     def text(self, node: Node) -> str:
         """Return a node's rule, or what it does without one."""
         rule = self.rules.get(node.name)
+        if node.name in self.fused and isinstance(rule, Half):
+            return f"{rule}, {self.rules[self.fused[node.name][0].softmax]}"
         return node.layer.effect_without_rule if rule is None or _is_own(node, rule) else repr(rule)
 
     def description(self, node: Node) -> str:
         """Return the same for the table of layers: of a product with the names of its signal and its gate."""
-        return description(node, self.rules) or self.text(node)
+        text = description(node, self.rules) or self.text(node)
+        return f"{text}, fused" if node.name in self.fused else text
 
     def has_row(self, node: Node) -> bool:
         """Whether relevance can get lost in a node under its rule: it has a row in the ledger then."""
@@ -101,6 +113,13 @@ class Assignment:
     def absorbed(self) -> dict[str, str]:
         """Return the values that are part of a layer's rule, with that layer's name."""
         return {value: name for name, (cone, _) in self.cones.items() for value in sorted(cone.between)}
+
+    @property
+    def part_of(self) -> dict[str, str]:
+        """Return the nodes that a layer of attention stands for, with the name of the product that has its row."""
+        return {
+            part: name for name, (fusion, _) in self.fused.items() for part in sorted(fusion.inside) if part != name
+        }
 
     def for_core(self, composed: Composed) -> tuple[list[_core.Rule | None], list[tuple[Array, Array] | None]]:
         """Return one rule and the bounds for each node of the rewritten graph, as the core takes them.
@@ -125,6 +144,8 @@ class Assignment:
             # Nothing is handed to it: it makes the values.
             compiled[composed.forward[name]] = compile_rule(Flat(), "zennit")
             del compiled[name]
+        for fusion, treatment in self.fused.values():
+            compiled[fusion.node.name] = compile_treatment(treatment)
         names = [node.name for node in composed.graph.nodes]
         return [compiled.get(name) for name in names], [bounds.get(name) for name in names]
 
@@ -238,7 +259,26 @@ def assign(graph: Graph, rules: str | Composite | Rule | Sequence[Rule], convent
                 made.cones[node.name] = cone, signs_only(rule)
         if rule.bounds() is not None:
             _set_bounds(made, node, rule, in_input=node.name in first, by_name=node.name in named)
+    made.fused.update(_fused(made, named, convention))
     return made
+
+
+def _fused(made: Assignment, named: Collection[str], convention: str) -> dict[str, tuple[Fusion, str]]:
+    """Return the attention that has a formula as one layer, of which no part was named."""
+    layers = {node.name: node.layer for node in made.graph.nodes}
+
+    def exact(name: str) -> bool:
+        if made.rules[name].passes:
+            return only_closes(layers[name], made.graph.dtype)
+        groups = CONVENTIONS[convention](made.rules[name])
+        return len(groups) == 1 and groups[0].stabilizer == 0
+
+    found: dict[str, tuple[Fusion, str]] = {}
+    for name, fusion in fusions(made.graph).items():
+        treatment = mode(fusion, made.rules, exact)
+        if treatment is not None and fusion.inside.isdisjoint(named) and fusion.inside.isdisjoint(made.absorbed):
+            found[name] = fusion, treatment
+    return found
 
 
 def _set_bounds(made: Assignment, node: Node, rule: Rule, *, in_input: bool, by_name: bool) -> None:
