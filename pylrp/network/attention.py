@@ -7,7 +7,9 @@ import numpy as np
 from pylrp.layers import Affine, Dropout, Identity, Layer, MatMul, Movement, Softmax
 from pylrp.network.graph import Graph, Node
 
-__all__ = ["has_attention", "probabilities"]
+__all__ = ["has_attention", "head_values", "probabilities"]
+
+_HEADS = 3  # axes: heads, tokens, width
 
 
 def probabilities(graph: Graph, node: Node) -> int | None:
@@ -30,6 +32,17 @@ def has_attention(graph: Graph) -> bool:
     """Whether a product in the graph has probabilities for a factor."""
     products = [node for node in graph.nodes if isinstance(node.layer, MatMul)]
     return any(probabilities(graph, node) is not None for node in products)
+
+
+def head_values(graph: Graph) -> list[str]:
+    """Return the values of what heads put out, (heads, tokens, width) a sample, from input to output."""
+    return [
+        node.name
+        for node in graph.nodes
+        if isinstance(node.layer, MatMul)
+        and len(graph.shapes[node.name]) == 3
+        and probabilities(graph, node) is not None
+    ]
 
 
 def _from_softmax(makers: dict[str, Node], value: str) -> bool:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import operator
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -229,6 +230,21 @@ class Explanation:
 
         return load(path)
 
+    def with_tokens(self, tokens: Sequence[str] | Sequence[Sequence[str]]) -> Explanation:
+        """Return the same with the text of its tokens: pictures, notebooks and reports show words then.
+
+        Parameters
+        ----------
+        tokens : sequence of str, or a sequence of them for each sample
+            As the tokenizer calls them, one for each id.
+        """
+        each = [list(map(str, tokens))] if self.settings.get("single") else [list(map(str, own)) for own in tokens]
+        count = 1 if self.settings.get("single") else len(self)
+        if len(each) != count:
+            raise ValueError(f"there are {count} samples and tokens of {len(each)}")
+        kept = each[0] if self.settings.get("single") else each
+        return dataclasses.replace(self, settings={**self.settings, "tokens": kept})
+
     def plot(
         self, path: str | os.PathLike[str] | None = None, *, kind: str | None = None, sample: int = 0,
         target: int | None = None, ax: Any = None, image: Any = None, labels: Any = None, **options: Any,
@@ -239,8 +255,8 @@ class Explanation:
         ----------
         path : path-like, optional
             Write the picture to this file, too: PNG, PDF, SVG.
-        kind : {"image", "signal", "table", "channels", "layers", "ledger"}, optional
-            Default: by the shape of a sample.
+        kind : {"image", "signal", "table", "channels", "layers", "ledger", "text", "heads", "patches", "positions"}
+            Default: by the shape of a sample; "text" where ``tokens`` are given.
         sample : int, default 0
             The row of the batch.
         target : int, optional
@@ -253,8 +269,8 @@ class Explanation:
         labels : sequence of str or mapping of int to str, optional
             Names of the classes.
         **options
-            ``overlay``, ``percentile``, ``limit``, ``feature_names``, ``values``, ``shape``, ``layer``, ``layers``,
-            ``input``, ``most``, ``cmap``, ``title``, ``caption``, ``dpi``, ``pyplot``: see
+            ``tokens``, ``segments``, ``overlay``, ``percentile``, ``limit``, ``feature_names``, ``values``, ``shape``,
+            ``layer``, ``layers``, ``input``, ``most``, ``cmap``, ``title``, ``caption``, ``dpi``, ``pyplot``: see
             :func:`pylrp.plot.explanation`.
 
         Returns

@@ -18,6 +18,7 @@ from pylrp.errors import MissingModel
 from pylrp.info import thread_count
 from pylrp.layers import Layer, Shape
 from pylrp.layers.base import product
+from pylrp.network.attention import head_values
 from pylrp.network.canonise import canonise
 from pylrp.network.classes import ClassIndex, ClassIndices
 from pylrp.network.execution import Execution
@@ -141,6 +142,11 @@ class Network:
         """
         top = self.graph.facts.top
         return dict(top) if len(self.graph.outputs) > 1 else top.get(self.graph.outputs[0])
+
+    @property
+    def heads(self) -> list[str]:
+        """Return the names of what heads of attention put out, (heads, tokens, width) a sample, from the input up."""
+        return head_values(self.graph)
 
     @property
     def input_size(self) -> int:

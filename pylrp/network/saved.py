@@ -39,6 +39,8 @@ def part_of(ex: Explanation, which: int | slice) -> Explanation:
     settings = {**ex.settings, "single": one}
     if isinstance(settings.get("against"), list):  # one a sample
         settings["against"] = settings["against"][which]
+    if settings.get("tokens") is not None:
+        settings["tokens"] = settings["tokens"][which]
     if rowwise := settings.get("masks_by_sample"):
         masks = settings["masks"]
         settings["masks"] = {**masks, **{name: masks[name][which] for name in rowwise}}

@@ -15,6 +15,7 @@ from pylrp.plot.images import heatmap, image
 from pylrp.plot.ledger_bars import ledger
 from pylrp.plot.notebook import to_html
 from pylrp.plot.signals import signal
+from pylrp.plot.words import heads, patches, positions, text
 from pylrp.present.pixels import to_picture
 
 __all__ = [
@@ -24,14 +25,18 @@ __all__ = [
     "diverging_map",
     "explanation",
     "grid",
+    "heads",
     "heatmap",
     "image",
     "layers",
     "ledger",
     "new_figure",
+    "patches",
+    "positions",
     "signal",
     "symmetric_limit",
     "table",
+    "text",
     "to_html",
     "to_picture",
 ]

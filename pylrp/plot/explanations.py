@@ -17,6 +17,7 @@ from pylrp.plot.colours import PERCENTILE, empty_figure, register_with_pyplot, s
 from pylrp.plot.images import image
 from pylrp.plot.ledger_bars import ledger
 from pylrp.plot.multi_panel import draw_channels, draw_layers
+from pylrp.plot.sequences import PANELS, size
 from pylrp.plot.signals import signal
 from pylrp.plot.views import View, features_of, views
 from pylrp.present.kinds import kind_of
@@ -38,6 +39,10 @@ KINDS: dict[str, tuple[str, ...]] = {
     "channels": ("feature_names", "most", "layer", "shape", "cmap"),
     "layers": ("layers", "most", "cmap"),
     "ledger": ("most",),
+    "text": ("tokens", "segments", "layer"),
+    "heads": ("layers", "cmap"),
+    "patches": ("layer", "shape", "cmap"),
+    "positions": ("tokens",),
 }
 
 #: How many axes the relevance of a sample has, and what to do if it has others.
@@ -69,6 +74,8 @@ def explanation(
     layer: str | None = None,
     layers: Sequence[str] | None = None,
     input: str | None = None,
+    tokens: Sequence[str] | None = None,
+    segments: ArrayLike | None = None,
     most: int | None = None,
     cmap: str | Colormap | None = None,
     title: str | None = None,
@@ -83,10 +90,13 @@ def explanation(
     ex : Explanation
     path : path-like, optional
         Write the picture to this file, too: PNG, PDF, SVG.
-    kind : {"image", "signal", "table", "channels", "layers", "ledger"}, optional
+    kind : str, optional
         "image": a heatmap, of the sum over the channels. "signal": a lane for each channel, time to the right.
         "table": signed bars. "channels": a map for each channel. "layers": a map for each layer. "ledger": what each
-        layer absorbed. Default, by the shape of a sample: ``(channels, height, width)`` is an image, a row a table;
+        layer absorbed. "text": words coloured by relevance, the kind where ``tokens`` are given. "heads": a grid of
+        layers and heads of attention, of ``layers``. "patches": the tokens of a vision transformer at ``layer`` as an
+        image. "positions": what positions took. Default, by the shape of a sample: ``(channels, height, width)`` is an
+        image, a row a table;
         two axes are an image if both have at least 8 entries and neither 4 times those of the other, otherwise a
         signal ``(channels, length)``.
     sample : int, default 0
@@ -120,6 +130,10 @@ def explanation(
         For kind "layers"; default those that were kept, else all; of more than 16 the last one of each size.
     input : str, optional
         Which input, where the network has several.
+    tokens : sequence of str, optional
+        The tokens of a text, as the tokenizer calls them; of several inputs the first is drawn then.
+    segments : array_like of int, optional
+        Which sentence each token belongs to. Default: a separator ends one.
     most : int, optional
         How many bars, channels, layers of the ledger are drawn; the others are summed up, in a bar or in words.
     cmap : str or matplotlib.colors.Colormap, optional
@@ -150,19 +164,26 @@ def explanation(
     """
     if kind not in (None, *KINDS):
         raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
-    found = views(ex, sample, target, layer=layer, input=input if kind != "ledger" else _any_input(ex), shape=shape)
+    if tokens is None and (kind in ("text", "positions") or (kind is None and layer is None)):
+        tokens = ex.settings.get("tokens")
+    if tokens is not None and kind is None:
+        kind = "text"
+    if kind in ("ledger", "text", "heads", "patches", "positions") and input is None:
+        input = _any_input(ex)
+    own_shape = shape if kind != "patches" else None
+    found = views(ex, sample, target, layer=layer, input=input, shape=own_shape)
     first = found[0]
     kind = kind or kind_of(first.relevance.shape, first.sequence)
     if kind in _AXES and first.relevance.ndim not in _AXES[kind]:
         raise ValueError(f"relevance of shape {first.relevance.shape} is no {kind}: {_ADVICE[kind]}")
     options: dict[str, Any] = {
         "image": image, "overlay": overlay, "feature_names": feature_names, "values": values, "shape": shape,
-        "layer": layer, "layers": layers, "most": most, "cmap": cmap,
+        "layer": layer, "layers": layers, "most": most, "cmap": cmap, "tokens": tokens, "segments": segments,
     }  # fmt: skip
     _require_options_of(kind, options)
     if kind == "table" and feature_names is None:
         options["feature_names"] = features_of(ex, first)
-    options |= {"percentile": percentile, "limit": limit, "scale": ""}
+    options |= {"percentile": percentile, "limit": limit, "scale": "", "ex": ex}
     text = Text(labels, title, caption)
     if kind in ("channels", "layers"):
         if len(found) > 1:
@@ -196,7 +217,7 @@ def _panels(
 ) -> Axes | FigureBase:
     """Draw one panel for each target."""
     draw = _DRAW[kind]
-    width, height = _size(kind, found[0], options["most"])
+    width, height = size(kind, found[0], options) if kind in PANELS else _size(kind, found[0], options["most"])
     own = ax is None
     if own:
         ax = empty_figure(width, height * len(found), dpi)
@@ -280,5 +301,5 @@ def _ledger(ax: Axes, view: View, options: dict[str, Any], text: Text) -> None:
 
 
 _DRAW: dict[str, Callable[[Axes, View, dict[str, Any], Text], None]] = {
-    "image": _image, "signal": _signal, "table": _table, "ledger": _ledger,
+    "image": _image, "signal": _signal, "table": _table, "ledger": _ledger, **PANELS,
 }  # fmt: skip

@@ -15,6 +15,7 @@ from pylrp.plot.explanations import explanation
 from pylrp.plot.views import View, samples_of, views
 from pylrp.present.names import composite_name
 from pylrp.present.numbers import number
+from pylrp.present.words import html_of, joined
 
 __all__ = ["to_html"]
 
@@ -31,6 +32,8 @@ def to_html(ex: Explanation) -> str | None:
     ----------
     ex : Explanation
     """
+    if ex.settings.get("tokens") is not None:
+        return _words(ex)
     with suppress(ImportError, ValueError):
         names = list(ex.relevance) if isinstance(ex.relevance, Mapping) else [None]
         pictures = [_img(explanation(ex, input=name, caption=False, pyplot=False)) for name in names]
@@ -40,6 +43,18 @@ def to_html(ex: Explanation) -> str | None:
             lines.append(f"<div>sample 0 of {count}; <code>ex.plot(sample=...)</code> draws the others</div>")
         return f'<div style="font-size:90%">{"".join(pictures)}{"".join(lines)}</div>'
     return None
+
+
+def _words(ex: Explanation) -> str:
+    """Return the words of the first sample, coloured, for each target; no matplotlib is needed."""
+    tokens = ex.settings["tokens"] if ex.settings.get("single") else ex.settings["tokens"][0]
+    first = next(iter(ex.relevance)) if isinstance(ex.relevance, Mapping) else None
+    parts = [
+        f"{html_of(joined(tokens, view.relevance))}<div>{escape(_line(view))}</div>" for view in views(ex, input=first)
+    ]
+    if samples_of(ex) > 1:
+        parts.append(f"<div>sample 0 of {samples_of(ex)}; <code>ex[1]</code> is the next</div>")
+    return f'<div style="font-size:90%">{"".join(parts)}</div>'
 
 
 def _img(figure: Any) -> str:

@@ -48,6 +48,8 @@ class View:
         Whether the channels of a two-dimensional sample are known to be channels: it is no image.
     composite : str, Composite, Rule or sequence of Rule
         Which rules.
+    at : int
+        Which of the explained targets.
     """
 
     relevance: Array
@@ -62,6 +64,7 @@ class View:
     sample: int
     sequence: bool
     composite: Any
+    at: int = 0
 
     @property
     def total(self) -> float:
@@ -186,7 +189,7 @@ def _view(
         against = int(np.broadcast_to(against, (samples_of(ex),))[sample])
     started, beginning, outputs = _start(ex, target, against, sample, t, ledger)
     composite = ex.settings.get("composite", "?")
-    return View(R, x, place, target, against, started, beginning, outputs, ledger, sample, last, composite)
+    return View(R, x, place, target, against, started, beginning, outputs, ledger, sample, last, composite, t)
 
 
 def _start(
