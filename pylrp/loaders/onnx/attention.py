@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pylrp.layers import Add, Affine, MatMul, Reshape, Shift, ShiftBy, Softmax, Tanh, Transpose
 from pylrp.layers.shift import closed
@@ -78,12 +79,24 @@ def _capped(call: Call, scores: Value) -> Value:
     return call.emit(Affine(cap, 0.0), call.emit(Tanh(), small, part="softcap"), part="softcap_after")
 
 
+def _window(call: Call, queries: int, keys: int) -> NDArray[np.bool_]:
+    """Return which keys each query may see by their distance: none behind it if causal, those within a window."""
+    ahead = np.arange(keys) - np.arange(queries)[:, None]
+    left, right = call.attribute("left_window_size", -1), call.attribute("right_window_size", -1)
+    seen = ahead <= 0 if call.attribute("is_causal", 0) else np.ones_like(ahead, dtype=bool)
+    seen &= (ahead >= -left) if left >= 0 else True
+    seen &= (ahead <= right) if right >= 0 else True
+    return seen
+
+
 def _masked(call: Call, scores: Value) -> Value:
     """Return the scores with the masks added; -inf closes a place."""
     dtype = call.translation.constants.dtype
-    if call.attribute("is_causal", 0):
-        queries, keys = scores.shape[-2:]
-        causal = np.where(np.tri(queries, keys, dtype=bool), 0, -np.inf).astype(dtype)
+    if call.has(3) and not call.is_side(3) and not call.is_constant(3):  # before -inf, of which it can take no share
+        scores = call.emit(Add(), *alike(call, [scores, call.value(3)]), part="mask")
+    seen = _window(call, *scores.shape[-2:])
+    if not seen.all():
+        causal = np.where(seen, 0, -np.inf).astype(dtype)
         scores = call.emit(Shift(closed(causal)), scores, part="causal")
     if not call.has(3):
         return scores
@@ -98,7 +111,7 @@ def _masked(call: Call, scores: Value) -> Value:
         if np.asarray(call.constant(3, per_sample=True)).dtype.kind == "b":
             given = np.where(given == 1, 0, -np.inf)
         return call.emit(Shift(closed(given.astype(dtype))), scores, part="mask")
-    return call.emit(Add(), *alike(call, [scores, call.value(3)]), part="mask")
+    return scores
 
 
 def einsum_of_two(call: Call, equation: str) -> Value:
