@@ -50,6 +50,7 @@ PAGES = {
         "report",
         "verify",
         "evaluation",
+        "tables",
         "stream",
         "performance",
     ],

@@ -48,6 +48,7 @@ class Request:
     masks: Mapping[str, Any] | None
     convention: str
     threads: int
+    expanded: bool | None = None
 
 
 def explain(execution: Execution, request: Request) -> Explanation:
@@ -65,6 +66,9 @@ class _Call:
     def __init__(self, execution: Execution, request: Request):
         self.execution, self.request, self.graph = execution, request, execution.graph
         self.inputs = requests.Inputs(self.graph, request.x)
+        if request.expanded is not None:
+            requests.require_front(self.graph)
+            self.inputs.expanded = request.expanded
         self.top = requests.start_value(self.graph, request.output)
         wanted = requests.wanted_values(self.graph, request.layers)
         self.masks: Mapping[str, Any] | None = masks.by_value(self.graph, request.masks)
@@ -185,6 +189,7 @@ class _Call:
             settings=self._settings(),
             notes=tuple(dict.fromkeys([*inputs.notes, *self.asked.notes])),
             features=_sole(features),
+            origin=inputs.origin,
             positions=positions,
             coefficients=self._coefficients(layers),
         )

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pylrp.errors import AbsorbedValue
+from pylrp.network.frames import Origin
 
 __all__ = ["Coefficients", "Explanation", "Layers"]
 
@@ -132,6 +133,8 @@ class Explanation:
     features : tuple of str or None
         The names of the input's features, in the order of ``relevance``: a data frame's columns, or those of the model;
         a dict by name where the network has several inputs.
+    origin : Origin or None
+        Of a data frame its package and the labels of its rows, for :meth:`to_frame`.
     coefficients : mapping of str to ndarray
         ``c = R / a`` of each value a by its name, found when it is asked for: what the rules of hidden layers carry,
         ``c_in = W^T c_out`` where epsilon is 0. Where a is 0 it is what R / a tends to, NaN where relevance stays on a
@@ -153,6 +156,7 @@ class Explanation:
     settings: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     features: Any = None
+    origin: Origin | None = None
     positions: Any = None
     coefficients: Coefficients = field(default_factory=lambda: Coefficients({}, [], None))
 
@@ -244,6 +248,51 @@ class Explanation:
             raise ValueError(f"there are {count} samples and tokens of {len(each)}")
         kept = each[0] if self.settings.get("single") else each
         return dataclasses.replace(self, settings={**self.settings, "tokens": kept})
+
+    def to_frame(self, package: str | None = None) -> Any:
+        """Return the relevance as a data frame: a row a sample, a column a feature, by their names.
+
+        Rows have the labels of the data frame that was explained; with several targets a row each, labelled by sample
+        and target (polars: two columns more). The ledger and what else there is stay here.
+
+        Parameters
+        ----------
+        package : {"pandas", "polars"}, optional
+            Default: that of the data frame that was explained, else pandas.
+
+        Returns
+        -------
+        pandas.DataFrame or polars.DataFrame
+
+        Raises
+        ------
+        ValueError
+            If a sample's relevance is no row: of images, or of several inputs.
+        ImportError
+            If the package is not installed.
+        """
+        from pylrp.network.frames import to_frame
+
+        return to_frame(self, package)
+
+    def to_shap(self) -> Any:
+        """Return a ``shap.Explanation``, for ``shap.plots.beeswarm``, ``bar``, ``waterfall`` and the like.
+
+        ``values`` is the relevance, in units of the output that was explained (a logit); ``base_values`` of each sample
+        is that output minus the sum of its relevance, what biases and stabilisers took, so that values and base value
+        add up to the output. They are LRP's relevance, not Shapley values. Words among the inputs are in
+        ``display_data``, their numbers in ``data``. With several targets the last axis is the target.
+
+        Raises
+        ------
+        ValueError
+            If a sample's relevance is no row, or does not start at an output (``start="one"``).
+        ImportError
+            If shap is not installed.
+        """
+        from pylrp.network.frames import to_shap
+
+        return to_shap(self)
 
     def plot(
         self, path: str | os.PathLike[str] | None = None, *, kind: str | None = None, sample: int = 0,

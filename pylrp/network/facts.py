@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from pylrp.network.front import Front
 from pylrp.network.lengths import Lengths
 from pylrp.network.sides import Sides
 from pylrp.present.text import shown
@@ -30,6 +31,8 @@ class Facts:
         By input: the range of values that the model was made for.
     sides : Sides, optional
         Inputs that are token ids or masks, and what is made of them.
+    front : Front, optional
+        What makes features of a table's columns.
     lengths : Lengths, optional
         How the model is read for inputs of other lengths.
     """
@@ -39,6 +42,7 @@ class Facts:
     features: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     sides: Sides | None = None
+    front: Front | None = None
     lengths: Lengths | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -57,5 +61,6 @@ def readable_facts(facts: Facts) -> Facts:
         sides=None
         if facts.sides is None
         else replace(facts.sides, feeds={shown(name): feed for name, feed in facts.sides.feeds.items()}),
+        front=facts.front,
         lengths=facts.lengths,
     )

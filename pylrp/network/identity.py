@@ -33,7 +33,7 @@ def fingerprint(graph: Graph) -> str:
             sorted(graph.channels_last),
             graph.dtype,
             [(node.name, node.layer, node.inputs) for node in graph.nodes],
-            (dict(facts.top), facts.classes, dict(facts.features), facts.sides),
+            (dict(facts.top), facts.classes, dict(facts.features), facts.sides, facts.front),
         ]
     )
 

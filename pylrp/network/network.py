@@ -26,11 +26,13 @@ from pylrp.network.explain import Request, explain
 from pylrp.network.explanation import Explanation
 from pylrp.network.graph import Graph
 from pylrp.network.lengths import ByLength
+from pylrp.network.parts import explain_in_parts, part_size
 from pylrp.network.samples import explained, predicted, samples_in
 from pylrp.network.summary import table
 from pylrp.network.targets import TargetLike
 from pylrp.present import html
 from pylrp.present.html import Summary
+from pylrp.present.progress import reporting
 from pylrp.rules.assignment import assign
 from pylrp.rules.composites import Composite, either
 from pylrp.rules.defaults import default_for
@@ -255,6 +257,8 @@ class Network:
         masks: Mapping[str, Sequence[int] | ArrayLike] | None = None,
         convention: str = "zennit",
         threads: int | None = None,
+        expanded: bool | None = None,
+        progress: bool | Callable[[int, int], object] = False,
     ) -> Explanation:
         """Predict, and explain the prediction.
 
@@ -303,6 +307,11 @@ class Network:
             the batch before it, or (batch, channels), each sample has its own.
         convention : str, default "zennit"
         threads : int, optional
+        expanded : bool, optional
+            Of a scikit-learn pipeline with encoders: relevance of each category instead of its column, whose sum it is.
+        progress : bool or callable, default False
+            A bar on a terminal with the rate and the time left, or a function, called as ``progress(done, total)``. A
+            large batch is explained in parts then; one of many rows of a table always is.
 
         Returns
         -------
@@ -327,8 +336,12 @@ class Network:
         """
         request = Request(
             x, target, self._composite(either(composite, rules)), targets, against, start, output, layers, masks,
-            convention, _threads(threads),
+            convention, _threads(threads), expanded,
         )  # fmt: skip
+        size = None if isinstance(x, list) else part_size(x, self.graph, bool(progress))
+        if size is not None:
+            with reporting(progress, "explaining", None) as report:
+                return explain_in_parts(self._execution_of(x), request, size, report)
         samples = samples_in(x, self.graph)
         if samples is not None:
             return explained(samples, request, self._execution_of, self.graph)

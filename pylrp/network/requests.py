@@ -17,6 +17,8 @@ from pylrp.errors import AbsorbedValue, NotFinite
 from pylrp.layers import Shape
 from pylrp.layers.base import product
 from pylrp.network.columns import Columns, columns_of
+from pylrp.network.frames import origin_of
+from pylrp.network.front import Front
 from pylrp.network.graph import Graph
 from pylrp.network.layout import channels_moved_first, moving_call, with_other_order
 from pylrp.network.sides import SideInput, Sides
@@ -43,7 +45,13 @@ class Inputs:
     notes : list of str
         What was converted or put in order.
     fed : dict of str to ndarray
-        By input of the graph, what was computed of token ids and masks, (batch, *shape).
+        By input of the graph, what was computed of token ids and masks, or of a table, (batch, *shape).
+    table : Columns
+        Where there is a front, the columns before it.
+    origin : Origin or None
+        Of a data frame.
+    expanded : bool
+        Whether relevance is that of what a front makes, not of the columns.
     """
 
     def __init__(self, graph: Graph, x: Any):
@@ -55,12 +63,17 @@ class Inputs:
         self.single = False
         self.batch = -1
         self.notes: list[str] = []
+        self.table = Columns(None)
+        self.origin = origin_of(x)
+        self.expanded = graph.facts.front is not None and graph.facts.front.expanded
         self.fed: dict[str, Array] = {}
         sides = graph.facts.sides
         names = list(graph.inputs) if sides is None else list(sides.names)
         for name, value in _by_name(names, x).items():
             what = "x" if len(names) == 1 else f"x[{name!r}]"
-            if sides is None or name not in sides.inputs:
+            if graph.facts.front is not None:
+                self._add_table(name, graph.facts.front, value, what)
+            elif sides is None or name not in sides.inputs:
                 self._add(name, value, what)
             else:
                 self._add_side(name, sides.inputs[name], value, what)
@@ -82,6 +95,23 @@ class Inputs:
         if array.dtype is not graph.dtype and array.dtype != graph.dtype:
             array = converted(array, graph.dtype, what, self.notes)
         self.flat.append(array if array.ndim <= 2 and len(shape) == 1 else as_rows(array, batch, shape))
+
+    def _add_table(self, name: str, front: Front, value: Any, what: str) -> None:
+        """Take columns of numbers, gaps and words, of which the front makes what the network takes."""
+        known = self._graph.facts.features.get(name)
+        columns = columns_of(value, known, what)
+        array = np.asarray(columns.values)
+        if array.ndim not in (1, 2) or array.shape[-1] != front.columns:
+            raise ValueError(_misfit(array, (front.columns,), what, False))
+        self._count(array, (front.columns,), what)
+        self.given[name], self.table = array, columns
+        self.columns[name] = Columns(array, columns.names)  # of features, in the network's order
+        if columns.order is not None:
+            self.notes.append(f"{what}: columns were put into the network's order by name")
+        ordered = np.atleast_2d(columns.to_network(array))
+        encoded = front.encode(ordered, known, what, self.dtype)
+        self.fed[name] = encoded[0] if self.single else encoded
+        self.flat.append(encoded)
 
     def _count(self, array: Array, shape: Shape, what: str) -> int:
         """Return the number of samples of an input, which is that of the others."""
@@ -128,7 +158,9 @@ class Inputs:
 
     def by_input(self, maps: Mapping[str, Array]) -> dict[str, Array]:
         """Return the relevance of each input that it belongs to, of the maps of the graph's inputs."""
-        sides = self._graph.facts.sides
+        sides, front = self._graph.facts.sides, self._graph.facts.front
+        if front is not None and not self.expanded:
+            return {name: self.table.to_caller(front.summed(maps[name])) for name in self._graph.inputs}
         if sides is None:
             return {name: maps[name] for name in self._graph.inputs}
         return {name: sides.summed(name, maps) if name in sides.inputs else maps[name] for name in sides.carrying}
@@ -145,6 +177,10 @@ class Inputs:
     def features(self, name: str) -> tuple[str, ...] | None:
         """Return the names of an input's features in the caller's order, None where they are not known."""
         columns = self.columns.get(name)
+        front = self._graph.facts.front
+        if front is not None and self.expanded:
+            known = self._graph.facts.features.get(name) or (columns and columns.names)
+            return front.names(known or [f"x{i}" for i in range(front.columns)])
         return (columns and columns.names) or self._graph.facts.features.get(name)
 
     def shaped(self, flat: Array, shape: Shape) -> Array:
@@ -162,6 +198,12 @@ class Inputs:
         if self.single:
             return flat.reshape(targets, *shape)
         return np.ascontiguousarray(flat.reshape(targets, self.batch, *shape).swapaxes(0, 1))
+
+
+def require_front(graph: Graph) -> None:
+    """Raise ValueError where features are the input itself, so that they can't be asked for beside it."""
+    if graph.facts.front is None:
+        raise ValueError("expanded: no step before the network makes several features of a column")
 
 
 def converted(array: Array, dtype: np.dtype[Any], what: str, notes: list[str]) -> Array:

@@ -155,12 +155,12 @@ def explained(
         own = replace(
             request,
             x=batch,
-            target=_own(request.target, which, count, rank, "target"),
-            against=_own(request.against, which, count, rank, "against"),
+            target=own_targets(request.target, which, count, rank, "target"),
+            against=own_targets(request.against, which, count, rank, "against"),
             targets=None
             if request.targets is None
-            else [_own(each, which, count, rank, "a target") for each in request.targets],
-            masks={name: _own_mask(mask, which, count) for name, mask in masks.items()}
+            else [own_targets(each, which, count, rank, "a target") for each in request.targets],
+            masks={name: own_mask(mask, which, count) for name, mask in masks.items()}
             if isinstance(masks, Mapping)
             else masks,
         )
@@ -169,7 +169,7 @@ def explained(
     return _all(in_groups(samples, run), samples, request, graph)
 
 
-def _own(target: Any, which: Sequence[int], count: int, rank: int, what: str) -> Any:
+def own_targets(target: Any, which: Sequence[int], count: int, rank: int, what: str) -> Any:
     """Return the targets of some samples; one for all stays as it is."""
     single = isinstance(target, np.ndarray | np.generic) and target.ndim == 0
     for_all = single or isinstance(target, str | Mapping) or not hasattr(target, "__len__")
@@ -183,7 +183,7 @@ def _own(target: Any, which: Sequence[int], count: int, rank: int, what: str) ->
     return np.stack(chosen) if all(isinstance(each, np.ndarray) and each.ndim for each in chosen) else chosen
 
 
-def _own_mask(mask: Any, which: Sequence[int], count: int) -> Any:
+def own_mask(mask: Any, which: Sequence[int], count: int) -> Any:
     """Return the rows of a mask of channels that has one a sample."""
     rows = np.ndim(mask) > 1 and len(mask) == count
     return np.asarray(mask)[which] if rows else mask

@@ -53,6 +53,7 @@ def part_of(ex: Explanation, which: int | slice) -> Explanation:
         coefficients=ex.coefficients.part(part(ex.coefficients.kept), lambda found: found[which]),
         ledger=ledgers if isinstance(ex.ledger, list) else ledgers[0],
         input=None if ex.input is None else part(ex.input),
+        origin=None if ex.origin is None else ex.origin.part(which),
         positions=None if ex.positions is None else part(ex.positions),
         settings=settings,
     )
@@ -79,7 +80,7 @@ def save(ex: Explanation, path: str | os.PathLike[str]) -> None:
                          for name, array in named.items() if array is not None})  # fmt: skip
     by_input.update({f"layer/{name}": r for name, r in ex.layers.kept.items()})
     for name, array in by_input.items():
-        arrays.update(_by_sample(name, array) if isinstance(array, list) else {name: np.asarray(array)})
+        arrays.update(_by_sample(name, array) if isinstance(array, list) else {name: _storable(array)})
     known = {
         "format": _FORMAT,
         "settings": {**ex.settings, "composite": ex.composite},
@@ -90,6 +91,12 @@ def save(ex: Explanation, path: str | os.PathLike[str]) -> None:
     }
     arrays["explanation"] = np.array(json.dumps(known, default=_plain))
     save_arrays(path, arrays)
+
+
+def _storable(array: Any) -> Array:
+    """Return an array without Python objects: words and gaps of a table as texts."""
+    made = np.asarray(array)
+    return made.astype(str) if made.dtype.hasobject else made
 
 
 def _plain(value: Any) -> Any:

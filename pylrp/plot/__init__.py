@@ -15,6 +15,7 @@ from pylrp.plot.images import heatmap, image
 from pylrp.plot.ledger_bars import ledger
 from pylrp.plot.notebook import to_html
 from pylrp.plot.signals import signal
+from pylrp.plot.summary import summary
 from pylrp.plot.words import heads, patches, positions, text
 from pylrp.present.pixels import to_picture
 
@@ -34,6 +35,7 @@ __all__ = [
     "patches",
     "positions",
     "signal",
+    "summary",
     "symmetric_limit",
     "table",
     "text",

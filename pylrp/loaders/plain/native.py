@@ -85,6 +85,11 @@ def save_graph(graph: Graph, path: str | os.PathLike[str]) -> None:
     path = Path(path)
     if path.suffix != _SUFFIX:
         raise ValueError(f"{path} must end in {_SUFFIX}, for example {path.stem}.pylrp.npz")
+    if graph.facts.front is not None:
+        raise TypeError(
+            f"imputers and encoders stand before the network, for which {_SUFFIX} has no form: keep the fitted "
+            "pipeline, and load that"
+        )
     if graph.facts.lengths is not None:
         told, stored = encode_model(graph)
         _write(path, {"version": FORMAT_VERSION, "model": told}, stored)

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from pylrp.layers import Dense
 from pylrp.loaders.plain.chain import chain
+from pylrp.loaders.sklearn.front import front_of, needs_front, with_front
 from pylrp.loaders.sklearn.steps import layers_of, pipeline_steps
-from pylrp.network.graph import Facts, Graph
+from pylrp.network.graph import Facts, Graph, Node
 
 __all__ = ["load_sklearn"]
 
@@ -41,7 +42,7 @@ _LINEAR = {
 }  # fmt: skip
 
 
-def load_sklearn(estimator: Any) -> Graph:
+def load_sklearn(estimator: Any, expanded: bool = False) -> Graph:
     """Return the network of a fitted ``MLPClassifier``, ``MLPRegressor`` or linear model.
 
     The softmax or logistic function at the end of a classifier is left out, and a note says so: its logits are
@@ -54,8 +55,11 @@ def load_sklearn(estimator: Any) -> Graph:
     estimator : MLPClassifier, MLPRegressor, linear model or Pipeline
         Linear models are ``LogisticRegression``, ``LinearRegression``, ``Ridge``, ``LinearSVC``, ``SGDClassifier`` and
         their like. A pipeline may scale its input with ``StandardScaler``, ``MinMaxScaler``, ``MaxAbsScaler`` or
-        ``RobustScaler``, choose columns with a ``ColumnTransformer`` of these, and have a ``SimpleImputer`` or a
-        ``Normalizer``; relevance is then that of the pipeline's input.
+        ``RobustScaler``, fill gaps (NaN) with an imputer, encode words with ``OneHotEncoder`` or ``OrdinalEncoder``,
+        project with ``PCA``, choose features (``SelectKBest``), treat columns differently in a ``ColumnTransformer`` or
+        ``FeatureUnion``, and have a ``Normalizer``; relevance is then that of the pipeline's input.
+    expanded : bool, default False
+        Relevance of each category that a one-hot encoder makes, instead of the column's sum.
 
     Returns
     -------
@@ -85,16 +89,22 @@ def load_sklearn(estimator: Any) -> Graph:
     parts = _parts(steps.pop()[1] if steps else estimator)
     weights = [np.ascontiguousarray(w) for w in parts.weights]
     layers = [Dense(w, np.array(b)) for w, b in zip(weights, parts.biases, strict=True)]
-    before = [layer for name, step in steps for layer in layers_of(name, step, weights[0].dtype)]
+    inputs = getattr(first, "n_features_in_", None)
+    front, nodes = None, list[Node]()
+    if inputs is not None and needs_front(steps):
+        front, nodes, before, inputs = front_of(steps, inputs, weights[0].dtype, expanded)
+    else:
+        before = [layer for name, step in steps for layer in layers_of(name, step, weights[0].dtype)]
     notes = []
     if parts.top != "identity":
         of = "the logit of classes_[1] is" if len(weights[-1]) == 1 else "the logits are"
         of = "the logarithm of the prediction is" if parts.top == "exp" else of
         notes.append(f"{parts.top} at the top removed: {of} explained")
     activations = [*[parts.activation] * (len(layers) - 1), "identity"]
-    inputs = getattr(first, "n_features_in_", None)
     graph = chain(layers, activations, notes=notes, first=before, inputs=inputs)
-    return graph.changed(facts=_facts(parts, first, graph))
+    if front is not None:
+        graph = with_front(front, nodes, graph)
+    return graph.changed(facts=replace(_facts(parts, first, graph), front=front))
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from pylrp.errors import UnsupportedLayer
 from pylrp.layers import Affine, Clip, Layer, Normalize, Take
 
-__all__ = ["layers_of", "pipeline_steps"]
+__all__ = ["WAY_OUT", "layers_of", "pipeline_steps", "places_of"]
 
 Floats = NDArray[np.float64]
 
-_WAY_OUT = "transform the data first and load the estimator alone (pipeline[-1])"
+WAY_OUT = "transform the data first and load the estimator alone (pipeline[-1])"
 
 
 def pipeline_steps(name: str, estimator: Any) -> Iterator[tuple[str, Any]]:
@@ -57,7 +57,7 @@ def layers_of(name: str, step: Any, dtype: np.dtype[Any]) -> list[Layer]:
 
     if isinstance(step, Normalizer):
         if step.norm == "max":
-            raise UnsupportedLayer(name, "Normalizer", "divides by the largest absolute value", _WAY_OUT)
+            raise UnsupportedLayer(name, "Normalizer", "divides by the largest absolute value", WAY_OUT)
         return [Normalize(step.norm, name=name)]
     if isinstance(step, ColumnTransformer):
         scaling = _columns(name, step)
@@ -97,16 +97,16 @@ def _scaling(name: str, step: Any) -> _Scaling:
 
     kind = type(step)
     if kind not in (StandardScaler, MinMaxScaler, MaxAbsScaler, RobustScaler, SimpleImputer):
-        raise UnsupportedLayer(name, kind.__name__, "is no step that can be explained", _WAY_OUT)
+        raise UnsupportedLayer(name, kind.__name__, "is no step that can be explained", WAY_OUT)
     if not hasattr(step, "n_features_in_"):
         raise ValueError(f"{step!r} is not fitted: call fit(X, y) of the pipeline first")
     made = _identity(step.n_features_in_)
     if kind is SimpleImputer:
         fixed = np.asarray(step.statistics_, object)
         if step.add_indicator or any(value is None or value != value for value in fixed):
-            raise UnsupportedLayer(name, kind.__name__, "adds or drops columns", _WAY_OUT)
+            raise UnsupportedLayer(name, kind.__name__, "adds or drops columns", WAY_OUT)
         if isinstance(step.missing_values, str) or step.missing_values == step.missing_values:
-            raise UnsupportedLayer(name, kind.__name__, f"replaces the value {step.missing_values!r}", _WAY_OUT)
+            raise UnsupportedLayer(name, kind.__name__, f"replaces the value {step.missing_values!r}", WAY_OUT)
         return made
     if kind is MinMaxScaler:
         made.factor, made.shift = np.asarray(step.scale_, np.float64), np.asarray(step.min_, np.float64)
@@ -127,7 +127,7 @@ def _columns(name: str, step: Any) -> _Scaling:
         raise ValueError(f"{step!r} is not fitted: call fit(X, y) of the pipeline first")
     places, factors, shifts = [], [], []
     for inner, transformer, columns in step.transformers_:
-        taken = np.asarray(_places(step, columns), np.int64)
+        taken = np.asarray(places_of(step, columns), np.int64)
         if transformer == "drop" or not len(taken):
             continue
         where = f"{name}.{inner}"
@@ -137,18 +137,18 @@ def _columns(name: str, step: Any) -> _Scaling:
                 continue
             scaling = _scaling(at, each)
             if scaling.clip is not None:
-                raise UnsupportedLayer(at, type(each).__name__, "clips some of the columns", _WAY_OUT)
+                raise UnsupportedLayer(at, type(each).__name__, "clips some of the columns", WAY_OUT)
             part.factor, part.shift = part.factor * scaling.factor, part.shift * scaling.factor + scaling.shift
         weight = (step.transformer_weights or {}).get(inner, 1.0)
         places.append(taken)
         factors.append(part.factor * weight)
         shifts.append(part.shift * weight)
     if not places:
-        raise UnsupportedLayer(name, type(step).__name__, "keeps no column", _WAY_OUT)
+        raise UnsupportedLayer(name, type(step).__name__, "keeps no column", WAY_OUT)
     return _Scaling(np.concatenate(places), np.concatenate(factors), np.concatenate(shifts))
 
 
-def _places(step: Any, columns: Any) -> list[int]:
+def places_of(step: Any, columns: Any) -> list[int]:
     """Return the numbers of a ColumnTransformer's columns, however they were given."""
     every = list(range(step.n_features_in_))
     if isinstance(columns, slice) and not isinstance(columns.start or columns.stop, str):

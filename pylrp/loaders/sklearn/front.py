@@ -1,0 +1,351 @@
+"""Pipelines with imputers, encoders, projections: what is done before the core, and the layers behind that.
+
+``sklearn/estimator.py`` calls in for steps that ``sklearn/steps.py`` does not read. The steps up to the last imputer or
+encoder of a branch, with the scalers between, are the network's front (``network/front.py``); what follows is layers:
+scalers, choices of columns, PCA, whose centring passes relevance on and whose projection is a layer with weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pylrp.errors import UnsupportedLayer
+from pylrp.layers import Affine, Concat, Dense, Layer, Take
+from pylrp.loaders.sklearn.steps import WAY_OUT, layers_of, pipeline_steps, places_of
+from pylrp.network.front import Front, Part
+from pylrp.network.graph import Graph, Node
+
+__all__ = ["front_of", "needs_front", "with_front"]
+
+_ENCODERS = ("OneHotEncoder", "OrdinalEncoder")
+_IMPUTERS = ("SimpleImputer", "KNNImputer", "IterativeImputer")
+_PROJECTIONS = ("PCA", "TruncatedSVD", "IncrementalPCA")
+_BRANCHING = ("ColumnTransformer", "FeatureUnion")
+_SCALERS = ("StandardScaler", "MinMaxScaler", "MaxAbsScaler", "RobustScaler")
+
+
+def _kind(step: Any) -> str:
+    return type(step).__name__
+
+
+def needs_front(steps: Sequence[tuple[str, Any]]) -> bool:
+    """Return whether a step is an imputer, an encoder, a projection, a choice of features, or holds one."""
+    for name, step in steps:
+        if _kind(step) in (*_ENCODERS, *_IMPUTERS, *_PROJECTIONS, "FeatureUnion") or _chooses(step):
+            return True
+        if _kind(step) == "ColumnTransformer" and hasattr(step, "transformers_"):
+            inner = [pair for each, part, _ in step.transformers_ for pair in pipeline_steps(f"{name}.{each}", part)]
+            if needs_front([pair for pair in inner if not isinstance(pair[1], str)]):
+                return True
+    return False
+
+
+@dataclass
+class _Branch:
+    """Columns on their way: fitted steps first, then layers.
+
+    Attributes
+    ----------
+    places : list of int
+        The columns of the table.
+    origins : list of int
+        Of each feature behind the fitted steps.
+    labels : list of str
+    steps : list
+    layers : list of Layer
+    width : int
+        Features behind the layers.
+    """
+
+    places: list[int]
+    origins: list[int] = field(default_factory=list)
+    labels: list[str] = field(default_factory=list)
+    steps: list[Any] = field(default_factory=list)
+    layers: list[Layer] = field(default_factory=list)
+    width: int = 0
+    words: bool = False
+
+    @classmethod
+    def of(cls, places: list[int]) -> _Branch:
+        """Return the columns as they are."""
+        return cls(places, list(places), [""] * len(places), width=len(places))
+
+    def part(self) -> Part:
+        """Return what is done before the core."""
+        origins = np.array(self.origins, np.intp)
+        gap = None if self.steps and _knows_none(self.steps[0]) else np.nan
+        return Part(np.array(self.places, np.intp), tuple(self.steps), self.words, origins, tuple(self.labels), gap)
+
+
+class _Front:
+    """Goes through steps and collects branches and what follows their concatenation."""
+
+    def __init__(self, dtype: np.dtype[Any]):
+        self.dtype = dtype
+
+    def walk(self, steps: Sequence[tuple[str, Any]], branch: _Branch) -> tuple[list[_Branch], list[Layer]]:
+        """Return the branches of some steps, and the layers behind all of them."""
+        branches, after = [branch], list[Layer]()
+        for position, (name, step) in enumerate(steps):
+            later = [each for _, each in steps[position + 1 :]]
+            if _kind(step) in _BRANCHING:
+                if len(branches) > 1 or branches[0].layers:
+                    raise UnsupportedLayer(
+                        name, _kind(step), "stands behind other steps than imputers and scalers", WAY_OUT
+                    )
+                branches, tail = self._split(name, step, branches[0])
+                after += tail
+            elif len(branches) == 1 and not after:
+                self._step(name, step, branches[0], later)
+            else:
+                widths = sum(each.width for each in branches)
+                whole = _Branch.of(list(range(widths)))
+                whole.width = after[-1].output_shape((widths,))[0] if after and _sized(after[-1]) else widths
+                whole.layers = after
+                self._step(name, step, whole, [], layers_only=True)
+                after = whole.layers
+        return branches, after
+
+    def _split(self, name: str, step: Any, before: _Branch) -> tuple[list[_Branch], list[Layer]]:
+        """Return a branch for each transformer of a ColumnTransformer or FeatureUnion."""
+        parts: list[tuple[str, Any, list[int]]] = []
+        if _kind(step) == "FeatureUnion":
+            parts = [(each, part, list(range(before.width))) for each, part in step.transformer_list]
+        else:
+            parts = [(each, part, places_of(step, columns)) for each, part, columns in step.transformers_]
+        made: list[_Branch] = []
+        for each, part, places in parts:
+            if not places or (isinstance(part, str) and part == "drop"):
+                continue
+            branch = _taken(before, places)
+            inner = [
+                (at, one)
+                for at, one in pipeline_steps(f"{name}.{each}", part)
+                if not (isinstance(one, str) or (_kind(one) == "FunctionTransformer" and one.func is None))
+            ]
+            branches, after = self.walk(inner, branch)
+            if len(branches) > 1:
+                if after:
+                    raise UnsupportedLayer(
+                        f"{name}.{each}", "Pipeline", "goes on behind a ColumnTransformer within", WAY_OUT
+                    )
+                made += branches
+            else:
+                branches[0].layers += after
+                weight = (step.transformer_weights or {}).get(each, 1.0)
+                if weight != 1:
+                    branches[0].layers.append(Affine(np.full(branches[0].width, weight, self.dtype)))
+                made += branches
+        if not made:
+            raise UnsupportedLayer(name, _kind(step), "keeps no column", WAY_OUT)
+        return made, []
+
+    def _step(self, name: str, step: Any, branch: _Branch, later: list[Any], *, layers_only: bool = False) -> None:
+        """Add one step to a branch: to what is done before the core, or as layers."""
+        kind = _kind(step)
+        ahead = [each for each in later if _kind(each) in (*_ENCODERS, *_IMPUTERS) or _kind(each) in _BRANCHING]
+        if kind in (*_ENCODERS, *_IMPUTERS):
+            if layers_only or branch.layers:
+                if kind in _IMPUTERS and not getattr(step, "add_indicator", False):
+                    return  # behind layers there are no gaps
+                raise UnsupportedLayer(name, kind, "stands behind layers", WAY_OUT)
+            _require_fitted(step)
+            _encoded(name, step, branch)
+        elif kind in _SCALERS and ahead and not branch.layers and not layers_only:
+            _require_fitted(step)
+            branch.steps.append(step)  # an imputer behind it fills gaps of what it has scaled
+        elif kind in _PROJECTIONS:
+            branch.layers += _projection(name, step, self.dtype)
+            branch.width = len(step.components_)
+        elif _chooses(step):
+            kept = np.flatnonzero(step.get_support())
+            branch.layers.append(Take(kept, name=name))
+            branch.width = len(kept)
+        else:
+            branch.layers += layers_of(name, step, self.dtype)
+
+
+def _sized(layer: Layer) -> bool:
+    return isinstance(layer, Dense | Take)
+
+
+def _taken(before: _Branch, places: list[int]) -> _Branch:
+    """Return some of the features of a branch whose steps are done before."""
+    if not before.steps:
+        return _Branch.of([before.places[i] for i in places])
+    branch = _Branch(list(before.places), width=len(places), words=before.words)
+    branch.steps = [*before.steps, _Columns(tuple(places))]
+    branch.origins = [before.origins[i] for i in places]
+    branch.labels = [before.labels[i] for i in places]
+    return branch
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """Chooses columns between fitted steps."""
+
+    places: tuple[int, ...]
+
+    def transform(self, block: NDArray[Any]) -> NDArray[Any]:
+        """Return these columns."""
+        return block[:, list(self.places)]
+
+
+def _require_fitted(step: Any) -> None:
+    if not hasattr(step, "n_features_in_"):
+        raise ValueError(f"{step!r} is not fitted: call fit(X, y) of the pipeline first")
+
+
+def _chooses(step: Any) -> bool:
+    return hasattr(step, "get_support") and hasattr(step, "transform") and not hasattr(step, "transformers_")
+
+
+def _encoded(name: str, step: Any, branch: _Branch) -> None:
+    """Let a fitted encoder or imputer come next, and say which feature belongs to which column."""
+    if not branch.steps:
+        branch.words = _takes_words(step)
+    kind, before = _kind(step), (list(branch.origins), list(branch.labels))
+    branch.steps.append(step)
+    if kind == "OneHotEncoder":
+        chosen, labels = _one_hot(step)
+    elif kind == "OrdinalEncoder":
+        chosen, labels = list(range(len(before[0]))), [""] * len(before[0])
+    else:
+        chosen, labels = _imputed(name, step, len(before[0]))
+    branch.origins = [before[0][i] for i in chosen]
+    branch.labels = [f"{before[1][i]}{label}" for i, label in zip(chosen, labels, strict=True)]
+    branch.width = len(chosen)
+
+
+def _takes_words(step: Any) -> bool:
+    """Return whether a fitted step was fitted with words, or with what is not all numbers."""
+    if _kind(step) in _ENCODERS:
+        return any(np.asarray(known).dtype.kind not in "biuf" for known in step.categories_)
+    if _kind(step) == "SimpleImputer":
+        return np.asarray(step.statistics_).dtype.kind not in "biuf"
+    return False
+
+
+def _knows_none(step: Any) -> bool:
+    """Return whether a gap was None when the step was fitted."""
+    if _kind(step) in _ENCODERS:
+        return any(value is None for known in step.categories_ for value in known)
+    return getattr(step, "missing_values", np.nan) is None
+
+
+def _one_hot(step: Any) -> tuple[list[int], list[str]]:
+    """Return for each feature of a OneHotEncoder its column and its category."""
+    chosen, labels = [], []
+    rare = getattr(step, "infrequent_categories_", [None] * len(step.categories_))
+    for column, known in enumerate(step.categories_):
+        few = [] if rare[column] is None else list(rare[column])
+        named = [f"={value}" for value in known if value not in few] + (["=others"] if few else [])
+        dropped = None if step.drop_idx_ is None else step.drop_idx_[column]
+        if dropped is not None:
+            value = known[dropped]
+            named.remove("=others" if value in few else f"={value}")
+        chosen += [column] * len(named)
+        labels += named
+    return chosen, labels
+
+
+def _imputed(name: str, step: Any, columns: int) -> tuple[list[int], list[str]]:
+    """Return for each feature of an imputer its column; of the indicators of gaps, too."""
+    kept = list(range(columns))
+    if _kind(step) == "SimpleImputer" and not getattr(step, "keep_empty_features", False):
+        empty = [value is None or value != value for value in np.asarray(step.statistics_, object)]
+        kept = [i for i in kept if not empty[i] or step.strategy == "constant"]
+    labels = [""] * len(kept)
+    if getattr(step, "add_indicator", False):
+        gaps = list(map(int, step.indicator_.features_))
+        kept, labels = kept + gaps, labels + [" is missing"] * len(gaps)
+    if hasattr(step, "get_feature_names_out") and len(step.get_feature_names_out()) != len(kept):
+        raise UnsupportedLayer(name, _kind(step), "adds or drops columns", WAY_OUT)
+    return kept, labels
+
+
+def _projection(name: str, step: Any, dtype: np.dtype[Any]) -> list[Layer]:
+    """Return a PCA's layers: the mean is subtracted, which passes relevance on, then comes a layer with weights."""
+    if not hasattr(step, "components_"):
+        raise ValueError(f"{step!r} is not fitted: call fit(X, y) of the pipeline first")
+    weight = np.asarray(step.components_, np.float64)
+    if getattr(step, "whiten", False):
+        weight = weight / np.sqrt(np.maximum(step.explained_variance_, np.finfo(dtype).eps))[:, None]
+    mean = getattr(step, "mean_", None)
+    centred = (
+        []
+        if mean is None
+        else [Affine(np.ones(len(mean), dtype), -np.asarray(mean).astype(dtype), name=f"{name}.centre")]
+    )
+    return [*centred, Dense(np.ascontiguousarray(weight, dtype), name=name)]
+
+
+def front_of(
+    steps: Sequence[tuple[str, Any]], columns: int, dtype: np.dtype[Any], expanded: bool
+) -> tuple[Front, list[Node], list[Layer], int]:
+    """Return what is done before the core, the nodes of branches, and the layers behind them.
+
+    Returns
+    -------
+    front : Front
+    nodes : list of Node
+        From the value "input" to the last one's; empty where nothing is to be put together.
+    after : list of Layer
+    width : int
+        Features that these layers take.
+    """
+    branches, after = _Front(dtype).walk(steps, _Branch.of(list(range(columns))))
+    front = Front(columns, tuple(branch.part() for branch in branches), expanded)
+    if len(branches) == 1:
+        return front, [], [*branches[0].layers, *after], len(front.origins)
+    if all(isinstance(layer, Affine) for branch in branches for layer in branch.layers):
+        scaling = _one_scaling(branches, dtype)
+        return front, [], [*([] if scaling is None else [scaling]), *after], len(front.origins)
+    nodes, tops, begin = [], [], 0
+    for number, branch in enumerate(branches):
+        size = len(branch.origins)
+        below = f"columns{number}"
+        nodes.append(Node(below, Take(np.arange(begin, begin + size)), ("input",)))
+        begin += size
+        for place, layer in enumerate(branch.layers):
+            own = getattr(layer, "name", None) or f"{below}.{place}"
+            nodes.append(Node(own, layer, (below,)))
+            below = own
+        tops.append(below)
+    nodes.append(Node("columns", Concat(), tuple(tops)))
+    return front, nodes, after, sum(branch.width for branch in branches)
+
+
+def _one_scaling(branches: Sequence[_Branch], dtype: np.dtype[Any]) -> Affine | None:
+    """Return the scalings of branches as one."""
+    factors, shifts = [], []
+    for branch in branches:
+        factor, shift = np.ones(branch.width), np.zeros(branch.width)
+        for layer in branch.layers:
+            assert isinstance(layer, Affine)
+            scale = np.asarray(layer.scale, np.float64)
+            factor, shift = factor * scale, shift * scale + np.asarray(0 if layer.shift is None else layer.shift)
+        factors.append(factor)
+        shifts.append(shift)
+    factor, shift = np.concatenate(factors), np.concatenate(shifts)
+    if (factor == 1).all() and (shift == 0).all():
+        return None
+    return Affine(factor.astype(dtype), shift.astype(dtype), name="scaling")
+
+
+def with_front(front: Front, nodes: list[Node], graph: Graph) -> Graph:
+    """Return a graph whose input is made by a front, with the nodes of its branches before it."""
+    size = len(front.origins)
+    if not nodes:
+        return graph
+    (source,) = graph.inputs
+    renamed = [
+        Node(node.name, node.layer, tuple(nodes[-1].name if name == source else name for name in node.inputs))
+        for node in graph.nodes
+    ]
+    return Graph({"input": (size,)}, [*nodes, *renamed], list(graph.outputs), notes=graph.notes, facts=graph.facts)
