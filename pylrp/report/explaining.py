@@ -75,7 +75,8 @@ def explain_sample(
 def _explained(
     network: Network, request: Request, given: Mapping[str, Array], targets: Sequence[int], composite: OneComposite
 ) -> Explanation:
-    layers = chosen_layers(network, request.output)
+    # Of text no layers are shown, and attention stays one layer.
+    layers = [] if network.graph.facts.sides is not None else chosen_layers(network, request.output)
     while True:
         try:
             return network.explain(
@@ -122,8 +123,15 @@ def _alike(a: Explanation, b: Explanation) -> bool:
         all(a.settings.get(name) == b.settings.get(name) for name in settings)
         and np.array_equal(a.target, b.target)
         and inputs[0].keys() == inputs[1].keys()
-        and all(np.array_equal(inputs[0][name], inputs[1][name]) for name in inputs[0])
+        and all(_equal(inputs[0][name], inputs[1][name]) for name in inputs[0])
     )
+
+
+def _equal(a: Any, b: Any) -> bool:
+    """Whether two inputs are the same: arrays, or lists of them where lengths differ."""
+    if isinstance(a, list) and isinstance(b, list):
+        return len(a) == len(b) and all(np.array_equal(one, other) for one, other in zip(a, b, strict=True))
+    return not isinstance(a, list) and not isinstance(b, list) and np.array_equal(a, b)
 
 
 def in_network_order(ex: Explanation, network: Network) -> tuple[Explanation, Inputs]:

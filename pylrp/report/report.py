@@ -29,6 +29,7 @@ from pylrp.report.explaining import (
 )
 from pylrp.report.page import page
 from pylrp.report.sample import Display, sample_data
+from pylrp.report.texts import Texts
 from pylrp.rules.defaults import default_for
 
 __all__ = ["Report"]
@@ -100,6 +101,7 @@ class Report:
         top: int = 3,
         feature_names: Sequence[str] | None = None,
         times: ArrayLike | None = None,
+        tokens: Sequence[str] | Sequence[Sequence[str]] | None = None,
         output: str | None = None,
         convention: str = "zennit",
     ) -> None:
@@ -127,6 +129,9 @@ class Report:
             the network knows.
         times : array_like of shape (length,), optional
             Where the positions of a signal lie, in seconds for example: the axis below it. Default: 0, 1, ...
+        tokens : sequence of str, or a sequence of them for each sample, optional
+            The text of token ids, as the tokenizer calls them: words are shown, subwords joined. Default: those that
+            the explanation has (:meth:`pylrp.Explanation.with_tokens`).
         output : str, optional
             The output to explain, where there are several.
         convention : str, default "zennit"
@@ -141,6 +146,14 @@ class Report:
             If there is a picture and pillow is not installed.
         """
         explained = given_explanations(x)
+        if self._network.graph.facts.sides is not None:
+            asked_for = (composites, targets, top, output, convention)
+            if not (image is None and feature_names is None and times is None):
+                raise ValueError("image, feature_names and times are not for networks of token ids: pass tokens=")
+            self._add_texts(x if explained is None else explained, name, tokens, *asked_for)
+            return
+        if tokens is not None:
+            raise ValueError("tokens are for networks of token ids")
         if explained is not None:
             asked = [given for given in (composites, targets, output) if given is not None]
             if asked or top != 3 or convention != "zennit":
@@ -169,6 +182,28 @@ class Report:
         shown_as = self._displays(inputs, name, image, feature_names, times)
         added = [sample_data(self._network, outputs, explanations(i), display) for i, display in enumerate(shown_as)]
         self._keep(rules, inputs, added)
+
+    def _add_texts(self, x: Any, name: Any, tokens: Any, *asked: Any) -> None:
+        """Take samples of token ids, each of its own length."""
+        texts = (
+            Texts.explained(x) if isinstance(x, dict) and all(isinstance(v, Explanation) for v in x.values()) else None
+        )
+        request = None
+        if texts is None:
+            request = self._request(*asked)
+            texts = Texts.of(self._network, x)
+        start = self._output(texts.output) if request is None else request.output
+        outputs = Outputs(self._network, start, self._labels, self._probability)
+        each = texts.tokens(tokens)
+        added = []
+        for i in range(len(texts)):
+            explanations = (
+                texts.parts(i) if request is None else explain_sample(self._network, outputs, request, texts.sample(i))
+            )
+            display = Display(self._names(name, texts)[i], tokens=each[i])
+            added.append(sample_data(self._network, outputs, explanations, display))
+        rules = texts.rules if request is None else dict(request.composites)
+        self._keep(rules, texts, added)
 
     def _request(
         self, composites: Any, targets: Sequence[int] | None, top: int, output: str | None, convention: str
@@ -210,7 +245,7 @@ class Report:
                 return rules
             raise
 
-    def _keep(self, rules: Mapping[str, Any], inputs: Inputs, added: list[dict[str, Any]]) -> None:
+    def _keep(self, rules: Mapping[str, Any], inputs: Inputs | Texts, added: list[dict[str, Any]]) -> None:
         """Take samples into the report; nothing where composites have the names of others."""
         summaries = {key: self._summary(each) for key, each in rules.items()}
         for key, text in summaries.items():
@@ -232,7 +267,7 @@ class Report:
         note = 'report.write("why.html") writes the page' if self._samples else "empty: report.add(x) first"
         return html.html(html.lines([self._title]), html.table(rows, words=4), html.lines([note]))
 
-    def _names(self, name: str | Sequence[str] | None, inputs: Inputs) -> list[str]:
+    def _names(self, name: str | Sequence[str] | None, inputs: Inputs | Texts) -> list[str]:
         if isinstance(name, str) and inputs.single:
             return [shown(name)]
         if name is None or isinstance(name, str):

@@ -19,6 +19,7 @@ from pylrp.report import sentences
 from pylrp.report.encode import digest
 from pylrp.report.input_display import InputDisplay
 from pylrp.report.ledger_and_layers import kept_layers, layer_data, ledger_data
+from pylrp.report.text_display import TextDisplay
 
 __all__ = ["Display", "sample_data"]
 
@@ -26,6 +27,7 @@ __all__ = ["Display", "sample_data"]
 _WRITTEN_OUT = 64
 
 Array = NDArray[Any]
+View = InputDisplay | TextDisplay
 
 
 @dataclass(frozen=True)
@@ -40,12 +42,15 @@ class Display:
     feature_names : sequence of str or None
         In the network's order.
     times : array_like or None
+    tokens : sequence of str or None
+        The text of token ids.
     """
 
     name: str
     image: ArrayLike | None = None
     feature_names: Sequence[str] | None = None
     times: ArrayLike | None = None
+    tokens: Sequence[str] | None = None
 
 
 def sample_data(
@@ -63,9 +68,13 @@ def sample_data(
     display : Display
     """
     first = next(iter(explanations.values()))
-    given = first.input if isinstance(first.input, dict) else {next(iter(network.graph.inputs)): first.input}
-    views = {
-        key: InputDisplay(key, _first(network, key, x), display.image, display.feature_names, display.times)
+    sides = network.graph.facts.sides
+    names = list(network.graph.inputs) if sides is None else list(sides.carrying)
+    given = first.input if isinstance(first.input, dict) else {names[0]: first.input}
+    views: dict[str, View] = {
+        key: TextDisplay(key, x, display.tokens)
+        if sides is not None and key in sides.inputs
+        else InputDisplay(key, _first(network, key, x), display.image, display.feature_names, display.times)
         for key, x in given.items()
     }
     top = first.settings["output"]
@@ -99,7 +108,7 @@ def _first(network: Network, name: str, array: Array) -> Array:
 
 
 def _explanation(
-    network: Network, ex: Explanation, views: Mapping[str, InputDisplay], at: int, about: Explained
+    network: Network, ex: Explanation, views: Mapping[str, View], at: int, about: Explained
 ) -> dict[str, Any]:
     """Return what the page shows of one target under one composite."""
     several = ex.settings.get("targets") is not None
@@ -114,7 +123,8 @@ def _explanation(
     account = ledgers(ex)[at]
     ledger = Ledger(about.sign * account.data, account.names, account.rules, single=True)
     kinds = {node.name: node.layer.kind for node in network.graph.nodes}
-    layers = reversed(kept_layers(network, ex))
+    # Tokens by width are no maps that people read.
+    layers = [] if any(view.kind == "text" for view in views.values()) else kept_layers(network, ex)[::-1]
     return {
         "maps": [view.map_data(found[name]) for name, view in views.items()],
         "reached": reached,

@@ -15,11 +15,13 @@ from pylrp.present.account import Account
 from pylrp.present.numbers import figure, percent
 from pylrp.present.outputs import Prediction
 from pylrp.report.input_display import InputDisplay, focus
+from pylrp.report.text_display import TextDisplay
 
 __all__ = ["account", "certainty", "where"]
 
 Array = NDArray[Any]
 
+_PARTS = {"image": "parts of the picture", "signal": "stretches of the signal", "table": "bars", "text": "words"}
 _SHARE_SHOWN = 0.005  # of the score: causes of less are left out
 
 
@@ -36,10 +38,12 @@ def certainty(predicted: Prediction) -> list[str]:
     return sentence
 
 
-def where(view: InputDisplay, relevance: Array, label: str, against: str) -> list[str]:
+def where(view: InputDisplay | TextDisplay, relevance: Array, label: str, against: str) -> list[str]:
     """Return what the colours mean, and where most of the positive relevance is."""
     plane = view.plane(relevance)
-    parts = {"image": "parts of the picture", "signal": "stretches of the signal", "table": "bars"}[view.kind]
+    parts = {"image": "parts of the picture", "signal": "stretches of the signal", "table": "bars", "text": "words"}[
+        view.kind
+    ]
     positive, negative = float(plane[plane > 0].sum()), float(-plane[plane < 0].sum())
     sentence = ["", f"Red {parts}", f" are evidence for “{label}”, ", "blue", f" ones {against}. "]
     if not positive and not negative:
@@ -49,7 +53,7 @@ def where(view: InputDisplay, relevance: Array, label: str, against: str) -> lis
     elif positive < 0.001 * negative:
         sentence[4] += "Nothing that counts is evidence for it. "
         return sentence
-    if view.kind == "table":
+    if isinstance(view, TextDisplay) or view.kind == "table":
         sentence[4] += _features(view, plane[0])
         return sentence
     found = focus(plane if view.kind == "image" else plane.sum(axis=0, keepdims=True))
@@ -65,7 +69,7 @@ def where(view: InputDisplay, relevance: Array, label: str, against: str) -> lis
     )]  # fmt: skip
 
 
-def _features(view: InputDisplay, values: Array) -> str:
+def _features(view: InputDisplay | TextDisplay, values: Array) -> str:
     order = np.argsort(-values, kind="stable")
     text = []
     for what, ranked, sign in (("for it", order, 1), ("against it", order[::-1], -1)):
@@ -100,10 +104,10 @@ def account(score: float, reached: float, causes: Mapping[str, float], kind: str
     score, reached : float
     causes : mapping of str to float
         By column of the ledger, summed over the layers.
-    kind : {"image", "signal", "table"}
+    kind : {"image", "signal", "table", "text"}
         What the input is shown as.
     """
-    thing = {"image": "picture", "signal": "signal", "table": "inputs"}[kind]
+    thing = {"image": "picture", "signal": "signal", "table": "inputs", "text": "words"}[kind]
     ranked = Account(score, reached, causes).main_causes(_SHARE_SHOWN)
     if all((v < 0) == (score < 0) for v in [reached, *(v for _, v in ranked)]):
         rest = "; ".join(f"{figure(v)} stayed {each.stayed}" for each, v in ranked)

@@ -1,7 +1,7 @@
 // The page: samples, classes, composites and sliders, and the parts that follow them.
 
 const state = { sample: 0, target: 0, composite: 0, clip: 99.5, blend: 85, outline: true };
-const VIEWS = { image: pictureView, table: tableView, signal: signalView };
+const VIEWS = { image: pictureView, table: tableView, signal: signalView, text: textView };
 
 function range(id, label, min, max, step, value, change) {
   const output = h('output', { for: id });
