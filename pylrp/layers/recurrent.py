@@ -68,7 +68,7 @@ class Recurrent(Layer):
         For gates, the cell and, of an LSTM, the output; one such tuple, or one for each direction. Default: sigmoid
         and tanh.
     clip : float, optional
-        Bounds what the functions take to [-clip, clip].
+        Bounds the sums that the functions of gates and of the cell take to [-clip, clip].
     first_h : array_like of shape (units,) or (directions, units), optional
         The state before the first step. Default: 0.
     takes : tuple of {"lengths", "h", "c"}, default ()

@@ -29,6 +29,8 @@ class Facts:
         By input: the name of each feature.
     ranges : mapping of str to (low, high)
         By input: the range of values that the model was made for.
+    batch_axes : mapping of str to int
+        By input: the axis of the batch in the model, where it is not 0. Here it comes first.
     sides : Sides, optional
         Inputs that are token ids or masks, and what is made of them.
     front : Front, optional
@@ -41,6 +43,7 @@ class Facts:
     classes: tuple[Any, ...] | None = None
     features: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    batch_axes: Mapping[str, int] = field(default_factory=dict)
     sides: Sides | None = None
     front: Front | None = None
     lengths: Lengths | None = None
@@ -58,6 +61,7 @@ def readable_facts(facts: Facts) -> Facts:
         classes=classes,
         features={shown(name): tuple(map(shown, names)) for name, names in facts.features.items()},
         ranges={shown(name): bounds for name, bounds in facts.ranges.items()},
+        batch_axes={shown(name): axis for name, axis in facts.batch_axes.items()},
         sides=None
         if facts.sides is None
         else replace(facts.sides, feeds={shown(name): feed for name, feed in facts.sides.feeds.items()}),

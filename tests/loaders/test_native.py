@@ -86,6 +86,9 @@ def examples(rng, dtype=np.float32):
         (L.RMSNorm(some(4, 5), some(5), axes=(0, -1), epsilon_at="floor"), image),
         (L.GroupNorm(some(4), some(4), groups=2), image),
         (L.InstanceNorm(None, some(4)), image),
+        (L.LSTM(some(8, 3), some(8, 2), some(8), first_c=some(2), clip=2.0, takes=("lengths",)), (5, 3), (1,)),
+        (L.GRU(some(2, 6, 3), some(2, 6, 2), direction="bidirectional", returns="sequence", reset_after=False), (5, 3)),
+        (L.RNN(some(2, 3), some(2, 2), activations=(("affine", 1.5, 0.5),), returns="all"), (5, 3)),
     ]
 
 

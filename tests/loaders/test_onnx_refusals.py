@@ -282,8 +282,11 @@ def test_functions_for_operators_that_fail() -> None:
 @pytest.mark.parametrize(
     ("text", "operator", "word"),
     [
-        ("r, h = GRU<hidden_size=4>(x, w, w); y = Relu(r)", "GRU", "recurrent"),
-        ("s = Shape(x); z = ConstantOfShape(s); r, h = LSTM<hidden_size=4>(x, w, w, z); y = Relu(r)", "LSTM", "recurr"),
+        (
+            "r = com.microsoft.DynamicQuantizeLSTM(x, w, w); y = Relu(r)",
+            "com.microsoft.DynamicQuantizeLSTM",
+            "recurrent",
+        ),
         ("y = com.microsoft.MultiHeadAttention<num_heads=2>(x, x, x)", "com.microsoft.MultiHeadAttention", "attention"),
         ("q = QuantizeLinear(x, s, z); d = DequantizeLinear(q, s, z); y = Relu(d)", "QuantizeLinear", "quantis"),
         ("q, s1, z1 = DynamicQuantizeLinear(x); i = MatMulInteger(q, b, z1); y = Cast<to=1>(i)", "DynamicQ", "quantis"),

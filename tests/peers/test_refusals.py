@@ -37,10 +37,6 @@ class Cell(nn.Module):
 
 
 KINDS = {
-    "LSTM": (nn.LSTM(8, 8, batch_first=True), "part", "LSTM"),
-    "LSTM of two layers": (nn.LSTM(8, 8, 2), "part", "LSTM"),
-    "GRU": (nn.GRU(8, 4, batch_first=True, bidirectional=True), "part", "GRU"),
-    "RNN": (nn.RNN(8, 8), "part", "RNN"),
     "LSTMCell": (Cell(nn.LSTMCell), "part.cell", "LSTMCell"),
     "GRUCell": (Cell(nn.GRUCell), "part.cell", "GRUCell"),
 }

@@ -386,8 +386,8 @@ def test_what_onnx_does_not_have(capfd):
 @pytest.mark.filterwarnings("ignore:Exporting a model to ONNX with a batch_size other than 1")
 def test_what_pylrp_does_not_have():
     with pytest.raises(UnsupportedLayer) as caught:
-        load_torch(nn.LSTM(4, 3, batch_first=True), torch.ones(1, 5, 4))
-    assert (caught.value.node, caught.value.operator) == ("LSTM", "LSTM")
+        load_torch(Apply(lambda m, x: torch.cumprod(x, 1)), torch.ones(1, 5))
+    assert caught.value.operator
 
 
 def test_an_operator_of_the_users_own():

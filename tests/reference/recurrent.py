@@ -77,7 +77,7 @@ def step_forward(of: Cell, x: Array, h: Array, c: Array) -> Step:
         v["g"] = of.inner(of.clipped(v["z"]))
         new_c = v["f"] * c + v["i"] * v["g"]
         v["o"] = of.gate(of.clipped(total("o", h) + peep["o"] * new_c))
-        new_h = v["o"] * of.outer(of.clipped(new_c))
+        new_h = v["o"] * of.outer(new_c)
         return Step(x, h, c, new_h, new_c, v)
     if of.kind == "gru":
         v["u"], v["r"] = (of.gate(of.clipped(total(gate, h))) for gate in "zr")
@@ -137,7 +137,7 @@ def backward(
         lost["dead"] += r_h[step.h == 0].sum()
         r_h = np.where(step.h == 0, 0.0, r_h)
         if of.kind == "lstm":
-            r_c = r_c + function(r_h, of.outer(of.clipped(step.c)), zero_out)
+            r_c = r_c + function(r_h, of.outer(step.c), zero_out)
             parts = [eye * (v["f"] * step.c_before)[:, None], eye * (v["i"] * v["g"])[:, None]]
             (r_c, r_g), taken = shared(parts, step.c, r_c, epsilon)
             lost["stabilizer"] += taken

@@ -114,9 +114,7 @@ void run_lstm(const StepOfCell<T>& step) {
     apply(cell.gate, n, o, o);
   }
   T* const value = step.scratch + n;
-  std::copy_n(step.c, n, value);
-  clip(cell, n, value);
-  apply(cell.outer, n, value, value);
+  apply(cell.outer, n, step.c, value);  // as onnxruntime, which clips no states
   for (Index j = 0; j < n; ++j) {
     step.h[j] = o[j] * value[j];
   }

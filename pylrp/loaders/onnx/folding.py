@@ -18,6 +18,7 @@ from pylrp.errors import UnsupportedLayer
 from pylrp.loaders.onnx.constants import BATCHES, Constant
 from pylrp.loaders.onnx.node import Call
 from pylrp.loaders.onnx.views import Times
+from pylrp.network.side_operators import OPERATORS
 
 __all__ = ["fold"]
 
@@ -42,6 +43,8 @@ _FOLDED = {
     "ReduceSum", "ReduceSumSquare",
     "DequantizeLinear", "QuantizeLinear",
 }  # fmt: skip
+#: What may be done with a number that is repeated along the batch.
+_MOVED = {"Identity", "Slice", "Squeeze", "Transpose", "Unsqueeze"}
 #: Settings with which the evaluator differs from the standard or from onnxruntime.
 _APART = {"auto_pad": ("NOTSET", "VALID"), "ceil_mode": (0,), "output_shape": ()}
 #: What is computed with the batch size has few entries: sizes, not values.
@@ -67,8 +70,13 @@ def fold(call: Call) -> None:
     elif any(constant.follows_batch for constant in given):
         sized = [inputs[i] for i in _SIZED.get(call.op, ()) if i < len(inputs)]
         if any(constant is not None and constant.follows_batch for constant in sized):
+            if call.translation.recurrent and _fold_repeated(call):
+                return
             array = _without_batch(call)
             constants[node.output[0]] = Constant(array, array, per_sample=True)
+            return
+        if call.translation.recurrent and call.op in _MOVED and not any(given[0].first.strides):
+            _fold_moved(call, inputs)
             return
         if max(constant.first.size for constant in given if constant.follows_batch) > _MOST_SIZES:
             raise _too_large(call)
@@ -78,6 +86,33 @@ def fold(call: Call) -> None:
     else:
         made = _compute(call, [None if c is None else c.first for c in inputs])
         _keep(call, made, made)
+
+
+def _fold_repeated(call: Call) -> bool:
+    """Keep one number that is repeated to a size with the batch on another axis than 0: states of zeros."""
+    constants = call.translation.constants
+    if call.op == "ConstantOfShape":
+        number, sizes = constants.fill(call.node), call.sizes(0)
+    elif call.op == "Expand" and constants[call.node.input[0]].first.size == 1:
+        number, sizes = constants[call.node.input[0]].first.reshape(()), call.sizes(1)
+    else:
+        return False
+    if not sizes or isinstance(sizes[0], Times):
+        return False
+    shapes = ([n.factor * batch if isinstance(n, Times) else n for n in sizes] for batch in BATCHES)
+    first, second = (np.broadcast_to(number, shape) for shape in shapes)  # takes no memory
+    _keep(call, [first], [second])
+    return True
+
+
+def _fold_moved(call: Call, inputs: Sequence[Constant | None]) -> None:
+    """Compute a part of a repeated number: the same one, of another shape."""
+    made = []
+    for which in ("first", "second"):
+        arrays = [None if constant is None else getattr(constant, which) for constant in inputs]
+        number = np.asarray(arrays[0]).reshape(-1)[:1].reshape(())
+        made.append(np.broadcast_to(number, OPERATORS[call.op](call.attributes, *arrays).shape))
+    _keep(call, made[:1], made[1:])
 
 
 def _keep(call: Call, first: Sequence[Array], second: Sequence[Array], per_sample: bool = False) -> None:

@@ -31,8 +31,9 @@ from pylrp.layers import (
 from pylrp.layers.base import product
 from pylrp.loaders.contraction import Contraction
 from pylrp.loaders.onnx.arithmetic import clip
+from pylrp.loaders.onnx.convolutions import conv
 from pylrp.loaders.onnx.node import Call, Value
-from pylrp.loaders.onnx.operators import SELU, contracted, conv, gemm, scaled
+from pylrp.loaders.onnx.operators import SELU, contracted, gemm, scaled
 
 __all__ = ["FUSED"]
 

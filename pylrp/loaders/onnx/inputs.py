@@ -7,27 +7,49 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from onnx import ValueInfoProto
+from onnx import TensorShapeProto, ValueInfoProto
 
 from pylrp.errors import UnsupportedLayer
 from pylrp.layers import Shape
 from pylrp.loaders.onnx.node import type_name
 from pylrp.loaders.onnx.operators import FLOATS
 from pylrp.loaders.onnx.sides import SIDE_KINDS
+from pylrp.loaders.onnx.views import PLAIN, View
 
-__all__ = ["USUAL", "InputShape", "declared", "free_axes", "shape_of", "usual_shape"]
+__all__ = ["USUAL", "InputShape", "declared", "free_axes", "shape_of", "usual_shape", "with_batch_first"]
 
 InputShape = Sequence[int] | Mapping[str, Sequence[int]]
 #: The length of what has any, for a start.
 USUAL = 8
 
 
-def free_axes(inputs: Mapping[str, ValueInfoProto], given: InputShape | None) -> dict[str, dict[int, str]]:
+def with_batch_first(info: ValueInfoProto, view: View, example: Shape | None = None) -> ValueInfoProto:
+    """Return an input as it would be declared with the batch first; one of a single sequence gets a batch.
+
+    Sizes that are open are those of an example, if there is one: a shape with the batch where the file has it.
+    """
+    if view == PLAIN:
+        return info
+    made = ValueInfoProto()
+    made.CopyFrom(info)
+    dims = list(made.type.tensor_type.shape.dim)
+    for dim, size in zip(dims, example or (), strict=False):
+        dim.dim_value = dim.dim_value or size
+    batch = [TensorShapeProto.Dimension()] if view.merged else [dims.pop(view.batch)]
+    del made.type.tensor_type.shape.dim[:]
+    made.type.tensor_type.shape.dim.extend([*batch, *dims])
+    return made
+
+
+def free_axes(
+    inputs: Mapping[str, ValueInfoProto], given: InputShape | None, recurrent: bool = False
+) -> dict[str, dict[int, str]]:
     """Return the axes of each input that may have any length, with what their size is called.
 
-    They are those that a model of token ids leaves open, and those that a user's ``input_shape`` has None for.
+    They are those that a model of token ids or with recurrent layers leaves open, and those that a user's
+    ``input_shape`` has None for.
     """
-    of_ids = any(info.type.tensor_type.elem_type in SIDE_KINDS for info in inputs.values())
+    of_ids = recurrent or any(info.type.tensor_type.elem_type in SIDE_KINDS for info in inputs.values())
     found: dict[str, dict[int, str]] = {}
     for name, info in inputs.items():
         sizes, wanted = declared(info) or [], _given(name, given)

@@ -16,6 +16,7 @@ import onnx
 from numpy.typing import DTypeLike
 
 from pylrp.errors import BrokenFile, UnsupportedLayer
+from pylrp.layers import Shape
 from pylrp.loaders.onnx.by_hand import Operator
 from pylrp.loaders.onnx.constants import Stored
 from pylrp.loaders.onnx.file import ModelFile
@@ -36,6 +37,7 @@ def load_onnx(
     operators: Mapping[str, Operator] | None = None,
     outputs: Sequence[str] | None = None,
     dtype: DTypeLike | None = None,
+    examples: Mapping[str, Shape] | None = None,
 ) -> Graph:
     """Return the graph of an ONNX model.
 
@@ -54,6 +56,8 @@ def load_onnx(
     dtype : dtype, optional
         float32 or float64, in which is computed. Default: that of the model's inputs, or of its weights where it takes
         token ids alone.
+    examples : mapping of str to tuple of int, optional
+        The shape of an example of each input, the batch where the file has it: for sizes that the file leaves open.
 
     Returns
     -------
@@ -77,8 +81,8 @@ def load_onnx(
     if file.model.functions:
         file = replace(file, model=_written_out(file))
     stored = Stored()
-    first = Reader(file, input_shape, operators or {}, outputs, dtype, stored)
-    free = free_axes(first.inputs, input_shape)
+    first = Reader(file, input_shape, operators or {}, outputs, dtype, stored, examples)
+    free = free_axes(first.inputs, input_shape, first.is_recurrent)
     if not any(free.values()):
         return first.read()
 

@@ -290,8 +290,8 @@ def _tile(call: Call) -> Value:
 
 
 def _pad(call: Call) -> Value:
-    value = call.value()
-    rank = len(value.shape) + 1
+    value = call.viewed()
+    rank, view = value.rank, value.view
     pads = call.integers("pads", 1) or []
     fill = call.setting("value", 2, 0.0)
     given = call.integers("axes", 3)
@@ -301,11 +301,12 @@ def _pad(call: Call) -> Value:
     widths = [(0, 0)] * rank
     for i, axis in enumerate(axes):
         widths[axis] = pads[i], pads[i + len(axes)]
-    if widths[0] != (0, 0):
+    if widths[view.batch] != (0, 0):
         raise call.mixes_batch("pads the batch axis")
+    widths[view.batch : view.batch + 1] = [(0, 0)] * view.merged
     mode = call.attribute("mode", "constant")
     number = float(np.ravel(fill)[0]) if fill is not None and np.size(fill) else 0.0
-    return call.emit(Pad(widths[1:], mode, number), value)
+    return call.emit(Pad(widths, mode, number), value)
 
 
 def _resize(call: Call) -> Value:

@@ -72,6 +72,10 @@ class Translation:
     calls: dict[str, Call] = field(default_factory=dict)
     #: What is computed of token ids and masks.
     sides: SideValues = field(default_factory=SideValues)
+    #: Whether there are recurrent layers.
+    recurrent: bool = False
+    #: Values that somebody takes.
+    needed: set[str] = field(default_factory=set)
     #: Values that layers of the user's own make.
     by_hand: set[str] = field(default_factory=set)
 

@@ -7,7 +7,7 @@ operators up in :data:`OPERATORS`.
 from __future__ import annotations
 
 import string
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -21,8 +21,6 @@ from pylrp.layers import (
     Affine,
     AveragePool,
     BatchNorm,
-    Conv,
-    ConvTranspose,
     Dense,
     Dropout,
     Flatten,
@@ -53,12 +51,14 @@ from pylrp.layers.base import product
 from pylrp.loaders.contraction import Contraction, dense_along, letters_of
 from pylrp.loaders.onnx.arithmetic import ARITHMETIC, clip, curve
 from pylrp.loaders.onnx.attention import ATTENTION, einsum_of_two
+from pylrp.loaders.onnx.convolutions import CONVOLUTIONS, padding
 from pylrp.loaders.onnx.ml import CLASSICAL
 from pylrp.loaders.onnx.movement import MOVEMENT
 from pylrp.loaders.onnx.node import Call, Value, type_name
 from pylrp.loaders.onnx.norms import NORMS
+from pylrp.loaders.onnx.recurrent import RECURRENT
 
-__all__ = ["FLOATS", "OPERATORS", "SELU", "contracted", "conv", "gemm", "scaled"]
+__all__ = ["FLOATS", "OPERATORS", "SELU", "contracted", "gemm", "scaled"]
 
 Array = NDArray[Any]
 Translate = Callable[[Call], Value | list[Value] | None]
@@ -66,75 +66,6 @@ Translate = Callable[[Call], Value | list[Value] | None]
 SELU = 1.67326319217681884765625, 1.05070102214813232421875  # ONNX's defaults
 #: The element types that are computed with.
 FLOATS = {TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16}
-
-
-def _pairs(pads: Sequence[int]) -> list[tuple[int, int]]:
-    """Return (low, high) for each axis; ONNX lists all lows, then all highs."""
-    if len(pads) % 2:
-        raise ValueError(f"pads has {len(pads)} entries, expected two for each axis")
-    half = len(pads) // 2
-    return list(zip(pads[:half], pads[half:], strict=True))
-
-
-def _padding(call: Call) -> Any:
-    auto = call.attribute("auto_pad", "NOTSET")
-    if auto != "NOTSET":
-        return auto.lower()
-    return _pairs(call.attribute("pads", ())) or 0
-
-
-def _bias(call: Call, position: int) -> Array | None:
-    return call.weight(position) if call.has(position) else None
-
-
-def conv(call: Call) -> Value:
-    """Emit a Conv."""
-    return call.emit(
-        Conv(
-            call.weight(1),
-            _bias(call, 2),
-            stride=call.attribute("strides", 1),
-            padding=_padding(call),
-            dilation=call.attribute("dilations", 1),
-            groups=call.attribute("group", 1),
-        ),
-        call.value(),
-    )
-
-
-def _conv_transpose(call: Call) -> Value:
-    value = call.value()
-    weight = call.weight(1)
-    axes = weight.ndim - 2
-    stride = call.attribute("strides", [1] * axes)
-    dilation = call.attribute("dilations", [1] * axes)
-    extra = list(call.attribute("output_padding", [0] * axes))
-    if {len(value.shape) - 1, len(stride), len(dilation), len(extra)} != {axes}:
-        raise call.broken(f"has settings that do not fit a kernel of {axes} axes")
-    padding: Any = _padding(call)
-    wanted = call.attribute("output_shape")
-    if isinstance(padding, str) and padding != "valid" and wanted is None:
-        wanted = [n * s for n, s in zip(value.shape[1:], stride, strict=True)]
-    if wanted is not None:
-        upper, padding = padding == "same_upper", []
-        steps = zip(value.shape[1:], weight.shape[2:], stride, dilation, wanted[-axes:], strict=True)
-        for i, (n, k, s, d, want) in enumerate(steps):
-            total = (n - 1) * s + extra[i] + (k - 1) * d + 1 - want
-            extra[i] += max(-total, 0)
-            less, more = max(total, 0) // 2, max(total, 0) - max(total, 0) // 2
-            padding.append((less, more) if upper else (more, less))
-    return call.emit(
-        ConvTranspose(
-            weight,
-            _bias(call, 2),
-            stride=stride,
-            padding=0 if padding == "valid" else padding,
-            output_padding=extra,
-            dilation=dilation,
-            groups=call.attribute("group", 1),
-        ),
-        value,
-    )
 
 
 def gemm(call: Call) -> Value:
@@ -245,7 +176,7 @@ def _max_pool(call: Call) -> Value:
         MaxPool(
             call.required("kernel_shape"),
             call.attribute("strides", 1),
-            _padding(call),
+            padding(call),
             call.attribute("dilations", 1),
             bool(call.attribute("ceil_mode", 0)),
         ),
@@ -258,7 +189,7 @@ def _average_pool(call: Call) -> Value:
         AveragePool(
             call.required("kernel_shape"),
             call.attribute("strides", 1),
-            _padding(call),
+            padding(call),
             call.attribute("dilations", 1),
             bool(call.attribute("ceil_mode", 0)),
             count_include_pad=bool(call.attribute("count_include_pad", 0)),
@@ -355,15 +286,15 @@ OPERATORS: dict[str, Translate] = {
     **ATTENTION,
     **MOVEMENT,
     **CLASSICAL,
+    **CONVOLUTIONS,
     **NORMS,
+    **RECURRENT,
     "AveragePool": _average_pool,
     "BatchNormalization": _batch_norm,
     "Cast": _cast,
     "CastLike": _cast_like,
     "Celu": lambda call: scaled(call, 1 / _alpha(call), ELU(), _alpha(call)),
     "Clip": _clip,
-    "Conv": conv,
-    "ConvTranspose": _conv_transpose,
     "Dropout": _dropout,
     "Einsum": _einsum,
     "Elu": _activation(lambda call: ELU(call.attribute("alpha", 1.0))),

@@ -24,13 +24,15 @@ from pylrp.loaders.onnx.file import ModelFile
 from pylrp.loaders.onnx.folding import fold
 from pylrp.loaders.onnx.functions import function_of
 from pylrp.loaders.onnx.fused import FUSED
-from pylrp.loaders.onnx.inputs import InputShape, declared, shape_of
+from pylrp.loaders.onnx.inputs import InputShape, declared, shape_of, with_batch_first
 from pylrp.loaders.onnx.node import Call, Translation, Value, operator_of
 from pylrp.loaders.onnx.operators import FLOATS, OPERATORS
 from pylrp.loaders.onnx.outputs import ModelOutputs
+from pylrp.loaders.onnx.recurrent import RECURRENT, STEPS_FIRST, places_of_batch
 from pylrp.loaders.onnx.repeats import without_repeats
 from pylrp.loaders.onnx.sides import SIDE_KINDS
 from pylrp.loaders.onnx.tops import FUNCTIONS, on_the_way
+from pylrp.loaders.onnx.views import PLAIN, View
 from pylrp.network.canonise.normalisations import complete_normalisations
 from pylrp.network.graph import Facts, Graph, Node
 
@@ -74,6 +76,7 @@ class Reader:
         outputs: Sequence[str] | None,
         dtype: DTypeLike | None = None,
         stored: Stored | None = None,
+        examples: Mapping[str, Shape] | None = None,
     ):
         self.file, model = file, file.model
         constants = Constants(file, np.dtype(np.float32), stored)
@@ -87,9 +90,14 @@ class Reader:
         initial = {tensor.name for tensor in model.graph.initializer}
         named = {info.name: info for info in model.graph.input if info.name not in initial}
         self.inputs = {name: info for name, info in named.items() if name in needed}
+        self.operators = checked(operators, model.graph.node)
+        self.views = self._batch_places(initial)
+        self.inputs = {
+            name: with_batch_first(info, self.views.get(name, PLAIN), (examples or {}).get(name))
+            for name, info in self.inputs.items()
+        }
         self.left_out = [name for name in named if name not in needed]
         self.input_shape = input_shape
-        self.operators = checked(operators, model.graph.node)
         self.needed = needed
         kinds = {info.type.tensor_type.elem_type for info in self.inputs.values()}
         if kinds.isdisjoint(FLOATS):
@@ -107,6 +115,8 @@ class Reader:
             producers={name: node for node in self.nodes for name in node.output if name},
             top=on_the_way(self.nodes, self.outputs.values.values()),
             resolve=self._resolve,
+            needed=needed,
+            recurrent=self.is_recurrent,
         )
 
     def read(self) -> Graph:
@@ -116,7 +126,7 @@ class Reader:
         for name, shape in shapes.items():
             kind = SIDE_KINDS.get(self.inputs[name].type.tensor_type.elem_type)
             if kind is None:
-                translation.values[name] = Value(translation.unique(name), shape)
+                translation.values[name] = Value(translation.unique(name), shape, self.views.get(name, PLAIN))
             else:
                 translation.sides.add_input(name, shape, kind)
         self._require_explicable()
@@ -136,7 +146,7 @@ class Reader:
                 raise Call.again(made, translation).unsupported(reason)
             if name in translation.constants:
                 raise ValueError(f"output {name!r} of the model is a constant: there is nothing to explain")
-        notes = self._batch_in_outputs()
+        notes = [*self._batch_in_inputs(), *self._batch_in_outputs()]
         outputs = {name: translation.value(tensor).name for name, tensor in self.outputs.values.items()}
         dtype = translation.constants.dtype
         notes += [f"{name} weights converted to {dtype}" for name in sorted(translation.constants.converted)]
@@ -148,18 +158,46 @@ class Reader:
             _renamed(translation, outputs),
             outputs,
             notes=notes,
-            facts=Facts(classes=self.outputs.classes, ranges=_pixel_ranges(self.file, activations), sides=sides),
+            facts=Facts(
+                classes=self.outputs.classes,
+                ranges=_pixel_ranges(self.file, activations),
+                batch_axes={name: view.batch for name, view in self.views.items() if view.batch},
+                sides=sides,
+            ),
             dtype=dtype,
         )
         # A value is called as the one that it is in the file.
         return complete_normalisations(graph, pass_on_names=True)
+
+    @property
+    def is_recurrent(self) -> bool:
+        """Tell whether there are recurrent layers."""
+        own = set(self.operators)
+        return any(operator_of(node) in RECURRENT and not {node.name, node.op_type} & own for node in self.nodes)
+
+    def _batch_places(self, constants: set[str]) -> dict[str, View]:
+        ranks = {
+            name: len(info.type.tensor_type.shape.dim)
+            for name, info in self.inputs.items()
+            if info.type.tensor_type.elem_type in FLOATS
+        }
+        return places_of_batch(self.nodes, ranks, constants) if self.is_recurrent else {}
+
+    def _batch_in_inputs(self) -> list[str]:
+        """Return notes on inputs whose batch is not axis 0 in the file."""
+        return [
+            f"input {name!r} has its steps on axis 0 and no batch in the file, here the batch comes first"
+            if view == STEPS_FIRST
+            else f"input {name!r} has its batch on axis {view.batch} in the file, here it comes first"
+            for name, view in self.views.items()
+        ]
 
     def _batch_in_outputs(self) -> list[str]:
         """Return notes on outputs whose batch is not axis 0 in the file; raise where it is merged with other axes."""
         notes = []
         for name, tensor in self.outputs.values.items():
             view = self.translation.value(tensor).view
-            if view.merged:
+            if view.merged and not (view.batch == view.before == 0 and STEPS_FIRST in self.views.values()):
                 made = self.translation.producers[tensor]
                 reason = f"makes the output {name!r}, in which samples of the batch mix with other axes"
                 raise Call.again(made, self.translation).mixes_batch(reason)

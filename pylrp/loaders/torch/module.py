@@ -103,7 +103,8 @@ def load_torch(
         by_node = {**own, **_by_node(operators or {}, nodes, modules)}
         theirs = outputs if outputs is not None and set(outputs) <= set(call.returned) else None
         try:
-            graph = load_onnx(path, operators=by_node, outputs=theirs, dtype=dtype)
+            examples = {name: tuple(tensor.shape) for name, tensor in zip(call.names, call.tensors, strict=True)}
+            graph = load_onnx(path, operators=by_node, outputs=theirs, dtype=dtype, examples=examples)
         except UnsupportedLayer as error:
             raise _by_name(error, module, modules) from error
         if not call.returned:  # the exporter's name for a single output tells nothing
@@ -137,6 +138,8 @@ def disagreement(network: Network, module: Any, example_input: Any) -> str | Non
     arrays = {name: tensor.cpu().numpy() for name, tensor in zip(call.names, call.tensors, strict=True)}
     sides = network.graph.facts.sides
     taken = network.graph.inputs if sides is None else sides.names
+    axes = network.graph.facts.batch_axes
+    arrays = {name: np.moveaxis(array, axes.get(name, 0), 0) for name, array in arrays.items()}
     found = network.forward({name: array for name, array in arrays.items() if name in taken})
     outputs = list(found.values()) if isinstance(found, dict) else [found]
     if set(network.graph.outputs) <= set(names):  # labels are left out, or the user has chosen
@@ -147,7 +150,9 @@ def disagreement(network: Network, module: Any, example_input: Any) -> str | Non
     for output, tensor in zip(outputs, expected, strict=True):
         wanted = tensor.cpu().numpy()
         scale = float(np.abs(wanted).max(initial=0))
-        error = float(np.abs(output.ravel() - wanted.ravel()).max(initial=0)) if output.size == wanted.size else np.inf
+        turned = [np.moveaxis(wanted, axis, 0) for axis in range(wanted.ndim if axes else min(wanted.ndim, 1))]
+        turned = [each for each in turned if each.size == output.size] or [np.full(output.shape, np.inf)]
+        error = min(float(np.abs(output.ravel() - each.ravel()).max(initial=0)) for each in turned)
         if np.isfinite(scale) and not error <= _TOLERANCE * scale:
             return (
                 f"what torch's exporter has written is not {type(module).__name__}: for example_input its output "
