@@ -129,15 +129,20 @@ def require_same_graph(one, other):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_every_layer_comes_back(tmp_path, rng, dtype):
     parts = examples(rng, dtype)
-    kinds = {name for name, kind in native._LAYERS.items() if kind not in (L.Activation,)}
+    kinds = {name for name, kind in native._LAYERS.items() if kind not in (L.Activation, L.Recurrent)}
     assert {type(layer).__name__ for layer, *_ in parts} == kinds  # a new layer needs an example above
     graph = graph_of(parts, notes=["a", "ü"], channels_last=["in2.0"])
     save_graph(graph, tmp_path / "net.pylrp.npz")
     again = load_graph(tmp_path / "net.pylrp.npz")
     require_same_graph(graph, again)
     x = {name: np.abs(rng.standard_normal((2, *shape))) for name, shape in graph.inputs.items()}  # Log is among them
-    before, after = forward(graph, x), forward(again, x)
-    for name in graph.outputs:
+    recurrent = {node.name for node in graph.nodes if isinstance(node.layer, L.Recurrent)}  # the oracle has none
+    outputs = [name for name in graph.outputs if name not in recurrent]
+    nodes = [[node for node in each.nodes if node.name not in recurrent] for each in (graph, again)]
+    before, after = (
+        forward(each.changed(nodes=own, outputs=outputs), x) for each, own in zip((graph, again), nodes, strict=True)
+    )
+    for name in outputs:
         np.testing.assert_array_equal(before[name], after[name])
 
 

@@ -92,10 +92,8 @@ class Reader:
         self.inputs = {name: info for name, info in named.items() if name in needed}
         self.operators = checked(operators, model.graph.node)
         self.views = self._batch_places(initial)
-        self.inputs = {
-            name: with_batch_first(info, self.views.get(name, PLAIN), (examples or {}).get(name))
-            for name, info in self.inputs.items()
-        }
+        for name, view in self.views.items():
+            self.inputs[name] = with_batch_first(self.inputs[name], view, (examples or {}).get(name))
         self.left_out = [name for name in named if name not in needed]
         self.input_shape = input_shape
         self.needed = needed
