@@ -30,7 +30,10 @@ class Plan:
 
 class Graph:
     def __init__(
-        self, dtype: str, layouts: list[tuple[int, int, bool]], nodes: list[tuple[str, dict[str, Any], list[int]]]
+        self,
+        dtype: str,
+        layouts: list[tuple[list[int], list[int], int]],
+        nodes: list[tuple[str, dict[str, Any], list[int]]],
     ) -> None: ...
     def forward(self, inputs: list[NDArray[Any]], wanted: list[int], threads: int) -> list[NDArray[Any]]: ...
     def plan(

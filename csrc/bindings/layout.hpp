@@ -1,47 +1,46 @@
-// Between the user's layout and the core's. Outside, a sample is (channels, positions) or, channels last, (positions,
-// channels); inside it is always channels last.
+// Between the user's order of a sample's axes and the order in which the core stores them.
 #pragma once
 
-#include "base/pieces.hpp"
-#include "base/size.hpp"
+#include "base/permutation.hpp"
 
 namespace pylrp::bindings {
 
 struct Layout {
-  Index channels = 1, positions = 1;
-  bool channels_last = false;
+  Permutation axes;        // from the user's order to the core's
+  Index channels = 1;      // along the axis that classes and masks are about
+  Index channel_step = 1;  // how far apart they lie in the core
 
-  Index size() const { return checked_product({channels, positions}, "a value"); }
+  // order: which of the user's axes each stored axis is; channel: the user's axis of the channels.
+  Layout(const std::vector<Index>& shape, const std::vector<Index>& order, Index channel) : axes(shape, order) {
+    require_fit(channel >= 0 && channel < static_cast<Index>(shape.size()), "the channels of a value");
+    channels = shape[static_cast<std::size_t>(channel)];
+    for (std::size_t i = order.size(); order[i - 1] != channel; --i) {
+      channel_step *= shape[static_cast<std::size_t>(order[i - 1])];
+    }
+  }
+  Index size() const { return axes.size(); }
+  bool same() const { return axes.same(); }
   // Where an entry of the user's layout lies.
-  Index in_core(Index entry) const { return same() ? entry : entry % positions * channels + entry / positions; }
-  bool same() const { return channels_last || channels == 1 || positions == 1; }
-};
+  Index in_core(Index entry) const { return axes.place_of(entry); }
 
-// to(column, row) = from(row, column) for each sample, in blocks that stay in cache.
-template <class T>
-void transpose_samples(Matrix<const T> from, Index rows, Index columns, Matrix<T> to, const Threads& threads) {
-  constexpr Index kBlock = 32;
-  const Index pieces = (rows + kBlock - 1) / kBlock;
-  parallel_for(from.rows * pieces, threads.alone_if(from.rows * from.cols < 2 * kPiece), [&](Index task) {
-    const Index first = task % pieces * kBlock, last = std::min(rows, first + kBlock);
-    const T* const x = from.row(task / pieces);
-    T* const y = to.row(task / pieces);
-    for (Index block = 0; block < columns; block += kBlock) {
-      for (Index i = first; i < last; ++i) {
-        for (Index j = block; j < std::min(columns, block + kBlock); ++j) {
-          y[j * rows + i] = x[i * columns + j];
-        }
+  // body(place) for each entry of a channel, in the core.
+  template <class Body>
+  void each_of_channel(Index channel, Body body) const {
+    for (Index first = channel * channel_step; first < size(); first += channels * channel_step) {
+      for (Index at = first; at < first + channel_step; ++at) {
+        body(at);
       }
     }
-  });
-}
+  }
+};
+
 template <class T>
 void to_core(const Layout& layout, Matrix<const T> user, Matrix<T> core, const Threads& threads) {
-  transpose_samples(user, layout.channels, layout.positions, core, threads);
+  layout.axes.copy(user, core, threads);
 }
 template <class T>
 void to_user(const Layout& layout, Matrix<const T> core, Matrix<T> user, const Threads& threads) {
-  transpose_samples(core, layout.positions, layout.channels, user, threads);
+  layout.axes.copy_back(core, user, threads);
 }
 
 }  // namespace pylrp::bindings

@@ -17,7 +17,8 @@ namespace {
 template <class T>
 using SharedGraph = std::shared_ptr<const GraphWithLayouts<T>>;
 
-// layouts: (channels, positions, channels last) of each value, inputs first; nodes: (kind, fields, inputs).
+// layouts: of each value, inputs first, the user's axes, which of them each stored axis is, and which has the channels;
+// nodes: (kind, fields, inputs).
 template <class T>
 GraphNode<T> make_node(std::size_t number, const py::tuple& fields, const Layout& layout) {
   try {
@@ -36,9 +37,8 @@ template <class T>
 SharedGraph<T> make_graph(const py::list& layouts, const py::list& nodes) {
   std::vector<Layout> of;
   for (const py::handle item : layouts) {
-    const auto [channels, positions, last] = item.cast<std::tuple<Index, Index, bool>>();
-    of.push_back({channels, positions, last});
-    require_fit(channels > 0, "the channels of a value");
+    const auto [shape, order, channel] = item.cast<std::tuple<std::vector<Index>, std::vector<Index>, Index>>();
+    of.emplace_back(shape, order, channel);
   }
   if (of.size() <= nodes.size()) {
     throw py::value_error("a graph needs an input and a layout for each value");
@@ -104,6 +104,9 @@ class Results {
       graph.check_value(wanted[i]);
       const Layout& layout = graph.layouts[wanted[i]];
       arrays_.append(new_array<T>(false, rows, layout.size(), &user_[i]));
+      if (results_[wanted[i]]) {
+        continue;  // it was asked for twice
+      }
       results_[wanted[i]] = user_[i];
       if (!layout.same()) {
         converted_[i].reset(checked_product({rows, layout.size()}, "a relevance"));
@@ -120,7 +123,7 @@ class Results {
     for (std::size_t i = 0; i < wanted_.size(); ++i) {
       const Matrix<T>& result = results_[wanted_[i]];
       finite = finite && !(scan_rows(result) & kernels::kNotFinite);
-      if (converted_[i].data() != nullptr) {
+      if (user_[i].data != result.data) {
         to_user(graph_.layouts[wanted_[i]], {result.data, result.rows, result.cols, result.stride}, user_[i], threads);
       }
     }
@@ -157,7 +160,8 @@ std::vector<ChannelMask> checked_masks(const GraphWithLayouts<T>& graph, const M
     } else {
       to_core(layout, given, {turned.get(), given.rows, entries, entries}, Threads{});
     }
-    checked.push_back({value, std::vector<bool>(turned.get(), turned.get() + stays.size()), stays.shape(0)});
+    checked.push_back({value, std::vector<bool>(turned.get(), turned.get() + stays.size()), stays.shape(0),
+                       entries == layout.size() ? 1 : layout.channel_step});
   }
   return checked;
 }
@@ -169,10 +173,13 @@ void replace_zeros(const GraphWithLayouts<T>& graph, std::size_t value, double b
     throw py::value_error("zeros of a node's value are replaced, not of an input");
   }
   const Matrix<const T> values = forward->values[value];
-  for (Index i = 0; i < values.rows; ++i) {
-    T* const row = const_cast<T*>(values.row(i));  // a node's value is the forward pass's own memory
-    std::replace(row, row + values.cols, T(0), static_cast<T>(by));
+  auto memory = std::make_shared<Buffer<T>>(checked_product({values.rows, values.cols}, "a value"));
+  for (Index i = 0; i < values.rows; ++i) {  // a copy: it may be a view of another value, or of the caller's array
+    T* const row = memory->data() + i * values.cols;
+    std::replace_copy(values.row(i), values.row(i) + values.cols, row, T(0), static_cast<T>(by));
   }
+  forward->values[value] = {memory->data(), values.rows, values.cols, values.cols};
+  forward->memory[value] = std::move(memory);
 }
 
 struct Question {

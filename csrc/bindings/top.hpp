@@ -11,11 +11,9 @@ namespace pylrp::bindings {
 // The absolute value of a channel's sum over all positions, by which relevance is divided that starts at one; 1 where
 // it is zero, then there is no relevance to divide.
 template <class T>
-T size_of_sum(const T* channel, const Layout& layout) {
+T size_of_sum(const T* row, Index channel, const Layout& layout) {
   double sum = 0;
-  for (Index p = 0; p < layout.positions; ++p) {
-    sum += static_cast<double>(channel[p * layout.channels]);
-  }
+  layout.each_of_channel(channel, [&](Index at) { sum += static_cast<double>(row[at]); });
   return sum == 0 ? T(1) : static_cast<T>(std::abs(sum));
 }
 
@@ -55,11 +53,8 @@ py::object begin_target(py::handle target, Matrix<const T> output, const Layout&
       throw py::value_error("a target is not a class of the output");
     }
     std::fill_n(top.row(i), top.cols, T(0));
-    const T divisor = one ? size_of_sum(row + classes[i], layout) : T(1);
-    for (Index p = 0; p < layout.positions; ++p) {
-      const Index at = p * layout.channels + classes[i];
-      top.row(i)[at] = row[at] / divisor;
-    }
+    const T divisor = one ? size_of_sum(row, classes[i], layout) : T(1);
+    layout.each_of_channel(classes[i], [&](Index at) { top.row(i)[at] = row[at] / divisor; });
   }
   return std::move(chosen);
 }

@@ -52,7 +52,7 @@ void close_channels(const ChannelMask& mask, Matrix<T> relevance) {
   for (Index i = 0; i < relevance.rows; ++i) {
     const Index first = i % mask.samples * channels;
     for (Index j = 0; j < relevance.cols; ++j) {
-      if (!mask.channels[static_cast<std::size_t>(first + j % channels)]) {
+      if (!mask.channels[static_cast<std::size_t>(first + j / mask.step % channels)]) {
         relevance.row(i)[j] = T(0);
       }
     }
@@ -106,6 +106,7 @@ void Backward<T>::step(std::size_t n) {
                page(n));
   }
   if (is_same(n) && hand_on(n, arrival.is_masked)) {
+    release(graph_.nodes()[n].inputs[0], n);
     return;
   }
   Step call = prepare(n);
@@ -114,7 +115,7 @@ void Backward<T>::step(std::size_t n) {
   if (!is_same(n)) {
     write_page(arrival.incoming, outgoing, arrival.masked, call.absorbed, page(n));
   }
-  memory_[graph_.inputs() + n] = Buffer<T>();
+  memory_[graph_.inputs() + n] = nullptr;
   forward_.kept[n] = {};
   forward_.kept_memory[n] = Buffer<T>();
   for (const std::size_t input : graph_.nodes()[n].inputs) {
@@ -148,7 +149,13 @@ typename Backward<T>::Arrival Backward<T>::arrive(std::size_t n) {
 template <class T>
 bool Backward<T>::hand_on(std::size_t n, bool is_masked) {
   const std::size_t value = graph_.inputs() + n, input = graph_.nodes()[n].inputs[0];
-  if (relevance_[input] || request_.results[input] || request_.results[value]) {
+  if (relevance_[input]) {  // another reader was here
+    add_to(read_only(relevance_[value]), relevance_[input], threads_);
+    sums_[input].clear();
+    memory_[value] = nullptr;
+    return true;
+  }
+  if (request_.results[input] || request_.results[value]) {
     return false;
   }
   relevance_[input] = relevance_[value];
@@ -169,7 +176,7 @@ typename Backward<T>::Step Backward<T>::prepare(std::size_t n) {
   step.extra.resize(node.inputs.size());
   step.absorbed.resize(static_cast<std::size_t>(rows_));
   step.job.relevance = read_only(relevance_[value]);
-  if (memory_[value].data() != nullptr) {
+  if (memory_[value] != nullptr) {
     step.job.spare = relevance_[value];
   }
   step.job.batch = forward_.batch;
@@ -187,7 +194,7 @@ typename Backward<T>::Step Backward<T>::prepare(std::size_t n) {
     }
     if (in_place && liveness_.may_replace(forward_, request_, input, n)) {
       memory_[input] = std::move(forward_.memory[input]);
-      relevance_[input] = {memory_[input].data(), rows_, graph_.size(input), graph_.size(input)};
+      relevance_[input] = {memory_[input]->data(), rows_, graph_.size(input), graph_.size(input)};
     } else {
       make(input);
     }
@@ -245,8 +252,9 @@ template <class T>
 void Backward<T>::make(std::size_t value) {
   Matrix<T> made = request_.results[value];
   if (!made) {
-    memory_[value].reset(checked_product({rows_, graph_.size(value)}, "a relevance"), graph_.workspace());
-    made = {memory_[value].data(), rows_, graph_.size(value), graph_.size(value)};
+    memory_[value] =
+        std::make_shared<Buffer<T>>(checked_product({rows_, graph_.size(value)}, "a relevance"), graph_.workspace());
+    made = {memory_[value]->data(), rows_, graph_.size(value), graph_.size(value)};
   }
   relevance_[value] = made;
 }
@@ -255,7 +263,7 @@ template <class T>
 void Backward<T>::release(std::size_t value, std::size_t n) {
   if (value != kNoValue && liveness_.last_reader[value] == n && !forward_.wanted[value]) {
     forward_.values[value] = {};
-    forward_.memory[value] = Buffer<T>();
+    forward_.memory[value] = nullptr;
   }
 }
 

@@ -50,10 +50,10 @@ class Backward {
   const Threads threads_;
   const Liveness<T> liveness_;
   const Index rows_;
-  std::vector<Matrix<T>> relevance_;       // of values; no data: none has arrived
-  std::vector<Buffer<T>> memory_;          // of values
-  std::vector<int> nonnegative_;           // of values, -1: not looked at yet
-  std::vector<std::vector<double>> sums_;  // of the relevance's rows, where they have just been added up
+  std::vector<Matrix<T>> relevance_;                // of values; no data: none has arrived
+  std::vector<std::shared_ptr<Buffer<T>>> memory_;  // of values
+  std::vector<int> nonnegative_;                    // of values, -1: not looked at yet
+  std::vector<std::vector<double>> sums_;           // of the relevance's rows, where they have just been added up
 };
 
 }  // namespace pylrp

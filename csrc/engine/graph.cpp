@@ -63,6 +63,12 @@ class Forward {
     for (const std::size_t input : node.inputs) {
       from.push_back(made_.values[input]);
     }
+    if (node.layer->is_view()) {
+      made_.values[value] = from[0];
+      made_.memory[value] = made_.memory[node.inputs[0]];
+      read(n);
+      return;
+    }
     const Matrix<T> to = memory_of(n);
     Clamp<T> clamp;
     const bool clamped = next_clamps(n, &clamp);
@@ -80,10 +86,15 @@ class Forward {
     } else {
       made_.values[value] = view;
     }
-    for (const std::size_t input : node.inputs) {
+    read(n);
+  }
+
+  // Frees what nobody reads after this node.
+  void read(std::size_t n) {
+    for (const std::size_t input : graph_.nodes()[n].inputs) {
       if (--unread_[input] == 0 && !kept_[input]) {
         made_.values[input] = {};
-        made_.memory[input] = Buffer<T>();
+        made_.memory[input] = nullptr;
       }
     }
   }
@@ -92,13 +103,14 @@ class Forward {
   Matrix<T> memory_of(std::size_t n) {
     const GraphNode<T>& node = graph_.nodes()[n];
     const std::size_t value = graph_.inputs() + n, first = node.inputs[0];
-    const bool last_use = first >= graph_.inputs() && unread_[first] == 1 && !kept_[first];
+    const bool last_use = unread_[first] == 1 && !kept_[first] && made_.alone(first);
     if (node.layer->in_place() && last_use) {
       made_.memory[value] = std::move(made_.memory[first]);
     } else {
-      made_.memory[value].reset(checked_product({made_.batch, node.size}, "a value"), graph_.workspace());
+      made_.memory[value] =
+          std::make_shared<Buffer<T>>(checked_product({made_.batch, node.size}, "a value"), graph_.workspace());
     }
-    return {made_.memory[value].data(), made_.batch, node.size, node.size};
+    return {made_.memory[value]->data(), made_.batch, node.size, node.size};
   }
 
   Matrix<T> kept_of(std::size_t n) {

@@ -21,15 +21,18 @@ struct GraphNode {
   Index size;                       // of the value it makes
 };
 
-// The values that a forward pass has left, with their memory.
+// The values that a forward pass has left, with their memory, which views share.
 template <class T>
 struct ForwardValues {
   std::vector<Matrix<const T>> values;
-  std::vector<Buffer<T>> memory;
+  std::vector<std::shared_ptr<Buffer<T>>> memory;
   std::vector<bool> wanted;
   std::vector<Matrix<T>> kept;  // of nodes: what their layers have written down for relevance
   std::vector<Buffer<T>> kept_memory;
   Index batch = 0;
+
+  // Does nothing else look at this value's memory? Never at an input's, which is the caller's.
+  bool alone(std::size_t value) const { return memory[value] != nullptr && memory[value].use_count() == 1; }
 };
 
 // What relevance will ask of a forward pass: the value it starts at, a bit a value that it reads, and for each node how

@@ -146,7 +146,7 @@ template <class T>
 bool Liveness<T>::may_replace(const ForwardValues<T>& forward, const RelevanceRequest<T>& request, std::size_t value,
                               std::size_t node) const {
   const std::vector<std::size_t>& inputs = graph_.nodes()[node].inputs;
-  return request.top.rows == forward.batch && forward.memory[value].data() != nullptr && last_reader[value] == node &&
+  return request.top.rows == forward.batch && forward.alone(value) && last_reader[value] == node &&
          !forward.wanted[value] && !request.results[value] && std::count(inputs.begin(), inputs.end(), value) == 1;
 }
 

@@ -26,6 +26,7 @@ struct ChannelMask {
   std::size_t value;
   std::vector<bool> channels;
   Index samples = 1;
+  Index step = 1;  // how far apart channels lie
 };
 
 // What relevance() fills and obeys: results[value] is where a value's relevance (targets * batch, size) goes, no data:

@@ -68,6 +68,7 @@ class ActivationLayer : public Layer<T> {
   Flow flow() const override { return Flow::kIdentity; }
   Flow flow_under(const CompiledRule* rule) const override { return flow_of_function(rule); }
   void require_sizes(const std::vector<Index>& inputs, Index output) const override;
+  bool is_view() const override { return f_.kind == ActivationKind::kIdentity; }
   bool in_place() const override { return true; }
   bool is_clamp(Clamp<T>* clamp) const override;
   bool keeps_zero() const override { return f_.keeps_zero(); }

@@ -88,6 +88,8 @@ class Layer {
   // Multiplications of a forward pass of one sample, where they are many.
   virtual Index products() const { return 0; }
 
+  // Is the output the input itself? Then it is not copied.
+  virtual bool is_view() const { return false; }
   // Can forward() work in place (output over the first input)? Can it clamp?
   virtual bool in_place() const { return false; }
   virtual bool clamps() const { return false; }

@@ -7,6 +7,7 @@ its own.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import ClassVar
 
@@ -15,7 +16,7 @@ from numpy.typing import ArrayLike
 
 from pylrp.layers.base import NamedLayer, Place, Shape, Spec, sole
 from pylrp.layers.cause import Cause
-from pylrp.network.layout import steps, to_core
+from pylrp.network.layout import Order, steps, to_core
 
 __all__ = [
     "CONSTANT",
@@ -70,6 +71,7 @@ class Activation(NamedLayer):
 
     rule_kind: ClassVar[str | None] = "function"
     causes: ClassVar[tuple[Cause, ...]] = (CONSTANT,)
+    any_order: ClassVar[bool] = True
 
     def output_shape(self, *shapes: Shape) -> Shape:
         """Return the shape of the input."""
@@ -290,6 +292,7 @@ class Softmax(NamedLayer):
     kind: ClassVar[str] = "softmax"
     rule_kind: ClassVar[str | None] = "softmax"
     causes: ClassVar[tuple[Cause, ...]] = (_SOFTMAX,)
+    any_order: ClassVar[bool] = True
 
     def output_shape(self, *shapes: Shape) -> Shape:
         """Return the shape of the input."""
@@ -298,13 +301,18 @@ class Softmax(NamedLayer):
             raise ValueError(f"axis is {self.axis}, the input has shape {shape} (without the batch)")
         return shape
 
+    def wanted_orders(self, shapes: Sequence[Shape], output: Shape, wanted: Order | None) -> Sequence[Order | None]:
+        """Return the order that the readers want, or one that has the axis last."""
+        axis = self.axis % len(output)
+        return [(*(a for a in range(len(output)) if a != axis), axis) if wanted is None else wanted]
+
     def to_core(self, place: Place) -> Spec:
         """Return the layer as the core takes it."""
         shape = place.inputs[0]
         axis = self.axis % len(shape)
         return "softmax", {
             "channels": shape[axis],
-            "inner": steps(shape)[axis],
+            "inner": steps(shape, place.order)[axis],
             "logarithm": isinstance(self, LogSoftmax),
         }
 

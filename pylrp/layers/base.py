@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from pylrp.errors import UnsupportedLayer
 from pylrp.layers.cause import Cause
+from pylrp.network.layout import Order, channels_last
 
 __all__ = [
     "Array",
@@ -51,12 +52,23 @@ class Place:
         The logical shape of what it makes.
     dtype : dtype
         float32 or float64.
+    orders : tuple of tuple of int, optional
+        The stored order of each input, as :meth:`Layer.stored_orders` gave it. Default: channels last.
+    order : tuple of int, optional
+        That of what it makes.
     """
 
     name: str
     inputs: tuple[Shape, ...]
     output: Shape
     dtype: np.dtype[Any]
+    orders: tuple[Order, ...] = ()
+    order: Order = ()
+
+    def __post_init__(self) -> None:
+        """Fill in the usual order of axes."""
+        object.__setattr__(self, "orders", self.orders or tuple(channels_last(len(shape)) for shape in self.inputs))
+        object.__setattr__(self, "order", self.order or channels_last(len(self.output)))
 
 
 class Layer:
@@ -84,6 +96,8 @@ class Layer:
     only_at_top: ClassVar[bool] = False
     #: The attributes that hold its arrays, in the network's dtype.
     arrays: ClassVar[tuple[str, ...]] = ()
+    #: Whether its values may be stored in any order of axes, inputs with as many axes as the output in the output's.
+    any_order: ClassVar[bool] = False
     #: The settings that may be infinite; none may be NaN.
     unbounded: ClassVar[tuple[str, ...]] = ()
 
@@ -113,6 +127,36 @@ class Layer:
             If the layer can't take these inputs.
         """
         raise NotImplementedError(f"{type(self).__name__} does not define output_shape")
+
+    def wanted_orders(self, shapes: Sequence[Shape], output: Shape, wanted: Order | None) -> Sequence[Order | None]:
+        """Return the stored order in which each input would serve best, None where that is all one.
+
+        Parameters
+        ----------
+        shapes : sequence of tuple of int
+            Logical shapes of the inputs.
+        output : tuple of int
+            That of the output.
+        wanted : tuple of int or None
+            The stored order in which the output would serve its readers best.
+        """
+        if self.any_order:
+            return [wanted if len(shape) == len(output) else None for shape in shapes]
+        return [channels_last(len(shape)) for shape in shapes]
+
+    def stored_orders(
+        self, shapes: Sequence[Shape], output: Shape, given: Sequence[Order], wanted: Order | None
+    ) -> tuple[Sequence[Order], Order]:
+        """Return the stored orders in which it takes its inputs, and the one in which it leaves its output.
+
+        Where it takes an input in another order than the one it is ``given`` in, that is copied. :meth:`to_core` finds
+        both in the place. Unless a layer says otherwise: channels last, or any where it states ``any_order``.
+        """
+        if not self.any_order:
+            return [channels_last(len(shape)) for shape in shapes], channels_last(len(output))
+        alike = [order for shape, order in zip(shapes, given, strict=True) if len(shape) == len(output)]
+        chosen = wanted if wanted is not None and wanted in alike else alike[0]
+        return [chosen if len(s) == len(output) else o for s, o in zip(shapes, given, strict=True)], chosen
 
     def to_core(self, place: Place) -> Spec:
         """Return the layer as the core takes it.

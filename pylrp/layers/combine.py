@@ -17,6 +17,7 @@ class Add(NamedLayer):
     kind: ClassVar[str] = "add"
     rule_kind: ClassVar[str | None] = "add"
     has_ledger_row: ClassVar[bool] = True
+    any_order: ClassVar[bool] = True
 
     def output_shape(self, *shapes: Shape) -> Shape:
         """Return the inputs' common shape."""
@@ -37,6 +38,7 @@ class Concat(NamedLayer):
 
     axis: int = 0
     kind: ClassVar[str] = "concat"
+    any_order: ClassVar[bool] = True
 
     def output_shape(self, *shapes: Shape) -> Shape:
         """Return the shape of the whole."""
@@ -54,8 +56,6 @@ class Concat(NamedLayer):
     def to_core(self, place: Place) -> Spec:
         """Return the layer as the core takes it: so many times, a block of each input in turn."""
         shapes = place.inputs
-        axis = self.axis % len(shapes[0])
-        if axis == 0:
-            return "concat", {"outer": product(shapes[0][1:]), "blocks": [shape[0] for shape in shapes]}
-        blocks = [product(shape[axis:]) * shape[0] for shape in shapes]
-        return "concat", {"outer": product(shapes[0][1:axis]), "blocks": blocks}
+        at = place.order.index(self.axis % len(shapes[0]))
+        stored = [[shape[axis] for axis in place.order] for shape in shapes]
+        return "concat", {"outer": product(stored[0][:at]), "blocks": [product(shape[at:]) for shape in stored]}

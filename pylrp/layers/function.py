@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from pylrp.layers.activations import CONSTANT
-from pylrp.layers.base import Array, NamedLayer, Place, Shape, Spec, sole
+from pylrp.layers.base import NamedLayer, Place, Shape, Spec, sole
 from pylrp.layers.cause import Cause
 from pylrp.layers.formula import OPERATIONS, Operand, Step, evaluated, parsed
-from pylrp.network.layout import to_core
+from pylrp.layers.scaling import one_a_channel
 
 __all__ = ["Function"]
 
@@ -52,6 +52,7 @@ class Function(NamedLayer):
     rule_kind: ClassVar[str | None] = "function"
     causes: ClassVar[tuple[Cause, ...]] = (CONSTANT,)
     arrays: ClassVar[tuple[str, ...]] = ("constants",)
+    any_order: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         """Read the formula."""
@@ -86,7 +87,7 @@ class Function(NamedLayer):
     def to_core(self, place: Place) -> Spec:
         """Return the layer as the core takes it: steps by number, constants as rows of one width."""
         arrays = [] if self.constants is None else [np.asarray(array) for array in np.asarray(self.constants)]
-        rows = _rows(arrays, place.inputs[0])
+        rows = one_a_channel(arrays, place)
         names = list(OPERATIONS)
         numbers: dict[float | str, int] = {}
         code: list[int] = []
@@ -109,11 +110,3 @@ class Function(NamedLayer):
             "code": code,
             "constants": np.array(constants or [np.zeros(1)], dtype=place.dtype).reshape(-1, width),
         }
-
-
-def _rows(arrays: list[Array], shape: Shape) -> list[Array]:
-    """Return arrays in the core's order: one number a channel where each is that, else one an entry."""
-    whole = [np.broadcast_to(array, shape) for array in arrays]
-    if all(bool((array.reshape(shape[0], -1) == array.reshape(shape[0], -1)[:, :1]).all()) for array in whole):
-        return [array.reshape(shape[0], -1)[:, 0] for array in whole]
-    return [to_core(array) for array in whole]

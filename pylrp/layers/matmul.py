@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
 from pylrp.layers.base import NamedLayer, Place, Shape, Spec, pair
-from pylrp.network.layout import repeated_steps, steps
+from pylrp.network.layout import Order, as_it_is, repeated_steps, steps
 
 __all__ = ["MatMul"]
 
@@ -44,6 +45,17 @@ class MatMul(NamedLayer):
             raise ValueError(f"MatMul can't multiply {left} by {right}: their leading axes do not broadcast") from None
         return (*leading, left[-2], right[-1])
 
+    def wanted_orders(self, shapes: Sequence[Shape], output: Shape, wanted: Order | None) -> Sequence[Order | None]:
+        """Return the logical order: rows of matrices lie together."""
+        return [as_it_is(len(shape)) for shape in shapes]
+
+    def stored_orders(
+        self, shapes: Sequence[Shape], output: Shape, given: Sequence[Order], wanted: Order | None
+    ) -> tuple[Sequence[Order], Order]:
+        """Return the orders as they are given, and the one that is wanted if it has the columns last."""
+        fits = wanted is not None and wanted[-1] == len(output) - 1
+        return given, wanted if wanted is not None and fits else as_it_is(len(output))
+
     def to_core(self, place: Place) -> Spec:
         """Return the layer as the core takes it: lengths, and where the entries of each value lie."""
         (left, right), made = place.inputs, place.output
@@ -52,14 +64,14 @@ class MatMul(NamedLayer):
             "rows": left[-2],
             "depth": left[-1],
             "cols": right[-1],
-            "a": _steps(left, len(made)),
-            "b": _steps(right, len(made)),
-            "c": _steps(made, len(made)),
+            "a": _steps(left, place.orders[0], len(made)),
+            "b": _steps(right, place.orders[1], len(made)),
+            "c": _steps(made, place.order, len(made)),
             "scale": self.scale,
         }
 
 
-def _steps(shape: Shape, rank: int) -> list[int]:
+def _steps(shape: Shape, order: Order, rank: int) -> list[int]:
     """Return the core's steps along so many axes, 0 along those that a value is repeated along."""
-    own = repeated_steps(shape)
-    return [0] * (rank - len(shape)) + list(own[:-2]) + list(steps(shape)[-2:])
+    own = repeated_steps(shape, order)
+    return [0] * (rank - len(shape)) + list(own[:-2]) + list(steps(shape, order)[-2:])

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from pylrp._limits import TooLarge, require_shape
 from pylrp.layers.base import Array, NamedLayer, Place, Shape, Spec, product, sole
-from pylrp.network.layout import positions, to_core, with_channels_last
+from pylrp.network.layout import Order, as_it_is, channels_last, positions, regrouped, to_core
 
 __all__ = ["ENTRY_BYTES", "Expand", "Flatten", "Movement", "Reshape", "Transpose", "axis_of", "sparse_table"]
 
@@ -41,6 +41,19 @@ class Movement(NamedLayer):
         """
         raise NotImplementedError
 
+    def wanted_orders(self, shapes: Sequence[Shape], output: Shape, wanted: Order | None) -> Sequence[Order | None]:
+        """Return what the readers want, where the axes are the same."""
+        return [wanted if len(shapes[0]) == len(output) else None]
+
+    def stored_orders(
+        self, shapes: Sequence[Shape], output: Shape, given: Sequence[Order], wanted: Order | None
+    ) -> tuple[Sequence[Order], Order]:
+        """Return the order as it is given, for the output too where the axes are the same."""
+        if len(shapes[0]) == len(output):
+            return given, given[0]
+        usual = given[0] == channels_last(len(shapes[0]))
+        return given, channels_last(len(output)) if usual else as_it_is(len(output))
+
     def output_shape(self, *shapes: Shape) -> Shape:
         """Return the shape that the move gives."""
         shape = sole(self, shapes)
@@ -53,13 +66,13 @@ class Movement(NamedLayer):
         require_shape(place.output, ENTRY_BYTES, "the places of moved values")
         # In 32 bits where they count it: half the memory of what may be large.
         dtype = np.int32 if max(size, product(place.output)) < _MOST_PLACES else np.int64
-        index = to_core(self.move(positions(place.inputs[0]).astype(dtype)))
+        index = to_core(self.move(positions(place.inputs[0], place.orders[0]).astype(dtype)), place.order)
         # Layers with a row in the ledger stay what they are.
         if not self.has_ledger_row and index.size == size and bool((index == np.arange(size)).all()):
             return "identity", {"a": 0.0, "b": 0.0}
         fill = np.asarray(self.fill, np.float64)
         if fill.ndim:
-            fill = to_core(np.broadcast_to(fill, place.output))
+            fill = to_core(np.broadcast_to(fill, place.output), place.order)
         return "sparse", sparse_table(index.reshape(-1, 1), None, size, fill)
 
 
@@ -99,8 +112,35 @@ def axis_of(axis: int, shape: Shape) -> int:
     return axis % len(shape)
 
 
+class _Regrouping(Movement):
+    """Base of the layers that cut the same values into other axes: a view where the stored order allows it."""
+
+    def wanted_orders(self, shapes: Sequence[Shape], output: Shape, wanted: Order | None) -> Sequence[Order | None]:
+        """Return the order of which the one that is wanted is a view."""
+        found = None if wanted is None else regrouped(output, wanted, shapes[0])
+        return [found if found is not None or wanted is None else as_it_is(len(shapes[0]))]
+
+    def stored_orders(
+        self, shapes: Sequence[Shape], output: Shape, given: Sequence[Order], wanted: Order | None
+    ) -> tuple[Sequence[Order], Order]:
+        """Return the order of a view; where there is none, the usual order becomes the usual one, others logical."""
+        found = regrouped(shapes[0], given[0], output)
+        if found is not None:
+            return given, found
+        usual = channels_last(len(shapes[0]))
+        if given[0] == usual:
+            return given, channels_last(len(output))
+        return [as_it_is(len(shapes[0]))], as_it_is(len(output))
+
+    def to_core(self, place: Place) -> Spec:
+        """Return the layer as the core takes it."""
+        if regrouped(place.inputs[0], place.orders[0], place.output) == place.order:
+            return "identity", {"a": 0.0, "b": 0.0}
+        return super().to_core(place)
+
+
 @dataclass(frozen=True)
-class Flatten(Movement):
+class Flatten(_Regrouping):
     """All axes from ``axis`` on become one: ``(C, H, W)`` becomes ``(C * H * W,)``."""
 
     axis: int = 0
@@ -118,7 +158,7 @@ class Flatten(Movement):
 
 
 @dataclass(frozen=True)
-class Reshape(Movement):
+class Reshape(_Regrouping):
     """Another logical shape for the same values; one entry may be -1."""
 
     shape: Sequence[int]
@@ -163,16 +203,20 @@ class Transpose(Movement):
             raise ValueError(f"permutation is {self.permutation}, the input has shape {index.shape}")
         return index.transpose(self.permutation)
 
+    def wanted_orders(self, shapes: Sequence[Shape], output: Shape, wanted: Order | None) -> Sequence[Order | None]:
+        """Return the order of which the one that is wanted is a view."""
+        return [None if wanted is None else tuple(self.permutation[axis] for axis in wanted)]
+
+    def stored_orders(
+        self, shapes: Sequence[Shape], output: Shape, given: Sequence[Order], wanted: Order | None
+    ) -> tuple[Sequence[Order], Order]:
+        """Return the order of a view."""
+        return given, tuple(self.permutation.index(axis) for axis in given[0])
+
     def to_core(self, place: Place) -> Spec:
-        """Return the layer as the core takes it: the order of the stored axes, with no table of places."""
-        shape = place.inputs[0]
+        """Return the layer as the core takes it: its axes are stored as they were."""
         require_shape(place.output, 0, "moved values")
-        axes = with_channels_last(tuple(range(len(shape))))
-        order = [axes.index(axis) for axis in with_channels_last(tuple(self.permutation))]
-        long = [axis for axis in order if shape[axes[axis]] > 1]
-        if long == sorted(long):
-            return "identity", {"a": 0.0, "b": 0.0}
-        return "permute", {"shape": [shape[axis] for axis in axes], "order": order}
+        return "identity", {"a": 0.0, "b": 0.0}
 
 
 @dataclass(frozen=True)

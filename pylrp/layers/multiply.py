@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from pylrp.layers.base import Layer, NamedLayer, Place, Shape, Spec, pair
-from pylrp.network.layout import repeated_steps, with_channels_last
+from pylrp.network.layout import repeated_steps
 
 __all__ = ["Divide", "Multiply"]
 
@@ -35,6 +35,7 @@ class Multiply(NamedLayer):
     kind: ClassVar[str] = "multiply"
     rule_kind: ClassVar[str | None] = "product"
     has_ledger_row: ClassVar[bool] = True
+    any_order: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -58,6 +59,7 @@ class Divide(NamedLayer):
     """
 
     kind: ClassVar[str] = "divide"
+    any_order: ClassVar[bool] = True
     effect_without_rule: ClassVar[str] = "all to the numerator"
 
     def output_shape(self, *shapes: Shape) -> Shape:
@@ -80,8 +82,8 @@ def _common(layer: Layer, shapes: tuple[Shape, ...]) -> Shape:
 def _steps(place: Place) -> dict[str, Any]:
     """Return the axes of the output in the core's order, and a step along each in both inputs, 0 where repeated."""
     axes: list[list[int]] = []  # size and the two steps, from the last axis on
-    strides = [with_channels_last(repeated_steps(shape)) for shape in place.inputs]
-    for size, *steps in zip(*map(reversed, (with_channels_last(place.output), *strides)), strict=True):
+    strides = [repeated_steps(*value) for value in zip(place.inputs, place.orders, strict=True)]
+    for size, *steps in ([sizes[axis] for sizes in (place.output, *strides)] for axis in reversed(place.order)):
         if size == 1:
             continue
         if axes and all(step == axes[-1][0] * inner for step, inner in zip(steps, axes[-1][1:], strict=True)):

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike
 from pylrp.layers.activations import CONSTANT
 from pylrp.layers.base import Array, NamedLayer, Place, Shape, Spec, product, sole
 from pylrp.layers.cause import Cause
-from pylrp.network.layout import steps
+from pylrp.network.layout import Order, steps
 
 __all__ = ["GroupNorm", "InstanceNorm", "LayerNorm", "LocalResponseNorm", "Normalize", "RMSNorm", "Standardized"]
 
@@ -37,6 +37,11 @@ def _axes_of(axes: int | Sequence[int], shape: Shape) -> tuple[int, ...]:
     if len(found) != len(given):
         raise ValueError(f"axes is {axes}, which names an axis of the input {shape} twice")
     return found
+
+
+def _axes_last(axes: int | Sequence[int], shape: Shape) -> Order:
+    inside = _axes_of(axes, shape)
+    return (*(axis for axis in range(len(shape)) if axis not in inside), *inside)
 
 
 def _plain_axes(axes: int | Sequence[int]) -> int | tuple[int, ...]:
@@ -64,7 +69,7 @@ def _spec(
 ) -> Spec:
     """Return the core's layer. ``arrays`` have an axis for each of ``extents``, of size 1 where they do not vary."""
     shape = place.inputs[0]
-    strides = list(steps(shape))
+    strides = list(steps(shape, place.orders[0]))
     if len(extents) > len(shape):  # the channels are cut into groups
         strides.insert(0, extents[1])
     common = np.broadcast_shapes((1,) * len(extents), *(array.shape for array in arrays.values()))
@@ -199,10 +204,15 @@ class LayerNorm(Standardized):
 
     axes: int | Sequence[int] = -1
     kind: ClassVar[str] = "layernorm"
+    any_order: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
         object.__setattr__(self, "axes", _plain_axes(self.axes))
+
+    def wanted_orders(self, shapes: Sequence[Shape], output: Shape, wanted: Order | None) -> Sequence[Order | None]:
+        """Return the order that the readers want, or one that has the normalised axes last."""
+        return [_axes_last(self.axes, output) if wanted is None else wanted]
 
     def _words(self) -> list[str]:
         return [f"axes={self.axes}"]
@@ -330,6 +340,7 @@ class Normalize(NamedLayer):
     epsilon_at: EpsilonAt = "floor"
     kind: ClassVar[str] = "normalize"
     rule_kind: ClassVar[str | None] = "normalisation"
+    any_order: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -343,6 +354,10 @@ class Normalize(NamedLayer):
         shape = sole(self, shapes)
         _axes_of(self.axes, shape)
         return shape
+
+    def wanted_orders(self, shapes: Sequence[Shape], output: Shape, wanted: Order | None) -> Sequence[Order | None]:
+        """Return the order that the readers want, or one that has the normalised axes last."""
+        return [_axes_last(self.axes, output) if wanted is None else wanted]
 
     def to_core(self, place: Place) -> Spec:
         """Return the layer as the core takes it."""

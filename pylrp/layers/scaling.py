@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -15,7 +16,7 @@ from pylrp.layers.base import Array, Layer, Place, Shape, Spec, sole
 from pylrp.layers.cause import Cause
 from pylrp.network.layout import to_core
 
-__all__ = ["Affine", "BatchNorm"]
+__all__ = ["Affine", "BatchNorm", "one_a_channel"]
 
 
 _SHIFT = Cause(
@@ -101,6 +102,7 @@ class Affine(Layer):
     has_ledger_row: ClassVar[bool] = True
     causes: ClassVar[tuple[Cause, ...]] = (_SHIFT,)
     arrays: ClassVar[tuple[str, ...]] = ("scale", "shift")
+    any_order: ClassVar[bool] = True
 
     def __repr__(self) -> str:
         words = [f"{v:g}" if np.ndim(v) == 0 else str(np.shape(v)) for v in (self.scale, self.shift)]
@@ -120,12 +122,7 @@ class Affine(Layer):
         """Return the layer as the core takes it: one number, one a channel, or one an entry."""
         scale, shift = np.asarray(self.scale), np.asarray(self.shift)
         if not scale.size == shift.size == 1:
-            shape = place.inputs[0]
-            scale, shift = (np.ascontiguousarray(np.broadcast_to(array, shape)) for array in (scale, shift))
-            if all(_constant_over_positions(array) for array in (scale, shift)):
-                scale, shift = (array.reshape(shape[0], -1)[:, 0] for array in (scale, shift))
-            else:
-                scale, shift = to_core(scale), to_core(shift)
+            scale, shift = one_a_channel([scale, shift], place)
         return _affine_in_core(scale, shift, place)
 
 
@@ -134,6 +131,13 @@ def _affine_in_core(scale: Array, shift: Array, place: Place) -> Spec:
     return "affine", {name: np.ascontiguousarray(a, dtype=place.dtype).reshape(-1) for name, a in arrays.items()}
 
 
-def _constant_over_positions(array: Array) -> bool:
-    rows = array.reshape(array.shape[0], -1)
-    return bool((rows == rows[:, :1]).all())
+def one_a_channel(arrays: Sequence[Array], place: Place) -> list[Array]:
+    """Return arrays that broadcast to a layer's input in the core's order, flat.
+
+    One number for each place along the axis that is stored last, if none of them varies elsewhere; else one an entry.
+    """
+    shape, order = place.inputs[0], place.orders[0]
+    whole = [to_core(np.broadcast_to(array, shape), order).reshape(-1, shape[order[-1]]) for array in arrays]
+    if all(bool((rows == rows[:1]).all()) for rows in whole):
+        return [rows[0] for rows in whole]
+    return [rows.reshape(-1) for rows in whole]

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 
 from pylrp.layers.base import Array, Layer, NamedLayer, Place, Shape, Spec, pair, sole
 from pylrp.layers.cause import Cause
-from pylrp.network.layout import repeated_steps, with_channels_last
+from pylrp.network.layout import Order, repeated_steps, to_core
 
 __all__ = ["ScaleBy", "Shift", "ShiftBy", "closed"]
 
@@ -53,6 +53,7 @@ class Shift(Layer):
     position: bool = False
     name: str | None = None
     kind: ClassVar[str] = "shift"
+    any_order: ClassVar[bool] = True
     rule_kind: ClassVar[str | None] = "batchnorm"
     has_ledger_row: ClassVar[bool] = True
     causes: ClassVar[tuple[Cause, ...]] = (_POSITION,)
@@ -70,9 +71,9 @@ class Shift(Layer):
     def to_core(self, place: Place) -> Spec:
         """Return the layer as the core takes it."""
         array = np.asarray(self.shift, dtype=place.dtype)
-        flat = array.reshape((1,) * (len(place.output) - array.ndim) + array.shape)
-        last = np.ascontiguousarray(flat.transpose(_stored_axes(flat.ndim))).reshape(-1)
-        return "shift", {**_fields(flat.shape, place.output), "shift": last, "position": self.position}
+        full = array.reshape((1,) * (len(place.output) - array.ndim) + array.shape)
+        fields = _fields(full.shape, place.order, place)
+        return "shift", {**fields, "shift": to_core(full, place.order), "position": self.position}
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,7 @@ class ShiftBy(NamedLayer):
     """The first input plus the second, which broadcasts to it, counts as a constant and gets no relevance: a mask."""
 
     kind: ClassVar[str] = "shift_by"
+    any_order: ClassVar[bool] = True
     rule_kind: ClassVar[str | None] = "add"
     has_ledger_row: ClassVar[bool] = True
 
@@ -100,6 +102,7 @@ class ScaleBy(NamedLayer):
     """
 
     kind: ClassVar[str] = "scale_by"
+    any_order: ClassVar[bool] = True
     has_ledger_row: ClassVar[bool] = True
 
     def output_shape(self, *shapes: Shape) -> Shape:
@@ -119,8 +122,9 @@ def _first(layer: Layer, shapes: tuple[Shape, ...]) -> Shape:
 
 
 def _of_call(place: Place) -> dict[str, Any]:
-    shape = place.inputs[1]
-    return _fields((1,) * (len(place.output) - len(shape)) + tuple(shape), place.output)
+    shape, order = place.inputs[1], place.orders[1]
+    more = len(place.output) - len(shape)
+    return _fields((1,) * more + tuple(shape), (*range(more), *(axis + more for axis in order)), place)
 
 
 def _require_broadcast(given: Sequence[int], shape: Shape) -> None:
@@ -129,15 +133,10 @@ def _require_broadcast(given: Sequence[int], shape: Shape) -> None:
         raise ValueError(f"what is added has shape {tuple(given)}, which does not broadcast to the input {shape}")
 
 
-def _stored_axes(rank: int) -> tuple[int, ...]:
-    return with_channels_last(tuple(range(rank)))
-
-
-def _fields(shape: Shape, output: Shape) -> dict[str, Any]:
+def _fields(shape: Shape, order: Order, place: Place) -> dict[str, Any]:
     """Return the lengths of the stored axes and the constant's step along each, 0 where it is repeated."""
-    found = repeated_steps(shape)
-    axes = _stored_axes(len(output))
+    found = repeated_steps(shape, order)
     return {
-        "lengths": [output[axis] for axis in axes],
-        "steps": [found[axis] for axis in axes],
+        "lengths": [place.output[axis] for axis in place.order],
+        "steps": [found[axis] for axis in place.order],
     }

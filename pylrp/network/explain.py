@@ -143,6 +143,7 @@ class _Call:
             lambda: overflow_in_relevance(self.graph, self.top, self._of_one),
         )
         self.found, at_positions = found[: len(self.outputs)], found[len(self.outputs) :]
+        self.pages = self.prepared.pages(self.pages)
         self.execution.require_finite(self.inputs, self.outputs, self.found)
         require_ledger(self.prepared.graph, self.pages)
         count, batch = len(self.starts), self.inputs.batch

@@ -43,6 +43,8 @@ class CoreGraph:
     def __init__(self, composed: Composed, lowered: Lowered, which: Collection[Fusion] = ()):
         self.composed = composed
         self.core = lowered.core
+        self._nodes = lowered.rows
+        self._count = lowered.core_nodes
         outputs = composed.graph.output_values
         self.values: dict[str, int] = {**lowered.values, **{name: lowered.values[v] for name, v in outputs.items()}}
         self._rows = {node.name: row for row, node in enumerate(lowered.graph.nodes)}
@@ -60,6 +62,18 @@ class CoreGraph:
         composed = compose(graph, assignment.cones) if assignment.cones else Composed(graph, {}, {})
         composed = replace(composed, graph=fused(composed.graph, which))
         return cls(composed, lower(composed.graph), which)
+
+    def plan(self, assignment: Assignment) -> _core.Plan:
+        """Return the core's plan for some rules."""
+        rules: list[Any] = [None] * self._count
+        bounds: list[Any] = [None] * self._count
+        for number, rule, pair in zip(self._nodes, *assignment.for_core(self.composed), strict=True):
+            rules[number], bounds[number] = rule, pair
+        return self.core.plan(rules, bounds, 0)
+
+    def pages(self, ledger: Array) -> Array:
+        """Return the pages of the graph's nodes, of all that the core has."""
+        return ledger if self._count == len(self._nodes) else ledger[self._nodes]
 
     def account(self, ledger: Array, names: Sequence[str]) -> Array:
         """Return the pages of these nodes, (names, columns, samples), of the core's ledger."""
@@ -91,7 +105,7 @@ class Prepared:
         self._core_graph = graph
         self.assignment = assignment
         self.values = graph.values
-        self.plan: _core.Plan = graph.core.plan(*assignment.for_core(graph.composed), 0)
+        self.plan: _core.Plan = graph.plan(assignment)
         self.texts = {node.name: assignment.text(node) for node in assignment.graph.nodes}
         self.texts.update(inside(assignment))
 
@@ -103,6 +117,10 @@ class Prepared:
     def rules(self, names: Sequence[str]) -> list[str]:
         """Return the rule of each of these layers, or what it does without one."""
         return [self.texts[name] for name in names]
+
+    def pages(self, ledger: Array) -> Array:
+        """Return the pages of the graph's nodes, of all that the core has."""
+        return self._core_graph.pages(ledger)
 
     def account(self, ledger: Array, names: Sequence[str]) -> Array:
         """Return the pages of these layers, (names, columns, samples), of the core's ledger."""

@@ -49,9 +49,8 @@ NO_RULE = {"sparse", "concat", "relu", "prelu", "lrn", "softmax", "standardize",
 
 
 def run(kind, fields, source, target):
-    graph = _core.Graph(
-        "float32", [(*source, False), (*target, False)], [(kind, fields, [0, 0] if kind == "multiply" else [0])]
-    )
+    layouts = [([*value], [1, 0], 0) for value in (source, target)]
+    graph = _core.Graph("float32", layouts, [(kind, fields, [0, 0] if kind == "multiply" else [0])])
     plan = graph.plan([None if kind in NO_RULE else ONE], [None], 1)
     plan.explain([np.zeros((2, source[0] * source[1]), F)], [None], False, 1, [1], [0], [], 1)
 
@@ -85,7 +84,7 @@ def calls():
 
 def others():
     """Yield calls of a good graph, and of a chain, with hostile batches, values and targets."""
-    graph = _core.Graph("float32", [(2, 3, False), (2, 3, False)], [(*RELU, [0])])
+    graph = _core.Graph("float32", [([2, 3], [1, 0], 0), ([2, 3], [1, 0], 0)], [(*RELU, [0])])
     plan = graph.plan([None], [None], 1)
     x = np.zeros((2, 6), F)
     tall = np.broadcast_to(x[:1], (2**45, 6))
@@ -101,9 +100,9 @@ def others():
         yield lambda value=value: plan.explain([x], [None], False, 1, [1], [0], [(value, [True, True])], 1)
         yield lambda value=value: graph.forward([x], [value], 1)
     yield lambda: plan.explain([x], [None], False, 1, [1], [0], [(1, [])], 1)
-    yield lambda: _core.Graph("float32", [(2, 3, False)], [])
-    yield lambda: _core.Graph("float32", [(2, 3, False), (2, 3, False)], [(*RELU, [1])])
-    yield lambda: _core.Graph("float32", [(2, 3, False), (2, 3, False)], [(*RELU, [])])
+    yield lambda: _core.Graph("float32", [([2, 3], [1, 0], 0)], [])
+    yield lambda: _core.Graph("float32", [([2, 3], [1, 0], 0), ([2, 3], [1, 0], 0)], [(*RELU, [1])])
+    yield lambda: _core.Graph("float32", [([2, 3], [1, 0], 0), ([2, 3], [1, 0], 0)], [(*RELU, [])])
     row = np.ones((1, 3), F)
     weight = np.broadcast_to(row, (2**46, 3))
     out = np.broadcast_to(np.ones((1, 1), F), (1, 2**46))

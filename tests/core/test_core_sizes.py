@@ -90,5 +90,5 @@ def test_the_node_that_the_core_refuses(odd):
 
 def test_other_errors_of_the_core_name_no_node():
     with pytest.raises(pylrp._core.CoreError) as caught:
-        pylrp._core.Graph("float32", [(0, 1, False)], [])
+        pylrp._core.Graph("float32", [([0], [0], 0)], [])
     assert caught.value.node is None

@@ -297,7 +297,7 @@ Answer<T> ask_plan(const Graph<T>& graph, const Plan<T>& plan, const Inputs<T>& 
     answer.clean = answer.clean && same_bits(answer.values[value], numbers(value));
   }
   for (std::size_t value = 0; value < graph.values(); ++value) {
-    if (pass.memory[value].data() != nullptr) {
+    if (pass.memory[value] != nullptr) {
       answer.left.push_back(value);
     }
   }

@@ -59,7 +59,7 @@ TEST(relevance_frees_on_its_way) {
       net.meanwhile([&] {
         there.push_back(0);
         for (std::size_t v = 1; v < net.values(); ++v) {
-          there.back() += pass.memory[v].data() != nullptr && v != value && !(wanted && v == kept) ? 1 : 0;
+          there.back() += pass.memory[v] != nullptr && v != value && !(wanted && v == kept) ? 1 : 0;
         }
       });
       plan.relevance(&pass, request, {1});

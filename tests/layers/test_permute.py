@@ -24,7 +24,7 @@ def test_values_and_relevance_move(dtype, ordered, threads):
     size = math.prod(shape)
     if size > 50_000:
         return
-    graph = _core.Graph(dtype, [(1, size, False)] * 2, [("permute", {"shape": shape, "order": order}, [0])])
+    graph = _core.Graph(dtype, [([size], [0], 0)] * 2, [("permute", {"shape": shape, "order": order}, [0])])
     numbers = np.random.default_rng(0).standard_normal((2, 2, size)).astype(dtype)
     x, r = numbers
     axes = (0, *(axis + 1 for axis in order))
