@@ -15,9 +15,48 @@ void SoftmaxLayer<T>::require_sizes(const std::vector<Index>& inputs, Index outp
   require_pixels(inputs, output, checked_product({channels_, inner_}, "a softmax"), "the channels of a softmax");
 }
 
+// One softmax, its channels one after the other: in eight columns, without one long chain of operations.
+template <class T>
+void SoftmaxLayer<T>::of_line(const T* x, T* out) const {
+  constexpr Index kColumns = 8;
+  const Index whole = channels_ / kColumns * kColumns;
+  T most[kColumns], total[kColumns] = {};
+  std::fill_n(most, kColumns, -std::numeric_limits<T>::infinity());
+  for (Index c = 0; c < whole; c += kColumns) {
+    for (Index k = 0; k < kColumns; ++k) {
+      most[k] = x[c + k] > most[k] ? x[c + k] : most[k];
+    }
+  }
+  T top = *std::max_element(most, most + kColumns);
+  for (Index c = whole; c < channels_; ++c) {
+    top = std::max(top, x[c]);
+  }
+  top = top == -std::numeric_limits<T>::infinity() ? T(0) : top;  // -inf everywhere: differences to 0 are -inf still
+  for (Index c = 0; c < channels_; ++c) {
+    out[c] = x[c] - top;
+  }
+  kernels::table<T>().function(kernels::Function::kExp, channels_, out, out);
+  for (Index c = 0; c < whole; c += kColumns) {
+    for (Index k = 0; k < kColumns; ++k) {
+      total[k] += out[c + k];
+    }
+  }
+  T sum = ((total[0] + total[1]) + (total[2] + total[3])) + ((total[4] + total[5]) + (total[6] + total[7]));
+  for (Index c = whole; c < channels_; ++c) {
+    sum += out[c];
+  }
+  const T divisor = sum == 0 ? T(1) : sum;
+  for (Index c = 0; c < channels_; ++c) {
+    out[c] /= divisor;
+  }
+}
+
 // One (channels, inner): `inner` softmaxes side by side.
 template <class T>
 void SoftmaxLayer<T>::of_block(const T* x, T* out) const {
+  if (inner_ == 1 && !logarithm_) {
+    return of_line(x, out);
+  }
   const Buffer<T> memory(2 * inner_);
   T* const most = memory.data();
   T* const total = memory.data() + inner_;

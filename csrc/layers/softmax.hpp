@@ -26,6 +26,7 @@ class SoftmaxLayer : public Layer<T> {
 
  private:
   Index block() const { return channels_ * inner_; }
+  void of_line(const T* x, T* out) const;
   void of_block(const T* x, T* out) const;
 
   Index channels_, inner_;

@@ -227,8 +227,8 @@ class Conv(_Convolution):
 class PositionwiseDense(Conv):
     """``z = W a + b`` for the channels at each position: a dense layer along one axis of ``(channels, ...)``.
 
-    The core computes it as a convolution. For rules it is dense: a loader makes one of ``torch.nn.Linear`` on
-    ``(N, L, C)``, of Keras's Dense there, of a MatMul by a constant.
+    The core computes it as one, for all positions of a batch together. For rules it is dense: a loader makes one of
+    ``torch.nn.Linear`` on ``(N, L, C)``, of Keras's Dense there, of a MatMul by a constant.
 
     Parameters
     ----------
@@ -246,6 +246,14 @@ class PositionwiseDense(Conv):
         super().__post_init__()
         if max(self.kernel) > 1 or self.groups > 1 or max(self.stride) > 1:
             raise ValueError(f"{self!r} looks at more than one position or skips some, or is in groups: that is a Conv")
+
+    def to_core(self, place: Place) -> Spec:
+        """Return the layer as the core takes it: dense, a row a position; a convolution if its bias is by position."""
+        if self.bias is not None and np.ndim(self.bias) > 1:
+            return super().to_core(place)
+        weight = np.asarray(self.weight)
+        positions = product(place.output[1:])
+        return "dense", {"weight": weight.reshape(weight.shape[:2]), "bias": self.bias, "positions": positions}
 
     @classmethod
     def along(cls, axes: int, weight: Array, bias: ArrayLike | None = None) -> PositionwiseDense:

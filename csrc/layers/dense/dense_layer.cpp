@@ -1,5 +1,8 @@
 #include "layers/dense/dense_layer.hpp"
 
+#include <algorithm>
+#include <vector>
+
 #include "layers/registry.hpp"
 
 namespace pylrp {
@@ -11,19 +14,49 @@ struct Forms : Prepared {
   GroupConstants<T> any, positive;
 };
 
+// Samples [first, first + count) with a row a position.
+template <class M>
+M by_position(const M& m, Index first, Index count, Index positions) {
+  return m ? M{m.row(first), count * positions, m.cols / positions, positions == 1 ? m.stride : m.cols / positions} : m;
+}
+
+template <class M>
+bool is_contiguous(const M& m) {
+  return !m || m.stride == m.cols;
+}
+
 }  // namespace
 
 template <class T>
+DenseLayer<T>::DenseLayer(const DenseWeights<T>& dense, Index positions) : dense_(dense), positions_(positions) {
+  require_fit(positions > 0, "the positions of a dense layer");
+}
+
+template <class T>
+template <class Body>
+void DenseLayer<T>::each_run(Index samples, bool together, Body body) const {
+  const Index step = together || positions_ == 1 ? samples : 1;
+  for (Index first = 0; first < samples; first += step) {
+    body(first, step);
+  }
+}
+
+template <class T>
 void DenseLayer<T>::require_sizes(const std::vector<Index>& inputs, Index output) const {
-  require_fit(inputs.size() == 1 && inputs[0] == dense_.weight.cols && output == dense_.weight.rows,
-              "weights and the values beside them");
   checked_product({dense_.weight.rows, dense_.weight.cols}, "a weight");
+  require_fit(inputs.size() == 1 &&
+                  inputs[0] == checked_product({positions_, dense_.weight.cols}, "the positions of a dense layer") &&
+                  output == checked_product({positions_, dense_.weight.rows}, "the positions of a dense layer"),
+              "weights and the values beside them");
 }
 
 template <class T>
 void DenseLayer<T>::forward(const std::vector<Matrix<const T>>& inputs, Matrix<T> output, const Clamp<T>&,
                             const Threads& threads) const {
-  dense_forward(dense_, inputs[0], output, threads);
+  each_run(output.rows, is_contiguous(inputs[0]) && is_contiguous(output), [&](Index first, Index count) {
+    dense_forward(dense_, by_position(inputs[0], first, count, positions_),
+                  by_position(output, first, count, positions_), threads);
+  });
 }
 
 template <class T>
@@ -31,11 +64,23 @@ void DenseLayer<T>::relevance(const RelevanceJob<T>& job, const Threads& threads
   const auto* forms = static_cast<const Forms<T>*>(job.prepared);
   const GroupConstants<T>* constants =
       forms == nullptr ? nullptr : (job.output_positive ? &forms->positive : &forms->any);
+  const bool together = is_contiguous(job.inputs[0]) && is_contiguous(job.output) && is_contiguous(job.relevance) &&
+                        is_contiguous(job.results[0]);
+  std::vector<kernels::Absorbed> lost(static_cast<std::size_t>(positions_ == 1 ? 0 : job.batch * positions_));
   for (Index t = 0; t < job.targets(); ++t) {
-    dense_relevance<T>({dense_, &job.rule->form(job.input_nonnegative, job.output_positive), job.bounds, constants,
-                        job.inputs[0], job.output, job.relevance.slice(t * job.batch, job.batch),
-                        job.results[0].slice(t * job.batch, job.batch), job.absorbed + t * job.batch},
-                       threads);
+    each_run(job.batch, together, [&](Index first, Index count) {
+      const Index row = t * job.batch + first;
+      std::fill(lost.begin(), lost.end(), kernels::Absorbed{});
+      dense_relevance<T>(
+          {dense_, &job.rule->form(job.input_nonnegative, job.output_positive), job.bounds, constants,
+           by_position(job.inputs[0], first, count, positions_), by_position(job.output, first, count, positions_),
+           by_position(job.relevance, row, count, positions_), by_position(job.results[0], row, count, positions_),
+           positions_ == 1 ? job.absorbed + row : lost.data()},
+          threads);
+      for (Index i = 0; positions_ > 1 && i < count * positions_; ++i) {
+        add_absorbed(lost[static_cast<std::size_t>(i)], &job.absorbed[row + i / positions_]);
+      }
+    });
   }
 }
 
@@ -61,7 +106,8 @@ namespace {
 template <class T>
 std::unique_ptr<Layer<T>> make(const std::string&, const Fields<T>& fields) {
   const Matrix<const T> weight = fields.matrix("weight");
-  return std::make_unique<DenseLayer<T>>(DenseWeights<T>{weight, fields.vector_or_null("bias", weight.rows)});
+  const DenseWeights<T> dense{weight, fields.vector_or_null("bias", weight.rows)};
+  return std::make_unique<DenseLayer<T>>(dense, fields.has("positions") ? fields.integer("positions") : 1);
 }
 
 }  // namespace

@@ -1,4 +1,4 @@
-// The dense layer as a layer of a graph.
+// The dense layer as a layer of a graph: along the last axis of (positions, features), all rows of a batch at once.
 #pragma once
 
 #include "layers/dense/dense.hpp"
@@ -8,10 +8,10 @@ namespace pylrp {
 template <class T>
 class DenseLayer : public Layer<T> {
  public:
-  explicit DenseLayer(const DenseWeights<T>& dense) : dense_(dense) {}
+  explicit DenseLayer(const DenseWeights<T>& dense, Index positions = 1);
   Flow flow() const override { return Flow::kRule; }
   void require_sizes(const std::vector<Index>& inputs, Index output) const override;
-  Index products() const override { return dense_.weight.rows * dense_.weight.cols; }
+  Index products() const override { return dense_.weight.rows * dense_.weight.cols * positions_; }
   void forward(const std::vector<Matrix<const T>>& inputs, Matrix<T> output, const Clamp<T>& clamp,
                const Threads& threads) const override;
   void relevance(const RelevanceJob<T>& job, const Threads& threads) const override;
@@ -21,7 +21,12 @@ class DenseLayer : public Layer<T> {
                                     const Threads& threads) const override;
 
  private:
+  // body(samples and positions as rows): all together where they lie one after the other, else sample by sample.
+  template <class Body>
+  void each_run(Index samples, bool together, Body body) const;
+
   DenseWeights<T> dense_;
+  Index positions_;
 };
 
 }  // namespace pylrp
