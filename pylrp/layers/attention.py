@@ -16,11 +16,13 @@ from numpy.typing import NDArray
 
 from pylrp.layers.base import Array, Layer, Place, Shape, Spec, product
 from pylrp.layers.movement import Flatten, Movement, Reshape, Transpose
-from pylrp.network.layout import from_core
+from pylrp.network.layout import Order, as_it_is, channels_last, from_core
 
 __all__ = ["Added", "Attention", "Operand", "turned_back"]
 
 Ints = NDArray[np.int64]
+#: By name of a value: its logical shape and its stored order.
+Stored = dict[str, tuple[Shape, Order]]
 
 
 @dataclass(frozen=True)
@@ -105,14 +107,38 @@ class Attention(Layer):
 
     def output_shape(self, *shapes: Shape) -> Shape:
         """Return the shape that ``back`` gives."""
-        known = dict(zip(self.inputs, shapes, strict=True))
-        query, value = (_moved(known[each.value], each.moves) for each in (self.query, self.value))
-        return _moved((*self.leading, query[-2], value[-1]), self.back)
+        return _moved(self._result(dict(zip(self.inputs, shapes, strict=True))), self.back)
+
+    def _result(self, shapes: dict[str, Shape]) -> Shape:
+        """Return the shape of the product, before it is moved."""
+        query, value = (_moved(shapes[each.value], each.moves) for each in (self.query, self.value))
+        return *self.leading, query[-2], value[-1]
+
+    def wanted_orders(self, shapes: Sequence[Shape], output: Shape, wanted: Order | None) -> Sequence[Order | None]:
+        """Return that any order will do."""
+        return [None] * len(shapes)
+
+    def stored_orders(
+        self, shapes: Sequence[Shape], output: Shape, given: Sequence[Order], wanted: Order | None
+    ) -> tuple[Sequence[Order], Order]:
+        """Return the orders as given if heads lie in steps there, and the first for the output where they do."""
+        known = self._stored(shapes, given)
+        taken = given if self._operands(known) else [channels_last(len(shape)) for shape in shapes]
+        made = self._result(dict(zip(self.inputs, shapes, strict=True)))
+        flat = np.zeros(product(output), np.int8)
+        for order in [*([] if wanted is None else [wanted]), as_it_is(len(output))]:
+            if np.may_share_memory(turned_back(from_core(flat, output, order), made, self.back), flat):
+                return taken, order
+        return taken, channels_last(len(output))
+
+    def _stored(self, shapes: Sequence[Shape], orders: Sequence[Order] | None = None) -> Stored:
+        orders = [channels_last(len(shape)) for shape in shapes] if orders is None else orders
+        return dict(zip(self.inputs, zip(shapes, orders, strict=True), strict=True))
 
     def to_core(self, place: Place) -> Spec:
         """Return the layer as the core takes it: lengths, and for each head where its matrices lie."""
-        known = dict(zip(self.inputs, place.inputs, strict=True))
-        shapes = [_moved(known[each.value], each.moves) for each in (self.query, self.key, self.value)]
+        known = self._stored(place.inputs, place.orders)
+        shapes = [_moved(known[each.value][0], each.moves) for each in (self.query, self.key, self.value)]
         (*_, queries, width), (*_, keys), (*_, made) = shapes
         operands = self._operands(known)
         if operands is None:
@@ -128,7 +154,7 @@ class Attention(Layer):
         put("k", key.turned(), numbers[self.key.value])
         put("v", value, numbers[self.value.value])
         flat = np.zeros(product(place.output), np.int8)
-        view = turned_back(from_core(flat, place.output), (*self.leading, queries, made), self.back)
+        view = turned_back(from_core(flat, place.output, place.order), (*self.leading, queries, made), self.back)
         put("out", _steps_of(view, flat), 0)
         fields["added"] = len(self.added)
         for number, each in enumerate(self.added):
@@ -140,8 +166,8 @@ class Attention(Layer):
     def _put_added(self, fields: dict[str, Any], name: str, each: Added, known: Any, last: Shape, put: Any) -> None:
         shape = (*each.leading, *last)
         if each.constant is None:
-            flat = np.zeros(product(known[each.value]), np.int8)
-            put(name, _steps_of(np.broadcast_to(from_core(flat, known[each.value]), shape), flat), self._number(each))
+            flat = np.zeros(product(known[each.value][0]), np.int8)
+            put(name, _steps_of(np.broadcast_to(from_core(flat, *known[each.value]), shape), flat), self._number(each))
             return
         constant = np.ascontiguousarray(each.constant)
         view = np.broadcast_to(np.zeros(constant.shape, np.int8), shape)
@@ -153,7 +179,7 @@ class Attention(Layer):
 
     def fits(self, shapes: Sequence[Shape]) -> bool:
         """Whether the heads lie in steps, no two of them in the same place but keys together with their values."""
-        operands = self._operands(dict(zip(self.inputs, shapes, strict=True)))
+        operands = self._operands(self._stored(shapes))
         if operands is None:
             return False
         query, key, value = (matrix.at for matrix in operands)
@@ -163,25 +189,25 @@ class Attention(Layer):
 
     def shares_input(self, shapes: Sequence[Shape]) -> bool:
         """Whether operands that are parts of one value are parts that do not meet."""
-        return all(count is not None for count in self._covered(dict(zip(self.inputs, shapes, strict=True))).values())
+        return all(count is not None for count in self._covered(self._stored(shapes)).values())
 
-    def _operands(self, known: dict[str, Shape]) -> tuple[_Matrix, _Matrix, _Matrix] | None:
-        made = [_matrix(known[each.value], each.moves, self.leading) for each in (self.query, self.key, self.value)]
+    def _operands(self, known: Stored) -> tuple[_Matrix, _Matrix, _Matrix] | None:
+        made = [_matrix(*known[each.value], each.moves, self.leading) for each in (self.query, self.key, self.value)]
         return None if any(matrix is None for matrix in made) else tuple(made)  # type: ignore[return-value]
 
-    def _covered(self, known: dict[str, Shape]) -> dict[str, bool | None]:
+    def _covered(self, known: Stored) -> dict[str, bool | None]:
         """Return whether the operands cover each value together; None where two of them meet."""
         counts: dict[str, Array] = {}
         for each in (self.query, self.key, self.value):
-            count = counts.setdefault(each.value, np.zeros(product(known[each.value]), np.int8))
-            view = _through(from_core(count, known[each.value]), each.moves)
+            count = counts.setdefault(each.value, np.zeros(product(known[each.value][0]), np.int8))
+            view = _through(from_core(count, *known[each.value]), each.moves)
             if np.may_share_memory(view, count):
                 once = tuple(slice(0, 1) if step == 0 else slice(None) for step in view.strides)
                 writable = np.lib.stride_tricks.as_strided(view[once], writeable=True)
                 writable += 1
             else:
                 places = np.arange(count.size).astype(np.int64)
-                count[np.unique(_through(from_core(places, known[each.value]), each.moves))] += 1
+                count[np.unique(_through(from_core(places, *known[each.value]), each.moves))] += 1
         return {name: None if (count > 1).any() else bool(count.all()) for name, count in counts.items()}
 
 
@@ -211,14 +237,16 @@ def turned_back(array: Array, shape: Shape, moves: Sequence[Movement]) -> Array:
     return array
 
 
-def _matrix(shape: Shape, moves: Sequence[Movement], leading: Shape) -> _Matrix | None:
+def _matrix(shape: Shape, order: Order, moves: Sequence[Movement], leading: Shape) -> _Matrix | None:
     """Return where the heads lie, None where they don't lie in steps."""
     flat = np.zeros(product(shape), np.int8)
-    view = _through(from_core(flat, shape), moves)
+    view = _through(from_core(flat, shape, order), moves)
     if np.may_share_memory(view, flat):
         made = np.broadcast_to(view, (*leading, *view.shape[-2:]))
         return _steps_of(made, flat) if min(made.strides, default=0) >= 0 else None
-    places = _through(from_core(np.arange(flat.size), shape), moves)  # something was repeated, and joined with others
+    places = _through(
+        from_core(np.arange(flat.size), shape, order), moves
+    )  # something was repeated, and joined with others
     made = np.broadcast_to(places, (*leading, *places.shape[-2:])).reshape(-1, *places.shape[-2:])
     at = made[:, 0, 0]
     row = int(made[0, 1, 0] - at[0]) if made.shape[1] > 1 else 1
