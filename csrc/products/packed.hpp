@@ -102,7 +102,7 @@ class ColumnSums {
   ColumnSums(Index rows, Index columns) : rows_(rows), columns_(columns), memory_(rows * padded_to_panels<T>(columns)) {
     std::fill_n(memory_.data(), rows * padded_to_panels<T>(columns), T(0));
   }
-  // For some columns of x.
+  // For some columns of x, which has kSpare entries behind its last row.
   void add(const Matrix<const T>& x, Range some, const Matrix<const T>& y) {
     const kernels::Table<T>& kernel = kernels::table<T>();
     const Index width = panel_width<T>(), count = some.last - some.first;
@@ -111,8 +111,10 @@ class ColumnSums {
     left_.reset(x.rows * kernel.tile_rows + kernels::kSpare);
     for (Index t = 0; t < tiles; ++t) {
       const Index first = some.first + count * t / tiles, height = some.first + count * (t + 1) / tiles - first;
-      for (Index i = 0; i < x.rows; ++i) {
-        std::copy_n(x.row(i) + first, height, left_.data() + i * height);
+      if (kernel.tile_rows <= 8) {
+        pack<8>(x, first, height);
+      } else {
+        pack<kernels::kSpare>(x, first, height);
       }
       for (Index p = 0; p < right_.all().last; ++p) {
         kernel.tile(static_cast<int>(height), x.rows, left_.data(), right_.panel(p), true,
@@ -130,6 +132,14 @@ class ColumnSums {
   }
 
  private:
+  // Columns of x as a left operand. Rows of a length that is known: what is too much the next one writes over.
+  template <Index kLength>
+  void pack(const Matrix<const T>& x, Index first, Index height) {
+    for (Index i = 0; i < x.rows; ++i) {
+      std::copy_n(x.row(i) + first, kLength, left_.data() + i * height);
+    }
+  }
+
   Index rows_, columns_;
   Buffer<T> memory_, left_;
   Packed<T> right_;

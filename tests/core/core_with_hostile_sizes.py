@@ -39,6 +39,10 @@ LAYERS = [
     ("lrn", {"channels": 2, "size": 3, "alpha": 1.0, "beta": 1.0, "bias": 1.0}, (2, 3), (2, 3)),
     ("function", {"code": [0, 0, -1, 0, 2, 1, -2, 0], "constants": np.ones((2, 2), F)}, (2, 3), (2, 3)),
     ("multiply", {"signal": 1, "shape": [3, 2], "strides": [[2, 1], [2, 1]]}, (2, 3), (2, 3)),
+    ("attention", {"lengths": [2, 3, 1, 1], "scale": 0.5, "cap": 0.0, "q": [0, 1, 1], "q_at": [0], "k": [0, 1, 1],
+                   "k_at": [2], "v": [0, 1, 1], "v_at": [5], "out": [0, 1, 1], "out_at": [0], "covered": [1],
+                   "added": 1, "added0": [0, 3, 1], "added0_at": [0], "added0_constant": np.ones(6, F)},
+     (8, 1), (2, 1)),
     ("softmax", {"channels": 2, "inner": 1, "logarithm": False}, (2, 3), (2, 3)),
     ("standardize", {"extents": [2, 3], "strides": [1, 2], "scale_strides": [1, 0], "of_group": [0, 1], "norm": 2,
                      "centred": True, "weight": 0.3, "root_plus": 0.1, "plus": 0.0, "floor": 0.0,
@@ -46,6 +50,7 @@ LAYERS = [
     (*RELU, (2, 3), (2, 3)),
 ]  # fmt: skip
 NO_RULE = {"sparse", "concat", "relu", "prelu", "lrn", "softmax", "standardize", "maxpool", "multiply", "function"}
+NO_RULE.add("attention")
 
 
 def run(kind, fields, source, target):

@@ -11,7 +11,8 @@ namespace pylrp {
 namespace {
 
 Index reach(const HeadMatrix& matrix, Index rows, Index cols) {
-  return *std::max_element(matrix.at.begin(), matrix.at.end()) + (rows - 1) * matrix.row + (cols - 1) * matrix.col;
+  return *std::max_element(matrix.at.begin(), matrix.at.end()) + checked_product({rows - 1, matrix.row}, "a head") +
+         checked_product({cols - 1, matrix.col}, "a head");
 }
 
 // Heads, by the keys that they share.

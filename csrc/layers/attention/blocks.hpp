@@ -98,7 +98,7 @@ struct ScoreBlock {
         queries(kQueriesAtOnce * of.width),
         scores(kQueriesAtOnce * stride),
         before_cap(of.cap == 0 ? 0 : kQueriesAtOnce * stride),
-        powers(kQueriesAtOnce * stride) {}
+        powers(kQueriesAtOnce * stride + kernels::kSpare) {}
 
   Index keys_end(Index keys) const { return std::min(open.last, keys); }
   Range panels() const { return {open.first / panel_width<T>(), open.last / panel_width<T>()}; }
@@ -125,7 +125,7 @@ struct SumsOverQueries {
         keys(to_scores ? of.keys : 0, of.width),
         relevance(kQueriesAtOnce * of.value_width),
         scaled(kQueriesAtOnce * of.value_width),
-        coefficients(to_scores ? kQueriesAtOnce * padded_to_panels<T>(of.keys) : 0),
+        coefficients(to_scores ? kQueriesAtOnce * padded_to_panels<T>(of.keys) + kernels::kSpare : 0),
         to_queries(to_scores ? kQueriesAtOnce * padded_to_panels<T>(of.width) : 0) {}
 };
 
