@@ -36,7 +36,7 @@ examples:
 """
 
 
-def _parser() -> Parser:
+def _parser(words: Sequence[str]) -> Parser:
     parser = Parser(
         prog="pylrp",
         description="Layer-wise relevance propagation: which inputs led a trained network to its prediction.",
@@ -46,7 +46,10 @@ def _parser() -> Parser:
     parser.add_argument("--version", action="version", version=f"pylrp {pylrp.__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     for command in (demo, info, explain, evaluate, compare, verify):
-        command.add(commands)
+        if command is explain:
+            explain.add(commands, of_text=any(word.partition("=")[0] == "--text" for word in words))
+        else:
+            command.add(commands)
     return parser
 
 
@@ -62,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     pylrp ...
     0
     """
-    parser = _parser()
+    parser = _parser(sys.argv[1:] if argv is None else argv)
     args = parser.parse_args(argv)
     for stream in (sys.stdout, sys.stderr):  # a name that the terminal can't write must not lose the results
         if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":

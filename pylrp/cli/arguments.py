@@ -118,6 +118,12 @@ class ExplainArguments(Arguments):
         Do not go on with what is there.
     dataset : str or None
         The array in a file with several.
+    text : tuple of str
+        Texts to explain.
+    text_pair : str or None
+        The second sentence of one.
+    tokenizer : str or None
+        A tokenizer.json.
     """
 
     output: tuple[str, ...]
@@ -130,6 +136,9 @@ class ExplainArguments(Arguments):
     on_error: Literal["raise", "skip"] = "raise"
     fresh: bool = False
     dataset: str | None = None
+    text: tuple[str, ...] = ()
+    text_pair: str | None = None
+    tokenizer: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Literal
 
-from pylrp.cli import options, stream
+from pylrp.cli import options, stream, text
 from pylrp.cli.arguments import ExplainArguments
 from pylrp.cli.progress import Progress, deferred_sigint, print_error
 from pylrp.cli.request import ExplainRequest, explain_request
@@ -36,11 +36,15 @@ examples:
       a row a sample; relevance, ledger and targets for NumPy
   pylrp explain model.onnx photos/ --stream -o maps.zarr
       more than fits into memory; killed and typed again it goes on where it was
+  pylrp explain sentiment.onnx --text "A dull film with good actors." -o report.html
+      which words? by the tokenizer.json beside the model; files of lines (.txt, .jsonl) are INPUTs
+  pylrp explain gpt2.onnx --text "The capital of France is" --target=-1,Paris
+      why this token at this position?
 """
 
 
-def add(commands: options.Commands) -> None:
-    """Describe the command to argparse."""
+def add(commands: options.Commands, *, of_text: bool = False) -> None:
+    """Describe the command to argparse; ``of_text``: --text stands for inputs."""
     parser = commands.add_parser(
         "explain",
         help="why does the network predict this? pictures, arrays or an HTML report",
@@ -51,7 +55,7 @@ def add(commands: options.Commands) -> None:
         usage="pylrp explain MODEL INPUT [INPUT ...] [-o OUT] [--target CLASS] [--composite NAME] [options]",
         formatter_class=options.Formatter,
     )
-    options.add_inputs(parser)
+    options.add_inputs(parser, needed=not of_text)
     parser.add_argument(
         "-o",
         "--output",
@@ -87,12 +91,15 @@ def add(commands: options.Commands) -> None:
         "--layers", metavar="A,B|all", help="keep the relevance of these layers, too, in the .npz (default: none)"
     )
     group.add_argument("--top", type=options.count, default=3, metavar="N", help="classes in the report (default: 3)")
+    text.add(parser)
     stream.add(parser)
     parser.set_defaults(run=_run)
 
 
 def _run(namespace: argparse.Namespace) -> int:
     args = ExplainArguments.read(namespace)
+    if text.is_asked_for(args):
+        return text.run(args)
     if args.stream:
         return stream.run(args)
     session = open_session(args)

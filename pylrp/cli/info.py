@@ -10,6 +10,9 @@ from pylrp.cli import options
 from pylrp.cli.arguments import Arguments
 from pylrp.cli.session import open_network, rules_for
 from pylrp.inputs import ImagePlan, Preparation, Wanted
+from pylrp.inputs.text import roles_of
+from pylrp.network.network import Network
+from pylrp.network.requests import shapes_of_inputs
 from pylrp.present.text import shown
 
 __all__ = ["add"]
@@ -62,12 +65,42 @@ def _model(args: Arguments) -> str:
     rules = rules_for(args, network)
     wanted = Wanted.of(network)
     lines = [f"{shown(args.model)}: {Path(args.model).stat().st_size / 1e6:.3g} MB", ""]
-    for name, shape in wanted.shapes.items():
-        lines.append(f"takes    {name}: {_shape(shape)} {network.dtype} a sample{_as_image(wanted)}")
+    if network.graph.facts.sides is None:
+        for name, shape in wanted.shapes.items():
+            lines.append(f"takes    {name}: {_shape(shape)} {network.dtype} a sample{_as_image(wanted)}")
+    else:
+        lines += _sides(network)
     for name in network.graph.outputs:
         lines.append(f"returns  {name}: {_shape(network.graph.shapes[name])}")
     lines += [f"rules    {rules.name}", "", network.summary(rules)]
     return "\n".join(lines)
+
+
+def _sides(network: Network) -> list[str]:
+    """Return a line for each input of a network of token ids: which are ids, and which masks."""
+    roles, lengths = roles_of(network), network.graph.facts.lengths
+    sides = network.graph.facts.sides
+    lines = []
+    for name, shape in shapes_of_inputs(network.graph).items():
+        free = {} if lengths is None else lengths.free.get(name, {})
+        sizes = " x ".join("any length" if axis in free else str(n) for axis, n in enumerate(shape)) or "one number"
+        if sides is None or name not in sides.inputs:
+            lines.append(f"takes    {name}: {sizes} {network.dtype} a sample")
+            continue
+        kind = "truth values" if sides.inputs[name].kind == "bool" else "whole numbers"
+        what = _ROLES[roles[name]]
+        carries = "relevance belongs to it" if name in sides.carrying else "takes no relevance"
+        lines.append(f"takes    {name}: {sizes} {kind} a sample, {what}; {carries}")
+    return lines
+
+
+_ROLES = {
+    "ids": "token ids",
+    "mask": "a mask",
+    "types": "which sentence a token belongs to",
+    "positions": "positions",
+    "": "numbers that its name says nothing of",
+}
 
 
 def _shape(shape: tuple[int, ...]) -> str:

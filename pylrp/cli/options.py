@@ -90,13 +90,13 @@ class Formatter(argparse.RawDescriptionHelpFormatter):
         return argparse.HelpFormatter._fill_text(self, text, width, indent)
 
 
-def add_inputs(parser: argparse.ArgumentParser) -> None:
-    """Add MODEL and INPUT."""
+def add_inputs(parser: argparse.ArgumentParser, *, needed: bool = True) -> None:
+    """Add MODEL and INPUT; ``needed``: whether there must be one."""
     parser.add_argument("model", metavar="MODEL", help=MODEL)
     parser.add_argument(
         "inputs",
         metavar="INPUT",
-        nargs="+",
+        nargs="+" if needed else "*",
         help='images (any that pillow reads), .npy, .npz, .csv with a row a sample; folders and patterns ("*.jpg") too',
     )
     parser.add_argument("-r", "--recursive", action="store_true", help="go into the folders of folders")

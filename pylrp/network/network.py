@@ -27,6 +27,7 @@ from pylrp.network.explanation import Explanation
 from pylrp.network.graph import Graph
 from pylrp.network.lengths import ByLength
 from pylrp.network.parts import explain_in_parts, part_size
+from pylrp.network.requests import InputLike
 from pylrp.network.samples import explained, predicted, samples_in
 from pylrp.network.summary import table
 from pylrp.network.targets import TargetLike
@@ -223,9 +224,7 @@ class Network:
 
         save_graph(self.graph, path)
 
-    def forward(
-        self, x: ArrayLike | Mapping[str, ArrayLike] | tuple[ArrayLike, ...], *, threads: int | None = None
-    ) -> Any:
+    def forward(self, x: InputLike, *, threads: int | None = None) -> Any:
         """Return the network's output.
 
         Parameters
@@ -244,7 +243,7 @@ class Network:
 
     def explain(
         self,
-        x: ArrayLike | Mapping[str, ArrayLike] | tuple[ArrayLike, ...],
+        x: InputLike,
         target: TargetLike | None = None,
         composite: Rules | None = None,
         *,
@@ -349,7 +348,7 @@ class Network:
 
     def verify(
         self,
-        x: ArrayLike | Mapping[str, ArrayLike] | tuple[ArrayLike, ...],
+        x: InputLike,
         model: Any = None,
         *,
         target: int | str | ArrayLike | None = None,

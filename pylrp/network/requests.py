@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from pylrp._arrays import plain, settle
 from pylrp.errors import AbsorbedValue, NotFinite
@@ -24,6 +24,8 @@ from pylrp.network.layout import channels_moved_first, moving_call, with_other_o
 from pylrp.network.sides import SideInput, Sides
 
 Array = NDArray[Any]
+#: Inputs as users give them: an array, several by name or in a tuple, or a list of samples.
+InputLike = ArrayLike | Mapping[str, ArrayLike] | tuple[ArrayLike, ...] | Sequence[Mapping[str, ArrayLike]]
 
 
 class Inputs:

@@ -1,0 +1,118 @@
+"""`pylrp explain --text`: texts by a tokenizer, files of lines, targets, what is written, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+import small_text
+
+import pylrp
+from pylrp.cli import main
+
+onnx = pytest.importorskip("onnx")
+tokenizers = pytest.importorskip("tokenizers")
+
+WORDS = ["[PAD]", "[CLS]", "[SEP]", "the", "film", "was", "good", "bad", "un", "##seen", "[UNK]"]
+
+
+@pytest.fixture
+def folder(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    made = tokenizers.Tokenizer(tokenizers.models.WordPiece({w: i for i, w in enumerate(WORDS)}, unk_token="[UNK]"))
+    made.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    made.post_processor = tokenizers.processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
+    )
+    made.save(str(tmp_path / "tokenizer.json"))
+    onnx.save(small_text.model(), tmp_path / "model.onnx")
+    onnx.save(small_text.model("tokens"), tmp_path / "decoder.onnx")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def ids(*words: str) -> Any:
+    numbers = np.array([WORDS.index(word) for word in words])
+    return {"ids": numbers, "mask": np.ones_like(numbers)}
+
+
+def test_a_text(folder: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["explain", "model.onnx", "--text", "the unseen film", "--target", "2", "-o", "ex.npz"]) == 0
+    printed = capsys.readouterr().out
+    net = pylrp.load("model.onnx")
+    expected = net.explain(ids("[CLS]", "the", "un", "##seen", "film", "[SEP]"), 2)
+    ex = pylrp.Explanation.load("ex.npz")
+    np.testing.assert_allclose(ex.relevance[0], expected.relevance, rtol=1e-5)
+    assert ex.settings["tokens"] == [["[CLS]", "the", "un", "##seen", "film", "[SEP]"]]
+    assert " unseen " in printed
+    assert "wrote ex.npz" in printed
+
+
+def test_files_of_lines(folder: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "lines.txt").write_text("the film\n\nthe film was bad\n")
+    lines = [{"text": "good", "target": 1}, {"text": "the film", "text_pair": "was good", "target": 0}]
+    (folder / "lines.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    assert main(["explain", "model.onnx", "lines.txt", "-o", "ex.npz", "-o", "report.html", "--quiet"]) == 0
+    ex = pylrp.Explanation.load("ex.npz")
+    assert [len(row) for row in ex.relevance] == [4, 6]
+    assert "bad" in (folder / "report.html").read_text()
+    assert main(["explain", "model.onnx", "lines.jsonl", "-o", "ex.npz"]) == 0
+    ex = pylrp.Explanation.load("ex.npz")
+    assert ex.target.tolist() == [1, 0]
+    net = pylrp.load("model.onnx")
+    pair = net.explain(ids("[CLS]", "the", "film", "[SEP]", "was", "good", "[SEP]"), 0)
+    np.testing.assert_allclose(ex.relevance[1], pair.relevance, rtol=1e-5)
+    assert "lines.jsonl:2" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("target", "entry"), [("-1,bad", (-1, 7)), ("0,4", (0, 4)), ("film", (-1, 4)), (None, None)])
+def test_a_token_of_a_decoder(folder: Any, target: str | None, entry: Any) -> None:
+    options = [] if target is None else ["--target", target] if target[0] != "-" else [f"--target={target}"]
+    assert main(["explain", "decoder.onnx", "--text", "the film was", *options, "-o", "ex.npz", "--quiet"]) == 0
+    net, x = pylrp.load("decoder.onnx"), ids("[CLS]", "the", "film", "was", "[SEP]")
+    entry = entry or (-1, int(net.forward(x)[-1].argmax()))
+    np.testing.assert_allclose(
+        pylrp.Explanation.load("ex.npz").relevance[0], net.explain(x, entry).relevance, rtol=1e-4, atol=1e-5
+    )
+
+
+def test_a_picture(folder: Any) -> None:
+    pytest.importorskip("matplotlib")
+    assert main(["explain", "model.onnx", "--text", "the film", "-o", "words.png", "--quiet"]) == 0
+    assert (folder / "words.png").stat().st_size > 3000
+
+
+def test_info_tells_ids_from_masks(folder: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info", "model.onnx"]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("takes")]
+    assert "token ids; relevance belongs to it" in lines[0]
+    assert "a mask; takes no relevance" in lines[1]
+    assert "any length" in lines[0]
+
+
+def test_one_length_is_padded(folder: Any) -> None:
+    net = pylrp.load(small_text.model(), input_shape={"ids": (8,), "mask": (8,)})
+    net.save("net.pylrp.npz")
+    assert main(["explain", "net.pylrp.npz", "--text", "the film", "--target", "1", "-o", "ex.npz", "--quiet"]) == 0
+    ex = pylrp.Explanation.load("ex.npz")
+    assert ex.relevance.shape == (1, 8)
+    assert not ex.relevance[0, 4:].any()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["explain", "model.onnx", "--text", "a", "--tokenizer", "no.json"], "there is no tokenizer no.json"),
+        (["explain", "model.onnx", "x.png", "--text", "a"], "x.png is no text"),
+        (["explain", "model.onnx", "--text", "a", "--text", "b", "--text-pair", "c"], "--text-pair goes with one"),
+        (["explain", "model.onnx", "--text", "a", "--text", "b", "-o", "a.png"], "is one picture"),
+        (["explain", "model.onnx", "bad.jsonl"], 'bad.jsonl:1 has no "text"'),
+        (["explain", "decoder.onnx", "--text", "a", "--target", "0,nothing"], "no token 'nothing'"),
+        (["explain", "decoder.onnx", "--text", "a", "--target", "9,3"], "no position 9"),
+    ],
+)
+def test_what_is_refused(folder: Any, capsys: pytest.CaptureFixture[str], words: list[str], message: str) -> None:
+    (folder / "bad.jsonl").write_text('{"words": 1}')
+    assert main(words) == 1
+    assert message in capsys.readouterr().err
