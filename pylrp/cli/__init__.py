@@ -44,7 +44,7 @@ def _parser(words: Sequence[str]) -> Parser:
         formatter_class=Formatter,
     )
     parser.add_argument("--version", action="version", version=f"pylrp {pylrp.__version__}")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    commands: Any = parser.add_subparsers(title="commands", metavar="COMMAND")
     for command in (demo, info, explain, evaluate, compare, verify):
         if command is explain:
             explain.add(commands, of_text=any(word.partition("=")[0] == "--text" for word in words))

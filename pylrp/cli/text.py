@@ -28,6 +28,7 @@ from pylrp.present.words import joined, terminal_of
 __all__ = ["add", "is_asked_for", "run"]
 
 _AT_ONCE = 64
+_TOKENIZER = "tokenizer.json"
 _PAIR = 2  # axes of an output of tokens by vocabulary
 
 
@@ -44,8 +45,11 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def is_asked_for(args: ExplainArguments) -> bool:
-    """Return whether there are texts to explain."""
-    return bool(args.text) or any(Path(word).suffix.lower() in SUFFIXES for word in args.inputs)
+    """Return whether there are texts to explain: --text, or files of lines where there is a tokenizer."""
+    if args.text:
+        return True
+    lines = any(Path(word).suffix.lower() in SUFFIXES for word in args.inputs)
+    return lines and (args.tokenizer is not None or Path(args.model).with_name(_TOKENIZER).is_file())
 
 
 def run(args: ExplainArguments) -> int:
@@ -86,7 +90,7 @@ class _Job:
         graph = self.network.graph
         if graph.facts.sides is None:
             raise ValueError("the network takes no token ids: --text is for networks of text")
-        self.tokenizer = Tokenizer(self.network, args.tokenizer or Path(args.model).with_name("tokenizer.json"))
+        self.tokenizer = Tokenizer(self.network, args.tokenizer or Path(args.model).with_name(_TOKENIZER))
         self.given = [TextInput("--text", "text", text, args.text_pair) for text in args.text]
         self.given += read_texts([Path(word) for word in args.inputs])
         if not self.given:
