@@ -161,6 +161,11 @@ def _one_hot(attributes: Attributes, index: Array, depth: Array, values: Array) 
     return np.asarray(made.transpose(order))
 
 
+def _range(attributes: Attributes, start: Array, limit: Array, by: Array) -> Array:
+    first, last, step = (np.ravel(each)[0] for each in (start, limit, by))
+    return np.arange(first, last, step, dtype=start.dtype)
+
+
 def _mod(attributes: Attributes, one: Array, other: Array) -> Array:
     return np.asarray(np.fmod(one, other) if attributes.get("fmod", 0) else np.mod(one, other))
 
@@ -220,6 +225,7 @@ OPERATORS: dict[str, Operator] = {
     "GatherElements": _gather_elements,
     "GatherND": _gather_nd,
     "OneHot": _one_hot,
+    "Range": _range,
     "ReduceMax": _reduce(np.max),
     "ReduceMean": _reduce(np.mean),
     "ReduceMin": _reduce(np.min),

@@ -41,6 +41,11 @@ class Rules(TorchFunctionMode):
             return self.apply(function, args, kwargs)
 
     def apply(self, function, args, kwargs):
+        single = torch.float32 in (*args[1:], kwargs.get("dtype")) and function is torch.Tensor.to
+        if function is torch.Tensor.float or single:
+            return args[0].double()  # some models compute statistics, angles, probabilities in single precision
+        if kwargs.get("dtype") == torch.float32 and function in _SOFTMAX:
+            kwargs = kwargs | {"dtype": None}
         if function is F.layer_norm:
             return self.layer_norm(*args, **kwargs)
         if getattr(F, "rms_norm", None) is function:

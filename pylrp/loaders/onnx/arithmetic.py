@@ -38,6 +38,7 @@ from pylrp.layers.base import product
 from pylrp.layers.shift import closed
 from pylrp.loaders.onnx.constants import Constant
 from pylrp.loaders.onnx.curves import FUNCTIONS, identify, is_function_of_one, joins_branches
+from pylrp.loaders.onnx.guards import is_nan, kept_from_nan
 from pylrp.loaders.onnx.node import Call, Value
 from pylrp.loaders.onnx.normalisations import is_underway, normalised
 from pylrp.loaders.onnx.tops import written_out
@@ -192,6 +193,9 @@ def computed(call: Call, op: str, *inputs: str | Constant) -> str:
 
 def _where(call: Call) -> Value | None:
     """Translate a choice between an activation and a constant, by a mask; or a function that has a choice in it."""
+    kept = kept_from_nan(call)
+    if kept is not None:
+        return kept
     if any(name in call.translation.pending for name in call.node.input):
         return curve(call)
     chosen = 1 if call.node.input[1] in call.translation.values else 2
@@ -369,6 +373,7 @@ ARITHMETIC: dict[str, Translate] = {
     "Mul": _multiply,
     "Div": _divide,
     "Where": _where,
+    "IsNaN": is_nan,
     "Neg": _negate,
     "Max": _extreme(low=True),
     "Min": _extreme(low=False),

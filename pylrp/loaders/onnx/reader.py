@@ -25,7 +25,7 @@ from pylrp.loaders.onnx.folding import fold
 from pylrp.loaders.onnx.functions import function_of
 from pylrp.loaders.onnx.fused import FUSED
 from pylrp.loaders.onnx.inputs import InputShape, declared, shape_of, with_batch_first
-from pylrp.loaders.onnx.node import Call, Translation, Value, operator_of
+from pylrp.loaders.onnx.node import Call, MixedBatch, Translation, Value, operator_of
 from pylrp.loaders.onnx.operators import FLOATS, OPERATORS
 from pylrp.loaders.onnx.outputs import ModelOutputs
 from pylrp.loaders.onnx.recurrent import RECURRENT, STEPS_FIRST, places_of_batch
@@ -262,7 +262,12 @@ class Reader:
                 return self._beside(call)
             if not constant:
                 return self._apply(call)
-            fold(call)
+            try:
+                fold(call)
+            except MixedBatch:  # the numbers of the samples, for example, by which a mask's rows are looked up
+                if not self.translation.sides.inputs:
+                    raise
+                return self._beside(call)
         except (BrokenFile, TooLarge, UnsupportedLayer):
             raise
         except ValueError as error:

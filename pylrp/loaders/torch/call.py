@@ -35,7 +35,11 @@ class Call:
     names : tuple of str
         One for each tensor.
     returned : list of str
-        Names of the tensors that the module returned when it was traced, none for a single one.
+        Names of the tensors that the module returned when it was traced, none for a single one without a key.
+    left_out : list of str
+        Keys of a model's outputs in the manner of transformers that were left out.
+    every : bool
+        Whether all of those are kept.
     """
 
     tensors: tuple[Any, ...]
@@ -43,6 +47,8 @@ class Call:
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
     returned: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+    every: bool = False
 
     @property
     def plain(self) -> bool:
@@ -56,6 +62,20 @@ class Call:
             *(_filled(a, given) for a in self.args), **{k: _filled(a, given) for k, a in self.kwargs.items()}
         )
 
+    def results(self, found: Any) -> Any:
+        """Return what counts of a module's result.
+
+        Of a ``ModelOutput`` of transformers, a mapping with attributes, it is the logits, else the hidden states; never
+        a cache of keys and values. Any other result is as it is.
+        """
+        if not (isinstance(found, Mapping) and hasattr(found, "to_tuple")):
+            return found
+        tensors = {key: value for key, value in found.items() if _is_of_tensors(value)}
+        main = next((key for key in ("logits", "last_hidden_state") if key in tensors), None)
+        kept = tensors if self.every or main is None else {main: tensors[main]}
+        self.left_out[:] = [key for key in found if key not in kept]
+        return kept
+
     @contextmanager
     def positional(self, module: Any) -> Iterator[None]:
         """Let a module take the tensors alone, one after the other.
@@ -66,7 +86,7 @@ class Call:
         forward = module.forward
 
         def with_tensors(*tensors: Any) -> Any:
-            found = self.of(forward, tensors)
+            found = self.results(self.of(forward, tensors))
             self.returned[:] = output_names(found)
             return found
 
@@ -84,7 +104,7 @@ class Call:
 
 
 def output_names(found: Any) -> list[str]:
-    """Return a name for each tensor of what a module returns, in the exporter's order; none for a single one.
+    """Return a name for each tensor of what a module returns, in the exporter's order; none for one without a key.
 
     Keys of a mapping, fields of a named tuple, else "output0", "output1", ... by position.
     """
@@ -101,7 +121,14 @@ def output_names(found: Any) -> list[str]:
             yield path
 
     made = list(names(found, ""))
-    return made if len(made) > 1 and len(set(made)) == len(made) else []
+    told = len(made) > 1 or isinstance(found, Mapping)
+    return made if told and len(set(made)) == len(made) else []
+
+
+def _is_of_tensors(value: Any) -> bool:
+    """Tell whether a result is a tensor, or a list of such: no cache, nothing that was not asked for."""
+    parts = value if isinstance(value, tuple | list) else (value,)
+    return bool(parts) and all(hasattr(part, "dtype") for part in parts)
 
 
 def call_of(torch: Any, module: Any, example_input: Any) -> Call:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -21,9 +22,14 @@ def prepared(torch: Any, module: Any) -> Iterator[None]:
     Weights that are computed by a parametrisation (``spectral_norm``, ``weight_norm``, ``orthogonal``, one's own) are
     weights, as ``torch.nn.utils.parametrize.remove_parametrizations`` makes them. An InstanceNorm with running
     statistics is the BatchNorm that it is in evaluation mode; a BatchNorm without them raises where it is called. An
-    RMSNorm is written out, for which the exporter has no operator.
+    RMSNorm is written out, for which the exporter has no operator. ``torch.vmap`` of a function of single numbers, by
+    which masks are made, is broadcasting.
     """
-    with evaluating(module), torch.no_grad(), _rms_norm_written_out(torch), ExitStack() as stack:
+    with ExitStack() as stack:
+        stack.enter_context(evaluating(module))
+        stack.enter_context(torch.no_grad())
+        stack.enter_context(_rms_norm_written_out(torch))
+        stack.enter_context(_vmap_by_broadcasting(torch))
         for name, part in list(module.named_modules()):
             stack.enter_context(_registered(torch, part))
             if torch.nn.utils.parametrize.is_parametrized(part):
@@ -107,6 +113,44 @@ def _rms_norm_written_out(torch: Any) -> Iterator[None]:
     finally:
         for place, own in zip(places, before, strict=True):
             place.rms_norm = own
+
+
+@contextmanager
+def _vmap_by_broadcasting(torch: Any) -> Iterator[None]:
+    """Let a function that works entry by entry take whole axes, one axis for each ``vmap`` around it.
+
+    Of a function that does not, the network predicts something else, which ``disagreement`` says.
+    """
+    own = torch.vmap
+
+    def vmap(function: Any, in_dims: Any = 0, out_dims: Any = 0, **settings: Any) -> Any:
+        inner = getattr(function, "_mapped_axes", 0)
+
+        def mapped(*args: Any) -> Any:
+            dims = in_dims if isinstance(in_dims, tuple) else (in_dims,) * len(args)
+            along = [i for i, dim in enumerate(dims) if dim == 0]
+            simple = out_dims == 0 and len(along) == 1 and all(dim in (0, None) for dim in dims)
+            if not simple or getattr(args[along[0]], "ndim", 0) != 1:
+                return own(function, in_dims, out_dims, **settings)(*args)
+            x = args[along[0]].reshape(-1, *(1,) * inner)
+            y = function(*(x if i == along[0] else arg for i, arg in enumerate(args)))
+            return y.expand(torch.broadcast_shapes(y.shape, x.shape))
+
+        mapped._mapped_axes = inner + 1  # type: ignore[attr-defined]
+        return mapped
+
+    # By this one torch looks entries up within vmap; the exporter fails on it.
+    module = sys.modules.get("torch._dynamo._trace_wrapped_higher_order_op")
+    lookup = getattr(module, "mod_index", None)
+    torch.vmap = vmap
+    if lookup is not None:
+        module.mod_index = lambda x, indices: torch.ops.aten.index(x, indices)  # type: ignore[union-attr]
+    try:
+        yield
+    finally:
+        torch.vmap = own
+        if lookup is not None:
+            module.mod_index = lookup  # type: ignore[union-attr]
 
 
 def _is_plain(torch: Any, part: Any) -> bool:

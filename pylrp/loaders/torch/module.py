@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -93,7 +94,7 @@ def load_torch(
     from pylrp.loaders.onnx.model import left_out, load_onnx
 
     _require_dtype(torch, module)
-    call = call_of(torch, module, example_input)
+    call = replace(call_of(torch, module, example_input), every=outputs is not None)
     with tempfile.TemporaryDirectory(prefix="pylrp-") as folder, prepared(torch, module):
         path = Path(folder) / "model.onnx"
         export(torch, module, call, path)
@@ -111,6 +112,11 @@ def load_torch(
             graph = graph.changed(outputs=list(dict.fromkeys(graph.output_values.values())))
     taken = graph.inputs if graph.facts.sides is None else graph.facts.sides.names
     notes = left_out(name for name in call.names if name not in taken)
+    if call.left_out:
+        others = ", ".join(call.left_out)
+        notes.append(
+            f"of what the module returns, {others} is left out: pylrp.load(..., outputs=) names what is explained"
+        )
     graph = graph.changed(notes=list(dict.fromkeys([*graph.notes, *notes])))
     graph = renamed(graph, modules)
     return graph if outputs is None or theirs is not None else with_outputs(graph, outputs)
@@ -130,9 +136,9 @@ def disagreement(network: Network, module: Any, example_input: Any) -> str | Non
     """
     import torch
 
-    call = call_of(torch, module, example_input)
+    call = replace(call_of(torch, module, example_input), every=True)
     with evaluating(module), torch.no_grad():
-        returned = call.of(module)
+        returned = call.results(call.of(module))
     expected = list(_tensors(torch, returned))
     names = output_names(returned)
     arrays = {name: tensor.cpu().numpy() for name, tensor in zip(call.names, call.tensors, strict=True)}
