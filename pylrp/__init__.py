@@ -45,9 +45,10 @@ __version__ = _version("pylrp")
 _keep_old_names(__name__)
 
 # What draws, evaluates, reports and verifies is loaded when it is asked for: `import pylrp` stays light.
-_LATER = ("evaluate", "plot", "report", "stream", "verify")
+_LATER = ("dask", "evaluate", "plot", "report", "stream", "verify")
 
 if _typing.TYPE_CHECKING:
+    from pylrp import dask as dask
     from pylrp import evaluate as evaluate
     from pylrp import plot as plot
     from pylrp import report as report

@@ -89,6 +89,17 @@ def _to_native(array: Array, name: str) -> Array:
     raise TypeError(f"{name} has dtype {array.dtype}; relevance is computed in float32 or float64: {way_out}")
 
 
+def memory_order(array: Array) -> tuple[int, ...] | None:
+    """Return the order of axes in which an array of three axes or more is one block of memory; None for the usual one.
+
+    So lie kernels that the core has put into its own order.
+    """
+    if array.ndim <= 2 or array.flags.c_contiguous:
+        return None
+    axes = tuple(int(axis) for axis in np.argsort([-stride for stride in array.strides], kind="stable"))
+    return axes if array.transpose(axes).flags.c_contiguous else None
+
+
 def require_finite(array: Array, name: str) -> None:
     """Raise NotFinite naming the first entry of a settled array that is NaN or infinite."""
     rows = array if array.ndim in (1, 2) else np.ascontiguousarray(array).reshape(len(array) if array.ndim else 1, -1)

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from pylrp._arrays import require_finite, settle
+from pylrp._arrays import memory_order, require_finite, settle
+from pylrp.errors import NotFinite
 from pylrp.layers import Layer
 from pylrp.layers.base import Array
 
@@ -60,9 +61,13 @@ class Weights:
         if type(value) in (int, float):  # a plain number takes the graph's dtype
             return np.asarray(value, self.dtype)
         if id(value) not in self._copies:
-            array = settle(value, name)
-            # Rows of a matrix may lie anywhere, a kernel's are walked through as one block.
-            self._copies[id(value)] = value, array if array.ndim <= 2 else np.ascontiguousarray(array)
+            if type(value) is np.ndarray and value.dtype is self.dtype and value.flags.aligned and memory_order(value):
+                array = value  # a kernel as the core has stored it
+            else:
+                array = settle(value, name)
+                # Rows of a matrix may lie anywhere, a kernel's are walked through as one block.
+                array = array if array.ndim <= 2 else np.ascontiguousarray(array)
+            self._copies[id(value)] = value, array
         return self._copies[id(value)][1]
 
     def check(self, layer: Layer, where: str) -> None:
@@ -79,5 +84,9 @@ class Weights:
                 self._counted.add(id(array))
                 self.size += array.nbytes
             if id(array) not in self.finite:
-                require_finite(array, f"{where}: {name}")
+                axes = memory_order(array)
+                try:
+                    require_finite(array if axes is None else array.transpose(axes), f"{where}: {name}")
+                except NotFinite:
+                    require_finite(array, f"{where}: {name}")  # which names the place in the usual order
                 self.finite[id(array)] = array

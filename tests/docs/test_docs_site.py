@@ -22,6 +22,7 @@ PUBLIC = (
     "pylrp",
     "pylrp.layers",
     "pylrp.plot",
+    "pylrp.dask",
     "pylrp.evaluate",
     "pylrp.report",
     "pylrp.stream",

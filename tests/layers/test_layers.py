@@ -262,6 +262,8 @@ def test_moves(layer: Any, expected: Any) -> None:
 @pytest.mark.parametrize("mode", ["reflect", "edge", "wrap"])
 @pytest.mark.parametrize("shape", [(2, 4, 6), (1, 2, 3), (2, 1, 1), (5,)])
 def test_pads_wider_than_the_input(mode: Any, shape: tuple[int, ...]) -> None:
+    if mode == "wrap" and np.lib.NumpyVersion(np.__version__) < "1.25.0":
+        pytest.skip("NumPy's own was wrong before 1.25")
     index, widths = np.arange(np.prod(shape)).reshape(shape), [(1, 0), (7, 13), (20, 5)][-len(shape) :]
     np.testing.assert_array_equal(L.Pad(widths, mode).move(index), np.pad(index, widths, mode))
 

@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pylrp import layers
-from pylrp._files import atomically
+from pylrp._arrays import memory_order
+from pylrp._files import atomically, save_aligned
 from pylrp.errors import BrokenFile
 from pylrp.layers import Affine, BatchNorm, Conv, CustomLayer, Dense, Layer
 from pylrp.loaders.plain.native_sides import decode_sides, encode_model, encode_sides, read_model
@@ -51,6 +52,7 @@ class _Arrays:
 
     def __init__(self) -> None:
         self.entries: dict[str, Array] = {}
+        self.turned = False  # whether one is stored in the order of its memory
         self._known: dict[tuple[Any, ...], str] = {}
 
     def add(self, array: Array, wish: str) -> str:
@@ -104,7 +106,7 @@ def save_graph(graph: Graph, path: str | os.PathLike[str]) -> None:
             written.append(_write_layer(node, arrays))
         nodes.append([node.name, numbers[id(node.layer)], list(node.inputs)])
     structure = {
-        "version": FORMAT_VERSION if graph.facts.sides is not None else _WITHOUT_SIDES,
+        "version": FORMAT_VERSION if graph.facts.sides is not None or arrays.turned else _WITHOUT_SIDES,
         "inputs": [[name, list(shape)] for name, shape in graph.inputs.items()],
         "outputs": list(graph.outputs),
         "output_values": graph.output_values if graph.named_outputs else None,
@@ -120,7 +122,7 @@ def save_graph(graph: Graph, path: str | os.PathLike[str]) -> None:
 
 def _write(path: Path, structure: dict[str, Any], arrays: Mapping[str, Array]) -> None:
     entries: dict[str, Any] = {_STRUCTURE: np.frombuffer(json.dumps(structure).encode(), np.uint8), **arrays}
-    atomically(path, lambda part: np.savez(part, **entries))
+    atomically(path, lambda part: save_aligned(part, entries))
 
 
 def _encode_facts(facts: Facts, arrays: _Arrays) -> dict[str, Any]:
@@ -177,7 +179,12 @@ def _encode(value: object, arrays: _Arrays, name: str) -> object:
     if isinstance(value, tuple | list):
         return [type(value).__name__, [_encode(item, arrays, f"{name}.{i}") for i, item in enumerate(value)]]
     if isinstance(value, np.ndarray | np.generic):
-        return ["array", arrays.add(np.asarray(value), name)]
+        array = np.asarray(value)
+        axes = memory_order(array)
+        if axes is not None:  # a kernel as the core stores it: so that it can be mapped
+            arrays.turned = True
+            return ["turned", [arrays.add(array.transpose(axes), name), *axes]]
+        return ["array", arrays.add(array, name)]
     raise TypeError(f"{name} is a {type(value).__name__}, which can't be saved")
 
 
@@ -187,6 +194,9 @@ def _decode(value: object, arrays: Mapping[str, Array]) -> Any:
     what, content = value
     if what == "array":
         return arrays[content]
+    if what == "turned":
+        name, *axes = content
+        return arrays[name].transpose(np.argsort(axes))
     if what == "float":
         return float(content)
     items = [_decode(item, arrays) for item in content]
@@ -202,12 +212,15 @@ def is_native(path: str | os.PathLike[str]) -> bool:
         return False
 
 
-def load_graph(path: str | os.PathLike[str]) -> Graph:
+def load_graph(path: str | os.PathLike[str], mapped: bool = False) -> Graph:
     """Read a graph that :func:`save_graph` has written.
 
     Parameters
     ----------
     path : str or PathLike
+    mapped : bool, default False
+        Weights stay in the file and are shared by all processes that map it: none is copied. Don't change the file
+        while a network of it is in use. Where a part of the file is compressed, or not aligned, that is read.
 
     Returns
     -------
@@ -223,7 +236,7 @@ def load_graph(path: str | os.PathLike[str]) -> Graph:
         If it was written by a newer pylrp.
     """
     path = Path(path)
-    structure, arrays = _read(path)
+    structure, arrays = _read(path, mapped)
     try:
         if "model" in structure:
             return read_model(structure["model"], arrays)
@@ -239,9 +252,9 @@ def load_graph(path: str | os.PathLike[str]) -> Graph:
     raise ValueError(f"{path} has layers that this pylrp does not know, {', '.join(sorted(unknown))}: update pylrp")
 
 
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, Array]]:
+def _read(path: Path, mapped: bool = False) -> tuple[dict[str, Any], dict[str, Array]]:
     """Return the description and the arrays."""
-    with NpzFile(path) as file:
+    with NpzFile(path, mapped=mapped) as file:
         if _STRUCTURE not in file.names:
             raise BrokenFile(path, "", "is no file of pylrp: it has no description of a network")
         try:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import re
 import zipfile
@@ -40,6 +41,8 @@ class NpzFile:
     Parameters
     ----------
     path : str or PathLike
+    mapped : bool, default False
+        Arrays are parts of the file, mapped and read-only, where they are neither compressed nor badly aligned.
 
     Attributes
     ----------
@@ -52,9 +55,10 @@ class NpzFile:
         If it is no zip file, or cut short.
     """
 
-    def __init__(self, path: str | os.PathLike[str]):
+    def __init__(self, path: str | os.PathLike[str], *, mapped: bool = False):
         self.path = Path(path)
         self._taken = 0
+        self._map: mmap.mmap | None = None
         try:
             with self.path.open("rb") as file:
                 if file.read(6) == b"\x93NUMPY":
@@ -67,6 +71,9 @@ class NpzFile:
             raise self._broken("", f"is no readable .npz file: {error}") from error
         except Exception as error:  # a zip file cut short or altered has many
             raise self._broken("", f"is no readable .npz file: {error}: write it with np.savez(path, ...)") from error
+        if mapped:
+            with self.path.open("rb") as file:
+                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         self._members = {info.filename.removesuffix(_SUFFIX): info for info in members}
         self.names = list(self._members)
 
@@ -98,6 +105,11 @@ class NpzFile:
                     raise ValueError(f"it has {info.file_size} bytes, {dtype} of shape {shape} takes {size}")
                 self._taken += size
                 require(self._taken, f"the arrays up to {shown(name)!r}")
+                if self._map is not None and size:
+                    begin = _data_offset(self._map, info) + stream.tell()
+                    if info.compress_type == zipfile.ZIP_STORED and begin % dtype.itemsize == 0:
+                        order: Any = "F" if by_columns else "C"
+                        return np.ndarray(shape, dtype, self._map, begin, order=order)
                 return _data(stream, size, dtype, shape, by_columns=by_columns)
         except OSError as error:
             if is_of_system(error):
@@ -108,6 +120,13 @@ class NpzFile:
 
     def _broken(self, place: str, reason: str) -> BrokenFile:
         return BrokenFile(self.path, place, reason)
+
+
+def _data_offset(file: mmap.mmap, info: zipfile.ZipInfo) -> int:
+    """Return where a member's content begins: behind its local header, whose extra field is its own."""
+    at = info.header_offset + 26
+    name, extra = (int.from_bytes(file[at + i : at + i + 2], "little") for i in (0, 2))
+    return info.header_offset + 30 + name + extra
 
 
 def _head(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
