@@ -60,7 +60,7 @@ _OPERATORS = (
 )
 #: Patterns of classes of modules and layers.
 _CLASSES = (
-    (r"(LSTM|GRU|RNN)(\dD)?(Cell)?$|^RNN(Base|CellBase)$|^Bidirectional$", _RECURRENT),
+    (r"(LSTM|GRU|RNN)(\dD(Cell)?|Cell)$|^RNN(Base|CellBase)?$", _RECURRENT),
     (r"Attention|^Transformer(En|De)coder|^Transformer$", _ATTENTION),
 )
 #: Patterns of functions of torch.

@@ -413,7 +413,7 @@ class Square(L.Layer):
 
 
 REFUSED = {
-    "unknown": ((6, 4), lambda: L.LSTM(3, name="rnn"), r"node 'rnn' \(LSTM\) is a recurrent layer"),
+    "unknown": ((6, 5, 4), lambda: L.ConvLSTM1D(3, 2, name="rnn"), r"node 'rnn' \(ConvLSTM1D\) is a recurrent layer"),
     "own": ((4,), lambda: Square(name="square"), r"node 'square' \(Square\) can't be explained"),
     "own by a known name": ((4,), lambda: Dense(3, name="mine"), r"node 'mine' \(Dense\)"),
     "lambda": ((4,), lambda: L.Lambda(lambda x: x, name="lam"), r"node 'lam' \(Lambda\)"),

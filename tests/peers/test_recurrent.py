@@ -149,6 +149,37 @@ def test_packed_sequences() -> None:
     assert found.relevance[1, :4].any()
 
 
+class Unrolled(nn.Module):
+    """A cell, step by step in Python."""
+
+    def __init__(self, kind: str):
+        super().__init__()
+        self.cell, self.head = getattr(nn, f"{kind}Cell")(3, 4), nn.Linear(4, 2)
+
+    def forward(self, x: Any) -> Any:
+        h = None
+        for t in range(x.shape[1]):
+            h = self.cell(x[:, t], h)
+        return self.head(h[0] if isinstance(h, tuple) else h)
+
+
+@pytest.mark.parametrize("kind", BY_HAND)
+def test_cells_in_a_loop_give_the_map_of_the_layer(kind: str) -> None:
+    """They are products and sums; without stabilisers the gates' rule is the same."""
+    torch.manual_seed(0)
+    net, x = Unrolled(kind).double().eval(), torch.randn(2, 4, 3, dtype=torch.float64)
+    names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+    arrays = [getattr(net.cell, name).detach().numpy() for name in names]
+    head = pylrp.layers.Dense(net.head.weight.detach().numpy(), net.head.bias.detach().numpy())
+    layer = pylrp.Network([getattr(pylrp.layers, kind)(*arrays), head], input_shape=(4, 3))
+    exact = pylrp.Composite("exact", pylrp.Zero(), dict.fromkeys(("add", "batchnorm"), pylrp.Zero()))
+    one, other = (each.explain(x.numpy(), target=1, composite=exact) for each in (pylrp.load(net, x), layer))
+    np.testing.assert_allclose(one.output, other.output, atol=1e-14)
+    # Without a state the first step of a GRU has the reset gate times a constant, which is explained as a value.
+    first = 1 if kind == "GRU" else 0
+    np.testing.assert_allclose(one.relevance[:, first:], other.relevance[:, first:], atol=1e-10)
+
+
 def _ort(model: Any, feeds: dict[str, Any]) -> list[Any]:
     ort = pytest.importorskip("onnxruntime")
     return ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"]).run(None, feeds)

@@ -79,7 +79,8 @@ def apply(build: Builder, layer: Any, name: str, function: Any, value: Value, *,
     if function is None or known == "linear":
         return value
     if hasattr(function, "get_config"):  # a layer in place of a function
-        return convert(build, function, place, value)
+        found: Value = convert(build, function, place, value)
+        return found
     if getattr(function, "__module__", "").startswith("keras."):
         if known in ACTIVATIONS:
             return build.emit(place, ACTIVATIONS[known](), value)

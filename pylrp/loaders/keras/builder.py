@@ -53,6 +53,8 @@ class Builder:
         self.nodes: list[Node] = []
         self.notes: list[str] = []
         self.shapes = dict(inputs)
+        #: By value: the mask of its steps, for recurrent layers.
+        self.masks: dict[str, Value] = {}
         self._made: dict[tuple[int, str], Layer] = {}
 
     def emit(self, name: str, layer: Layer, *values: Value, last: bool | None = None) -> Value:
@@ -149,11 +151,11 @@ class Builder:
         raise UnsupportedLayer(name, kind, reason, way_out or by_hand)
 
 
-Function = Callable[..., Value]
+Function = Callable[..., Any]
 _KNOWN: dict[tuple[str, str], Function] = {}
 
 
-def convert(build: Builder, layer: Any, name: str, *values: Any) -> Value:
+def convert(build: Builder, layer: Any, name: str, *values: Any, **keywords: Any) -> Any:
     """Add what a layer or an operation of Keras does to the graph.
 
     Raises
@@ -169,7 +171,7 @@ def convert(build: Builder, layer: Any, name: str, *values: Any) -> Value:
     module = "ops" if "ops" in modules else "layers"
     if package != "keras" or (module, kind.__name__) not in _KNOWN:
         build.refuse(name, layer)
-    return _KNOWN[module, kind.__name__](build, layer, name, *values)
+    return _KNOWN[module, kind.__name__](build, layer, name, *values, **keywords)
 
 
 def reads(*names: str, module: str = "layers") -> Callable[[Function], Function]:

@@ -187,7 +187,8 @@ def conv_transpose(build: Builder, layer: Any, name: str, value: Value) -> Value
 @reads("SpectralNormalization")
 def spectral_normalization(build: Builder, layer: Any, name: str, value: Value) -> Value:
     """The layer within: training leaves it with the normalised weights."""
-    return convert(build, layer.layer, name, value)
+    found: Value = convert(build, layer.layer, name, value)
+    return found
 
 
 # Pooling.

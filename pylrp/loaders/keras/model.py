@@ -18,10 +18,12 @@ import numpy as np
 import pylrp.loaders.keras.joining
 import pylrp.loaders.keras.layers
 import pylrp.loaders.keras.norms
-import pylrp.loaders.keras.operations  # noqa: F401  # all register in builder.py
+import pylrp.loaders.keras.operations
+import pylrp.loaders.keras.recurrent  # noqa: F401  # all register in builder.py
 from pylrp.layers import Identity, Shape
 from pylrp.loaders.keras.builder import Builder, Operators, Value, convert
 from pylrp.loaders.keras.file import LEAST_KERAS, read_keras
+from pylrp.loaders.keras.recurrent import KEYWORDS
 from pylrp.network.graph import Graph
 
 __all__ = ["load_keras"]
@@ -155,15 +157,32 @@ def _run(keras: Any, build: Builder, function: Any, within: str, values: Sequenc
             args = node.arguments.args
             if not args and kwargs and (first := _first_argument(operation)) in kwargs:
                 args = (kwargs.pop(first),)
+            keywords = {}
+            if type(operation).__name__ in KEYWORDS:
+                keywords = {key: _known(kwargs.pop(key), known) for key in ("mask", "initial_state") if key in kwargs}
+                inputs = inputs[:1]
             # A layer takes one thing; an operation's arguments are values, constants and lists of them.
             second = _is_layer(keras, operation) and any(id(argument) in known for argument in args[1:])
             extra = [*kwargs, *(["a second argument"] if second else [])]
             if extra:
                 build.refuse(name, operation, f"is called with {', '.join(extra)}, which can't be explained")
             arguments = inputs if _is_layer(keras, operation) else _known(args, known)
-            made = [convert(build, operation, name, *arguments)]
+            found = convert(build, operation, name, *arguments, **keywords)
+            made = found if isinstance(found, list) else [found]
+            _pass_mask_on(build, operation, inputs, made)
         known.update(zip(map(id, node.outputs), made, strict=True))
     return [known[id(tensor)] for tensor in function.outputs]
+
+
+def _pass_mask_on(build: Builder, operation: Any, inputs: Sequence[Value], made: Sequence[Value]) -> None:
+    """Note that the mask of a layer's input is that of its output, as Keras does when it runs."""
+    mask = build.masks.get(inputs[0].name) if inputs else None
+    if (
+        mask is not None
+        and getattr(operation, "supports_masking", False)
+        and getattr(operation, "return_sequences", True)
+    ):
+        build.masks.setdefault(made[0].name, mask)
 
 
 def _is_layer(keras: Any, operation: Any) -> bool:

@@ -83,7 +83,8 @@ def negative(build: Builder, op: Any, name: str, value: Value) -> Value:
 @operation("Concatenate")
 def join(build: Builder, op: Any, name: str, values: list[Value]) -> Value:
     """Along any axis."""
-    return concatenate(build, op, name, *values)
+    joined: Value = concatenate(build, op, name, *values)
+    return joined
 
 
 @operation("Reshape")
