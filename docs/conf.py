@@ -43,6 +43,7 @@ PAGES = {
         "models",
         "text-classifier",
         "vision-transformer",
+        "time-series",
         "from-matlab",
         "writers",
         "inside",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import sys
 from pathlib import Path
@@ -86,3 +87,12 @@ def test_picture_of_all_composites(table: ModuleType, photo: ModuleType, net: py
     assert drawn.shape == committed.shape
     assert np.abs(drawn.astype(int) - committed).mean() < 3, "python examples/composites_on_a_photo.py draws it anew"
     assert photo is sys.modules["photo"]
+
+
+def test_letters_that_make_sounds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    letters = load_example("which_letters")
+    if importlib.util.find_spec("g2p_en") is None:
+        pytest.skip("g2p-en is missing")
+    assert letters.main(["--output", str(tmp_path / "letters.png")]) == 0
+    assert "122 phonemes" in capsys.readouterr().out
+    assert (tmp_path / "letters.png").stat().st_size > 5_000
