@@ -5,6 +5,7 @@
 - ``flipping.py``: :func:`pixel_flipping`, :func:`insertion_deletion`; ``curves.py`` has their results
 - ``random_weights.py``: :func:`randomisation`; ``robustness.py``: :func:`sensitivity`
 - ``map_agreement.py``: :func:`agreement`
+- ``tokens.py``: :func:`leave_one_out`, :func:`token_flipping`, :func:`evaluate_tokens`, for token ids
 - ``quantus.py``: pylrp as the ``explain_func`` of Quantus
 - ``evaluated_batch.py``, ``regions.py``, ``replacement.py``, ``statistics.py``: what they share
 
@@ -25,6 +26,7 @@ from pylrp.evaluate.random_weights import Randomisation, randomisation, randomis
 from pylrp.evaluate.robustness import Sensitivity, sensitivity
 from pylrp.evaluate.run import evaluate
 from pylrp.evaluate.statistics import spearman
+from pylrp.evaluate.tokens import TokenCurves, TokenEvaluation, evaluate_tokens, leave_one_out, token_flipping
 
 __all__ = [
     "Agreement",
@@ -33,9 +35,13 @@ __all__ = [
     "InsertionDeletion",
     "Randomisation",
     "Sensitivity",
+    "TokenCurves",
+    "TokenEvaluation",
     "agreement",
     "evaluate",
+    "evaluate_tokens",
     "insertion_deletion",
+    "leave_one_out",
     "pixel_flipping",
     "quantus_explain",
     "quantus_model",
@@ -43,6 +49,7 @@ __all__ = [
     "randomised",
     "sensitivity",
     "spearman",
+    "token_flipping",
 ]
 
 # Results that 0.1 pickled name the modules that their classes were defined in: these were called otherwise.

@@ -73,8 +73,8 @@ class EvaluatedBatch:
         graph = net.graph
         if graph.facts.sides is not None:
             raise ValueError(
-                f"the network takes token ids or masks, {', '.join(graph.facts.sides.inputs)}: only networks of "
-                "floating-point numbers are evaluated, for instance the part behind the embedding"
+                f"the network takes token ids or masks, {', '.join(graph.facts.sides.inputs)}: its maps are "
+                "compared with what leaving tokens out does, pylrp.evaluate.evaluate_tokens"
             )
         if len(graph.inputs) != 1:
             raise ValueError(f"the network has inputs {', '.join(graph.inputs)}: only networks with one are evaluated")

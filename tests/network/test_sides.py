@@ -324,12 +324,6 @@ def test_activations_of_any_length(rng):
         assert net.explain(x, target=0).relevance.shape == x.shape
 
 
-def test_what_is_not_made_for_ids(table, head):
-    net = pylrp.load(model(CLASSIFY, {"ids": ["n", TOKENS]}, table=table, head=head))
-    with pytest.raises(ValueError, match="ids"):
-        pylrp.evaluate.evaluate(net, IDS, composites=["cp_lrp"])
-
-
 def test_a_length_that_is_written_out(table, rng):
     """As exporters do that trace: the file leaves the length open, and reshapes to that of the example."""
     text = "e = Gather(table, ids); r = Reshape(e, sizes); f = ReduceMean<axes=[1], keepdims=0>(r); y = MatMul(f, head)"

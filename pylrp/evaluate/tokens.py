@@ -1,0 +1,394 @@
+"""Is relevance of tokens faithful? Tokens left out one by one, or by relevance, and what the score does then.
+
+:func:`leave_one_out` is what maps are compared with, :func:`token_flipping` leaves out more and more, and
+:func:`evaluate_tokens` does both for several composites. Texts without one token have one length: they run as a batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from pylrp.evaluate.evaluated_batch import Array, Values
+from pylrp.evaluate.statistics import area, correlation, spearman, with_band
+from pylrp.network.entries import entries_of
+from pylrp.network.network import Network
+from pylrp.network.requests import shapes_of_inputs
+from pylrp.network.samples import samples_in
+from pylrp.present import html
+from pylrp.rules.defaults import usual_for
+
+__all__ = ["TokenCurves", "TokenEvaluation", "evaluate_tokens", "leave_one_out", "token_flipping"]
+
+How = Literal["delete", "mask"]
+_AT_ONCE = 64  # changed texts of a forward pass
+
+
+@dataclass(frozen=True, eq=False)
+class TokenCurves:
+    """The score of each text while tokens are left out.
+
+    Attributes
+    ----------
+    fractions : ndarray of shape (steps + 1,)
+        Share of the tokens that are left out, from 0.
+    scores : dict of str to ndarray of shape (texts, steps + 1), float64
+        By order: "most", "least" (relevant first).
+    """
+
+    fractions: Values
+    scores: dict[str, Values]
+
+    @property
+    def aopc(self) -> dict[str, Values]:
+        """Return by how much the score falls on average, by order and text (Samek et al. 2017)."""
+        return {order: (scores[:, :1] - scores).mean(axis=1) for order, scores in self.scores.items()}
+
+    @property
+    def abpc(self) -> Values:
+        """Return the area between the curves of each text: large where the order of relevance is the score's."""
+        return area(self.fractions, self.scores["least"] - self.scores["most"])
+
+
+@dataclass(frozen=True, eq=False)
+class TokenEvaluation:
+    """What leaving tokens out says about the maps of several composites.
+
+    Attributes
+    ----------
+    composites : tuple of str
+        With "random" last: numbers drawn for each token.
+    left_out : list of ndarray, shape (tokens,)
+        By how much the score of each text falls without each token; NaN for tokens that were kept.
+    relevance : dict of str to list of ndarray, shape (tokens,)
+    pearson, rank : dict of str to ndarray of shape (texts,)
+        Correlation of relevance and ``left_out``, and that of their ranks.
+    curves : dict of str to TokenCurves
+    """
+
+    composites: tuple[str, ...]
+    left_out: list[Array]
+    relevance: dict[str, list[Array]]
+    pearson: dict[str, Values]
+    rank: dict[str, Values]
+    curves: dict[str, TokenCurves]
+
+    def _rows(self) -> list[list[str]]:
+        rows = [["composite", "Pearson", "95 % band", "rank", "ABPC"], ["", "high", "", "high", "high"]]
+        for name in sorted(self.composites, key=lambda name: -float(np.nanmean(self.pearson[name]))):
+            known = self.pearson[name][~np.isnan(self.pearson[name])]
+            mean, bounds = with_band(known) if len(known) else ("NaN", "")
+            rank, between = np.nanmean(self.rank[name]), self.curves[name].abpc.mean()
+            rows.append([name, mean, bounds, f"{rank:.3g}", f"{between:.3g}"])
+        return rows
+
+    def table(self) -> str:
+        """Return a line a composite, best first: correlation with leaving one out, and the area between the curves."""
+        rows = self._rows()
+        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+        return "\n".join(
+            "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in rows
+        )
+
+    def __repr__(self) -> str:
+        return f"<TokenEvaluation of {len(self.left_out)} texts>\n{self.table()}"
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows."""
+        return html.html(html.lines([f"{len(self.left_out)} texts"]), html.table(self._rows()))
+
+
+class _Texts:
+    """Texts of a network, the score of each, and the same with tokens left out.
+
+    Parameters
+    ----------
+    net : Network
+    x : dict, array_like or list of samples
+    target : object
+        What is scored: a class, an entry ``(position, token)``, a dict of entries with weights, a direction (an array
+        of the output's shape), or a list of these, one a text. Default: the top class.
+    how : {"delete", "mask"}
+    mask : int or None
+        The id that stands for what is masked.
+    keep : sequence of int
+        Ids that are not left out: those of special tokens.
+    """
+
+    def __init__(self, net: Network, x: Any, target: Any, how: How, mask: int | None, keep: Sequence[int]):
+        if net.graph.facts.sides is None:
+            raise ValueError("the network takes no token ids: pixel_flipping and evaluate are for numbers")
+        if len(net.graph.outputs) > 1:
+            raise ValueError(f"the network has outputs {', '.join(net.graph.outputs)}: load it with outputs= of one")
+        if how not in ("delete", "mask"):
+            raise ValueError(f"how must be 'delete' or 'mask', got {how!r}")
+        if how == "mask" and mask is None:
+            raise ValueError("how='mask' needs mask=, the id of the tokenizer's mask token")
+        if how == "delete" and net.graph.facts.lengths is None:
+            raise ValueError("the network takes one length: pass how='mask' and mask=, the id of the mask token")
+        self.net, self.how, self.mask = net, how, mask
+        self.samples, self.single = _samples(net, x)
+        self.ids = _ids_of(net)
+        self.target = target
+        outputs = [self._output(sample) for sample in self.samples]
+        self.weights = [self._weights(i, output) for i, output in enumerate(outputs)]
+        self.scores = [float((w * out).sum()) for w, out in zip(self.weights, outputs, strict=True)]
+        seen = [next((row for name, row in s.items() if "mask" in name.lower()), None) for s in self.samples]
+        self.tokens = [
+            np.array([
+                i for i, token in enumerate(sample[self.ids].tolist())
+                if token not in keep and (row is None or row[i])
+            ])
+            for sample, row in zip(self.samples, seen, strict=True)
+        ]  # fmt: skip
+
+    def _output(self, sample: Mapping[str, Array]) -> Values:
+        return np.asarray(self.net.forward(_given(sample)), np.float64)
+
+    def _weights(self, i: int, output: Values) -> Values:
+        """Return what the score multiplies the output's entries with."""
+        target = self.target
+        each = isinstance(target, list) or (
+            isinstance(target, np.ndarray) and target.ndim and target.shape != output.shape
+        )
+        own = target[i] if each else target
+        if isinstance(own, np.ndarray) and own.shape == output.shape and own.ndim:
+            return own.astype(np.float64)
+        if own is None:
+            own = int(output.argmax()) if output.ndim == 1 else (len(output) - 1, int(output[-1].argmax()))
+        classes = self.net._execution.classes_at(self.net.graph.outputs[0])
+        if output.ndim == 1 and not isinstance(own, Mapping):
+            own = {own: 1.0}
+        found = entries_of(own, output.shape, 1, True, self.net.graph.outputs[0], classes)
+        if found is None:
+            raise ValueError(f"target {own!r} is no entry of an output of shape {output.shape}")
+        made = np.zeros(output.shape)
+        np.add.at(made.reshape(-1), found.places[:, 1], found.weights)
+        return made
+
+    def without(self, i: int, groups: Sequence[Sequence[int]]) -> Values:
+        """Return the scores of a text without each of these groups of tokens."""
+        by_size: dict[int, list[int]] = {}
+        for k, group in enumerate(groups):
+            by_size.setdefault(len(group), []).append(k)
+        found = np.empty(len(groups))
+        for which in by_size.values():
+            for first in range(0, len(which), _AT_ONCE):
+                part = which[first : first + _AT_ONCE]
+                changed = [self._changed(i, list(groups[k])) for k in part]
+                batch = {name: np.stack([each[name] for each in changed]) for name in changed[0]}
+                outputs = np.asarray(self.net.forward(_given(batch)), np.float64)
+                for k, output in zip(part, outputs, strict=True):
+                    weights = self.weights[i]
+                    if output.shape != weights.shape:  # tokens by vocabulary: rows of those that are left
+                        weights = np.delete(weights, list(groups[k]), axis=0)
+                    found[k] = float((weights * output).sum())
+        return found
+
+    def _changed(self, i: int, group: list[int]) -> dict[str, Array]:
+        sample = dict(self.samples[i])
+        length = len(sample[self.ids])
+        if self.how == "mask":
+            sample[self.ids] = sample[self.ids].copy()
+            sample[self.ids][group] = self.mask
+            return sample
+        for name, row in sample.items():
+            if len(row) != length:
+                continue
+            counted = np.array_equal(row, np.arange(length))  # positions go on without a gap
+            sample[name] = row[: length - len(group)] if counted and name != self.ids else np.delete(row, group)
+        return sample
+
+
+def leave_one_out(
+    net: Network, x: Any, target: Any = None, *, how: How = "delete", mask: int | None = None, keep: Sequence[int] = ()
+) -> Any:
+    """Return by how much the score falls without each token.
+
+    Parameters
+    ----------
+    net : Network
+        Of token ids, with one output.
+    x : dict, array_like or list of samples
+        As :meth:`pylrp.Network.explain` takes it.
+    target : int, tuple, mapping, ndarray or list of these, optional
+        What is scored: a class, an entry ``(position, token)``, a dict of entries with weights, or a direction, an
+        array of the output's shape with which it is multiplied; a list has one a text. Default: the top class; of an
+        output of tokens by vocabulary the top token of the last position.
+    how : {"delete", "mask"}, default "delete"
+        Take the token out of all inputs, or put ``mask`` in its place.
+    mask : int, optional
+        The id of the mask token.
+    keep : sequence of int, optional
+        Ids that are not left out, those of special tokens: NaN. What a mask leaves out is NaN, too.
+
+    Returns
+    -------
+    ndarray of shape (tokens,), or list of ndarray, float64
+        ``f(x) - f(x without token i)``; a list where x has a batch.
+
+    Raises
+    ------
+    ValueError
+        If the network takes no ids, or one length only and ``how`` is "delete".
+    """
+    texts = _Texts(net, x, target, how, mask, keep)
+    found = [_left_out(texts, i) for i in range(len(texts.samples))]
+    return found[0] if texts.single else found
+
+
+def _left_out(texts: _Texts, i: int) -> Values:
+    found = np.full(len(texts.samples[i][texts.ids]), np.nan)
+    tokens = texts.tokens[i]
+    if len(tokens) and len(found) > 1:
+        found[tokens] = texts.scores[i] - texts.without(i, [[int(token)] for token in tokens])
+    return found
+
+
+def token_flipping(
+    net: Network,
+    x: Any,
+    relevance: Any,
+    target: Any = None,
+    *,
+    how: How = "delete",
+    mask: int | None = None,
+    keep: Sequence[int] = (),
+    steps: int = 10,
+) -> TokenCurves:
+    """Leave out more and more tokens, in the order of their relevance, and follow the score.
+
+    Parameters
+    ----------
+    net, x, target, how, mask, keep
+        As for :func:`leave_one_out`.
+    relevance : array_like of shape (tokens,), or a list of them, one a text
+    steps : int, default 10
+        How often the score is looked at, until all tokens but one (of those that may go) are left out.
+
+    Returns
+    -------
+    TokenCurves
+    """
+    texts = _Texts(net, x, target, how, mask, keep)
+    return _curves(texts, [np.asarray(relevance)] if texts.single else list(relevance), steps)
+
+
+def _curves(texts: _Texts, relevance: Sequence[Array], steps: int) -> TokenCurves:
+    if len(relevance) != len(texts.samples):
+        raise ValueError(f"there are {len(texts.samples)} texts and relevance of {len(relevance)}")
+    if steps < 1:
+        raise ValueError(f"steps must be at least 1, got {steps}")
+    fractions = np.linspace(0, 1, steps + 1)
+    scores: dict[str, list[Values]] = {"most": [], "least": []}
+    for i, R in enumerate(relevance):
+        tokens = texts.tokens[i]
+        if np.shape(R) != np.shape(texts.samples[i][texts.ids]):
+            raise ValueError(
+                f"text {i} has {len(texts.samples[i][texts.ids])} tokens, relevance of shape {np.shape(R)}"
+            )
+        order = tokens[np.argsort(-np.asarray(R)[tokens], kind="stable")] if len(tokens) else tokens
+        counts = np.rint(fractions * max(0, len(order) - 1)).astype(int)
+        for name, ranked in (("most", order), ("least", order[::-1])):
+            changed = texts.without(i, [ranked[:count].tolist() for count in counts])
+            scores[name].append(changed)
+    return TokenCurves(fractions, {name: np.array(each) for name, each in scores.items()})
+
+
+def evaluate_tokens(
+    net: Network,
+    x: Any,
+    composites: Sequence[str] | Mapping[str, Any] | None = None,
+    *,
+    target: Any = None,
+    how: How = "delete",
+    mask: int | None = None,
+    keep: Sequence[int] = (),
+    steps: int = 10,
+    seed: int = 0,
+    maps: Mapping[str, Sequence[Array]] | None = None,
+    finished: Callable[[str], object] | None = None,
+) -> TokenEvaluation:
+    """Compare maps of tokens with what leaving tokens out does to the score.
+
+    Parameters
+    ----------
+    net, x, target, how, mask, keep
+        As for :func:`leave_one_out`.
+    composites : sequence of str, or mapping of str to str, Composite or Rule, optional
+        Default: the usual ones for such a network.
+    steps, seed : int
+        Of the curves, and of the random numbers that are compared, too.
+    maps : mapping of str to sequence of array_like, optional
+        Other maps to compare, a list with one a text each: of another method.
+    finished : callable, optional
+        Called with the name of each that is done.
+
+    Returns
+    -------
+    TokenEvaluation
+    """
+    texts = _Texts(net, x, target, how, mask, keep)
+    composites = usual_for(net.graph, bounds=False) if composites is None else composites
+    named = dict(composites) if isinstance(composites, Mapping) else {name: name for name in composites}
+    random = np.random.default_rng(seed)
+    relevance = {name: _explained(texts, rules) for name, rules in named.items()}
+    relevance |= {name: [np.asarray(R, np.float64) for R in each] for name, each in (maps or {}).items()}
+    relevance["random"] = [random.normal(size=len(sample[texts.ids])) for sample in texts.samples]
+    left_out = [_left_out(texts, i) for i in range(len(texts.samples))]
+    pearson, rank, curves = {}, {}, {}
+    for name, each in relevance.items():
+        rows = [(R[tokens], drop[tokens]) for R, drop, tokens in zip(each, left_out, texts.tokens, strict=True)]
+        pearson[name] = np.array([_correlated(correlation, *row) for row in rows])
+        rank[name] = np.array([_correlated(spearman, *row) for row in rows])
+        curves[name] = _curves(texts, each, steps)
+        if finished is not None:
+            finished(name)
+    return TokenEvaluation(tuple(relevance), left_out, relevance, pearson, rank, curves)
+
+
+def _correlated(measure: Callable[[Values, Values], Any], R: Values, drop: Values) -> float:
+    return float(measure(np.asarray(R, np.float64), drop)) if len(R) > 1 else float("nan")
+
+
+def _explained(texts: _Texts, rules: Any) -> list[Array]:
+    """Return the relevance of each text's ids; it starts at the entries of the score times their weights."""
+    found = []
+    for sample, weights in zip(texts.samples, texts.weights, strict=True):
+        output = np.asarray(texts.net.forward(_given(sample)))
+        ex = texts.net.explain(_given(sample), (weights * output).astype(texts.net.dtype), rules)
+        R = ex.relevance[texts.ids] if isinstance(ex.relevance, dict) else ex.relevance
+        found.append(np.asarray(R, np.float64))
+    return found
+
+
+def _given(sample: Mapping[str, Array]) -> Any:
+    return dict(sample) if len(sample) > 1 else next(iter(sample.values()))
+
+
+def _samples(net: Network, x: Any) -> tuple[list[dict[str, Array]], bool]:
+    """Return samples by input, and whether it is one without a batch axis."""
+    listed = samples_in(x, net.graph)
+    if listed is not None:
+        return [{name: rows[i] for name, rows in listed.by_input.items()} for i in range(len(listed))], False
+    shapes = shapes_of_inputs(net.graph)
+    given = dict(x) if isinstance(x, Mapping) else {next(iter(shapes)): x}
+    if set(given) != set(shapes):
+        raise ValueError(f"x has inputs {', '.join(map(str, given))}, the network takes {', '.join(shapes)}")
+    arrays = {name: np.asarray(value) for name, value in given.items()}
+    name = next(iter(shapes))
+    if arrays[name].ndim == len(shapes[name]):
+        return [arrays], True
+    return [{name: rows[i] for name, rows in arrays.items()} for i in range(len(arrays[name]))], False
+
+
+def _ids_of(net: Network) -> str:
+    """Return the input of ids: of several that carry relevance the first."""
+    sides = net.graph.facts.sides
+    found = [] if sides is None else [name for name in sides.carrying if name in sides.inputs]
+    if not found:
+        raise ValueError("relevance belongs to no ids of this network")
+    return found[0]
