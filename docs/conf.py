@@ -57,6 +57,7 @@ PAGES = {
         "service",
         "performance",
     ],
+    "Coming from": ["coming-from-zennit", "coming-from-captum", "coming-from-shap", "coming-from-innvestigate"],
     "Understand": ["rules", "ledger", "conventions", "why-is-my-heatmap-wrong"],
     "Extend": ["adding-a-rule", "adding-a-layer", "architecture", "releasing"],
     "Look up": ["api/index"],

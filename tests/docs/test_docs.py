@@ -146,7 +146,7 @@ def test_every_block_is_checked_or_named(page: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 @KERAS_ON_TORCH
-@pytest.mark.filterwarnings("ignore:The set_bad function:PendingDeprecationWarning")  # shap's, of matplotlib
+@pytest.mark.filterwarnings("ignore:The set_:PendingDeprecationWarning")  # shap's, of matplotlib
 def test_python_blocks(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     left_out = [f"{block} ({', '.join(block.missing())})" for block in blocks(page) if block.missing()]
     monkeypatch.chdir(tmp_path)

@@ -16,6 +16,7 @@ def test_the_pages_are_found() -> None:
 
 @pytest.mark.parametrize("page", NEEDY, ids=lambda page: page.name)
 @KERAS_ON_TORCH
+@pytest.mark.filterwarnings("ignore:The set_:PendingDeprecationWarning")  # shap's, of matplotlib
 def test_every_block_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("KERAS_BACKEND", "torch")
