@@ -140,6 +140,13 @@ def open_network(args: Arguments) -> Network:
 def open_session(args: Arguments) -> Session:
     """Return the network and its inputs; prints the notes of loading."""
     network = open_network(args)
+    sides = network.graph.facts.sides
+    if sides is not None:
+        raise ValueError(
+            f"the network takes token ids or masks, {', '.join(sides.inputs)}: pylrp explain takes texts, --text or "
+            "lines in .txt and .jsonl, with the model's tokenizer.json; arrays are explained in Python, "
+            "net.explain({...})"
+        )
     top = args.top_name or network.graph.outputs[0]
     if args.top_name is None and len(network.graph.outputs) > 1:
         raise ValueError(f"the network has several outputs, {', '.join(network.graph.outputs)}: choose one with --from")

@@ -123,7 +123,7 @@ class Tokenizer:
         if unknown or "ids" not in self._roles.values():
             raise ValueError(
                 f"it is not plain what the inputs {', '.join(unknown or shapes)} take: a text is made into ids, masks, "
-                "types and positions, which their names must say; explain arrays instead, an .npz with them"
+                "types and positions, which their names must say; explain arrays in Python, net.explain({...})"
             )
         self._kinds = {} if network.graph.facts.sides is None else network.graph.facts.sides.inputs
         self._length = None if network.graph.facts.lengths is not None else next(iter(shapes.values()))[-1]

@@ -242,23 +242,14 @@ class Network:
         return predicted(x, self.graph, lambda batch: self._execution_of(batch).predict(batch, _threads(threads)))
 
     def explain(
-        self,
-        x: InputLike,
-        target: TargetLike | None = None,
-        composite: Rules | None = None,
-        *,
-        rules: Rules | None = None,
-        targets: Sequence[TargetLike] | None = None,
-        against: int | str | ArrayLike | None = None,
-        start: Literal["logit", "one"] = "logit",
-        output: str | None = None,
-        layers: Literal["all"] | Sequence[str] | None = None,
-        masks: Mapping[str, Sequence[int] | ArrayLike] | None = None,
-        convention: str = "zennit",
-        threads: int | None = None,
-        expanded: bool | None = None,
+        self, x: InputLike, target: TargetLike | None = None, composite: Rules | None = None, *,
+        rules: Rules | None = None, targets: Sequence[TargetLike] | None = None,
+        against: int | str | ArrayLike | None = None, start: Literal["logit", "one"] = "logit",
+        output: str | None = None, layers: Literal["all"] | Sequence[str] | None = None,
+        masks: Mapping[str, Sequence[int] | ArrayLike] | None = None, convention: str = "zennit",
+        threads: int | None = None, expanded: bool | None = None,
         progress: bool | Callable[[int, int], object] = False,
-    ) -> Explanation:
+    ) -> Explanation:  # fmt: skip
         """Predict, and explain the prediction.
 
         Parameters
@@ -347,16 +338,10 @@ class Network:
         return explain(self._execution_of(x), request)
 
     def verify(
-        self,
-        x: InputLike,
-        model: Any = None,
-        *,
-        target: int | str | ArrayLike | None = None,
-        composite: Rules | None = None,
-        rules: Rules | None = None,
-        output: str | None = None,
+        self, x: InputLike, model: Any = None, *, target: int | str | ArrayLike | None = None,
+        composite: Rules | None = None, rules: Rules | None = None, output: str | None = None,
         tolerance: float | None = None,
-    ) -> Verification:
+    ) -> Verification:  # fmt: skip
         """Compare this network and its explanation of some input with the ONNX model it was loaded from.
 
         The model's file is read anew, by code that shares nothing with the loader, the layers and the core: its nodes

@@ -103,6 +103,7 @@ def test_one_length_is_padded(folder: Any) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (["explain", "model.onnx", "x.npy"], "pylrp explain takes texts"),
         (["explain", "model.onnx", "--text", "a", "--tokenizer", "no.json"], "there is no tokenizer no.json"),
         (["explain", "model.onnx", "x.png", "--text", "a"], "x.png is no text"),
         (["explain", "model.onnx", "--text", "a", "--text", "b", "--text-pair", "c"], "--text-pair goes with one"),
