@@ -201,7 +201,7 @@ class Attention(Layer):
         for each in (self.query, self.key, self.value):
             count = counts.setdefault(each.value, np.zeros(product(known[each.value][0]), np.int8))
             view = _through(from_core(count, *known[each.value]), each.moves)
-            if np.may_share_memory(view, count):
+            if view.flags.writeable and np.may_share_memory(view, count):
                 once = tuple(slice(0, 1) if step == 0 else slice(None) for step in view.strides)
                 writable = np.lib.stride_tricks.as_strided(view[once], writeable=True)
                 writable += 1

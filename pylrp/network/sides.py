@@ -88,7 +88,7 @@ class Feed:
     shape : tuple of int
         Of a sample, as the graph has it.
     table : Fixed or None
-        The rows that the value counts, where it is a lookup.
+        The rows that the value counts, where it is a lookup; or that it weighs, one-hot for example.
     source : str or None
         The input to which the relevance of such a lookup belongs; None: to none.
     adds : bool
@@ -185,6 +185,8 @@ def _array(feed: Feed, value: Array, batch: int, dtype: np.dtype[Any]) -> Array:
 def _rows(feed: Feed, ids: Array) -> Array:
     assert feed.table is not None  # the caller looked
     table = feed.table.array
+    if ids.dtype.kind == "f":  # a row of zeros with a one for each, or weights of several rows
+        return np.asarray(ids @ table)
     wrong = (ids < 0) | (ids >= len(table))
     if wrong.any():
         at = tuple(int(i) for i in np.argwhere(wrong)[0])

@@ -220,6 +220,10 @@ def _split(call: Call) -> list[Value]:
     ]
 
 
+#: More samples than any batch has.
+_ALL = 10**9
+
+
 def _slice(call: Call) -> Value:
     value = call.viewed()
     if call.opset < 10:
@@ -234,7 +238,7 @@ def _slice(call: Call) -> Value:
     rank = value.rank
     kept: dict[int, tuple[int, int, int]] = {}
     for start, stop, axis, step in zip(starts, stops, axes or range(count), steps or (1,) * count, strict=True):
-        if axis % rank == value.view.batch and start in (0, None) and step == 1 and (stop is None or stop >= 2**31 - 1):
+        if axis % rank == value.view.batch and start in (0, None) and step == 1 and (stop is None or stop >= _ALL):
             continue  # all samples
         at = call.axis(axis)
         if start is None or stop is None:

@@ -351,6 +351,9 @@ class Reader:
         table = call.op == "Gather" and call.is_constant(0) and call.attribute("axis", 0) == 0
         if table and constants[call.node.input[0]].first.dtype.kind == "f" and sides.source(call.node.input[1]):
             return call.lookup(call.node.input[1], call.weight(0))
+        matrix = call.op == "MatMul" and call.is_constant(1) and constants[call.node.input[1]].first.ndim == 2
+        if matrix and sides.weighs(call.node.input[0]):
+            return call.lookup(call.node.input[0], call.weight(1))
         inputs = [None if not n else n if n in sides else constants[n] for n in call.node.input]
         try:
             sides.step(call.op, call.attributes, inputs, output)

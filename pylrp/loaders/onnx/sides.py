@@ -58,6 +58,8 @@ class SideValues:
     feeds: dict[str, Feed] = field(default_factory=dict)
     _tried: dict[str, tuple[Array, Array]] = field(default_factory=dict)
     _origin: dict[str, str] = field(default_factory=dict)
+    #: The inputs that each is computed of.
+    _inputs: dict[str, frozenset[str]] = field(default_factory=dict)
 
     def __contains__(self, name: str) -> bool:
         return name in self._tried
@@ -68,6 +70,7 @@ class SideValues:
         dtype = np.int64 if kind == "int" else np.bool_
         self._tried[name] = np.zeros((_TRIALS[0], *shape), dtype), np.zeros((_TRIALS[1], *shape), dtype)
         self._origin[name] = name
+        self._inputs[name] = frozenset({name})
 
     def step(
         self, op: str, attributes: Mapping[str, Any], inputs: Sequence[str | Constant | None], output: str
@@ -94,6 +97,7 @@ class SideValues:
         self.steps.append(step)
         self._tried[output] = first, second
         sources = [each for each in given if isinstance(each, str)]
+        self._inputs[output] = frozenset().union(*(self._inputs[each] for each in sources))
         if op in _SAME and sources and sources[0] in self._origin and first.size == self._tried[sources[0]][0].size:
             self._origin[output] = self._origin[sources[0]]
 
@@ -121,20 +125,34 @@ class SideValues:
         """Return the input whose ids a side value is, None where it is computed of several or of comparisons."""
         return self._origin.get(name)
 
+    def weighs(self, name: str) -> str | None:
+        """Return the input of whole numbers for each entry of which a side value has weights along its last axis.
+
+        One-hot rows for example, whose product with a matrix is a lookup. None where it is no such value.
+        """
+        found = self._inputs.get(name, frozenset())
+        if len(found) != 1 or not self.is_float(name):
+            return None
+        (source,) = found
+        given = self.inputs[source]
+        fits = given.kind == "int" and self.sizes(name)[:-1] == [Times(), *given.shape]
+        return source if fits else None
+
     def lookup(self, name: str, ids: str, table: Array) -> tuple[Shape, View]:
-        """Feed the graph with the rows of a table that ids count; return the logical shape, and where the batch is.
+        """Feed the graph with the rows of a table that ids count, or weigh; return the shape, and where the batch is.
 
         Raises
         ------
         ValueError
             If the ids have no batch.
         """
-        sizes = self.sizes(ids)
+        weighed = self.weighs(ids) if self.is_float(ids) else None
+        sizes = self.sizes(ids)[:-1] if weighed else self.sizes(ids)
         batch = next((axis for axis, n in enumerate(sizes) if isinstance(n, Times)), None)
         if batch is None or sizes[batch] != Times(1):
             raise ValueError("looks up ids that are not those of the samples")
         shape = (*(n for n in sizes if isinstance(n, int)), *table.shape[1:])
-        self.feeds[name] = Feed(ids, batch, shape, Fixed(table), self.source(ids))
+        self.feeds[name] = Feed(ids, batch, shape, Fixed(table), weighed or self.source(ids))
         return shape, View(batch)
 
     def beside(self, name: str, side: str, shape: Shape, view: View, *, adds: bool) -> Shape | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+import numpy as np
 from onnx import NodeProto
 
 from pylrp.layers import Exp, Layer, Log, LogSoftmax, Normalize, ReLU, Sigmoid, Softmax, Softplus
@@ -22,6 +23,7 @@ _WAY = {
     "Min", "Mul", "Neg", "Reciprocal", "Reshape", "Slice", "Split", "Squeeze", "Sub", "Sum", "Transpose", "Unsqueeze",
     "ai.onnx.ml.Normalizer",
 }  # fmt: skip
+_MOVES = {"Unsqueeze", "Reshape", "Expand", "Max"}
 _POSITIVE = (Sigmoid, Softmax, Softplus, Exp, ReLU)
 
 
@@ -90,21 +92,41 @@ def _of(translation: Translation, kind: type[Softmax], argument: str, axis: int)
     return None if value is None else (kind(axis), value)
 
 
+def _number_below(translation: Translation, node: NodeProto) -> str | None:
+    """Return what a node moves or repeats, or bounds from below by -inf; None where it does something else."""
+    if node.op_type == "Max":
+        known = [name for name in node.input if name in translation.constants]
+        others = [name for name in node.input if name not in known]
+        bounds = all(np.isneginf(translation.constants[name].first).all() for name in known)
+        return str(others[0]) if len(others) == 1 and bounds else None
+    if node.op_type in ("Reshape", "Expand"):
+        sizes = Call.again(node, translation).numbers(1)
+        return str(node.input[0]) if sizes and sizes[0] in (None, -1) else None
+    return str(node.input[0])
+
+
 def _total(translation: Translation, name: str, operators: Sequence[str]) -> tuple[str, int] | None:
     """Return what a value is the sum of along one axis, and which (without the batch); None if it is none.
 
-    The axis must stay, with length 1, as it must where the sum meets the values again.
+    The axis must stay, with length 1, as it must where the sum meets the values again; of vectors that one number may
+    come there by reshapes, and be repeated.
     """
-    node = translation.producers.get(name)
-    kept = True
-    if node is not None and node.op_type == "Unsqueeze":
-        node, kept = translation.producers.get(node.input[0]), False
+    node, kept, moved = translation.producers.get(name), True, False
+    while node is not None and node.op_type in _MOVES:
+        below = _number_below(translation, node)
+        if node.op_type == "Unsqueeze":
+            kept = False
+        elif node.op_type != "Max" or below is None:
+            moved = True
+        node = None if below is None else translation.producers.get(below)
     if node is None or node.op_type not in operators:
         return None
     rank = _rank(translation, node.input[0])
     call = Call.again(node, translation)
     axes = call.integers("axes", 1)
-    if rank is None or axes is None or len(axes) != 1 or bool(call.attribute("keepdims", 1)) != kept:
+    if rank is None or axes is None or len(axes) != 1:
+        return None
+    if bool(call.attribute("keepdims", 1)) != kept and not (moved and rank == 1):
         return None
     axis = axes[0] + rank + 1 if axes[0] < 0 else axes[0]
     return (node.input[0], axis - 1) if 1 <= axis <= rank else None
