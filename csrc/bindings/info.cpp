@@ -13,6 +13,7 @@
 #include "engine/ledger.hpp"
 #include "kernels/dispatch.hpp"
 #include "layers/conv/fast_paths.hpp"
+#include "products/lists.hpp"
 
 namespace pylrp::bindings {
 
@@ -109,6 +110,22 @@ void register_info(py::module_& m) {
     }
     return counts;
   });
+  // Left operands of products, as tiles or as lists of what is not zero: multiply-adds in this process, in tiles, in
+  // lists counted as tiles would need them, and those done; and what is chosen, for tests and measurements.
+  m.def("left_work", [] {
+    const LeftWork work = left_work();
+    return std::map<std::string, std::uint64_t>{{"tiles", work.tiles}, {"lists", work.lists}, {"done", work.done}};
+  });
+  m.def(
+      "force_left_path",
+      [](const std::string& path) {
+        if (path != "counted" && path != "tiles" && path != "lists") {
+          throw py::value_error("path is \"" + path + "\": it must be \"counted\", \"tiles\" or \"lists\"");
+        }
+        force_left_path(path == "counted" ? LeftPath::kCounted
+                                          : (path == "tiles" ? LeftPath::kTiles : LeftPath::kLists));
+      },
+      py::arg("path"));
   m.def("threads", &default_threads);
   m.def("set_threads", &set_default_threads, py::arg("count"));
   m.def(

@@ -97,6 +97,25 @@ struct TileTaps {
   T* out;
   Index out_stride;
 };
+// Rows of a left operand as lists of what is not zero: out_p(rows, tile_cols) = or += sum of value * panel_p's row,
+// over the entries of row i's list, for some panels side by side. List l has counts[l] entries from l * stride on; row
+// i has list list_of[i], or, where that is null, list first_list + i.
+inline constexpr int kListPanels = 4;
+template <class T>
+struct ListRows {
+  Index rows;
+  const T* values;
+  const std::uint16_t* steps;  // of the reduction: rows of a panel
+  const std::int32_t* counts;
+  Index stride;
+  const std::int32_t* list_of;
+  Index first_list;
+  int panels;  // at most kListPanels
+  const T* const* panel;
+  bool add;
+  T* const* out;  // of each panel
+  Index out_stride;
+};
 // out(rows, n) = or += sum_t rho(w_t) * x_t, element by element; row i of x_t at at[t] + i * step.
 template <class T>
 struct Depthwise {
@@ -190,6 +209,11 @@ struct Table {
   void (*tile)(int rows, Index k, const T* left, const T* panel, bool add, T* out);
   void (*tile_taps)(const TileTaps<T>& args);
   void (*depthwise)(const Depthwise<T>& args);
+  // How many of x are not zero, in the part that is taken (as in pack_left); NaN is not zero, -0 is.
+  Index (*nonzeros)(Index k, const T* x, int part);
+  // These, in order, and first_step + where they stand. Returns their number; writes up to kSpare entries beyond it.
+  Index (*compress)(Index k, const T* x, int part, Index first_step, T* values, std::uint16_t* steps);
+  void (*list_rows)(const ListRows<T>& args);
   // left(k, rows) from x(rows, k): part 0 as it is, +1 positive part, -1 negative part.
   // Writes up to kSpare entries beyond the end.
   void (*pack_left)(int rows, Index k, const T* x, Index stride, int part, T* left);

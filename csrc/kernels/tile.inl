@@ -63,11 +63,6 @@ inline __attribute__((always_inline)) void transpose(Vec<T>* rows) {
   }
 }
 
-template <class T>
-inline __attribute__((always_inline)) Vec<T> take_part(Vec<T> v, int part) {
-  return part == 0 ? v : (part > 0 ? positive<T>(v) : negative<T>(v));
-}
-
 // Groups of `lanes` rows, transposed block by block. A store writes a whole vector: what reaches beyond the last row
 // lands on the next k, which is written afterwards; so the last group goes first, and `left` ends with a spare vector.
 template <class T>

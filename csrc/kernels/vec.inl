@@ -83,6 +83,10 @@ template <class T>
 inline __attribute__((always_inline)) Vec<T> negative(Vec<T> v) {
   return v > Vec<T>{} ? Vec<T>{} : v;
 }
+template <class T>
+inline __attribute__((always_inline)) Vec<T> take_part(Vec<T> v, int part) {
+  return part == 0 ? v : (part > 0 ? positive<T>(v) : negative<T>(v));
+}
 // A list of lane numbers, for shuffles.
 template <int... kIndex>
 struct Lanes {};

@@ -37,7 +37,8 @@ end
 function objects = compile_core(root, folder, flags)
 % The dense part of the core; a file for each instruction set, the CPU is asked at run time.
 if ~exist(folder, 'dir'), mkdir(folder); end
-sources = {'kernels/dispatch.cpp', 'kernels/isa_baseline.cpp', 'engine/ledger.cpp', 'engine/chain.cpp'};
+sources = {'kernels/dispatch.cpp', 'kernels/isa_baseline.cpp', 'engine/ledger.cpp', 'engine/chain.cpp', ...
+           'products/lists.cpp'};
 for part = {'base', 'capi', 'rules', 'layers/dense'}
     found = dir(fullfile(root, 'csrc', part{1}, '*.cpp'));
     sources = [sources, strcat([part{1} '/'], {found.name})];

@@ -13,6 +13,10 @@ inline constexpr Index kReductionBlock = 256;
 // 0.86 of the peak with 2, 4 and 8.
 inline constexpr Index kSlabPanels = 8;
 
+// Rows that go the same way, as tiles or as lists of what is not zero: a panel's rows that were read into the L1 cache
+// serve all of them. Not measured alone.
+inline constexpr Index kBandRows = 96;
+
 // Multiplications from which a dense layer, or a convolution, is shared out: with less the other threads come too late.
 // Not measured alone. (kWorthTeam in base/parallel.hpp is the limit for a whole call.)
 inline constexpr Index kMinProductsForThreadsDense = Index{1} << 21;
@@ -36,6 +40,7 @@ inline constexpr Index kMinConvTasks = 16;
 inline constexpr Index kOwnRows = 800;
 inline constexpr Index kMinOwnTasks = 6;
 inline constexpr Index kMaxPacks = 3;
+inline constexpr Index kMinListTasks = 8;  // more panels a task, for lists, as long as there are so many tasks
 inline constexpr Index kMinRowsOfPack = 48;
 
 }  // namespace pylrp

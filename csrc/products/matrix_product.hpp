@@ -1,9 +1,10 @@
 // The product of packed panels, for both directions of a dense layer with many samples (layers/dense/batch.cpp).
 //
-// The left operand is packed once for all tasks. A task owns a range of panels and takes them in slabs of a few: for
-// each block of the reduction it packs the slab's panels of W, then runs all tiles over them, so that W's panels and
-// the sums stay in the L2 cache while the left operand streams by. Sums are kept panel by panel, (panels, rows,
-// tile_cols): a tile is one contiguous piece. Which task computes a panel does not change the order of its sums.
+// The left operand is packed once for all tasks, block by block as tiles or as lists. A task owns a range of panels and
+// takes them in slabs of a few: for each block of the reduction it packs the slab's panels of W, then runs all tiles
+// over them, so that W's panels and the sums stay in the L2 cache while the left operand streams by. Sums are kept
+// panel by panel, (panels, rows, tile_cols): a tile is one contiguous piece. Which task computes a panel does not
+// change the order of its sums.
 #pragma once
 
 #include <algorithm>
@@ -14,15 +15,10 @@
 #include "base/view.hpp"
 #include "kernels/dispatch.hpp"
 #include "products/blocking.hpp"
+#include "products/left.hpp"
+#include "products/lists.hpp"
 
 namespace pylrp {
-
-// The rows of the left operand in tiles of nearly equal height.
-struct Tiles {
-  Index rows, count;
-  Tiles(Index rows_, int most) : rows(rows_), count((rows_ + most - 1) / most) {}
-  Index begin(Index t) const { return rows * t / count; }
-};
 
 // Tasks over (rows, panels): columns are split first, rows only where there are fewer panels than threads.
 struct Grid {
@@ -38,41 +34,6 @@ struct Grid {
   Index panel_end(Index task) const { return panels * (task % across + 1) / across; }
   Index tile_begin(Index task) const { return tiles * (task / across) / down; }
   Index tile_end(Index task) const { return tiles * (task / across + 1) / down; }
-};
-
-// Left operands (operands, blocks of the reduction, tiles, depth, rows of the tile), packed by all threads together.
-template <class T>
-class Left {
- public:
-  Left(const Tiles& tiles, Index operands, Index reduction)
-      : tiles_(tiles),
-        reduction_(reduction),
-        blocks_((reduction + kReductionBlock - 1) / kReductionBlock),
-        block_size_(tiles.rows * kReductionBlock + kernels::kSpare),
-        memory_(operands * blocks_ * block_size_),
-        operands_(operands) {}
-
-  // fill(operand, row, rows, first, depth, to): packs columns [first, first + depth) of some rows.
-  template <class Fill>
-  void pack(const Threads& threads, Fill fill) {
-    parallel_for(operands_ * blocks_, threads, [&](Index task) {
-      const Index operand = task / blocks_, first = task % blocks_ * kReductionBlock;
-      const Index depth = std::min(kReductionBlock, reduction_ - first);
-      for (Index t = 0; t < tiles_.count; ++t) {  // in order: a tile's packing writes a little beyond its end
-        const Index row = tiles_.begin(t);
-        fill(operand, row, tiles_.begin(t + 1) - row, first, depth, at(operand, first, row, depth));
-      }
-    });
-  }
-  T* at(Index operand, Index first, Index row, Index depth) const {
-    return memory_.data() + (operand * blocks_ + first / kReductionBlock) * block_size_ + row * depth;
-  }
-
- private:
-  Tiles tiles_;
-  Index reduction_, blocks_, block_size_;
-  Buffer<T> memory_;
-  Index operands_;
 };
 
 // Asks for some rows of a matrix to be brought into the L2 cache.
@@ -93,6 +54,16 @@ struct Product {
   kernels::Weights<T> map;
 };
 
+// A band's rows as lists, over some panels.
+template <class T, class Panel, class Out>
+void multiply_band(const Left<T>& left, Index operand, Index first, Index t, Index rows, Index depth, Index panels,
+                   bool add, Panel panel, Out out) {
+  const kernels::Table<T>& kernel = kernels::table<T>();
+  ListProduct<T> product{{}, rows, depth, nullptr, 0, 0, panels, add, kernel.tile_cols};
+  product.lists = left.lists(operand, first, t, &product.first_list, &product.part_lists);
+  multiply_lists(product, panel, out);
+}
+
 // All products over all panels. pack(panel, first, depth, map, to) packs a panel of W; out(task, panel, output) is
 // where its (rows, tile_cols) sums go; done(task, panel, first row, rows) follows when they are complete.
 // block(first panel, last panel, first, depth) is the piece of W they come from: the next one is fetched meanwhile.
@@ -106,6 +77,7 @@ void multiply_panels(const Tiles& tiles, const Grid& grid, const Left<T>& left, 
   const Buffer<T> panels(grid.tasks() * slab * count * panel_size);
   parallel_for(grid.tasks(), threads, [&](Index task) {
     T* const packed = panels.data() + task * slab * count * panel_size;
+    std::vector<char> not_finite(static_cast<std::size_t>(slab * count));  // what is packed, where lists read it
     const Index row_begin = tiles.begin(grid.tile_begin(task));
     const Index row_count = tiles.begin(grid.tile_end(task)) - row_begin;
     for (Index begin = grid.panel_begin(task); begin < grid.panel_end(task); begin += slab) {
@@ -114,8 +86,11 @@ void multiply_panels(const Tiles& tiles, const Grid& grid, const Left<T>& left, 
         const Index depth = std::min(kReductionBlock, reduction - first);
         for (Index i = 0; i < count; ++i) {
           for (Index p = begin; p < end; ++p) {
-            pack(p, first, depth, products[static_cast<std::size_t>(i)].map,
-                 packed + (i * slab + p - begin) * panel_size);
+            const Product<T>& product = products[static_cast<std::size_t>(i)];
+            T* const to = packed + (i * slab + p - begin) * panel_size;
+            pack(p, first, depth, product.map, to);
+            not_finite[static_cast<std::size_t>(i * slab + p - begin)] =
+                left.has_lists(product.operand, first) && has_not_finite(to, depth);
           }
         }
         const bool last = first + depth >= reduction;
@@ -125,19 +100,41 @@ void multiply_panels(const Tiles& tiles, const Grid& grid, const Left<T>& left, 
                        ? block(end, std::min(end + slab, grid.panel_end(task)), 0, std::min(kReductionBlock, reduction))
                        : Matrix<const T>{})
                 : block(begin, end, first + depth, std::min(kReductionBlock, reduction - first - depth));
-        const Index steps = (grid.tile_end(task) - grid.tile_begin(task)) * count * (end - begin);
+        const Index tile_end = grid.tile_end(task);
+        const Index steps = (tile_end - grid.tile_begin(task)) * count * (end - begin);
         Index step = 0;
-        for (Index t = grid.tile_begin(task); t < grid.tile_end(task); ++t) {
-          const Index row = tiles.begin(t), rows = tiles.begin(t + 1) - row;
+        const auto fetch_next = [&](Index further) {
+          fetch(next, next.rows * step / steps, next.rows * (step + further) / steps);
+          step += further;
+        };
+        for (Index t = grid.tile_begin(task), next_t = t; t < tile_end; t = next_t) {
+          const bool lists = std::any_of(products.begin(), products.end(), [&](const Product<T>& product) {
+            return left.has_lists(product.operand, first, t);
+          });
+          next_t = lists ? std::min(left.band_end(t), tile_end) : t + 1;
           for (Index i = 0; i < count; ++i) {
             const Product<T>& product = products[static_cast<std::size_t>(i)];
             const bool add = first > 0 || (i > 0 && products[static_cast<std::size_t>(i - 1)].output == product.output);
-            const T* const x = left.at(product.operand, first, row, depth);
-            for (Index p = begin; p < end; ++p) {
-              fetch(next, next.rows * step / steps, next.rows * (step + 1) / steps);
-              ++step;
-              kernel.tile(static_cast<int>(rows), depth, x, packed + (i * slab + p - begin) * panel_size, add,
-                          out(task, p, product.output) + row * width);
+            const auto panel = [&](Index p) { return packed + (i * slab + p) * panel_size; };
+            const auto sums = [&](Index p) { return out(task, begin + p, product.output) + tiles.begin(t) * width; };
+            if (left.has_lists(product.operand, first, t)) {
+              fetch_next((next_t - t) * (end - begin));
+              multiply_band(left, product.operand, first, t, tiles.begin(next_t) - tiles.begin(t), depth, end - begin,
+                            add, panel, sums);
+              for (Index p = 0; p < end - begin; ++p) {
+                if (not_finite[static_cast<std::size_t>(i * slab + p)] != 0) {
+                  add_not_finite(panel(p), depth, tiles.begin(next_t) - tiles.begin(t), sums(p), width);
+                }
+              }
+              continue;
+            }
+            for (Index u = t; u < next_t; ++u) {
+              const Index row = tiles.begin(u), rows = tiles.begin(u + 1) - row;
+              const T* const x = left.at(product.operand, first, u);
+              for (Index p = 0; p < end - begin; ++p) {
+                fetch_next(1);
+                kernel.tile(static_cast<int>(rows), depth, x, panel(p), add, sums(p) + (row - tiles.begin(t)) * width);
+              }
             }
           }
         }

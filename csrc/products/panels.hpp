@@ -12,6 +12,7 @@
 #include "kernels/dispatch.hpp"
 #include "products/blocking.hpp"
 #include "products/geometry.hpp"
+#include "products/lists.hpp"
 #include "rules/kernel_args.hpp"
 
 namespace pylrp {
@@ -24,7 +25,10 @@ class Panels {
  public:
   Panels(Matrix<const T> weight, const WeightMap& map, Direction direction, Workspace* workspace)
       : weight_(weight), map_(map), forward_(direction == Direction::kForward), workspace_(workspace) {}
-  void make() const { memory_.reset(count() * size(), workspace_); }
+  void make() const {
+    memory_.reset(count() * size(), workspace_);
+    not_finite_.assign(static_cast<std::size_t>(count()), 0);
+  }
   Index depth() const { return forward_ ? weight_.cols : weight_.rows; }
   Index columns() const { return forward_ ? weight_.rows : weight_.cols; }
   Index count() const { return (columns() + width() - 1) / width(); }
@@ -43,7 +47,11 @@ class Panels {
     } else {
       kernel.pack_backward(columns, depth(), weight_.data + first, weight_.stride, weights_of<T>(map_), to);
     }
+    not_finite_[static_cast<std::size_t>(panel)] = counts_zeros() && has_not_finite(to, depth());
   }
+  // Whether lists could win over tiles.
+  bool counts_zeros() const { return zeros_count<T>(kBlockRows, count(), 1, std::min(depth(), list_steps<T>())); }
+  bool not_finite(Index panel) const { return not_finite_[static_cast<std::size_t>(panel)] != 0; }
 
  private:
   Index size() const { return depth() * width(); }
@@ -52,6 +60,7 @@ class Panels {
   bool forward_;
   Workspace* workspace_;
   mutable Buffer<T> memory_;
+  mutable std::vector<char> not_finite_;
 };
 
 // All that a layer needs, each map once; filled by all threads together.
@@ -95,10 +104,64 @@ class PanelSet {
   std::vector<std::unique_ptr<Panels<T>>> forward_, backward_;
 };
 
+// Rows of x as lists of what is not zero, where enough is; returns false where tiles win.
+template <class T>
+bool multiply_by_lists(const T* x, Index x_stride, Index rows, const Panels<T>& panels, bool add, T* out,
+                       Index out_stride) {
+  const kernels::Table<T>& kernel = kernels::table<T>();
+  const Index width = Panels<T>::width(), depth = panels.depth(), most = list_steps<T>();
+  const Index apart = rows_from_count_to_count(rows);
+  Index kept = 0, counted = 0;
+  for (Index i = apart / 2; i < rows; i += apart) {
+    kept += kernel.nonzeros(depth, x + i * x_stride, 0);
+    counted += depth;
+  }
+  const double share = static_cast<double>(kept) / static_cast<double>(std::max<Index>(counted, 1));
+  const auto products = static_cast<std::uint64_t>(rows * depth * panels.count() * width);
+  if (forced_left_path() == LeftPath::kCounted &&
+      !lists_win<T>(share, rows, panels.count(), 1, std::min(depth, most))) {
+    count_left_work({products, 0, 0});
+    return false;
+  }
+  const Index parts = list_parts(depth, most), stride = list_stride<T>(most);
+  const Buffer<T> values(parts * rows * stride);
+  const Buffer<std::uint16_t> steps(parts * rows * stride);
+  const Buffer<std::int32_t> counts(parts * rows);
+  kept = 0;
+  for (Index list = 0; list < parts * rows; ++list) {
+    const Index first = list / rows * most;
+    const Index count = kernel.compress(std::min(most, depth - first), x + list % rows * x_stride + first, 0, 0,
+                                        values.data() + list * stride, steps.data() + list * stride);
+    counts.data()[list] = static_cast<std::int32_t>(count);
+    kept += count;
+  }
+  count_left_work({0, products, static_cast<std::uint64_t>(kept * panels.count() * width)});
+  multiply_lists<T>(
+      {{values.data(), steps.data(), counts.data(), stride},
+       rows,
+       depth,
+       nullptr,
+       0,
+       rows,
+       panels.count(),
+       add,
+       out_stride},
+      [&](Index p) { return panels.at(p); }, [&](Index p) { return out + p * width; });
+  for (Index p = 0; p < panels.count(); ++p) {
+    if (panels.not_finite(p)) {
+      add_not_finite(panels.at(p), depth, rows, out + p * width, out_stride);
+    }
+  }
+  return true;
+}
+
 // out(rows, columns) = or += x(rows, depth) times the weights. Rows of `out` hold whole panels.
 template <class T>
 void multiply_by_panels(const T* x, Index x_stride, Index rows, const Panels<T>& panels, bool add, T* out,
                         Index out_stride) {
+  if (panels.counts_zeros() && multiply_by_lists(x, x_stride, rows, panels, add, out, out_stride)) {
+    return;
+  }
   const kernels::Table<T>& kernel = kernels::table<T>();
   const Index width = Panels<T>::width(), depth = panels.depth();
   const Index tiles = (rows + kernel.tile_rows - 1) / kernel.tile_rows;

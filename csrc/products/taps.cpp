@@ -4,7 +4,10 @@
 // reduction at a time. The order of a sum does not depend on which task computes it.
 #include "products/taps.hpp"
 
+#include <memory>
+
 #include "kernels/dispatch.hpp"
+#include "products/tap_lists.hpp"
 
 // CMake's PYLRP_CONV_PACK_IN_TASKS.
 #ifndef PYLRP_CONV_PACK_IN_TASKS
@@ -40,66 +43,6 @@ std::vector<Chunk> chunks_of(std::size_t taps, Index channels) {
 
 }  // namespace
 
-// Blocks come and go by the thousand: their memory stays with the thread.
-thread_local std::vector<Block::At> Block::spare;
-
-Block::~Block() { at_.swap(spare); }
-
-Place::Place(const Walk& walk, Index index) : sample(index / walk.count()) {
-  const Index position = index % walk.count();
-  row = {position / (walk.rows[1] * walk.rows[2]), position / walk.rows[2] % walk.rows[1], position % walk.rows[2]};
-}
-
-void Place::next(const Walk& walk) {
-  for (std::size_t a = 3; a-- > 0;) {
-    if (++row[a] < walk.rows[a]) {
-      return;
-    }
-    row[a] = 0;
-  }
-  ++sample;
-}
-
-Rows::Rows(const Walk& walk, Index begin, Index end) : walk_(walk), begin_(begin), count_(end - begin) {
-  // A run ends with its sample, and, where the target is walked in steps, with its line.
-  const Index line = walk.dense() ? walk.count() : walk.rows[2];
-  for (Index r = begin; r < end;) {
-    const Place place(walk, r);
-    Axes target{};
-    for (std::size_t a = 0; a < 3; ++a) {
-      target[a] = walk.start[a] + walk.step[a] * place.row[a];
-    }
-    const Index pixel = (target[0] * walk.target[1] + target[1]) * walk.target[2] + target[2];
-    const Index last = std::min(end, (r / line + 1) * line);
-    runs_.push_back({r - begin, last - r, place.sample, pixel, walk.step[2]});
-    r = last;
-  }
-}
-
-Block::Block(const Walk& walk, Index begin, Index end) : Rows(walk, begin, end) {
-  Axes least{}, most{};
-  for (const KernelTap& tap : walk.taps) {
-    delta_.push_back((tap.offset[0] * walk.source[1] + tap.offset[1]) * walk.source[2] + tap.offset[2]);
-    for (std::size_t a = 0; a < 3; ++a) {
-      least[a] = std::min(least[a], tap.offset[a]);
-      most[a] = std::max(most[a], tap.offset[a]);
-    }
-  }
-  at_.swap(spare);
-  at_.resize(static_cast<std::size_t>(end - begin));
-  Place place(walk, begin);
-  for (At& at : at_) {
-    at.sample = place.sample;
-    at.inside = true;
-    for (std::size_t a = 0; a < 3; ++a) {
-      at.position[a] = walk.scale[a] * place.row[a];
-      at.inside = at.inside && at.position[a] + least[a] >= 0 && at.position[a] + most[a] < walk.source[a];
-    }
-    at.pixel = (at.position[0] * walk.source[1] + at.position[1]) * walk.source[2] + at.position[2];
-    place.next(walk);
-  }
-}
-
 template <class T>
 Index TapWork<T>::panels() const {
   const Index width = kernels::table<T>().tile_cols;
@@ -117,10 +60,20 @@ Index TapWork<T>::own_blocks() const {
 #endif
 }
 
+// Lists want several panels side by side.
+template <class T>
+Index TapWork<T>::own_panels() const {
+  Index together = kernels::kListPanels;
+  while (together > 1 && own_blocks() * groups * ((panels() + together - 1) / together) < kMinListTasks) {
+    together /= 2;
+  }
+  return together;
+}
+
 template <class T>
 Index TapWork<T>::splits() const {
   if (packs_in_tasks()) {
-    return panels();
+    return (panels() + own_panels() - 1) / own_panels();
   }
   const Index have = std::max<Index>(1, blocks() * groups);
   return std::clamp<Index>((kMinConvTasks + have - 1) / have, 1, panels());
@@ -140,28 +93,39 @@ class TapLoops {
   struct Task {
     Index number, group;
     Block block;
-    Buffer<T> sums;    // (outputs, panels of a slab, rows, width)
-    Buffer<T> panels;  // of a block of the reduction, where the task packs them: (products, kReductionBlock, width)
+    Buffer<T> sums;  // (outputs, panels of a slab, rows, width)
+    Buffer<T>
+        panels;  // of a block of the reduction, where the task packs them: (products, slab, kReductionBlock, width)
     std::vector<const T*> sources;
+    std::unique_ptr<TapPixels> pixels = nullptr;
+    std::vector<std::shared_ptr<TapLists<T>>> lists = {};  // of each product's image; null: by tiles
   };
   Index columns_of(Index panel) const { return std::min(width_, work_.columns - panel * width_); }
   T* packed(Index group, Index product, Index panel) const {
     return packed_.data() + ((group * products_ + product) * panels_ + panel) * walk_taps_ * tap_size_;
+  }
+  T* own_panel(const Task& task, Index product, Index panel) const {
+    return task.panels.data() + (product * slab_ + panel) * kReductionBlock * width_;
   }
   T* sum(const Task& task, Index output, Index panel) const {
     return task.sums.data() + (output * slab_ + panel) * task.block.count() * width_;
   }
   void pack(Index group, Index product, Index panel, const Chunk& chunk, T* to) const;
   void pack_all(const Threads& threads);
+  void choose(Task* task, Index panels) const;
+  bool is_first(const Task& task, Index product, bool lists) const;
   void run_slab(Task* task, Index first, Index last) const;
+  void run_lists(Task* task, Index product, Index first, Index last) const;
   void run_tile(Task* task, const Chunk& chunk, Index row, Index height, Index first, Index last) const;
 
   const kernels::Table<T>& kernel_ = kernels::table<T>();
   const TapWork<T>& work_;
   Index width_, panels_, walk_taps_, products_, tap_size_, slab_;
-  bool in_tasks_;     // tasks pack their panels
-  Buffer<T> packed_;  // else: all of them, (groups, products, panels, taps, channels, width)
+  bool in_tasks_;      // tasks pack their panels
+  bool counts_zeros_;  // it may pay to look for them
+  Buffer<T> packed_;   // else: all of them, (groups, products, panels, taps, channels, width)
   std::vector<Chunk> chunks_;
+  std::vector<char> not_finite_;  // of each of them
   Buffer<T> own_zeros_;
   const T* zeros_;
 };
@@ -175,10 +139,11 @@ TapLoops<T>::TapLoops(const TapWork<T>& work, const Threads& threads)
       products_(static_cast<Index>(work.products.size())),
       tap_size_(work.channels * width_),
       in_tasks_(work.packs_in_tasks()),
+      counts_zeros_(zeros_count<T>(work.rows(), panels_, walk_taps_, std::min(work.channels, list_steps<T>()))),
       chunks_(chunks_of(work.walk->taps.size(), work.channels)),
       zeros_(zeros<T>(kReductionBlock, &own_zeros_)) {
   const Index most = std::min(panels_, kSlabPanels);
-  slab_ = in_tasks_ ? 1 : std::max<Index>(1, most / std::max<Index>(1, products_));
+  slab_ = in_tasks_ ? work.own_panels() : std::max<Index>(1, most / std::max<Index>(1, products_));
   if (!in_tasks_) {
     pack_all(threads);
   }
@@ -198,9 +163,12 @@ template <class T>
 void TapLoops<T>::pack_all(const Threads& threads) {
   const Index count = work_.groups * products_ * panels_, size = count * walk_taps_ * tap_size_;
   packed_.reset(size, threads.workspace);
+  not_finite_.resize(static_cast<std::size_t>(count));
   parallel_for(count, threads.alone_if(size < kMinWeightsToPackInParallel), [&](Index i) {
     const Index panel = i % panels_, product = i / panels_ % products_, group = i / panels_ / products_;
-    pack(group, product, panel, {0, work_.walk->taps.size(), 0, work_.channels}, packed(group, product, panel));
+    T* const to = packed(group, product, panel);
+    pack(group, product, panel, {0, work_.walk->taps.size(), 0, work_.channels}, to);
+    not_finite_[static_cast<std::size_t>(i)] = counts_zeros_ && has_not_finite(to, walk_taps_ * work_.channels);
   });
 }
 
@@ -213,9 +181,10 @@ void TapLoops<T>::run_task(Index number) const {
             number / splits % work_.groups,
             {*work_.walk, begin, end},
             Buffer<T>(work_.outputs * slab_ * (end - begin) * width_),
-            Buffer<T>(in_tasks_ ? products_ * kReductionBlock * width_ : 0),
+            Buffer<T>(in_tasks_ ? products_ * slab_ * kReductionBlock * width_ : 0),
             std::vector<const T*>(static_cast<std::size_t>(kReductionBlock * kernel_.tile_rows))};
   const Index panel_begin = panels_ * split / splits, panel_end = panels_ * (split + 1) / splits;
+  choose(&task, panel_end - panel_begin);
   for (Index first = panel_begin; first < panel_end; first += slab_) {
     const Index last = std::min(first + slab_, panel_end);
     run_slab(&task, first, last);
@@ -226,20 +195,134 @@ void TapLoops<T>::run_task(Index number) const {
   }
 }
 
+// Which of the images the task reads as lists.
+template <class T>
+void TapLoops<T>::choose(Task* task, Index panels) const {
+  task->lists.resize(static_cast<std::size_t>(products_));
+  if (!counts_zeros_) {
+    return;
+  }
+  for (std::size_t i = 0; i < task->lists.size(); ++i) {
+    Image<T> from = work_.products[i].image;
+    if (i > 0 && from.data == work_.products[i - 1].image.data) {
+      task->lists[i] = task->lists[i - 1];
+      continue;
+    }
+    from.data += from.pixel_stride == 0 ? 0 : task->group * work_.channels;
+    const Index rows = task->block.count(), steps = std::min(work_.channels, list_steps<T>());
+    const std::uint64_t each = static_cast<std::uint64_t>(rows * walk_taps_ * panels * width_);
+    if (forced_left_path() == LeftPath::kCounted &&
+        !lists_win<T>(share_of_rows(task->block, from, work_.channels), rows, panels, walk_taps_, steps)) {
+      count_left_work({each * static_cast<std::uint64_t>(work_.channels), 0, 0});
+      continue;
+    }
+    if (task->pixels == nullptr) {
+      task->pixels = std::make_unique<TapPixels>(task->block);
+    }
+    task->lists[i] = std::make_shared<TapLists<T>>(*task->pixels, from, work_.channels);
+    const std::size_t pixels = std::max<std::size_t>(1, task->pixels->pixels().size());
+    count_left_work({0, each * static_cast<std::uint64_t>(work_.channels),
+                     each * static_cast<std::uint64_t>(task->lists[i]->kept()) / pixels});
+  }
+}
+
+// Whether a product is the first that goes into its output, of those by tiles or of those by lists, which come behind.
+template <class T>
+bool TapLoops<T>::is_first(const Task& task, Index product, bool lists) const {
+  for (Index i = 0; i < products_; ++i) {
+    const bool listed = task.lists[static_cast<std::size_t>(i)] != nullptr;
+    if (work_.products[static_cast<std::size_t>(i)].output ==
+            work_.products[static_cast<std::size_t>(product)].output &&
+        (listed == lists ? i < product : lists)) {
+      return false;
+    }
+  }
+  return true;
+}
+
 // The sums of panels [first, last).
 template <class T>
 void TapLoops<T>::run_slab(Task* task, Index first, Index last) const {
   const Index rows = task->block.count(), tiles = (rows + kernel_.tile_rows - 1) / kernel_.tile_rows;
   if (chunks_.empty() || products_ == 0) {
     std::fill_n(task->sums.data(), work_.outputs * slab_ * rows * width_, T(0));
+    return;
   }
-  for (const Chunk& chunk : chunks_) {
+  const auto by_lists = [&](Index i) { return task->lists[static_cast<std::size_t>(i)] != nullptr; };
+  Index by_tiles = 0;
+  for (Index i = 0; i < products_; ++i) {
+    by_tiles += by_lists(i) ? 0 : 1;
+  }
+  for (std::size_t c = 0; by_tiles > 0 && c < chunks_.size(); ++c) {
     for (Index i = 0; in_tasks_ && i < products_; ++i) {
-      pack(task->group, i, first, chunk, task->panels.data() + i * kReductionBlock * width_);
+      for (Index p = first; p < last && !by_lists(i); ++p) {
+        pack(task->group, i, p, chunks_[c], own_panel(*task, i, p - first));
+      }
     }
     for (Index tile = 0; tile < tiles; ++tile) {
       const Index row = rows * tile / tiles;
-      run_tile(task, chunk, row, rows * (tile + 1) / tiles - row, first, last);
+      run_tile(task, chunks_[c], row, rows * (tile + 1) / tiles - row, first, last);
+    }
+  }
+  for (Index i = 0; i < products_; ++i) {
+    if (by_lists(i)) {
+      run_lists(task, i, first, last);
+    }
+  }
+}
+
+// What a product whose image is lists adds to the sums: taps and parts of the channels outermost, so that the weights
+// that they read stay in the L1 cache for all rows.
+template <class T>
+void TapLoops<T>::run_lists(Task* task, Index product, Index first, Index last) const {
+  TapLists<T>& lists = *task->lists[static_cast<std::size_t>(product)];
+  const Index rows = task->block.count(), most = list_steps<T>();
+  const Index output = work_.products[static_cast<std::size_t>(product)].output;
+  for (Index begin = first; begin < last; begin += kernels::kListPanels) {
+    const Index count = std::min<Index>(kernels::kListPanels, last - begin);
+    bool add = !is_first(*task, product, true);
+    const T* panels[kernels::kListPanels];
+    T* sums[kernels::kListPanels];
+    for (Index p = 0; p < count; ++p) {
+      sums[p] = sum(*task, output, begin + p - first);
+    }
+    for (std::size_t tap = 0; tap < work_.walk->taps.size(); ++tap) {
+      for (Index from = 0; from < work_.channels; from += most) {
+        const Chunk chunk{tap, 1, from, std::min(most, work_.channels - from)};
+        bool finite = true;
+        for (Index p = 0; p < count; ++p) {
+          panels[p] = packed(task->group, product, begin + p) + static_cast<Index>(tap) * tap_size_ + from * width_;
+          if (in_tasks_) {
+            T* const own = own_panel(*task, product, p);
+            pack(task->group, product, begin + p, chunk, own);
+            panels[p] = own;
+            finite = finite && !has_not_finite(own, chunk.depth);
+          }
+        }
+        const Lists<T> part = lists.part(from / most);
+        kernel_.list_rows({.rows = rows,
+                           .values = part.values,
+                           .steps = part.steps,
+                           .counts = part.counts,
+                           .stride = part.stride,
+                           .list_of = task->pixels->numbers(tap),
+                           .first_list = 0,
+                           .panels = static_cast<int>(count),
+                           .panel = panels,
+                           .add = add,
+                           .out = sums,
+                           .out_stride = width_});
+        add = true;
+        for (Index p = 0; !finite && p < count; ++p) {
+          add_not_finite(panels[p], chunk.depth, rows, sums[p], width_);
+        }
+      }
+    }
+    for (Index p = 0; !in_tasks_ && p < count; ++p) {
+      const Index number = (task->group * products_ + product) * panels_ + begin + p;
+      if (not_finite_[static_cast<std::size_t>(number)] != 0) {
+        add_not_finite(packed(task->group, product, begin + p), walk_taps_ * work_.channels, rows, sums[p], width_);
+      }
     }
   }
 }
@@ -250,17 +333,19 @@ void TapLoops<T>::run_tile(Task* task, const Chunk& chunk, Index row, Index heig
   const T* image = nullptr;
   for (Index i = 0; i < products_; ++i) {
     const TapProduct<T>& product = work_.products[static_cast<std::size_t>(i)];
+    if (task->lists[static_cast<std::size_t>(i)] != nullptr) {
+      continue;
+    }
     if (image != product.image.data) {
       image = product.image.data;
       Image<T> from = product.image;
       from.data += (from.pixel_stride == 0 ? 0 : task->group * work_.channels) + chunk.channel;
       task->block.sources(from, row, height, chunk.tap, chunk.taps, zeros_, task->sources.data());
     }
-    const bool add = &chunk != &chunks_.front() ||
-                     (i > 0 && work_.products[static_cast<std::size_t>(i - 1)].output == product.output);
+    const bool add = &chunk != &chunks_.front() || !is_first(*task, i, false);
     for (Index p = first; p < last; ++p) {
       const T* const panel =
-          in_tasks_ ? task->panels.data() + i * kReductionBlock * width_
+          in_tasks_ ? own_panel(*task, i, p - first)
                     : packed(task->group, i, p) + static_cast<Index>(chunk.tap) * tap_size_ + chunk.channel * width_;
       kernel_.tile_taps({.rows = static_cast<int>(height),
                          .halves = 2 * columns_of(p) <= width_ ? 1 : 2,

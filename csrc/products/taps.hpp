@@ -53,6 +53,9 @@ class Block : public Rows {
   Block(const Block&) = delete;
   Block& operator=(const Block&) = delete;
 
+  // body(inside, sample, pixel) for each row's source, tap by tap.
+  template <class Body>
+  void each_source(Index first, Index rows, std::size_t tap, std::size_t taps, Body body) const;
   // to[t * rows + i]: where row `first + i` finds its source for tap `tap + t`; zeros where that is outside.
   template <class T>
   void sources(const Image<T>& image, Index first, Index rows, std::size_t tap, std::size_t taps, const T* zeros,
@@ -117,6 +120,7 @@ struct TapWork {
   // Few rows: a task packs the panel it needs itself, piece by piece in its own cache, and takes it over all rows, or,
   // where there are few panels, over some of them.
   bool packs_in_tasks() const { return own_blocks() > 0; }
+  Index own_panels() const;  // how many a task takes then
 
  private:
   Index own_blocks() const;  // 0: there are too many rows
@@ -128,12 +132,11 @@ void multiply_taps(const TapWork<T>& work, const Threads& threads);
 template <class T>
 const T* zeros(Index count, Buffer<T>* own);
 
-template <class T>
-void Block::sources(const Image<T>& image, Index first, Index rows, std::size_t tap, std::size_t taps, const T* zeros,
-                    const T** to) const {
+template <class Body>
+void Block::each_source(Index first, Index rows, std::size_t tap, std::size_t taps, Body body) const {
   for (std::size_t t = tap; t < tap + taps; ++t) {
     const Axes& offset = walk().taps[t].offset;
-    for (Index i = first; i < first + rows; ++i, ++to) {
+    for (Index i = first; i < first + rows; ++i) {
       const At& at = at_[static_cast<std::size_t>(i)];
       bool inside = at.inside;
       if (!inside) {
@@ -143,9 +146,17 @@ void Block::sources(const Image<T>& image, Index first, Index rows, std::size_t 
           inside = inside && x >= 0 && x < walk().source[a];
         }
       }
-      *to = inside ? image.data + at.sample * image.sample_stride + (at.pixel + delta_[t]) * image.pixel_stride : zeros;
+      body(inside, at.sample, at.pixel + delta_[t]);
     }
   }
+}
+
+template <class T>
+void Block::sources(const Image<T>& image, Index first, Index rows, std::size_t tap, std::size_t taps, const T* zeros,
+                    const T** to) const {
+  each_source(first, rows, tap, taps, [&](bool inside, Index sample, Index pixel) {
+    *to++ = inside ? image.data + sample * image.sample_stride + pixel * image.pixel_stride : zeros;
+  });
 }
 
 }  // namespace pylrp

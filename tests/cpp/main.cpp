@@ -1,9 +1,12 @@
-// Runs the tests: core_tests [part of a name | i/n]. PYLRP_ISA chooses the instruction set, as in the library itself.
+// Runs the tests: core_tests [part of a name | i/n]. PYLRP_ISA chooses the instruction set, as in the library itself;
+// PYLRP_LEFT=lists sends the left operands of all products the way that is meant for zeros (products/lists.hpp).
 #include <algorithm>
 #include <cstdlib>
+#include <string>
 
 #include "check.hpp"
 #include "kernels/dispatch.hpp"
+#include "products/lists.hpp"
 
 int main(int argc, char** argv) {
   constexpr int kSkipped = 77;  // ctest's SKIP_RETURN_CODE
@@ -15,6 +18,10 @@ int main(int argc, char** argv) {
   if (forced != nullptr && holds(pylrp::kernels::built(), forced) && !holds(pylrp::kernels::supported(), forced)) {
     std::printf("skipped: this machine lacks %s\n", forced);
     return kSkipped;
+  }
+  const char* const left = std::getenv("PYLRP_LEFT");
+  if (left != nullptr && std::string(left) == "lists") {
+    pylrp::force_left_path(pylrp::LeftPath::kLists);
   }
   std::printf("instruction set %s\n", pylrp::kernels::active().name);
   return check::run(argc > 1 ? argv[1] : nullptr);

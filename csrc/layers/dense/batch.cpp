@@ -48,11 +48,20 @@ void forward_products(const std::vector<Sum>& sums, Matrix<const T> input, Matri
       std::fill_n(z[q], grid.panels * width * input.rows, T(0));
     }
   }
-  Left<T> left(tiles, static_cast<Index>(parts.size()), weight.cols);
-  left.pack(threads, [&](Index operand, Index row, Index rows, Index first, Index depth, T* to) {
-    kernel.pack_left(static_cast<int>(rows), depth, input.row(row) + first, input.stride,
-                     sign_of(parts[static_cast<std::size_t>(operand)]), to);
-  });
+  std::vector<Index> panels(parts.size());  // that each operand meets
+  for (const Product<T>& product : products) {
+    panels[static_cast<std::size_t>(product.operand)] += grid.panels;
+  }
+  Left<T> left(tiles, kernel.tile_rows, panels, weight.cols);
+  const auto sign = [&](Index operand) { return sign_of(parts[static_cast<std::size_t>(operand)]); };
+  left.pack(
+      threads,
+      [&](Index operand, Index row, Index rows, Index first, Index depth, T* to) {
+        kernel.pack_left(static_cast<int>(rows), depth, input.row(row) + first, input.stride, sign(operand), to);
+      },
+      [&](Index operand, Index row, Index first, Index depth, auto body) {
+        body(0, depth, input.row(row) + first, sign(operand));
+      });
   multiply_panels<T>(
       tiles, grid, left, products, products.empty() ? 0 : weight.cols, threads,
       [&](Index p, Index first, Index depth, kernels::Weights<T> map, T* to) {
@@ -81,13 +90,24 @@ void backward_products(const DenseJob<T>& job, Matrix<const T> input, T* const* 
   for (const BackProduct& back : rule.back) {
     products.push_back({back.group, static_cast<Index>(products.size()), weights_of<T>(back.map)});
   }
-  Left<T> left(tiles, static_cast<Index>(rule.groups.size()), weight.rows);
-  left.pack(threads, [&](Index g, Index row, Index rows, Index first, Index depth, T* to) {
-    for (Index k = 0; k < depth; k += width) {
-      kernel.pack_left(static_cast<int>(rows), std::min(width, depth - k), s[g] + (first + k) * batch + row * width,
-                       width, 0, to + k * rows);
-    }
-  });
+  std::vector<Index> panels(rule.groups.size());  // that each operand meets
+  for (const Product<T>& product : products) {
+    panels[static_cast<std::size_t>(product.operand)] += grid.panels;
+  }
+  Left<T> left(tiles, kernel.tile_rows, panels, weight.rows);
+  left.pack(
+      threads,
+      [&](Index g, Index row, Index rows, Index first, Index depth, T* to) {
+        for (Index k = 0; k < depth; k += width) {
+          kernel.pack_left(static_cast<int>(rows), std::min(width, depth - k), s[g] + (first + k) * batch + row * width,
+                           width, 0, to + k * rows);
+        }
+      },
+      [&](Index g, Index row, Index first, Index depth, auto body) {
+        for (Index k = 0; k < depth; k += width) {
+          body(k, std::min(width, depth - k), s[g] + (first + k) * batch + row * width, 0);
+        }
+      });
   const Index backs = static_cast<Index>(products.size()), size = batch * width;
   const Buffer<T> sums(grid.tasks() * kSlabPanels * backs * size);
   const auto sum_of = [&](Index task, Index p, Index b) {

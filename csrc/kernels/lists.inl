@@ -1,0 +1,175 @@
+// Products whose left operand is mostly zeros: a row is a list of its entries that are not, and each costs a broadcast
+// and two multiply-adds a panel, with the panels' rows read from the L1 cache. No threshold: what is left out is zero.
+
+// Puts the lanes of v that are not zero side by side, and with each its step; a whole vector is written. NaN != 0.
+#if defined(__AVX512F__)
+inline __attribute__((always_inline)) Index store_nonzeros(Vec<float> v, Index first_step, float* values,
+                                                           std::uint16_t* steps) {
+  const __m512 x = reinterpret_cast<__m512>(v);
+  const __mmask16 kept = _mm512_cmp_ps_mask(x, _mm512_setzero_ps(), _CMP_NEQ_UQ);
+  const __m512i at = _mm512_add_epi32(_mm512_set1_epi32(static_cast<int>(first_step)),
+                                      _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
+  // Compressed in a register, then stored: the form that stores to memory takes six times as long on Zen 4.
+  _mm512_storeu_ps(values, _mm512_maskz_compress_ps(kept, x));
+  const __m512i moved = _mm512_maskz_compress_epi32(kept, at);
+  const __m256i narrow = _mm512_maskz_cvtepi32_epi16(0xffff, moved);  // unmasked, GCC 12 warns of its own header
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(steps), narrow);
+  return __builtin_popcount(kept);
+}
+inline __attribute__((always_inline)) Index store_nonzeros(Vec<double> v, Index first_step, double* values,
+                                                           std::uint16_t* steps) {
+  const __m512d x = reinterpret_cast<__m512d>(v);
+  const __mmask8 kept = _mm512_cmp_pd_mask(x, _mm512_setzero_pd(), _CMP_NEQ_UQ);
+  const __m256i at =
+      _mm256_add_epi32(_mm256_set1_epi32(static_cast<int>(first_step)), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+  _mm512_storeu_pd(values, _mm512_maskz_compress_pd(kept, x));
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(steps), _mm256_cvtepi32_epi16(_mm256_maskz_compress_epi32(kept, at)));
+  return __builtin_popcount(kept);
+}
+#elif defined(__AVX2__)
+// For each mask of eight lanes the numbers of those that are set, then zeros.
+struct KeptLanes {
+  std::uint8_t of[256][8];
+  constexpr KeptLanes() : of{} {
+    for (int mask = 0; mask < 256; ++mask) {
+      int count = 0;
+      for (int lane = 0; lane < 8; ++lane) {
+        if ((mask >> lane & 1) != 0) {
+          of[mask][count++] = static_cast<std::uint8_t>(lane);
+        }
+      }
+    }
+  }
+};
+constexpr KeptLanes kKeptLanes;
+inline __attribute__((always_inline)) __m128i kept_lanes(int mask) {
+  return _mm_loadl_epi64(reinterpret_cast<const __m128i*>(kKeptLanes.of[mask]));
+}
+inline __attribute__((always_inline)) __m128i steps_of(__m128i lanes, Index first_step) {
+  return _mm_add_epi16(_mm_cvtepu8_epi16(lanes), _mm_set1_epi16(static_cast<short>(first_step)));
+}
+inline __attribute__((always_inline)) Index store_nonzeros(Vec<float> v, Index first_step, float* values,
+                                                           std::uint16_t* steps) {
+  const __m256 x = reinterpret_cast<__m256>(v);
+  const int kept = _mm256_movemask_ps(_mm256_cmp_ps(x, _mm256_setzero_ps(), _CMP_NEQ_UQ));
+  const __m128i lanes = kept_lanes(kept);
+  _mm256_storeu_ps(values, _mm256_permutevar8x32_ps(x, _mm256_cvtepu8_epi32(lanes)));
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(steps), steps_of(lanes, first_step));
+  return __builtin_popcount(static_cast<unsigned>(kept));
+}
+inline __attribute__((always_inline)) Index store_nonzeros(Vec<double> v, Index first_step, double* values,
+                                                           std::uint16_t* steps) {
+  const __m256d x = reinterpret_cast<__m256d>(v);
+  const int kept = _mm256_movemask_pd(_mm256_cmp_pd(x, _mm256_setzero_pd(), _CMP_NEQ_UQ));
+  const __m128i lanes = kept_lanes(kept);
+  const __m256i even = _mm256_slli_epi64(_mm256_cvtepu8_epi64(lanes), 1);  // a lane is two of 32 bits
+  const __m256i halves = _mm256_or_si256(even, _mm256_slli_epi64(_mm256_add_epi64(even, _mm256_set1_epi64x(1)), 32));
+  const __m256 moved = _mm256_permutevar8x32_ps(_mm256_castpd_ps(x), halves);
+  _mm256_storeu_pd(values, _mm256_castps_pd(moved));
+  _mm_storel_epi64(reinterpret_cast<__m128i*>(steps), steps_of(lanes, first_step));
+  return __builtin_popcount(static_cast<unsigned>(kept));
+}
+#else
+template <class T>
+inline Index store_nonzeros(Vec<T> v, Index first_step, T* values, std::uint16_t* steps) {
+  Index count = 0;
+  for (int l = 0; l < kLanes<T>; ++l) {
+    values[count] = v[l];
+    steps[count] = static_cast<std::uint16_t>(first_step + l);
+    count += v[l] != 0 ? 1 : 0;
+  }
+  return count;
+}
+#endif
+
+template <class T>
+Index nonzeros(Index k, const T* x, int part) {
+  Mask<T> count = {};  // -1 for each
+  Index p = 0;
+  for (; p + kLanes<T> <= k; p += kLanes<T>) {
+    count += take_part<T>(load(x + p), part) != Vec<T>{};
+  }
+  if (p < k) {
+    count += take_part<T>(load_part(x + p, k - p), part) != Vec<T>{};
+  }
+  Index all = 0;
+  for (int l = 0; l < kLanes<T>; ++l) {
+    all -= static_cast<Index>(count[l]);
+  }
+  return all;
+}
+
+template <class T>
+Index compress(Index k, const T* x, int part, Index first_step, T* values, std::uint16_t* steps) {
+  Index count = 0;
+  for (Index p = 0; p < k; p += kLanes<T>) {
+    const Vec<T> v = take_part<T>(load_n(x + p, k - p), part);
+    count += store_nonzeros(v, first_step + p, values + count, steps + count);
+  }
+  return count;
+}
+
+// The beginning of a list: rows are short, and no hardware prefetcher foresees where the next one lies.
+template <class T>
+inline __attribute__((always_inline)) void fetch_list(const T* values, const std::uint16_t* steps) {
+  __builtin_prefetch(values);
+  __builtin_prefetch(values + 64 / sizeof(T));
+  __builtin_prefetch(steps);
+}
+
+// Each sum is one chain in the order of its list, however many panels run side by side: the same bits.
+template <class T, int kPanels>
+void list_rows_of(const ListRows<T>& args) {
+  constexpr int lanes = kLanes<T>;
+  const T* panel[kPanels];
+  T* out[kPanels];
+  for (int p = 0; p < kPanels; ++p) {
+    panel[p] = args.panel[p];
+    out[p] = args.out[p];
+  }
+  for (Index i = 0; i < args.rows; ++i) {
+    const Index list = args.list_of ? args.list_of[i] : args.first_list + i;
+    const T* value = args.values + list * args.stride;
+    const T* const end = value + args.counts[list];
+    const std::uint16_t* step = args.steps + list * args.stride;
+    const Index next = i + 1 < args.rows ? (args.list_of ? args.list_of[i + 1] : list + 1) : list;
+    fetch_list(args.values + next * args.stride, args.steps + next * args.stride);
+    if (args.add) {
+#pragma GCC unroll 4
+      for (int p = 0; p < kPanels; ++p) {  // on its way while the row is computed
+        __builtin_prefetch(out[p] + i * args.out_stride, 1);
+        __builtin_prefetch(out[p] + i * args.out_stride + lanes, 1);
+      }
+    }
+    Vec<T> acc[kPanels][2] = {};
+    for (; value < end; ++value, ++step) {
+      const Vec<T> v = splat(*value);
+      const Index at = Index{*step} * (2 * lanes);
+#pragma GCC unroll 4
+      for (int p = 0; p < kPanels; ++p) {
+        acc[p][0] += v * load(panel[p] + at);
+        acc[p][1] += v * load(panel[p] + at + lanes);
+      }
+    }
+#pragma GCC unroll 4
+    for (int p = 0; p < kPanels; ++p) {
+      T* const row = out[p] + i * args.out_stride;
+      store(row, args.add ? load(row) + acc[p][0] : acc[p][0]);
+      store(row + lanes, args.add ? load(row + lanes) + acc[p][1] : acc[p][1]);
+    }
+  }
+}
+
+template <class T>
+void list_rows(const ListRows<T>& args) {
+  switch (args.panels) {
+    case 1:
+      return list_rows_of<T, 1>(args);
+    case 2:
+      return list_rows_of<T, 2>(args);
+    case 3:
+      return list_rows_of<T, 3>(args);
+    default:
+      return list_rows_of<T, 4>(args);
+  }
+}

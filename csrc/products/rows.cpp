@@ -1,0 +1,68 @@
+// Rows of a walk: where they lie in the target image, and where their taps find their source.
+#include <algorithm>
+
+#include "products/taps.hpp"
+
+namespace pylrp {
+
+// Blocks come and go by the thousand: their memory stays with the thread.
+thread_local std::vector<Block::At> Block::spare;
+
+Block::~Block() { at_.swap(spare); }
+
+Place::Place(const Walk& walk, Index index) : sample(index / walk.count()) {
+  const Index position = index % walk.count();
+  row = {position / (walk.rows[1] * walk.rows[2]), position / walk.rows[2] % walk.rows[1], position % walk.rows[2]};
+}
+
+void Place::next(const Walk& walk) {
+  for (std::size_t a = 3; a-- > 0;) {
+    if (++row[a] < walk.rows[a]) {
+      return;
+    }
+    row[a] = 0;
+  }
+  ++sample;
+}
+
+Rows::Rows(const Walk& walk, Index begin, Index end) : walk_(walk), begin_(begin), count_(end - begin) {
+  // A run ends with its sample, and, where the target is walked in steps, with its line.
+  const Index line = walk.dense() ? walk.count() : walk.rows[2];
+  for (Index r = begin; r < end;) {
+    const Place place(walk, r);
+    Axes target{};
+    for (std::size_t a = 0; a < 3; ++a) {
+      target[a] = walk.start[a] + walk.step[a] * place.row[a];
+    }
+    const Index pixel = (target[0] * walk.target[1] + target[1]) * walk.target[2] + target[2];
+    const Index last = std::min(end, (r / line + 1) * line);
+    runs_.push_back({r - begin, last - r, place.sample, pixel, walk.step[2]});
+    r = last;
+  }
+}
+
+Block::Block(const Walk& walk, Index begin, Index end) : Rows(walk, begin, end) {
+  Axes least{}, most{};
+  for (const KernelTap& tap : walk.taps) {
+    delta_.push_back((tap.offset[0] * walk.source[1] + tap.offset[1]) * walk.source[2] + tap.offset[2]);
+    for (std::size_t a = 0; a < 3; ++a) {
+      least[a] = std::min(least[a], tap.offset[a]);
+      most[a] = std::max(most[a], tap.offset[a]);
+    }
+  }
+  at_.swap(spare);
+  at_.resize(static_cast<std::size_t>(end - begin));
+  Place place(walk, begin);
+  for (At& at : at_) {
+    at.sample = place.sample;
+    at.inside = true;
+    for (std::size_t a = 0; a < 3; ++a) {
+      at.position[a] = walk.scale[a] * place.row[a];
+      at.inside = at.inside && at.position[a] + least[a] >= 0 && at.position[a] + most[a] < walk.source[a];
+    }
+    at.pixel = (at.position[0] * walk.source[1] + at.position[1]) * walk.source[2] + at.position[2];
+    place.next(walk);
+  }
+}
+
+}  // namespace pylrp
