@@ -1,7 +1,7 @@
 """Zeros, layer by layer: their share of a layer's input and of its relevance, the way its products go, what that gains.
 
-    python bench/zeros.py --model FILE.onnx --image FILE     a network of one's own on a picture
-    python bench/zeros.py --network efficientnet-lite0       one of convnets.py (needs .venv-peers); default: all three
+    python bench/zeros.py --image FILE --model FILE.onnx              a network of one's own on a picture
+    python bench/zeros.py --image FILE --network efficientnet-lite0   of convnets.py; default: all three
 
 Each layer with weights is timed alone, on one thread, with the input and the relevance that it has in an explanation of
 the whole network: by tiles, as if nothing were zero, and the way that is chosen, in turns. Gain: the ratio of their
@@ -94,7 +94,7 @@ def main() -> None:
     """Look at the networks that are asked for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--model", type=Path)
-    parser.add_argument("--image", type=Path)
+    parser.add_argument("--image", type=Path, required=True)
     parser.add_argument("--network", action="append")
     parser.add_argument("--composite", default="epsilon_plus_flat")
     arguments = parser.parse_args()
@@ -110,12 +110,10 @@ def main() -> None:
     import peers
 
     for wanted in arguments.network or ["vgg16", "efficientnet-lite0", "resnet50"]:
-        print(f"\n{wanted}, random pixels\n")
-        torch = peers.load("torch")
-        model = convnets.network(wanted)
-        torch.manual_seed(1)
-        pixels = torch.randn(1, 3, 224, 224)
-        look_at(pylrp.from_torch(model, pixels), pixels.numpy(), arguments.composite)
+        print(f"\n{wanted}\n")
+        x = (picture(arguments.image, (3, 224, 224)) - 0.5) / 0.5
+        net = pylrp.from_torch(convnets.network(wanted), peers.load("torch").from_numpy(x))
+        look_at(net, x, arguments.composite)
 
 
 if __name__ == "__main__":
