@@ -47,13 +47,14 @@ class Panels {
     } else {
       kernel.pack_backward(columns, depth(), weight_.data + first, weight_.stride, weights_of<T>(map_), to);
     }
-    not_finite_[static_cast<std::size_t>(panel)] = counts_zeros() && has_not_finite(to, depth());
+    not_finite_[static_cast<std::size_t>(panel)] = counts_zeros(kManyRows) && has_not_finite(to, depth());
   }
-  // Whether lists could win over tiles.
-  bool counts_zeros() const { return zeros_count<T>(kBlockRows, count(), 1, std::min(depth(), list_steps<T>())); }
+  // Whether lists could win over tiles with so many rows.
+  bool counts_zeros(Index rows) const { return zeros_count<T>(rows, count(), 1, std::min(depth(), list_steps<T>())); }
   bool not_finite(Index panel) const { return not_finite_[static_cast<std::size_t>(panel)] != 0; }
 
  private:
+  static constexpr Index kManyRows = Index{1} << 30;
   Index size() const { return depth() * width(); }
   Matrix<const T> weight_;
   WeightMap map_;
@@ -159,7 +160,7 @@ bool multiply_by_lists(const T* x, Index x_stride, Index rows, const Panels<T>& 
 template <class T>
 void multiply_by_panels(const T* x, Index x_stride, Index rows, const Panels<T>& panels, bool add, T* out,
                         Index out_stride) {
-  if (panels.counts_zeros() && multiply_by_lists(x, x_stride, rows, panels, add, out, out_stride)) {
+  if (panels.counts_zeros(rows) && multiply_by_lists(x, x_stride, rows, panels, add, out, out_stride)) {
     return;
   }
   const kernels::Table<T>& kernel = kernels::table<T>();
