@@ -102,8 +102,11 @@ def main() -> None:
     if arguments.model is not None:
         net = pylrp.load(arguments.model)
         (name,) = net.graph.inputs
-        x = picture(arguments.image, net.graph.inputs[name])
-        x = x.transpose(0, 2, 3, 1) if name in net.graph.channels_last else x
+        shape, channels_last = net.graph.inputs[name], name in net.graph.channels_last
+        if shape[0] != 3:  # the network itself takes channels last
+            shape, channels_last = (shape[2], *shape[:2]), True
+        x = picture(arguments.image, shape)
+        x = np.ascontiguousarray(x.transpose(0, 2, 3, 1)) if channels_last else x
         look_at(net, x, arguments.composite)
         return
     import convnets
