@@ -102,6 +102,29 @@ inline Index steps_ahead(Index rows, Index sums) {
   return std::max<Index>(1, kSumsAhead / std::max<Index>(1, rows * sums));
 }
 
+// body(step, row, entry) for all, in the order in which memory lies: entries that are next to each other innermost, or
+// steps, where those are.
+template <class Body>
+void each_entry(Index steps, Index rows, Index entries, bool entries_together, Body body) {
+  if (entries_together) {
+    for (Index i = 0; i < steps; ++i) {
+      for (Index r = 0; r < rows; ++r) {
+        for (Index j = 0; j < entries; ++j) {
+          body(i, r, j);
+        }
+      }
+    }
+    return;
+  }
+  for (Index r = 0; r < rows; ++r) {
+    for (Index j = 0; j < entries; ++j) {
+      for (Index i = 0; i < steps; ++i) {
+        body(i, r, j);
+      }
+    }
+  }
+}
+
 // Is a step of a sample left out? lengths holds how many steps it has, or one number a step, 0 where it is left out.
 template <class T>
 bool takes_part(const Matrix<const T>& lengths, Index sample, Index step) {

@@ -57,6 +57,7 @@ class RecurrentLayer<T>::Way {
         c_c_(c_h_ + rows * stride_),
         inner_(checked_product({ahead_, rows, stride_}, "a part of a sequence")),
         recurrent_(rows * stride_),
+        taken_(places_.sequence < 0 ? 0 : checked_product({ahead_, rows, units_}, "a part of a sequence")),
         x_(checked_product({ahead_, rows, x_stride_}, "a part of a sequence")),
         spread_(static_cast<std::size_t>(rows)),
         spread_x_(static_cast<std::size_t>(rows * ahead_)),
@@ -106,6 +107,7 @@ class RecurrentLayer<T>::Way {
     }
     for (Index end = places_.steps; end > 0; end -= std::min(end, ahead_)) {
       const Index first = std::max<Index>(0, end - ahead_);
+      take_sequence(first, end - first);
       for (Index i = end; i-- > first;) {
         step(step_at(i), i - first);
       }
@@ -118,14 +120,23 @@ class RecurrentLayer<T>::Way {
   void take_last(Index r, Index offset, T* to) {
     if (offset >= 0) {
       const Index at = offset + direction_ * units_;
-      take(r, job_.relevance.row(first_ + r) + at, job_.output.row(sample(r)) + at, 1, to);
+      const T *const relevance = job_.relevance.row(first_ + r) + at, *const value = job_.output.row(sample(r)) + at;
+      for (Index j = 0; j < units_; ++j) {
+        to[j] += exact_.share(relevance[j], value[j], &lost_[static_cast<std::size_t>(r)]);
+      }
     }
   }
-  void take(Index r, const T* relevance, const T* value, Index step, T* to) {
-    kernels::Absorbed* const lost = &lost_[static_cast<std::size_t>(r)];
-    for (Index j = 0; j < units_; ++j) {
-      to[j] += exact_.share(relevance[j * step], value[j * step], lost);
+  // The coefficients of some steps of the sequence. At a step that is left out the output is 0: there is no receiver.
+  void take_sequence(Index first, Index count) {
+    if (places_.sequence < 0) {
+      return;
     }
+    const Index offset = places_.sequence + direction_ * units_ * places_.y_unit;
+    each_entry(count, rows_, units_, places_.y_unit == 1, [&](Index i, Index r, Index j) {
+      const Index at = offset + step_at(first + i) * places_.y_step + j * places_.y_unit;
+      taken_.data()[(i * rows_ + r) * units_ + j] = exact_.share(
+          job_.relevance.row(first_ + r)[at], job_.output.row(sample(r))[at], &lost_[static_cast<std::size_t>(r)]);
+    });
   }
 
   // One step of all samples: the coefficients q of the sums in G, and of the states of the step before.
@@ -136,11 +147,11 @@ class RecurrentLayer<T>::Way {
     for (Index r = 0; r < rows_; ++r) {
       const bool part = takes_part(lengths_, sample(r), t);
       T *const c_h = c_h_ + r * stride_, *const q = inner + r * stride_;
-      if (places_.sequence >= 0 && (part || places_.carried)) {
-        const Index from = places_.sequence + t * places_.y_step + direction_ * units_ * places_.y_unit;
-        take(r, job_.relevance.row(first_ + r) + from, job_.output.row(sample(r)) + from, places_.y_unit, c_h);
-      } else if (places_.sequence >= 0) {
-        lose(r, t);
+      if (places_.sequence >= 0) {
+        const T* const from = taken_.data() + (at * rows_ + r) * units_;
+        for (Index j = 0; j < units_; ++j) {
+          c_h[j] += from[j];
+        }
       }
       spread_x_[static_cast<std::size_t>(at * rows_ + r)] = T(0);
       if (!part) {
@@ -164,15 +175,6 @@ class RecurrentLayer<T>::Way {
     }
     if (any) {
       hand_to_state_before(t, inner);
-    }
-  }
-
-  // What arrives at a step that is left out, whose output is 0.
-  void lose(Index r, Index t) {
-    const T* const from =
-        job_.relevance.row(first_ + r) + places_.sequence + t * places_.y_step + direction_ * units_ * places_.y_unit;
-    for (Index j = 0; j < units_; ++j) {
-      lost_[static_cast<std::size_t>(r)].dead += static_cast<double>(from[j * places_.y_unit]);
     }
   }
 
@@ -313,16 +315,12 @@ class RecurrentLayer<T>::Way {
     if (features > 0) {
       multiply_by_panels(inner_.data(), stride_, count * rows_, *of_->input_back, false, x_.data(), x_stride_);
     }
-    for (Index i = 0; i < count * rows_; ++i) {
-      const Index r = i % rows_, offset = step_at(first + i / rows_) * places_.x_step;
-      const T *const x = job_.inputs[0].row(sample(r)) + offset, *const down = x_.data() + i * x_stride_;
-      T* const to = job_.results[0].row(first_ + r) + offset;
-      const T more = spread_x_[static_cast<std::size_t>(i)];
-      for (Index j = 0; j < features; ++j) {
-        const Index at = j * places_.x_feature;
-        to[at] = (direction_ == 0 ? T(0) : to[at]) + (x[at] * down[j] + more);
-      }
-    }
+    each_entry(count, rows_, features, places_.x_feature == 1, [&](Index i, Index r, Index j) {
+      const Index at = step_at(first + i) * places_.x_step + j * places_.x_feature, number = i * rows_ + r;
+      T& to = job_.results[0].row(first_ + r)[at];
+      to = (direction_ == 0 ? T(0) : to) + (job_.inputs[0].row(sample(r))[at] * x_.data()[number * x_stride_ + j] +
+                                            spread_x_[static_cast<std::size_t>(number)]);
+    });
   }
 
   // What is left at the start belongs to the states that the layer began with.
@@ -361,7 +359,7 @@ class RecurrentLayer<T>::Way {
   Stabilizer<T> exact_{nullptr};
   const Buffer<T> state_;
   T *const c_h_, *const c_c_;
-  const Buffer<T> inner_, recurrent_, x_;
+  const Buffer<T> inner_, recurrent_, taken_, x_;
   std::vector<Spread> spread_;
   std::vector<T> spread_x_;
   std::vector<kernels::Absorbed> lost_;

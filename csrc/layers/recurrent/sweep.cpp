@@ -27,6 +27,7 @@ class RecurrentLayer<T>::Sweep {
         x_(checked_product({ahead_, rows, places_.features}, "a part of a sequence")),
         sums_(checked_product({ahead_, rows, stride_}, "the sums of a recurrent layer")),
         states_(checked_product({rows, 3, stride_}, "the states of a recurrent layer")),
+        made_(places_.sequence < 0 ? 0 : checked_product({ahead_, rows, units_}, "a part of a sequence")),
         h_(states_.data()),
         c_(h_ + rows * stride_),
         extra_(c_ + rows * stride_),
@@ -48,8 +49,9 @@ class RecurrentLayer<T>::Sweep {
         multiply_inputs(first, count);
       }
       for (Index i = 0; i < count; ++i) {
-        step(step_at(first + i), sums_.data() + i * rows_ * stride_);
+        step(step_at(first + i), i, sums_.data() + i * rows_ * stride_);
       }
+      write(first, count);
     }
     end(places_.last_h, h_);
     end(places_.last_c, c_);
@@ -88,12 +90,11 @@ class RecurrentLayer<T>::Sweep {
   // The sums of some steps: biases and products with the input.
   void multiply_inputs(Index first, Index count) {
     const Index features = places_.features;
+    each_entry(count, rows_, features, places_.x_feature == 1, [&](Index i, Index r, Index j) {
+      x_.data()[(i * rows_ + r) * features + j] =
+          inputs_[0].row(first_ + r)[step_at(first + i) * places_.x_step + j * places_.x_feature];
+    });
     for (Index i = 0; i < count * rows_; ++i) {
-      const T* const from = inputs_[0].row(first_ + i % rows_) + step_at(first + i / rows_) * places_.x_step;
-      T* const to = x_.data() + i * features;
-      for (Index j = 0; j < features; ++j) {
-        to[j] = from[j * places_.x_feature];
-      }
       std::copy(of_.bias.begin(), of_.bias.end(), sums_.data() + i * stride_);
     }
     if (features > 0) {
@@ -101,7 +102,7 @@ class RecurrentLayer<T>::Sweep {
     }
   }
 
-  void step(Index t, T* sums) {
+  void step(Index t, Index number, T* sums) {
     const bool after = of_.cell.reset_after;
     if (after) {
       for (Index r = 0; r < rows_; ++r) {
@@ -122,7 +123,14 @@ class RecurrentLayer<T>::Sweep {
         run_cell<T>({of_.cell, of_.peepholes.empty() ? nullptr : of_.peepholes.data(), sums + r * stride_,
                      extra_ + r * stride_, h_ + r * stride_, c_ + r * stride_, scratch_.data(), &arrays_, kept});
       }
-      write(t, r, part);
+      if (places_.sequence >= 0) {
+        T* const to = made_.data() + (number * rows_ + r) * units_;
+        if (part || places_.carried) {
+          std::copy_n(h_ + r * stride_, units_, to);
+        } else {
+          std::fill_n(to, units_, T(0));
+        }
+      }
     }
   }
 
@@ -138,16 +146,16 @@ class RecurrentLayer<T>::Sweep {
     }
   }
 
-  void write(Index t, Index r, bool part) {
+  // The states of some steps, where the output has them.
+  void write(Index first, Index count) {
     if (places_.sequence < 0) {
       return;
     }
-    const T* const from = h_ + r * stride_;
-    T* const to =
-        output_.row(first_ + r) + places_.sequence + t * places_.y_step + direction_ * units_ * places_.y_unit;
-    for (Index j = 0; j < units_; ++j) {
-      to[j * places_.y_unit] = part || places_.carried ? from[j] : T(0);
-    }
+    const Index offset = places_.sequence + direction_ * units_ * places_.y_unit;
+    each_entry(count, rows_, units_, places_.y_unit == 1, [&](Index i, Index r, Index j) {
+      output_.row(first_ + r)[offset + step_at(first + i) * places_.y_step + j * places_.y_unit] =
+          made_.data()[(i * rows_ + r) * units_ + j];
+    });
   }
 
   const RecurrentLayer& layer_;
@@ -158,7 +166,7 @@ class RecurrentLayer<T>::Sweep {
   Matrix<T> output_, kept_;
   const KeptArrays arrays_;
   const Index first_, rows_, units_, stride_, ahead_;
-  const Buffer<T> x_, sums_, states_;
+  const Buffer<T> x_, sums_, states_, made_;
   T *const h_, *const c_, *const extra_;
   const Buffer<T> scratch_;
   Matrix<const T> lengths_;
