@@ -106,6 +106,8 @@ class _Job:
         self.top = args.top_name or graph.outputs[0]
         self.meaning = classes_of(graph, self.top)
         self.labels = self.meaning.names if args.labels is None else read_labels(args.labels, self.meaning.count)
+        if self.by_position and any(path.suffix.lower() == ".html" for path in self.outputs):
+            raise ValueError(f"a report shows classes, {self.top!r} has a row for each token: write .png or .npz")
         self.rules = rules_for(args, self.network)
         self.written: list[Path] = []
         self._report: Any = None

@@ -111,6 +111,7 @@ def test_one_length_is_padded(folder: Any) -> None:
         (["explain", "model.onnx", "bad.jsonl"], 'bad.jsonl:1 has no "text"'),
         (["explain", "decoder.onnx", "--text", "a", "--target", "0,nothing"], "no token 'nothing'"),
         (["explain", "decoder.onnx", "--text", "a", "--target", "9,3"], "no position 9"),
+        (["explain", "decoder.onnx", "--text", "a", "-o", "r.html"], "a report shows classes"),
     ],
 )
 def test_what_is_refused(folder: Any, capsys: pytest.CaptureFixture[str], words: list[str], message: str) -> None:
