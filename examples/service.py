@@ -124,9 +124,13 @@ class Batches:
 
     def _explain(self, x: Any, targets: list[int]) -> list[dict[str, Any]]:
         target: Any = np.array(targets)
-        if (target < 0).any():  # the top class where none is asked for
-            target = np.where(target < 0, self.network.forward(x).argmax(axis=1), target)
-        ex = self.network.explain(x, target=target, composite=COMPOSITE)
+        if (target < 0).all():  # the top class where none is asked for
+            ex = self.network.explain(x, composite=COMPOSITE)
+            target = ex.target
+        else:
+            if (target < 0).any():
+                target = np.where(target < 0, self.network.forward(x).argmax(axis=1), target)
+            ex = self.network.explain(x, target=target, composite=COMPOSITE)
         absorbed = sum(row.absorbed for row in ex.ledger)
         return [
             {

@@ -90,7 +90,7 @@ def explain(
     target, targets, against, composite, rules, start, output, convention, threads
         As for :meth:`pylrp.Network.explain`; an array of targets has one for each sample of the source.
     **files
-        Of a source in files: ``preparation`` (:class:`pylrp.inputs.Preparation`), ``table``, ``recursive``; ``dataset``
+        Of a source in files: ``preparation`` (``pylrp.inputs.Preparation``), ``table``, ``recursive``; ``dataset``
         (the array in HDF5 or Zarr), ``columns`` (of Parquet).
 
     Returns
