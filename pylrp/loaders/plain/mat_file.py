@@ -7,6 +7,7 @@ them through; ``mat_hdf5.py`` reads 7.3.
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,9 @@ def _read_scipy(path: Path) -> dict[str, Any]:
         raise ImportError("reading .mat needs SciPy: pip install scipy") from None
     try:
         require_structure(path)
-        found = loadmat(path)
+        # Newer SciPy wants to be told which kind of sparse matrix; both are made dense.
+        kind = {"spmatrix": False} if "spmatrix" in inspect.signature(loadmat).parameters else {}
+        found = loadmat(path, **kind)
         return {name: _plain(value) for name, value in found.items() if not name.startswith("__")}
     except Exception as error:  # many kinds, for a file cut short or altered
         raise BrokenFile(path, "", f"can't be read as a MATLAB file: {error}") from error
