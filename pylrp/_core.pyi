@@ -26,6 +26,7 @@ class Plan:
         masks: list[tuple[int, NDArray[Any]]],
         threads: int,
         zeros: tuple[int, float] | None = ...,
+        checkpoint: bool = ...,
     ) -> tuple[list[NDArray[Any]], list[NDArray[Any] | None], list[NDArray[Any]], NDArray[Any]]: ...
 
 class Graph:

@@ -190,6 +190,7 @@ struct Question {
   const std::vector<std::size_t>& wanted;
   const Masks& masks;
   const std::optional<std::pair<std::size_t, double>>& zeros;
+  bool checkpoint;
 };
 
 // A plan keeps what it looks at alive: the graph, and in `owned` the rules and bounds.
@@ -204,7 +205,7 @@ struct PlanOfGraph {
     std::vector<std::size_t> kept = asked.outputs;
     kept.push_back(asked.start);
     auto run = graph->begin(inputs, kept, threads, [&](const std::vector<Matrix<const T>>& views) {
-      return plan.forward(views, kept, asked.start, threads);
+      return plan.forward(views, kept, asked.start, threads, asked.checkpoint);
     });
     const Index rows =
         checked_product({run.forward.batch, static_cast<Index>(asked.targets.size())}, "targets by samples");
@@ -257,11 +258,12 @@ class AnyPlan {
   // targets: one, each None (the top class), an int64 array (1) or (batch) of channels, an array (batch, size of the
   // start) of relevance, or a tuple (entries, weights), see entries.hpp. Returns (values of `outputs`, chosen channels
   // a target or None, relevance (targets * batch, size) of `wanted`, ledger (nodes, columns, targets * batch)). zeros:
-  // of one of the outputs' values, and the number to take for them.
+  // of one of the outputs' values, and the number to take for them. checkpoint: keep little of the forward pass, and
+  // compute it again.
   py::tuple explain(const py::list& inputs, const py::list& targets, bool one, std::size_t start,
                     const std::vector<std::size_t>& outputs, const std::vector<std::size_t>& wanted, const Masks& masks,
-                    int threads, const std::optional<std::pair<std::size_t, double>>& zeros) const {
-    const Question asked{targets, one, start, outputs, wanted, masks, zeros};
+                    int threads, const std::optional<std::pair<std::size_t, double>>& zeros, bool checkpoint) const {
+    const Question asked{targets, one, start, outputs, wanted, masks, zeros, checkpoint};
     return std::visit([&](const auto& plan) { return plan->explain(inputs, asked, threads); }, plan_);
   }
 
@@ -310,7 +312,8 @@ class AnyGraph {
 void register_network(py::module_& m) {
   py::class_<AnyPlan>(m, "Plan").def("explain", &AnyPlan::explain, py::arg("inputs"), py::arg("targets"),
                                      py::arg("one"), py::arg("start"), py::arg("outputs"), py::arg("wanted"),
-                                     py::arg("masks"), py::arg("threads"), py::arg("zeros") = py::none());
+                                     py::arg("masks"), py::arg("threads"), py::arg("zeros") = py::none(),
+                                     py::arg("checkpoint") = false);
   py::class_<AnyGraph>(m, "Graph")
       .def(py::init<const std::string&, const py::list&, const py::list&>(), py::arg("dtype"), py::arg("layouts"),
            py::arg("nodes"))

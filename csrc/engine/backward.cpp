@@ -83,6 +83,7 @@ void Backward<T>::run() {
   std::fill_n(request_.ledger, static_cast<Index>(graph_.nodes().size()) * kLedgerColumns * rows_, 0.0);
   for (std::size_t n = request_.start < graph_.inputs() ? 0 : request_.start - graph_.inputs() + 1; n-- > 0;) {
     if (relevance_[graph_.inputs() + n]) {
+      compute_again(n);
       step(n);
     }
   }
@@ -92,6 +93,19 @@ void Backward<T>::run() {
       for (Index i = 0; i < rows_; ++i) {
         std::fill_n(result.row(i), result.cols, T(0));
       }
+    }
+  }
+}
+
+// What relevance reads from this node down to the next checkpoint, where the forward pass has not kept it.
+template <class T>
+void Backward<T>::compute_again(std::size_t n) {
+  while (!forward_.cuts.empty() && n <= forward_.cuts.back()) {
+    const std::size_t last = forward_.cuts.back() + 1;
+    forward_.cuts.pop_back();
+    const std::size_t first = forward_.cuts.empty() ? 0 : forward_.cuts.back() + 1;
+    if (first <= n) {
+      graph_.compute_again(first, last, {request_.start, liveness_.kept, liveness_.entries}, threads_, &forward_);
     }
   }
 }

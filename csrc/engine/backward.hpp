@@ -27,6 +27,7 @@ class Backward {
     std::vector<kernels::Absorbed> absorbed;
   };
 
+  void compute_again(std::size_t node);
   void step(std::size_t node);
   Arrival arrive(std::size_t node);
   // The relevance as it is becomes the input's, without a copy. False where it has to be copied or added.

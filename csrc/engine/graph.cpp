@@ -46,6 +46,32 @@ class Forward {
     }
   }
 
+  // Of some nodes once more, from what a pass has left.
+  Forward(const Graph<T>& graph, const ForwardValues<T>& given, std::size_t first, std::size_t last,
+          const Threads& threads, const KeptValues& kept)
+      : graph_(graph),
+        threads_{threads.count, threads.poll, graph.workspace()},
+        made_(given.copy()),
+        kept_(graph.values()),
+        needed_(graph.values()),
+        entries_(graph.nodes().size()),
+        done_(graph.nodes().size(), true),
+        unread_(graph.values()) {
+    for (std::size_t n = last; n-- > first;) {
+      const std::size_t value = graph.inputs() + n;
+      entries_[n] = kept.entries[n];
+      kept_[value] = kept.values[value];
+      if (entries_[n] > 0 || ((kept_[value] || needed_[value]) && !made_.values[value])) {
+        needed_[value] = true;
+        done_[n] = false;
+        for (const std::size_t input : graph.nodes()[n].inputs) {
+          needed_[input] = true;
+          ++unread_[input];
+        }
+      }
+    }
+  }
+
   ForwardValues<T> run() {
     for (std::size_t n = 0; n < graph_.nodes().size(); ++n) {
       if (needed_[graph_.inputs() + n] && !done_[n]) {
@@ -178,6 +204,23 @@ template <class T>
 ForwardValues<T> Graph<T>::forward(const std::vector<Matrix<const T>>& inputs, const std::vector<std::size_t>& wanted,
                                    const Threads& threads, const KeptValues& kept) const {
   return Forward<T>(*this, inputs, wanted, threads, kept).run();
+}
+
+template <class T>
+void Graph<T>::compute_again(std::size_t first, std::size_t last, const KeptValues& kept, const Threads& threads,
+                             ForwardValues<T>* values) const {
+  ForwardValues<T> made = Forward<T>(*this, *values, first, last, threads, kept).run();
+  for (std::size_t n = first; n < last; ++n) {
+    const std::size_t value = inputs() + n;
+    if (kept.values[value] && !values->values[value]) {
+      values->values[value] = made.values[value];
+      values->memory[value] = std::move(made.memory[value]);
+    }
+    if (kept.entries[n] > 0) {
+      values->kept[n] = made.kept[n];
+      values->kept_memory[n] = std::move(made.kept_memory[n]);
+    }
+  }
 }
 
 template class Graph<float>;

@@ -29,8 +29,20 @@ struct ForwardValues {
   std::vector<bool> wanted;
   std::vector<Matrix<T>> kept;  // of nodes: what their layers have written down for relevance
   std::vector<Buffer<T>> kept_memory;
+  std::vector<std::size_t> cuts;  // nodes: below each, what relevance reads is to be computed again (checkpoints.hpp)
   Index batch = 0;
 
+  // The same values, without what layers have written down.
+  ForwardValues copy() const {
+    ForwardValues made;
+    made.values = values;
+    made.memory = memory;
+    made.wanted = wanted;
+    made.kept.resize(kept.size());
+    made.kept_memory.resize(kept_memory.size());
+    made.batch = batch;
+    return made;
+  }
   // Does nothing else look at this value's memory? Never at an input's, which is the caller's.
   bool alone(std::size_t value) const { return memory[value] != nullptr && memory[value].use_count() == 1; }
 };
@@ -66,6 +78,9 @@ class Graph {
   // for those that are kept for relevance.
   ForwardValues<T> forward(const std::vector<Matrix<const T>>& inputs, const std::vector<std::size_t>& wanted,
                            const Threads& threads, const KeptValues& kept = {}) const;
+  // Adds what is kept of the nodes in [first, last), computed from the values that are there.
+  void compute_again(std::size_t first, std::size_t last, const KeptValues& kept, const Threads& threads,
+                     ForwardValues<T>* values) const;
 
  private:
   std::vector<Index> inputs_;

@@ -1,8 +1,10 @@
 #include "engine/plan.hpp"
 
+#include <algorithm>
 #include <utility>
 
 #include "engine/backward.hpp"
+#include "engine/checkpoints.hpp"
 #include "engine/liveness.hpp"
 
 namespace pylrp {
@@ -19,9 +21,23 @@ Plan<T>::Plan(const Graph<T>& graph, std::vector<NodeRule<T>> rules, const Threa
 
 template <class T>
 ForwardValues<T> Plan<T>::forward(const std::vector<Matrix<const T>>& inputs, const std::vector<std::size_t>& wanted,
-                                  std::size_t start, const Threads& threads) const {
+                                  std::size_t start, const Threads& threads, bool checkpoint) const {
   Liveness<T> liveness(*this, start);
-  return graph_.forward(inputs, wanted, threads, {start, std::move(liveness.kept), std::move(liveness.entries)});
+  std::vector<std::size_t> cuts;
+  if (checkpoint && start != kNoValue) {
+    cuts = checkpoints(graph_, start);
+  }
+  if (!cuts.empty()) {  // what is below the last one is computed again
+    std::fill_n(liveness.kept.begin() + static_cast<std::ptrdiff_t>(graph_.inputs()), cuts.back(), false);
+    std::fill_n(liveness.entries.begin(), cuts.back() + 1, Index{0});
+    for (const std::size_t n : cuts) {
+      liveness.kept[graph_.inputs() + n] = true;
+    }
+  }
+  ForwardValues<T> made =
+      graph_.forward(inputs, wanted, threads, {start, std::move(liveness.kept), std::move(liveness.entries)});
+  made.cuts = std::move(cuts);
+  return made;
 }
 
 template <class T>

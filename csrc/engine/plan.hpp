@@ -52,9 +52,9 @@ class Plan {
   const Prepared* prepared(std::size_t node) const { return prepared_[node].get(); }
 
   // wanted: values that must be there afterwards. start: the value whose relevance will be asked for, or kNoValue: then
-  // nothing else is kept.
+  // nothing else is kept. checkpoint: keep little of what relevance reads, and compute the rest again there.
   ForwardValues<T> forward(const std::vector<Matrix<const T>>& inputs, const std::vector<std::size_t>& wanted,
-                           std::size_t start, const Threads& threads) const;
+                           std::size_t start, const Threads& threads, bool checkpoint = false) const;
   // Frees what it has read for the last time, but for the values wanted.
   void relevance(ForwardValues<T>* forward, const RelevanceRequest<T>& request, const Threads& threads) const;
 

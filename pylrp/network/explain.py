@@ -49,6 +49,7 @@ class Request:
     convention: str
     threads: int
     expanded: bool | None = None
+    checkpoint: bool = False
 
 
 def explain(execution: Execution, request: Request) -> Explanation:
@@ -126,6 +127,7 @@ class _Call:
             masks.for_core(self.stays, values),
             self.request.threads,
             None if zeros is None else (values[zeros[0]], zeros[1]),
+            self.request.checkpoint and zeros is None,
         )
 
     def _of_one(self, name: str) -> Any:
