@@ -303,8 +303,7 @@ class Network:
             A bar on a terminal with the rate and the time left, or a function, called as ``progress(done, total)``. A
             large batch is explained in parts then; one of many rows of a table always is.
         checkpoint : bool, default False
-            Keep one value of each part of the network, a block of a transformer say, and compute the others again where
-            relevance needs them: less memory, the same numbers, about half as much time again.
+            Keep few values of the forward pass and compute the others again: less memory, equal bits, more time.
 
         Returns
         -------
