@@ -266,6 +266,8 @@ def test_examples_of_the_standard(cases: list[Any]) -> None:
         operators = {n.op_type for n in case.model.graph.node}
         if case.name in differ or not operators & set(OPERATORS) or "empty_set" in case.name:
             continue
+        if operators & {"LSTM", "GRU", "RNN"}:  # loaders/test_onnx_recurrent.py; the oracle of graphs has none
+            continue
         if not all(isinstance(value, np.ndarray) for value in [*inputs, *outputs]) or outputs[0].dtype.kind != "f":
             continue
         first = next((i for i, value in enumerate(inputs) if value.ndim and value.dtype.kind == "f"), 0)
