@@ -210,7 +210,16 @@ def _compute(call: Call, inputs: Sequence[Array | None]) -> list[Array]:
             if inputs
             else "export the model in evaluation mode",
         )
+    if call.op == "Gather" and inputs[0] is not None and inputs[1] is not None and inputs[0].ndim:
+        _require_places(inputs[0].shape[call.attribute("axis", 0)], inputs[1])
     return call.translation.constants.run(call.node, inputs)
+
+
+def _require_places(size: int, places: Array) -> None:
+    """Raise where a table of positions, for example, is shorter than what is looked up in it."""
+    wrong = (places < -size) | (places >= size)
+    if wrong.any():
+        raise ValueError(f"looks up entry {int(places[wrong].flat[0])} of {size}: is the input longer than the table?")
 
 
 def _batch_norm(x: Any, scale: Any, shift: Any, mean: Any, variance: Any, *, epsilon: float) -> Array:
