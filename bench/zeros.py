@@ -115,7 +115,7 @@ def main() -> None:
     for wanted in arguments.network or ["vgg16", "efficientnet-lite0", "resnet50"]:
         print(f"\n{wanted}\n")
         x = (picture(arguments.image, (3, 224, 224)) - 0.5) / 0.5
-        net = pylrp.from_torch(convnets.network(wanted), peers.load("torch").from_numpy(x))
+        net = pylrp.load(convnets.network(wanted), peers.load("torch").from_numpy(x))
         look_at(net, x, arguments.composite)
 
 
