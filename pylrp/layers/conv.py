@@ -248,8 +248,11 @@ class PositionwiseDense(Conv):
             raise ValueError(f"{self!r} looks at more than one position or skips some, or is in groups: that is a Conv")
 
     def to_core(self, place: Place) -> Spec:
-        """Return the layer as the core takes it: dense, a row a position; a convolution if its bias is by position."""
-        if self.bias is not None and np.ndim(self.bias) > 1:
+        """Return the layer as the core takes it: dense, a row a position.
+
+        A convolution where its bias is by position, or a pad of positions was merged into it.
+        """
+        if (self.bias is not None and np.ndim(self.bias) > 1) or np.any(self.padding):
             return super().to_core(place)
         weight = np.asarray(self.weight)
         positions = product(place.output[1:])
