@@ -15,6 +15,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -68,9 +69,9 @@ def look_at(net: pylrp.Network, x: NDArray[Any], composite: str) -> None:
         top = explained.layers[node.name]
         alone = pylrp.Network([node.layer], input_shape=a.shape[1:])
         rule = pylrp.ZPlus() if isinstance(node.layer, Conv) else pylrp.Epsilon()
-        forward = ways(lambda alone=alone, a=a: alone.forward(a))
-        both = ways(lambda alone=alone, a=a, top=top, rule=rule: alone.explain(a, target=top, rules=rule))
-        shape = " × ".join(str(size) for size in node.layer.weight.shape)
+        forward = ways(partial(alone.forward, a))
+        both = ways(partial(alone.explain, a, target=top, rules=rule))
+        shape = " × ".join(str(size) for size in np.shape(vars(node.layer)["weight"]))
         columns = (
             f"{zeros(a):.0%} | {forward[0]:.0%} | {forward[1]:.2f} | {zeros(top):.0%} | {both[0]:.0%} | {both[1]:.2f}"
         )
