@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from pylrp.layers import Shift
-from pylrp.layers.base import Array
+from pylrp.layers.base import Array, product
 from pylrp.network.graph import Graph
 from pylrp.network.prepared import Prepared
 from pylrp.network.requests import Inputs
@@ -76,7 +76,7 @@ class Positions:
         shapes = self._graph.shapes
         found = {name: self._of_shift(name, values[name], relevance[name], count) for name in self.values}
         found |= {name: relevance[name].reshape(-1, *shapes[name]).sum(axis=-1) for name in self._tables}
-        found = {name: array.reshape(len(array), -1) for name, array in found.items()}
+        found = {name: array.reshape(len(array), product(array.shape[1:])) for name, array in found.items()}
         lengths = {array.shape[1] for array in found.values()}
         if len(lengths) > 1:
             return found

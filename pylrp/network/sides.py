@@ -158,13 +158,28 @@ class Sides:
 
 
 def run(step: Step, values: Mapping[str, Array], batch: int) -> Array:
-    """Return what a step makes."""
+    """Return what a step makes.
+
+    Raises
+    ------
+    NotInVocabulary
+        If it looks up what an array does not have: a position beyond its table.
+    """
     arrays = [
         each.for_batch(batch) if isinstance(each, Fixed) else None if each is None else values[each]
         for each in step.inputs
     ]
     with np.errstate(all="ignore"):  # infinities and divisions by zero are looked at where they are fed
-        return np.asarray(OPERATORS[step.op](step.attributes, *arrays))
+        try:
+            return np.asarray(OPERATORS[step.op](step.attributes, *arrays))
+        except IndexError:
+            if step.op != "Gather":
+                raise
+            table, ids = (np.asarray(array) for array in arrays)
+            size = table.shape[step.attributes.get("axis", 0)]
+            at = tuple(int(i) for i in np.argwhere((ids < -size) | (ids >= size))[0])
+            name = next(each for each in reversed(step.inputs) if isinstance(each, str))
+            raise NotInVocabulary(name, int(ids[at]), size, at) from None
 
 
 def _array(feed: Feed, value: Array, batch: int, dtype: np.dtype[Any]) -> Array:

@@ -79,3 +79,12 @@ def test_all_tokens_masked(net, composite):
     assert not ex.relevance[1].any()
     alone = net.explain({"ids": ids()[:1], "mask": mask[:1]}, 0, composite=composite)
     np.testing.assert_allclose(ex.relevance[0], alone.relevance[0], rtol=1e-5)
+
+
+@pytest.mark.parametrize("composite", ["cp_lrp", "attnlrp", "epsilon"])
+def test_no_samples(net, composite):
+    none = np.zeros((0, 5), int)
+    ex = net.explain({"ids": none, "mask": none}, 0, composite=composite)
+    assert ex.output.shape == (0, 3)
+    assert ex.relevance.shape == (0, 5)
+    assert ex.positions.shape[0] == 0

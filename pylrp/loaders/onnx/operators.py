@@ -57,6 +57,7 @@ from pylrp.loaders.onnx.movement import MOVEMENT
 from pylrp.loaders.onnx.node import Call, Value, type_name
 from pylrp.loaders.onnx.norms import NORMS
 from pylrp.loaders.onnx.recurrent import RECURRENT
+from pylrp.loaders.onnx.rotary import ROTARY
 
 __all__ = ["FLOATS", "OPERATORS", "SELU", "contracted", "gemm", "scaled"]
 
@@ -289,6 +290,7 @@ OPERATORS: dict[str, Translate] = {
     **CONVOLUTIONS,
     **NORMS,
     **RECURRENT,
+    **ROTARY,
     "AveragePool": _average_pool,
     "BatchNormalization": _batch_norm,
     "Cast": _cast,
