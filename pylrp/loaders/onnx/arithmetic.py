@@ -144,6 +144,9 @@ def _affine(call: Call, value: Value, scale: Array | float, shift: Array | float
     if np.ndim(scale) == 0 and scale == 1 and np.isneginf(shift).any() and not np.isnan(shift).any():  # a mask
         return call.emit(Shift(closed(np.asarray(shift, dtype))), value)
     if not (np.isfinite(scale).all() and np.isfinite(shift).all()):
+        for name in call.node.input:
+            if name in call.translation.constants:
+                call.translation.constants.require_finite(name)
         raise call.unsupported("has a constant that is infinite or NaN")
     # Plain numbers take the network's dtype wherever they stand.
     factor, added = (float(v) if np.ndim(v) == 0 else np.asarray(v, dtype) for v in (scale, shift))

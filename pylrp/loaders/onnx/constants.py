@@ -19,6 +19,7 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from pylrp._limits import TooLarge, allowed, require
 from pylrp._meant import meant
+from pylrp.errors import NotFinite
 from pylrp.loaders.onnx.file import ModelFile
 from pylrp.loaders.onnx.sizes import folded_size
 from pylrp.loaders.onnx.views import Size, Times
@@ -36,7 +37,8 @@ _MOST_ENTRIES, _MOST_STEPS = 160 << 20, 1 << 30  # VGG19 has 144 million weights
 _SMALL, _MOST_COMPUTED = 256, 4096
 #: Operators that make much of little.
 _LARGER = {"Expand", "Range", "Tile", "Pad", "OneHot", "EyeLike", "Resize"}
-_SMALL_FLOATS = {TensorProto.FLOAT16, TensorProto.BFLOAT16}
+#: Types of 16 bits, and the largest number of each.
+_LARGEST: dict[int, float] = {TensorProto.FLOAT16: 65504.0, TensorProto.BFLOAT16: 3.39e38}
 
 
 @dataclass(frozen=True)
@@ -149,7 +151,7 @@ class Constants:
 
     def _read(self, tensor: TensorProto) -> Array:
         array = self._file.array(tensor)
-        if tensor.data_type in _SMALL_FLOATS:
+        if tensor.data_type in _LARGEST:
             self.converted.add(TensorProto.DataType.Name(tensor.data_type).lower())
             return array.astype(np.float32)
         return meant(array) if self.dtype == np.float64 else array
@@ -168,6 +170,7 @@ class Constants:
         own = self._stored.made if name in self._tensors and name not in self._known else self._made
         if key not in own:
             array = self[name].first
+            self.require_finite(name)
             if array.dtype != self.dtype:
                 if array.dtype.kind == "f":
                     self.converted.add(str(array.dtype))
@@ -176,6 +179,22 @@ class Constants:
             if make is not None and own is self._stored.made:  # one form is enough in memory, the file has the other
                 self._stored.known.pop(name, None)
         return own[key]
+
+    def require_finite(self, name: str) -> None:
+        """Raise NotFinite where weights that the file has in 16 bits are infinite or NaN."""
+        tensor = self._tensors.get(name)
+        if tensor is None or tensor.data_type not in _LARGEST:
+            return
+        array = self[name].first
+        if np.isfinite(array).all():
+            return
+        kind = TensorProto.DataType.Name(tensor.data_type).lower()
+        at = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
+        raise NotFinite(
+            f"weights {name!r}: entry {list(at)} is {array[at]}, the file has {kind}, into which no number beyond "
+            f"{_LARGEST[tensor.data_type]:g} fits: export the model in float32",
+            what=name,
+        )
 
     def _take(self, size: int, what: str) -> None:
         self._size += size

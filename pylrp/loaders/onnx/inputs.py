@@ -16,11 +16,12 @@ from pylrp.loaders.onnx.operators import FLOATS
 from pylrp.loaders.onnx.sides import SIDE_KINDS
 from pylrp.loaders.onnx.views import PLAIN, View
 
-__all__ = ["USUAL", "InputShape", "declared", "free_axes", "shape_of", "usual_shape", "with_batch_first"]
+__all__ = ["SHORTER", "USUAL", "InputShape", "declared", "free_axes", "shape_of", "usual_shape", "with_batch_first"]
 
 InputShape = Sequence[int] | Mapping[str, Sequence[int]]
-#: The length of what has any, for a start.
+#: The length of what has any, for a start; the others where the model can't take it: a table of fewer positions.
 USUAL = 8
+SHORTER = (4, 2)
 
 
 def with_batch_first(info: ValueInfoProto, view: View, example: Shape | None = None) -> ValueInfoProto:
@@ -62,11 +63,13 @@ def free_axes(
     return found
 
 
-def usual_shape(info: ValueInfoProto, free: Mapping[int, str], given: InputShape | None) -> list[int] | None:
+def usual_shape(
+    info: ValueInfoProto, free: Mapping[int, str], given: InputShape | None, length: int = USUAL
+) -> list[int] | None:
     """Return the shape of an input for which the network is laid out first; None where the file has all of it."""
     wanted = _given(info.name, given)
     sizes: Sequence[int | None] = (declared(info) or [None])[1:] if wanted is None else wanted
-    usual = [USUAL if axis in free else n for axis, n in enumerate(sizes)]
+    usual = [length if axis in free else n for axis, n in enumerate(sizes)]
     known = [n for n in usual if n is not None]
     return known if len(known) == len(usual) else None
 

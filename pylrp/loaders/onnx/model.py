@@ -7,7 +7,8 @@ Read once by ``onnx/reader.py``; where lengths are open, anew for each of them. 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from pylrp.layers import Shape
 from pylrp.loaders.onnx.by_hand import Operator
 from pylrp.loaders.onnx.constants import Stored
 from pylrp.loaders.onnx.file import ModelFile
-from pylrp.loaders.onnx.inputs import USUAL, InputShape, free_axes, shape_of, usual_shape
+from pylrp.loaders.onnx.inputs import SHORTER, USUAL, InputShape, free_axes, shape_of, usual_shape
 from pylrp.loaders.onnx.node import MixedBatch
 from pylrp.loaders.onnx.reader import Reader, left_out
 from pylrp.loaders.onnx.sizes import require_functions
@@ -95,10 +96,12 @@ def load_onnx(
         model = source if isinstance(source, onnx.ModelProto) else onnx.load(source)
         return model.SerializeToString(), {"input_shape": _plain(input_shape), "outputs": outputs and list(outputs)}
 
-    usual = {name: usual_shape(info, free[name], input_shape) for name, info in first.inputs.items()}
-    shapes = {name: shape_of(info, usual[name]) for name, info in first.inputs.items()}
+    def of_length(length: int) -> dict[str, Shape]:
+        usual = {name: usual_shape(info, free[name], input_shape, length) for name, info in first.inputs.items()}
+        return {name: shape_of(info, usual[name]) for name, info in first.inputs.items()}
+
     try:
-        graph = read(shapes)
+        shapes, graph = _first_that_fits(of_length, read)
     except MixedBatch as error:
         raise UnsupportedLayer(
             error.node,
@@ -112,6 +115,29 @@ def load_onnx(
         facts=replace(graph.facts, lengths=Lengths(shapes, free, read, again)),
         notes=[*graph.notes, f"{lengths}: any length, for which the network is laid out when it comes"],
     )
+
+
+def _first_that_fits(
+    of_length: Callable[[int], dict[str, Shape]], read: Callable[[dict[str, Shape]], Graph]
+) -> tuple[dict[str, Shape], Graph]:
+    """Return the shapes and the graph of the usual length, or of a shorter one: a table may have fewer positions.
+
+    Raises
+    ------
+    UnsupportedLayer
+        That of the usual length, if none fits.
+    """
+    shapes = of_length(USUAL)
+    try:
+        return shapes, read(shapes)
+    except BrokenFile:
+        raise
+    except UnsupportedLayer:
+        for length in SHORTER:
+            shapes = of_length(length)
+            with suppress(UnsupportedLayer):
+                return shapes, read(shapes)
+        raise
 
 
 def _plain(input_shape: InputShape | None) -> Any:

@@ -14,7 +14,7 @@ from numpy.typing import DTypeLike
 from onnx import NodeProto, TensorProto
 
 from pylrp._limits import TooLarge
-from pylrp.errors import BrokenFile, BrokenNode, UnsupportedLayer
+from pylrp.errors import BrokenFile, BrokenNode, NotFinite, UnsupportedLayer
 from pylrp.layers import Shape
 from pylrp.loaders import refusals
 from pylrp.loaders.onnx.arithmetic import curve, joined
@@ -268,7 +268,7 @@ class Reader:
                 if not self.translation.sides.inputs:
                     raise
                 return self._beside(call)
-        except (BrokenFile, TooLarge, UnsupportedLayer):
+        except (BrokenFile, NotFinite, TooLarge, UnsupportedLayer):
             raise
         except ValueError as error:
             raise call.unsupported(f"can't be taken over ({error})") from error

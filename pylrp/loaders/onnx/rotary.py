@@ -105,7 +105,7 @@ def _constant_factor(call: Call, value: Value, position: int) -> Array:
         raise call.broken(f"turns values {value.shape} (without the batch) by cos and sin of shape {cache.shape}")
     if len(cache) > 1 and (cache != cache[:1]).any():
         raise call.mixes_batch(f"has cos and sin of shape {cache.shape}, others for each sample of the batch")
-    return cache[0]
+    return np.asarray(cache[0])
 
 
 def _side_factor(call: Call, position: int) -> str:
@@ -118,7 +118,7 @@ def _side_factor(call: Call, position: int) -> str:
                 "constants or computed of ids",
                 "make it an initialiser of the model, or an input of whole numbers",
             )
-    name = call.node.input[position]
+    name = str(call.node.input[position])
     if not call.has(_IDS):
         return name
     ids = call.node.input[_IDS]
