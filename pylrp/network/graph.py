@@ -233,19 +233,20 @@ class Graph:
     def changed(
         self,
         *,
+        inputs: Mapping[str, Shape] | None = None,
         nodes: Sequence[Node] | None = None,
         outputs: Outputs | None = None,
         notes: Sequence[str] | None = None,
         facts: Facts | None = None,
     ) -> Graph:
-        """Return a graph with other nodes, outputs, notes or facts; arrays seen here are not looked through again."""
+        """Return a graph with other parts or facts; arrays seen here are not looked through again."""
         graph = self._twin()
         graph.facts = self.facts if facts is None else facts
-        if nodes is None and outputs is None:
+        if inputs is None and nodes is None and outputs is None:
             graph.notes = self.notes if notes is None else tuple(notes)
             return graph
         graph._build(
-            self.inputs,
+            self.inputs if inputs is None else inputs,
             self.nodes if nodes is None else nodes,
             self._given_outputs() if outputs is None else outputs,
             self.channels_last,

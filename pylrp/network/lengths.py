@@ -44,18 +44,18 @@ class Lengths:
         Of the inputs, as users see them, for which the graph was made.
     free : mapping of str to mapping of int to str
         By input and axis of a sample: what the size is called; equal names are equal sizes, an empty one is any.
-    read : callable
-        Makes the graph for other shapes, by input.
-    again : callable
-        Returns the model as bytes, and the options with which it was read; for saving.
+    read : callable, optional
+        Makes the graph for other shapes, by input. Default: its layers are the same for all of them.
+    again : callable, optional
+        Returns the model as bytes, and the options with which it was read; for saving. Default: the layers are saved.
     keep_top : bool
         Whether a function at the top is kept, where the model was saved so.
     """
 
     shapes: Mapping[str, Shape]
     free: Mapping[str, Mapping[int, str]]
-    read: Callable[[Mapping[str, Shape]], Graph]
-    again: Callable[[], tuple[bytes, dict[str, Any]]]
+    read: Callable[[Mapping[str, Shape]], Graph] | None = None
+    again: Callable[[], tuple[bytes, dict[str, Any]]] | None = None
     keep_top: bool = False
 
     def of(self, x: Any) -> dict[str, Shape] | None:
@@ -99,13 +99,17 @@ class ByLength:
 
     Parameters
     ----------
-    lengths : Lengths
+    graph : Graph
+        As a loader made it, with :class:`Lengths` among its facts.
     make : callable
-        Returns the execution of a graph that a loader made.
+        Returns the execution of such a graph.
     """
 
-    def __init__(self, lengths: Lengths, make: Callable[[Graph], Execution]):
+    def __init__(self, graph: Graph, make: Callable[[Graph], Execution]):
+        lengths = graph.facts.lengths
+        assert lengths is not None  # the caller looked
         self._lengths, self._make = lengths, make
+        self._read = lengths.read or (lambda shapes: graph.changed(inputs=shapes))
         self._known: OrderedDict[tuple[tuple[str, Shape], ...], _Kept] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -143,7 +147,7 @@ class ByLength:
 
     def _made(self, shapes: dict[str, Shape]) -> Execution:
         try:
-            made = self._make(self._lengths.read(shapes))
+            made = self._make(self._read(shapes))
         except (UnsupportedLayer, ValueError) as error:
             sizes = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
             raise ValueError(f"the network can't take inputs of these lengths, {sizes}: {error}") from error

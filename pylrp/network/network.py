@@ -100,9 +100,8 @@ class Network:
         network = cls.__new__(cls)
         keep = keep_top or keep_softmax
         network._take(canonise(graph, keep_top=keep))
-        lengths = graph.facts.lengths
-        if lengths is not None:
-            network._by_length = ByLength(lengths, lambda other: Execution(canonise(other, keep_top=keep)))
+        if graph.facts.lengths is not None:
+            network._by_length = ByLength(graph, lambda other: Execution(canonise(other, keep_top=keep)))
         return network
 
     #: The ONNX model that it was loaded from, for :meth:`verify`: a path, or a ModelProto.

@@ -18,10 +18,12 @@ from numpy.typing import NDArray
 
 from pylrp.layers import Dense
 from pylrp.loaders.found import BIAS, WEIGHT, Found
-from pylrp.loaders.plain.chain import ACTIVATIONS, chain
+from pylrp.loaders.plain.chain import ACTIVATIONS, chain, recurrent_chain
 from pylrp.loaders.plain.mat_file import read_mat
 from pylrp.loaders.plain.mat_networks import contents, recognise, settle_scalings, way_out
+from pylrp.loaders.plain.mat_recurrent import of_matlab
 from pylrp.loaders.plain.npz_file import NpzFile
+from pylrp.loaders.plain.recurrent import Front, head_of, is_of_torch, of_torch
 from pylrp.network.graph import Graph
 from pylrp.present.text import shown
 
@@ -49,6 +51,13 @@ def load_npz(path: str | os.PathLike[str]) -> Graph:
     hidden layer: "relu", "tanh", "sigmoid", "linear", ... and "softmax" at the end. Without it there is a ReLU between
     each two layers and nothing at the end. What was assumed stands in the graph's ``notes``.
 
+    Recurrent layers have torch's names, ``weight_ih_l0, weight_hh_l0, bias_ih_l0, bias_hh_l0``, with ``_reverse`` for
+    the other direction, ``_l1``, ... for those above, and anything before: ``lstm.weight_ih_l0``. Rows say which they
+    are: 4 for each unit LSTM, 3 GRU, 1 RNN (an entry ``nonlinearity``: "tanh" or "relu"). Dense layers follow,
+    ``fc.weight, fc.bias`` or as above. They take the state after the last step (of two directions, each one's own
+    last), or with an entry ``returns`` that is "sequence" that of each step. Inputs are ``(steps, features)`` of any
+    number of steps.
+
     Parameters
     ----------
     path : str or PathLike
@@ -68,12 +77,13 @@ def load_npz(path: str | os.PathLike[str]) -> Graph:
     """
     path = Path(path)
     with NpzFile(path) as file:
-        return _network({name: _readable(file, name) for name in file.names}, path)
+        recurrent = any(map(is_of_torch, file.names))
+        return _network({name: _readable(file, name, recurrent) for name in file.names}, path)
 
 
-def _readable(file: NpzFile, name: str) -> Any:
+def _readable(file: NpzFile, name: str, recurrent: bool) -> Any:
     """Return an entry that may be meant; what is named otherwise is not unpacked."""
-    if not _is_meant(name):
+    if not _is_meant(name) and not (recurrent and is_of_torch(name, beside=True)):
         return None
     array = file.read(name)
     if array is not None and array.dtype.kind == "U":
@@ -98,7 +108,11 @@ def load_mat(path: str | os.PathLike[str]) -> Graph:
     - a shallow network's ``net.IW``, ``net.LW``, ``net.b`` with ``net.layers{l}.transferFcn``, and its scaling of input
       and output (mapminmax, mapstd, removeconstantrows) in ``net.inputs`` and ``net.outputs``; or the constants of
       ``genFunction`` (``IW1_1``, ``LW2_1``, ``b1``, ``x1_step1``, ``y1_step1``);
-    - ``Theta1, Theta2, ...`` or a cell ``Theta``, each ``[b W]``.
+    - ``Theta1, Theta2, ...`` or a cell ``Theta``, each ``[b W]``;
+    - recurrent layers, with torch's names (``_`` for a dot) or as lstmLayer, bilstmLayer and gruLayer have them:
+      ``InputWeights``, ``RecurrentWeights``, ``Bias`` and, of a gruLayer, ``ResetGateMode``, as variables or as fields
+      of a struct for each layer, dense layers as structs with ``Weights`` and ``Bias``. ``OutputMode`` "last" is
+      assumed. Inputs are ``(steps, features)`` here, MATLAB has features first.
 
     Parameters
     ----------
@@ -120,6 +134,9 @@ def load_mat(path: str | os.PathLike[str]) -> Graph:
     path = Path(path)
     entries = read_mat(path)
     try:
+        front = of_matlab(entries) or of_torch(entries)
+        if front is not None:
+            return _behind(front)
         found = recognise(entries) or _sort_matlab(entries)
         settle_scalings(found, entries)
         if not found.weights:
@@ -168,6 +185,9 @@ def _sort_matlab(entries: Mapping[str, Any]) -> Found:
 
 def _network(entries: Mapping[str, Any], path: Path) -> Graph:
     try:
+        front = of_torch(entries)
+        if front is not None:
+            return _behind(front)
         found = _sort(entries)
         if not found.weights:
             raise ValueError(
@@ -179,7 +199,23 @@ def _network(entries: Mapping[str, Any], path: Path) -> Graph:
         raise type(error)(f"{path}: {error}") from None
 
 
-def _build(found: Found) -> Graph:
+def _behind(front: Front) -> Graph:
+    """Return recurrent layers and the dense ones behind them."""
+    rest, name = head_of(front.rest)
+    found = _sort(rest)
+    found.known_rows = True
+    found.notes = front.notes
+    if name:
+        found.layers = dict.fromkeys(found.weights, name)
+    if found.weights:
+        return _build(found, front)
+    if found.biases or found.activations is not None:
+        raise ValueError(f"{', '.join(rest)}: there are no dense layers behind the recurrent ones")
+    notes = [*front.notes, f"entries not read: {', '.join(sorted(found.unread))}"] if found.unread else front.notes
+    return recurrent_chain(front, [], [], notes)
+
+
+def _build(found: Found, front: Front | None = None) -> Graph:
     if len(found.stems) > 1:
         raise ValueError(f"{' and '.join(found.stems.values())} are named in different ways: name all in one")
     stem = next(iter(found.stems))
@@ -191,6 +227,8 @@ def _build(found: Found) -> Graph:
     if found.unread:
         notes.append(f"entries not read: {', '.join(sorted(found.unread))}")
     layers = [Dense(w, b, name=found.layers.get(n)) for w, b, n in zip(weights, biases, numbers, strict=True)]
+    if front is not None:
+        return recurrent_chain(front, layers, functions, notes)
     dtype = weights[0].dtype
     first, last = (make(dtype) if make else [] for make in (found.first, found.last))
     return chain(layers, functions, notes=notes, first=first, last=last)

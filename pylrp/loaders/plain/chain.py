@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from pylrp.layers import (
     ELU,
@@ -27,9 +28,14 @@ from pylrp.layers import (
     Softplus,
     Tanh,
 )
+from pylrp.loaders.plain.recurrent import Front, per_step
 from pylrp.network.graph import Graph
+from pylrp.network.lengths import Lengths
 
-__all__ = ["ACTIVATIONS", "activation", "chain"]
+__all__ = ["ACTIVATIONS", "activation", "chain", "recurrent_chain"]
+
+#: For how many steps a network of any length is laid out first.
+_USUAL_STEPS = 8
 
 #: Names in small letters without dashes -> the layer, or None where it changes nothing. MATLAB's names are among them.
 ACTIVATIONS: dict[str, Callable[[], Layer] | None] = {
@@ -108,3 +114,28 @@ def chain(
     whole += last
     taken = int(layers[0].weight.shape[1])  # type: ignore[union-attr]  # the loaders bring arrays
     return Graph.sequential(whole, (taken if inputs is None else inputs,)).changed(notes=notes)
+
+
+def recurrent_chain(
+    front: Front, layers: Sequence[Dense], activations: Sequence[str], notes: Sequence[str] = ()
+) -> Graph:
+    """Return the graph of recurrent layers and of dense ones behind them, for any number of steps.
+
+    Parameters
+    ----------
+    front : Front
+    layers : sequence of Dense
+        At each step, where the recurrent layers return a sequence.
+    activations : sequence of str
+        One for each dense layer.
+    notes : sequence of str, optional
+    """
+    whole: list[Layer] = list(front.layers)
+    for layer, name in zip(layers, activations, strict=True):
+        function = activation(name)
+        whole += per_step(layer) if front.every_step else [layer]
+        whole += [] if function is None else [function]
+    graph = Graph.sequential(whole, (_USUAL_STEPS, front.features))
+    lengths = Lengths(dict(graph.inputs), {"input": {0: ""}})
+    notes = [*notes, "input: any number of steps, for which the network is laid out when it comes"]
+    return graph.changed(notes=notes, facts=replace(graph.facts, lengths=lengths))

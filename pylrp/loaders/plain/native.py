@@ -26,6 +26,7 @@ from pylrp.loaders.plain.native_sides import decode_sides, encode_model, encode_
 from pylrp.loaders.plain.npz_file import NpzFile
 from pylrp.network.canonise.rewiring import behind_weights
 from pylrp.network.graph import Facts, Graph, Node
+from pylrp.network.lengths import Lengths
 
 __all__ = ["is_native", "load_graph", "save_graph"]
 
@@ -92,7 +93,8 @@ def save_graph(graph: Graph, path: str | os.PathLike[str]) -> None:
             f"imputers and encoders stand before the network, for which {_SUFFIX} has no form: keep the fitted "
             "pipeline, and load that"
         )
-    if graph.facts.lengths is not None:
+    lengths = graph.facts.lengths
+    if lengths is not None and lengths.again is not None:
         told, stored = encode_model(graph)
         _write(path, {"version": FORMAT_VERSION, "model": told}, stored)
         return
@@ -106,7 +108,7 @@ def save_graph(graph: Graph, path: str | os.PathLike[str]) -> None:
             written.append(_write_layer(node, arrays))
         nodes.append([node.name, numbers[id(node.layer)], list(node.inputs)])
     structure = {
-        "version": FORMAT_VERSION if graph.facts.sides is not None or arrays.turned else _WITHOUT_SIDES,
+        "version": FORMAT_VERSION if graph.facts.sides or lengths or arrays.turned else _WITHOUT_SIDES,
         "inputs": [[name, list(shape)] for name, shape in graph.inputs.items()],
         "outputs": list(graph.outputs),
         "output_values": graph.output_values if graph.named_outputs else None,
@@ -140,6 +142,7 @@ def _encode_facts(facts: Facts, arrays: _Arrays) -> dict[str, Any]:
             if facts.sides is None
             else {"sides": encode_sides(facts.sides, lambda value, name: _encode(value, arrays, name))}
         ),
+        **({} if facts.lengths is None else {"free": facts.lengths.free}),  # JSON makes strings of the axes
     }
 
 
@@ -245,11 +248,20 @@ def load_graph(path: str | os.PathLike[str], mapped: bool = False) -> Graph:
             raise TypeError("a kind of layer is no name")
         unknown = set(kinds) - set(_LAYERS)
         if not unknown:
-            graph = _build(structure, arrays)
+            graph = _with_lengths(_build(structure, arrays), (structure.get("facts") or {}).get("free"))
             return graph if structure["version"] > 1 else _noted(graph)
     except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         raise BrokenFile(path, f"entry {_STRUCTURE!r}", f"is broken: {error}") from error
     raise ValueError(f"{path} has layers that this pylrp does not know, {', '.join(sorted(unknown))}: update pylrp")
+
+
+def _with_lengths(graph: Graph, free: Mapping[str, Mapping[str, str]] | None) -> Graph:
+    """Return a graph whose layers are the same for all lengths of some axes."""
+    if free is None:
+        return graph
+    axes = {name: {int(axis): size for axis, size in free.get(name, {}).items()} for name in graph.inputs}
+    return graph.changed(facts=dataclasses.replace(graph.facts, lengths=Lengths(dict(graph.inputs), axes,
+                                                                                keep_top=True)))  # fmt: skip
 
 
 def _read(path: Path, mapped: bool = False) -> tuple[dict[str, Any], dict[str, Array]]:

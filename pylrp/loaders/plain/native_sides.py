@@ -87,8 +87,9 @@ def encode_model(graph: Graph) -> tuple[dict[str, Any], dict[str, Array]]:
     TypeError
         If it has operators that are functions in Python.
     """
-    assert graph.facts.lengths is not None  # the caller looked
-    model, options = graph.facts.lengths.again()
+    again = None if graph.facts.lengths is None else graph.facts.lengths.again
+    assert again is not None  # the caller looked
+    model, options = again()
     ranges = {name: list(bounds) for name, bounds in graph.facts.ranges.items()}
     told = {**options, "dtype": graph.dtype.name, "keep_top": not graph.facts.top, "ranges": ranges}
     return told, {_MODEL: np.frombuffer(model, np.uint8)}
