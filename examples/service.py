@@ -1,7 +1,7 @@
 """A service that explains predictions: FastAPI and uvicorn, requests batched, limits, metrics.
 
     pip install fastapi uvicorn
-    PYLRP_MODEL=model.onnx uvicorn service:app --host 127.0.0.1 --port 8000     (in this folder)
+    PYLRP_MODEL=model.onnx python examples/service.py     (or uvicorn service:app in this folder, with its options)
 
 POST /explain takes {"x": [...], "target": 3}: a sample as the network takes it, as nested lists, or {"x": "<base64>",
 "shape": [...]} of float32; target is optional. It returns the class, its output, the relevance, and what was absorbed.
@@ -219,3 +219,9 @@ async def health() -> dict[str, bool]:
 async def metrics() -> Response:
     """Return counters for Prometheus."""
     return Response(app.state.batches.metrics.text(), media_type="text/plain")
+
+
+if __name__ == "__main__":
+    import uvicorn
+
+    uvicorn.run(app, host="127.0.0.1", port=8000)

@@ -99,7 +99,7 @@ def explain(
         import dask
         import dask.array as da
     except ImportError as error:
-        raise ImportError(f"Dask arrays need dask: pip install 'dask[array]' ({error})") from None
+        raise ImportError(f"Dask arrays need dask: pip install dask distributed ({error})") from None
     _require(network, array)
     sample = _tried(network, array, target, options)
     carrier = Explainer(

@@ -110,7 +110,9 @@ class Tokenizer:
         try:
             from tokenizers import Tokenizer as Read
         except ImportError as error:
-            raise ImportError("text needs the package tokenizers: pip install pylrp[text]") from error
+            raise ImportError(
+                "text needs the package tokenizers, of pylrp's extra text: pip install tokenizers"
+            ) from error
         if not Path(path).is_file():
             raise FileNotFoundError(f"there is no tokenizer {path}: pass the model's own tokenizer.json")
         try:
@@ -158,7 +160,7 @@ class Tokenizer:
         if missing and "mask" not in self._roles.values():
             raise ValueError(f"the text has {len(tokens)} tokens, the network takes {self._length} and has no mask")
         padding = next((token for token in ("[PAD]", "<pad>") if self._read.token_to_id(token) is not None), None)
-        number = 0 if padding is None else self._read.token_to_id(padding)
+        number = 0 if padding is None else self._read.token_to_id(padding) or 0
         for role, fill in (("ids", number), ("mask", 0), ("types", 0), ("positions", 0)):
             rows[role] += [fill] * missing
         tokens += [padding or "[PAD]"] * missing

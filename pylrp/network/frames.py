@@ -79,7 +79,8 @@ def to_frame(ex: Explanation, package: str | None = None) -> Any:
     try:
         made = __import__(package)
     except ImportError:
-        raise ImportError(f"a data frame is made with {package}: pip install {package}") from None
+        needed = "pip install polars" if package == "polars" else "pip install pandas"
+        raise ImportError(f"a data frame is made with {package}, of pylrp's extra tables: {needed}") from None
     samples, targets, _ = R.shape
     rows = R.reshape(samples * targets, -1)
     labels = _labels(ex, samples, several)
@@ -109,7 +110,7 @@ def to_shap(ex: Explanation) -> Any:
     try:
         import shap
     except ImportError as error:
-        raise ImportError(f"shap's plots need shap: pip install shap ({error})") from None
+        raise ImportError(f"shap's plots need shap, of pylrp's extra tables: pip install shap ({error})") from None
     R, names, several = rows_of_features(ex, "shap's explanation")
     values = R.astype(np.float64)
     base = explained_output(ex) - values.sum(axis=2)  # (samples, targets)

@@ -118,6 +118,8 @@ def _add(asked: Target, target: Any, inputs: Inputs, shape: Shape, top: str, cla
             f"target is {given_as}: a class must be an integer, relevance an array of {inputs.dtype} with the output's "
             f"shape {expected}"
         )
+    if one and not array.ndim:
+        raise TypeError(f"{what} must be an integer, got {target!r}")
     given = settle(target, what)
     if given.shape != expected:
         also = ", or an integer for a class" if given.ndim < _TABLE else ""

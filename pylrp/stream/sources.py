@@ -65,7 +65,8 @@ class Source(Protocol):
 
 def missing(package: str, what: str, error: Exception) -> ImportError:
     """Return the error that names the extra."""
-    return ImportError(f"{what} with the package {package}: pip install {package}, or pylrp's extra stream ({error})")
+    install = "pip install h5py pyarrow zarr"
+    return ImportError(f"{what} with the package {package}, of pylrp's extra stream: {install} ({error})")
 
 
 class ArraySource:

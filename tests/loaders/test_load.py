@@ -45,7 +45,7 @@ def called(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     def find(module: str, function: str) -> Any:
         def loader(source: Any, example_input: Any = None, *, operators: Any = None) -> Any:
             notes.append((module, function, source, example_input, operators))
-            return SimpleNamespace()
+            return SimpleNamespace(facts=SimpleNamespace(lengths=None))
 
         def is_native(path: Path) -> bool:
             return ".pylrp" in path.name
