@@ -67,6 +67,7 @@ class Check:
         self.assignment = self.execution.plan(composite, "zennit").assignment
         self.top = self.graph.value(ex.settings["output"])
         self.values, self.incoming, self.prediction, self.rounding = Errors(), Errors(), Errors(), Errors()
+        self.prediction_rounding = Errors()
         self.evaluator = "numpy"
         names = list(dict.fromkeys([*self.graph.inputs, *(node.name for node in self.graph.nodes)]))
         found = self.execution.values_of(self.inputs, names, 0)
@@ -98,6 +99,7 @@ class Check:
             incoming=self.incoming.found,
             prediction=self.prediction.found,
             rounding=self.rounding.found,
+            prediction_rounding=self.prediction_rounding.found,
             tolerance=self.tolerance,
             evaluator=self.evaluator,
             notes=self.notes,
@@ -154,6 +156,11 @@ class Check:
         for value in [] if self.graph.facts.top else self.program.outputs:
             if value in told and values[value].dtype.kind == "f":
                 self.prediction.add(f"NumPy {value}", values[value][:count], told[value][:count])
+        if self._wrong(self.prediction.found):
+            exact = {name: largest_error(ours[self.graph.value(name)][rows[:count]], values[value][:count])
+                     for name, value in asked.items()}  # fmt: skip
+            right = {name: value for name, value in asked.items() if (exact[name] or 0.0) <= self.tolerance}
+            self._measure_prediction(given, count, values, right)
         effective = tape.effective()
         for name, value in self.matching.values.items():
             if name not in self.matching.scaled and name not in self.graph.inputs:
@@ -185,6 +192,17 @@ class Check:
 
         More than once, on inputs that differ by rounding: how far a sum that nearly cancels is off is a matter of luck.
         """
+        for rough in self._in_single(given):
+            rounded = self.tape(rough, tape.decided, np.float32)
+            rounded.taken = tape.taken
+            rounded.back(self._starts(rounded, rows))
+            for name, value in self.matching.values.items():
+                one, other = (self._aligned(name, each.relevance(value)) for each in (rounded, tape))
+                if one is not None and other is not None:
+                    self.rounding.add(name, one[:count], other[:count])
+
+    def _in_single(self, given: Mapping[str, Array]) -> Iterator[dict[str, Array]]:
+        """Yield the file's values in single precision, of inputs that differ by rounding."""
         rng = np.random.default_rng(0)
         for _ in range(_DRAWS):
             near = {
@@ -193,13 +211,22 @@ class Check:
                 else array
                 for name, array in given.items()
             }
-            rounded = self.tape(self.program.run(near, dtype=np.float32), tape.decided, np.float32)
-            rounded.taken = tape.taken
-            rounded.back(self._starts(rounded, rows))
-            for name, value in self.matching.values.items():
-                one, other = (self._aligned(name, each.relevance(value)) for each in (rounded, tape))
-                if one is not None and other is not None:
-                    self.rounding.add(name, one[:count], other[:count])
+            yield self.program.run(near, dtype=np.float32)
+
+    def _measure_prediction(
+        self, given: Mapping[str, Array], count: int, values: Mapping[str, Array], asked: Mapping[str, str]
+    ) -> None:
+        """Find out how far predictions are off if the file's nodes are evaluated in single precision, as others do.
+
+        Of outputs that the network has as the file in double precision has them.
+        """
+        if self.program.is_double:
+            return
+        watched = {**asked, **{f"NumPy {value}": value for value in self.program.outputs}}
+        for rough in self._in_single(given):
+            for name, value in watched.items():
+                if name in self.prediction.found:
+                    self.prediction_rounding.add(name, rough[value][:count], values[value][:count])
 
     @cached_property
     def _batch_axes(self) -> dict[str, int]:
@@ -240,6 +267,7 @@ class Check:
             found.merged,
             found.signals,
             decided=decided,
+            fixed=found.fixed,
             dtype=dtype,
         )
 

@@ -18,11 +18,12 @@ from pylrp.verify.folding import carried, factor_of, is_scaling, is_weighted
 from pylrp.verify.linear import unbroadcast
 from pylrp.verify.moving import MOVES
 from pylrp.verify.operators import FORWARD
+from pylrp.verify.placing import places
 from pylrp.verify.products import einsum_product_back, extreme_back, matmul_back, product_back, quotient_back
 from pylrp.verify.program import Array, Step
 from pylrp.verify.resizing import along, is_linear, shares
 from pylrp.verify.rules import Share, name_of, quotient, weighted
-from pylrp.verify.tape import Region, Tape, between, places
+from pylrp.verify.tape import Region, Tape, between
 
 __all__ = ["step_back"]
 

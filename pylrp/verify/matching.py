@@ -15,7 +15,8 @@ from pylrp.layers import Layer, Multiply
 from pylrp.network.graph import Graph, Node
 from pylrp.rules.assignment import Assignment, rule_kinds
 from pylrp.rules.gates import signal_of
-from pylrp.verify.folding import Folding, is_scaling, moves
+from pylrp.verify.folding import Folding, is_scaling, is_weighted, moves
+from pylrp.verify.pooling import NORMALISATIONS, REDUCTIONS
 from pylrp.verify.program import Program, Step
 from pylrp.verify.reference import by_kind_and_place
 from pylrp.verify.rules import name_of
@@ -28,6 +29,8 @@ _TRANSPARENT = ("Identity", "Dropout", "Cast", "CastLike", "Pad")
 _TOPS = ("Softmax", "LogSoftmax", "Sigmoid", "HardSigmoid", "Softplus", "Exp", "Log", "Clip", "Tanh", "Div")
 #: What ends a normalisation that is written out.
 _ARITHMETIC = ("Add", "Div", "Mul", "Sub", "Sum", "Reshape")
+_DETACHING = ("detach", "detachall")
+_STATISTICS = (*REDUCTIONS, "AveragePool", "GlobalAveragePool")
 _MOST_ABOVE = 8
 _ONE_LAYER = ("function", "softmax", "normalisation")
 
@@ -52,6 +55,8 @@ class Matching:
         The file's value for each value of the network that is in both.
     scaled : set of str
         Values of the network that differ from the file's by a factor that was folded: relevance can be compared.
+    fixed : set of str
+        The file's statistics of normalisations that it writes out, where a rule takes all of them as constants.
     folding, rules, regions, merged : see :class:`~pylrp.verify.tape.Tape`
     notes : list of str
     """
@@ -64,6 +69,7 @@ class Matching:
     scaled: set[str] = field(default_factory=set)
     regions: dict[str, Region] = field(default_factory=dict)
     merged: set[str] = field(default_factory=set)
+    fixed: set[str] = field(default_factory=set)
     signals: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
@@ -73,6 +79,7 @@ class Matching:
         self._steps = _named(self.program)
         self._inputs(graph)
         apart: set[str] = set()
+        self._inner: dict[str, list[Step]] = {}
         self._taking: set[str] = set()
         for node in graph.nodes:
             step = self._steps.get(node.name)
@@ -135,6 +142,7 @@ class Matching:
             return
         if kind == "normalisation":
             self._taking.add(step.name)
+            self._inner[node.name] = inner
         # A formula may have a constant in it that the file adds in a node of its own.
         several = not plain or (bool(inner) and node.layer.kind == "function")
         if several and kind in _ONE_LAYER and len(bases) == 1:
@@ -219,14 +227,21 @@ class Matching:
         for node in assignment.graph.nodes:
             if node.layer.rule_kind in ("softmax", "normalisation") and node.name not in kinds:
                 named[node.name] = "pass"  # at the top
-            elif node.layer.rule_kind == "normalisation" and name_of(named.get(node.name, "")) == "detach":
+            elif node.layer.rule_kind == "normalisation" and name_of(named.get(node.name, "")) in _DETACHING:
                 step = self._steps.get(node.name)
-                if step is not None and step.op in _ARITHMETIC:
-                    del named[node.name]  # written out: each of its steps is what it is
+                if step is not None and step.op in _ARITHMETIC:  # written out: each of its steps is what it is
+                    rule, inner = named.pop(node.name), self._inner.get(node.name, [])
+                    named.update({each.name: rule for each in inner if each.op in NORMALISATIONS})
+                    if name_of(rule) == "detachall":
+                        self.fixed.update(each.outputs[0] for each in inner if self._counts(each))
         own = {name: step.name for name, step in self._steps.items() if name != step.name}
         named = {own.get(name, name): rule for name, rule in named.items()}
         return Rules(named, {"default": "zero", "function": "pass", "softmax": "taylor", "normalisation": "detach",
                              "matmul": "half", "product": "signal"})  # fmt: skip
+
+    def _counts(self, step: Step) -> bool:
+        """Tell whether a step in a normalisation makes a statistic: a mean or sum of values."""
+        return step.op in _STATISTICS or is_weighted(self.program, step)
 
     def consumers(self, value: str) -> list[str]:
         """Return the names of the layers that take a value of the network."""

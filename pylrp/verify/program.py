@@ -2,8 +2,8 @@
 
 ``operators.py`` has a function for each operator, ``backward.py`` takes the steps back. Values are named as in the
 file. A value *carries* relevance if it is made of an input of floating-point numbers, or of rows that an input of whole
-numbers chooses from a constant table (an embedding, see :attr:`Program.tables`); all others are constants of the call:
-weights, masks, sizes, positions.
+numbers chooses from a constant table (an embedding, or a product with one-hot rows, see :attr:`Program.tables`); all
+others are constants of the call: weights, masks, sizes, positions.
 """
 
 from __future__ import annotations
@@ -122,12 +122,20 @@ class Program:
         """Return the program of a file or a ModelProto."""
         return cls(source if isinstance(source, onnx.ModelProto) else onnx.load(os.fspath(source)))
 
+    @property
+    def is_double(self) -> bool:
+        """Whether the file computes in double precision."""
+        return any(each.type.tensor_type.elem_type == onnx.TensorProto.DOUBLE for each in self.model.graph.output)
+
     def _connect(self) -> None:
         self.made_by = {name: step for step in self.steps for name in step.outputs if name}
         self.readers = {}
         self.carries, self.tables = set(self._floats), {}
         # Value -> the input of whole numbers whose entries it has, one by one.
         chosen = {name: name for name in self.inputs if name not in self._floats}
+        # Value -> that input, where its entries are repeated, or its one-hot rows.
+        spread: dict[str, str] = {}
+        hot: dict[str, str] = {}
         fixed = set(self.constants)
         for step in self.steps:
             for name in dict.fromkeys(filter(None, step.inputs)):
@@ -138,10 +146,33 @@ class Program:
             if step.op == "Gather" and step.inputs[0] in fixed and step.inputs[1] in chosen:
                 self.carries.add(step.outputs[0])
                 self.tables[step.outputs[0]] = sides[0]
+            elif step.op == "MatMul" and step.inputs[0] in hot and step.inputs[1] in fixed:
+                self.carries.add(step.outputs[0])
+                self.tables[step.outputs[0]] = hot[step.inputs[0]]
+            elif (ids := self._ids_of_rows(step, {**spread, **chosen}, fixed)) is not None:
+                hot[step.outputs[0]] = ids
+            elif step.op in ("Cast", "Identity") and step.inputs[0] in hot:
+                hot[step.outputs[0]] = hot[step.inputs[0]]
+            elif step.op == "Expand" and step.inputs[0] in chosen:
+                spread[step.outputs[0]] = sides[0]
             elif step.op not in _ENDS and not _makes_integers(step) and not self.carries.isdisjoint(step.inputs):
                 self.carries.update(filter(None, step.outputs))
             elif sides and step.op in _SAME:
                 chosen[step.outputs[0]] = sides[0]
+
+    def _ids_of_rows(self, step: Step, ids: Mapping[str, str], fixed: set[str]) -> str | None:
+        """Return the input whose one-hot rows a step makes: ``OneHot``, or a comparison with all that an id can be."""
+        sides = [name for name in step.inputs if name in ids]
+        known = [name for name in step.inputs if name in fixed]
+        if len(sides) != 1 or len(sides) + len(known) != len(step.inputs):
+            return None
+        if step.op == "OneHot":
+            return ids[sides[0]] if step.get("axis", -1) == -1 else None
+        if step.op != "Equal":
+            return None
+        numbers = self.run({}, wanted=known)[known[0]]
+        different = numbers.size > 1 and numbers.size == numbers.shape[-1] == len(np.unique(numbers))
+        return ids[sides[0]] if different else None
 
     def run(
         self, inputs: Mapping[str, Array], *, dtype: DTypeLike = np.float64, instead: Mapping[str, Array] | None = None,

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,10 +16,11 @@ from pylrp.verify import pooling
 from pylrp.verify.folding import Folding, Placed, carried, factor_of, first_factor, is_scaling, is_weighted
 from pylrp.verify.linear import linear_of, unbroadcast
 from pylrp.verify.moving import MOVES
+from pylrp.verify.placing import completed, places, read_by
 from pylrp.verify.program import Array, Program, Step
 from pylrp.verify.rules import Share, Unit, name_of, parameter, quotient
 
-__all__ = ["Region", "Rules", "Tape", "between", "places", "scaling"]
+__all__ = ["Region", "Rules", "Tape", "between", "scaling"]
 
 
 @dataclass(frozen=True)
@@ -78,34 +79,6 @@ class Rules:
         return None
 
 
-def places(step: Step, given: list[Array | None], positions: Collection[int]) -> list[Array]:
-    """Return, for each output of a step that moves values, which entry each of its entries is: from 1 on, 0 for none.
-
-    Entries of the inputs at ``positions`` are counted one input after the other.
-    """
-    numbered: list[Array | None] = list(given)
-    first = 1
-    for i in positions if step.op in ("Concat", "Where") else [*positions][:1]:
-        array = given[i]
-        assert array is not None
-        numbered[i] = np.arange(first, first + array.size).reshape(array.shape)
-        first += array.size
-    if step.op in ("Concat", "Where"):
-        for i, array in enumerate(given):
-            if i not in positions and array is not None and not (step.op == "Where" and i == 0):
-                numbered[i] = np.zeros(array.shape, np.int64)
-    if step.op == "Pad":  # its constant is none of the entries
-        step = replace(step, attributes={k: v for k, v in step.attributes.items() if k != "value"})
-        numbered = [None if i == 2 else v for i, v in enumerate(numbered)]
-    if step.op in ("MaxPool", "GlobalMaxPool"):
-        assert given[0] is not None
-        return [pooling.largest(step, given[0]) + 1]
-    if step.op == "Where":
-        return [np.where(*[np.asarray(v) for v in numbered])]
-    made = MOVES[step.op](step, *numbered)
-    return [np.asarray(v).astype(np.int64) for v in (made if isinstance(made, tuple) else (made,))]
-
-
 def scaling(program: Program, step: Step, values: Mapping[str, Array]) -> tuple[Array, Array]:
     """Return what a step multiplies its value by and adds to it."""
     at = carried(program, step)[0]
@@ -150,6 +123,8 @@ class Tape:
     decided : mapping of str to ndarray, optional
         By its name, a value by which the largest of a window is found: of two that are equal but for rounding, another
         program may have taken the other one.
+    fixed : collection of str, optional
+        Values that are constants, such as the mean of a normalisation under DetachAll: nothing is handed to them.
     dtype : dtype, default float64
         In which shares are kept.
 
@@ -170,17 +145,18 @@ class Tape:
         signals: Mapping[str, int] | None = None,
         taken: Mapping[str, Mapping[str, Array]] | None = None,
         decided: Mapping[str, Array] | None = None,
+        fixed: Collection[str] = (),
         dtype: DTypeLike = np.float64,
     ):
         self.program, self.values, self.rules, self.folding = program, values, rules, folding
         self.regions, self.merged, self.signals = dict(regions or {}), merged, dict(signals or {})
         self.taken: Mapping[str, Mapping[str, Array]] = dict(taken or {})
-        self.decided, self.dtype = dict(decided or {}), np.dtype(dtype)
+        self.decided, self.fixed, self.dtype = dict(decided or {}), frozenset(fixed), np.dtype(dtype)
         self.shares: dict[str, Share] = {}
 
     def give(self, value: str, share: Share) -> None:
         """Add relevance of a value."""
-        if value not in self.program.carries:
+        if value not in self.program.carries or value in self.fixed:
             return
         if self.dtype != np.float64:
             share = Share(*(np.asarray(part).astype(self.dtype) for part in (share.c, share.r)))
@@ -229,21 +205,32 @@ class Tape:
         epsilon = None if rule is None else self.rules.epsilon(rule)
         return share if epsilon is None or epsilon == 0 else Share(quotient(share, z, epsilon))
 
-    def moved_back(self, way: tuple[Step, ...], above: Step, array: Array, fill: float) -> Array:
+    def moved_back(self, way: tuple[Step, ...], above: Step, array: Array, fill: float, below: Step) -> Array:
         """Return an array of the shape above some moving steps in the places below them; repeated entries agree.
 
-        ``above`` is the step that reads what they make, ``fill`` stands where it reads nothing.
+        ``above`` is the step that reads what they make, ``below`` the one that takes it in. Where nothing is read
+        stands what ``below`` has in the same channel, for that is how it takes it in: one bias a channel, wherever a
+        crop is. ``fill`` stands in channels of which nothing is read.
         """
         for step in reversed(way):
             if step.op in MOVES:  # else a scaling that is folded, too
                 positions = carried(self.program, step)
                 shape = self.values[step.inputs[positions[0]]].shape
-                index = places(step, self.given(step), positions)[_read(step, above)]
-                made = np.full(int(np.prod(shape)) + 1, fill)
+                index = places(step, self.given(step), positions)[read_by(step, above)]
+                made = np.full(int(np.prod(shape)) + 1, np.nan)
                 made[index.ravel()] = np.broadcast_to(array, index.shape).ravel()
                 array = made[1:].reshape(shape)
             above = step
-        return array
+        if not self._only_reader(way):  # what others read there is without it
+            return np.where(np.isnan(array), fill, array)
+        return completed(array, fill, below)
+
+    def _only_reader(self, way: tuple[Step, ...]) -> bool:
+        """Tell whether some moving steps, one behind the other, are all that reads what is below them."""
+        read = [step.inputs[carried(self.program, step)[0]] for step in way]
+        read += [name for step in way for name in step.outputs if name]
+        readers = [each for name in dict.fromkeys(read) for each in self.program.readers.get(name, [])]
+        return sum(not self.program.carries.isdisjoint(each.outputs) for each in readers) == len(way) + 1
 
     def moved_up(self, way: tuple[Step, ...], above: Step, array: Array) -> Array:
         """Return an array in the places above some moving steps; 0 where there is none."""
@@ -254,7 +241,7 @@ class Tape:
         """Yield each value on the way up with what an array becomes there."""
         for number, step in enumerate(way):
             reader = way[number + 1] if number + 1 < len(way) else above
-            output = _read(step, reader)
+            output = read_by(step, reader)
             if step.op in MOVES:
                 index = places(step, self.given(step), carried(self.program, step))[output]
                 array = np.concatenate([[0.0], np.ravel(array)])[index]
@@ -302,20 +289,20 @@ class Tape:
     def behind(self, step: Step, scale: Any = 1.0, shift: Any = 0.0) -> tuple[Any, Any]:
         """Return the scaling of a step's output by all that is folded into it, after one of its own."""
         for placed in self.folding.after.get(step.name, ()):
-            scale, shift = self._joined(placed, scale, shift)
+            scale, shift = self._joined(step, placed, scale, shift)
         return scale, shift
 
-    def _joined(self, placed: Placed, scale: Any, shift: Any) -> tuple[Any, Any]:
+    def _joined(self, step: Step, placed: Placed, scale: Any, shift: Any) -> tuple[Any, Any]:
         if placed.factor is not None:
-            return self._times(placed, scale, shift)
+            return self._times(step, placed, scale, shift)
         factor, more = scaling(self.program, placed.scaling, self.values)
         shape = self.values[placed.scaling.outputs[0]].shape
         if placed.way:
-            factor = self.moved_back(placed.way, placed.scaling, np.broadcast_to(factor, shape), 1.0)
-            more = self.moved_back(placed.way, placed.scaling, np.broadcast_to(more, shape), 0.0)
+            factor = self.moved_back(placed.way, placed.scaling, np.broadcast_to(factor, shape), 1.0, step)
+            more = self.moved_back(placed.way, placed.scaling, np.broadcast_to(more, shape), 0.0, step)
         return factor * scale, factor * shift + more
 
-    def _times(self, placed: Placed, scale: Any, shift: Any) -> tuple[Any, Any]:
+    def _times(self, step: Step, placed: Placed, scale: Any, shift: Any) -> tuple[Any, Any]:
         """Return a scaling with the factor of one reader; of parts of a value only those that it reads."""
         assert placed.factor is not None
         if not placed.way:
@@ -323,7 +310,7 @@ class Tape:
         first = first_factor(self.program, placed.scaling)
         assert first is not None
         shape = self.values[placed.scaling.inputs[first[1]]].shape
-        factor = self.moved_back(placed.way, placed.scaling, np.full(shape, placed.factor), 1.0)
+        factor = self.moved_back(placed.way, placed.scaling, np.full(shape, placed.factor), 1.0, step)
         return factor * scale, factor * shift
 
     def _present(self, step: Step, value: str) -> Any:
@@ -345,11 +332,6 @@ class Tape:
             return self.unit(step).plain()
         scale, shift = self.behind(step)
         return np.asarray(scale * self.values[step.outputs[0]] + shift)
-
-
-def _read(step: Step, reader: Step) -> int:
-    """Return which output of a step another one reads."""
-    return next((i for i, name in enumerate(step.outputs) if name and name in reader.inputs), 0)
 
 
 def linear_of_entries(below: tuple[int, ...], above: tuple[int, ...], at: int) -> Any:
