@@ -17,10 +17,12 @@ from pylrp.layers import Movement
 from pylrp.network import requests
 from pylrp.network.graph import Node
 from pylrp.verify.alignment import Alignment, Errors, largest_error
+from pylrp.verify.fused_attention import FusedAttention
 from pylrp.verify.layer_checks import culprit, layer_checks
 from pylrp.verify.matching import Matching, input_pairs
 from pylrp.verify.prediction import predicted
 from pylrp.verify.program import Array, Program
+from pylrp.verify.rounding import in_single
 from pylrp.verify.rules import Share
 from pylrp.verify.tape import Tape
 from pylrp.verify.verdict import Found, judged
@@ -29,9 +31,6 @@ from pylrp.verify.verification import Verification
 if TYPE_CHECKING:
     from pylrp.network.explanation import Explanation
     from pylrp.network.network import Network
-
-#: How often rounding is measured.
-_DRAWS = 3
 
 __all__ = ["TOLERANCES", "Check", "verify"]
 
@@ -52,14 +51,18 @@ def verify(
     """Return how a network and its explanation compare with a model; :meth:`pylrp.Network.verify` describes it."""
     program = Program.read(model)
     ex = network.explain(x, target, composite, output=output, layers="all")
-    return Check(network, x, ex, program, TOLERANCES[str(network.dtype)] if tolerance is None else tolerance).result()
+    allowed = TOLERANCES[str(network.dtype)] if tolerance is None else tolerance
+    return Check(network, x, ex, program, allowed, target).result()
 
 
 class Check:
     """One comparison."""
 
-    def __init__(self, network: Network, x: Any, ex: Explanation, program: Program, tolerance: float):
+    def __init__(
+        self, network: Network, x: Any, ex: Explanation, program: Program, tolerance: float, target: Any = None
+    ):
         self.network, self.ex, self.program, self.tolerance = network, ex, program, tolerance
+        self.given_x, self.given_target = x, target
         self.execution = network._execution_of(x)
         self.graph = self.execution.graph
         self.inputs = requests.Inputs(self.graph, x)
@@ -94,6 +97,9 @@ class Check:
         self.tapes: list[tuple[slice, Tape]] = []
         for rows, count in self._chunks():
             self._compare(rows, count, ours)
+        fused = FusedAttention.of(self, self.given_x, self.given_target)
+        if fused is not None and self._wrong(fused.relevance) and not self.rounding.found:
+            self._measure_rounding_anew()
         found = Found(
             values=self.values.found,
             incoming=self.incoming.found,
@@ -105,6 +111,8 @@ class Check:
             notes=self.notes,
             inputs=[name for name in self.graph.inputs if name in self.matching.values],
             culprit=lambda value: culprit(self, value),
+            fused=fused,
+            fused_culprit=lambda: "" if fused is None else fused.culprit(self, self.given_x, self.given_target),
         )
         return judged(layer_checks(self), found)
 
@@ -159,7 +167,7 @@ class Check:
         if self._wrong(self.prediction.found):
             exact = {name: largest_error(ours[self.graph.value(name)][rows[:count]], values[value][:count])
                      for name, value in asked.items()}  # fmt: skip
-            right = {name: value for name, value in asked.items() if (exact[name] or 0.0) <= self.tolerance}
+            right = {n: v for n, v in asked.items() if (error := exact[n]) is not None and error <= self.tolerance}
             self._measure_prediction(given, count, values, right)
         effective = tape.effective()
         for name, value in self.matching.values.items():
@@ -192,7 +200,7 @@ class Check:
 
         More than once, on inputs that differ by rounding: how far a sum that nearly cancels is off is a matter of luck.
         """
-        for rough in self._in_single(given):
+        for rough in in_single(self.program, given):
             rounded = self.tape(rough, tape.decided, np.float32)
             rounded.taken = tape.taken
             rounded.back(self._starts(rounded, rows))
@@ -201,17 +209,10 @@ class Check:
                 if one is not None and other is not None:
                     self.rounding.add(name, one[:count], other[:count])
 
-    def _in_single(self, given: Mapping[str, Array]) -> Iterator[dict[str, Array]]:
-        """Yield the file's values in single precision, of inputs that differ by rounding."""
-        rng = np.random.default_rng(0)
-        for _ in range(_DRAWS):
-            near = {
-                name: array * (1 + rng.uniform(-1, 1, array.shape) * np.finfo(np.float32).eps)
-                if array.dtype.kind == "f"
-                else array
-                for name, array in given.items()
-            }
-            yield self.program.run(near, dtype=np.float32)
+    def _measure_rounding_anew(self) -> None:
+        for (rows, count), (_, tape) in zip(self._chunks(), self.tapes, strict=True):
+            if self.network.dtype == np.float32:
+                self._measure_rounding(self._given(rows), rows, count, tape)
 
     def _measure_prediction(
         self, given: Mapping[str, Array], count: int, values: Mapping[str, Array], asked: Mapping[str, str]
@@ -223,7 +224,7 @@ class Check:
         if self.program.is_double:
             return
         watched = {**asked, **{f"NumPy {value}": value for value in self.program.outputs}}
-        for rough in self._in_single(given):
+        for rough in in_single(self.program, given):
             for name, value in watched.items():
                 if name in self.prediction.found:
                     self.prediction_rounding.add(name, rough[value][:count], values[value][:count])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from pylrp.verify.fused_attention import FusedAttention
 from pylrp.verify.verification import Deviation, LayerCheck, Verification
 
 __all__ = ["Found", "judged"]
@@ -34,6 +35,10 @@ class Found:
         The network's inputs that are in the file.
     culprit : callable
         Returns the layer that hands the wrong relevance to a value.
+    fused : FusedAttention or None
+        What attention that is one layer in the core makes of a plain call.
+    fused_culprit : callable
+        Returns the name of the attention that is wrong there.
     """
 
     values: Mapping[str, float]
@@ -46,10 +51,19 @@ class Found:
     notes: Sequence[str]
     inputs: Sequence[str]
     culprit: Callable[[str], str]
+    fused: FusedAttention | None
+    fused_culprit: Callable[[], str]
 
     def limit(self, name: str) -> float:
         """Return what the relevance of a value may be off: where rounding alone does more, a few times that."""
         return max(self.tolerance, _OF_ROUNDING * self.rounding.get(name, 0.0))
+
+    def fused_is_right(self) -> bool:
+        """Tell whether fused attention changes neither outputs nor relevance by more than rounding."""
+        if self.fused is None:
+            return True
+        relevance = all(error <= self.limit(name) for name, error in self.fused.relevance.items())
+        return relevance and all(error <= self.tolerance for error in self.fused.output.values())
 
     def predicts(self, name: str) -> bool:
         """Tell whether an output is the evaluator's, which computes in single precision."""
@@ -72,6 +86,9 @@ def judged(layers: Sequence[LayerCheck], found: Found) -> Verification:
     prediction = max(found.prediction.values(), default=0.0)
     if first.deviation is None and not all(map(found.predicts, found.prediction)):
         first = _First("prediction", None, prediction)
+    if first.deviation is None and found.fused is not None and not found.fused_is_right():
+        wrong = found.fused_culprit()
+        first = _First("attention", next(layer for layer in layers if layer.name == wrong), found.fused.error)
     relevance = max(found.incoming.values(), default=0.0)
     notes = list(found.notes)
     if first.deviation is None and relevance > found.tolerance:
@@ -96,6 +113,7 @@ def judged(layers: Sequence[LayerCheck], found: Found) -> Verification:
         evaluator=found.evaluator,
         compared=(len(found.values), len(found.incoming)),
         notes=tuple(dict.fromkeys(notes)),
+        fused_error=None if found.fused is None else found.fused.error,
     )
     return replace(made, verdict=_sentence(made, first))
 
@@ -128,10 +146,16 @@ def _sentence(made: Verification, first: _First) -> str:
         return f"Failed: layer {what} hands down other relevance than its formula gives: {beyond}."
     if made.deviation == "ledger":
         return f"Failed: the ledger of layer {what} does not close: {first.error:.1e} of the relevance is lost."
+    if made.deviation == "attention":
+        return (
+            f"Failed: fused attention, its product with the values {what}, gives another output or relevance of the "
+            f"inputs than its nodes one by one: {beyond}."
+        )
     if made.deviation == "prediction":
         return f"Failed: the prediction differs from the file's: {beyond}."
+    fused = "" if made.fused_error is None else f"fused attention within {made.fused_error:.1e}, "
     return (
         f"Passed: prediction within {made.prediction_error:.1e} of {made.evaluator}'s, relevance of "
-        f"{made.compared[1]} values within {made.relevance_error:.1e}, ledger within {made.ledger_error:.1e}; "
+        f"{made.compared[1]} values within {made.relevance_error:.1e}, {fused}ledger within {made.ledger_error:.1e}; "
         f"{made.tolerance:g} is allowed."
     )

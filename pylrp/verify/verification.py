@@ -9,7 +9,7 @@ from pylrp.present import html
 
 __all__ = ["LayerCheck", "Verification"]
 
-Deviation = Literal["prediction", "values", "relevance", "ledger"]
+Deviation = Literal["prediction", "values", "relevance", "ledger", "attention"]
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,9 @@ class Verification:
         One sentence.
     first_wrong : str or None
         The layer to look at: of values that differ the lowest; else of relevance the highest layer that hands down
-        something else; else of the ledger the highest that does not close. None where all is right.
-    deviation : {"prediction", "values", "relevance", "ledger"} or None
+        something else; else of the ledger the highest that does not close; else the product with the values of fused
+        attention that differs from its nodes one by one. None where all is right.
+    deviation : {"prediction", "values", "relevance", "ledger", "attention"} or None
         What is wrong there.
     layers : tuple of LayerCheck
         From input to output.
@@ -70,6 +71,9 @@ class Verification:
         How many layers' values, and how many layers' relevance, were compared.
     notes : tuple of str
         What was taken over from the network, or could not be compared.
+    fused_error : float or None
+        Of attention that is one layer in the core (a call that asks for its values takes it apart): the largest
+        difference of an output, or of the inputs' relevance, from that call. None where there is none.
     """
 
     passed: bool
@@ -84,6 +88,7 @@ class Verification:
     evaluator: str
     compared: tuple[int, int]
     notes: tuple[str, ...] = field(default=())
+    fused_error: float | None = None
 
     @property
     def ok(self) -> bool:

@@ -53,3 +53,16 @@ def test_which_bytes_gave_the_type_away():
         other[0, places] = ord("q")
         drops.append(net.forward(x)[0, target] - net.forward(other)[0, target])
     assert drops[0] > drops[1]
+
+
+def test_the_map_is_verified():
+    """Against onnxruntime, whose variance in single precision, a difference of large numbers, is far off here."""
+    pytest.importorskip("onnxruntime")
+    net = pylrp.load(model())
+    for composite in ("cp_lrp", "attnlrp"):
+        found = net.verify(as_bytes(TEXT), composite=composite)
+        assert found, str(found)
+        assert found.relevance_error < 1e-5
+        assert found.prediction_error > found.tolerance
+        assert found.notes
+        assert found.layers[0].incoming_error is not None

@@ -214,7 +214,8 @@ def test_attention_explained_by_another_rule_is_named(vit, kind, said, done, mon
     right = pylrp.composite("attnlrp")
     wrong = replace(right, name="wrong", names={layer: getattr(pylrp.rules, done)()})
     execution = net._execution
-    plans = execution.plan(right, "zennit"), execution.plan(wrong, "zennit")
+    every = [node.name for node in net.graph.nodes]  # attention is not one layer then
+    plans = execution.plan(right, "zennit", every), execution.plan(wrong, "zennit", every)
     assert type(plans[0].assignment.rules[layer]).__name__ == said
     monkeypatch.setattr(plans[1], "assignment", plans[0].assignment)
     monkeypatch.setattr(execution, "plan", lambda rules, convention, values=(): plans[1])

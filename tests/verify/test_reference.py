@@ -154,6 +154,31 @@ def test_ids_get_what_their_rows_get() -> None:
     np.testing.assert_allclose(found.relevance["ids"], (table[ids] @ weight[:, 1]) / 4)
 
 
+@pytest.mark.parametrize("rows", ["comparison", "one-hot"])
+def test_ids_get_what_their_rows_of_a_product_with_one_hot_rows_get(rows: str) -> None:
+    from onnx import helper, numpy_helper, parser
+
+    table, weight, bias = normal(5, 3), normal(3, 2), normal(3)
+    made = {
+        "comparison": ["u = Unsqueeze(ids, last)", "b = Expand(u, sizes)", "o = Equal(b, all)", "h = Cast<to=11>(o)"],
+        "one-hot": ["h = OneHot(ids, depth, values)"],
+    }[rows]
+    graph = helper.make_graph(
+        [parser.parse_node(text) for text in (*made, "e = MatMul(h, T)", "a = Add(e, B)",
+                                              "m = ReduceMean<axes=[1], keepdims=0>(a)", "y = MatMul(m, W)")],
+        "ids", [helper.make_tensor_value_info("ids", 7, ["n", 4])],
+        [helper.make_tensor_value_info("y", 11, None)],
+        [numpy_helper.from_array(array, name) for name, array in {
+            "T": table, "W": weight, "B": bias, "last": np.array([-1]), "sizes": np.array([1, 4, 5]),
+            "all": np.arange(5).reshape(1, 1, 5), "depth": np.array([5]), "values": np.array([0.0, 1.0]),
+        }.items()],
+    )  # fmt: skip
+    model_of_ids = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    ids = np.array([[0, 4, 2, 0], [1, 1, 3, 2]])
+    found = reference_relevance(model_of_ids, {"ids": ids}, target=1)
+    np.testing.assert_allclose(found.relevance["ids"], (table[ids] @ weight[:, 1]) / 4)
+
+
 def test_rules_by_name_kind_and_composite() -> None:
     text = "h = Gemm(x, W); a = Relu(h); y = Gemm(a, V)"
     made = model(text, (4,), double=True, W=normal(4, 5), V=normal(5, 2))

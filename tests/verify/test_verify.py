@@ -17,6 +17,7 @@ import pylrp
 from pylrp import layers as L
 from pylrp.layers.base import Layer
 from pylrp.network.graph import Node
+from pylrp.verify import against
 
 CONTRIBUTIONS = pylrp.Composite(
     "contributions", pylrp.Gamma(0.3), {"function": pylrp.Norm(), "conv": pylrp.WSquare()}, first=pylrp.ZBox(-4, 4)
@@ -262,6 +263,36 @@ def test_a_ledger_that_does_not_close_is_a_failure(monkeypatch: pytest.MonkeyPat
     assert found.deviation == "ledger"
     assert found.first_wrong == "h"
     assert found.ledger_error > found.tolerance
+
+
+def test_a_prediction_that_rounding_moves_passes_and_another_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A variance as the difference of two large numbers; the evaluator's differs by more than the tolerance."""
+    made = model(
+        """h = MatMul(x, W); a = Add(h, far); m = ReduceMean<axes=[-1]>(a); d = Sub(a, m); q = Mul(a, a);
+        v = ReduceMean<axes=[-1]>(q); k = Mul(m, m); w = Sub(v, k); e = Add(w, small); s = Sqrt(e); n = Div(d, s);
+        y = MatMul(n, V)""",
+        (5,), W=normal(5, 7), far=np.array(30.0), V=normal(7, 3), small=np.array(1e-5),
+    )  # fmt: skip
+    x = np.random.default_rng(1).normal(size=(3, 5)).astype(np.float32)
+    net = pylrp.load(made)
+    told = against.predicted
+
+    def off(share: float) -> Any:
+        def changed(*args: Any) -> Any:
+            name, values = told(*args)
+            return name, {key: array * (1 + share) for key, array in values.items()}
+
+        return changed
+
+    monkeypatch.setattr(against, "predicted", off(2e-4))
+    found = net.verify(x)
+    assert found, str(found)
+    assert found.prediction_error > found.tolerance
+    monkeypatch.setattr(against, "predicted", off(0.05))
+    assert net.verify(x).deviation == "prediction"
+    monkeypatch.setattr(against, "predicted", off(2e-4))
+    net, x = pylrp.load(make("dense")[0]), make("dense")[1]
+    assert net.verify(x).deviation == "prediction"  # rounding is small there
 
 
 # -- the call -------------------------------------------------------------------------------------------------------
