@@ -55,6 +55,7 @@ def test_which_bytes_gave_the_type_away():
     assert drops[0] > drops[1]
 
 
+@pytest.mark.slow
 def test_the_map_is_verified():
     """Against onnxruntime, whose variance in single precision, a difference of large numbers, is far off here."""
     pytest.importorskip("onnxruntime")

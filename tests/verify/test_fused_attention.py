@@ -30,6 +30,7 @@ def attending(*, double: bool = False) -> Any:
     return model(ATTENTION, (4, 6), double=double, H=rng.normal(size=(6, 3)), **weights), x
 
 
+@pytest.mark.slow
 def test_fused_attention_is_compared_with_its_nodes() -> None:
     for double, limit in ((False, 1e-5), (True, 1e-12)):
         made, x = attending(double=double)
