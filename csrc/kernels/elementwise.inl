@@ -136,7 +136,7 @@ inline void shares_of_rows(const SharesOfRows<T>& args) {
           output += plan.plain[q] * sum[q];
         }
       }
-      [[maybe_unused]] Vec<T> held[2];
+      [[maybe_unused]] Vec<T> held[kKnown ? 2 : kMaxGroups];
       Vec<T> unserved = relevance;  // what no group takes (a masked rule where the plain output is 0)
       for (int g = 0; g < groups; ++g) {
         const Share<T>& share = of_group[g];
@@ -155,9 +155,10 @@ inline void shares_of_rows(const SharesOfRows<T>& args) {
           quot = careful_quotient<T>(numerator, divisor, quot);
           lost |= quot == zero;
         }
-        if constexpr (kCount == 2) {
+        if constexpr (kCount != 1) {
           held[g] = quot;
-        } else {
+        }
+        if constexpr (kCount != 2) {
           store_n(s[g] + i * s_stride + j, quot, n);
         }
         if constexpr (kLedger) {
@@ -177,6 +178,9 @@ inline void shares_of_rows(const SharesOfRows<T>& args) {
         const Vec<T> half_difference = T(0.5) * held[0] - T(0.5) * held[1];
         store_n(s[0] + i * s_stride + j, plan.half_sum_and_difference ? half_sum : held[0], n);
         store_n(s[1] + i * s_stride + j, plan.half_sum_and_difference ? half_difference : held[1], n);
+      } else if (!kKnown && plan.half_sum_and_difference) {
+        store_n(s[0] + i * s_stride + j, T(0.5) * held[0] + T(0.5) * held[1], n);
+        store_n(s[1] + i * s_stride + j, T(0.5) * held[0] - T(0.5) * held[1], n);
       }
       by_dead += unserved;
     }

@@ -57,10 +57,25 @@ void forward_products(const std::vector<Sum>& sums, Matrix<const T> input, Matri
   left.pack(
       threads,
       [&](Index operand, Index row, Index rows, Index first, Index depth, T* to) {
-        kernel.pack_left(static_cast<int>(rows), depth, input.row(row) + first, input.stride, sign(operand), to);
+        if (parts[static_cast<std::size_t>(operand)] != Part::kMagnitude) {
+          kernel.pack_left(static_cast<int>(rows), depth, input.row(row) + first, input.stride, sign(operand), to);
+          return;
+        }
+        const Buffer<T> magnitudes(rows * depth);
+        for (Index i = 0; i < rows; ++i) {
+          kernel.part_of(depth, input.row(row + i) + first, 0, magnitudes.data() + i * depth);
+        }
+        kernel.pack_left(static_cast<int>(rows), depth, magnitudes.data(), depth, 0, to);
       },
       [&](Index operand, Index row, Index first, Index depth, auto body) {
-        body(0, depth, input.row(row) + first, sign(operand));
+        const T* x = input.row(row) + first;
+        const bool magnitude = parts[static_cast<std::size_t>(operand)] == Part::kMagnitude;
+        const Buffer<T> magnitudes(magnitude ? depth : 0);
+        if (magnitude) {
+          kernel.part_of(depth, x, 0, magnitudes.data());
+          x = magnitudes.data();
+        }
+        body(0, depth, x, sign(operand));
       });
   multiply_panels<T>(
       tiles, grid, left, products, products.empty() ? 0 : weight.cols, threads,
@@ -145,6 +160,12 @@ void backward_products(const DenseJob<T>& job, Matrix<const T> input, T* const* 
       });
 }
 
+// Is the first of its sums the output, biases included?
+template <class T>
+bool takes_output(const DenseJob<T>& job) {
+  return job.output && job.rule == job.gamma;
+}
+
 // Rows [begin, begin + batch) of a job; work: z and s, (panels, batch, tile_cols) each, in the same memory.
 template <class T>
 void relevance_of_part(const DenseJob<T>& job, const kernels::Shares<T>& plan, Index begin, Index batch, T* const* work,
@@ -180,6 +201,15 @@ void relevance_of_part(const DenseJob<T>& job, const kernels::Shares<T>& plan, I
   if (output_is_sum(job)) {
     const T* const output[] = {job.output.row(begin)};
     parallel_for(panels, threads, [&](Index p) { share(p, 0, batch, output, width, job.output.stride); });
+  } else if (takes_output(job)) {
+    forward_products<T>({job.rule->sums[1]}, input, job.layer.weight, work + 1, threads,
+                        [&](Index p, Index row, Index rows) {
+                          const Index column = p * width, cols = std::min(width, n_out - column);
+                          for (Index i = row; i < row + rows; ++i) {
+                            std::copy_n(job.output.row(begin + i) + column, cols, work[0] + (p * batch + i) * width);
+                          }
+                          share(p, row, rows, work, batch * width, width);
+                        });
   } else {
     forward_products<T>(job.rule->sums, input, job.layer.weight, work, threads,
                         [&](Index p, Index row, Index rows) { share(p, row, rows, work, batch * width, width); });
@@ -232,7 +262,8 @@ void relevance_by_products(const DenseJob<T>& job, const Threads& threads) {
     bias[g] = constants->groups[g].bias.data();
     base[g] = constants->groups[g].base.data() ? constants->groups[g].base.data() : (reuse ? nullptr : bias[g]);
   }
-  const kernels::Shares<T> plan = shares_of<T>(rule, base, bias, reuse ? nullptr : job.layer.bias);
+  const T* const plain_base = reuse || takes_output(job) ? nullptr : job.layer.bias;
+  const kernels::Shares<T> plan = shares_of<T>(rule, base, bias, plain_base);
   const Index arrays = static_cast<Index>(std::max(rule.sums.size(), rule.groups.size()));
   const Index batch = job.relevance.rows;
   const Index most = rows_of_part(weight, std::max(arrays * weight.rows, 2 * weight.cols));

@@ -32,12 +32,19 @@ struct DenseJob {
   Matrix<const T> relevance;                     // (batch, n_out)
   Matrix<T> result;                              // (batch, n_in)
   kernels::Absorbed* absorbed = nullptr;         // (batch), zeroed by the caller; null: no ledger
+  // The same rule by fewer products, out of the output: gamma_by_magnitude() in rules/gamma.hpp. For many samples.
+  const LoweredRule* gamma = nullptr;
+  const GroupConstants<T>* gamma_constants = nullptr;
 };
 
 // Reads all weights once where the rule has constant terms (w^2, flat, z-box).
 template <class T>
 GroupConstants<T> prepare_dense(const DenseWeights<T>& layer, const LoweredRule& rule, const Bounds<T>& bounds,
                                 const Threads& threads);
+
+// What its denominators hold besides the output and |W| |a|.
+template <class T>
+GroupConstants<T> prepare_gamma(const DenseWeights<T>& layer, const LoweredRule& rule);
 
 template <class T>
 void dense_relevance(const DenseJob<T>& job, const Threads& threads);

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "layers/registry.hpp"
+#include "rules/gamma.hpp"
 
 namespace pylrp {
 namespace {
@@ -12,6 +13,8 @@ namespace {
 template <class T>
 struct Forms : Prepared {
   GroupConstants<T> any, positive;
+  LoweredRule gamma;  // gamma_by_magnitude(), or nothing
+  GroupConstants<T> of_gamma;
 };
 
 // Samples [first, first + count) with a row a position.
@@ -75,7 +78,9 @@ void DenseLayer<T>::relevance(const RelevanceJob<T>& job, const Threads& threads
           {dense_, &job.rule->form(job.input_nonnegative, job.output_positive), job.bounds, constants,
            by_position(job.inputs[0], first, count, positions_), by_position(job.output, first, count, positions_),
            by_position(job.relevance, row, count, positions_), by_position(job.results[0], row, count, positions_),
-           positions_ == 1 ? job.absorbed + row : lost.data()},
+           positions_ == 1 ? job.absorbed + row : lost.data(),
+           forms != nullptr && !job.output_positive && !forms->gamma.passes() ? &forms->gamma : nullptr,
+           forms != nullptr ? &forms->of_gamma : nullptr},
           threads);
       for (Index i = 0; positions_ > 1 && i < count * positions_; ++i) {
         add_absorbed(lost[static_cast<std::size_t>(i)], &job.absorbed[row + i / positions_]);
@@ -85,8 +90,10 @@ void DenseLayer<T>::relevance(const RelevanceJob<T>& job, const Threads& threads
 }
 
 template <class T>
-bool DenseLayer<T>::reads_output(const CompiledRule* rule, bool) const {
-  return rule->any().sum_is_plain_output() && sum_takes_whole_bias(rule->any(), dense_.bias != nullptr);
+bool DenseLayer<T>::reads_output(const CompiledRule* rule, bool at_hand) const {
+  LoweredRule gamma;  // behind a ReLU its other form serves, without the output
+  return (!at_hand && gamma_by_magnitude(rule->rule(), &gamma)) ||
+         (rule->any().sum_is_plain_output() && sum_takes_whole_bias(rule->any(), dense_.bias != nullptr));
 }
 
 template <class T>
@@ -95,6 +102,9 @@ std::unique_ptr<Prepared> DenseLayer<T>::prepare(const CompiledRule& rule, const
   auto forms = std::make_unique<Forms<T>>();
   forms->any = prepare_dense(dense_, rule.form(false, false), bounds, threads);
   forms->positive = prepare_dense(dense_, rule.form(false, true), bounds, threads);
+  if (gamma_by_magnitude(rule.rule(), &forms->gamma)) {
+    forms->of_gamma = prepare_gamma(dense_, forms->gamma);
+  }
   return forms;
 }
 
