@@ -17,6 +17,7 @@ import numpy as np
 from pylrp.errors import UnsupportedLayer
 from pylrp.layers import Shape
 from pylrp.layers.base import product
+from pylrp.network.sides import without_past
 
 if TYPE_CHECKING:
     from pylrp.network.execution import Execution
@@ -50,6 +51,8 @@ class Lengths:
         Returns the model as bytes, and the options with which it was read; for saving. Default: the layers are saved.
     keep_top : bool
         Whether a function at the top is kept, where the model was saved so.
+    past : tuple of str
+        Inputs that must be empty, as in :class:`Sides`.
     """
 
     shapes: Mapping[str, Shape]
@@ -57,6 +60,7 @@ class Lengths:
     read: Callable[[Mapping[str, Shape]], Graph] | None = None
     again: Callable[[], tuple[bytes, dict[str, Any]]] | None = None
     keep_top: bool = False
+    past: tuple[str, ...] = ()
 
     def of(self, x: Any) -> dict[str, Shape] | None:
         """Return the shapes of a user's inputs; None where they are no inputs of this network at all.
@@ -68,7 +72,7 @@ class Lengths:
         """
         names = list(self.shapes)
         if isinstance(x, Mapping):
-            given = dict(x)
+            given = dict(without_past(x, self.past))
         elif isinstance(x, tuple) and len(names) > 1:
             given = dict(zip(names, x, strict=False))
         else:

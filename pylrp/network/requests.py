@@ -21,7 +21,7 @@ from pylrp.network.frames import origin_of
 from pylrp.network.front import Front
 from pylrp.network.graph import Graph
 from pylrp.network.layout import channels_moved_first, moving_call, with_other_order
-from pylrp.network.sides import SideInput, Sides
+from pylrp.network.sides import SideInput, Sides, without_past
 
 Array = NDArray[Any]
 #: Inputs as users give them: an array, several by name or in a tuple, or a list of samples.
@@ -71,7 +71,8 @@ class Inputs:
         self.fed: dict[str, Array] = {}
         sides = graph.facts.sides
         names = list(graph.inputs) if sides is None else list(sides.names)
-        for name, value in _by_name(names, x).items():
+        given = x if sides is None else without_past(x, sides.past)
+        for name, value in _by_name(names, given).items():
             what = "x" if len(names) == 1 else f"x[{name!r}]"
             if graph.facts.front is not None:
                 self._add_table(name, graph.facts.front, value, what)

@@ -25,6 +25,7 @@ from pylrp.network.graph import Graph
 from pylrp.network.ledger import COLUMNS, Ledger
 from pylrp.network.masks import by_value, kept
 from pylrp.network.requests import shapes_of_inputs, start_value
+from pylrp.network.sides import without_past
 
 __all__ = ["Samples", "explained", "predicted", "samples_in"]
 
@@ -74,7 +75,8 @@ def samples_in(x: Any, graph: Graph) -> Samples | None:
     shapes = shapes_of_inputs(graph)
     names = list(shapes)
     if all(isinstance(each, Mapping) for each in x):
-        given = x
+        sides = graph.facts.sides
+        given = x if sides is None else [without_past(each, sides.past) for each in x]
     elif len(names) > 1 and all(isinstance(each, tuple) and len(each) == len(names) for each in x):
         given = [dict(zip(names, each, strict=True)) for each in x]
     elif len(names) == 1 and _differ(x):

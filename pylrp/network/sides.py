@@ -8,19 +8,19 @@ whose relevance, summed over the features, belongs to the ids; a mask, which get
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pylrp.errors import NotFinite, NotInVocabulary
+from pylrp.errors import NotFinite, NotInVocabulary, UnsupportedLayer
 from pylrp.layers import Shape
 from pylrp.layers.shift import closed
 from pylrp.network.side_operators import OPERATORS, Attributes
 
-__all__ = ["Feed", "Fixed", "SideInput", "Sides", "Step"]
+__all__ = ["Feed", "Fixed", "SideInput", "Sides", "Step", "without_past"]
 
 Array = NDArray[Any]
 
@@ -116,12 +116,15 @@ class Sides:
     steps : tuple of Step
     feeds : mapping of str to Feed
         By input of the graph.
+    past : tuple of str
+        Inputs of earlier tokens' keys and values: empty, or left out.
     """
 
     names: tuple[str, ...]
     inputs: Mapping[str, SideInput]
     steps: tuple[Step, ...]
     feeds: Mapping[str, Feed]
+    past: tuple[str, ...] = ()
 
     @property
     def carrying(self) -> tuple[str, ...]:
@@ -155,6 +158,23 @@ class Sides:
         """Return the relevance of ids: that of their rows, (..., *ids, features), summed over the features."""
         parts = [feeds[name].sum(axis=-1) for name, feed in self.feeds.items() if feed.source == source]
         return np.asarray(sum(parts[1:], start=parts[0]))
+
+
+def without_past(x: Any, past: Sequence[str]) -> Any:
+    """Return a user's inputs without those of earlier tokens' keys and values, which must be empty.
+
+    Raises
+    ------
+    UnsupportedLayer
+        If one holds tokens: their relevance would end there.
+    """
+    if not past or not isinstance(x, Mapping):
+        return x
+    for name in past:
+        if name in x and np.size(x[name]):
+            reason = f"holds a past of shape {np.shape(x[name])}, in which relevance would end before its tokens"
+            raise UnsupportedLayer(name, "input", reason, "pass all tokens in one call, and leave the past out")
+    return {name: value for name, value in x.items() if name not in past}
 
 
 def run(step: Step, values: Mapping[str, Array], batch: int) -> Array:

@@ -142,8 +142,9 @@ class Check:
             elif name in self.inputs.given:  # token ids, or a mask
                 array = np.asarray(self.inputs.given[name])
                 given[name] = (array[None] if self.inputs.single else array)[rows]
-            else:  # it changes no output
-                given[name] = np.zeros([n or 1 for n in [len(rows), *sizes[1:]]])
+            else:  # it changes no output, or holds no tokens
+                size = 0 if self.graph.facts.sides and name in self.graph.facts.sides.past else 1
+                given[name] = np.zeros([len(rows), *(n or size for n in sizes[1:])])
         return given
 
     def _compare(self, rows: Array, count: int, ours: Mapping[str, Array]) -> None:

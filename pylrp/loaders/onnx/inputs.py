@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 
 from onnx import TensorShapeProto, ValueInfoProto
@@ -16,12 +17,23 @@ from pylrp.loaders.onnx.operators import FLOATS
 from pylrp.loaders.onnx.sides import SIDE_KINDS
 from pylrp.loaders.onnx.views import PLAIN, View
 
-__all__ = ["SHORTER", "USUAL", "InputShape", "declared", "free_axes", "shape_of", "usual_shape", "with_batch_first"]
+__all__ = [
+    "SHORTER",
+    "USUAL",
+    "InputShape",
+    "declared",
+    "free_axes",
+    "pasts",
+    "shape_of",
+    "usual_shape",
+    "with_batch_first",
+]
 
 InputShape = Sequence[int] | Mapping[str, Sequence[int]]
 #: The length of what has any, for a start; the others where the model can't take it: a table of fewer positions.
 USUAL = 8
 SHORTER = (4, 2)
+_PAST = re.compile(r"past(_|\.|$)", re.IGNORECASE)
 
 
 def with_batch_first(info: ValueInfoProto, view: View, example: Shape | None = None) -> ValueInfoProto:
@@ -40,6 +52,22 @@ def with_batch_first(info: ValueInfoProto, view: View, example: Shape | None = N
     del made.type.tensor_type.shape.dim[:]
     made.type.tensor_type.shape.dim.extend([*batch, *dims])
     return made
+
+
+def pasts(inputs: Mapping[str, ValueInfoProto], given: InputShape | None) -> dict[str, Shape]:
+    """Return the inputs of earlier tokens' keys and values, with the shape of an empty one without the batch.
+
+    They are called so in all decoders, have an axis of any length and stand beside token ids.
+    """
+    if not any(info.type.tensor_type.elem_type in SIDE_KINDS for info in inputs.values()):
+        return {}
+    found: dict[str, Shape] = {}
+    for name, info in inputs.items():
+        sizes = (declared(info) or [])[1:]
+        float_and_open = info.type.tensor_type.elem_type in FLOATS and sizes.count(None) == 1
+        if float_and_open and _PAST.match(name) and _given(name, given) is None:
+            found[name] = tuple(n or 0 for n in sizes)
+    return found
 
 
 def free_axes(

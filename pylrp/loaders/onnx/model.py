@@ -114,7 +114,7 @@ def load_onnx(
         ) from error
     lengths = ", ".join(name for name, axes in free.items() if axes)
     return graph.changed(
-        facts=replace(graph.facts, lengths=Lengths(shapes, free, read, again)),
+        facts=replace(graph.facts, lengths=Lengths(shapes, free, read, again, past=tuple(first.past))),
         notes=[*graph.notes, f"{lengths}: any length, for which the network is laid out when it comes"],
     )
 

@@ -140,9 +140,14 @@ def _expand_viewed(call: Call, value: Value) -> Value:
 
 def _concat(call: Call) -> Value:
     positions = range(len(call.node.input))
-    if any(call.is_constant(i) for i in positions):
+    filled = [
+        i for i in positions if not (call.is_per_sample(i) and not np.asarray(call.constant(i, per_sample=True)).size)
+    ]
+    if any(call.is_constant(i) for i in filled):
         return _concat_constants(call)
-    values = [call.viewed(i) for i in positions]
+    values = [call.viewed(i) for i in filled]
+    if len(values) == 1:
+        return call.emit(Identity(), *values)
     return call.emit(Concat(call.axis(call.attribute("axis", 1))), *values)
 
 

@@ -24,7 +24,7 @@ from pylrp.loaders.onnx.file import ModelFile
 from pylrp.loaders.onnx.folding import fold
 from pylrp.loaders.onnx.functions import function_of
 from pylrp.loaders.onnx.fused import FUSED
-from pylrp.loaders.onnx.inputs import InputShape, declared, shape_of, with_batch_first
+from pylrp.loaders.onnx.inputs import InputShape, declared, pasts, shape_of, with_batch_first
 from pylrp.loaders.onnx.node import Call, MixedBatch, Translation, Value, operator_of
 from pylrp.loaders.onnx.operators import FLOATS, OPERATORS
 from pylrp.loaders.onnx.outputs import ModelOutputs
@@ -90,6 +90,9 @@ class Reader:
         initial = {tensor.name for tensor in model.graph.initializer}
         named = {info.name: info for info in model.graph.input if info.name not in initial}
         self.inputs = {name: info for name, info in named.items() if name in needed}
+        self.past = pasts(self.inputs, input_shape)
+        for name in self.past:
+            self.inputs.pop(name)
         self.operators = checked(operators, model.graph.node)
         self.views = self._batch_places(initial)
         for name, view in self.views.items():
@@ -127,6 +130,9 @@ class Reader:
                 translation.values[name] = Value(translation.unique(name), shape, self.views.get(name, PLAIN))
             else:
                 translation.sides.add_input(name, shape, kind)
+        for name, shape in self.past.items():
+            empty = np.zeros((1, *shape), translation.constants.dtype)
+            translation.constants[name] = Constant(empty, empty, per_sample=True)
         self._require_explicable()
         for node in self.nodes:
             try:
@@ -148,8 +154,9 @@ class Reader:
         outputs = {name: translation.value(tensor).name for name, tensor in self.outputs.values.items()}
         dtype = translation.constants.dtype
         notes += [f"{name} weights converted to {dtype}" for name in sorted(translation.constants.converted)]
+        notes += [f"input {name!r} is of earlier tokens: empty, or left out" for name in self.past]
         notes += left_out(self.left_out) + self.outputs.notes
-        sides = translation.sides.program(list(shapes))
+        sides = translation.sides.program(list(shapes), tuple(self.past))
         activations = {name: shape for name, shape in shapes.items() if name not in translation.sides}
         graph = Graph(
             activations | {name: feed.shape for name, feed in translation.sides.feeds.items()},
@@ -231,7 +238,7 @@ class Reader:
                     "give a dict of name to shape"
                 )
             given = dict.fromkeys(self.inputs, given)
-        wrong = set(given or ()) - set(self.inputs) - set(self.left_out)
+        wrong = set(given or ()) - {*self.inputs, *self.left_out, *self.past}
         if wrong:
             raise ValueError(f"input_shape names {', '.join(sorted(wrong))}, the inputs are {', '.join(self.inputs)}")
         return {name: shape_of(info, (given or {}).get(name)) for name, info in self.inputs.items()}

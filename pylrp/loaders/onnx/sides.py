@@ -194,11 +194,11 @@ class SideValues:
             self.feeds[name] = Feed(side, axis, made, adds=adds)
         return made
 
-    def program(self, names: Sequence[str]) -> Sides | None:
-        """Return the program, None where all inputs are activations."""
+    def program(self, names: Sequence[str], past: tuple[str, ...] = ()) -> Sides | None:
+        """Return the program, None where all inputs are activations; ``past`` are inputs that must be empty."""
         if not self.inputs:
             return None
-        return Sides(tuple(names), dict(self.inputs), tuple(self._needed()), dict(self.feeds))
+        return Sides(tuple(names), dict(self.inputs), tuple(self._needed()), dict(self.feeds), past)
 
     def _needed(self) -> list[Step]:
         wanted = {feed.value for feed in self.feeds.values()}
