@@ -90,11 +90,12 @@ print((most() - before) / x.nbytes)
 
 @pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
-def test_less_memory():
+def test_less_memory(tmp_path):
     """80 values of 1 MB: about nine are kept, and nine more in a part."""
     taken = []
     for checkpoint in "01":
-        done = subprocess.run([sys.executable, "-c", CODE, checkpoint], capture_output=True, text=True, check=False)
+        command = [sys.executable, "-c", CODE, checkpoint]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         taken.append(float(done.stdout))
     assert taken[0] > 75

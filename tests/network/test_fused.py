@@ -9,7 +9,6 @@ import os
 import subprocess
 import sys
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -320,12 +319,12 @@ def test_equal_bits_for_any_number_of_threads():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("isa", [name for name in pylrp.info()["isa_supported"] if name != pylrp.info()["isa"]])
-def test_other_instruction_sets(isa):
+def test_other_instruction_sets(isa, tmp_path):
     tests = [f"{__file__}::test_by_the_formulas", f"{__file__}::test_parts_of_one_value"]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests],
         env={**os.environ, "PYLRP_ISA": isa},
-        cwd=Path(__file__).parents[2],
+        cwd=tmp_path,
         capture_output=True,
         text=True,
         check=False,
