@@ -19,6 +19,13 @@ L = keras.layers
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
+@pytest.fixture(autouse=True)
+def float32() -> None:
+    """Set Keras's precision: other files leave another one."""
+    keras.config.set_floatx("float32")
+    keras.config.set_dtype_policy("float32")
+
+
 def randomised(model: Any, seed: int = 0) -> Any:
     rng = np.random.default_rng(seed)
     model.set_weights([rng.normal(size=w.shape, scale=0.6) for w in model.get_weights()])

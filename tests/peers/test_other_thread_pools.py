@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 import textwrap
 
 import pytest
@@ -57,7 +58,8 @@ def run(code: str) -> str:
     code = "\n".join(map(textwrap.dedent, (ALONE, code)))
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("OMP_", "GOMP_", "KMP_"))}
     command = [sys.executable, "-W", "ignore", "-c", code]
-    done = subprocess.run(command, capture_output=True, text=True, env=clean, timeout=180, check=False)
+    with tempfile.TemporaryDirectory() as folder:  # beside the sources Python would find those
+        done = subprocess.run(command, capture_output=True, text=True, cwd=folder, env=clean, timeout=180, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout.split()[-1]
 
