@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -171,7 +172,9 @@ def waits(block, folder=None, only=None):
 @pytest.mark.slow
 @pytest.mark.serial
 @pytest.mark.filterwarnings("ignore")  # distributed's own, of the worker that is gone
-def test_a_worker_killed_in_the_middle_loses_nothing(tmp_path):
+def test_a_worker_killed_in_the_middle_loses_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # where workers start: not among the sources, whose pylrp has no core
+    monkeypatch.setattr(sys, "path", [*sys.path, str(Path(__file__).parents[2])])  # workers import this file
     distributed = pytest.importorskip("distributed")
     net, x = network(), samples()
     with (
