@@ -69,6 +69,10 @@ class Layers(Mapping[str, Array]):
         again = None if self._again is None else lambda name: take(self[name])
         return type(self)(kept, self._names, again, self._others, self._absorbed)
 
+    def anew(self: Some, kept: dict[str, Array], again: Callable[[str], Array]) -> Some:
+        """Return the same for other samples: what is kept of them, and how the rest is found."""
+        return type(self)(kept, self._names, again, self._others, self._absorbed)
+
     @property
     def kept(self) -> dict[str, Array]:
         """Return those that are there without computing."""

@@ -16,7 +16,7 @@ from pylrp.layers.base import Array, product
 from pylrp.network.graph import Graph
 from pylrp.network.requests import known
 
-__all__ = ["by_value", "for_core", "kept", "settled"]
+__all__ = ["by_value", "for_core", "has_rows", "kept", "settled"]
 
 _TWO = 2  # axes
 
@@ -70,13 +70,13 @@ def kept(masks: Mapping[str, Any] | None, shapes: Mapping[str, Shape]) -> dict[s
     """Return what an explanation keeps of its masks: a copy, and which of them have a row for each sample."""
     if masks is None:
         return {"masks": None}
-    by_sample = [name for name, given in masks.items() if _has_rows(given, shapes[name])]
+    by_sample = [name for name, given in masks.items() if has_rows(given, shapes[name])]
     copies = {name: np.asarray(given).tolist() for name, given in masks.items()}
     return {"masks": copies, **({"masks_by_sample": by_sample} if by_sample else {})}
 
 
-def _has_rows(given: Any, shape: Shape) -> bool:
-    """Whether a mask has a batch axis with more than one entry."""
+def has_rows(given: Any, shape: Shape) -> bool:
+    """Whether a mask of a value of this shape has a batch axis with more than one entry."""
     axes = np.ndim(given)
     return axes > 1 and len(given) > 1 and (axes == len(shape) + 1 or (axes == _TWO and len(shape) > _TWO))
 

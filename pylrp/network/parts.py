@@ -17,13 +17,12 @@ from pylrp.network.classes import as_indices
 from pylrp.network.columns import Table
 from pylrp.network.entries import to_pass_again
 from pylrp.network.explain import Request, explain
-from pylrp.network.explanation import Coefficients, Explanation, Layers
+from pylrp.network.explanation import Explanation
 from pylrp.network.frames import origin_of
 from pylrp.network.graph import Graph
 from pylrp.network.ledger import Ledger
 from pylrp.network.masks import by_value, kept
-from pylrp.network.requests import start_value
-from pylrp.network.samples import own_mask, own_targets
+from pylrp.network.samples import own_request
 
 __all__ = ["explain_in_parts", "part_size", "rows_of"]
 
@@ -87,20 +86,10 @@ def explain_in_parts(
     """
     graph = execution.graph
     count = _count(request.x, graph) or 0
-    rank = len(graph.shapes[start_value(graph, request.output)])
     slices = [slice(i, min(i + size, count)) for i in range(0, count, size)]
 
     def own(rows: slice) -> Request:
-        which = range(count)[rows]
-        masks = request.masks
-        return replace(
-            request,
-            x=rows_of(request.x, rows),
-            target=own_targets(request.target, which, count, rank, "target"),
-            against=own_targets(request.against, which, count, rank, "against"),
-            targets=request.targets and [own_targets(each, which, count, rank, "a target") for each in request.targets],
-            masks={n: own_mask(m, which, count) for n, m in masks.items()} if isinstance(masks, Mapping) else masks,
-        )
+        return own_request(request, rows_of(request.x, rows), range(count)[rows], count, graph)
 
     joined: dict[str, Any] = {}
     first, notes = None, dict[str, None]()
@@ -121,8 +110,7 @@ def explain_in_parts(
     def found(take: Callable[[Explanation], Array], **more: Any) -> Array:
         return np.concatenate([take(explain(execution, replace(own(rows), **more))) for rows in slices])
 
-    names = list(first.layers)
-    return _whole(first, joined, names, tuple(notes), request, graph, found)
+    return _whole(first, joined, tuple(notes), request, graph, found)
 
 
 def _arrays(ex: Explanation) -> dict[str, Any]:
@@ -156,8 +144,8 @@ def _put(joined: dict[str, Any], name: str, value: Array, rows: slice, count: in
 
 
 def _whole(
-    first: Explanation, joined: dict[str, Any], names: list[str], notes: tuple[str, ...], request: Request,
-    graph: Graph, found: Callable[..., Array],
+    first: Explanation, joined: dict[str, Any], notes: tuple[str, ...], request: Request, graph: Graph,
+    found: Callable[..., Array],
 ) -> Explanation:  # fmt: skip
     def of(what: str) -> Any:
         named = {name.partition("/")[2]: array for name, array in joined.items() if name.startswith(f"{what}/")}
@@ -174,10 +162,8 @@ def _whole(
         elif given is not None and hasattr(given, "__len__") and not isinstance(given, str | Mapping):
             settings[what] = to_pass_again(given)
     targets = joined["target"]
-    layers = Layers(
-        of("layer") or {}, names, lambda name: found(lambda ex: ex.layers[name], layers=[name]), first.layers.others
-    )
-    coefficients = Coefficients({}, names, lambda name: found(lambda ex: ex.coefficients[name]), first.layers.others)
+    layers = first.layers.anew(of("layer") or {}, lambda name: found(lambda ex: ex.layers[name], layers=[name]))
+    coefficients = first.coefficients.anew({}, lambda name: found(lambda ex: ex.coefficients[name]))
     return replace(
         first,
         relevance=of("relevance"),

@@ -20,14 +20,14 @@ from pylrp.network.classes import as_indices
 from pylrp.network.entries import to_pass_again
 from pylrp.network.execution import Execution
 from pylrp.network.explain import Request, explain
-from pylrp.network.explanation import Coefficients, Explanation, Layers
+from pylrp.network.explanation import Explanation
 from pylrp.network.graph import Graph
 from pylrp.network.ledger import COLUMNS, Ledger
-from pylrp.network.masks import by_value, kept
+from pylrp.network.masks import by_value, has_rows, kept
 from pylrp.network.requests import shapes_of_inputs, start_value
 from pylrp.network.sides import without_past
 
-__all__ = ["Samples", "explained", "predicted", "samples_in"]
+__all__ = ["Samples", "explained", "own_request", "predicted", "samples_in"]
 
 
 @dataclass(frozen=True)
@@ -150,28 +150,51 @@ def explained(
     ValueError
         If there are not as many targets as samples.
     """
-    count, rank = len(samples), len(graph.shapes[start_value(graph, request.output)])
 
     def run(batch: Any, which: Sequence[int]) -> Explanation:
-        masks = request.masks
-        own = replace(
-            request,
-            x=batch,
-            target=own_targets(request.target, which, count, rank, "target"),
-            against=own_targets(request.against, which, count, rank, "against"),
-            targets=None
-            if request.targets is None
-            else [own_targets(each, which, count, rank, "a target") for each in request.targets],
-            masks={name: own_mask(mask, which, count) for name, mask in masks.items()}
-            if isinstance(masks, Mapping)
-            else masks,
-        )
-        return explain(execution_of(batch), own)
+        return explain(execution_of(batch), own_request(request, batch, which, len(samples), graph))
 
     return _all(in_groups(samples, run), samples, request, graph)
 
 
-def own_targets(target: Any, which: Sequence[int], count: int, rank: int, what: str) -> Any:
+def own_request(request: Request, x: Any, which: Sequence[int], count: int, graph: Graph) -> Request:
+    """Return the request for some of ``count`` samples: their targets, and their rows of masks.
+
+    Parameters
+    ----------
+    request : Request
+    x : object
+        These samples, as a network takes them.
+    which : sequence of int
+        Their places.
+    count : int
+    graph : Graph
+        Of some length.
+
+    Raises
+    ------
+    ValueError
+        If there are not as many targets as samples.
+    """
+    rank = len(graph.shapes[start_value(graph, request.output)])
+    masks, targets = by_value(graph, request.masks), request.targets
+    if isinstance(masks, Mapping):
+        masks = {name: _own_mask(mask, graph.shapes.get(name), which, count) for name, mask in masks.items()}
+    if (
+        targets is not None and hasattr(targets, "__len__") and not isinstance(targets, str | Mapping)
+    ):  # anything else is refused later
+        targets = [_own_targets(each, which, count, rank, "a target") for each in targets]
+    return replace(
+        request,
+        x=x,
+        target=_own_targets(request.target, which, count, rank, "target"),
+        against=_own_targets(request.against, which, count, rank, "against"),
+        targets=targets,
+        masks=masks,
+    )
+
+
+def _own_targets(target: Any, which: Sequence[int], count: int, rank: int, what: str) -> Any:
     """Return the targets of some samples; one for all stays as it is."""
     single = isinstance(target, np.ndarray | np.generic) and target.ndim == 0
     for_all = single or isinstance(target, str | Mapping) or not hasattr(target, "__len__")
@@ -185,9 +208,9 @@ def own_targets(target: Any, which: Sequence[int], count: int, rank: int, what: 
     return np.stack(chosen) if all(isinstance(each, np.ndarray) and each.ndim for each in chosen) else chosen
 
 
-def own_mask(mask: Any, which: Sequence[int], count: int) -> Any:
-    """Return the rows of a mask of channels that has one a sample."""
-    rows = np.ndim(mask) > 1 and len(mask) == count
+def _own_mask(mask: Any, shape: Shape | None, which: Sequence[int], count: int) -> Any:
+    """Return the rows of a mask that has one a sample; of a value of this shape, None: of no value there is."""
+    rows = shape is not None and has_rows(mask, shape) and len(mask) == count
     return np.asarray(mask)[which] if rows else mask
 
 
@@ -218,13 +241,11 @@ def _all(
 
     targets = join(lambda ex: ex.target)
     at_hand = set.intersection(*(set(ex.layers.kept) for _, ex in groups))
-    names = list(first.layers)
-    layers = Layers(
-        {name: _joined([(which, ex.layers[name]) for which, ex in groups]) for name in names if name in at_hand},
-        names,
-        lambda name: join(lambda ex: ex.layers[name]),
-        first.layers.others,
-    )
+
+    def relevance_of(name: str) -> Any:
+        return join(lambda ex: ex.layers[name])
+
+    layers = first.layers.anew({name: relevance_of(name) for name in first.layers if name in at_hand}, relevance_of)
     sides = graph.facts.sides
     carrying = list(graph.inputs) if sides is None else sides.carrying
     inputs = {name: _joined([(range(len(samples)), samples.by_input[name])]) for name in carrying}
@@ -244,7 +265,7 @@ def _all(
         notes=tuple(dict.fromkeys(note for _, ex in groups for note in ex.notes)),
         features=first.features,
         positions=join(lambda ex: ex.positions),
-        coefficients=Coefficients({}, names, lambda name: join(lambda ex: ex.coefficients[name]), first.layers.others),
+        coefficients=first.coefficients.anew({}, lambda name: join(lambda ex: ex.coefficients[name])),
     )
 
 

@@ -77,6 +77,15 @@ def test_options_by_sample(net, x):
         np.testing.assert_allclose(ex.relevance[3], net.explain(x[3], arrays[3]).relevance, rtol=1e-9, atol=1e-12)
 
 
+def test_a_mask_of_heads_is_one_for_all(net, x):
+    """As many samples as heads: the mask's first axis are heads, whatever its length."""
+    pair, mask = x[:2], {"heard": np.array([True, False])[:, None, None]}
+    ex = net.explain(pair, 1, "cp_lrp", masks=mask)
+    for i, sample in enumerate(pair):
+        alone = net.explain(sample, 1, "cp_lrp", masks=mask).relevance
+        np.testing.assert_allclose(ex.relevance[i], alone, rtol=1e-9, atol=1e-12)
+
+
 def test_entries_by_sample(decoder, x):
     targets = [(-1, 3), (0, 1), {(2, 1): 1, (-1, 4): -1}, (4, 0), (0, 10)]
     ex = decoder.explain(x, targets)
