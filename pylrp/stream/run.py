@@ -210,14 +210,12 @@ class _Run:
 
     def _put(self, line: queue.Queue[Any], item: Any) -> None:
         """Wait for room in a queue, while there is somebody who takes from it."""
-        while self._failed is None:
+        while not (self._over.is_set() if line is self._read else self._failed is not None):
             try:
                 line.put(item, timeout=0.2)
             except queue.Full:
-                if line is self._read and self._over.is_set():
-                    return
-            else:
-                return
+                continue
+            return
 
     def _reading(self, number: int) -> None:
         try:

@@ -320,67 +320,6 @@ def test_one_process_at_a_time(tmp_path):
     assert StreamResult.open(tmp_path / "a.npy").complete
 
 
-class Watched:
-    """A source that is asked, and blocks where a later block has to be read before an earlier one is written."""
-
-    count = COUNT
-
-    def __init__(self):
-        self.third = threading.Event()
-
-    def read(self, start, stop):
-        from pylrp.stream.sources import Read
-
-        if start >= 2 * BATCH:
-            self.third.set()
-        rows = samples()[start:stop]
-        return Read(rows, len(rows), last=stop >= COUNT)
-
-    def name(self, index):
-        return str(index)
-
-    def identity(self):
-        return {"source": "watched"}
-
-
-def test_reading_explaining_and_writing_overlap(tmp_path, monkeypatch):
-    """The first block is only written when the third is being read: without threads this would never end."""
-    from pylrp.stream.sinks import NpySink
-
-    source, write = Watched(), NpySink.write
-    blocks: list[int] = []
-
-    def waits(self, number, start, arrays):
-        if number == 0:
-            assert source.third.wait(60), "the third block was not read while the first was written"
-        blocks.append(number)
-        write(self, number, start, arrays)
-
-    monkeypatch.setattr(NpySink, "write", waits)
-    net = dense()
-    assert_same(pylrp.stream.explain(net, source, tmp_path / "a.npy", batch=BATCH), expected(net, samples()))
-    assert blocks == list(range(6))
-
-
-def test_errors_of_threads_reach_the_caller(tmp_path, monkeypatch):
-    from pylrp.stream.sinks import NpySink
-
-    def full(self, number, start, arrays):
-        if number == 2:
-            raise OSError(28, "No space left on device")
-        write(self, number, start, arrays)
-
-    write = NpySink.write
-    monkeypatch.setattr(NpySink, "write", full)
-    before = threading.active_count()
-    with pytest.raises(OSError, match="space"):
-        pylrp.stream.explain(dense(), samples(), tmp_path / "a.npy", batch=BATCH)
-    assert threading.active_count() == before
-    monkeypatch.undo()
-    assert StreamResult.open(tmp_path / "a.npy").count == 2 * BATCH
-    assert_same(pylrp.stream.explain(dense(), samples(), tmp_path / "a.npy", batch=BATCH), expected(dense(), samples()))
-
-
 def test_bad_samples(tmp_path):
     net, x = dense(), samples()
     x[0, 1], x[9, 3] = np.nan, np.inf
