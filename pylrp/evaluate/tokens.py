@@ -135,13 +135,14 @@ class _Texts:
         self.target = target
         outputs = [self._output(sample) for sample in self.samples]
         self.weights = [self._weights(i, output) for i, output in enumerate(outputs)]
+        self.outputs = outputs
         self.scores = [float((w * out).sum()) for w, out in zip(self.weights, outputs, strict=True)]
         seen = [next((row for name, row in s.items() if "mask" in name.lower()), None) for s in self.samples]
         self.tokens = [
             np.array([
                 i for i, token in enumerate(sample[self.ids].tolist())
                 if token not in keep and (row is None or row[i])
-            ])
+            ], np.intp)
             for sample, row in zip(self.samples, seen, strict=True)
         ]  # fmt: skip
 
@@ -290,7 +291,7 @@ def _curves(texts: _Texts, relevance: Sequence[Array], steps: int) -> TokenCurve
             raise ValueError(
                 f"text {i} has {len(texts.samples[i][texts.ids])} tokens, relevance of shape {np.shape(R)}"
             )
-        order = tokens[np.argsort(-np.asarray(R)[tokens], kind="stable")] if len(tokens) else tokens
+        order = tokens[np.argsort(-np.asarray(R)[tokens], kind="stable")]
         counts = np.rint(fractions * max(0, len(order) - 1)).astype(int)
         for name, ranked in (("most", order), ("least", order[::-1])):
             changed = texts.without(i, [ranked[:count].tolist() for count in counts])
@@ -357,8 +358,7 @@ def _correlated(measure: Callable[[Values, Values], Any], R: Values, drop: Value
 def _explained(texts: _Texts, rules: Any) -> list[Array]:
     """Return the relevance of each text's ids; it starts at the entries of the score times their weights."""
     found = []
-    for sample, weights in zip(texts.samples, texts.weights, strict=True):
-        output = np.asarray(texts.net.forward(_given(sample)))
+    for sample, weights, output in zip(texts.samples, texts.weights, texts.outputs, strict=True):
         ex = texts.net.explain(_given(sample), (weights * output).astype(texts.net.dtype), rules)
         R = ex.relevance[texts.ids] if isinstance(ex.relevance, dict) else ex.relevance
         found.append(np.asarray(R, np.float64))

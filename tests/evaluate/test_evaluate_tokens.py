@@ -96,6 +96,11 @@ def test_evaluation(net, x):
     assert "<table" in found._repr_html_()
 
 
+def test_a_text_of_which_all_tokens_are_kept(net, x):
+    found = evaluate_tokens(net, x[:1], ["cp_lrp"], target=1, keep=range(small_text.WORDS))
+    assert np.isnan(found.pearson["cp_lrp"]).all()
+
+
 def test_evaluate_takes_ids(net, x):
     found = pylrp.evaluate.evaluate(net, x, ["cp_lrp"], target=1)
     np.testing.assert_allclose(found.pearson["cp_lrp"], evaluate_tokens(net, x, ["cp_lrp"], target=1).pearson["cp_lrp"])
