@@ -88,6 +88,13 @@ def test_a_saved_network(made, tmp_path):
         again.forward(feeds(6, before=1))
 
 
+def test_a_saved_network_of_one_length(made, tmp_path):
+    net, x = pylrp.load(made, input_shape={"ids": (6,), "mask": (6,)}), feeds(6)
+    assert net.graph.facts.lengths is None
+    net.save(tmp_path / "net.pylrp.npz")
+    np.testing.assert_array_equal(pylrp.load(tmp_path / "net.pylrp.npz").forward(x), net.forward(x))
+
+
 def test_a_list_of_samples(made):
     net = pylrp.load(made)
     samples = [{name: array[0] for name, array in feeds(length).items()} for length in (3, 5)]

@@ -40,6 +40,7 @@ def encode_sides(sides: Sides, encode: Encode) -> dict[str, Any]:
 
     return {
         "names": list(sides.names),
+        "past": list(sides.past),
         "inputs": [[name, list(each.shape), each.kind] for name, each in sides.inputs.items()],
         "steps": [
             [
@@ -76,6 +77,7 @@ def decode_sides(stored: Mapping[str, Any], decode: Decode) -> Sides:
             name: Feed(value, axis, tuple(shape), fixed(table), source, adds)
             for name, value, axis, shape, table, source, adds in stored["feeds"]
         },
+        tuple(stored.get("past", ())),
     )
 
 
