@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from pylrp import _core
 from pylrp.errors import MisplacedBox, UndecidedGate, UnsuitableRule
-from pylrp.layers import Layer
 from pylrp.network.attention import probabilities
 from pylrp.network.canonise.top import stands_at_top
 from pylrp.network.composition import Composed, Cone, cone_below, reads_constants, signs_only
@@ -336,7 +335,7 @@ def _require_fit(graph: Graph, node: Node, rule: Rule) -> None:
         raise UnsuitableRule(
             node.name,
             repr(rule),
-            _why_not(layer, rule),
+            kind.why_unfit(layer.rule_kind, rule),
             f"give it {' or '.join(f'{name}()' for name in kind.rules)}",
         )
     if layer.rule_kind == "function" and not np.isfinite(layer.at_zero()).all():  # type: ignore[attr-defined]
@@ -354,17 +353,6 @@ def _require_fit(graph: Graph, node: Node, rule: Rule) -> None:
             "both do",
             "give it Half()",
         )
-
-
-def _why_not(layer: Layer, rule: Rule) -> str:
-    if layer.rule_kind != "recurrent":
-        return f"does not fit a layer of kind {layer.rule_kind}, which has no weights"
-    if isinstance(rule, Half):
-        return (
-            "would hand a half to the gates of a recurrent layer: through sigmoid(z) relevance grows without bound "
-            "where z is near 0, to 4.6e9 times the score in a trained GRU"
-        )
-    return "does not fit a recurrent layer, whose gates are constants under every rule"
 
 
 def _takers(rule: Treatment) -> str:

@@ -7,7 +7,7 @@ does not fit. ``docs/architecture.md`` has the same table with its reasons and s
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pylrp.rules.catalogue import Epsilon, Norm, Pass, Zero
 from pylrp.rules.terms import Rule, Term
@@ -35,6 +35,10 @@ class Weightless:
         The layer's own formulas, by name.
     own : tuple of type
         The rules that say what the layer does without one: the core is not told of them.
+    unfit : str
+        Why other rules do not fit.
+    refused : mapping of type to str
+        The same for a rule that people ask for.
     """
 
     layers: str
@@ -43,6 +47,12 @@ class Weightless:
     may_pass: bool = False
     treatments: tuple[type[Treatment], ...] = ()
     own: tuple[type[Rule], ...] = ()
+    unfit: str = "does not fit a layer of kind {kind}, which has no weights"
+    refused: Mapping[type[Rule], str] = field(default_factory=dict)
+
+    def why_unfit(self, kind: str, rule: Rule) -> str:
+        """Return why a rule does not fit layers of this kind."""
+        return next((why for each, why in self.refused.items() if isinstance(rule, each)), self.unfit.format(kind=kind))
 
     def is_own(self, rule: Rule) -> bool:
         """Whether a rule says what the layer does without one."""
@@ -97,6 +107,11 @@ WEIGHTLESS: Mapping[str, Weightless] = {
         Signal(),
         treatments=(Signal, Spread),
         own=(Signal,),
+        unfit="does not fit a recurrent layer, whose gates are constants under every rule",
+        refused={
+            Half: "would hand a half to the gates of a recurrent layer: through sigmoid(z) relevance grows without "
+            "bound where z is near 0, to 4.6e9 times the score in a trained GRU"
+        },
     ),
     "product": Weightless(
         "products of two values: gates", Signal(), in_proportion=False, treatments=(Signal, Half, Gate)
