@@ -132,17 +132,18 @@ template <class T>
 void AttentionLayer<T>::forward_of_group(const std::vector<Matrix<const T>>& inputs, Matrix<T> output, Index sample,
                                          std::size_t number) const {
   const std::vector<std::size_t>& heads = groups_[number];
-  const T* const key = inputs[of_.k.input].row(sample) + of_.k.at[heads[0]];
-  const T* const value = inputs[of_.v.input].row(sample) + of_.v.at[heads[0]];
+  const std::vector<const T*> rows = rows_of(inputs, sample);
+  const T* const key = rows[of_.k.input] + of_.k.at[heads[0]];
+  const T* const value = rows[of_.v.input] + of_.v.at[heads[0]];
   const KeysAndValues<T> group(of_, key, value, true, false);
   ScoreBlock<T> block(of_);
   const Index stride = padded_to_panels<T>(of_.value_width);
   const Buffer<T> made(kQueriesAtOnce * stride);
   for (const std::size_t head : heads) {
-    MasksOfHead<T> masks(masks_, rows_of(inputs, sample), head);
+    MasksOfHead<T> masks(masks_, rows, head);
     for (block.first = 0; block.first < of_.queries; block.first += kQueriesAtOnce) {
       block.rows = std::min(kQueriesAtOnce, of_.queries - block.first);
-      score(group, inputs[of_.q.input].row(sample) + of_.q.at[head], &block, &masks);
+      score(group, rows[of_.q.input] + of_.q.at[head], &block, &masks);
       group.values.multiply(block.powers.data(), block.stride, block.rows, group.values.all(),
                             {block.open.first, block.keys_end(of_.keys)}, made.data(), stride);
       T* const out = output.row(sample) + of_.out.at[head] + block.first * of_.out.row;

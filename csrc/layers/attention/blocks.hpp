@@ -12,6 +12,7 @@
 namespace pylrp {
 
 inline constexpr Index kQueriesAtOnce = 64;  // their scores stay in the L2 cache up to a thousand keys
+static_assert(kQueriesAtOnce <= Packed<float>::kMostRows && kQueriesAtOnce <= Packed<double>::kMostRows);
 
 // body(i, j) for all entries of (rows, cols), along the shorter step first.
 template <class Body>

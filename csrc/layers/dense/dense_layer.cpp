@@ -1,6 +1,5 @@
 #include "layers/dense/dense_layer.hpp"
 
-#include <algorithm>
 #include <vector>
 
 #include "layers/registry.hpp"
@@ -69,11 +68,10 @@ void DenseLayer<T>::relevance(const RelevanceJob<T>& job, const Threads& threads
       forms == nullptr ? nullptr : (job.output_positive ? &forms->positive : &forms->any);
   const bool together = is_contiguous(job.inputs[0]) && is_contiguous(job.output) && is_contiguous(job.relevance) &&
                         is_contiguous(job.results[0]);
-  std::vector<kernels::Absorbed> lost(static_cast<std::size_t>(positions_ == 1 ? 0 : job.batch * positions_));
   for (Index t = 0; t < job.targets(); ++t) {
     each_run(job.batch, together, [&](Index first, Index count) {
       const Index row = t * job.batch + first;
-      std::fill(lost.begin(), lost.end(), kernels::Absorbed{});
+      std::vector<kernels::Absorbed> lost(static_cast<std::size_t>(positions_ == 1 ? 0 : count * positions_));
       dense_relevance<T>(
           {dense_, &job.rule->form(job.input_nonnegative, job.output_positive), job.bounds, constants,
            by_position(job.inputs[0], first, count, positions_), by_position(job.output, first, count, positions_),
@@ -82,9 +80,7 @@ void DenseLayer<T>::relevance(const RelevanceJob<T>& job, const Threads& threads
            forms != nullptr && !job.output_positive && !forms->gamma.passes() ? &forms->gamma : nullptr,
            forms != nullptr ? &forms->of_gamma : nullptr},
           threads);
-      for (Index i = 0; positions_ > 1 && i < count * positions_; ++i) {
-        add_absorbed(lost[static_cast<std::size_t>(i)], &job.absorbed[row + i / positions_]);
-      }
+      add_absorbed(lost, positions_, job.absorbed + row);
     });
   }
 }

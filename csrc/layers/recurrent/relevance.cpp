@@ -13,6 +13,7 @@
 #include <cmath>
 
 #include "layers/recurrent/recurrent.hpp"
+#include "rules/kernel_args.hpp"
 #include "rules/stabilizer.hpp"
 
 namespace pylrp {
@@ -71,7 +72,7 @@ class RecurrentLayer<T>::Way {
   void run() {
     Index offset = 0;
     for (std::size_t d = 0; d < layer_.directions_.size(); ++d) {
-      const KeptArrays arrays = layer_.kept_arrays(d, is_stabilised(job_.rule));
+      const KeptArrays arrays = layer_.kept_arrays(d, stabilised_);
       arrays_ = &arrays;
       of_ = &layer_.directions_[d];
       direction_ = static_cast<Index>(d);
@@ -79,9 +80,7 @@ class RecurrentLayer<T>::Way {
       run_direction();
       offset += arrays.count * units_ * places_.steps;
     }
-    for (Index r = 0; r < rows_; ++r) {
-      add_absorbed_to(r);
-    }
+    add_absorbed(lost_, 1, job_.absorbed + first_);
   }
 
  private:
@@ -89,13 +88,6 @@ class RecurrentLayer<T>::Way {
   Index step_at(Index number) const { return of_->reverse ? places_.steps - 1 - number : number; }
   const T* kept(Index r, Index t, Index array) const {
     return array < 0 ? nullptr : job_.kept.row(sample(r)) + kept_offset_ + (t * arrays_->count + array) * units_;
-  }
-  void add_absorbed_to(Index r) {
-    kernels::Absorbed& to = job_.absorbed[first_ + r];
-    const kernels::Absorbed& from = lost_[static_cast<std::size_t>(r)];
-#define PYLRP_ADD(name) to.name += from.name;
-    PYLRP_LEDGER_CAUSES(PYLRP_ADD)
-#undef PYLRP_ADD
   }
 
   void run_direction() {
@@ -251,13 +243,11 @@ class RecurrentLayer<T>::Way {
 
   // Through the sum in G: its stabiliser, its biases.
   void through_sum(Index r, Index t, T* q, Spread* spread, T* spread_x) {
-    double taken = 0, biases = 0;
+    double taken = 0;
     if (stabilised_) {
       stabilise(r, kept(r, t, arrays_->z), spread->c, q, &taken);
     }
-    if (!of_->bias.empty()) {
-      biases = dot(of_->bias.data() + of_->cell.sums() - units_, q, units_);
-    }
+    double biases = dot(of_->bias.data() + of_->cell.sums() - units_, q, units_);
     if (of_->cell.reset_after) {
       const T* const reset = kept(r, t, arrays_->reset);
       const T* const own = of_->state_bias.data() + of_->cell.sums() - units_;
@@ -287,8 +277,8 @@ class RecurrentLayer<T>::Way {
       }
       from = down;
     }
-    const Buffer<T> product(gru ? rows_ * stride_ : 0);
-    T* const to = gru ? product.data() : down;
+    const Buffer<T> product(gru && after ? rows_ * stride_ : 0);  // the operand stands in the other one
+    T* const to = gru && after ? product.data() : down;
     multiply_by_panels(from, stride_, rows_, *of_->state_back, false, to, stride_);
     for (Index r = 0; r < rows_; ++r) {
       if (!takes_part(lengths_, sample(r), t)) {
