@@ -164,8 +164,8 @@ class Recurrent(Layer):
         curves = [curve for each in self._curves() for curve in each]
         letters = self._letters()
         return self.kind, {
-            "weight": self._rows("weight", directions),
-            "recurrent": self._rows("recurrent", directions),
+            "weight": self._rows(self.weight),
+            "recurrent": self._rows(self.recurrent),
             "bias": self._column(self.bias),
             "state_bias": self._column(self.recurrent_bias),
             "order": [letters.index(gate) for gate in self.order],
@@ -230,8 +230,7 @@ class Recurrent(Layer):
             if given is not None and np.size(given) != self.directions * self.units:
                 raise ValueError(f"first_{name} has shape {np.shape(given)}, expected {(self.directions, self.units)}")
 
-    def _rows(self, name: str, directions: int) -> Any:
-        array: Any = getattr(self, name)
+    def _rows(self, array: Any) -> Any:
         return np.reshape(array, (-1, np.shape(array)[-1]))
 
     def _column(self, array: Any) -> Any:

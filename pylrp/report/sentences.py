@@ -41,9 +41,7 @@ def certainty(predicted: Prediction) -> list[str]:
 def where(view: InputDisplay | TextDisplay, relevance: Array, label: str, against: str) -> list[str]:
     """Return what the colours mean, and where most of the positive relevance is."""
     plane = view.plane(relevance)
-    parts = {"image": "parts of the picture", "signal": "stretches of the signal", "table": "bars", "text": "words"}[
-        view.kind
-    ]
+    parts = _PARTS[view.kind]
     positive, negative = float(plane[plane > 0].sum()), float(-plane[plane < 0].sum())
     sentence = ["", f"Red {parts}", f" are evidence for “{label}”, ", "blue", f" ones {against}. "]
     if not positive and not negative:

@@ -211,9 +211,10 @@ class Check:
                     self.rounding.add(name, one[:count], other[:count])
 
     def _measure_rounding_anew(self) -> None:
+        if self.network.dtype != np.float32:
+            return
         for (rows, count), (_, tape) in zip(self._chunks(), self.tapes, strict=True):
-            if self.network.dtype == np.float32:
-                self._measure_rounding(self._given(rows), rows, count, tape)
+            self._measure_rounding(self._given(rows), rows, count, tape)
 
     def _measure_prediction(
         self, given: Mapping[str, Array], count: int, values: Mapping[str, Array], asked: Mapping[str, str]

@@ -6,12 +6,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from onnx import TensorShapeProto, ValueInfoProto
 
 from pylrp.errors import UnsupportedLayer
 from pylrp.layers import Shape
+from pylrp.loaders.onnx.file import ModelFile
 from pylrp.loaders.onnx.node import type_name
 from pylrp.loaders.onnx.operators import FLOATS
 from pylrp.loaders.onnx.sides import SIDE_KINDS
@@ -23,7 +24,9 @@ __all__ = [
     "InputShape",
     "declared",
     "free_axes",
+    "left_out",
     "pasts",
+    "pixel_ranges",
     "shape_of",
     "usual_shape",
     "with_batch_first",
@@ -141,3 +144,23 @@ def shape_of(info: ValueInfoProto, given: Sequence[int] | None) -> Shape:
 
 def _written(sizes: Sequence[int | None]) -> str:
     return f"(batch, {', '.join('?' if n is None else str(n) for n in sizes[1:])})"
+
+
+#: What a file says of its pixels (ONNX, "Standardized metadata": Image.NominalPixelRange).
+_PIXELS = {
+    "NominalRange_0_255": (0.0, 255.0),
+    "Normalized_0_1": (0.0, 1.0),
+    "Normalized_1_1": (-1.0, 1.0),
+    "NominalRange_16_235": (16.0, 235.0),
+}
+
+
+def pixel_ranges(file: ModelFile, shapes: Mapping[str, Shape]) -> dict[str, tuple[float, float]]:
+    """Return the range of pixels that the file names, for each input that may be an image."""
+    said = {entry.key: entry.value for entry in file.model.metadata_props}.get("Image.NominalPixelRange", "")
+    return {name: _PIXELS[said] for name, shape in shapes.items() if said in _PIXELS and len(shape) == 3}
+
+
+def left_out(names: Iterable[str]) -> list[str]:
+    """Return the notes on inputs that a model declares and does not use."""
+    return [f"input {name!r} changes no output and is left out" for name in names]

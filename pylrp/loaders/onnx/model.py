@@ -22,9 +22,9 @@ from pylrp.loaders.onnx.branches import with_branches_taken
 from pylrp.loaders.onnx.by_hand import Operator
 from pylrp.loaders.onnx.constants import Stored
 from pylrp.loaders.onnx.file import ModelFile
-from pylrp.loaders.onnx.inputs import SHORTER, USUAL, InputShape, free_axes, shape_of, usual_shape
+from pylrp.loaders.onnx.inputs import SHORTER, USUAL, InputShape, free_axes, left_out, shape_of, usual_shape
 from pylrp.loaders.onnx.node import MixedBatch
-from pylrp.loaders.onnx.reader import Reader, left_out
+from pylrp.loaders.onnx.reader import Reader
 from pylrp.loaders.onnx.sizes import require_functions
 from pylrp.network.graph import Graph
 from pylrp.network.lengths import Lengths

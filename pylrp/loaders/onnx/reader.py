@@ -6,7 +6,7 @@ What no input changes is computed here and now (``onnx/constants.py``), everythi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -24,7 +24,7 @@ from pylrp.loaders.onnx.file import ModelFile
 from pylrp.loaders.onnx.folding import fold
 from pylrp.loaders.onnx.functions import function_of
 from pylrp.loaders.onnx.fused import FUSED
-from pylrp.loaders.onnx.inputs import InputShape, declared, pasts, shape_of, with_batch_first
+from pylrp.loaders.onnx.inputs import InputShape, declared, left_out, pasts, pixel_ranges, shape_of, with_batch_first
 from pylrp.loaders.onnx.node import Call, MixedBatch, Translation, Value, operator_of
 from pylrp.loaders.onnx.operators import FLOATS, OPERATORS
 from pylrp.loaders.onnx.outputs import ModelOutputs
@@ -36,7 +36,7 @@ from pylrp.loaders.onnx.views import PLAIN, View
 from pylrp.network.canonise.normalisations import complete_normalisations
 from pylrp.network.graph import Facts, Graph, Node
 
-__all__ = ["Reader", "left_out"]
+__all__ = ["Reader"]
 
 _ONNX = ("", "ai.onnx")
 _OPERATORS = {**OPERATORS, **FUSED}
@@ -44,25 +44,6 @@ _OPERATORS = {**OPERATORS, **FUSED}
 _WAIT = {"Cast", "CastLike", "Expand", "Reshape", "Squeeze", "Unsqueeze"}
 #: What code raises that meets something else than it was written for.
 _MALFORMED = (ArithmeticError, AttributeError, LookupError, RuntimeError, StopIteration, TypeError)
-
-#: What a file says of its pixels (ONNX, "Standardized metadata": Image.NominalPixelRange).
-_PIXELS = {
-    "NominalRange_0_255": (0.0, 255.0),
-    "Normalized_0_1": (0.0, 1.0),
-    "Normalized_1_1": (-1.0, 1.0),
-    "NominalRange_16_235": (16.0, 235.0),
-}
-
-
-def _pixel_ranges(file: ModelFile, shapes: Mapping[str, Shape]) -> dict[str, tuple[float, float]]:
-    """Return the range of pixels that the file names, for each input that may be an image."""
-    said = {entry.key: entry.value for entry in file.model.metadata_props}.get("Image.NominalPixelRange", "")
-    return {name: _PIXELS[said] for name, shape in shapes.items() if said in _PIXELS and len(shape) == 3}
-
-
-def left_out(names: Iterable[str]) -> list[str]:
-    """Return the notes on inputs that a model declares and does not use."""
-    return [f"input {name!r} changes no output and is left out" for name in names]
 
 
 class Reader:
@@ -165,7 +146,7 @@ class Reader:
             notes=notes,
             facts=Facts(
                 classes=self.outputs.classes,
-                ranges=_pixel_ranges(self.file, activations),
+                ranges=pixel_ranges(self.file, activations),
                 batch_axes={name: view.batch for name, view in self.views.items() if view.batch},
                 sides=sides,
             ),
