@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["OPERATIONS", "Operand", "Step", "Writer", "evaluated", "parsed"]
+__all__ = ["OPERATIONS", "Operand", "Step", "Writer", "composed", "evaluated", "parsed"]
 
 Floats = NDArray[np.float64]
 #: What a step takes: ``("x",)``, ``("step", number)`` from 0, ``("array", number)`` or ``("number", value)``.
@@ -240,6 +240,24 @@ class _Reader:
             self.arrays = max(self.arrays, int(name[1:]) + 1)
             return ("array", int(name[1:]))
         raise self.wrong(f"{name!r} is no value; the argument is called x, arrays are c0, c1, ...")
+
+
+def composed(inner: Sequence[Step], outer: Sequence[Step], arrays: int) -> str:
+    """Return the formula of a program whose argument is what another one gives, which takes so many arrays."""
+    writer, x, first = Writer(), X, 0
+    for steps in (inner, outer):
+        made: list[Operand] = []
+
+        def meant(operand: Operand, x: Operand = x, made: list[Operand] = made, first: int = first) -> Operand:
+            kind = operand[0]
+            if kind == "array":
+                return ("array", first + operand[1])
+            return x if kind == "x" else made[operand[1]] if kind == "step" else operand
+
+        for operation, operands in steps:
+            made.append(writer.step(operation, *map(meant, operands)))
+        x, first = made[-1], arrays
+    return writer.text(x)
 
 
 def evaluated(steps: Sequence[Step], x: Any, arrays: Any = ()) -> Floats:

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from pylrp.layers.activations import CONSTANT
 from pylrp.layers.base import NamedLayer, Place, Shape, Spec, sole
 from pylrp.layers.cause import Cause
-from pylrp.layers.formula import OPERATIONS, Operand, Step, evaluated, parsed
+from pylrp.layers.formula import OPERATIONS, Operand, Step, composed, evaluated, parsed
 from pylrp.layers.scaling import one_a_channel
 
 __all__ = ["Function"]
@@ -74,6 +74,13 @@ class Function(NamedLayer):
     def at_zero(self) -> Any:
         """Return f(0), one number for each entry of the constants."""
         return evaluated(self.steps, 0.0, () if self.constants is None else np.asarray(self.constants, np.float64))
+
+    def then(self, outer: Function) -> Function:
+        """Return the function that applies another one to what this one gives."""
+        arrays = [np.asarray(array) for each in (self, outer) if each.constants is not None for array in each.constants]  # type: ignore[union-attr]
+        first = 0 if self.constants is None else len(np.asarray(self.constants))
+        made = np.ascontiguousarray(np.stack(np.broadcast_arrays(*arrays))) if arrays else None
+        return Function(composed(self.steps, outer.steps, first), made)
 
     def output_shape(self, *shapes: Shape) -> Shape:
         """Return the shape of the input."""

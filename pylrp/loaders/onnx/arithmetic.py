@@ -21,6 +21,7 @@ from pylrp.layers import (
     Clip,
     Divide,
     Expand,
+    Function,
     GlobalAveragePool,
     GlobalMaxPool,
     Identity,
@@ -44,7 +45,7 @@ from pylrp.loaders.onnx.normalisations import is_underway, normalised
 from pylrp.loaders.onnx.tops import written_out
 from pylrp.loaders.onnx.views import PLAIN
 
-__all__ = ["ARITHMETIC", "alike", "clip", "computed", "curve", "joined", "operand"]
+__all__ = ["ARITHMETIC", "alike", "clip", "computed", "curve", "joined", "length", "operand"]
 
 Array = NDArray[Any]
 Translate = Callable[[Call], Value | list[Value] | None]
@@ -330,8 +331,11 @@ def _extreme(low: bool) -> Translate:
     return translate
 
 
-def _reduce(pool: Layer, total: bool = False) -> Translate:
-    """Translate a reduction by a global pool over the axes that vanish, which are moved to the end."""
+def _reduce(pool: Layer, total: bool = False, of: str = "", then: str = "") -> Translate:
+    """Translate a reduction by a global pool over the axes that vanish, which are moved to the end.
+
+    ``of`` and ``then`` are formulas: of what the sum is, and what is made of it.
+    """
 
     def translate(call: Call) -> Value | None:
         if call.has(0) and call.node.input[0] in call.translation.pending:
@@ -350,7 +354,7 @@ def _reduce(pool: Layer, total: bool = False) -> Translate:
         if not call.attribute("keepdims", 1):
             result = tuple(value.shape[axis] for axis in kept)
             view = replace(view, batch=view.batch - sum(axis < view.batch for axis in axes))
-        steps: list[tuple[str, Layer]] = []
+        steps: list[tuple[str, Layer]] = [("of", Function(of))] if of else []
         count = product([value.shape[axis] for axis in axes])
         shape: Shape = value.shape
         if kept != [0] or rank > 4:
@@ -361,11 +365,26 @@ def _reduce(pool: Layer, total: bool = False) -> Translate:
         steps.append(("pool", pool))
         if total:
             steps.append(("sum", Affine(float(count), 0.0)))
+        if then:
+            steps.append(("then", Function(then)))
         if result != (shape[0], *(1,) * (len(shape) - 1)):
             steps.append(("shape", Reshape(result)))
         return call.emit_all(steps, value, view)
 
     return translate
+
+
+_LENGTHS: dict[str, Translate] = {
+    "ReduceL1": _reduce(GlobalAveragePool(), total=True, of="abs(x)"),
+    "ReduceL2": _reduce(GlobalAveragePool(), total=True, of="x * x", then="sqrt(x)"),
+    "ReduceSumSquare": _reduce(GlobalAveragePool(), total=True, of="x * x"),
+}
+
+
+def length(call: Call) -> Value | None:
+    """Return the length of a vector, which is part of no normalisation; None where the node is none."""
+    made = _LENGTHS[call.op](call) if call.op in _LENGTHS else None
+    return made if isinstance(made, Value) else None
 
 
 ARITHMETIC: dict[str, Translate] = {

@@ -17,7 +17,7 @@ from pylrp._limits import TooLarge
 from pylrp.errors import BrokenFile, BrokenNode, NotFinite, UnsupportedLayer
 from pylrp.layers import Shape
 from pylrp.loaders import refusals
-from pylrp.loaders.onnx.arithmetic import curve, joined
+from pylrp.loaders.onnx.arithmetic import curve, joined, length
 from pylrp.loaders.onnx.by_hand import Operator, checked, made_by_hand
 from pylrp.loaders.onnx.constants import Constant, Constants, Stored
 from pylrp.loaders.onnx.file import ModelFile
@@ -300,11 +300,14 @@ class Reader:
     def _by_itself(self, call: Call) -> Value | None:
         """Return the layer of a pending node on what is below it; None where it has none."""
         translation, (name, *_) = self.translation, call.node.output
-        for below in call.node.input:
-            if below in translation.pending:
-                self._resolve(below)
+        below = [source for source in call.node.input if source in translation.pending]
+        for source in below:
+            self._resolve(source)
+        function = self._function(call) if below else None  # of what has a layer now
+        if function is not None:
+            return function
         cause = translation.pending.pop(name)
-        made = _OPERATORS[call.op](call)
+        made = length(call) or _OPERATORS[call.op](call)
         if made is None and call.op in ("Mul", "Div") and len(call.node.input) == 2:  # part of no longer pattern
             translation.pending.pop(name, None)
             made = joined(call)

@@ -2,7 +2,8 @@
 
 Passes from graph to graph, in order: what no output needs goes, and what does nothing (dropout); products learn which
 factor is their signal (``factors.py``); softmax, sigmoid and their kin at the top go with a note (``top.py``); what
-belongs to a normalisation joins it (``normalisations.py``); tables of positions stay apart (``positions.py``); zeros
+belongs to a normalisation joins it (``normalisations.py``); a function without a value at 0 takes in what gives it one
+(``functions.py``); tables of positions stay apart (``positions.py``); zeros
 around an image become the padding of the convolution they are for (``padding.py``); scalings (BatchNorm, constants)
 become part of the convolution or dense layer before or after them, past whatever only moves values (``scalings.py``).
 The output stays the same but for the function at the top.
@@ -14,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pylrp.network.canonise.factors import find_signals, roots
+from pylrp.network.canonise.functions import complete_functions
 from pylrp.network.canonise.normalisations import complete_normalisations
 from pylrp.network.canonise.padding import merge_padding
 from pylrp.network.canonise.positions import positions_apart
@@ -45,7 +47,7 @@ def canonise(graph: Graph, *, keep_top: bool = False) -> Graph:
     """
     passes: list[Callable[[Graph], Graph]] = [drop_unused, drop_identities, find_signals]
     passes += [] if keep_top else [drop_top]
-    passes += [complete_normalisations, positions_apart]
+    passes += [complete_normalisations, complete_functions, positions_apart]
     # Once more where a scaling stood between the zeros and the convolution.
     passes += [merge_padding, fold_scalings, merge_padding]
     for step in passes:
