@@ -11,6 +11,7 @@ import pytest
 from allocated import at_most_allocated
 from reference.graph_forward import forward
 
+import pylrp
 from pylrp import layers as L
 from pylrp._limits import TooLarge, at_most
 from pylrp.errors import BrokenFile, UnsupportedLayer
@@ -389,3 +390,24 @@ def test_softmax_at_the_top_is_noted() -> None:
 def test_repeats_are_looked_at_before_anything_is_allocated() -> None:
     with at_most_allocated(1 << 20), at_most(1 << 20), pytest.raises(TooLarge):
         load_onnx(model("y = Tile(x, r)", {"x": ["n", 2]}, r=np.array([1, 1 << 22])))
+
+
+@pytest.mark.parametrize("entries", [4, 2000])
+def test_equal_nodes_with_other_weights_stay_apart(tmp_path: Path, entries: int) -> None:
+    """Large weights still lie in the file when repeated nodes are looked for: equal shapes are no equal weights."""
+    one, two = (np.random.default_rng(seed).normal(size=entries).astype("f") for seed in (1, 2))
+    nodes = [
+        helper.make_node("Mul", ["x", "one"], ["a"]),
+        helper.make_node("Mul", ["x", "two"], ["b"]),
+        helper.make_node("Add", ["a", "b"], ["y"]),
+    ]
+    infos = [helper.make_tensor_value_info(name, 1, ["n", entries]) for name in "xy"]
+    tensors = [numpy_helper.from_array(array, name) for array, name in ((one, "one"), (two, "two"))]
+    model = helper.make_model(
+        helper.make_graph(nodes, "g", infos[:1], infos[1:], tensors),
+        opset_imports=[helper.make_opsetid("", 17)],
+        ir_version=8,
+    )
+    (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
+    x = np.ones((1, entries), "f")
+    np.testing.assert_allclose(pylrp.load(tmp_path / "m.onnx").forward(x), (one + two)[None], rtol=1e-6)

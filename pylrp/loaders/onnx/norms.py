@@ -13,12 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pylrp.layers import Add, Affine, GroupNorm, InstanceNorm, Layer, LayerNorm, Normalize, RMSNorm
+from pylrp.loaders.onnx.arithmetic import alike, operand
 from pylrp.loaders.onnx.node import Call, Value
 
 __all__ = ["NORMS"]
 
 Array = NDArray[Any]
 Translate = Callable[[Call], Value | list[Value] | None]
+_PRODUCTS = ("MatMul", "FusedMatMul", "Gemm")
 
 
 def _over(call: Call, position: int, axes: tuple[int, ...]) -> Array | None:
@@ -82,14 +84,29 @@ def _mean_variance(call: Call) -> Value:
     return call.emit(LayerNorm(axes=axes, epsilon=1e-9, epsilon_at="outside"), call.viewed())
 
 
+def _sum_of_two(call: Call, bias: int | None) -> Value:
+    """Emit the sum of two inputs and a bias, which is that of the product with weights among them."""
+    values = [call.value(0), call.value(1)] if not call.is_constant(1) else [call.value(0)]
+    made = [call.translation.producers.get(name) for name in call.node.input[:2]]
+    products = [at for at, node in enumerate(made) if node is not None and node.op_type in _PRODUCTS]
+    own = products[0] if bias is not None and len(products) == 1 else None
+    if bias is not None and own is not None:
+        values[own] = call.emit(Affine(1.0, call.weight(bias)), values[own], part="bias")
+    if len(values) == 1:  # a table of positions
+        total = call.emit(Affine(1.0, np.asarray(operand(call, 1, values[0]))), *values, part="sum")
+    else:
+        total = call.emit(Add(), *alike(call, values), part="sum")
+    if bias is not None and own is None:
+        total = call.emit(Affine(1.0, call.weight(bias)), total, part="bias")
+    return total
+
+
 def _skip(kind: type[LayerNorm], shifted: bool) -> Translate:
     """Translate a sum of two values, perhaps with a bias, and the norm of it."""
 
     def translate(call: Call) -> Value:
-        total = call.emit(Add(), call.value(0), call.value(1), part="sum")
         bias = 4 if shifted else 3
-        if call.has(bias):
-            total = call.emit(Affine(1.0, call.weight(bias)), total, part="bias")
+        total = _sum_of_two(call, bias if call.has(bias) else None)
         if len(call.node.output) > 3 and call.node.output[3]:
             call.translation.values[call.node.output[3]] = total
         axes = (len(total.shape) - 1,)

@@ -33,6 +33,7 @@ from pylrp.loaders.onnx.repeats import without_repeats
 from pylrp.loaders.onnx.sides import SIDE_KINDS
 from pylrp.loaders.onnx.tops import FUNCTIONS, on_the_way
 from pylrp.loaders.onnx.views import PLAIN, View
+from pylrp.loaders.onnx.written_out import WRITTEN_OUT
 from pylrp.network.canonise.normalisations import complete_normalisations
 from pylrp.network.graph import Facts, Graph, Node
 
@@ -40,6 +41,7 @@ __all__ = ["Reader"]
 
 _ONNX = ("", "ai.onnx")
 _OPERATORS = {**OPERATORS, **FUSED}
+_KNOWN = {*_OPERATORS, *WRITTEN_OUT}
 #: Operators that move a part of a pattern along.
 _WAIT = {"Cast", "CastLike", "Expand", "Reshape", "Squeeze", "Unsqueeze"}
 #: What code raises that meets something else than it was written for.
@@ -115,9 +117,15 @@ class Reader:
             empty = np.zeros((1, *shape), translation.constants.dtype)
             translation.constants[name] = Constant(empty, empty, per_sample=True)
         self._require_explicable()
-        for node in self.nodes:
+        waiting = self.nodes[::-1]
+        while waiting:
+            node = waiting.pop()
             try:
-                self._translate(node)
+                written = self._written_out(node)
+                if written:
+                    waiting += written[::-1]
+                else:
+                    self._translate(node)
             except UnsupportedLayer as error:
                 raise self._by_name(node, error) from error
         for name in self.outputs.values.values():
@@ -196,7 +204,7 @@ class Reader:
         for node in self.nodes:
             operator = operator_of(node)
             refusal = refusals.of_operator(operator)
-            known = operator in _OPERATORS or operator == "DequantizeLinear"  # of constants it is computed
+            known = operator in _KNOWN or operator == "DequantizeLinear"  # of constants it is computed
             if refusal and refusal.way_out and not known and not {node.name, operator} & set(self.operators):
                 raise refusal.error(Call(node, self.translation).name, operator)
 
@@ -206,7 +214,7 @@ class Reader:
         if isinstance(error, BrokenNode):
             return error
         refusal = refusals.of_operator(operator)
-        if refusal is not None and operator not in _OPERATORS:
+        if refusal is not None and operator not in _KNOWN:
             return refusal.error(error.node, operator, Call(node, self.translation).by_hand)
         return error
 
@@ -224,13 +232,30 @@ class Reader:
             raise ValueError(f"input_shape names {', '.join(sorted(wrong))}, the inputs are {', '.join(self.inputs)}")
         return {name: shape_of(info, (given or {}).get(name)) for name, info in self.inputs.items()}
 
+    def _written_out(self, node: NodeProto) -> list[NodeProto]:
+        """Return the nodes that stand in the place of a fused one; none for others."""
+        write = WRITTEN_OUT.get(operator_of(node))
+        if write is None or {node.name, operator_of(node)} & set(self.operators):
+            return []
+        self._require_made(node)
+        written = write(Call.again(node, self.translation))
+        if written:
+            at = self.nodes.index(node)
+            self.nodes[at : at + 1] = written
+            self.translation.producers.update({name: each for each in written for name in each.output})
+        return written
+
+    def _require_made(self, node: NodeProto) -> None:
+        """Raise where a node takes what none before it makes."""
+        for name in filter(None, node.input):
+            if not self.translation.knows(name):
+                place = f"node {node.name!r} ({node.op_type})"
+                raise BrokenFile(self.translation.path, place, f"takes {name!r}, which no node before it makes")
+
     def _translate(self, node: NodeProto) -> None:
         translation = self.translation
         inputs = [name for name in node.input if name]
-        for name in inputs:
-            if not translation.knows(name):
-                place = f"node {node.name!r} ({node.op_type})"
-                raise BrokenFile(translation.path, place, f"takes {name!r}, which no node before it makes")
+        self._require_made(node)
         call = Call(node, translation)
         made = self._made(call, constant=all(name in translation.constants for name in inputs))
         values = made if isinstance(made, list) else [made] if made is not None else []
@@ -394,5 +419,5 @@ def _needed(nodes: Sequence[NodeProto], outputs: Sequence[str]) -> tuple[list[No
     for node in reversed(nodes):
         if needed.intersection(node.output):
             kept.append(node)
-            needed.update(node.input)
+            needed.update(filter(None, node.input))
     return kept[::-1], needed

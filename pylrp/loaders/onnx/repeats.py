@@ -20,6 +20,8 @@ _PARTS = {
     "Unsqueeze", "Where",
 }  # fmt: skip
 _MOST_ENTRIES = 1 << 16
+#: Where a tensor's entries may be.
+_DATA = ("raw_data", "float_data", "double_data", "int32_data", "int64_data", "uint64_data")
 
 
 def without_repeats(nodes: Iterable[NodeProto], initial: Iterable[TensorProto], kept: Set[str]) -> list[NodeProto]:
@@ -60,6 +62,8 @@ def _equal(initial: Iterable[TensorProto]) -> dict[str, str]:
     found = {}
     for tensor in initial:
         if tensor.data_location == TensorProto.EXTERNAL or np.prod(tensor.dims, initial=1) > _MOST_ENTRIES:
+            continue
+        if not any(getattr(tensor, field) for field in _DATA):  # those of a large one still lie in the file
             continue
         other = TensorProto()
         other.CopyFrom(tensor)
