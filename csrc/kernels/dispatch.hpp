@@ -23,4 +23,10 @@ const Table<T>& table() {
   }
 }
 
+// Products with whole rows of weights that are stored as W.
+template <class T, class W>
+const RowProducts<T, W>& row_products() {
+  return table<T>().rows;
+}
+
 }  // namespace pylrp::kernels

@@ -200,6 +200,32 @@ struct TaylorOfScores {
   double* by_added;
 };
 
+// Two products of weight rows at once, with one map: c[k] += sum_r s[r] rho(now_r[k]) and z[r] += sum_k rho(next_r[k])
+// x[k]; x null: ones.
+template <class T, class W>
+struct RowsStep {
+  int rows;
+  const W* const* now;
+  const T* s;
+  T* c;
+  int next_rows;
+  const W* const* next;
+  const T* x;
+  T* z;
+  Index k;
+  Weights<T> map;
+};
+
+// The products with whole rows of weights, stored as W.
+template <class T, class W>
+struct RowProducts {
+  // z[r] += sum_k rho(w_r[k]) x[k].   x null: ones.
+  void (*dot)(int rows, const W* const* w, Index k, Weights<T> map, const T* x, T* z);
+  // c[k] += sum_r s[r] rho(w_r[k]).
+  void (*axpy)(int rows, const W* const* w, Index k, Weights<T> map, const T* s, T* c);
+  void (*step)(const RowsStep<T, W>& args);
+};
+
 template <class T>
 struct Table {
   int tile_rows;  // most rows of a tile
@@ -222,10 +248,7 @@ struct Table {
   // panel(k, tile_cols) of rho(W): w(k, cols).
   void (*pack_backward)(int cols, Index k, const T* w, Index stride, Weights<T> map, T* panel);
 
-  // z[r] += sum_k rho(w_r[k]) x[k].   x null: ones.   ahead: as many rows that are wanted next, or null.
-  void (*rows_dot)(int rows, const T* const* w, Index k, Weights<T> map, const T* x, T* z, const T* const* ahead);
-  // c[k] += sum_r s[r] rho(w_r[k]).
-  void (*rows_axpy)(int rows, const T* const* w, Index k, Weights<T> map, const T* s, T* c, const T* const* ahead);
+  RowProducts<T, T> rows;
 
   void (*accumulate)(const Accumulate<T>& args);
   void (*shares)(const SharesOfRows<T>& args);

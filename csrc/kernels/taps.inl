@@ -53,11 +53,6 @@ void tile_taps(const TileTaps<T>& args) {
   tap_rows<T, kRows, 2>(args.taps, args.k, args.rows_at, args.panel, args.add, args.out, args.out_stride);
 }
 
-template <int kRows>
-struct Height {
-  static constexpr int value = kRows;
-};
-
 // A few rows at a time share each weight that is loaded; `n` counts for a part of a vector.
 template <Read kRead, class T, int kRows, int kVectors>
 inline __attribute__((always_inline)) void depthwise_vectors(int taps, Index n, Index j, const T* const* at,

@@ -186,6 +186,16 @@ inline __attribute__((always_inline)) Vec<T> map_weight(Vec<T> w, Vec<T> p, Vec<
   }
 }
 
+// Weights, however they are stored.
+template <class T>
+inline __attribute__((always_inline)) Vec<T> load_weight(const T* w) {
+  return load(w);
+}
+template <class T>
+inline __attribute__((always_inline)) Vec<T> load_weight_part(const T* w, Index n) {
+  return load_part(w, n);
+}
+
 // Calls body(constant) with the reading as a compile-time constant.
 template <Read kRead>
 struct ReadConstant {
@@ -208,3 +218,9 @@ inline void with_read(Read read, Body body) {
       return body(ReadConstant<Read::kOne>{});
   }
 }
+
+// A number known at compile time.
+template <int kRows>
+struct Height {
+  static constexpr int value = kRows;
+};

@@ -115,7 +115,7 @@ T SecondSum<T>::compute(const Walk& walk, Index row, Index column) const {
   T sum = 0;
   each_source(walk, row, column, [&](const WeightMap& map, Index tap, const T* x) {
     const T* const weights = w_.at(column, tap, 0);
-    kernels::table<T>().rows_dot(1, &weights, w_.shape.group_in(), weights_of<T>(map), x, &sum, nullptr);
+    kernels::table<T>().rows.dot(1, &weights, w_.shape.group_in(), weights_of<T>(map), x, &sum);
   });
   return sum;
 }

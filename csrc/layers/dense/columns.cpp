@@ -180,8 +180,8 @@ class ColumnPass {
               for (Index r = 0; r < n; ++r) {
                 factor[r] = part_of(sign, job_.input.row(k)[index[r]]);
               }
-              kernel_.rows_axpy(static_cast<int>(n), rows, n_out, weights_of<T>(tap.map), factor,
-                                mine + (q * samples_ + k) * n_out, nullptr);
+              kernel_.rows.axpy(static_cast<int>(n), rows, n_out, weights_of<T>(tap.map), factor,
+                                mine + (q * samples_ + k) * n_out);
             }
           }
         }
@@ -191,8 +191,8 @@ class ColumnPass {
             for (Index r = 0; r < n; ++r) {
               factor[r] = static_cast<T>(term.sign) * (from ? from[index[r]] : T(1));
             }
-            kernel_.rows_axpy(static_cast<int>(n), rows, n_out, weights_of<T>(term.map), factor,
-                              mine + (sums_ * samples_ + g) * n_out, nullptr);
+            kernel_.rows.axpy(static_cast<int>(n), rows, n_out, weights_of<T>(term.map), factor,
+                              mine + (sums_ * samples_ + g) * n_out);
           }
         }
         for (Index r = 0; flags_ && r < n; ++r) {  // in cache now
@@ -264,8 +264,8 @@ class ColumnPass {
           const BackProduct& back = rule_.back[static_cast<std::size_t>(b)];
           for (Index k = 0; k < samples_; ++k) {
             T dot[kBlock] = {};
-            kernel_.rows_dot(static_cast<int>(n), rows, n_out, weights_of<T>(back.map),
-                             shares + (back.group * samples_ + k) * n_out, dot, nullptr);
+            kernel_.rows.dot(static_cast<int>(n), rows, n_out, weights_of<T>(back.map),
+                             shares + (back.group * samples_ + k) * n_out, dot);
             for (Index r = 0; r < n; ++r) {
               acc[(b * samples_ + k) * n_in + index[r]] = dot[r];
             }

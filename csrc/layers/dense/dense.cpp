@@ -78,8 +78,7 @@ GroupConstants<T> prepare_dense(const DenseWeights<T>& layer, const LoweredRule&
         T base = made.bias.data() ? made.bias.data()[j] : T(0);
         for (const Term& term : rule.groups[g].constants) {
           T z = 0;
-          kernel.rows_dot(1, &row, layer.weight.cols, weights_of<T>(term.map), constant_input(term.part, bounds), &z,
-                          nullptr);
+          kernel.rows.dot(1, &row, layer.weight.cols, weights_of<T>(term.map), constant_input(term.part, bounds), &z);
           base += static_cast<T>(term.sign) * z;
         }
         made.base.data()[j] = base;
@@ -144,7 +143,7 @@ void dense_forward(const DenseWeights<T>& layer, Matrix<const T> input, Matrix<T
         for (int r = 0; r < count; ++r) {
           out[r] = layer.bias ? layer.bias[j + r] : T(0);
         }
-        kernel.rows_dot(count, rows, layer.weight.cols, as_it_is, input.row(i), out, nullptr);
+        kernel.rows.dot(count, rows, layer.weight.cols, as_it_is, input.row(i), out);
       }
     }
   });

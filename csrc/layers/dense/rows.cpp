@@ -1,10 +1,11 @@
 // Few samples, or relevance that is mostly zero: one pass over the weight rows that carry relevance.
 //
 // A block of rows, small enough to stay in cache, gives z (dot products), then s, then adds s_j rho(W_j) to the
-// accumulators: W is read from memory once. Two ways to cut the work into tasks, both fixed by the data alone:
-// a whole small batch by chunks of rows (each chunk with accumulators of its own, added up in order), or,
-// for larger batches with sparse relevance, sample by sample.
+// accumulators, while the next block's dot products are computed: W is read from memory once, all the time. Two ways to
+// cut the work into tasks, both fixed by the data alone: a whole small batch by chunks of rows (each chunk with
+// accumulators of its own, added up in order), or, for larger batches with sparse relevance, sample by sample.
 #include <algorithm>
+#include <optional>
 
 #include "kernels/dispatch.hpp"
 #include "layers/dense/dense.hpp"
@@ -13,27 +14,33 @@
 namespace pylrp {
 namespace {
 
-constexpr Index kBlockBytes = 256 * 1024;  // rows of W between the dot products and their reuse: within the L2 cache
+// Rows of W between the dot products and their reuse: with the block that is read meanwhile, within the L2 cache. At
+// least as many as go together in a kernel.
+constexpr Index kBlockBytes = 128 * 1024;
+constexpr Index kMinBlock = 4;
 constexpr Index kMaxBlock = 64;
 constexpr Index kChunkBytes = Index{8} << 20;  // for the accumulators of all chunks
 constexpr Index kFinishColumns = 4096;         // columns a task of the last step takes
 
-template <class T>
+// W: how a row is read, T itself or bfloat16.
+template <class T, class W>
 class RowPass {
  public:
   RowPass(const DenseJob<T>& job)
       : job_(job),
         rule_(*job.rule),
         kernel_(kernels::table<T>()),
+        products_(kernels::row_products<T, W>()),
         n_in_(job.layer.weight.cols),
-        block_(std::clamp<Index>(kBlockBytes / (std::max<Index>(n_in_, 1) * Index(sizeof(T))), 1, kMaxBlock)),
+        block_(std::clamp<Index>(kBlockBytes / (std::max<Index>(n_in_, 1) * Index(sizeof(W))), kMinBlock, kMaxBlock) /
+               kMinBlock * kMinBlock),
         sums_(Index(rule_.sums.size())),
         groups_(Index(rule_.groups.size())),
         backs_(Index(rule_.back.size())),
         reuse_output_(output_is_sum(job)) {}
 
   Index accumulators(Index samples) const { return backs_ * samples * n_in_; }
-  Index scratch() const { return block_ * (sums_ + 3 * groups_ + 2); }
+  Index scratch() const { return block_ * (sums_ + 3 * groups_ + 3); }
   Index parts_size(Index samples) const { return split() ? 2 * samples * n_in_ : 0; }
 
   // a+ and a-, made once for all rows: parts(2, samples, n_in).
@@ -55,68 +62,39 @@ class RowPass {
   // Adds the weight rows `active[0..count)` to acc(backs, samples, n_in).
   void run(Index first, Index samples, const Index* active, Index count, const T* parts, T* acc, T* scratch,
            kernels::Absorbed* absorbed) const {
-    T* const z = scratch;                     // (sums, block)
-    T* const s = z + block_ * sums_;          // (groups, block)
-    T* const base = s + block_ * groups_;     // (groups, block)
-    T* const bias = base + block_ * groups_;  // (groups, block)
-    T* const r = bias + block_ * groups_;     // (block)
-    T* const plain_bias = r + block_;         // (block)
-    const T* rows[kMaxBlock];
-    const T* next[kMaxBlock];
-    const T* base_of[kernels::kMaxGroups] = {};
-    const T* bias_of[kernels::kMaxGroups] = {};
-    T* z_of[kernels::kMaxSums] = {};
-    T* s_of[kernels::kMaxGroups] = {};
-    for (Index q = 0; q < sums_; ++q) {
-      z_of[q] = z + q * block_;
+    const Batch batch{first, samples, parts};
+    const BlockArrays at(*this, scratch);
+    const W* rows[2][kMaxBlock];
+    const std::optional<FirstProduct> ahead = first_product(batch);
+    const bool joined = ahead && backs_ > 0 && ahead->map == rule_.back.back().map;
+    pick(active, std::min(block_, count), rows[0]);
+    if (ahead) {
+      dot(rows[0], std::min(block_, count), ahead->map, ahead->x, at.ahead);
     }
-    for (Index g = 0; g < groups_; ++g) {
-      s_of[g] = s + g * block_;
-    }
-    const T* const layer_bias = job_.layer.bias;
-    for (Index done = 0; done < count; done += block_) {
-      const Index n = std::min(block_, count - done);
-      const Index* const index = active + done;
-      for (Index j = 0; j < n; ++j) {
-        rows[j] = job_.layer.weight.row(index[j]);
-        // The same row again behind the last block: already in cache, harmless.
-        next[j] = job_.layer.weight.row(done + block_ + j < count ? index[block_ + j] : index[j]);
-      }
-      const T* const* ahead = next;  // asked for once, in the first product with this block
-      for (Index g = 0; g < groups_; ++g) {
-        constants(static_cast<std::size_t>(g), rows, index, n, base + g * block_, bias + g * block_, &base_of[g],
-                  &bias_of[g], g == 0 ? ahead : nullptr);
-      }
-      const bool plain = rule_.masked && layer_bias != nullptr && !reuse_output_;
-      for (Index j = 0; plain && j < n; ++j) {
-        plain_bias[j] = layer_bias[index[j]];
-      }
-      const kernels::Shares<T> plan = shares_of<T>(rule_, base_of, bias_of, plain ? plain_bias : nullptr);
+    for (Index done = 0, block = 0; done < count; done += block_, ++block) {
+      const Index n = std::min(block_, count - done), next = std::min(block_, count - done - n);
+      const W* const* const now = rows[block % 2];
+      const W** const then = rows[(block + 1) % 2];
+      pick(active + done + n, next, then);
+      const kernels::Shares<T> plan = denominators(at, now, active + done, n, ahead);
       for (Index i = 0; i < samples; ++i) {
-        const T* relevance = job_.relevance.row(first + i);
-        for (Index j = 0; j < n; ++j) {
-          r[j] = relevance[index[j]];
-        }
-        for (Index q = 0; q < sums_; ++q) {
-          products(static_cast<std::size_t>(q), rows, index, n, first, samples, i, parts, z_of[q],
-                   i == 0 && q == 0 ? ahead : nullptr);
-        }
-        kernel_.shares({.rows = 1,
-                        .cols = n,
-                        .rule = plan,
-                        .z = z_of,
-                        .z_stride = block_,
-                        .r = r,
-                        .r_stride = block_,
-                        .s = s_of,
-                        .s_stride = block_,
-                        .ledger = absorbed ? absorbed + i : nullptr,
-                        .ledger_step = 1});
+        shares(at, now, active + done, n, batch, i, i == 0 ? ahead : std::nullopt, plan,
+               absorbed ? absorbed + i : nullptr);
         for (Index b = 0; b < backs_; ++b) {
           const BackProduct& back = rule_.back[static_cast<std::size_t>(b)];
-          kernel_.rows_axpy(static_cast<int>(n), rows, n_in_, weights_of<T>(back.map), s_of[back.group],
-                            acc + (b * samples + i) * n_in_, i == 0 && b == 0 ? ahead : nullptr);
+          const T* const s = at.s_of[back.group];
+          T* const to = acc + (b * samples + i) * n_in_;
+          if (!joined || i + 1 < samples || b + 1 < backs_) {
+            products_.axpy(static_cast<int>(n), now, n_in_, weights_of<T>(back.map), s, to);
+            continue;
+          }
+          std::fill_n(at.ahead, next, T(0));
+          products_.step({static_cast<int>(n), now, s, to, static_cast<int>(next), then, ahead->x, at.ahead, n_in_,
+                          weights_of<T>(back.map)});
         }
+      }
+      if (ahead && !joined) {
+        dot(then, next, ahead->map, ahead->x, at.ahead);
       }
     }
   }
@@ -148,9 +126,92 @@ class RowPass {
  private:
   bool split() const { return rule_.reads(Part::kPositive) || rule_.reads(Part::kNegative); }
 
-  // rho_b(b) and the constant terms of a block of rows.
-  void constants(std::size_t g, const T* const* rows, const Index* index, Index n, T* base, T* bias, const T** base_of,
-                 const T** bias_of, const T* const* ahead) const {
+  // The samples of a run; a+ and a- of them.
+  struct Batch {
+    Index first, samples;
+    const T* parts;
+  };
+  // The product that a block of rows begins with: of a group's constant term, or of the first sum.
+  struct FirstProduct {
+    WeightMap map;
+    const T* x;
+    std::size_t group;
+    bool constant;
+  };
+  // A run's work arrays, one entry a row of the block.
+  struct BlockArrays {
+    T *base, *bias, *r, *plain_bias, *ahead;  // base and bias: (groups, block)
+    T* z_of[kernels::kMaxSums] = {};
+    T* s_of[kernels::kMaxGroups] = {};
+    BlockArrays(const RowPass& pass, T* scratch) {
+      const Index block = pass.block_;
+      for (Index q = 0; q < pass.sums_; ++q, scratch += block) {
+        z_of[q] = scratch;
+      }
+      for (Index g = 0; g < pass.groups_; ++g, scratch += block) {
+        s_of[g] = scratch;
+      }
+      base = scratch;
+      bias = base + block * pass.groups_;
+      r = bias + block * pass.groups_;
+      plain_bias = r + block;
+      ahead = plain_bias + block;
+    }
+  };
+
+  void pick(const Index* index, Index n, const W** rows) const {
+    for (Index j = 0; j < n; ++j) {
+      rows[j] = job_.layer.weight.row(index[j]);
+    }
+  }
+  void dot(const W* const* rows, Index n, const WeightMap& map, const T* x, T* z) const {
+    std::fill_n(z, n, T(0));
+    products_.dot(static_cast<int>(n), rows, n_in_, weights_of<T>(map), x, z);
+  }
+
+  const T* input_of(const ProductTerm& tap, const Batch& batch, Index i) const {
+    if (tap.part == Part::kInput) {
+      return job_.input.row(batch.first + i);
+    }
+    return batch.parts + ((tap.part == Part::kNegative ? batch.samples : 0) + i) * n_in_;
+  }
+  std::optional<FirstProduct> first_product(const Batch& batch) const {
+    if (reuse_output_) {
+      return std::nullopt;
+    }
+    for (std::size_t g = 0; g < rule_.groups.size(); ++g) {
+      const auto& constants = rule_.groups[g].constants;
+      if (!constants.empty() && job_.constants->groups[g].base.data() == nullptr) {
+        return FirstProduct{constants[0].map, constant_input(constants[0].part, job_.bounds), g, true};
+      }
+    }
+    if (rule_.sums.empty() || rule_.sums[0].empty()) {
+      return std::nullopt;
+    }
+    return FirstProduct{rule_.sums[0][0].map, input_of(rule_.sums[0][0], batch, 0), 0, false};
+  }
+
+  // The shares' rule with what the denominators of a block of rows hold besides sums over the input.
+  kernels::Shares<T> denominators(const BlockArrays& at, const W* const* rows, const Index* index, Index n,
+                                  const std::optional<FirstProduct>& ahead) const {
+    const T* base[kernels::kMaxGroups] = {};
+    const T* bias[kernels::kMaxGroups] = {};
+    for (std::size_t g = 0; g < rule_.groups.size(); ++g) {
+      const Index row = static_cast<Index>(g) * block_;
+      constants(g, rows, index, n, ahead && ahead->constant && ahead->group == g ? at.ahead : nullptr, at.base + row,
+                at.bias + row, &base[g], &bias[g]);
+    }
+    const T* const layer_bias = job_.layer.bias;
+    const bool plain = rule_.masked && layer_bias != nullptr && !reuse_output_;
+    for (Index j = 0; plain && j < n; ++j) {
+      at.plain_bias[j] = layer_bias[index[j]];
+    }
+    return shares_of<T>(rule_, base, bias, plain ? at.plain_bias : nullptr);
+  }
+
+  // rho_b(b) and the constant terms of a group; first: the product of its first term, if it was computed before.
+  void constants(std::size_t g, const W* const* rows, const Index* index, Index n, const T* first, T* base, T* bias,
+                 const T** base_of, const T** bias_of) const {
     const Denominator& group = rule_.groups[g];
     const auto& made = job_.constants->groups[g];
     const T* const made_bias = made.bias.data();
@@ -174,38 +235,67 @@ class RowPass {
       return;
     }
     std::copy(bias, bias + n, base);
-    T z[kMaxBlock];
+    T own[kMaxBlock];
     for (const Term& term : group.constants) {
-      std::fill(z, z + n, T(0));
-      kernel_.rows_dot(static_cast<int>(n), rows, n_in_, weights_of<T>(term.map),
-                       constant_input(term.part, job_.bounds), z, ahead);
+      const T* const z = first != nullptr ? first : own;
+      if (first == nullptr) {
+        dot(rows, n, term.map, constant_input(term.part, job_.bounds), own);
+      }
+      first = nullptr;
       for (Index j = 0; j < n; ++j) {
         base[j] += static_cast<T>(term.sign) * z[j];
       }
     }
   }
 
-  void products(std::size_t q, const T* const* rows, const Index* index, Index n, Index first, Index samples, Index i,
-                const T* parts, T* z, const T* const* ahead) const {
+  // s of a sample for a block of rows.
+  void shares(const BlockArrays& at, const W* const* rows, const Index* index, Index n, const Batch& batch, Index i,
+              const std::optional<FirstProduct>& ahead, const kernels::Shares<T>& plan,
+              kernels::Absorbed* absorbed) const {
+    const T* const relevance = job_.relevance.row(batch.first + i);
+    for (Index j = 0; j < n; ++j) {
+      at.r[j] = relevance[index[j]];
+    }
+    for (Index q = 0; q < sums_; ++q) {
+      const bool begun = q == 0 && ahead && !ahead->constant;
+      sum(static_cast<std::size_t>(q), rows, index, n, batch, i, begun ? at.ahead : nullptr, at.z_of[q]);
+    }
+    kernel_.shares({.rows = 1,
+                    .cols = n,
+                    .rule = plan,
+                    .z = at.z_of,
+                    .z_stride = block_,
+                    .r = at.r,
+                    .r_stride = block_,
+                    .s = at.s_of,
+                    .s_stride = block_,
+                    .ledger = absorbed,
+                    .ledger_step = 1});
+  }
+  // first: the product of its first term, if it was computed before.
+  void sum(std::size_t q, const W* const* rows, const Index* index, Index n, const Batch& batch, Index i,
+           const T* first, T* z) const {
     if (reuse_output_) {
       for (Index j = 0; j < n; ++j) {
-        z[j] = job_.output.row(first + i)[index[j]];
+        z[j] = job_.output.row(batch.first + i)[index[j]];
       }
       return;
     }
-    std::fill(z, z + n, T(0));
+    std::fill_n(z, n, T(0));
     for (const ProductTerm& tap : rule_.sums[q]) {
-      const T* x = job_.input.row(first + i);
-      if (tap.part != Part::kInput) {
-        x = parts + ((tap.part == Part::kNegative ? samples : 0) + i) * n_in_;
+      if (first != nullptr) {
+        std::copy_n(first, n, z);
+        first = nullptr;
+      } else {
+        products_.dot(static_cast<int>(n), rows, n_in_, weights_of<T>(tap.map), input_of(tap, batch, i), z);
       }
-      kernel_.rows_dot(static_cast<int>(n), rows, n_in_, weights_of<T>(tap.map), x, z, ahead);
     }
   }
 
   const DenseJob<T>& job_;
   const LoweredRule& rule_;
   const kernels::Table<T>& kernel_;
+  const kernels::RowProducts<T, W> products_;
   Index n_in_, block_, sums_, groups_, backs_;
   bool reuse_output_;
 };
@@ -225,8 +315,8 @@ Index active_rows(Matrix<const T> relevance, Index* rows) {
   return count;
 }
 
-template <class T>
-void all_samples(const RowPass<T>& pass, const DenseJob<T>& job, const Threads& threads) {
+template <class T, class W>
+void all_samples(const RowPass<T, W>& pass, const DenseJob<T>& job, const Threads& threads) {
   const Index samples = job.relevance.rows, n_in = job.layer.weight.cols;
   const Buffer<Index> active(job.relevance.cols);
   const Index count = active_rows(job.relevance, active.data());
@@ -264,8 +354,8 @@ void all_samples(const RowPass<T>& pass, const DenseJob<T>& job, const Threads& 
   }
 }
 
-template <class T>
-void sample_by_sample(const RowPass<T>& pass, const DenseJob<T>& job, const Threads& threads) {
+template <class T, class W>
+void sample_by_sample(const RowPass<T, W>& pass, const DenseJob<T>& job, const Threads& threads) {
   const Index samples = job.relevance.rows, n_in = job.layer.weight.cols;
   const Index tasks = std::min<Index>(samples, 4 * threads.count);
   const Index size = pass.accumulators(1) + pass.parts_size(1) + pass.scratch();
@@ -298,7 +388,7 @@ void relevance_by_rows(const DenseJob<T>& job, const Threads& threads) {
     own = prepare_biases(job.layer.bias, job.layer.weight.rows, *job.rule);
     with.constants = &own;
   }
-  const RowPass<T> pass(with);
+  const RowPass<T, T> pass(with);
   if (job.relevance.rows <= few_samples(job.layer.weight)) {
     all_samples(pass, with, threads);
   } else {
