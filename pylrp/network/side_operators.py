@@ -161,6 +161,53 @@ def _one_hot(attributes: Attributes, index: Array, depth: Array, values: Array) 
     return np.asarray(made.transpose(order))
 
 
+def _scatter_nd(attributes: Attributes, array: Array, index: Array, updates: Array) -> Array:
+    made, places = np.array(array), tuple(index[..., i] for i in range(index.shape[-1]))
+    joins = {"add": np.add, "mul": np.multiply, "max": np.maximum, "min": np.minimum}
+    how = attributes.get("reduction", "none")
+    if how == "none":
+        made[places] = updates
+    else:
+        joins[how].at(made, places, updates)
+    return made
+
+
+def _places(attributes: Attributes, index: Array) -> Array:
+    """Return ones where entries are taken, (batch, places, size, features or 1); no operator of ONNX.
+
+    ``kind`` says what the places are: "flat", of all samples one after the other; "pairs" of sample and place; "last",
+    along a last axis of length 1; "elements", one for each feature.
+    """
+    kind, size, batch = attributes["kind"], attributes["size"], len(index)
+    own = np.arange(batch).reshape(-1, *(1,) * (index.ndim - 1))
+    at = index[..., -1] if kind in ("pairs", "last") else index
+    if kind == "flat":
+        at = at - size * own
+    wrong = (at < (0 if kind == "flat" else -size)) | (at >= size)
+    tried = attributes.get("trial", False)
+    if kind == "pairs" and (index[..., :1] % batch != own).any() and not tried:
+        raise IndexError("takes an entry of another sample")
+    if wrong.any() and not tried:
+        raise IndexError(f"takes entry {int(at[wrong].flat[0])} of {size}")
+    shape = (batch, index.shape[1], 1, -1) if kind == "elements" else (batch, -1, 1, 1)
+    rows = (at % size).reshape(shape)
+    return np.asarray(rows == np.arange(size).reshape(-1, 1), np.float32)
+
+
+def _place_of(function: Callable[..., Any]) -> Operator:
+    """Return ArgMax or ArgMin."""
+
+    def translate(attributes: Attributes, array: Array) -> Array:
+        axis = attributes.get("axis", 0)
+        if attributes.get("select_last_index", 0):
+            found = array.shape[axis] - 1 - function(np.flip(array, axis), axis=axis)
+        else:
+            found = function(array, axis=axis)
+        return np.asarray(np.expand_dims(found, axis) if attributes.get("keepdims", 1) else found, np.int64)
+
+    return translate
+
+
 def _range(attributes: Attributes, start: Array, limit: Array, by: Array) -> Array:
     first, last, step = (np.ravel(each)[0] for each in (start, limit, by))
     return np.arange(first, last, step, dtype=start.dtype)
@@ -207,17 +254,21 @@ ELEMENTWISE: dict[str, Operator] = {
     "Reciprocal": _plain(lambda x: 1 / x),
     "Relu": _plain(lambda x: np.maximum(x, 0)),
     "Round": _plain(np.rint),
+    "Sigmoid": _plain(lambda x: 1 / (1 + np.exp(-x))),
     "Sign": _plain(np.sign),
     "Sin": _plain(np.sin),
     "Sqrt": _plain(np.sqrt),
     "Sub": _plain(np.subtract),
     "Sum": _fold(np.add),
+    "Tanh": _plain(np.tanh),
     "Where": _where,
     "Xor": _plain(np.logical_xor),
 }
 #: All of them: function(attributes, *arrays).
 OPERATORS: dict[str, Operator] = {
     **ELEMENTWISE,
+    "ArgMax": _place_of(np.argmax),
+    "ArgMin": _place_of(np.argmin),
     "Concat": _concat,
     "CumSum": _cumsum,
     "Dropout": lambda attributes, x, *rest: x,
@@ -228,6 +279,7 @@ OPERATORS: dict[str, Operator] = {
     "GatherND": _gather_nd,
     "MatMul": _plain(np.matmul),
     "OneHot": _one_hot,
+    "Places": _places,
     "Range": _range,
     "ReduceMax": _reduce(np.max),
     "ReduceMean": _reduce(np.mean),
@@ -235,6 +287,7 @@ OPERATORS: dict[str, Operator] = {
     "ReduceProd": _reduce(np.prod),
     "ReduceSum": _reduce(np.sum),
     "Reshape": _reshape,
+    "ScatterND": _scatter_nd,
     "Slice": _slice,
     "Squeeze": _squeeze,
     "Tile": _tile,

@@ -184,6 +184,8 @@ def run(step: Step, values: Mapping[str, Array], batch: int) -> Array:
     ------
     NotInVocabulary
         If it looks up what an array does not have: a position beyond its table.
+    ValueError
+        If it takes an entry that the sample does not have.
     """
     arrays = [
         each.for_batch(batch) if isinstance(each, Fixed) else None if each is None else values[each]
@@ -192,7 +194,9 @@ def run(step: Step, values: Mapping[str, Array], batch: int) -> Array:
     with np.errstate(all="ignore"):  # infinities and divisions by zero are looked at where they are fed
         try:
             return np.asarray(OPERATORS[step.op](step.attributes, *arrays))
-        except IndexError:
+        except IndexError as error:
+            if step.op == "Places":
+                raise ValueError(f"{step.inputs[0]!r}, which is computed of the inputs, {error}") from None
             if step.op != "Gather":
                 raise
             table, ids = (np.asarray(array) for array in arrays)

@@ -26,6 +26,7 @@ runtime = pytest.importorskip("onnxruntime")
 
 from onnx import helper, numpy_helper, parser, shape_inference  # noqa: E402
 
+from pylrp.loaders.onnx.constants import attributes_of  # noqa: E402
 from pylrp.loaders.onnx.model import load_onnx  # noqa: E402
 from pylrp.loaders.onnx.operators import OPERATORS  # noqa: E402
 from pylrp.network.side_operators import OPERATORS as SIDE_OPERATORS  # noqa: E402
@@ -240,7 +241,7 @@ def test_side_operators_agree_with_the_standard(cases: list[Any]) -> None:
             continue
         if node.op_type in ("Cast", "Dropout") or case.model.opset_import[0].version < 13:
             continue
-        settings = {each.name: helper.get_attribute_value(each) for each in node.attribute}
+        settings = attributes_of(node)
         inputs, outputs = case.data_sets[0]
         given = dict(zip([value.name for value in case.model.graph.input], inputs, strict=False))
         arrays = [given.get(name) for name in node.input]

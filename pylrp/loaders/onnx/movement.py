@@ -31,6 +31,7 @@ from pylrp.layers import (
 )
 from pylrp.layers.base import product
 from pylrp.loaders.onnx.node import Call, Value
+from pylrp.loaders.onnx.places import PLACES, gather_by_side
 from pylrp.loaders.onnx.views import PLAIN, Size, Times, regrouped
 
 __all__ = ["MOVEMENT"]
@@ -41,12 +42,21 @@ _MIXES = "mixes the batch with other axes"
 
 
 def _flatten(call: Call) -> Value:
-    value = call.value()
-    axis = call.attribute("axis", 1)
-    before = value.shape[: call.axis(axis, len(value.shape) + 1)] if axis != len(value.shape) + 1 else value.shape
-    if product(before) != 1:
+    value, axis = call.viewed(), call.attribute("axis", 1)
+    sizes = value.view.sizes(value.shape)
+    axis = axis if axis == len(sizes) else call.axis_in_file(axis, len(sizes))
+    if value.view == PLAIN and axis == 1:
+        return call.emit(Flatten(), value)
+    found = regrouped(value.view, value.shape, [_joined(sizes[:axis]), _joined(sizes[axis:])], call.translation.batch)
+    if found is None:
         raise call.mixes_batch(_MIXES)
-    return call.emit(Reshape((product(value.shape),)) if before else Flatten(), value)
+    return call.emit(Reshape(found[1]), value, view=found[0])
+
+
+def _joined(sizes: Sequence[Size]) -> Size:
+    """Return the size of axes that become one."""
+    count = product([n.factor if isinstance(n, Times) else n for n in sizes])
+    return Times(count) if any(isinstance(n, Times) for n in sizes) else count
 
 
 def _reshape(call: Call) -> Value:
@@ -260,6 +270,8 @@ def _known(call: Call, position: int) -> list[Any]:
 
 
 def _gather(call: Call) -> Value:
+    if call.is_side(1):
+        return gather_by_side(call)
     value = call.viewed()
     axis = call.axis(call.attribute("axis", 0))
     indices = np.asarray(call.constant(1))
@@ -358,6 +370,7 @@ def _resize(call: Call) -> Value:
 
 
 MOVEMENT: dict[str, Translate] = {
+    **PLACES,
     "Concat": _concat,
     "DepthToSpace": lambda call: call.emit(
         DepthToSpace(call.required("blocksize"), call.attribute("mode", "DCR")), call.value()

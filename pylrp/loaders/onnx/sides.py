@@ -7,7 +7,7 @@ meets one. ``network/sides.py`` is the program.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -91,8 +91,10 @@ class SideValues:
             settings = {"to": np.dtype(helper.tensor_dtype_to_np_dtype(settings["to"])).name}
         given = tuple(fixed(each) if isinstance(each, Constant) else each for each in inputs)
         step = Step(op, given, output, settings)
+        trial = replace(step, attributes=settings | {"trial": True})  # what is tried has no ids of a user's
         first, second = (
-            run(step, {name: tried[i] for name, tried in self._tried.items()}, batch) for i, batch in enumerate(_TRIALS)
+            run(trial, {name: tried[i] for name, tried in self._tried.items()}, batch)
+            for i, batch in enumerate(_TRIALS)
         )
         self.steps.append(step)
         self._tried[output] = first, second
