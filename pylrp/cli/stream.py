@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from typing import Any
 
 from pylrp.cli.arguments import ExplainArguments
 from pylrp.cli.labels import class_number, read_labels
-from pylrp.cli.progress import Progress, print_error
+from pylrp.cli.progress import print_error
 from pylrp.cli.session import open_network, rules_for
 from pylrp.inputs import ImagePlan, Wanted
 from pylrp.network.classes import ClassIndex, classes_of
@@ -48,26 +47,17 @@ def run(args: ExplainArguments) -> int:
     if args.layers or args.picture or args.overlay:
         raise ValueError("--stream writes arrays: leave --layers, --picture and --overlay out")
     network = open_network(args)
-    with Progress("explaining", 0, quiet=args.quiet) as bar:
-        begun: list[int] = []
-
-        def told(done: int, total: int) -> None:
-            if not begun:
-                begun.append(done)
-                bar.skip(done)
-            bar.reach(done, max(done, total))
-
-        try:
-            result = _streamed(args, network, told)
-        except KeyboardInterrupt:
-            print_error("interrupted: the same command goes on where it was", kind="")
-            return 130
+    try:
+        result = _streamed(args, network)
+    except KeyboardInterrupt:
+        print_error("interrupted: the same command goes on where it was", kind="")
+        return 130
     if not args.quiet:
         _tell(result)
     return 1 if result.skipped else 0
 
 
-def _streamed(args: ExplainArguments, network: Network, told: Callable[[int, int], object]) -> StreamResult:
+def _streamed(args: ExplainArguments, network: Network) -> StreamResult:
     top = args.top_name or network.graph.outputs[0]
     known = classes_of(network.graph, top)
     labels = known.names if args.labels is None else read_labels(args.labels, known.count)
@@ -97,7 +87,7 @@ def _streamed(args: ExplainArguments, network: Network, told: Callable[[int, int
         memory=args.memory,
         on_error=args.on_error,
         resume=not args.fresh,
-        progress=told,
+        progress=not args.quiet,
         target=index(args.target, "--target"),
         targets=targets,
         against=index(args.against, "--against"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import sys
 import tempfile
 import threading
 from collections import OrderedDict
@@ -23,6 +24,7 @@ from pylrp.info import get_threads
 from pylrp.loaders.plain.native import load_graph
 from pylrp.network.explanation import Explanation
 from pylrp.network.identity import fingerprint
+from pylrp.network.ledger import by_sample
 from pylrp.network.network import Network
 
 __all__ = ["Explainer", "results"]
@@ -34,13 +36,7 @@ _lock = threading.Lock()
 
 def results(ex: Explanation) -> dict[str, NDArray[Any]]:
     """Return an explanation's arrays, a row a sample: relevance, output, target, ledger."""
-    ledgers = ex.ledger if isinstance(ex.ledger, list) else [ex.ledger]
-    pages = np.stack([ledger.data.transpose(2, 0, 1) for ledger in ledgers], axis=1)
-    found = {
-        "relevance": ex.relevance,
-        "output": ex.output,
-        "ledger": pages if isinstance(ex.ledger, list) else pages[:, 0],
-    }
+    found = {"relevance": ex.relevance, "output": ex.output, "ledger": by_sample(ex.ledger)}
     if ex.target is not None:
         found["target"] = np.asarray(ex.target)
     return found
@@ -155,8 +151,9 @@ def threads_of_a_task() -> int:
 
         at_once = get_worker().state.nthreads
     except (ImportError, ValueError, AttributeError):
-        if threading.current_thread() is not threading.main_thread():  # a pool of Dask's threaded scheduler
-            import dask
+        # A pool of Dask's threaded scheduler; where Dask was not imported, another's thread, which has the process.
+        dask = sys.modules.get("dask")
+        if dask is not None and threading.current_thread() is not threading.main_thread():
             from dask.system import CPU_COUNT
 
             pool = dask.config.get("pool", None)

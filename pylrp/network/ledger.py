@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pylrp.network.causes import CAUSES, COLUMNS
 from pylrp.present import html
 
-__all__ = ["COLUMNS", "Ledger", "LedgerRow", "with_columns"]
+__all__ = ["COLUMNS", "Ledger", "LedgerRow", "by_sample", "with_columns"]
 
 Values = NDArray[np.float64]
 #: Version 0.1 pickled ledgers without the names of their columns.
@@ -160,3 +160,10 @@ class Ledger:
 
     def __repr__(self) -> str:
         return f"<Ledger of {len(self)} layers, {self.data.shape[2]} samples>\n{self.table()}"
+
+
+def by_sample(ledger: Ledger | Sequence[Ledger]) -> Values:
+    """Return an account as rows of samples: (samples, layers, columns); of several targets (samples, targets, ...)."""
+    if isinstance(ledger, Ledger):
+        return ledger.data.transpose(2, 0, 1)
+    return np.stack([by_sample(each) for each in ledger], axis=1)

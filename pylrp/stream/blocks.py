@@ -13,6 +13,7 @@ from pylrp.errors import NotFinite
 from pylrp.network.causes import COLUMNS
 from pylrp.network.columns import Table
 from pylrp.network.explanation import Explanation
+from pylrp.network.ledger import by_sample
 from pylrp.network.network import Network
 from pylrp.stream.journal import BadRecord, Block
 from pylrp.stream.reductions import Reduction
@@ -174,10 +175,7 @@ class Blocks:
                 found[what] = value
         if ex.target is not None:
             found["target"] = np.asarray(ex.target)
-        if isinstance(ex.ledger, list):
-            found["ledger"] = np.stack([ledger.data.transpose(2, 0, 1) for ledger in ex.ledger], axis=1)
-        else:
-            found["ledger"] = ex.ledger.data.transpose(2, 0, 1)
+        found["ledger"] = by_sample(ex.ledger)
         return {name: array for name, array in found.items() if name.partition(".")[0] in self.settings.keep}
 
     def rows(self, done: Done, fields: Mapping[str, Field]) -> dict[str, Array]:

@@ -8,11 +8,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from pylrp.info import get_threads
 from pylrp.inputs import Preparation, TableOptions, Wanted, read_inputs
 from pylrp.network.columns import Table
 from pylrp.network.network import Network
@@ -94,8 +96,19 @@ def _dataset(found: Any, name: str | None, path: Path) -> Any:
     return found[arrays[0]]
 
 
+def _loaded(entry: Any) -> Any:
+    """Return a file's arrays by input, or the error."""
+    try:
+        return entry.load().x
+    except (OSError, ValueError) as error:
+        return error
+
+
 class FileSource:
-    """Files of one sample each: images, and rows of small tables and arrays, as ``pylrp explain`` reads them."""
+    """Files of one sample each: images, and rows of small tables and arrays, as ``pylrp explain`` reads them.
+
+    Several are read and decoded at one time.
+    """
 
     def __init__(
         self,
@@ -119,13 +132,16 @@ class FileSource:
 
     def read(self, start: int, stop: int) -> Read:
         """Return those of the files that can be read."""
-        items, bad = [], {}
+        items: list[dict[str, Any]] = []
+        bad: dict[int, tuple[str, str]] = {}
         chosen = self._entries[start:stop]
-        for i, entry in enumerate(chosen):
-            try:
-                items.append(entry.load().x)
-            except (OSError, ValueError) as error:
-                bad[i] = (entry.name, str(error) or type(error).__name__)
+        with ThreadPoolExecutor(min(8, get_threads()), "pylrp.stream decodes") as pool:  # Pillow does without the lock
+            loaded = list(pool.map(_loaded, chosen))
+        for i, (entry, made) in enumerate(zip(chosen, loaded, strict=True)):
+            if isinstance(made, Exception):
+                bad[i] = (entry.name, str(made) or type(made).__name__)
+            else:
+                items.append(made)
         x = {name: np.stack([item[name] for item in items]) for name in self._inputs} if items else self._empty
         return Read(x if len(x) > 1 else next(iter(x.values())), len(chosen), bad, stop >= self.count)
 
@@ -172,6 +188,31 @@ class TableSource:
         }
 
 
+def _of_lists(kind: Any) -> bool:
+    """Return whether a column's entries are lists, of one length or of any."""
+    from pyarrow import types
+
+    return bool(types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind))
+
+
+def _rows_of_lists(column: Any) -> tuple[Any, dict[int, str]]:
+    """Return a column of lists as an array with a row a list, and what is wrong with the rows that are left out."""
+    import pyarrow.compute as compute
+
+    sizes = compute.list_value_length(column).fill_null(-1).to_numpy(zero_copy_only=False)
+    usual = int(np.bincount(sizes[sizes >= 0]).argmax()) if (sizes >= 0).any() else 0
+    kept = sizes == usual
+    bad = {int(i): f"its list has {sizes[i]} entries, others' {usual}" for i in np.flatnonzero(~kept & (sizes >= 0))}
+    bad |= {int(i): "it has no list" for i in np.flatnonzero(sizes < 0)}
+    shape, inner = [int(kept.sum()), usual], column.filter(kept).flatten()
+    while _of_lists(inner.type):  # lists of lists
+        count, inner = len(inner), inner.flatten()
+        if len(inner) % max(count, 1):
+            raise ValueError("lists within the rows have different lengths")
+        shape.append(len(inner) // max(count, 1))
+    return inner.to_numpy(zero_copy_only=False).reshape(shape), bad
+
+
 class ParquetSource:
     """Rows of a Parquet file, or of a folder of its parts, in the order of their names; a row group at a time."""
 
@@ -184,6 +225,7 @@ class ParquetSource:
         paths = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
         self._files = [parquet.ParquetFile(part) for part in paths]
         names = self._files[0].schema_arrow.names
+        self._shape = network.graph.user_shape(next(iter(network.graph.inputs)))
         known = next((list(f) for f in network.graph.facts.features.values()), None)
         self._columns = list(columns) if columns is not None else known or names
         unknown = [name for name in self._columns if name not in names]
@@ -221,12 +263,13 @@ class ParquetSource:
             first = max(start - begin, 0)
             parts.append(self._group(number).slice(first, stop - begin - first))
         table = pyarrow.concat_tables(parts) if parts else self._files[0].schema_arrow.empty_table()
-        if len(self._columns) == 1 and pyarrow.types.is_list(table.schema.field(0).type):
-            x: Any = np.array(table.column(0).to_pylist())
-        else:
-            arrays = [table.column(name).to_numpy() for name in self._columns]
-            x = Table(np.column_stack(arrays), self._columns)
-        return Read(x, stop - start, last=stop == self.count)
+        if len(self._columns) == 1 and _of_lists(table.schema.field(0).type):
+            x, odd = _rows_of_lists(table.column(0).combine_chunks())
+            x = x.reshape(len(x), *self._shape) if x[:1].size == np.prod(self._shape) else x
+            bad = {i: (self.name(start + i), reason) for i, reason in odd.items()}
+            return Read(x, stop - start, bad, stop == self.count)
+        arrays = [table.column(name).to_numpy() for name in self._columns]
+        return Read(Table(np.column_stack(arrays), self._columns), stop - start, last=stop == self.count)
 
     def name(self, index: int) -> str:
         """Return the row."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -116,14 +117,19 @@ def write_source(kind: str, x: np.ndarray, folder: Path):
         import pyarrow.parquet as pq
 
         pq.write_table(pa.table({n: x[:, i] for i, n in enumerate(names)}), path, row_group_size=7)
-    elif kind == "parquet of lists":
+    elif kind.startswith("parquet of"):
         import pyarrow as pa
         import pyarrow.parquet as pq
 
         path = folder / "parts"
         path.mkdir()
         for i in (0, 10, 20):
-            pq.write_table(pa.table({"x": list(x[i : i + 10])}), path / f"part-{i:02}.parquet")
+            rows: Any = list(x[i : i + 10])
+            if kind == "parquet of fixed lists":
+                rows = pa.FixedSizeListArray.from_arrays(pa.array(x[i : i + 10].ravel()), x.shape[1])
+            elif kind == "parquet of lists of lists":
+                rows = pa.array(x[i : i + 10].reshape(-1, 3, 3).tolist(), pa.list_(pa.list_(pa.float32())))
+            pq.write_table(pa.table({"x": rows}), path / f"part-{i:02}.parquet")
     elif kind == "iterator":
         return (row for row in x)
     elif kind == "pandas":
@@ -133,7 +139,10 @@ def write_source(kind: str, x: np.ndarray, folder: Path):
     return path
 
 
-@pytest.mark.parametrize("kind", ["npy", "h5", "zarr", "parquet", "parquet of lists", "iterator", "pandas", "polars"])
+PARQUETS = ["parquet", "parquet of lists", "parquet of fixed lists", "parquet of lists of lists"]
+
+
+@pytest.mark.parametrize("kind", ["npy", "h5", "zarr", *PARQUETS, "iterator", "pandas", "polars"])
 def test_every_source(tmp_path, kind):
     need(kind.split()[0])
     net, x = dense(), samples()
@@ -148,6 +157,30 @@ def test_every_source(tmp_path, kind):
     found = result.arrays()
     np.testing.assert_array_equal(found["target"][:], wanted["target"])
     assert found["relevance"][:].tobytes() == wanted["relevance"].tobytes()
+
+
+def test_lists_of_another_length_are_bad_records(tmp_path):
+    pa = pytest.importorskip("pyarrow")
+    net, x = dense(), samples()
+    rows = [*map(list, x)]
+    rows[4], rows[7] = rows[4][:5], None
+    pytest.importorskip("pyarrow.parquet").write_table(pa.table({"x": rows}), tmp_path / "x.parquet")
+    result = pylrp.stream.explain(net, tmp_path / "x.parquet", tmp_path / "a.npy", batch=BATCH, on_error="skip")
+    assert [index for index, *_ in result.skipped] == [4, 7]
+    rest = np.delete(np.arange(len(x)), [4, 7])
+    np.testing.assert_allclose(result.arrays()["relevance"][rest], net.explain(x[rest]).relevance, rtol=1e-4, atol=1e-6)
+
+
+def test_relevance_in_parquet_is_a_source(tmp_path):
+    """Maps that a stream has written, images in lists of one length, are read in the network's shape."""
+    pytest.importorskip("pyarrow")
+    rng = np.random.default_rng(0)
+    net = pylrp.Network([Flatten(), Dense(rng.normal(size=(3, 18)).astype(np.float32))], input_shape=(2, 3, 3))
+    x = rng.normal(size=(7, 2, 3, 3)).astype(np.float32)
+    pylrp.stream.explain(net, x, tmp_path / "maps.parquet", batch=4, target=0)
+    again = pylrp.stream.explain(net, tmp_path / "maps.parquet", tmp_path / "a.npy", batch=4, columns=["relevance"])
+    wanted = net.explain(net.explain(x, target=0).relevance).relevance
+    np.testing.assert_allclose(again.arrays()["relevance"], wanted, rtol=1e-4, atol=1e-6)
 
 
 def test_folder_of_images(tmp_path):
