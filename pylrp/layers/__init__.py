@@ -11,6 +11,7 @@ out and put channels first.
 - ``movement.py``: Flatten, Reshape, Transpose, Expand; ``slices.py``: Pad, Slice, Take
 - ``blocks.py``: Upsample, DepthToSpace, SpaceToDepth, ChannelShuffle
 - ``resize.py``: Resize; ``recurrent.py``: LSTM, GRU, RNN
+- ``quantise.py``: values rounded to steps, as quantised networks have them
 - ``function.py``: Function, any other function of one value; ``activations.py``: ReLU and its kin, Softmax
 - ``normalisation.py``: LayerNorm, RMSNorm, GroupNorm, InstanceNorm, Normalize, LocalResponseNorm
 - ``base.py``: Layer and the facts that each class states; ``custom.py``: CustomLayer, which users write
@@ -59,6 +60,7 @@ from pylrp.layers.pooling import (
     MaxPool,
     Pool,
 )
+from pylrp.layers.quantise import DynamicQuantize, Quantize
 from pylrp.layers.recurrent import GRU, LSTM, RNN, Recurrent
 from pylrp.layers.resize import Resize
 from pylrp.layers.scaling import Affine, BatchNorm
@@ -89,6 +91,7 @@ __all__ = [
     "DepthToSpace",
     "Divide",
     "Dropout",
+    "DynamicQuantize",
     "Exp",
     "Expand",
     "Flatten",
@@ -116,6 +119,7 @@ __all__ = [
     "Pad",
     "Pool",
     "PositionwiseDense",
+    "Quantize",
     "RMSNorm",
     "ReLU",
     "ReLU6",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pylrp.layers import Affine, Dropout, Identity, Layer, MatMul, Movement, Softmax
+from pylrp.layers import Affine, Dropout, DynamicQuantize, Identity, Layer, MatMul, Movement, Quantize, Softmax
 from pylrp.network.graph import Graph, Node
 
 __all__ = ["has_attention", "head_values", "probabilities"]
@@ -58,4 +58,4 @@ def _from_softmax(makers: dict[str, Node], value: str) -> bool:
 
 def _carries(layer: Layer) -> bool:
     scales = isinstance(layer, Affine) and not np.any(layer.shift)
-    return scales or isinstance(layer, Movement | Identity | Dropout)
+    return scales or isinstance(layer, Movement | Identity | Dropout | Quantize | DynamicQuantize)

@@ -222,6 +222,21 @@ def _is_inf(attributes: Attributes, array: Array) -> Array:
     return np.asarray((np.isposinf(array) & bool(above)) | (np.isneginf(array) & bool(below)))
 
 
+def _quantize(attributes: Attributes, array: Array, scale: Array, zero: Array | None = None) -> Array:
+    kind = np.dtype(np.uint8) if zero is None else zero.dtype
+    if np.size(scale) != 1 or kind.kind not in "iu" or kind.itemsize > 2:
+        raise ValueError(f"rounds a mask to {kind} by {np.size(scale)} scales")
+    limits, shift = np.iinfo(kind), 0 if zero is None else int(np.ravel(zero)[0])
+    return np.asarray(np.clip(np.rint(array / np.ravel(scale)[0]) + shift, limits.min, limits.max).astype(kind))
+
+
+def _dequantize(attributes: Attributes, array: Array, scale: Array, zero: Array | None = None) -> Array:
+    if np.size(scale) != 1:
+        raise ValueError(f"reads a mask by {np.size(scale)} scales")
+    shift = 0 if zero is None else int(np.ravel(zero)[0])
+    return np.asarray((array.astype(np.int64) - shift) * np.ravel(scale)[0])
+
+
 #: That work entry by entry, with the rules of broadcasting.
 ELEMENTWISE: dict[str, Operator] = {
     "Abs": _plain(np.abs),
@@ -271,6 +286,7 @@ OPERATORS: dict[str, Operator] = {
     "ArgMin": _place_of(np.argmin),
     "Concat": _concat,
     "CumSum": _cumsum,
+    "DequantizeLinear": _dequantize,
     "Dropout": lambda attributes, x, *rest: x,
     "Expand": _expand,
     "Flatten": _flatten,
@@ -280,6 +296,7 @@ OPERATORS: dict[str, Operator] = {
     "MatMul": _plain(np.matmul),
     "OneHot": _one_hot,
     "Places": _places,
+    "QuantizeLinear": _quantize,
     "Range": _range,
     "ReduceMax": _reduce(np.max),
     "ReduceMean": _reduce(np.mean),

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from pylrp.errors import UnsupportedLayer
 from pylrp.loaders.onnx.constants import BATCHES, Constant
 from pylrp.loaders.onnx.node import Call
+from pylrp.loaders.onnx.quantised import WEIGHTS, dequantised, note
 from pylrp.loaders.onnx.views import Times
 from pylrp.network.side_operators import OPERATORS
 
@@ -195,6 +196,9 @@ def _compute(call: Call, inputs: Sequence[Array | None]) -> list[Array]:
     if call.op == "BatchNormalization" and len(inputs) == 5:
         call.require_inference()
         return [_batch_norm(*inputs, epsilon=call.attribute("epsilon", 1e-5))]
+    if call.node.op_type == "DequantizeLinear" and len(inputs) > 1 and inputs[0] is not None and inputs[1] is not None:
+        note(call, WEIGHTS)
+        return [dequantised(inputs[0], inputs[1], inputs[2] if len(inputs) > 2 else None, call.attributes)]
     if call.op in ("Softmax", "LogSoftmax") and inputs and inputs[0] is not None:
         return [_softmax(call, inputs[0])]
     settings = all(call.attribute(name) in (None, *plain) for name, plain in _APART.items())

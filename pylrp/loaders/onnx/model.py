@@ -23,6 +23,7 @@ from pylrp.loaders.onnx.by_hand import Operator
 from pylrp.loaders.onnx.constants import Stored
 from pylrp.loaders.onnx.file import ModelFile
 from pylrp.loaders.onnx.inputs import SHORTER, USUAL, InputShape, free_axes, left_out, shape_of, usual_shape
+from pylrp.loaders.onnx.integers import with_numbers_meant
 from pylrp.loaders.onnx.node import MixedBatch
 from pylrp.loaders.onnx.reader import Reader
 from pylrp.loaders.onnx.sizes import require_functions
@@ -82,7 +83,7 @@ def load_onnx(
     file.require_text()
     if file.model.functions:
         file = replace(file, model=_written_out(file))
-    file = with_branches_taken(file)
+    file = with_numbers_meant(with_branches_taken(file))
     stored = Stored()
     first = Reader(file, input_shape, operators or {}, outputs, dtype, stored, examples)
     free = free_axes(first.inputs, input_shape, first.is_recurrent)

@@ -76,6 +76,10 @@ class Translation:
     recurrent: bool = False
     #: Values that somebody takes.
     needed: set[str] = field(default_factory=set)
+    #: Quantised values: their scale and zero point.
+    quantised: dict[str, tuple[Array, Array]] = field(default_factory=dict)
+    #: What loading changed.
+    notes: list[str] = field(default_factory=list)
     #: Values that layers of the user's own make.
     by_hand: set[str] = field(default_factory=set)
 

@@ -28,6 +28,7 @@ from pylrp.loaders.onnx.inputs import InputShape, declared, left_out, pasts, pix
 from pylrp.loaders.onnx.node import Call, MixedBatch, Translation, Value, operator_of
 from pylrp.loaders.onnx.operators import FLOATS, OPERATORS
 from pylrp.loaders.onnx.outputs import ModelOutputs
+from pylrp.loaders.onnx.quantised import QUANTISED
 from pylrp.loaders.onnx.recurrent import RECURRENT, STEPS_FIRST, places_of_batch
 from pylrp.loaders.onnx.repeats import without_repeats
 from pylrp.loaders.onnx.sides import SIDE_KINDS
@@ -40,7 +41,7 @@ from pylrp.network.graph import Facts, Graph, Node
 __all__ = ["Reader"]
 
 _ONNX = ("", "ai.onnx")
-_OPERATORS = {**OPERATORS, **FUSED}
+_OPERATORS = {**OPERATORS, **FUSED, **QUANTISED}
 _KNOWN = {*_OPERATORS, *WRITTEN_OUT}
 #: Operators that move a part of a pattern along.
 _WAIT = {"Cast", "CastLike", "Expand", "Reshape", "Squeeze", "Unsqueeze"}
@@ -144,7 +145,7 @@ class Reader:
         dtype = translation.constants.dtype
         notes += [f"{name} weights converted to {dtype}" for name in sorted(translation.constants.converted)]
         notes += [f"input {name!r} is of earlier tokens: empty, or left out" for name in self.past]
-        notes += left_out(self.left_out) + self.outputs.notes
+        notes += translation.notes + left_out(self.left_out) + self.outputs.notes
         sides = translation.sides.program(list(shapes), tuple(self.past))
         activations = {name: shape for name, shape in shapes.items() if name not in translation.sides}
         graph = Graph(
@@ -204,7 +205,7 @@ class Reader:
         for node in self.nodes:
             operator = operator_of(node)
             refusal = refusals.of_operator(operator)
-            known = operator in _KNOWN or operator == "DequantizeLinear"  # of constants it is computed
+            known = operator in _KNOWN
             if refusal and refusal.way_out and not known and not {node.name, operator} & set(self.operators):
                 raise refusal.error(Call(node, self.translation).name, operator)
 

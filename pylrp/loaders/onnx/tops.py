@@ -21,7 +21,7 @@ FUNCTIONS: dict[str, type[Layer]] = {"Exp": Exp, "Log": Log}
 _WAY = {
     *FUNCTIONS, "Add", "Cast", "Clip", "Concat", "Div", "Dropout", "Expand", "Flatten", "Gather", "Identity", "Max",
     "Min", "Mul", "Neg", "Reciprocal", "Reshape", "Slice", "Split", "Squeeze", "Sub", "Sum", "Transpose", "Unsqueeze",
-    "ai.onnx.ml.Normalizer",
+    "ai.onnx.ml.Normalizer", "DequantizeLinear", "QuantizeLinear",
 }  # fmt: skip
 _MOVES = {"Unsqueeze", "Reshape", "Expand", "Max"}
 _POSITIVE = (Sigmoid, Softmax, Softplus, Exp, ReLU)

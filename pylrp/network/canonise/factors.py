@@ -18,14 +18,17 @@ from pylrp.layers import (
     Affine,
     Clip,
     Concat,
+    DynamicQuantize,
     Function,
     HardSigmoid,
     HardSwish,
     Identity,
+    Layer,
     Mish,
     Movement,
     Multiply,
     Pad,
+    Quantize,
     Resize,
     Sigmoid,
     SiLU,
@@ -105,16 +108,22 @@ def _role(nodes: dict[str, Node], value: str, steps: int = _MOST_STEPS) -> _Role
             )
         elif isinstance(layer, _SQUASHING):
             return _Role.GATE if _stays_above(factor, shift, 1.0) else _Role.PLAIN
-        elif isinstance(layer, Tanh):  # (1 + tanh(z / 2)) / 2 is a sigmoid
+        elif isinstance(layer, Tanh) or _is_erf(layer):  # (1 + tanh(z / 2)) / 2 is a sigmoid
             return _Role.GATE if shift >= abs(factor) * (1 - 1e-6) else _Role.PLAIN
         elif isinstance(layer, Function) and layer.steps[-1][0] == "sigmoid":
             return _Role.GATE if _stays_above(factor, shift, 1.0) else _Role.PLAIN
         elif isinstance(layer, _SELF_GATED) or (isinstance(layer, Function) and _gates_itself(layer)):
             return _Role.SOFT if factor > 0 and shift == 0 else _Role.PLAIN
-        elif not isinstance(layer, Movement | Resize | Identity) or (isinstance(layer, Pad) and np.any(layer.value)):
+        elif not isinstance(layer, Movement | Resize | Identity | Quantize | DynamicQuantize) or (
+            isinstance(layer, Pad) and np.any(layer.value)
+        ):
             return _Role.PLAIN
         value = node.inputs[0]
     return _Role.PLAIN
+
+
+def _is_erf(layer: Layer) -> bool:
+    return isinstance(layer, Function) and layer.steps[-1][0] == "erf"
 
 
 def _stays_above(factor: float, shift: float, most: float) -> bool:

@@ -19,6 +19,7 @@ from pylrp.layers import (
     Affine,
     Clip,
     Concat,
+    DynamicQuantize,
     Exp,
     HardSigmoid,
     Identity,
@@ -28,6 +29,7 @@ from pylrp.layers import (
     Movement,
     Normalize,
     Pad,
+    Quantize,
     ReLU,
     Reshape,
     Sigmoid,
@@ -44,10 +46,10 @@ __all__ = ["drop_top", "function_at_the_top", "stands_at_top"]
 
 #: What is removed; tanh and others with f(0) = 0 keep the sign of their argument and stay.
 _FUNCTIONS = (Softmax, Sigmoid, HardSigmoid, Softplus, Exp, Log)
-_RISING = (ReLU, Tanh, Clip, Identity)  # whatever their settings
+_RISING = (ReLU, Tanh, Clip, Identity, Quantize, DynamicQuantize)  # whatever their settings
 _LOGITS = {"softmax", "log_softmax", "sigmoid", "hard_sigmoid"}
 _MOST_STEPS = 8
-_WAY = (Movement, Activation, Affine, Concat, Normalize, Softmax)
+_WAY = (Movement, Activation, Affine, Concat, Normalize, Softmax, Quantize, DynamicQuantize)
 
 
 @dataclass(frozen=True)
