@@ -60,9 +60,9 @@ class Quantize(NamedLayer):
         super().__post_init__()
         step, low, high = (np.asarray(v, np.float64) for v in (self.step, self.low, self.high))
         if not np.all(step > 0):
-            raise ValueError(f"step is {self.step}, expected numbers above 0")
+            raise ValueError(f"step is {self.step!r}, expected numbers above 0")
         if np.any(low > 0) or np.any(high < 0):
-            raise ValueError(f"low is {self.low} and high {self.high}: 0 must lie between them")
+            raise ValueError(f"low is {self.low!r} and high {self.high!r}: 0 must lie between them")
 
     def __repr__(self) -> str:
         given = [np.asarray(v) for v in (self.step, self.low, self.high)]
