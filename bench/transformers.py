@@ -97,19 +97,24 @@ class _Model:
         onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
 
 
-def encoder(layers: int, width: int, heads: int, tokens: int, path: Path) -> None:
+def encoder(layers: int, width: int, heads: int, tokens: int, path: Path, open_length: bool = False) -> None:
     """Write a text encoder, the norm behind each sum, as BERT's; classes from the mean over tokens."""
     model = _Model(width, heads)
     words = model.add("Gather", model.weights(WORDS, width, size=1), "input_ids")
-    value = model.norm(model.add("Add", words, model.weights(tokens, width, size=0.5)))
+    places = model.weights(tokens, width, size=0.5)
+    if open_length:
+        zero, one, two = (model.constant([n], np.int64) for n in range(3))
+        length = model.add("Slice", model.add("Shape", "input_ids"), one, two)
+        places = model.add("Slice", places, zero, length, zero)
+    value = model.norm(model.add("Add", words, places))
     seen = model.add("Cast", model.add("Unsqueeze", "attention_mask", model.constant([1, 2], np.int64)), to=1)
     mask = model.add("Mul", model.add("Sub", model.constant(1), seen), model.constant(-1e9))
     for _ in range(layers):
         value = model.norm(model.add("Add", value, model.attention(value, mask)))
         value = model.norm(model.add("Add", value, model.wide(value)))
     model.linear(model.add("ReduceMean", value, axes=[1], keepdims=0), width, CLASSES)
-    names = ("input_ids", "attention_mask")
-    model.save([helper.make_tensor_value_info(n, TensorProto.INT64, ["N", tokens]) for n in names], path)
+    names, shape = ("input_ids", "attention_mask"), ["N", "T" if open_length else tokens]
+    model.save([helper.make_tensor_value_info(n, TensorProto.INT64, shape) for n in names], path)
 
 
 def vision(layers: int, width: int, heads: int, path: Path) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from pylrp import _core
 from pylrp._arrays import require_finite
@@ -15,9 +15,9 @@ from pylrp.errors import NotFinite
 from pylrp.layers.base import Array
 from pylrp.network.classes import Classes, classes_of
 from pylrp.network.finite import finite, require_values
-from pylrp.network.fused import fused, fusions, touched
+from pylrp.network.fused import Fusion, fused, fusions, touched
 from pylrp.network.graph import Graph, Node
-from pylrp.network.lowering import lower
+from pylrp.network.lowering import Lowered, lower
 from pylrp.network.prepared import CoreGraph, Prepared
 from pylrp.network.ranges import expected_of
 from pylrp.network.requests import Inputs
@@ -25,9 +25,31 @@ from pylrp.rules.assignment import Assignment, assign
 from pylrp.rules.composites import Composite
 from pylrp.rules.terms import Rule
 
-__all__ = ["Execution"]
+__all__ = ["Execution", "Laid"]
 
 _MOST_PLANS = 64
+
+
+class Laid(NamedTuple):
+    """A graph, the attention in it, and what the core has of it, with one layer for each attention.
+
+    Attributes
+    ----------
+    graph : Graph
+    fusions : list of Fusion
+    lowered : Lowered
+    """
+
+    graph: Graph
+    fusions: list[Fusion]
+    lowered: Lowered
+
+    @classmethod
+    def of(cls, graph: Graph) -> Laid:
+        """Lay a graph out; its arrays are those that the core stores."""
+        which = list(fusions(graph).values())
+        lowered = lower(fused(graph, which))
+        return cls(lowered.graph if not which else _with_layers_of(graph, lowered.graph), which, lowered)
 
 
 class Execution:
@@ -35,7 +57,9 @@ class Execution:
 
     Parameters
     ----------
-    graph : Graph
+    graph : Graph or Laid
+    like : Execution, optional
+        One of the same graph for inputs of other sizes: what was chosen there is chosen here.
 
     Attributes
     ----------
@@ -45,15 +69,16 @@ class Execution:
         What is known of the scale of each input.
     """
 
-    def __init__(self, graph: Graph):
-        which = list(fusions(graph).values())
-        lowered = lower(fused(graph, which))
-        self.graph: Graph = lowered.graph if not which else _with_layers_of(graph, lowered.graph)
+    def __init__(self, graph: Graph | Laid, like: Execution | None = None):
+        laid = graph if isinstance(graph, Laid) else Laid.of(graph)
+        self.graph: Graph = laid.graph
         self.expected = expected_of(self.graph)
-        self._core_graph = CoreGraph.plain(lowered, which)
-        self._fusions = {fusion.product: fusion for fusion in which}
+        self._core_graph = CoreGraph.plain(laid.lowered, laid.fusions)
+        self._fusions = {fusion.product: fusion for fusion in laid.fusions}
+        self._like = like
         self._whole: CoreGraph | None = None
         self._plans: dict[Any, Prepared] = {}
+        self._assignments: dict[tuple[str, str], Assignment] = {}
         self._composed: dict[Any, CoreGraph] = {}
         self._classes: dict[str, Classes] = {}
 
@@ -128,7 +153,7 @@ class Execution:
         known = None if key is None else self._plans.get(key)
         if known is not None:
             return known
-        made = assign(self.graph, rules, convention).apart(apart)
+        made = self._assigned(rules, convention).apart(apart)
         # Equal rules may differ in whether a number was left at its default, which conventions may replace: the
         # compiled rules tell them apart.
         inner = tuple(made.rules.items()), tuple(map(id, made.compiled.values())), tuple(made.fused)
@@ -143,6 +168,17 @@ class Execution:
         if key is not None:
             self._plans[key] = known
         return known
+
+    def _assigned(self, rules: str | Composite | Rule | Sequence[Rule], convention: str) -> Assignment:
+        """Return the rules of the nodes, from an execution for other sizes where they do not depend on sizes."""
+        if not isinstance(rules, str):
+            return assign(self.graph, rules, convention)
+        key = rules, convention
+        if key not in self._assignments:
+            like = None if self._like is None else self._like._assigned(rules, convention)
+            same = None if like is None else like.for_sizes(self.graph, self._fusions, convention)
+            self._assignments[key] = assign(self.graph, rules, convention) if same is None else same
+        return self._assignments[key]
 
     def _graph_for(self, assignment: Assignment) -> CoreGraph:
         """Return the graph in the core, with layers that stand for more than themselves where rules ask for it."""

@@ -37,6 +37,8 @@ class Facts:
         What makes features of a table's columns.
     lengths : Lengths, optional
         How the model is read for inputs of other lengths.
+    trace : object, optional
+        What a loader noted of constants that depend on lengths, for ``patterns.py``.
     """
 
     top: Mapping[str, str] = field(default_factory=dict)
@@ -47,10 +49,11 @@ class Facts:
     sides: Sides | None = None
     front: Front | None = None
     lengths: Lengths | None = None
+    trace: Any = field(default=None, repr=False, compare=False)
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what another process takes: the file that is read for other lengths stays here."""
-        return {**self.__dict__, "lengths": None}
+        return {**self.__dict__, "lengths": None, "trace": None}
 
 
 def readable_facts(facts: Facts) -> Facts:

@@ -269,6 +269,25 @@ class Graph:
         }
         return graph
 
+    def resized(
+        self, inputs: Mapping[str, Shape], nodes: Sequence[Node], shapes: Mapping[str, Shape], facts: Facts
+    ) -> Graph:
+        """Return the same graph for inputs of other sizes, of nodes and shapes that are known to fit."""
+        graph = self._twin()
+        graph.facts, graph.inputs = facts, dict(inputs)
+        graph.shapes = _Shapes(shapes, graph.output_values)
+        graph._finite = dict(self._finite)
+        arrays, before = Weights(self.dtype, graph._finite), Weights(self.dtype, graph._finite)
+        for new, old in zip(nodes, self.nodes, strict=True):
+            if new.layer is not old.layer:
+                arrays.check(new.layer, _place(new))
+                before.check(old.layer, _place(old))
+        more = (_count(shapes) - _count(self.shapes)) * self.dtype.itemsize + arrays.size - before.size
+        graph.nbytes = self.nbytes + more
+        require(graph.nbytes, "the weights and the values of one sample")
+        graph._connect(nodes)
+        return graph
+
     def _twin(self) -> Graph:
         """Return the same graph as another object; copy.copy would build it anew."""
         graph = type(self).__new__(type(self))
@@ -347,6 +366,10 @@ def _readable(
         [shown(name) for name in channels_last],
         [shown(note) for note in notes],
     )
+
+
+def _count(shapes: Mapping[str, Shape]) -> int:
+    return sum(map(product, shapes.values()))
 
 
 def _place(node: Node) -> str:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -22,6 +23,7 @@ from pylrp.network.sides import without_past
 if TYPE_CHECKING:
     from pylrp.network.execution import Execution
     from pylrp.network.graph import Graph
+    from pylrp.network.patterns import Pattern, Reading
 
 __all__ = ["ByLength", "Lengths"]
 
@@ -33,6 +35,8 @@ _NODE = 8 << 10
 _SHARED = 1 << 16
 #: What the core keeps of a workspace between calls, csrc/base/buffer.hpp.
 _WORKSPACE = 192 << 20
+#: How often it is tried to learn from a reading what other lengths are.
+_MOST_TRIES = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,6 +102,16 @@ class Lengths:
         return found
 
 
+class Patterns(Protocol):
+    """Makes executions of graphs as they were read, and learns from them what those for other lengths are."""
+
+    def reading(self, length: int, graph: Graph) -> Reading:
+        """Return a graph laid out, with what the loader noted."""
+
+    def learnt(self, readings: Sequence[Reading]) -> Pattern | None:
+        """Return the pattern of three readings, None where there is none."""
+
+
 class ByLength:
     """The executions of a network, by the shapes of its inputs.
 
@@ -105,17 +119,18 @@ class ByLength:
     ----------
     graph : Graph
         As a loader made it, with :class:`Lengths` among its facts.
-    make : callable
-        Returns the execution of such a graph.
+    patterns : Patterns
     """
 
-    def __init__(self, graph: Graph, make: Callable[[Graph], Execution]):
+    def __init__(self, graph: Graph, patterns: Patterns):
         lengths = graph.facts.lengths
         assert lengths is not None  # the caller looked
-        self._lengths, self._make = lengths, make
+        self._lengths, self._patterns = lengths, patterns
         self._read = lengths.read or (lambda shapes: graph.changed(inputs=shapes))
         self._known: OrderedDict[tuple[tuple[str, Shape], ...], _Kept] = OrderedDict()
-        self._lock = threading.Lock()
+        self._lock, self._learning = threading.Lock(), threading.Lock()
+        self._pattern: Pattern | None = None
+        self._tries = _MOST_TRIES if lengths.read is not None and len(_symbols(lengths)) == 1 else 0
 
     @property
     def nbytes(self) -> int:
@@ -150,12 +165,53 @@ class ByLength:
         return kept.execution
 
     def _made(self, shapes: dict[str, Shape]) -> Execution:
+        length = self._length(shapes)
+        if self._pattern is not None and length > 1:
+            made = self._pattern.execution(length)
+            if made is not None:
+                return made
         try:
-            made = self._make(self._read(shapes))
+            graph = self._read(shapes)
+            reading = self._patterns.reading(length, graph)
         except (UnsupportedLayer, ValueError) as error:
             sizes = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
             raise ValueError(f"the network can't take inputs of these lengths, {sizes}: {error}") from error
-        return made
+        if self._tries and self._pattern is None and length > 1 and self._learning.acquire(blocking=False):
+            try:
+                self._tries -= 1
+                self._pattern = self._learnt(reading)
+            finally:
+                self._learning.release()
+        return reading.execution
+
+    def _length(self, shapes: Mapping[str, Shape]) -> int:
+        """Return the size of the axes of any length; 0 where there are several."""
+        sizes = {shapes[name][axis] for name, axes in self._lengths.free.items() for axis in axes}
+        return sizes.pop() if len(sizes) == 1 else 0
+
+    def _learnt(self, reading: Reading) -> Pattern | None:
+        """Return the pattern of a reading and two more, of a length beside it and a longer or shorter one."""
+        length = reading.length
+        for others in ((length + 1, length + 3), (length - 1, length - 3)):
+            if min(others) > 1:
+                with suppress(UnsupportedLayer, ValueError):  # a table may have no more positions
+                    more = [self._patterns.reading(other, self._read(self._shapes(other))) for other in others]
+                    return self._patterns.learnt([reading, *more])
+        return None
+
+    def _shapes(self, length: int) -> dict[str, Shape]:
+        free = self._lengths.free
+        return {
+            name: tuple(length if axis in free[name] else n for axis, n in enumerate(shape))
+            for name, shape in self._lengths.shapes.items()
+        }
+
+
+def _symbols(lengths: Lengths) -> set[str]:
+    """Return what the sizes of free axes are called, each one without a name for itself."""
+    return {
+        symbol or f"{name} {axis}" for name, axes in lengths.free.items() for axis, symbol in axes.items()
+    }  # fmt: skip
 
 
 class _Kept:

@@ -36,6 +36,9 @@ class Lowered(NamedTuple):
         The core's number of each node. It has others besides, which copy values into another order of axes.
     core_nodes : int
         How many nodes the core has.
+    layouts, specs : list
+        What the core's graph is made of.
+    orders : StoredOrders
     """
 
     core: _core.Graph
@@ -43,6 +46,9 @@ class Lowered(NamedTuple):
     values: dict[str, int]
     rows: list[int]
     core_nodes: int
+    layouts: list[Any]
+    specs: list[Any]
+    orders: StoredOrders
 
 
 def lower(graph: Graph) -> Lowered:
@@ -85,7 +91,16 @@ def lower(graph: Graph) -> Lowered:
             f"({error})",
             "look at them where the model was made",
         ) from error
-    return Lowered(core, graph.with_shared_storage(nodes), made.values, made.rows, len(made.specs))
+    return Lowered(
+        core,
+        graph.with_shared_storage(nodes),
+        made.values,
+        made.rows,
+        len(made.specs),
+        made.layouts,
+        made.specs,
+        orders,
+    )
 
 
 class _CoreNodes:

@@ -27,6 +27,7 @@ from pylrp.network.explanation import Explanation
 from pylrp.network.graph import Graph
 from pylrp.network.lengths import ByLength
 from pylrp.network.parts import explain_in_parts, part_size
+from pylrp.network.patterns import Patterns
 from pylrp.network.requests import InputLike
 from pylrp.network.samples import explained, predicted, samples_in
 from pylrp.network.summary import table
@@ -101,7 +102,7 @@ class Network:
         keep = keep_top or keep_softmax
         network._take(canonise(graph, keep_top=keep))
         if graph.facts.lengths is not None:
-            network._by_length = ByLength(graph, lambda other: Execution(canonise(other, keep_top=keep)))
+            network._by_length = ByLength(graph, Patterns(lambda other: canonise(other, keep_top=keep)))
         return network
 
     #: The ONNX model that it was loaded from, for :meth:`verify`: a path, or a ModelProto.

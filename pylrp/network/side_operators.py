@@ -173,7 +173,7 @@ def _scatter_nd(attributes: Attributes, array: Array, index: Array, updates: Arr
 
 
 def _places(attributes: Attributes, index: Array) -> Array:
-    """Return ones where entries are taken, (batch, places, size, features or 1); no operator of ONNX.
+    """Return ``size`` where entries are taken, else 0, (batch, places, size, features or 1); no operator of ONNX.
 
     ``kind`` says what the places are: "flat", of all samples one after the other; "pairs" of sample and place; "last",
     along a last axis of length 1; "elements", one for each feature.
@@ -191,7 +191,7 @@ def _places(attributes: Attributes, index: Array) -> Array:
         raise IndexError(f"takes entry {int(at[wrong].flat[0])} of {size}")
     shape = (batch, index.shape[1], 1, -1) if kind == "elements" else (batch, -1, 1, 1)
     rows = (at % size).reshape(shape)
-    return np.asarray(rows == np.arange(size).reshape(-1, 1), np.float32)
+    return np.asarray(size * (rows == np.arange(size).reshape(-1, 1)), np.float64)
 
 
 def _place_of(function: Callable[..., Any]) -> Operator:

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -91,6 +91,25 @@ class Assignment:
     def apart(self, names: Collection[str]) -> Assignment:
         """Return the same with this attention as the nodes that it is made of."""
         return replace(self, fused={name: each for name, each in self.fused.items() if name not in names})
+
+    def for_sizes(self, graph: Graph, which: Mapping[str, Fusion], convention: str) -> Assignment | None:
+        """Return the same for a graph that differs in sizes alone; None where bounds or cones depend on them.
+
+        Parameters
+        ----------
+        graph : Graph
+        which : mapping of str to Fusion
+            The attention in it.
+        convention : str
+        """
+        if self.bounds or self.boxes or self.cones:
+            return None
+        made = replace(self, graph=graph, fused={})
+        exact = _exactly(made, convention)
+        for name, (_, treatment) in self.fused.items():
+            if mode(which[name], self.rules, exact) == treatment:  # which masks may tell
+                made.fused[name] = which[name], treatment
+        return made
 
     def text(self, node: Node) -> str:
         """Return a node's rule, or what it does without one."""
@@ -264,6 +283,17 @@ def assign(graph: Graph, rules: str | Composite | Rule | Sequence[Rule], convent
 
 def _fused(made: Assignment, named: Collection[str], convention: str) -> dict[str, tuple[Fusion, str]]:
     """Return the attention that has a formula as one layer, of which no part was named."""
+    exact = _exactly(made, convention)
+    found: dict[str, tuple[Fusion, str]] = {}
+    for name, fusion in fusions(made.graph).items():
+        treatment = mode(fusion, made.rules, exact)
+        if treatment is not None and fusion.inside.isdisjoint(named) and fusion.inside.isdisjoint(made.absorbed):
+            found[name] = fusion, treatment
+    return found
+
+
+def _exactly(made: Assignment, convention: str) -> Callable[[str], bool]:
+    """Return what tells whether a node shares in proportion with nothing added, or might as well."""
     layers = {node.name: node.layer for node in made.graph.nodes}
 
     def exact(name: str) -> bool:
@@ -272,12 +302,7 @@ def _fused(made: Assignment, named: Collection[str], convention: str) -> dict[st
         groups = CONVENTIONS[convention](made.rules[name])
         return len(groups) == 1 and groups[0].stabilizer == 0
 
-    found: dict[str, tuple[Fusion, str]] = {}
-    for name, fusion in fusions(made.graph).items():
-        treatment = mode(fusion, made.rules, exact)
-        if treatment is not None and fusion.inside.isdisjoint(named) and fusion.inside.isdisjoint(made.absorbed):
-            found[name] = fusion, treatment
-    return found
+    return exact
 
 
 def _set_bounds(made: Assignment, node: Node, rule: Rule, *, in_input: bool, by_name: bool) -> None:

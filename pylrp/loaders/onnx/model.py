@@ -91,7 +91,7 @@ def load_onnx(
         return first.read()
 
     def read(shapes: Mapping[str, Sequence[int]]) -> Graph:
-        return Reader(file, shapes, operators or {}, outputs, dtype, stored).read()
+        return Reader(file, shapes, operators or {}, outputs, dtype, stored).read(traced=True)
 
     def again() -> tuple[bytes, dict[str, Any]]:
         if operators:
@@ -115,7 +115,7 @@ def load_onnx(
         ) from error
     lengths = ", ".join(name for name, axes in free.items() if axes)
     return graph.changed(
-        facts=replace(graph.facts, lengths=Lengths(shapes, free, read, again, past=tuple(first.past))),
+        facts=replace(graph.facts, trace=None, lengths=Lengths(shapes, free, read, again, past=tuple(first.past))),
         notes=[*graph.notes, f"{lengths}: any length, for which the network is laid out when it comes"],
     )
 

@@ -6,7 +6,7 @@ emit layers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -145,6 +145,13 @@ class Call:
         call.name = node.name or node.output[0]
         call._attributes = attributes_of(node)
         return call
+
+    def rename_inputs(self, names: Mapping[str, str]) -> None:
+        """Take inputs by other names."""
+        node = NodeProto()
+        node.CopyFrom(self.node)
+        node.input[:] = [names.get(name, name) for name in node.input]
+        self.node = node
 
     @property
     def op(self) -> str:

@@ -1,7 +1,7 @@
 """Entries of an activation at places that come with the call: the last token that is no padding, the end of a text.
 
-A place is computed of ids or masks. The activation is multiplied with ones at that place and zeros elsewhere, which get
-no relevance, and summed: all relevance goes to the entry that was taken. ``onnx/movement.py`` has Gather for places
+A place is computed of ids or masks. The activation is multiplied with zeros but for that place, which get no relevance,
+and averaged: all relevance goes to the entry that was taken. ``onnx/movement.py`` has Gather for places
 that are constant; :data:`PLACES` is part of the table of ``onnx/operators.py``.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from pylrp.layers import Affine, Expand, GlobalAveragePool, Reshape, ScaleBy, Transpose
+from pylrp.layers import Expand, GlobalAveragePool, Reshape, ScaleBy, Transpose
 from pylrp.layers.base import product
 from pylrp.loaders.onnx.node import Call, Value
 from pylrp.loaders.onnx.views import PLAIN, Times, View
@@ -51,7 +51,7 @@ def _taken(call: Call, value: Value, kind: str, sizes: Any) -> Value:
     name = _mask(call, kind, tokens)
     grid = (product(places), tokens, product(rest))
     value = call.emit(Reshape((1, *grid[1:])), value, part="tokens", view=PLAIN)
-    return _summed(call, value, name, grid, (*places, *rest))
+    return _averaged(call, value, name, grid, (*places, *rest))
 
 
 def _gather_elements(call: Call) -> Value:
@@ -66,19 +66,19 @@ def _gather_elements(call: Call) -> Value:
     count = int(sizes[1]) if isinstance(sizes[1], int) else 0
     name = _mask(call, "elements", tokens)
     value = call.emit(Reshape((1, tokens, product(rest))), value, part="tokens")
-    return _summed(call, value, name, (count, tokens, product(rest)), (count, *rest))
+    return _averaged(call, value, name, (count, tokens, product(rest)), (count, *rest))
 
 
 def _mask(call: Call, kind: str, tokens: int) -> str:
-    """Return the name of a side value, (batch, places, tokens, features or 1): one where an entry is taken."""
+    """Return the name of a side value, (batch, places, tokens, features or 1), 0 but where it is taken, of mean 1."""
     sides = call.translation.sides
     name = call.translation.unique(f"{call.name}:places")
     sides.step("Places", {"kind": kind, "size": tokens}, [call.node.input[1]], name)
     return name
 
 
-def _summed(call: Call, value: Value, mask: str, grid: tuple[int, int, int], shape: tuple[int, ...]) -> Value:
-    """Return the sum over tokens of a value (1, tokens, features) times a mask (places, tokens, features or 1)."""
+def _averaged(call: Call, value: Value, mask: str, grid: tuple[int, int, int], shape: tuple[int, ...]) -> Value:
+    """Return the mean over tokens of a value (1, tokens, features) times a mask (places, tokens, features or 1)."""
     count, tokens, features = grid
     if count > 1:
         value = call.emit(Expand(grid), value, part="places")
@@ -86,7 +86,6 @@ def _summed(call: Call, value: Value, mask: str, grid: tuple[int, int, int], sha
     value = call.emit(Transpose((0, 2, 1)), value, part="turned")
     value = call.emit(Reshape((count * features, tokens)), value, part="rows")
     value = call.emit(GlobalAveragePool(), value, part="mean")
-    value = call.emit(Affine(float(tokens), 0.0), value, part="sum")
     return call.emit(Reshape(shape), value, view=PLAIN)
 
 

@@ -31,6 +31,7 @@ from pylrp.loaders.onnx.outputs import ModelOutputs
 from pylrp.loaders.onnx.quantised import QUANTISED
 from pylrp.loaders.onnx.recurrent import RECURRENT, STEPS_FIRST, places_of_batch
 from pylrp.loaders.onnx.repeats import without_repeats
+from pylrp.loaders.onnx.replay import Trace
 from pylrp.loaders.onnx.sides import SIDE_KINDS
 from pylrp.loaders.onnx.tops import FUNCTIONS, on_the_way
 from pylrp.loaders.onnx.views import PLAIN, View
@@ -104,8 +105,8 @@ class Reader:
             recurrent=self.is_recurrent,
         )
 
-    def read(self) -> Graph:
-        """Return the graph."""
+    def read(self, traced: bool = False) -> Graph:
+        """Return the graph; ``traced`` notes with it what is computed of sizes."""
         translation = self.translation
         shapes = self._input_shapes()
         for name, shape in shapes.items():
@@ -158,6 +159,7 @@ class Reader:
                 ranges=pixel_ranges(self.file, activations),
                 batch_axes={name: view.batch for name, view in self.views.items() if view.batch},
                 sides=sides,
+                trace=Trace(self.nodes, translation, sides) if traced else None,
             ),
             dtype=dtype,
         )
