@@ -15,7 +15,7 @@ text (int64[n, t] ids, int64[n, t] mask) => (float[n, {out}] y) {{
   shape = Shape (ids)
   length = Slice (shape, one, two)
   places = Slice (positions, zero, length, zero)
-  x = Add (words, places)
+  x = {x}
   q = MatMul (x, to_query)
   k = MatMul (x, to_key)
   v = MatMul (x, to_value)
@@ -29,7 +29,7 @@ text (int64[n, t] ids, int64[n, t] mask) => (float[n, {out}] y) {{
   scores = MatMul (q2, k2)
   seen = Cast <to = 9> (mask)
   keys = Unsqueeze (seen, middle)
-  masked = Where (keys, scores, least)
+  masked = Where (keys, {scores}, least)
   attention = Softmax <axis = 3> (masked)
   heard = MatMul (attention, v2)
   h1 = Transpose <perm = [0, 2, 1, 3]> (heard)
@@ -46,16 +46,50 @@ text (int64[n, t] ids, int64[n, t] mask) => (float[n, {out}] y) {{
 }}"""
 
 
-def model(kind: str = "classes", seed: int = 0) -> Any:
-    """Return an ONNX model: of ``"classes"``, from the first token, or of the next ``"tokens"``, (t, WORDS)."""
+_TOPS = {
+    "classes": "top = Gather <axis = 1> (r, first)",
+    "last": "top = Gather <axis = 1> (r, last)",
+    "mean": "top = ReduceMean <axes = [1], keepdims = 0> (r)",
+    "sum": "top = ReduceSum <keepdims = 0> (r, one)",
+    "masked mean": """ones = Cast <to = 1> (mask)
+  each = Unsqueeze (ones, two)
+  own = Mul (r, each)
+  total = ReduceSum <keepdims = 0> (own, one)
+  count = ReduceSum <keepdims = 1> (ones, one)
+  top = Div (total, count)""",
+    "largest": "top = ReduceMax <axes = [1], keepdims = 0> (r)",
+}
+_BIAS = """to = Concat <axis = 0> (length, length)
+  bias_of_scores = Slice (biases, from, to, one_two)
+  biased = Add (scores, bias_of_scores)
+  """
+_NEIGHBOURS = """Add (words, places)
+  turned = Transpose <perm = [0, 2, 1]> (x)
+  mixed = Conv <pads = [1, 1]> (turned, kernel)
+  back = Transpose <perm = [0, 2, 1]> (mixed)"""
+
+
+def model(kind: str = "classes", seed: int = 0, *, biased: bool = False, neighbours: bool = False) -> Any:
+    """Return an ONNX model: of ``"classes"``, from the first token, or of the next ``"tokens"``, (t, WORDS).
+
+    ``"last"``, ``"mean"``, ``"masked mean"``, ``"sum"``, ``"largest"``: classes from something else of the tokens.
+    ``biased``: a number for each head, query and key is added to the scores, -inf where the key comes after the query.
+    ``neighbours``: a convolution over the tokens comes before the attention.
+    """
     from onnx import numpy_helper, parser
 
     random = np.random.default_rng(seed)
-    classes = kind == "classes"
+    classes = kind in _TOPS
     text = _TEXT.format(
         out=CLASSES if classes else f"t, {WORDS}",
-        end="top = Gather <axis = 1> (r, first)\n  y = MatMul (top, head)" if classes else "y = MatMul (r, head)",
+        end=f"{_TOPS[kind]}\n  y = MatMul (top, head)" if classes else "y = MatMul (r, head)",
+        scores="biased" if biased else "scores",
+        x=_NEIGHBOURS if neighbours else "Add (words, places)",
     )
+    if biased:
+        text = text.replace("masked = Where", f"{_BIAS}masked = Where")
+    if neighbours:
+        text = text.replace("MatMul (x, to_", "MatMul (back, to_")
     made = parser.parse_model(text)
     arrays = {
         "table": random.normal(size=(WORDS, WIDTH)), "positions": random.normal(size=(LONGEST, WIDTH)),
@@ -63,8 +97,18 @@ def model(kind: str = "classes", seed: int = 0) -> Any:
         "bias": random.normal(size=8), "down": random.normal(size=(8, WIDTH)), "least": np.array(-np.inf),
         **{name: random.normal(size=(WIDTH, WIDTH)) for name in ("to_query", "to_key", "to_value", "to_out")},
     }  # fmt: skip
+    if biased:
+        later = np.triu(np.full((LONGEST, LONGEST), -np.inf), 1)
+        arrays["biases"] = random.normal(size=(HEADS, LONGEST, LONGEST)) + later
+    if neighbours:
+        arrays["kernel"] = random.normal(size=(WIDTH, WIDTH, 3))
+    if biased:
+        later = np.triu(np.full((LONGEST, LONGEST), -np.inf), 1)
+        arrays["biases"] = random.normal(size=(HEADS, LONGEST, LONGEST)) + later
+    if neighbours:
+        arrays["kernel"] = random.normal(size=(WIDTH, WIDTH, 3))
     integers = {"zero": [0], "one": [1], "two": [2], "apart": [HEADS, WIDTH // HEADS], "width": [WIDTH],
-                "middle": [1, 2], "first": 0}  # fmt: skip
+                "middle": [1, 2], "first": 0, "last": -1, "from": [0, 0], "one_two": [1, 2]}  # fmt: skip
     made.graph.initializer.extend(
         [numpy_helper.from_array(array.astype(np.float32), name) for name, array in arrays.items()]
         + [numpy_helper.from_array(np.array(value, np.int64), name) for name, value in integers.items()]

@@ -255,11 +255,11 @@ class AnyPlan {
   template <class T>
   explicit AnyPlan(std::unique_ptr<const PlanOfGraph<T>> plan) : plan_(std::move(plan)) {}
 
-  // targets: one, each None (the top class), an int64 array (1) or (batch) of channels, an array (batch, size of the
-  // start) of relevance, or a tuple (entries, weights), see entries.hpp. Returns (values of `outputs`, chosen channels
-  // a target or None, relevance (targets * batch, size) of `wanted`, ledger (nodes, columns, targets * batch)). zeros:
-  // of one of the outputs' values, and the number to take for them. checkpoint: keep little of the forward pass, and
-  // compute it again.
+  // targets: one, each None (the top class), an int64 array (1) or (batch) of channels (-2: the top one, -1: none), an
+  // array (batch, size of the start) of relevance, or a tuple (entries, weights), see entries.hpp. Returns (values of
+  // `outputs`, chosen channels a target or None, relevance (targets * batch, size) of `wanted`, ledger (nodes, columns,
+  // targets * batch)). zeros: of one of the outputs' values, and the number to take for them. checkpoint: keep little
+  // of the forward pass, and compute it again.
   py::tuple explain(const py::list& inputs, const py::list& targets, bool one, std::size_t start,
                     const std::vector<std::size_t>& outputs, const std::vector<std::size_t>& wanted, const Masks& masks,
                     int threads, const std::optional<std::pair<std::size_t, double>>& zeros, bool checkpoint) const {

@@ -17,6 +17,9 @@ T size_of_sum(const T* row, Index channel, const Layout& layout) {
   return sum == 0 ? T(1) : static_cast<T>(std::abs(sum));
 }
 
+// Among the channels that are asked for: the top one; none, the sample has no relevance.
+inline constexpr std::int64_t kTopChannel = -2, kNoChannel = -1;
+
 // Writes the relevance at the start (a tuple: of single entries, see entries.hpp); returns the explained channels, or
 // None where the relevance was given.
 template <class T>
@@ -44,10 +47,17 @@ py::object begin_target(py::handle target, Matrix<const T> output, const Layout&
   for (Index i = 0; i < top.rows; ++i) {
     const T* row = output.row(i);
     if (target.is_none()) {
-      classes[i] = std::max_element(row, row + output.cols) - row;
+      classes[i] = kTopChannel;
     } else {
       const auto array = py::reinterpret_borrow<py::array_t<std::int64_t>>(target);
       classes[i] = array.at(array.size() == 1 ? 0 : i);
+    }
+    if (classes[i] == kTopChannel) {
+      classes[i] = std::max_element(row, row + output.cols) - row;
+    }
+    if (classes[i] == kNoChannel) {
+      std::fill_n(top.row(i), top.cols, T(0));
+      continue;
     }
     if (classes[i] < 0 || classes[i] >= layout.channels) {
       throw py::value_error("a target is not a class of the output");

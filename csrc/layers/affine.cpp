@@ -11,6 +11,11 @@ namespace pylrp {
 
 template <class T>
 void AffineLayer<T>::require_sizes(const std::vector<Index>& inputs, Index output) const {
+  if (are_inputs_) {
+    require_fit(inputs.size() == 3 && inputs[0] == output && inputs[1] == output && inputs[2] == output,
+                "a value, its scale and its shift");
+    return;
+  }
   require_pixels(inputs, output, static_cast<Index>(scale_.size()), "a scale and its input");
   require_fit(scale_.size() == shift_.size(), "a scale and its shift");
 }
@@ -26,11 +31,13 @@ void AffineLayer<T>::forward(const std::vector<Matrix<const T>>& inputs, Matrix<
                              const Threads& threads) const {
   each_piece(output.rows, output.cols, threads, [&](Index, Index row, Index first, Index count) {
     const T* const x = inputs[0].row(row);
+    const T *const factor = scale(inputs, row), *const added = shift(inputs, row);
     T* const out = output.row(row);
-    std::size_t c = static_cast<std::size_t>(first) % scale_.size();
+    const std::size_t size = period(output.cols);
+    std::size_t c = static_cast<std::size_t>(first) % size;
     for (Index j = first; j < first + count; ++j) {
-      out[j] = scale_[c] * x[j] + shift_[c];
-      c = c + 1 == scale_.size() ? 0 : c + 1;
+      out[j] = factor[c] * x[j] + added[c];
+      c = c + 1 == size ? 0 : c + 1;
     }
   });
 }
@@ -49,12 +56,14 @@ void AffineLayer<T>::relevance(const RelevanceJob<T>& job, const Threads& thread
     }
     kernels::Absorbed& page = lost[static_cast<std::size_t>(task)];
     const T* const x = job.inputs[0].row(row % job.batch);
-    std::size_t c = static_cast<std::size_t>(first) % scale_.size();
+    const T *const factor = scale(job.inputs, row % job.batch), *const added = shift(job.inputs, row % job.batch);
+    const std::size_t size = period(job.relevance.cols);
+    std::size_t c = static_cast<std::size_t>(first) % size;
     for (Index j = first; j < first + count; ++j) {
-      const T part = scale_[c] * x[j], q = stabilizer.share(r[j], part + shift_[c], &page);
+      const T part = factor[c] * x[j], q = stabilizer.share(r[j], part + added[c], &page);
       out[j] = part * q;
-      page.batchnorm += static_cast<double>(shift_[c] * q);
-      c = c + 1 == scale_.size() ? 0 : c + 1;
+      page.batchnorm += static_cast<double>(added[c] * q);
+      c = c + 1 == size ? 0 : c + 1;
     }
   });
   add_absorbed(lost, pieces, job.absorbed);
@@ -67,6 +76,9 @@ namespace {
 
 template <class T>
 std::unique_ptr<Layer<T>> make(const std::string&, const Fields<T>& fields) {
+  if (fields.has("only_scales")) {
+    return std::make_unique<AffineLayer<T>>(fields.flag("only_scales"));
+  }
   return std::make_unique<AffineLayer<T>>(fields.vector("scale"), fields.vector("shift"));
 }
 

@@ -8,12 +8,16 @@
 namespace pylrp {
 
 // y = scale x + shift, (channels) each or one an entry. Relevance in proportion; the shift takes its share (a BatchNorm
-// that could not be folded).
+// that could not be folded). Both may be inputs instead, one an entry: where each token has its own and tokens are
+// rows.
 template <class T>
 class AffineLayer : public Layer<T> {
  public:
   AffineLayer(std::vector<T> scale, std::vector<T> shift);
+  // Of constants that are inputs.
+  explicit AffineLayer(bool only_scales) : are_inputs_(true), only_scales_(only_scales) {}
   Flow flow() const override { return only_scales_ ? Flow::kRouted : Flow::kProportional; }
+  bool hands_to(std::size_t input, const CompiledRule*) const override { return input == 0; }
   void require_sizes(const std::vector<Index>& inputs, Index output) const override;
   bool reads_inputs(const CompiledRule*) const override { return !only_scales_; }
   void forward(const std::vector<Matrix<const T>>& inputs, Matrix<T> output, const Clamp<T>& clamp,
@@ -21,7 +25,16 @@ class AffineLayer : public Layer<T> {
   void relevance(const RelevanceJob<T>& job, const Threads& threads) const override;
 
  private:
+  const T* scale(const std::vector<Matrix<const T>>& inputs, Index row) const {
+    return are_inputs_ ? inputs[1].row(row) : scale_.data();
+  }
+  const T* shift(const std::vector<Matrix<const T>>& inputs, Index row) const {
+    return are_inputs_ ? inputs[2].row(row) : shift_.data();
+  }
+  std::size_t period(Index cols) const { return are_inputs_ ? static_cast<std::size_t>(cols) : scale_.size(); }
+
   std::vector<T> scale_, shift_;
+  bool are_inputs_ = false;
   bool only_scales_;  // relevance passes unchanged
 };
 

@@ -37,7 +37,7 @@ class Lines {
   // body(task, row, where the line begins, where the constant's entries do): parts() tasks a row.
   template <class Body>
   void each(Index rows, const Threads& threads, Body body) const {
-    parallel_for(rows * parts(), threads.alone_if(rows * size_ < 2 * kPiece), [&](Index task) {
+    some_at_once(rows * parts(), size_, threads.alone_if(rows * size_ < 2 * kPiece), [&](Index task) {
       const Index first = task % parts() * at_once();
       for (Index line = first; line < std::min(first + at_once(), count()); ++line) {
         Index at = 0, rest = line;

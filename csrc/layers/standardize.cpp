@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "base/buffer.hpp"
+#include "base/pieces.hpp"
 #include "layers/registry.hpp"
 #include "rules/kernel_args.hpp"
 #include "rules/stabilizer.hpp"
@@ -272,7 +273,7 @@ typename StandardizeLayer<T>::Moments StandardizeLayer<T>::moments(const T* x) c
 template <class T>
 void StandardizeLayer<T>::forward(const std::vector<Matrix<const T>>& inputs, Matrix<T> output, const Clamp<T>&,
                                   const Threads& threads) const {
-  parallel_for(output.rows * tasks_a_row(), threads, [&](Index task) {
+  some_at_once(output.rows * tasks_a_row(), output.cols, threads, [&](Index task) {
     const Index row = task / tasks_a_row();
     const Buffer<T> memory(contiguous_ ? 0 : size_ * lanes_);
     Arrays arrays(*this);
@@ -329,7 +330,7 @@ void StandardizeLayer<T>::relevance(const RelevanceJob<T>& job, const Threads& t
   const bool mean_too = job.rule != nullptr && job.rule->rule().treatment == Treatment::kDetachAll;
   const Index tasks = tasks_a_row();
   std::vector<kernels::Absorbed> lost(static_cast<std::size_t>(job.relevance.rows * tasks));
-  parallel_for(job.relevance.rows * tasks, threads, [&](Index task) {
+  some_at_once(job.relevance.rows * tasks, job.relevance.cols, threads, [&](Index task) {
     const Index row = task / tasks, copied = contiguous_ ? 0 : size_ * lanes_;
     const Buffer<T> memory(2 * copied);
     Arrays arrays(*this);

@@ -17,7 +17,7 @@ from pylrp.layers.base import Array, Layer, NamedLayer, Place, Shape, Spec, pair
 from pylrp.layers.cause import Cause
 from pylrp.network.layout import Order, repeated_steps, to_core
 
-__all__ = ["ScaleBy", "Shift", "ShiftBy", "closed"]
+__all__ = ["ScaleBy", "Shift", "ShiftBy", "closed", "fields_of_call"]
 
 _POSITION = Cause(
     "position",
@@ -91,7 +91,7 @@ class ShiftBy(NamedLayer):
 
     def to_core(self, place: Place) -> Spec:
         """Return the layer as the core takes it."""
-        return "shift", {**_of_call(place), "position": False}
+        return "shift", {**fields_of_call(place), "position": False}
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ class ScaleBy(NamedLayer):
 
     def to_core(self, place: Place) -> Spec:
         """Return the layer as the core takes it."""
-        return "factor", _of_call(place)
+        return "factor", fields_of_call(place)
 
 
 def _first(layer: Layer, shapes: tuple[Shape, ...]) -> Shape:
@@ -121,7 +121,8 @@ def _first(layer: Layer, shapes: tuple[Shape, ...]) -> Shape:
     return value
 
 
-def _of_call(place: Place) -> dict[str, Any]:
+def fields_of_call(place: Place) -> dict[str, Any]:
+    """Return the fields of a constant that is the second input and broadcasts to the first."""
     shape, order = place.inputs[1], place.orders[1]
     more = len(place.output) - len(shape)
     return _fields((1,) * more + tuple(shape), (*range(more), *(axis + more for axis in order)), place)

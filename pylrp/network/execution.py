@@ -67,6 +67,8 @@ class Execution:
         The same with its arrays as the core stores them.
     expected : list of Expected
         What is known of the scale of each input.
+    largest_batch : int
+        How many samples it has run at once, at most: none as long as other executions do it for it.
     """
 
     def __init__(self, graph: Graph | Laid, like: Execution | None = None):
@@ -77,10 +79,16 @@ class Execution:
         self._fusions = {fusion.product: fusion for fusion in laid.fusions}
         self._like = like
         self._whole: CoreGraph | None = None
+        self.largest_batch = 0
         self._plans: dict[Any, Prepared] = {}
         self._assignments: dict[tuple[str, str], Assignment] = {}
         self._composed: dict[Any, CoreGraph] = {}
         self._classes: dict[str, Classes] = {}
+
+    @property
+    def joined(self) -> CoreGraph:
+        """Return the graph in the core with attention as one layer wherever that is possible."""
+        return self._core_graph
 
     def classes_at(self, name: str) -> Classes:
         """Return what is known of the classes of an output, or of the channels of another value."""
@@ -116,11 +124,12 @@ class Execution:
         ------
         NotFinite
         """
+        self.largest_batch = max(self.largest_batch, inputs.batch)
         try:
             return call()
         except _core.CoreError:
             for name, array in inputs.given.items():
-                if name in inputs.fed:  # a table's gaps are filled
+                if name in inputs.fed or array.dtype.kind in "iub":  # a table's gaps are filled; ids and masks
                     continue
                 require_finite(array, "x" if len(inputs.given) == 1 else f"x[{name!r}]")
             self._require_finite_values(inputs)

@@ -27,7 +27,7 @@ from pylrp.network.ranges import warn_unscaled
 from pylrp.rules.composites import Composite
 from pylrp.rules.terms import Rule
 
-__all__ = ["Request", "explain"]
+__all__ = ["Call", "Request", "explain"]
 
 #: Frames from the user's call down to the one that warns of its input.
 _TO_CALLER = 6
@@ -56,12 +56,12 @@ def explain(execution: Execution, request: Request) -> Explanation:
     """Return an explanation; :meth:`pylrp.Network.explain` says what of and which errors there are."""
     if request.start not in ("logit", "one"):
         raise ValueError(f"start must be 'logit' or 'one', got {request.start!r}")
-    call = _Call(execution, request)
+    call = Call(execution, request)
     call.propagate()
     return call.explanation()
 
 
-class _Call:
+class Call:
     """One request on its way: settled when it is made, then run, then told."""
 
     def __init__(self, execution: Execution, request: Request):
@@ -138,14 +138,28 @@ class _Call:
 
     def propagate(self) -> None:
         """Run the forward pass and the backward pass, and look at what came back."""
-        outputs, names = ([*asked, *self.positions.values] for asked in (self.outputs, self.names))
-        found, self.chosen, self.relevance, self.pages = self.execution.run(
+        outputs, names = self.asked_values()
+        found, chosen, relevance, pages = self.execution.run(
             self.inputs,
             lambda: self._in_core(outputs, names),
             lambda: overflow_in_relevance(self.graph, self.top, self._of_one),
         )
+        self.take(found, chosen, relevance, self.prepared.pages(pages))
+
+    def asked_values(self) -> tuple[list[str], list[str]]:
+        """Return the values, and those whose relevance is asked for."""
+        return [*self.outputs, *self.positions.values], [*self.names, *self.positions.values]
+
+    @property
+    def whole_attention(self) -> bool:
+        """Whether all attention is one layer of the core under these rules."""
+        return self.prepared.is_of(self.execution.joined)
+
+    def take(self, found: list[Array], chosen: list[Any], relevance: list[Array], pages: Array) -> None:
+        """Take what the core returns, with the pages of the graph's nodes."""
+        names = self.asked_values()[1]
+        self.chosen, self.relevance, self.pages = chosen, relevance, pages
         self.found, at_positions = found[: len(self.outputs)], found[len(self.outputs) :]
-        self.pages = self.prepared.pages(self.pages)
         self.execution.require_finite(self.inputs, self.outputs, self.found)
         require_ledger(self.prepared.graph, self.pages)
         count, batch = len(self.starts), self.inputs.batch
@@ -231,7 +245,7 @@ class _Call:
 
         def find(name: str) -> Array:
             require_coefficients(graph, rules, name)
-            return _Call(execution, replace(request, layers=[name])).coefficients(name, layers[name])
+            return Call(execution, replace(request, layers=[name])).coefficients(name, layers[name])
 
         return Coefficients({}, list(layers), find, graph.output_values, self.absorbed)
 

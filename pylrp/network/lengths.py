@@ -156,7 +156,6 @@ class ByLength:
             kept = self._known.get(key)
         if kept is None:
             kept = _Kept(self._made(shapes))
-        kept.note(_batch(x, shapes))
         with self._lock:
             self._known[key] = kept
             self._known.move_to_end(key)
@@ -215,11 +214,10 @@ def _symbols(lengths: Lengths) -> set[str]:
 
 
 class _Kept:
-    """An execution and what it takes: its own arrays, its nodes, the values of the largest batch so far."""
+    """An execution and what it takes: its own arrays, its nodes, the values of the largest batch that it has run."""
 
     def __init__(self, execution: Execution):
         self.execution = execution
-        self._batch = 1
         graph = execution.graph
         own: dict[int, int] = {}
         for node in graph.nodes:
@@ -231,16 +229,4 @@ class _Kept:
 
     @property
     def nbytes(self) -> int:
-        return self._fixed + min(_WORKSPACE, self._batch * self._values)
-
-    def note(self, batch: int) -> None:
-        """Note how many samples come at once."""
-        self._batch = max(self._batch, batch)
-
-
-def _batch(x: Any, shapes: Mapping[str, Shape]) -> int:
-    """Return how many samples a user's input has."""
-    name, shape = next(iter(shapes.items()))
-    value = x[name] if isinstance(x, Mapping) else x[0] if isinstance(x, tuple) else x
-    given = np.shape(value)
-    return 1 if len(given) == len(shape) else given[0]
+        return self._fixed + min(_WORKSPACE, self.execution.largest_batch * self._values)

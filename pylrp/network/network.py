@@ -26,6 +26,7 @@ from pylrp.network.explain import Request, explain
 from pylrp.network.explanation import Explanation
 from pylrp.network.graph import Graph
 from pylrp.network.lengths import ByLength
+from pylrp.network.packed import Packs
 from pylrp.network.parts import explain_in_parts, part_size
 from pylrp.network.patterns import Patterns
 from pylrp.network.requests import InputLike
@@ -103,6 +104,7 @@ class Network:
         network._take(canonise(graph, keep_top=keep))
         if graph.facts.lengths is not None:
             network._by_length = ByLength(graph, Patterns(lambda other: canonise(other, keep_top=keep)))
+            network._packs = Packs(network._execution)
         return network
 
     #: The ONNX model that it was loaded from, for :meth:`verify`: a path, or a ModelProto.
@@ -110,6 +112,9 @@ class Network:
 
     #: Executions for inputs of other lengths, where the model takes them.
     _by_length: ByLength | None = None
+
+    #: What runs samples of several lengths together.
+    _packs: Packs | None = None
 
     def _execution_of(self, x: Any) -> Execution:
         """Return what runs an input: it may have a length of its own."""
@@ -239,7 +244,7 @@ class Network:
             A dict by name where the network has several outputs; a list of ndarray for samples whose outputs differ in
             shape.
         """
-        return predicted(x, self.graph, lambda batch: self._execution_of(batch).predict(batch, _threads(threads)))
+        return predicted(x, self.graph, self._execution_of, _threads(threads), self._packs)
 
     def explain(
         self, x: InputLike, target: TargetLike | None = None, composite: Rules | None = None, *,
@@ -336,7 +341,7 @@ class Network:
                 return explain_in_parts(self._execution_of(x), request, size, report)
         samples = samples_in(x, self.graph)
         if samples is not None:
-            return explained(samples, request, self._execution_of, self.graph)
+            return explained(samples, request, self._execution_of, self.graph, self._packs)
         return explain(self._execution_of(x), request)
 
     def verify(

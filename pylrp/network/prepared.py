@@ -109,6 +109,10 @@ class Prepared:
         self.texts = {node.name: assignment.text(node) for node in assignment.graph.nodes}
         self.texts.update(inside(assignment))
 
+    def is_of(self, graph: CoreGraph) -> bool:
+        """Whether this is a plan of that graph."""
+        return self._core_graph is graph
+
     def rows(self, names: Sequence[str]) -> list[str]:
         """Return those of the layers that have an account of their own under these rules."""
         silent = inside(self.assignment)

@@ -19,13 +19,16 @@ from pylrp.layers.base import Array
 from pylrp.network.classes import as_indices
 from pylrp.network.entries import to_pass_again
 from pylrp.network.execution import Execution
-from pylrp.network.explain import Request, explain
+from pylrp.network.explain import Call, Request
 from pylrp.network.explanation import Explanation
 from pylrp.network.graph import Graph
 from pylrp.network.ledger import COLUMNS, Ledger
 from pylrp.network.masks import by_value, has_rows, kept
-from pylrp.network.requests import shapes_of_inputs, start_value
+from pylrp.network.packed import Packs
+from pylrp.network.requests import Inputs, shapes_of_inputs, start_value
 from pylrp.network.sides import without_past
+
+_ENTRIES = 2048  # of a part: tokens
 
 __all__ = ["Samples", "explained", "own_request", "predicted", "samples_in"]
 
@@ -109,30 +112,67 @@ def _sample(value: Any, what: str, rank: int) -> Array:
     return array
 
 
-def in_groups(samples: Samples, run: Callable[[Any, Sequence[int]], Any]) -> list[tuple[Sequence[int], Any]]:
-    """Return what ``run`` makes of the samples, those of equal shapes together, with their places in the list.
+def _parts(samples: Samples) -> list[Sequence[int]]:
+    """Return the places of samples in parts that run one after the other: more at once save no time."""
+    arrays = next(iter(samples.by_input.values()))
+    if any(array.ndim > 1 for array in arrays):  # not of tokens
+        return [range(len(samples))]
+    parts: list[list[int]] = [[]]
+    taken = 0
+    for i, array in sorted(enumerate(arrays), key=lambda each: each[1].size):  # few lengths in each
+        if parts[-1] and taken + array.size > _ENTRIES:
+            parts.append([])
+            taken = 0
+        parts[-1].append(i)
+        taken += array.size
+    return [*parts]
+
+
+def in_groups(
+    samples: Samples, run: Callable[[Any, Sequence[int]], Any], places: Sequence[int]
+) -> list[tuple[Sequence[int], Any]]:
+    """Return what ``run`` makes of some samples, those of equal shapes together, with their places in the list.
 
     Parameters
     ----------
     samples : Samples
     run : callable
         Takes a batch, as a network does, and the places of its samples.
+    places : sequence of int
+        Of the samples.
     """
     groups: dict[tuple[Shape, ...], list[int]] = {}
-    for i, each in enumerate(zip(*samples.by_input.values(), strict=True)):
-        groups.setdefault(tuple(array.shape for array in each), []).append(i)
+    for i in places:
+        groups.setdefault(tuple(arrays[i].shape for arrays in samples.by_input.values()), []).append(i)
     return [(which, run(samples.batch(which), which)) for which in groups.values()]
 
 
-def predicted(x: Any, graph: Graph, forward: Callable[[Any], Any]) -> Any:
+def predicted(
+    x: Any, graph: Graph, execution_of: Callable[[Any], Execution], threads: int, packs: Packs | None = None
+) -> Any:
     """Return the outputs of a batch, or of a list of samples: an array, a list where shapes differ, a dict by name."""
     samples = samples_in(x, graph)
-    return forward(x) if samples is None else _joined(in_groups(samples, lambda batch, which: forward(batch)))
+    if samples is None:
+        return execution_of(x).predict(x, threads)
+    made: list[tuple[Sequence[int], Any]] = []
+    for part in _parts(samples):
+        groups = in_groups(samples, lambda batch, which: batch, part)
+        executions = [execution_of(batch) for _, batch in groups]
+        found: list[Any] = [None] * len(groups)
+        if packs is not None and len(groups) > 1:
+            pairs = zip(executions, groups, strict=True)
+            found = packs.predict([(each, Inputs(each.graph, batch)) for each, (_, batch) in pairs], threads)
+        for i, (execution, (_, batch)) in enumerate(zip(executions, groups, strict=True)):
+            if found[i] is None:
+                found[i] = execution.predict(batch, threads)
+        made += [(which, outputs) for (which, _), outputs in zip(groups, found, strict=True)]
+    return _joined(made)
 
 
 def explained(
-    samples: Samples, request: Request, execution_of: Callable[[Any], Execution], graph: Graph
-) -> Explanation:
+    samples: Samples, request: Request, execution_of: Callable[[Any], Execution], graph: Graph,
+    packs: Packs | None = None,
+) -> Explanation:  # fmt: skip
     """Return the explanation of all samples.
 
     Parameters
@@ -144,6 +184,8 @@ def explained(
         Returns what runs a batch.
     graph : Graph
         Of some length.
+    packs : Packs, optional
+        What runs several lengths together.
 
     Raises
     ------
@@ -151,10 +193,20 @@ def explained(
         If there are not as many targets as samples.
     """
 
-    def run(batch: Any, which: Sequence[int]) -> Explanation:
-        return explain(execution_of(batch), own_request(request, batch, which, len(samples), graph))
+    def settled(batch: Any, which: Sequence[int]) -> Call:
+        return Call(execution_of(batch), own_request(request, batch, which, len(samples), graph))
 
-    return _all(in_groups(samples, run), samples, request, graph)
+    groups: list[tuple[Sequence[int], Explanation]] = []
+    notes: list[str] = []
+    for part in _parts(samples):
+        calls = in_groups(samples, settled, part)
+        if packs is not None and len(calls) > 1:
+            notes += packs.run([call for _, call in calls])
+        else:
+            for _, call in calls:
+                call.propagate()
+        groups += [(which, call.explanation()) for which, call in calls]
+    return _all(groups, samples, request, graph, notes)
 
 
 def own_request(request: Request, x: Any, which: Sequence[int], count: int, graph: Graph) -> Request:
@@ -232,8 +284,9 @@ def _joined(groups: list[tuple[Sequence[int], Any]]) -> Any:
 
 
 def _all(
-    groups: list[tuple[Sequence[int], Explanation]], samples: Samples, request: Request, graph: Graph
-) -> Explanation:
+    groups: list[tuple[Sequence[int], Explanation]], samples: Samples, request: Request, graph: Graph,
+    notes: Sequence[str],
+) -> Explanation:  # fmt: skip
     first = groups[0][1]
 
     def join(take: Callable[[Explanation], Any]) -> Any:
@@ -262,7 +315,7 @@ def _all(
         ledger=_ledgers(groups),
         input=inputs if len(inputs) > 1 else next(iter(inputs.values())),
         settings=settings,
-        notes=tuple(dict.fromkeys(note for _, ex in groups for note in ex.notes)),
+        notes=tuple(dict.fromkeys([note for _, ex in groups for note in ex.notes] + [*notes])),
         features=first.features,
         positions=join(lambda ex: ex.positions),
         coefficients=first.coefficients.anew({}, lambda name: join(lambda ex: ex.coefficients[name])),

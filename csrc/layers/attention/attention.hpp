@@ -23,6 +23,8 @@ template <class T>
 struct KeysAndValues;
 template <class T>
 struct SumsOverQueries;
+template <class T>
+class SegmentedAttention;
 
 // Treatment::kTaylor: half of the relevance to the values, a half to the probabilities, from there by the softmax's
 // first-order Taylor expansion to the scores, which share it between queries and keys; kStop: that half stays in the
@@ -41,6 +43,10 @@ class AttentionLayer : public Layer<T> {
   void relevance(const RelevanceJob<T>& job, const Threads& threads) const override;
 
  private:
+  friend class SegmentedAttention<T>;  // groups of heads as tasks of its own
+  Index groups() const { return static_cast<Index>(groups_.size()); }
+  // Zero where no task writes.
+  void clear_results(const RelevanceJob<T>& job) const;
   static Treatment treatment_of(const CompiledRule* rule) {
     return rule == nullptr ? Treatment::kTaylor : rule->rule().treatment;
   }

@@ -3,7 +3,7 @@
 #include <string>
 #include <utility>
 
-#include "layers/attention/attention.hpp"
+#include "layers/attention/segmented.hpp"
 #include "layers/registry.hpp"
 
 namespace pylrp {
@@ -51,6 +51,12 @@ std::unique_ptr<Layer<T>> make(const std::string&, const Fields<T>& fields) {
   }
   for (const Index covered : fields.integers("covered")) {
     heads.covered.push_back(covered != 0);
+  }
+  if (fields.has("segments")) {
+    const std::vector<Index> given = fields.integers("segments");  // and what is added: input, by query, heads' step
+    require_fit(given.size() == 4 && given[0] >= 0 && added.empty(), "the samples of an attention");
+    const AddedBySegment more{static_cast<int>(given[1]), given[2] != 0, given[3]};
+    return std::make_unique<SegmentedAttention<T>>(std::move(heads), static_cast<std::size_t>(given[0]), more);
   }
   return std::make_unique<AttentionLayer<T>>(std::move(heads), std::move(added));
 }

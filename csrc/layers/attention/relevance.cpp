@@ -120,9 +120,8 @@ void AttentionLayer<T>::relevance_of_group(const RelevanceJob<T>& job, Index row
   *lost = sums.lost;
 }
 
-// A task takes all heads that share keys and values, so that no sum crosses tasks.
 template <class T>
-void AttentionLayer<T>::relevance(const RelevanceJob<T>& job, const Threads& threads) const {
+void AttentionLayer<T>::clear_results(const RelevanceJob<T>& job) const {
   const bool taylor = treatment_of(job.rule) == Treatment::kTaylor;
   for (std::size_t input = 0; input < job.results.size(); ++input) {
     const Matrix<T>& result = job.results[input];
@@ -130,6 +129,12 @@ void AttentionLayer<T>::relevance(const RelevanceJob<T>& job, const Threads& thr
       std::fill_n(result.row(i), result.cols, T(0));
     }
   }
+}
+
+// A task takes all heads that share keys and values, so that no sum crosses tasks.
+template <class T>
+void AttentionLayer<T>::relevance(const RelevanceJob<T>& job, const Threads& threads) const {
+  clear_results(job);
   const Index groups = static_cast<Index>(groups_.size());
   std::vector<kernels::Absorbed> lost(static_cast<std::size_t>(job.relevance.rows * groups));
   const bool little = job.relevance.rows * products() < kMinProductsForThreadsConv;
