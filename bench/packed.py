@@ -1,0 +1,127 @@
+"""Samples of unequal length packed in one call, and leaving tokens out one by one, as multiples of what they replace.
+
+    python bench/packed.py                          one thread, the processor's time
+    python bench/packed.py --threads 2              wall time
+    python bench/packed.py --model minilm.onnx      another model of input_ids and attention_mask
+
+``packed``: eight sentences of 12 to 128 tokens in one call, as a multiple of (tokens / 128) times a call with one
+of 128. ``leave-one-out``: the scores of a text of 64 tokens without each of them, as a multiple of 64 predictions of
+it. All take turns in one process, with a pause before each; given is the median of the rounds' ratios. Before that,
+results are compared with those of each sample alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import machine
+import numpy as np
+import transformers
+
+import pylrp
+from pylrp.evaluate import leave_one_out
+
+LENGTHS = (12, 20, 28, 36, 52, 68, 96, 128)
+LONGEST, TOKENS = 128, 64
+NEAR = 1e-5
+
+
+def load(path: Path | None, folder: str) -> pylrp.Network:
+    """Return the network of a file, or one of MiniLM's sizes with random weights, in a folder that has to stay."""
+    if path is None:
+        path = Path(folder) / "model.onnx"
+        transformers.encoder(6, 384, 12, LONGEST, path, open_length=True)
+    return pylrp.load(path)
+
+
+def text(random: np.random.Generator, tokens: int) -> dict[str, Any]:
+    """Return random ids and a mask that leaves none out."""
+    ids = random.integers(1, transformers.WORDS, tokens)
+    return {"input_ids": ids, "attention_mask": np.ones(tokens, np.int64)}
+
+
+def require_near(what: str, found: Any, wanted: Any) -> None:
+    """Raise where two results differ by more than rounding."""
+    off = np.abs(np.asarray(found) - wanted).max() / np.abs(wanted).max()
+    if off > NEAR:
+        raise ValueError(f"{what} is off by {off:.1e} of the largest")
+
+
+def packed(net: pylrp.Network, target: Any, threads: int, rounds: int, clock: Callable[[], float]) -> None:
+    """Print what eight sentences take."""
+    random = np.random.default_rng(1)
+    texts = [text(random, tokens) for tokens in LENGTHS]
+    share = sum(LENGTHS) / LONGEST
+    for way in ("forward", "cp_lrp", "attnlrp"):
+
+        def call(x: Any, way: str = way) -> Any:
+            if way == "forward":
+                return net.forward(x, threads=threads)
+            return net.explain(x, target, way, threads=threads)
+
+        found = call(texts)
+        for i, each in enumerate(texts):
+            alone = call(each)
+            if way == "forward":
+                require_near("a prediction", found[i], alone)
+            else:
+                require_near("a map", found.relevance[i], alone.relevance)
+        call(texts)  # the lengths' graphs are there again
+        seconds = transformers.ratios({"one": lambda: call(texts[-1]), "all": lambda: call(texts)}, rounds, clock)
+        ratio = np.median(seconds["all"] / seconds["one"]) / share
+        print(f"packed, {way}: {1e3 * np.median(seconds['all']):.1f} ms, {ratio:.2f} x one of {LONGEST} by tokens")
+
+
+def left_out(net: pylrp.Network, target: Any, threads: int, rounds: int, clock: Callable[[], float]) -> None:
+    """Print what leaving out each token of a text takes."""
+    one = text(np.random.default_rng(2), TOKENS)
+    place = target if isinstance(target, tuple) else (target,)
+    for how in ("delete", "mask"):
+        found = leave_one_out(net, one, target, how=how, mask=0)
+        before = net.forward(one)[place]
+        for i in (0, 5, TOKENS - 1):
+            if how == "delete":
+                less = {name: np.delete(row, i) for name, row in one.items()}
+            else:
+                less = {**one, "input_ids": np.where(np.arange(TOKENS) == i, 0, one["input_ids"])}
+            if abs(before - net.forward(less)[place] - found[i]) > NEAR * abs(before):
+                raise ValueError(f"token {i} left out: the score is off")
+
+        def singles() -> None:
+            for _ in range(TOKENS):
+                net.forward(one, threads=threads)
+
+        def all_at_once(how: Any = how) -> None:
+            leave_one_out(net, one, target, how=how, mask=0, threads=threads)
+
+        seconds = transformers.ratios({"singles": singles, "all": all_at_once}, rounds, clock)
+        ratio = np.median(seconds["all"] / seconds["singles"])
+        took = 1e3 * np.median(seconds["all"])
+        print(f"leave-one-out, {how}: {took:.0f} ms, {ratio:.2f} x {TOKENS} single predictions")
+
+
+def main() -> None:
+    """Measure what the command line asks for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--model", type=Path)
+    asked = parser.parse_args()
+    facts = machine.describe(asked.threads)
+    print(f"{facts['cpu']}, {facts['isa']}, {asked.threads} of {facts['cores']} threads")
+    clock = time.process_time if asked.threads == 1 else time.perf_counter
+    with tempfile.TemporaryDirectory() as folder:  # other lengths are read anew
+        net = load(asked.model, folder)
+        rank = len(net.graph.shapes[net.graph.outputs[0]])
+        target = 0 if rank == 1 else (0,) * rank
+        packed(net, target, asked.threads, asked.rounds, clock)
+        left_out(net, target, asked.threads, asked.rounds, clock)
+
+
+if __name__ == "__main__":
+    main()
