@@ -1,7 +1,7 @@
 """Is relevance of tokens faithful? Tokens left out one by one, or by relevance, and what the score does then.
 
 :func:`leave_one_out` is what maps are compared with, :func:`token_flipping` leaves out more and more, and
-:func:`evaluate_tokens` does both for several composites. Texts without one token have one length: they run as a batch.
+:func:`evaluate_tokens` does both for several composites. All texts of a question run as a list, packed end to end.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from pylrp.rules.defaults import usual_for
 __all__ = ["TokenCurves", "TokenEvaluation", "evaluate_tokens", "leave_one_out", "token_flipping"]
 
 How = Literal["delete", "mask"]
-_AT_ONCE = 64  # changed texts of a forward pass
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,9 +115,12 @@ class _Texts:
         The id that stands for what is masked.
     keep : sequence of int
         Ids that are not left out: those of special tokens.
+    threads : int, optional
     """
 
-    def __init__(self, net: Network, x: Any, target: Any, how: How, mask: int | None, keep: Sequence[int]):
+    def __init__(
+        self, net: Network, x: Any, target: Any, how: How, mask: int | None, keep: Sequence[int], threads: int | None
+    ):
         if net.graph.facts.sides is None:
             raise ValueError("the network takes no token ids: pixel_flipping and evaluate are for numbers")
         if len(net.graph.outputs) > 1:
@@ -129,11 +131,11 @@ class _Texts:
             raise ValueError("how='mask' needs mask=, the id of the tokenizer's mask token")
         if how == "delete" and net.graph.facts.lengths is None:
             raise ValueError("the network takes one length: pass how='mask' and mask=, the id of the mask token")
-        self.net, self.how, self.mask = net, how, mask
+        self.net, self.how, self.mask, self.threads = net, how, mask, threads
         self.samples, self.single = _samples(net, x)
         self.ids = _ids_of(net)
         self.target = target
-        outputs = [self._output(sample) for sample in self.samples]
+        outputs = self._outputs(self.samples)
         self.weights = [self._weights(i, output) for i, output in enumerate(outputs)]
         self.outputs = outputs
         self.scores = [float((w * out).sum()) for w, out in zip(self.weights, outputs, strict=True)]
@@ -146,8 +148,11 @@ class _Texts:
             for sample, row in zip(self.samples, seen, strict=True)
         ]  # fmt: skip
 
-    def _output(self, sample: Mapping[str, Array]) -> Values:
-        return np.asarray(self.net.forward(_given(sample)), np.float64)
+    def _outputs(self, samples: Sequence[Mapping[str, Array]]) -> list[Values]:
+        if not samples:
+            return []
+        made = self.net.forward([_given(sample) for sample in samples], threads=self.threads)
+        return [np.asarray(output, np.float64) for output in made]
 
     def _weights(self, i: int, output: Values) -> Values:
         """Return what the score multiplies the output's entries with."""
@@ -172,21 +177,13 @@ class _Texts:
 
     def without(self, i: int, groups: Sequence[Sequence[int]]) -> Values:
         """Return the scores of a text without each of these groups of tokens."""
-        by_size: dict[int, list[int]] = {}
-        for k, group in enumerate(groups):
-            by_size.setdefault(len(group), []).append(k)
         found = np.empty(len(groups))
-        for which in by_size.values():
-            for first in range(0, len(which), _AT_ONCE):
-                part = which[first : first + _AT_ONCE]
-                changed = [self._changed(i, list(groups[k])) for k in part]
-                batch = {name: np.stack([each[name] for each in changed]) for name in changed[0]}
-                outputs = np.asarray(self.net.forward(_given(batch)), np.float64)
-                for k, output in zip(part, outputs, strict=True):
-                    weights = self.weights[i]
-                    if output.shape != weights.shape:  # tokens by vocabulary: rows of those that are left
-                        weights = np.delete(weights, list(groups[k]), axis=0)
-                    found[k] = float((weights * output).sum())
+        outputs = self._outputs([self._changed(i, list(group)) for group in groups])
+        for k, (group, output) in enumerate(zip(groups, outputs, strict=True)):
+            weights = self.weights[i]
+            if output.shape != weights.shape:  # tokens by vocabulary: rows of those that are left
+                weights = np.delete(weights, list(group), axis=0)
+            found[k] = float((weights * output).sum())
         return found
 
     def _changed(self, i: int, group: list[int]) -> dict[str, Array]:
@@ -205,8 +202,9 @@ class _Texts:
 
 
 def leave_one_out(
-    net: Network, x: Any, target: Any = None, *, how: How = "delete", mask: int | None = None, keep: Sequence[int] = ()
-) -> Any:
+    net: Network, x: Any, target: Any = None, *, how: How = "delete", mask: int | None = None,
+    keep: Sequence[int] = (), threads: int | None = None,
+) -> Any:  # fmt: skip
     """Return by how much the score falls without each token.
 
     Parameters
@@ -225,6 +223,7 @@ def leave_one_out(
         The id of the mask token.
     keep : sequence of int, optional
         Ids that are not left out, those of special tokens: NaN. What a mask leaves out is NaN, too.
+    threads : int, optional
 
     Returns
     -------
@@ -236,7 +235,7 @@ def leave_one_out(
     ValueError
         If the network takes no ids, or one length only and ``how`` is "delete".
     """
-    texts = _Texts(net, x, target, how, mask, keep)
+    texts = _Texts(net, x, target, how, mask, keep, threads)
     found = [_left_out(texts, i) for i in range(len(texts.samples))]
     return found[0] if texts.single else found
 
@@ -259,6 +258,7 @@ def token_flipping(
     mask: int | None = None,
     keep: Sequence[int] = (),
     steps: int = 10,
+    threads: int | None = None,
 ) -> TokenCurves:
     """Leave out more and more tokens, in the order of their relevance, and follow the score.
 
@@ -269,12 +269,13 @@ def token_flipping(
     relevance : array_like of shape (tokens,), or a list of them, one a text
     steps : int, default 10
         How often the score is looked at, until all tokens but one (of those that may go) are left out.
+    threads : int, optional
 
     Returns
     -------
     TokenCurves
     """
-    texts = _Texts(net, x, target, how, mask, keep)
+    texts = _Texts(net, x, target, how, mask, keep, threads)
     return _curves(texts, [np.asarray(relevance)] if texts.single else list(relevance), steps)
 
 
@@ -312,6 +313,7 @@ def evaluate_tokens(
     seed: int = 0,
     maps: Mapping[str, Sequence[Array]] | None = None,
     finished: Callable[[str], object] | None = None,
+    threads: int | None = None,
 ) -> TokenEvaluation:
     """Compare maps of tokens with what leaving tokens out does to the score.
 
@@ -327,12 +329,13 @@ def evaluate_tokens(
         Other maps to compare, a list with one a text each: of another method.
     finished : callable, optional
         Called with the name of each that is done.
+    threads : int, optional
 
     Returns
     -------
     TokenEvaluation
     """
-    texts = _Texts(net, x, target, how, mask, keep)
+    texts = _Texts(net, x, target, how, mask, keep, threads)
     composites = usual_for(net.graph, bounds=False) if composites is None else composites
     named = dict(composites) if isinstance(composites, Mapping) else {name: name for name in composites}
     random = np.random.default_rng(seed)
@@ -357,12 +360,10 @@ def _correlated(measure: Callable[[Values, Values], Any], R: Values, drop: Value
 
 def _explained(texts: _Texts, rules: Any) -> list[Array]:
     """Return the relevance of each text's ids; it starts at the entries of the score times their weights."""
-    found = []
-    for sample, weights, output in zip(texts.samples, texts.weights, texts.outputs, strict=True):
-        ex = texts.net.explain(_given(sample), (weights * output).astype(texts.net.dtype), rules)
-        R = ex.relevance[texts.ids] if isinstance(ex.relevance, dict) else ex.relevance
-        found.append(np.asarray(R, np.float64))
-    return found
+    tops = [(w * out).astype(texts.net.dtype) for w, out in zip(texts.weights, texts.outputs, strict=True)]
+    ex = texts.net.explain([_given(sample) for sample in texts.samples], tops, rules, threads=texts.threads)
+    R = ex.relevance[texts.ids] if isinstance(ex.relevance, dict) else ex.relevance
+    return [np.asarray(each, np.float64) for each in R]
 
 
 def _given(sample: Mapping[str, Array]) -> Any:
