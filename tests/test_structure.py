@@ -78,7 +78,7 @@ def test_words_that_do_not_come_back() -> None:
     assert not found
 
 
-# Which turn other axes: a blur along each axis, values by channel, pads of each axis, the batch of a torch module, tokens.
+# Which turn other axes: a blur along each axis, values by channel, pads of each axis, a torch module's batch, tokens.
 OTHER_AXES = {"packing.py", "token_rows.py", "module.py", "replacement.py", "ranges.py", "slices.py"}
 
 
