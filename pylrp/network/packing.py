@@ -146,9 +146,9 @@ def packing(one: Graph, tokens: int, other: Graph, others_tokens: int) -> Packin
     made = Packing(one, {})
     made.require_like(other)
     masks = _masks(one)
-    for name, shape in one.shapes.items():
+    for name in (*one.inputs, *(node.name for node in one.nodes)):
         if name not in masks:
-            made.axes[name] = _axis(name, shape, other.shapes[name], (tokens, others_tokens))
+            made.axes[name] = _axis(name, one.shapes[name], other.shapes[name], (tokens, others_tokens))
     made.inputs.update({name: made.one_token(name) for name in one.inputs if name not in masks})
     names: dict[Any, str] = {}
     for node, twin in zip(one.nodes, other.nodes, strict=True):
