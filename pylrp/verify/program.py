@@ -20,6 +20,7 @@ from onnx import helper, numpy_helper
 
 from pylrp._meant import meant
 from pylrp.errors import UnsupportedLayer
+from pylrp.verify.branches import with_branches
 
 __all__ = ["Array", "Program", "Step"]
 
@@ -108,6 +109,7 @@ class Program:
             from onnx.inliner import inline_local_functions
 
             model = inline_local_functions(model)
+        model = with_branches(model)
         graph = model.graph
         opset = max((entry.version for entry in model.opset_import if entry.domain in _OWN), default=1)
         self.constants = {tensor.name: _settled(numpy_helper.to_array(tensor)) for tensor in graph.initializer}

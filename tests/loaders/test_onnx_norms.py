@@ -332,3 +332,12 @@ def test_mean_variance_normalisation_of_each_sample() -> None:
     x = RNG.normal(size=(3, 5, D))
     mean, deviation = x.mean((1, 2), keepdims=True), x.std((1, 2), keepdims=True)
     np.testing.assert_allclose(net.forward(x), (x - mean) / (deviation + 1e-9), atol=1e-12)
+
+
+@pytest.mark.parametrize("op", ["LayerNormalization<axis=-1>(t, g, b)", "LayerNormalization<axis=0>(t, one)"])
+def test_a_norm_of_a_constant(op):
+    """Latents of a Perceiver, tables of relative positions: computed when the model is loaded."""
+    made = model(f"c = {op}; s = Add(x, c); y = MatMul(s, w)", t=RNG.normal(size=(5, D)), w=RNG.normal(size=(D, 2)))
+    x = RNG.normal(size=(3, 5, D))
+    expected = ReferenceEvaluator(made).run(None, {"x": x})[0]
+    np.testing.assert_allclose(pylrp.load(made).forward(x), expected, atol=1e-6)

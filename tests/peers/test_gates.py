@@ -26,6 +26,7 @@ onnx = pytest.importorskip("onnx")
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning"),  # torch's exporter on itself
 ]
+AT_NIGHT = (*[f"efficientnet_b{n}" for n in range(1, 8)], "mobilenet_v3_large", "regnet_y_800mf", "regnet_y_1_6gf")
 ZERO = pylrp.Composite("zero", pylrp.Zero(), {"pool": pylrp.Zero(), "add": pylrp.Zero()})
 
 
@@ -96,7 +97,15 @@ def one_thread():
 
 
 @pytest.mark.usefixtures("one_thread")
-@pytest.mark.parametrize("name", ["efficientnet_b0", "mobilenet_v3_small", "regnet_y_400mf"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "efficientnet_b0",
+        "mobilenet_v3_small",
+        "regnet_y_400mf",
+        *[pytest.param(name, marks=pytest.mark.nightly) for name in AT_NIGHT],
+    ],
+)
 def test_networks_with_squeeze_and_excite(name):
     torch.manual_seed(0)
     module = settled(getattr(torchvision.models, name)(weights=None).double(), 64)

@@ -18,6 +18,7 @@ from pylrp.errors import UnsupportedLayer
 from pylrp.loaders.onnx.constants import BATCHES, Constant
 from pylrp.loaders.onnx.node import Call
 from pylrp.loaders.onnx.quantised import WEIGHTS, dequantised, note
+from pylrp.loaders.onnx.sides import fixed
 from pylrp.loaders.onnx.views import Times
 from pylrp.network.side_operators import OPERATORS
 
@@ -177,15 +178,9 @@ def _fold_per_sample(call: Call, inputs: Sequence[Constant | None]) -> None:
 
 def _of_batch(call: Call, constant: Constant, batch: int) -> Array:
     """Return a constant as it is for so many samples."""
-    if constant.per_sample:
-        return np.repeat(constant.first, batch, axis=0)
-    if not constant.follows_batch:
-        return constant.first
-    if constant.first.dtype.kind != "i":
+    if constant.follows_batch and constant.first.dtype.kind != "i":
         raise _too_large(call)
-    # Sizes are a multiple of the batch and something that is no part of it.
-    factor = (constant.second - constant.first) // (BATCHES[1] - BATCHES[0])
-    return np.asarray(constant.first + factor * (batch - BATCHES[0]))
+    return fixed(constant).for_batch(batch)
 
 
 def _same(one: Array, other: Array) -> bool:
@@ -201,6 +196,8 @@ def _compute(call: Call, inputs: Sequence[Array | None]) -> list[Array]:
         return [dequantised(inputs[0], inputs[1], inputs[2] if len(inputs) > 2 else None, call.attributes)]
     if call.op in ("Softmax", "LogSoftmax") and inputs and inputs[0] is not None:
         return [_softmax(call, inputs[0])]
+    if call.op in ("LayerNormalization", "RMSNormalization") and len(inputs) > 1 and inputs[0] is not None:
+        return [_normalised(call, inputs[0], inputs[1], inputs[2] if len(inputs) > 2 else None)]
     settings = all(call.attribute(name) in (None, *plain) for name, plain in _APART.items())
     # Before opset 7 smaller operands were put at an axis; of groups the evaluator's ConvTranspose knows one.
     old = call.op in ("Add", "Sub", "Mul", "Div", "Pow", "And", "Or", "Xor") and call.attribute("axis") is not None
@@ -231,6 +228,17 @@ def _batch_norm(x: Any, scale: Any, shift: Any, mean: Any, variance: Any, *, eps
     scale, shift, mean, variance = (np.asarray(v, np.float64).reshape(channels) for v in (scale, shift, mean, variance))
     made: Array = (x - mean) / np.sqrt(variance + epsilon) * scale + shift
     return made.astype(x.dtype)
+
+
+def _normalised(call: Call, x: Array, scale: Array | None, shift: Array | None = None) -> Array:
+    """Return a LayerNormalization or RMSNormalization of a constant: latents, tables of relative positions."""
+    axes = tuple(range(call.attribute("axis", -1) % x.ndim, x.ndim))
+    rows = x.astype(np.float64)
+    if call.op == "LayerNormalization":
+        rows = rows - rows.mean(axes, keepdims=True)
+    made = rows / np.sqrt((rows * rows).mean(axes, keepdims=True) + call.attribute("epsilon", 1e-5))
+    made = made * (1.0 if scale is None else scale) + (0.0 if shift is None else shift)
+    return np.asarray(made, call.translation.constants.dtype if x.dtype == np.float32 else x.dtype)
 
 
 def _softmax(call: Call, x: Array) -> Array:

@@ -29,6 +29,7 @@ from pylrp.layers import (
     Multiply,
     Pad,
     Quantize,
+    ReLU,
     Resize,
     Sigmoid,
     SiLU,
@@ -77,9 +78,36 @@ def _signal(nodes: dict[str, Node], node: Node) -> tuple[Literal[0, 1] | None, b
     if node.inputs[0] == node.inputs[1]:  # a square: a function of one value, all goes to it
         return 0, False
     roles = [_role(nodes, value) for value in node.inputs]
+    if max(roles) is _Role.PLAIN:
+        roles = _rectified(nodes, node)
     if roles[0] == roles[1]:
         return None, False
     return (0 if roles[1] > roles[0] else 1), max(roles) is _Role.SOFT
+
+
+def _rectified(nodes: dict[str, Node], node: Node) -> list[_Role]:
+    """Return the roles in a gated unit, relu(W x) * (V x): of two linear maps of one value the rectified one gates."""
+    below = [_moved(nodes, value) for value in node.inputs]
+    gates = [isinstance(nodes[value].layer, ReLU) if value in nodes else False for value in below]
+    if gates[0] != gates[1]:
+        at = gates.index(True)
+        sources = [_linear_of(nodes, nodes[below[at]].inputs[0]), _linear_of(nodes, below[1 - at])]
+        if sources[0] == sources[1]:
+            return [_Role.SOFT if gate else _Role.PLAIN for gate in gates]
+    return [_Role.PLAIN, _Role.PLAIN]
+
+
+def _moved(nodes: dict[str, Node], value: str) -> str:
+    """Return the value below what only moves or scales."""
+    while value in nodes and isinstance(nodes[value].layer, Movement | Identity | Affine):
+        value = nodes[value].inputs[0]
+    return value
+
+
+def _linear_of(nodes: dict[str, Node], value: str) -> str:
+    """Return what a layer with weights is of, whatever moves values around it; the value itself where it is none."""
+    value = _moved(nodes, value)
+    return _moved(nodes, nodes[value].inputs[0]) if value in nodes and nodes[value].layer.weighted else value
 
 
 def _role(nodes: dict[str, Node], value: str, steps: int = _MOST_STEPS) -> _Role:
