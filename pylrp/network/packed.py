@@ -7,6 +7,8 @@ targets, inputs and account. Here their arrays become rows, the core runs once, 
 
 from __future__ import annotations
 
+import threading
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,7 +17,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from pylrp import _core
-from pylrp.layers import Shape
+from pylrp.layers import Movement, Shape
 from pylrp.layers.base import Array, product
 from pylrp.network import masks
 from pylrp.network.execution import Execution
@@ -41,7 +43,8 @@ from pylrp.network.token_rows import (
 
 __all__ = ["Packs"]
 
-_MOST_PLANS = 64
+_MOST_PLANS, _MOST_FORMS = 64, 2
+_BYTES, _LEAST_TOKENS = 256 << 20, 256  # of the values of one call
 _LENGTHS, _FEW = 2, 4  # graphs of few tokens may be simpler than others
 _NEAR = {"float32": 1e-3, "float64": 1e-9}  # of the largest entry
 _OUTGOING = COLUMNS.index("outgoing")
@@ -95,8 +98,17 @@ class Packs:
         self._usual = usual
         self._packing: Packing | None = None
         self._refused: str | None = None
-        self._forms: dict[MaskForm, _Form] = {}
+        self._forms: OrderedDict[MaskForm, _Form] = OrderedDict()
+        self._preparing = threading.RLock()
         self._lengths: WeakKeyDictionary[Execution, _OfLength] = WeakKeyDictionary()
+
+    @property
+    def tokens_at_once(self) -> int:
+        """Return how many tokens a call should have: as many as fit into some memory."""
+        graph = self._usual.joined.composed.graph
+        made = [product(graph.shapes[node.name]) for node in graph.nodes if not isinstance(node.layer, Movement)]
+        most = max(shape[axis] for shape, axis in self._free(self._usual))
+        return max(_LEAST_TOKENS, _BYTES * most // max(1, sum(made) * graph.dtype.itemsize))
 
     def run(self, calls: Sequence[Call]) -> list[str]:
         """Have all calls take their results; return notes on those that run by themselves."""
@@ -234,9 +246,11 @@ class Packs:
             for name in dict.fromkeys(name for name in packed.masks.values() if name is not None)
         }
         mask_form = form_of(added, max(part.tokens for part in parts))
-        form = self._forms.get(mask_form)
-        if form is None:
-            form = self._forms[mask_form] = _Form(lower(packed.of(mask_form)))
+        with self._preparing:
+            form = self._forms.pop(mask_form, None) or _Form(lower(packed.of(mask_form)))
+            self._forms[mask_form] = form
+            while len(self._forms) > _MOST_FORMS:  # each keeps a workspace
+                self._forms.popitem(last=False)
         shapes = form.lowered.graph.inputs
         return form, [self._rows(name, shape, parts, added, mask_form) for name, shape in shapes.items()]
 
@@ -258,17 +272,25 @@ class Packs:
                 made.append(np.tile(self._of_length(part.execution).constants[name], (part.batch, 1)))
         return np.ascontiguousarray(np.concatenate(made), dtype=dtype)
 
-    def _tokens(self, execution: Execution) -> int:
+    def _free(self, execution: Execution) -> list[tuple[Shape, int]]:
+        """Return the axes of inputs that have any length, with the shapes in which they are."""
         lengths = self._usual.graph.facts.lengths
-        assert lengths is not None  # such networks have no packs
+        assert lengths is not None  # other networks have no packs
         shapes = shapes_of_inputs(execution.graph)
-        sizes = {shapes[name][axis] for name, axes in lengths.free.items() for axis in axes}
+        return [(shapes[name], axis) for name, axes in lengths.free.items() for axis in axes]
+
+    def _tokens(self, execution: Execution) -> int:
+        sizes = {shape[axis] for shape, axis in self._free(execution)}
         if len(sizes) != 1:
             raise NotPacked("its inputs have more than one length")
         return sizes.pop()
 
     def _prepare(self, executions: Sequence[Execution]) -> None:
         """Make the packing, once, of two of these lengths."""
+        with self._preparing:
+            self._prepare_once(executions)
+
+    def _prepare_once(self, executions: Sequence[Execution]) -> None:
         if self._refused is not None:
             raise NotPacked(self._refused)
         if self._packing is not None:

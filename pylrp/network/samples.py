@@ -28,8 +28,6 @@ from pylrp.network.packed import Packs
 from pylrp.network.requests import Inputs, shapes_of_inputs, start_value
 from pylrp.network.sides import without_past
 
-_ENTRIES = 2048  # of a part: tokens
-
 __all__ = ["Samples", "explained", "own_request", "predicted", "samples_in"]
 
 
@@ -112,15 +110,15 @@ def _sample(value: Any, what: str, rank: int) -> Array:
     return array
 
 
-def _parts(samples: Samples) -> list[Sequence[int]]:
+def _parts(samples: Samples, packs: Packs | None) -> list[Sequence[int]]:
     """Return the places of samples in parts that run one after the other: more at once save no time."""
     arrays = next(iter(samples.by_input.values()))
-    if any(array.ndim > 1 for array in arrays):  # not of tokens
+    if packs is None or any(array.ndim > 1 for array in arrays):  # not of tokens
         return [range(len(samples))]
     parts: list[list[int]] = [[]]
-    taken = 0
+    taken, most = 0, packs.tokens_at_once
     for i, array in sorted(enumerate(arrays), key=lambda each: each[1].size):  # few lengths in each
-        if parts[-1] and taken + array.size > _ENTRIES:
+        if parts[-1] and taken + array.size > most:
             parts.append([])
             taken = 0
         parts[-1].append(i)
@@ -155,7 +153,7 @@ def predicted(
     if samples is None:
         return execution_of(x).predict(x, threads)
     made: list[tuple[Sequence[int], Any]] = []
-    for part in _parts(samples):
+    for part in _parts(samples, packs):
         groups = in_groups(samples, lambda batch, which: batch, part)
         executions = [execution_of(batch) for _, batch in groups]
         found: list[Any] = [None] * len(groups)
@@ -198,7 +196,7 @@ def explained(
 
     groups: list[tuple[Sequence[int], Explanation]] = []
     notes: list[str] = []
-    for part in _parts(samples):
+    for part in _parts(samples, packs):
         calls = in_groups(samples, settled, part)
         if packs is not None and len(calls) > 1:
             notes += packs.run([call for _, call in calls])

@@ -112,10 +112,13 @@ def test_threads_give_equal_bits(nets, rng):
         np.testing.assert_array_equal(one[i].ledger.data, two[i].ledger.data)
 
 
-def test_many_samples_in_parts(nets, rng):
+def test_many_samples_in_parts(nets, rng, monkeypatch):
+    monkeypatch.setattr("pylrp.network.packed._BYTES", 1)
     net = load(nets, "mean")
-    lengths = [400, 3, 399, 402, 8, 398, 401, 3, 397, 396]
+    lengths = [140, 3, 150, 152, 8, 300, 140, 3, 97]
     x = [{name: array[0] for name, array in small_text.batch(rng, 1, n).items()} for n in lengths]
+    assert net._packs is not None
+    assert net._packs.tokens_at_once < sum(lengths)
     ex = net.explain(x, 1, layers=["r"])
     assert is_packed(ex)
     require_each_alone(net, x, ex, [{"target": 1, "layers": ["r"]}] * len(x))
