@@ -360,7 +360,8 @@ class Network:
         Parameters
         ----------
         x : array_like of shape (batch, ...) or (...)
-            As for :meth:`explain`; a few samples are enough.
+            As for :meth:`explain`; a few samples are enough. Of a list the first sample that does not pass is shown, or
+            the one with the largest error, and the maps of the list are compared with those of each sample by itself.
         model : path or ModelProto, optional
             The model, where the network does not know it: one from torch or Keras, with an exported file. Default: what
             it was loaded from.
@@ -388,7 +389,7 @@ class Network:
         if model is None:
             raise MissingModel
         try:
-            from pylrp.verify.against import verify
+            from pylrp.verify.listed import verify
         except ModuleNotFoundError as error:
             if error.name != "onnx":
                 raise

@@ -28,7 +28,7 @@ from pylrp.network.packed import Packs
 from pylrp.network.requests import Inputs, shapes_of_inputs, start_value
 from pylrp.network.sides import without_past
 
-__all__ = ["Samples", "explained", "own_request", "predicted", "samples_in"]
+__all__ = ["Samples", "explained", "own_request", "own_targets", "predicted", "samples_in"]
 
 
 @dataclass(frozen=True)
@@ -233,18 +233,18 @@ def own_request(request: Request, x: Any, which: Sequence[int], count: int, grap
     if (
         targets is not None and hasattr(targets, "__len__") and not isinstance(targets, str | Mapping)
     ):  # anything else is refused later
-        targets = [_own_targets(each, which, count, rank, "a target") for each in targets]
+        targets = [own_targets(each, which, count, rank, "a target") for each in targets]
     return replace(
         request,
         x=x,
-        target=_own_targets(request.target, which, count, rank, "target"),
-        against=_own_targets(request.against, which, count, rank, "against"),
+        target=own_targets(request.target, which, count, rank, "target"),
+        against=own_targets(request.against, which, count, rank, "against"),
         targets=targets,
         masks=masks,
     )
 
 
-def _own_targets(target: Any, which: Sequence[int], count: int, rank: int, what: str) -> Any:
+def own_targets(target: Any, which: Sequence[int], count: int, rank: int, what: str) -> Any:
     """Return the targets of some samples; one for all stays as it is."""
     single = isinstance(target, np.ndarray | np.generic) and target.ndim == 0
     for_all = single or isinstance(target, str | Mapping) or not hasattr(target, "__len__")
