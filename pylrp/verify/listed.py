@@ -43,7 +43,7 @@ def _with_list(
     made: Verification, network: Network, x: Any, listed: Samples, target: Any, rank: int, asked: dict[str, Any]
 ) -> Verification:
     """Return what passed, or that a sample has another map in the list than by itself."""
-    settings = {"composite": asked.get("composite"), "output": asked.get("output")}
+    settings: dict[str, Any] = {"composite": asked.get("composite"), "output": asked.get("output")}
     together = network.explain(x, target, **settings)
     for i in range(len(listed)):
         own = own_targets(target, [i], len(listed), rank, "target")
