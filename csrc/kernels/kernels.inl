@@ -1,6 +1,7 @@
 // Included once by each isa_*.cpp, which names the instruction set, the width of a vector and the height of a tile.
 // All of it has internal linkage and uses no standard library: with weak symbols the linker could keep one
 // instruction set's copy for everybody.
+#include "kernels/cells.hpp"
 #include "kernels/table.hpp"
 
 #ifdef __AVX2__
@@ -12,8 +13,10 @@ namespace {
 #include "kernels/vec.inl"
 // (order matters: each file builds on the ones before)
 #include "kernels/elementwise.inl"
+#include "kernels/few_rows.inl"
 #include "kernels/functions.inl"
 #include "kernels/lists.inl"
+#include "kernels/lstm.inl"
 #include "kernels/rows.inl"
 #include "kernels/scores.inl"
 #include "kernels/taps.inl"
@@ -32,7 +35,14 @@ constexpr Table<T> make_table() {
 }
 }  // namespace
 
-// Defined here, declared in dispatch.cpp.
+#define PYLRP_JOINED_(a, b) a##b
+#define PYLRP_JOINED(a, b) PYLRP_JOINED_(a, b)
+#define PYLRP_CELLS_SYMBOL PYLRP_JOINED(cells_of_, PYLRP_ISA_SYMBOL)
+
+// Defined here, declared in dispatch.cpp and cells.cpp.
+extern const CellIsa PYLRP_CELLS_SYMBOL;
+const CellIsa PYLRP_CELLS_SYMBOL = {{few_rows<float>, lstm_step<float>, lstm_back<float>},
+                                    {few_rows<double>, lstm_step<double>, lstm_back<double>}};
 extern const Isa PYLRP_ISA_SYMBOL;
 const Isa PYLRP_ISA_SYMBOL = {PYLRP_ISA_NAME, make_table<float>(), make_table<double>()};
 

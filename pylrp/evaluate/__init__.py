@@ -6,6 +6,7 @@
 - ``random_weights.py``: :func:`randomisation`; ``robustness.py``: :func:`sensitivity`
 - ``map_agreement.py``: :func:`agreement`
 - ``tokens.py``: :func:`leave_one_out`, :func:`token_flipping`, :func:`evaluate_tokens`, for token ids
+- ``segments.py``: :func:`leave_one_segment_out`, :func:`segment_flipping`, for signals over time
 - ``quantus.py``: pylrp as the ``explain_func`` of Quantus
 - ``evaluated_batch.py``, ``regions.py``, ``replacement.py``, ``statistics.py``: what they share
 
@@ -25,6 +26,7 @@ from pylrp.evaluate.quantus import quantus_explain, quantus_model
 from pylrp.evaluate.random_weights import Randomisation, randomisation, randomised
 from pylrp.evaluate.robustness import Sensitivity, sensitivity
 from pylrp.evaluate.run import evaluate
+from pylrp.evaluate.segments import SegmentsLeftOut, leave_one_segment_out, segment_flipping
 from pylrp.evaluate.statistics import spearman
 from pylrp.evaluate.tokens import TokenCurves, TokenEvaluation, evaluate_tokens, leave_one_out, token_flipping
 
@@ -34,6 +36,7 @@ __all__ = [
     "Evaluation",
     "InsertionDeletion",
     "Randomisation",
+    "SegmentsLeftOut",
     "Sensitivity",
     "TokenCurves",
     "TokenEvaluation",
@@ -42,11 +45,13 @@ __all__ = [
     "evaluate_tokens",
     "insertion_deletion",
     "leave_one_out",
+    "leave_one_segment_out",
     "pixel_flipping",
     "quantus_explain",
     "quantus_model",
     "randomisation",
     "randomised",
+    "segment_flipping",
     "sensitivity",
     "spearman",
     "token_flipping",

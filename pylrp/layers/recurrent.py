@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 
 from pylrp.layers.base import Layer, Place, Shape, Spec
 from pylrp.layers.cause import Cause
-from pylrp.network.layout import steps
+from pylrp.network.layout import Order, as_it_is, steps
 
 __all__ = ["GRU", "LSTM", "RNN", "Curve", "Recurrent"]
 
@@ -149,13 +149,23 @@ class Recurrent(Layer):
             return (states,)
         return (count, states) if self.returns == "sequence" else (states * (count + len(self.states)),)
 
+    def wanted_orders(self, shapes: Sequence[Shape], output: Shape, wanted: Order | None) -> Sequence[Order | None]:
+        """Return the orders as they are: a step's features lie next to each other."""
+        return [as_it_is(len(shape)) for shape in shapes]
+
+    def stored_orders(
+        self, shapes: Sequence[Shape], output: Shape, given: Sequence[Order], wanted: Order | None
+    ) -> tuple[Sequence[Order], Order]:
+        """Return the orders as they are: the sequences may lie in any."""
+        return given, as_it_is(len(output)) if wanted is None else wanted
+
     def to_core(self, place: Place) -> Spec:
         """Return the layer as the core takes it."""
         count, features = place.inputs[0]
         states, directions = self.directions * self.units, self.directions
         y, ends = (-1, 0, 0), (-1, -1)
         if self.returns == "sequence":
-            y = (0, *steps(place.output))  # type: ignore[assignment]  # a sequence has two axes
+            y = (0, *steps(place.output, place.order))  # type: ignore[assignment]  # a sequence has two axes
         elif self.returns == "last":
             ends = (0, -1)
         else:
@@ -175,7 +185,7 @@ class Recurrent(Layer):
             "clip": np.inf if self.clip is None else float(self.clip),
             "reverse": [1] if self.direction == "reverse" else [0, 1][:directions],
             "first_h": self._of_directions(self.first_h),
-            "x": [count, features, *steps(place.inputs[0])],
+            "x": [count, features, *steps(place.inputs[0], place.orders[0])],
             "y": list(y),
             "ends": list(ends),
             "inputs": [self.takes.index(name) + 1 if name in self.takes else -1 for name in ("lengths", "h", "c")],

@@ -283,7 +283,7 @@ class Call:
             ),
             "two_classes": self.classes.two,
             "single": self.inputs.single,
-            "channels_last": [name for name in self.graph.channels_last if name in self.graph.inputs],
+            "channels_last": sorted(self.graph.features_last),
         }
 
 

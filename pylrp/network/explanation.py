@@ -308,7 +308,8 @@ class Explanation:
         ----------
         path : path-like, optional
             Write the picture to this file, too: PNG, PDF, SVG.
-        kind : {"image", "signal", "table", "channels", "layers", "ledger", "text", "heads", "patches", "positions"}
+        kind : str, optional
+            "image", "signal", "time", "table", "channels", "layers", "ledger", "text", "heads", "patches", "positions".
             Default: by the shape of a sample; "text" where ``tokens`` are given.
         sample : int, default 0
             The row of the batch.
@@ -323,8 +324,8 @@ class Explanation:
             Names of the classes.
         **options
             ``tokens``, ``segments``, ``overlay``, ``percentile``, ``limit``, ``feature_names``, ``values``, ``shape``,
-            ``layer``, ``layers``, ``input``, ``most``, ``cmap``, ``title``, ``caption``, ``dpi``, ``pyplot``: see
-            :func:`pylrp.plot.explanation`.
+            ``layer``, ``layers``, ``input``, ``most``, ``sample_rate``, ``cmap``, ``title``, ``caption``, ``dpi``,
+            ``pyplot``: see :func:`pylrp.plot.explanation`.
 
         Returns
         -------

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from pylrp.layers.base import product
 from pylrp.network.facts import Facts, readable_facts
 from pylrp.network.layout import with_channels_last
 from pylrp.network.order import in_order
+from pylrp.network.time_axis import has_steps_first
 from pylrp.network.weights import Weights, first_dtype
 from pylrp.present.text import shown
 
@@ -305,6 +307,12 @@ class Graph:
 
     def _given_outputs(self) -> Outputs:
         return self.output_values if self.named_outputs else self.outputs
+
+    @cached_property
+    def features_last(self) -> frozenset[str]:
+        """The inputs whose features or channels come last for users: ``(steps, features)`` of recurrent layers, too."""
+        steps_first = (name for name in self.inputs if has_steps_first(self, name))
+        return frozenset({*self.channels_last, *steps_first}.intersection(self.inputs))
 
     def consumers(self, value: str) -> list[tuple[Node, int]]:
         """Return the nodes that take a value, each with the position of the value among its inputs."""

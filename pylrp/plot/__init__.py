@@ -14,7 +14,7 @@ from pylrp.plot.grids import grid
 from pylrp.plot.images import heatmap, image
 from pylrp.plot.ledger_bars import ledger
 from pylrp.plot.notebook import to_html
-from pylrp.plot.signals import signal
+from pylrp.plot.signals import signal, time_by_feature
 from pylrp.plot.summary import summary
 from pylrp.plot.words import heads, patches, positions, text
 from pylrp.present.pixels import to_picture
@@ -39,6 +39,7 @@ __all__ = [
     "symmetric_limit",
     "table",
     "text",
+    "time_by_feature",
     "to_html",
     "to_picture",
 ]

@@ -18,7 +18,7 @@ from pylrp.plot.images import image
 from pylrp.plot.ledger_bars import ledger
 from pylrp.plot.multi_panel import draw_channels, draw_layers
 from pylrp.plot.sequences import PANELS, size
-from pylrp.plot.signals import signal
+from pylrp.plot.signals import MOST_LANES, signal, time_by_feature
 from pylrp.plot.views import View, features_of, views
 from pylrp.present.kinds import kind_of
 from pylrp.present.names import Labels
@@ -34,7 +34,8 @@ __all__ = ["KINDS", "explanation"]
 #: The kinds of pictures, and the options that are theirs alone.
 KINDS: dict[str, tuple[str, ...]] = {
     "image": ("image", "overlay", "layer", "shape", "cmap"),
-    "signal": ("overlay", "feature_names", "layer", "shape", "cmap"),
+    "signal": ("overlay", "feature_names", "layer", "shape", "cmap", "sample_rate"),
+    "time": ("feature_names", "layer", "shape", "cmap", "sample_rate"),
     "table": ("feature_names", "values", "most", "layer", "cmap"),
     "channels": ("feature_names", "most", "layer", "shape", "cmap"),
     "layers": ("layers", "most", "cmap"),
@@ -46,10 +47,11 @@ KINDS: dict[str, tuple[str, ...]] = {
 }
 
 #: How many axes the relevance of a sample has, and what to do if it has others.
-_AXES = {"image": (2, 3), "signal": (1, 2), "table": (1,), "channels": (2, 3)}
+_AXES = {"image": (2, 3), "signal": (1, 2), "time": (2,), "table": (1,), "channels": (2, 3)}
 _ADVICE = {
     "image": "pass shape=(height, width), or kind='table'",
     "signal": "it needs (length,) or (channels, length)",
+    "time": "it needs (features, length), or (steps, features) of recurrent layers",
     "table": "leave kind out, or take one of the other kinds",
     "channels": "it needs channels first, (channels, height, width)",
 }
@@ -77,6 +79,7 @@ def explanation(
     tokens: Sequence[str] | None = None,
     segments: ArrayLike | None = None,
     most: int | None = None,
+    sample_rate: float | None = None,
     cmap: str | Colormap | None = None,
     title: str | None = None,
     caption: bool = True,
@@ -92,13 +95,15 @@ def explanation(
         Write the picture to this file, too: PNG, PDF, SVG.
     kind : str, optional
         "image": a heatmap, of the sum over the channels. "signal": a lane for each channel, time to the right.
-        "table": signed bars. "channels": a map for each channel. "layers": a map for each layer. "ledger": what each
-        layer absorbed. "text": words coloured by relevance, the kind where ``tokens`` are given. "heads": a grid of
+        "time": a map of time by feature, under a curve of the sums. "table": signed bars. "channels": a map for each
+        channel. "layers": a map for each layer. "ledger": what each layer absorbed. "text": words coloured by
+        relevance, the kind where ``tokens`` are given. "heads": a grid of
         layers and heads of attention, of ``layers``. "patches": the tokens of a vision transformer at ``layer`` as an
         image. "positions": what positions took. Default, by the shape of a sample: ``(channels, height, width)`` is an
         image, a row a table;
         two axes are an image if both have at least 8 entries and neither 4 times those of the other, otherwise a
-        signal ``(channels, length)``.
+        signal ``(channels, length)``, of more than 12 channels "time". The steps of recurrent layers are time, whether
+        they are axis 0 or 1.
     sample : int, default 0
         The row of the batch.
     target : int, optional
@@ -136,6 +141,8 @@ def explanation(
         Which sentence each token belongs to. Default: a separator ends one.
     most : int, optional
         How many bars, channels, layers of the ledger are drawn; the others are summed up, in a bar or in words.
+    sample_rate : float, optional
+        Steps a second of a signal: its time axis has seconds then.
     cmap : str or matplotlib.colors.Colormap, optional
         Colours instead of pylrp's, of all kinds but the ledger; the middle of the map is relevance 0.
     title : str, optional
@@ -162,6 +169,7 @@ def explanation(
     ImportError
         If matplotlib is not installed.
     """
+    asked = kind
     if kind not in (None, *KINDS):
         raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
     if tokens is None and (kind in ("text", "positions") or (kind is None and layer is None)):
@@ -174,11 +182,14 @@ def explanation(
     found = views(ex, sample, target, layer=layer, input=input, shape=own_shape)
     first = found[0]
     kind = kind or kind_of(first.relevance.shape, first.sequence)
+    if asked is None and overlay is None and kind == "signal" and first.relevance.ndim == 2:
+        kind = "time" if len(first.relevance) > MOST_LANES else kind
     if kind in _AXES and first.relevance.ndim not in _AXES[kind]:
         raise ValueError(f"relevance of shape {first.relevance.shape} is no {kind}: {_ADVICE[kind]}")
     options: dict[str, Any] = {
         "image": image, "overlay": overlay, "feature_names": feature_names, "values": values, "shape": shape,
-        "layer": layer, "layers": layers, "most": most, "cmap": cmap, "tokens": tokens, "segments": segments,
+        "layer": layer, "layers": layers, "most": most, "cmap": cmap, "sample_rate": sample_rate,
+        "tokens": tokens, "segments": segments,
     }  # fmt: skip
     _require_options_of(kind, options)
     if kind == "table" and feature_names is None:
@@ -230,7 +241,7 @@ def _panels(
         raise TypeError(f"{len(found)} targets need a figure, ax is one Axes: pass target= with one of {known}")
     else:
         panels = [ax]
-    if len(found) > 1 and options["limit"] is None and kind in ("image", "signal"):
+    if len(found) > 1 and options["limit"] is None and kind in ("image", "signal", "time"):
         together = np.stack([view.coloured(kind) for view in found])
         options["scale"] = f"{scale(together, None, options['percentile'])} of all targets"
         options["limit"] = symmetric_limit(together, options["percentile"])
@@ -249,6 +260,8 @@ def _size(kind: str, view: View, most: int | None) -> tuple[float, float]:
         return 4.6, 3.6 * min(max(shape[-2] / shape[-1], 0.3), 2) + 0.8
     if kind == "signal":
         return 9, 1.5 + (1.4 if len(shape) == 1 or shape[0] == 1 else 0.75 * shape[0])
+    if kind == "time":
+        return 9, 1.5 + min(max(0.12 * shape[0], 2.2), 6.0)
     bars = min((most or 12) + 1, view.relevance.size) if kind == "table" else min((most or 24) + 1, len(view.ledger))
     return (7, 1.2 + 0.26 * bars) if kind == "table" else (9, 1.5 + 0.27 * bars)
 
@@ -276,8 +289,25 @@ def _signal(ax: Axes, view: View, options: dict[str, Any], text: Text) -> None:
     ends = {"limit": options["limit"], "percentile": options["percentile"]}
     x = None if view.input is None else np.squeeze(view.input, 0) if len(view.input) == 1 else view.input
     R = view.relevance[0] if len(view.relevance) == 1 else view.relevance
-    signal(ax, R, x, overlay=options["overlay"], names=options["feature_names"], cmap=options["cmap"], **ends)
-    _write(ax, view, options, text, options["scale"] or scale(R, **ends), below=18)
+    signal(
+        ax, R, x, overlay=options["overlay"], names=options["feature_names"], cmap=options["cmap"],
+        sample_rate=options["sample_rate"], **ends,
+    )  # fmt: skip
+    _write(ax, view, options, text, options["scale"] or scale(R, **ends), below=18 + _below(options))
+
+
+def _time(ax: Axes, view: View, options: dict[str, Any], text: Text) -> None:
+    ends = {"limit": options["limit"], "percentile": options["percentile"]}
+    R = view.relevance
+    time_by_feature(
+        ax, R, names=options["feature_names"], cmap=options["cmap"], sample_rate=options["sample_rate"], **ends
+    )
+    _write(ax, view, options, text, options["scale"] or scale(R, **ends), below=18 + _below(options))
+
+
+def _below(options: dict[str, Any]) -> int:
+    """Return the points that the name of the time axis takes."""
+    return 0 if options["sample_rate"] is None else 12
 
 
 def _table(ax: Axes, view: View, options: dict[str, Any], text: Text) -> None:
@@ -301,5 +331,5 @@ def _ledger(ax: Axes, view: View, options: dict[str, Any], text: Text) -> None:
 
 
 _DRAW: dict[str, Callable[[Axes, View, dict[str, Any], Text], None]] = {
-    "image": _image, "signal": _signal, "table": _table, "ledger": _ledger, **PANELS,
+    "image": _image, "signal": _signal, "time": _time, "table": _table, "ledger": _ledger, **PANELS,
 }  # fmt: skip

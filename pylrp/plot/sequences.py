@@ -43,8 +43,10 @@ def _tokens(options: dict[str, Any], view: View) -> Any:
 
 
 def _by_token(view: View) -> Any:
-    """Return one number a token: of a layer (tokens, width) the sum over its width."""
+    """Return one number a token: of (tokens, width) the sum over its width, which a sequence's view has first."""
     R = view.relevance.astype(np.float64)
+    if view.sequence and R.ndim == 2:
+        return R.sum(axis=0)
     return R if R.ndim == 1 else R.reshape(len(R), -1).sum(axis=1)
 
 

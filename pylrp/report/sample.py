@@ -104,7 +104,7 @@ def sample_data(
 
 def _first(network: Network, name: str, array: Array) -> Array:
     """Return an array with its channels first."""
-    return channels_moved_first(array) if name in network.graph.channels_last else array
+    return channels_moved_first(array) if name in network.graph.features_last else array
 
 
 def _explanation(

@@ -308,7 +308,7 @@ def test_several_inputs_are_drawn_one_at_a_time(rng):
         (
             {"feature_names": ["a"]},
             ValueError,
-            "feature_names= is for kind signal, table, channels; this is kind image",
+            "feature_names= is for kind signal, time, table, channels; this is kind image",
         ),
         ({"kind": "ledger", "overlay": "grey"}, ValueError, "overlay= is for kind image, signal"),
         ({"shape": (5, 5)}, ValueError, r"shape=\(5, 5\) does not fit relevance of shape \(3, 12, 16\)"),

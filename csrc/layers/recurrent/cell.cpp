@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "kernels/cells.hpp"
 #include "kernels/dispatch.hpp"
 
 namespace pylrp {
@@ -90,6 +91,19 @@ template <class T>
 void run_lstm(const StepOfCell<T>& step) {
   const Cell& cell = step.cell;
   const Index n = cell.units;
+  if (step.peepholes == nullptr && cell.is_usual_lstm()) {
+    const auto kept = [&](Index array) { return place(step, array); };
+    const KeptArrays& to = *step.arrays;
+    return kernels::cells<T>().lstm_step({.units = n,
+                                          .z = step.z,
+                                          .h = step.h,
+                                          .c = step.c,
+                                          .past = kept(to.past),
+                                          .outer = kept(to.outer),
+                                          .inner = kept(to.inner),
+                                          .total = kept(to.total),
+                                          .sum = kept(to.z)});
+  }
   T *const i = step.z, *const f = i + n, *const o = f + n, *const g = o + n, *const sum = step.scratch;
   if (step.peepholes != nullptr) {
     add_product(step.peepholes, step.c, n, i);

@@ -26,6 +26,11 @@ struct Cell {
   bool reset_after = false;  // GRU: the reset gate multiplies the product and its bias, not the state
   bool coupled = false;      // LSTM: f = 1 - i
 
+  // An LSTM of sigmoid and tanh alone, as nearly all are: kernels take a step of it in one go.
+  bool is_usual_lstm() const {
+    return kind == CellKind::kLSTM && gate.kind == ActivationKind::kSigmoid && inner.kind == ActivationKind::kTanh &&
+           outer.kind == ActivationKind::kTanh && !coupled && !(clip < std::numeric_limits<double>::infinity());
+  }
   Index gates() const { return kind == CellKind::kLSTM ? 4 : (kind == CellKind::kGRU ? 3 : 1); }
   Index sums() const { return gates() * units; }
 };

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/buffer.hpp"
+#include "kernels/cells.hpp"
 #include "layers/layer.hpp"
 #include "layers/recurrent/cell.hpp"
 #include "products/panels.hpp"
@@ -95,11 +96,37 @@ class RecurrentLayer : public Layer<T> {
 // Samples that a task takes through all steps, and the entries of the sums that are computed ahead for some steps at a
 // time: they stay in the L2 cache.
 inline constexpr Index kSamplesOfSweep = 16;
-inline constexpr Index kSumsAhead = Index{1} << 16;
+inline constexpr Index kSumsAhead = Index{1} << 15;
 
 inline Index blocks_of(Index rows) { return (rows + kSamplesOfSweep - 1) / kSamplesOfSweep; }
 inline Index steps_ahead(Index rows, Index sums) {
   return std::max<Index>(1, kSumsAhead / std::max<Index>(1, rows * sums));
+}
+
+// out(rows, columns) = or += x(rows, depth) times the weights, whatever is zero; few rows take several panels at a
+// time. Rows of `out` hold whole panels.
+template <class T>
+void multiply_states(const T* x, Index x_stride, Index rows, const Panels<T>& panels, bool add, T* out,
+                     Index out_stride) {
+  if (rows > kernels::kFewRows) {
+    return multiply_by_panels(x, x_stride, rows, panels, add, out, out_stride);
+  }
+  const Index width = Panels<T>::width(), depth = panels.depth();
+  const Index chunks = (depth + kReductionBlock - 1) / kReductionBlock;
+  for (Index c = 0; c < chunks; ++c) {
+    const Index first = depth * c / chunks, count = depth * (c + 1) / chunks - first;
+    kernels::cells<T>().few_rows({.rows = static_cast<int>(rows),
+                                  .halves = 2 * panels.columns_of(panels.count() - 1) <= width ? 1 : 2,
+                                  .k = count,
+                                  .x = x + first,
+                                  .x_stride = x_stride,
+                                  .panel = panels.at(0) + first * width,
+                                  .panel_stride = depth * width,
+                                  .panels = panels.count(),
+                                  .add = add || c > 0,
+                                  .out = out,
+                                  .out_stride = out_stride});
+  }
 }
 
 // body(step, row, entry) for all, in the order in which memory lies: entries that are next to each other innermost, or

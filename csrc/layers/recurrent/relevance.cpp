@@ -58,6 +58,7 @@ class RecurrentLayer<T>::Way {
         c_c_(c_h_ + rows * stride_),
         inner_(checked_product({ahead_, rows, stride_}, "a part of a sequence")),
         recurrent_(rows * stride_),
+        sum_q_(static_cast<std::size_t>(rows * units_)),
         taken_(places_.sequence < 0 ? 0 : checked_product({ahead_, rows, units_}, "a part of a sequence")),
         x_(checked_product({ahead_, rows, x_stride_}, "a part of a sequence")),
         spread_(static_cast<std::size_t>(rows)),
@@ -77,6 +78,7 @@ class RecurrentLayer<T>::Way {
       of_ = &layer_.directions_[d];
       direction_ = static_cast<Index>(d);
       kept_offset_ = offset;
+      fast_ = !stabilised_ && of_->peepholes.empty() && of_->cell.is_usual_lstm();
       run_direction();
       offset += arrays.count * units_ * places_.steps;
     }
@@ -104,6 +106,7 @@ class RecurrentLayer<T>::Way {
         step(step_at(i), i - first);
       }
       hand_to_inputs(first, end - first);
+      biases_of_usual_lstm();
     }
     hand_to_states();
   }
@@ -139,11 +142,9 @@ class RecurrentLayer<T>::Way {
     for (Index r = 0; r < rows_; ++r) {
       const bool part = takes_part(lengths_, sample(r), t);
       T *const c_h = c_h_ + r * stride_, *const q = inner + r * stride_;
-      if (places_.sequence >= 0) {
-        const T* const from = taken_.data() + (at * rows_ + r) * units_;
-        for (Index j = 0; j < units_; ++j) {
-          c_h[j] += from[j];
-        }
+      const T* const taken = places_.sequence < 0 ? nullptr : taken_.data() + (at * rows_ + r) * units_;
+      for (Index j = 0; taken != nullptr && !(part && fast_) && j < units_; ++j) {
+        c_h[j] += taken[j];
       }
       spread_x_[static_cast<std::size_t>(at * rows_ + r)] = T(0);
       if (!part) {
@@ -151,6 +152,10 @@ class RecurrentLayer<T>::Way {
         continue;
       }
       any = true;
+      if (fast_) {
+        step_of_usual_lstm(r, t, c_h, taken, q);
+        continue;
+      }
       Spread& spread = spread_[static_cast<std::size_t>(r)];
       switch (cell.kind) {
         case CellKind::kLSTM:
@@ -167,6 +172,26 @@ class RecurrentLayer<T>::Way {
     }
     if (any) {
       hand_to_state_before(t, inner);
+    }
+  }
+
+  // Sums of q over steps stand for what its biases take of each.
+  void step_of_usual_lstm(Index r, Index t, const T* c_h, const T* taken, T* q) {
+    kernels::cells<T>().lstm_back({.units = units_,
+                                   .past = kept(r, t, arrays_->past),
+                                   .outer = kept(r, t, arrays_->outer),
+                                   .inner = kept(r, t, arrays_->inner),
+                                   .c_h = c_h,
+                                   .more = taken,
+                                   .c_c = c_c_ + r * stride_,
+                                   .q = q,
+                                   .sum_q = sum_q_.data() + r * units_});
+  }
+  void biases_of_usual_lstm() {
+    for (Index r = 0; fast_ && r < rows_; ++r) {
+      T* const sum = sum_q_.data() + r * units_;
+      lost_[static_cast<std::size_t>(r)].bias += dot(of_->bias.data() + of_->cell.sums() - units_, sum, units_);
+      std::fill_n(sum, units_, T(0));
     }
   }
 
@@ -279,7 +304,10 @@ class RecurrentLayer<T>::Way {
     }
     const Buffer<T> product(gru && after ? rows_ * stride_ : 0);  // the operand stands in the other one
     T* const to = gru && after ? product.data() : down;
-    multiply_by_panels(from, stride_, rows_, *of_->state_back, false, to, stride_);
+    if (of_->cell.kind == CellKind::kLSTM && !lengths_) {
+      return multiply_states(from, stride_, rows_, *of_->state_back, false, c_h_, stride_);
+    }
+    multiply_states(from, stride_, rows_, *of_->state_back, false, to, stride_);
     for (Index r = 0; r < rows_; ++r) {
       if (!takes_part(lengths_, sample(r), t)) {
         continue;
@@ -349,7 +377,9 @@ class RecurrentLayer<T>::Way {
   Stabilizer<T> exact_{nullptr};
   const Buffer<T> state_;
   T *const c_h_, *const c_c_;
-  const Buffer<T> inner_, recurrent_, taken_, x_;
+  const Buffer<T> inner_, recurrent_;
+  std::vector<T> sum_q_;
+  const Buffer<T> taken_, x_;
   std::vector<Spread> spread_;
   std::vector<T> spread_x_;
   std::vector<kernels::Absorbed> lost_;
@@ -358,6 +388,7 @@ class RecurrentLayer<T>::Way {
   const KeptArrays* arrays_ = nullptr;
   const OneDirection<T>* of_ = nullptr;
   Index direction_ = 0, kept_offset_ = 0;
+  bool fast_ = false;
 };
 
 // A task takes all directions of its samples: no sum crosses tasks.

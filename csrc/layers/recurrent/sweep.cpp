@@ -23,14 +23,15 @@ class RecurrentLayer<T>::Sweep {
         rows_(rows),
         units_(of_.cell.units),
         stride_(padded(of_.cell.sums(), Panels<T>::width())),
+        state_stride_(padded(units_, Panels<T>::width())),
         ahead_(std::min(places_.steps, steps_ahead(rows, stride_))),
         x_(checked_product({ahead_, rows, places_.features}, "a part of a sequence")),
         sums_(checked_product({ahead_, rows, stride_}, "the sums of a recurrent layer")),
-        states_(checked_product({rows, 3, stride_}, "the states of a recurrent layer")),
+        states_(checked_product({rows, 2, state_stride_}, "the states of a recurrent layer")),
         made_(places_.sequence < 0 ? 0 : checked_product({ahead_, rows, units_}, "a part of a sequence")),
         h_(states_.data()),
-        c_(h_ + rows * stride_),
-        extra_(c_ + rows * stride_),
+        c_(h_ + rows * state_stride_),
+        extra_(of_.last_state || of_.cell.reset_after ? rows * stride_ : 0),
         scratch_(2 * units_) {
     for (std::size_t d = 0; d < direction; ++d) {
       kept_offset_ += layer.kept_arrays(d, stabilised).count * units_ * places_.steps;
@@ -62,7 +63,7 @@ class RecurrentLayer<T>::Sweep {
 
   void begin(int input, const std::vector<T>& constant, T* state) {
     for (Index r = 0; r < rows_; ++r) {
-      T* const to = state + r * stride_;
+      T* const to = state + r * state_stride_;
       if (input >= 0) {
         std::copy_n(inputs_[static_cast<std::size_t>(input)].row(first_ + r) + direction_ * units_, units_, to);
       } else if (!constant.empty()) {
@@ -74,7 +75,7 @@ class RecurrentLayer<T>::Sweep {
   }
   void end(Index offset, const T* state) {
     for (Index r = 0; offset >= 0 && r < rows_; ++r) {
-      std::copy_n(state + r * stride_, units_, output_.row(first_ + r) + offset + direction_ * units_);
+      std::copy_n(state + r * state_stride_, units_, output_.row(first_ + r) + offset + direction_ * units_);
     }
   }
 
@@ -104,29 +105,30 @@ class RecurrentLayer<T>::Sweep {
 
   void step(Index t, Index number, T* sums) {
     const bool after = of_.cell.reset_after;
-    if (after) {
-      for (Index r = 0; r < rows_; ++r) {
-        std::copy(of_.state_bias.begin(), of_.state_bias.end(), extra_ + r * stride_);
-      }
+    T* const extra = extra_.data();
+    for (Index r = 0; after && r < rows_; ++r) {
+      std::copy(of_.state_bias.begin(), of_.state_bias.end(), extra + r * stride_);
     }
-    multiply_by_panels(h_, stride_, rows_, *of_.state, true, after ? extra_ : sums, stride_);
+    multiply_states(h_, state_stride_, rows_, *of_.state, true, after ? extra : sums, stride_);
     if (of_.last_state) {
       for (Index r = 0; r < rows_; ++r) {
-        run_gates(of_.cell, sums + r * stride_, h_ + r * stride_, extra_ + r * stride_);
+        run_gates(of_.cell, sums + r * stride_, h_ + r * state_stride_, extra + r * stride_);
       }
       multiply_last_state(sums);
     }
+    const T* const peepholes = of_.peepholes.empty() ? nullptr : of_.peepholes.data();
     for (Index r = 0; r < rows_; ++r) {
       const bool part = takes_part(lengths_, first_ + r, t);
+      T* const h = h_ + r * state_stride_;
       if (part) {
         T* const kept = kept_ ? kept_.row(first_ + r) + kept_offset_ + t * arrays_.count * units_ : nullptr;
-        run_cell<T>({of_.cell, of_.peepholes.empty() ? nullptr : of_.peepholes.data(), sums + r * stride_,
-                     extra_ + r * stride_, h_ + r * stride_, c_ + r * stride_, scratch_.data(), &arrays_, kept});
+        run_cell<T>({of_.cell, peepholes, sums + r * stride_, extra + r * stride_, h, c_ + r * state_stride_,
+                     scratch_.data(), &arrays_, kept});
       }
       if (places_.sequence >= 0) {
         T* const to = made_.data() + (number * rows_ + r) * units_;
         if (part || places_.carried) {
-          std::copy_n(h_ + r * stride_, units_, to);
+          std::copy_n(h, units_, to);
         } else {
           std::fill_n(to, units_, T(0));
         }
@@ -138,7 +140,7 @@ class RecurrentLayer<T>::Sweep {
   void multiply_last_state(T* sums) {
     const Index stride = padded(units_, Panels<T>::width());
     const Buffer<T> product(rows_ * stride);
-    multiply_by_panels(extra_, stride_, rows_, *of_.last_state, false, product.data(), stride);
+    multiply_states(extra_.data(), stride_, rows_, *of_.last_state, false, product.data(), stride);
     for (Index r = 0; r < rows_; ++r) {
       for (Index j = 0; j < units_; ++j) {
         sums[r * stride_ + 2 * units_ + j] += product.data()[r * stride + j];
@@ -165,10 +167,10 @@ class RecurrentLayer<T>::Sweep {
   const std::vector<Matrix<const T>>& inputs_;
   Matrix<T> output_, kept_;
   const KeptArrays arrays_;
-  const Index first_, rows_, units_, stride_, ahead_;
+  const Index first_, rows_, units_, stride_, state_stride_, ahead_;
   const Buffer<T> x_, sums_, states_, made_;
-  T *const h_, *const c_, *const extra_;
-  const Buffer<T> scratch_;
+  T *const h_, *const c_;
+  const Buffer<T> extra_, scratch_;
   Matrix<const T> lengths_;
   Index kept_offset_ = 0;
 };
