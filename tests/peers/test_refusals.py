@@ -56,7 +56,7 @@ def test_keras():
     assert caught.value.operator == "ConvLSTM1D"
     assert "recurrent" in str(caught.value)
     x = keras.Input((6, 4))
-    net = keras.Model(x, L.MultiHeadAttention(2, 4, name="attend")(x, x))
+    net = keras.Model(x, L.AdditiveAttention(name="attend")([x, x]))
     with pytest.raises(pylrp.UnsupportedLayer) as caught:
         pylrp.load(net)
-    assert (caught.value.node, caught.value.operator) == ("attend", "MultiHeadAttention")
+    assert (caught.value.node, caught.value.operator) == ("attend", "AdditiveAttention")

@@ -141,7 +141,8 @@ class Builder:
     ) -> NoReturn:
         """Raise for a layer that has no counterpart here."""
         kind = type(operation).__name__
-        refusal = refusals.of_class(type(operation))
+        # Of a layer that is known the reason is this call's.
+        refusal = None if ("layers", kind) in _KNOWN else refusals.of_class(type(operation))
         by_hand = (
             f"give a layer of your own, pylrp.load(..., operators={{{kind!r}: function}}), where "
             "function(keras_layer) returns a pylrp.layers.Layer"

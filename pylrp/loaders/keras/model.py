@@ -15,12 +15,14 @@ from typing import Any
 
 import numpy as np
 
+import pylrp.loaders.keras.attention
 import pylrp.loaders.keras.joining
 import pylrp.loaders.keras.layers
 import pylrp.loaders.keras.norms
 import pylrp.loaders.keras.operations
 import pylrp.loaders.keras.recurrent  # noqa: F401  # all register in builder.py
 from pylrp.layers import Identity, Shape
+from pylrp.loaders.keras.attention import TAKES_SEVERAL
 from pylrp.loaders.keras.builder import Builder, Operators, Value, convert
 from pylrp.loaders.keras.file import LEAST_KERAS, read_keras
 from pylrp.loaders.keras.recurrent import KEYWORDS
@@ -157,8 +159,11 @@ def _run(keras: Any, build: Builder, function: Any, within: str, values: Sequenc
             args = node.arguments.args
             if not args and kwargs and (first := _first_argument(operation)) in kwargs:
                 args = (kwargs.pop(first),)
-            keywords = {}
-            if type(operation).__name__ in KEYWORDS:
+            keywords: dict[str, Any] = {}
+            if type(operation).__name__ in TAKES_SEVERAL:
+                inputs, keywords = _by_name(build, operation, name, args, kwargs, known)
+                args, kwargs = args[:1], {}
+            elif type(operation).__name__ in KEYWORDS:
                 keywords = {key: _known(kwargs.pop(key), known) for key in ("mask", "initial_state") if key in kwargs}
                 inputs = inputs[:1]
             # A layer takes one thing; an operation's arguments are values, constants and lists of them.
@@ -172,6 +177,23 @@ def _run(keras: Any, build: Builder, function: Any, within: str, values: Sequenc
             _pass_mask_on(build, operation, inputs, made)
         known.update(zip(map(id, node.outputs), made, strict=True))
     return [known[id(tensor)] for tensor in function.outputs]
+
+
+def _by_name(
+    build: Builder,
+    operation: Any,
+    name: str,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    known: Mapping[int, Value],
+) -> tuple[list[Value], dict[str, Any]]:
+    """Return the first value of a call, and its other arguments by name: values, constants and switches."""
+    given = inspect.signature(operation.call).bind(*args, **kwargs).arguments
+    given = {key: _known(value, known) for key, value in given.items() if value is not None and value is not False}
+    wrong = [key for key in given if key not in ("query", "value", "key", "attention_mask", "use_causal_mask")]
+    if wrong:
+        build.refuse(name, operation, f"is called with {', '.join(wrong)}, which can't be explained")
+    return [given.pop("query")], given
 
 
 def _pass_mask_on(build: Builder, operation: Any, inputs: Sequence[Value], made: Sequence[Value]) -> None:
