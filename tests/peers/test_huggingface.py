@@ -123,6 +123,23 @@ def require_agreement(net, model, x):
         assert max(np.abs(row.rounding).max() for row in ex.ledger) <= 1e-12 * np.abs(top * y).sum()
 
 
+def require_packed(net):
+    """Samples of unequal length run in one call, each as alone: causal masks, biases by distance, rotations."""
+    random = np.random.default_rng(0)
+    listed = [{"input_ids": random.integers(3, 60, n), "attention_mask": np.ones(n, int)} for n in (5, 7, 4, 9, 7)]
+    listed[1]["attention_mask"][-2:] = 0
+    target = (0, 2) if len(net.graph.shapes[net.graph.outputs[0]]) > 1 else 1
+    for composite in COMPOSITES:
+        ex = net.explain(listed, target, composite)
+        assert not any("run" in note for note in ex.notes)
+        for i, sample in enumerate(listed):
+            one = net.explain(sample, target, composite)
+            atol = 1e-12 * max(np.abs(one.relevance).max(), np.abs(one.output).max())
+            np.testing.assert_allclose(ex.relevance[i], one.relevance, rtol=0, atol=atol)
+            np.testing.assert_allclose(ex.output[i], one.output, rtol=0, atol=atol)
+            np.testing.assert_allclose(ex[i].ledger.data, one.ledger.data, rtol=0, atol=10 * atol)
+
+
 CASES = [
     pytest.param(name, implementation, marks=() if (name, implementation) in ALWAYS else pytest.mark.nightly)
     for name in MODELS
@@ -166,7 +183,10 @@ def test_files(name, way, tmp_path):
                 return main(self.model(input_ids=input_ids, attention_mask=attention_mask, **settings))
 
     path = exported(Call(), x, tmp_path / "a.onnx", way, lengths=name != "vit")
-    require_agreement(pylrp.load(path, dtype="float64"), wide(model), x)
+    net = pylrp.load(path, dtype="float64")
+    require_agreement(net, wide(model), x)
+    if name != "vit":
+        require_packed(net)
 
 
 def test_what_is_explained():
