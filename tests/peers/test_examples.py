@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
+import os
 import re
 import sys
 from pathlib import Path
@@ -96,3 +98,37 @@ def test_letters_that_make_sounds(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert letters.main(["--output", str(tmp_path / "letters.png")]) == 0
     assert "122 phonemes" in capsys.readouterr().out
     assert (tmp_path / "letters.png").stat().st_size > 5_000
+
+
+def test_sounds_that_made_it_say_speech(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sounds = load_example("which_sound")
+    if importlib.util.find_spec("faster_whisper") is None:
+        pytest.skip("faster-whisper is missing")
+    assert sounds.main(["--output", str(tmp_path / "sound.png")]) == 0
+    assert "of the positive relevance on vowels" in capsys.readouterr().out
+    assert (tmp_path / "sound.png").stat().st_size > 5_000
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword")
+def test_the_early_beat(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    os.environ.setdefault("KERAS_BACKEND", "torch")
+    pytest.importorskip("keras")
+    early = load_example("early_beat")
+    network: list[pylrp.Network] = []
+    load = pylrp.load
+    monkeypatch.setattr(pylrp, "load", lambda model: network.append(load(model)) or network[-1])
+    assert early.main(["--output", str(tmp_path / "beat.png")]) == 0
+    assert "early beats found" in capsys.readouterr().out
+    assert (tmp_path / "beat.png").stat().st_size > 5_000
+    # A map that lies elsewhere is noticed.
+    explain = network[0].explain
+
+    def turned(x: Any, **options: Any) -> Any:
+        ex = explain(x, **options)
+        return dataclasses.replace(ex, relevance=ex.relevance[:, ::-1].copy())
+
+    monkeypatch.setattr(pylrp, "load", lambda model: network[0])
+    monkeypatch.setattr(early, "train", lambda *given: None)
+    monkeypatch.setattr(network[0], "explain", turned)
+    assert early.main(["--output", str(tmp_path / "beat.png")]) == 1
