@@ -56,6 +56,7 @@ PAGES = {
         "dask",
         "service",
         "performance",
+        "precision",
     ],
     "Coming from": [
         "coming-from-zennit",

@@ -29,6 +29,7 @@ from pylrp.errors import (
     NotInVocabulary,
     UndecidedGate,
     UnknownOption,
+    UnsuitablePrecision,
     UnsuitableRule,
     UnsupportedLayer,
 )
@@ -93,6 +94,7 @@ __all__ = [
     "Rule",
     "UndecidedGate",
     "UnknownOption",
+    "UnsuitablePrecision",
     "UnsuitableRule",
     "UnsupportedLayer",
     "WSquare",

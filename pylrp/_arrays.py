@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pylrp import _core
-from pylrp.errors import NotFinite
+from pylrp.errors import NotFinite, UnsuitablePrecision
 
-__all__ = ["plain", "require_finite", "require_finite_once", "settle"]
+__all__ = ["bits_of_bfloat16", "plain", "require_finite", "require_finite_once", "rounds_to_bfloat16", "settle"]
 
 Array = NDArray[Any]
 
@@ -125,4 +125,69 @@ def require_finite_once(array: Array, name: str) -> None:
     if known is not None and known() is array:
         return
     require_finite(array, name)
+    _remember(array)
+
+
+def _remember(array: Array) -> None:
+    key = id(array)
     _seen[key] = weakref.ref(array, lambda _: _seen.pop(key, None))
+
+
+def rounds_to_bfloat16(precision: Any, dtype: np.dtype[Any]) -> bool:
+    """Whether products are to round their operands to bfloat16.
+
+    Parameters
+    ----------
+    precision : object
+        What the caller asked for: None or the dtype's own name for exact products, or "bfloat16".
+    dtype : dtype
+        In which everything is computed.
+
+    Raises
+    ------
+    UnsuitablePrecision
+        If it is something else, or the dtype is not float32.
+    """
+    if precision is None or (isinstance(precision, str) and precision == dtype.name):
+        return False
+    if not isinstance(precision, str) or precision not in ("bfloat16", "float32", "float64"):
+        raise UnsuitablePrecision(
+            precision, dtype.name, f'there are "bfloat16" and, of arrays in {dtype}, "{dtype}", the default'
+        )
+    if precision != "bfloat16":
+        raise UnsuitablePrecision(
+            precision, dtype.name, f"the arrays are {dtype}: convert them, a network by pylrp.load(..., dtype=)"
+        )
+    if dtype != FLOAT32:
+        raise UnsuitablePrecision(
+            precision,
+            dtype.name,
+            f"sums are float32, the arrays are {dtype}: convert them to float32, a network by "
+            'pylrp.load(..., dtype="float32")',
+        )
+    return True
+
+
+def bits_of_bfloat16(value: Any, name: str) -> Array | None:
+    """Return an array in bfloat16 (of the package ml_dtypes, of JAX) as its bits, uint16; None for any other.
+
+    Raises
+    ------
+    NotFinite
+        If an entry is NaN or infinite, the first time that the array is seen.
+    """
+    if type(value) is not np.ndarray or value.dtype.name != "bfloat16":
+        return None
+    bits = value.view(np.uint16)
+    if not bits.flags.aligned or (bits.ndim and bits.shape[-1] > 1 and bits.strides[-1] != bits.itemsize):
+        bits = np.array(bits, order="C")
+    known = _seen.get(id(value))
+    if known is None or known() is not value:
+        infinite = np.uint16(0x7F80)
+        for i, row in enumerate(np.atleast_2d(bits)):
+            at = np.flatnonzero((row & infinite) == infinite)
+            if at.size:
+                index = f"{i}, {at[0]}" if bits.ndim > 1 else f"{at[0]}"
+                raise NotFinite(f"{name} is not finite: {name}[{index}] is {value[..., at[0]].flat[i]}", what=name)
+        _remember(value)
+    return bits

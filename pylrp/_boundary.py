@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pylrp._arrays import require_finite, require_finite_once, settle
+from pylrp._arrays import bits_of_bfloat16, require_finite, require_finite_once, settle
 
 __all__ = ["check_dtypes", "check_shapes", "sequences", "settle_biases"]
 
@@ -37,10 +37,13 @@ def sequences(W_list: Any, acts: Any, out: Any) -> tuple[list[Array], list[Array
         raise ValueError(f"W_list has {depth} entries, acts has {len(acts)}{hint}")
     weights = []
     for l, value in enumerate(W_list):
-        weight = settle(value, f"W_list[{l}]")
+        name = f"W_list[{l}]"
+        bits = bits_of_bfloat16(value, name)
+        weight = settle(value, name) if bits is None else bits
         if weight.ndim != 2:
-            raise ValueError(f"layer {l}: W_list[{l}] has shape {weight.shape}, expected (n_out, n_in)")
-        require_finite_once(weight, f"W_list[{l}]")
+            raise ValueError(f"layer {l}: {name} has shape {weight.shape}, expected (n_out, n_in)")
+        if bits is None:
+            require_finite_once(weight, name)
         weights.append(weight)
     inputs = [None if a is None else settle(a, f"acts[{l}]") for l, a in enumerate(acts)]
     return weights, inputs, settle(out, "out")
@@ -118,6 +121,9 @@ def _transposed(weights: list[Array]) -> str:
 
 def check_dtypes(weights: list[Array], inputs: list[Array | None], top: Array, biases: list[Array | None]) -> None:
     dtype = weights[0].dtype
+    if any(weight.dtype == np.uint16 for weight in weights):
+        _check_beside_bfloat16(weights, inputs, top, biases)
+        return
     named = (("W_list", weights), ("acts", inputs), ("biases", biases))
     for name, arrays in named:
         for l, array in enumerate(arrays):
@@ -125,6 +131,19 @@ def check_dtypes(weights: list[Array], inputs: list[Array | None], top: Array, b
                 _mixed("W_list[0]", dtype, f"{name}[{l}]", array.dtype)
     if top.dtype is not dtype:
         _mixed("W_list[0]", dtype, "out", top.dtype)
+
+
+def _check_beside_bfloat16(
+    weights: list[Array], inputs: list[Array | None], top: Array, biases: list[Array | None]
+) -> None:
+    """Beside weights in bfloat16 all is float32."""
+    at = next(l for l, weight in enumerate(weights) if weight.dtype == np.uint16)
+    float32 = [weight for weight in weights if weight.dtype != np.uint16]
+    named = (("W_list", float32), ("acts", inputs), ("biases", biases), ("out", [top]))
+    for name, arrays in named:
+        for array in arrays:
+            if array is not None and array.dtype != np.float32:
+                raise TypeError(f"W_list[{at}] is bfloat16, {name} is {array.dtype}: beside bfloat16 all is float32")
 
 
 def _mixed(first: str, first_dtype: Any, second: str, second_dtype: Any) -> NoReturn:

@@ -28,6 +28,7 @@ __all__ = [
     "NotInVocabulary",
     "UndecidedGate",
     "UnknownOption",
+    "UnsuitablePrecision",
     "UnsuitableRule",
     "UnsupportedLayer",
 ]
@@ -239,6 +240,32 @@ class UnsuitableRule(ValueError):
     def __reduce__(self) -> tuple[type[UnsuitableRule], tuple[str, str, str, str]]:
         """Return how to make it again, in another process for example."""
         return type(self), (self.node, self.rule, self.reason, self.way_out)
+
+
+class UnsuitablePrecision(ValueError):
+    """A precision that there is none of, or that does not go with the dtype of the arrays.
+
+    Parameters
+    ----------
+    precision : object
+        What was asked for.
+    dtype : str
+        In which everything is computed.
+    reason : str
+
+    Attributes
+    ----------
+    precision : object
+    dtype, reason : str
+    """
+
+    def __init__(self, precision: object, dtype: str, reason: str):
+        super().__init__(f"precision={precision!r}: {reason}")
+        self.precision, self.dtype, self.reason = precision, dtype, reason
+
+    def __reduce__(self) -> tuple[type[UnsuitablePrecision], tuple[object, str, str]]:
+        """Return how to make it again, in another process for example."""
+        return type(self), (self.precision, self.dtype, self.reason)
 
 
 class MisplacedBox(ValueError):

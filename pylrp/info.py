@@ -17,6 +17,8 @@ __all__ = ["get_threads", "info", "set_threads"]
 def info() -> dict[str, Any]:
     """Return versions, instruction sets (built, supported, active), threads and compiler.
 
+    ``"bfloat16"`` is the processor's instruction for it, or "emulated".
+
     Raises
     ------
     ValueError
@@ -30,6 +32,7 @@ def info() -> dict[str, Any]:
         "isa_built": _core.isa_built(),
         "isa_supported": _core.isa_supported(),
         "isa": _core.isa(),
+        "bfloat16": _core.bfloat16_instruction(),
         "threads": _core.threads(),
         "compiler": _core.compiler(),
     }

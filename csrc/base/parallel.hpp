@@ -17,9 +17,10 @@ struct Threads {
   int count = 1;  // at most so many threads
   const Poll* poll = nullptr;
   Workspace* workspace = nullptr;  // for blocks as large as values
+  bool bfloat16 = false;           // products of dense layers and convolutions may round their operands to bfloat16
 
   // The same, but for the calling thread alone where the work is too little for more.
-  Threads alone_if(bool little) const { return {little ? 1 : count, poll, workspace}; }
+  Threads alone_if(bool little) const { return {little ? 1 : count, poll, workspace, bfloat16}; }
 };
 
 // Multiplications from which a call is worth a team. Measured with one sample, a matter of reading the weights:

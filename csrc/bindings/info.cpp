@@ -1,4 +1,5 @@
 // What was built, what the machine has, what runs; and the machine's ceilings, for the benchmarks.
+#include <pybind11/numpy.h>
 #include <pybind11/stl.h>
 
 #include <algorithm>
@@ -14,6 +15,7 @@
 #include "kernels/dispatch.hpp"
 #include "layers/conv/fast_paths.hpp"
 #include "products/lists.hpp"
+#include "products/operands.hpp"
 
 namespace pylrp::bindings {
 
@@ -126,6 +128,32 @@ void register_info(py::module_& m) {
                                           : (path == "tiles" ? LeftPath::kTiles : LeftPath::kLists));
       },
       py::arg("path"));
+  // Which instruction multiplies numbers in bfloat16, or "emulated"; and what their products are made of, for tests.
+  m.def("bfloat16_instruction", [] { return std::string(kernels::bfloat16_table().name); });
+  m.def(
+      "force_bfloat16_path",
+      [](const std::string& path) {
+        static const std::map<std::string, Bfloat16Path> kPaths{{"best", Bfloat16Path::kBest},
+                                                                {"words", Bfloat16Path::kWords},
+                                                                {"emulated", Bfloat16Path::kEmulatedWords},
+                                                                {"numbers", Bfloat16Path::kNumbers}};
+        const auto found = kPaths.find(path);
+        if (found == kPaths.end()) {
+          throw py::value_error("path is \"" + path +
+                                "\": it must be \"best\", \"words\", \"emulated\" or \"numbers\"");
+        }
+        force_bfloat16_path(found->second);
+      },
+      py::arg("path"));
+  // An array's numbers, rounded.
+  m.def(
+      "rounded_to_bfloat16",
+      [](const py::array_t<float, py::array::c_style | py::array::forcecast>& numbers) {
+        py::array_t<float> rounded(std::vector<py::ssize_t>(numbers.shape(), numbers.shape() + numbers.ndim()));
+        kernels::bfloat16_table().round(numbers.size(), numbers.data(), rounded.mutable_data());
+        return rounded;
+      },
+      py::arg("numbers"));
   m.def("threads", &default_threads);
   m.def("set_threads", &set_default_threads, py::arg("count"));
   m.def(

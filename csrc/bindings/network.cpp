@@ -197,11 +197,15 @@ struct Question {
 template <class T>
 struct PlanOfGraph {
   PlanOfGraph(SharedGraph<T> of, const py::list& rules, const py::list& bounds, const Threads& threads)
-      : owned(py::make_tuple(rules, bounds)), graph(std::move(of)), plan(make(*graph, rules, bounds, threads)) {}
+      : owned(py::make_tuple(rules, bounds)),
+        graph(std::move(of)),
+        plan(make(*graph, rules, bounds, threads)),
+        bfloat16(threads.bfloat16) {}
 
   py::tuple explain(const py::list& inputs, const Question& asked, int thread_count) const {
     graph->check_value(asked.start);
-    const Threads threads = graph->threads_worth(thread_count, inputs, static_cast<Index>(asked.targets.size()));
+    Threads threads = graph->threads_worth(thread_count, inputs, static_cast<Index>(asked.targets.size()));
+    threads.bfloat16 = bfloat16;
     std::vector<std::size_t> kept = asked.outputs;
     kept.push_back(asked.start);
     auto run = graph->begin(inputs, kept, threads, [&](const std::vector<Matrix<const T>>& views) {
@@ -239,6 +243,7 @@ struct PlanOfGraph {
   py::tuple owned;
   SharedGraph<T> graph;
   Plan<T> plan;
+  bool bfloat16;  // what its constants were prepared for, and its calls compute in
 
  private:
   static Plan<T> make(const GraphWithLayouts<T>& graph, const py::list& rules, const py::list& bounds,
@@ -282,18 +287,23 @@ class AnyGraph {
       throw py::value_error("dtype must be float32 or float64");
     }
   }
-  py::list forward(const py::list& inputs, const std::vector<std::size_t>& wanted, int thread_count) const {
+  py::list forward(const py::list& inputs, const std::vector<std::size_t>& wanted, int thread_count,
+                   bool bfloat16) const {
     return std::visit(
         [&](const auto& graph) {
-          const Threads threads = graph->threads_worth(thread_count, inputs, 1);
+          Threads threads = graph->threads_worth(thread_count, inputs, 1);
+          threads.bfloat16 = bfloat16;
           const auto run = graph->begin(
               inputs, wanted, threads, [&](const auto& views) { return graph->graph.forward(views, wanted, threads); });
           return graph->outputs_of(run, wanted, threads);
         },
         graph_);
   }
-  AnyPlan plan(const py::list& rules, const py::list& bounds, int threads) const {
-    return std::visit([&](const auto& graph) { return plan_of(graph, rules, bounds, threads_for(threads)); }, graph_);
+  // bfloat16: dense layers and convolutions may round the operands of their products to it, those of float32.
+  AnyPlan plan(const py::list& rules, const py::list& bounds, int thread_count, bool bfloat16) const {
+    Threads threads = threads_for(thread_count);
+    threads.bfloat16 = bfloat16;
+    return std::visit([&](const auto& graph) { return plan_of(graph, rules, bounds, threads); }, graph_);
   }
 
  private:
@@ -317,8 +327,10 @@ void register_network(py::module_& m) {
   py::class_<AnyGraph>(m, "Graph")
       .def(py::init<const std::string&, const py::list&, const py::list&>(), py::arg("dtype"), py::arg("layouts"),
            py::arg("nodes"))
-      .def("forward", &AnyGraph::forward, py::arg("inputs"), py::arg("wanted"), py::arg("threads"))
-      .def("plan", &AnyGraph::plan, py::arg("rules"), py::arg("bounds"), py::arg("threads"), py::keep_alive<0, 1>());
+      .def("forward", &AnyGraph::forward, py::arg("inputs"), py::arg("wanted"), py::arg("threads"),
+           py::arg("bfloat16") = false)
+      .def("plan", &AnyGraph::plan, py::arg("rules"), py::arg("bounds"), py::arg("threads"),
+           py::arg("bfloat16") = false, py::keep_alive<0, 1>());
   // The poll leaves Python's own exception (KeyboardInterrupt) behind; hand that on.
   py::register_local_exception_translator([](std::exception_ptr p) {
     try {

@@ -97,8 +97,9 @@ struct Call {
   Threads threads;
 
   Call(const py::sequence& weights, const py::sequence& biases, const py::sequence& inputs, const py::sequence& rules,
-       const py::sequence& bounds, const py::array& out, int thread_count)
+       const py::sequence& bounds, const py::array& out, int thread_count, bool bfloat16)
       : top(matrix<T>(out, "out")), threads(threads_for(thread_count)) {
+    threads.bfloat16 = bfloat16;
     const std::size_t depth = weights.size();
     if (biases.size() != depth || inputs.size() != depth || rules.size() != depth || bounds.size() != depth) {
       throw py::value_error("weights, biases, acts, rules and bounds differ in length");
@@ -108,7 +109,13 @@ struct Call {
     checked_product({top.rows, width}, "the relevance at the top");
     for (std::size_t l = depth; l-- > 0;) {
       ChainLayer<T>& layer = layers[l];
-      layer.dense.weight = matrix<T>(weights[l], "weight");
+      if (bfloat16 && py::isinstance<py::array_t<std::uint16_t>>(weights[l])) {
+        const Matrix<const std::uint16_t> bits = matrix<std::uint16_t>(weights[l], "weight");
+        layer.dense.half = {reinterpret_cast<const kernels::Bfloat16*>(bits.data), bits.rows, bits.cols, bits.stride};
+        layer.dense.weight = {nullptr, bits.rows, bits.cols, bits.cols};
+      } else {
+        layer.dense.weight = matrix<T>(weights[l], "weight");
+      }
       if (layer.dense.weight.rows != width) {
         throw py::value_error("a weight's rows differ from the relevance above it");
       }
@@ -202,12 +209,13 @@ struct Call {
   }
 };
 
+// bfloat16: products may round their operands to it; weights may be given so then, their bits as uint16.
 py::tuple relevance(const py::sequence& weights, const py::sequence& biases, const py::sequence& inputs,
                     const py::sequence& rules, const py::sequence& bounds, const py::array& out, int threads,
-                    bool layers, bool ledger) {
+                    bool layers, bool ledger, bool bfloat16) {
   const auto go = [&](auto tag) {
     using T = decltype(tag);
-    return Call<T>(weights, biases, inputs, rules, bounds, out, threads).run(out.ndim() == 1, layers, ledger);
+    return Call<T>(weights, biases, inputs, rules, bounds, out, threads, bfloat16).run(out.ndim() == 1, layers, ledger);
   };
   return out.dtype().equal(py::dtype::of<double>()) ? go(double{}) : go(float{});
 }
@@ -227,7 +235,8 @@ py::object first_not_finite_any(const py::array& array) {
 void register_relevance(py::module_& m) {
   py::class_<CompiledRule>(m, "Rule").def(py::init(&compile_rule), py::arg("groups"), py::arg("treatment") = "none");
   m.def("relevance", &relevance, py::arg("weights"), py::arg("biases"), py::arg("acts"), py::arg("rules"),
-        py::arg("bounds"), py::arg("out"), py::arg("threads"), py::arg("layers"), py::arg("ledger"));
+        py::arg("bounds"), py::arg("out"), py::arg("threads"), py::arg("layers"), py::arg("ledger"),
+        py::arg("bfloat16") = false);
   m.def("first_not_finite", &first_not_finite_any, py::arg("array"));
 }
 

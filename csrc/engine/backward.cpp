@@ -68,7 +68,7 @@ Backward<T>::Backward(const Plan<T>& plan, ForwardValues<T>* forward, const Rele
       graph_(plan.graph()),
       forward_(*forward),
       request_(request),
-      threads_{threads.count, threads.poll, plan.graph().workspace()},
+      threads_{threads.count, threads.poll, plan.graph().workspace(), threads.bfloat16},
       liveness_(plan, request.start),
       rows_(request.top.rows),
       relevance_(graph_.values()),

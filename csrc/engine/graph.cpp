@@ -14,7 +14,7 @@ class Forward {
   Forward(const Graph<T>& graph, const std::vector<Matrix<const T>>& inputs, const std::vector<std::size_t>& wanted,
           const Threads& threads, const KeptValues& kept)
       : graph_(graph),
-        threads_{threads.count, threads.poll, graph.workspace()},
+        threads_{threads.count, threads.poll, graph.workspace(), threads.bfloat16},
         kept_(kept.values),
         needed_(graph.values()),
         entries_(kept.entries),
@@ -50,7 +50,7 @@ class Forward {
   Forward(const Graph<T>& graph, const ForwardValues<T>& given, std::size_t first, std::size_t last,
           const Threads& threads, const KeptValues& kept)
       : graph_(graph),
-        threads_{threads.count, threads.poll, graph.workspace()},
+        threads_{threads.count, threads.poll, graph.workspace(), threads.bfloat16},
         made_(given.copy()),
         kept_(graph.values()),
         needed_(graph.values()),

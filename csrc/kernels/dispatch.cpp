@@ -1,11 +1,18 @@
 // Compiled without any instruction-set flag: this file runs before we know what the CPU can do.
 #include "kernels/dispatch.hpp"
 
+#include <atomic>
 #include <cstdlib>
 #include <cstring>
 
 #if defined(_MSC_VER)
 #include <intrin.h>
+#endif
+
+#if defined(PYLRP_HAS_BFDOT) && defined(__linux__)
+#include <sys/auxv.h>
+#elif defined(PYLRP_HAS_BFDOT)
+#include <sys/sysctl.h>
 #endif
 
 #include "base/error.hpp"
@@ -21,6 +28,13 @@ extern const Isa isa_baseline;
 #if defined(PYLRP_HAS_AVX)
 extern const Isa isa_avx2;
 extern const Isa isa_avx512;
+#endif
+
+#if defined(PYLRP_HAS_AVX512_BF16)  // CMakeLists.txt
+extern const Bfloat16Tiles bfloat16_avx512;
+#endif
+#if defined(PYLRP_HAS_BFDOT)
+extern const Bfloat16Tiles bfloat16_neon;
 #endif
 
 namespace {
@@ -48,14 +62,64 @@ bool has_avx512() {
   return (leaf_7(0xe6) & kWanted) == kWanted;
 }
 bool has_avx2() { return (leaf_7(0x6) & 1U << 5) != 0; }
+#if defined(PYLRP_HAS_AVX512_BF16)
+bool has_avx512_bf16() {  // leaf 7, second page, EAX
+  int seven[4];
+  __cpuidex(seven, 7, 1);
+  return has_avx512() && (seven[0] & 1 << 5) != 0;
+}
+#endif
 #else  // GCC's and Clang's builtin asks CPUID and, for AVX registers, the operating system (XGETBV)
 bool has_avx512() {
   return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
          __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("fma");
 }
 bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
+#if defined(PYLRP_HAS_AVX512_BF16)
+bool has_avx512_bf16() { return has_avx512() && __builtin_cpu_supports("avx512bf16"); }
 #endif
 #endif
+#endif
+
+#if defined(PYLRP_HAS_BFDOT) && defined(__linux__)
+bool has_bfdot() {
+  constexpr unsigned long kBfloat16 = 1UL << 14;  // HWCAP2_BF16, which old headers lack
+  return (getauxval(AT_HWCAP2) & kBfloat16) != 0;
+}
+#elif defined(PYLRP_HAS_BFDOT)
+bool has_bfdot() {
+  int has = 0;
+  std::size_t size = sizeof has;
+  return sysctlbyname("hw.optional.arm.FEAT_BF16", &has, &size, nullptr, 0) == 0 && has != 0;
+}
+#endif
+
+// The instruction that goes with the active instruction set, or null.
+const Bfloat16Tiles* instruction() {
+#if defined(PYLRP_HAS_AVX512_BF16)
+  if (&active() == &isa_avx512 && has_avx512_bf16()) {
+    return &bfloat16_avx512;
+  }
+#endif
+#if defined(PYLRP_HAS_BFDOT)
+  if (&active() == &isa_baseline && has_bfdot()) {
+    return &bfloat16_neon;
+  }
+#endif
+  return nullptr;
+}
+
+Bfloat16Table with_instruction() {
+  Bfloat16Table table = active().bfloat16;
+  if (const Bfloat16Tiles* const tiles = instruction()) {
+    table.name = tiles->name;
+    table.tile = tiles->tile;
+    table.tile_taps = tiles->tile_taps;
+  }
+  return table;
+}
+
+std::atomic<bool> emulated{false};
 
 const Entry kEntries[] = {
 #if defined(PYLRP_HAS_AVX)
@@ -114,5 +178,12 @@ const Isa& active() {
   static const Isa& chosen = choose();
   return chosen;
 }
+
+const Bfloat16Table& bfloat16_table() {
+  static const Bfloat16Table best = with_instruction();
+  return emulated.load(std::memory_order_relaxed) ? active().bfloat16 : best;
+}
+
+void emulate_bfloat16(bool always) { emulated.store(always, std::memory_order_relaxed); }
 
 }  // namespace pylrp::kernels

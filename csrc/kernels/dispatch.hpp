@@ -23,10 +23,19 @@ const Table<T>& table() {
   }
 }
 
+// For operands in bfloat16: by the processor's instruction where it has one, or emulated (at its name).
+const Bfloat16Table& bfloat16_table();
+// For tests: emulates what an instruction would do, from now on, in the whole process.
+void emulate_bfloat16(bool always);
+
 // Products with whole rows of weights that are stored as W.
 template <class T, class W>
 const RowProducts<T, W>& row_products() {
-  return table<T>().rows;
+  if constexpr (std::is_same_v<W, Bfloat16>) {
+    return bfloat16_table().rows;
+  } else {
+    return table<T>().rows;
+  }
 }
 
 }  // namespace pylrp::kernels

@@ -13,6 +13,10 @@ namespace {
 #include "kernels/vec.inl"
 // (order matters: each file builds on the ones before)
 #include "kernels/elementwise.inl"
+// (alphabetical order would be wrong here)
+#include "kernels/bfloat16_tiles.inl"
+// (nor here: rows.inl reads weights that are stored so)
+#include "kernels/bfloat16.inl"
 #include "kernels/few_rows.inl"
 #include "kernels/functions.inl"
 #include "kernels/lists.inl"
@@ -33,6 +37,15 @@ constexpr Table<T> make_table() {
           function<T>,     masked_scores<T>, powers<T>,        taylor_of_scores<T>,
           sum<T>,          scan<T>,          peak<T>};
 }
+constexpr Bfloat16Table make_bfloat16_table() {
+  return {"emulated",
+          tile_words<PYLRP_TILE_ROWS>,
+          tile_taps_words<PYLRP_TILE_ROWS>,
+          join_rows,
+          join,
+          round_to_bfloat16,
+          {rows_dot<float, Bfloat16>, rows_axpy<float, Bfloat16>, rows_step<float, Bfloat16>}};
+}
 }  // namespace
 
 #define PYLRP_JOINED_(a, b) a##b
@@ -44,6 +57,6 @@ extern const CellIsa PYLRP_CELLS_SYMBOL;
 const CellIsa PYLRP_CELLS_SYMBOL = {{few_rows<float>, lstm_step<float>, lstm_back<float>},
                                     {few_rows<double>, lstm_step<double>, lstm_back<double>}};
 extern const Isa PYLRP_ISA_SYMBOL;
-const Isa PYLRP_ISA_SYMBOL = {PYLRP_ISA_NAME, make_table<float>(), make_table<double>()};
+const Isa PYLRP_ISA_SYMBOL = {PYLRP_ISA_NAME, make_table<float>(), make_table<double>(), make_bfloat16_table()};
 
 }  // namespace pylrp::kernels

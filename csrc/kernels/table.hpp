@@ -279,10 +279,38 @@ struct Table {
   double (*peak)(Index rounds, T* sink);
 };
 
+// A number in bfloat16: the upper half of a float's bits.
+struct Bfloat16 {
+  std::uint16_t bits;
+};
+
+// Products with operands in bfloat16, sums in float. Where they are packed, a word of two steps of the reduction lies
+// in a float's place, the first step in its lower half; a last step without a second one has zero beside it.
+struct Bfloat16Table {
+  const char* name;  // the processor's instruction, or "emulated"
+  // As in Table, with words in place of steps.
+  void (*tile)(int rows, Index words, const float* left, const float* panel, bool add, float* out);
+  void (*tile_taps)(const TileTaps<float>& args);
+  // words((k + 1) / 2, n) from x(k, n), rounded: NaN stays NaN, denormals become zero. May be in place.
+  void (*join_rows)(Index k, Index n, const float* x, float* words);
+  // words((n + 1) / 2) from x(n).
+  void (*join)(Index n, const float* x, float* words);
+  // The same rounding, as floats. May be in place.
+  void (*round)(Index n, const float* x, float* y);
+  RowProducts<float, Bfloat16> rows;
+};
+// Those of them that an instruction does.
+struct Bfloat16Tiles {
+  const char* name;
+  void (*tile)(int rows, Index words, const float* left, const float* panel, bool add, float* out);
+  void (*tile_taps)(const TileTaps<float>& args);
+};
+
 struct Isa {
   const char* name;
   Table<float> f32;
   Table<double> f64;
+  Bfloat16Table bfloat16;
 };
 
 }  // namespace pylrp::kernels

@@ -10,6 +10,7 @@
 #include "kernels/dispatch.hpp"
 #include "products/blocking.hpp"
 #include "products/lists.hpp"
+#include "products/operands.hpp"
 
 namespace pylrp {
 
@@ -26,14 +27,15 @@ struct Tiles {
 template <class T>
 class Left {
  public:
-  // panels: how many each operand's entries meet.
-  Left(const Tiles& tiles, int tile_rows, std::vector<Index> panels, Index reduction)
+  // panels: how many each operand's entries meet. reduction: in places of the operands; words are tiles.
+  Left(const Tiles& tiles, int tile_rows, std::vector<Index> panels, Index reduction, const Operands<T>& operands)
       : tiles_(tiles),
         reduction_(reduction),
         blocks_((reduction + kReductionBlock - 1) / kReductionBlock),
         band_tiles_(std::max<Index>(1, kBandRows / tile_rows)),
         bands_((tiles.count + band_tiles_ - 1) / band_tiles_),
         panels_(std::move(panels)),
+        by_lists_(!operands.words()),
         regions_(panels_.size() * static_cast<std::size_t>(blocks_ * bands_)) {}
 
   // fill(operand, row, rows, first, depth, to): packs columns [first, first + depth) of some rows as a tile.
@@ -122,7 +124,7 @@ class Left {
     const auto counts = [&](Index panels) {
       return zeros_count<T>(std::min(tiles_.rows, kBandRows), panels, 1, steps);
     };
-    if (std::none_of(panels_.begin(), panels_.end(), counts)) {
+    if (!by_lists_ || std::none_of(panels_.begin(), panels_.end(), counts)) {
       return;
     }
     parallel_for(static_cast<Index>(regions_.size()), threads, [&](Index i) {
@@ -174,6 +176,7 @@ class Left {
   Tiles tiles_;
   Index reduction_, blocks_, band_tiles_, bands_;
   std::vector<Index> panels_;
+  bool by_lists_;  // it may be
   std::vector<Region> regions_;
   Buffer<T> memory_;
 };

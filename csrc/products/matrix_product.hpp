@@ -66,10 +66,12 @@ void multiply_band(const Left<T>& left, Index operand, Index first, Index t, Ind
 
 // All products over all panels. pack(panel, first, depth, map, to) packs a panel of W; out(task, panel, output) is
 // where its (rows, tile_cols) sums go; done(task, panel, first row, rows) follows when they are complete.
-// block(first panel, last panel, first, depth) is the piece of W they come from: the next one is fetched meanwhile.
+// The reduction is counted in places of the operands, as is its `first` and `depth`. block(first panel, last panel,
+// first, depth) is the piece of W they come from: the next one is fetched meanwhile.
 template <class T, class Pack, class Block, class Out, class Done>
 void multiply_panels(const Tiles& tiles, const Grid& grid, const Left<T>& left, const std::vector<Product<T>>& products,
-                     Index reduction, const Threads& threads, Pack pack, Block block, Out out, Done done) {
+                     Index reduction, const Operands<T>& operands, const Threads& threads, Pack pack, Block block,
+                     Out out, Done done) {
   const kernels::Table<T>& kernel = kernels::table<T>();
   const Index width = kernel.tile_cols, count = static_cast<Index>(products.size()),
               panel_size = kReductionBlock * width;
@@ -133,7 +135,8 @@ void multiply_panels(const Tiles& tiles, const Grid& grid, const Left<T>& left, 
               const T* const x = left.at(product.operand, first, u);
               for (Index p = 0; p < end - begin; ++p) {
                 fetch_next(1);
-                kernel.tile(static_cast<int>(rows), depth, x, panel(p), add, sums(p) + (row - tiles.begin(t)) * width);
+                operands.tile(static_cast<int>(rows), depth, x, panel(p), add,
+                              sums(p) + (row - tiles.begin(t)) * width);
               }
             }
           }

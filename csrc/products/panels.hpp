@@ -13,6 +13,7 @@
 #include "products/blocking.hpp"
 #include "products/geometry.hpp"
 #include "products/lists.hpp"
+#include "products/operands.hpp"
 #include "rules/kernel_args.hpp"
 
 namespace pylrp {
@@ -23,8 +24,13 @@ inline Index padded(Index columns, Index width) { return (columns + width - 1) /
 template <class T>
 class Panels {
  public:
-  Panels(Matrix<const T> weight, const WeightMap& map, Direction direction, Workspace* workspace)
-      : weight_(weight), map_(map), forward_(direction == Direction::kForward), workspace_(workspace) {}
+  Panels(Matrix<const T> weight, const WeightMap& map, Direction direction, Workspace* workspace,
+         const Operands<T>& operands = Operands<T>())
+      : weight_(weight),
+        map_(map),
+        forward_(direction == Direction::kForward),
+        workspace_(workspace),
+        operands_(operands) {}
   void make() const {
     memory_.reset(count() * size(), workspace_);
     not_finite_.assign(static_cast<std::size_t>(count()), 0);
@@ -35,6 +41,7 @@ class Panels {
   Index columns_of(Index panel) const { return std::min(width(), columns() - panel * width()); }
   const T* at(Index panel) const { return memory_.data() + panel * size(); }
   bool is(const WeightMap& map) const { return map == map_; }
+  const Operands<T>& operands() const { return operands_; }
   static Index width() { return kernels::table<T>().tile_cols; }
 
   void pack(Index panel) const {
@@ -42,24 +49,29 @@ class Panels {
     const int columns = static_cast<int>(columns_of(panel));
     const Index first = panel * width();
     T* const to = memory_.data() + panel * size();
-    if (forward_) {
-      kernel.pack_forward(columns, depth(), weight_.row(first), weight_.stride, weights_of<T>(map_), to);
-    } else {
-      kernel.pack_backward(columns, depth(), weight_.data + first, weight_.stride, weights_of<T>(map_), to);
-    }
+    operands_.pack(depth(), width(), to, [&](T* x) {
+      if (forward_) {
+        kernel.pack_forward(columns, depth(), weight_.row(first), weight_.stride, weights_of<T>(map_), x);
+      } else {
+        kernel.pack_backward(columns, depth(), weight_.data + first, weight_.stride, weights_of<T>(map_), x);
+      }
+    });
     not_finite_[static_cast<std::size_t>(panel)] = counts_zeros(kManyRows) && has_not_finite(to, depth());
   }
   // Whether lists could win over tiles with so many rows.
-  bool counts_zeros(Index rows) const { return zeros_count<T>(rows, count(), 1, std::min(depth(), list_steps<T>())); }
+  bool counts_zeros(Index rows) const {
+    return !operands_.words() && zeros_count<T>(rows, count(), 1, std::min(depth(), list_steps<T>()));
+  }
   bool not_finite(Index panel) const { return not_finite_[static_cast<std::size_t>(panel)] != 0; }
 
  private:
   static constexpr Index kManyRows = Index{1} << 30;
-  Index size() const { return depth() * width(); }
+  Index size() const { return operands_.places(depth()) * width(); }
   Matrix<const T> weight_;
   WeightMap map_;
   bool forward_;
   Workspace* workspace_;
+  Operands<T> operands_;
   mutable Buffer<T> memory_;
   mutable std::vector<char> not_finite_;
 };
@@ -68,7 +80,8 @@ class Panels {
 template <class T>
 class PanelSet {
  public:
-  PanelSet(Matrix<const T> weight, Workspace* workspace) : weight_(weight), workspace_(workspace) {}
+  PanelSet(Matrix<const T> weight, Workspace* workspace, const Operands<T>& operands)
+      : weight_(weight), workspace_(workspace), operands_(operands) {}
   // The number of the panels in their direction.
   std::size_t add(const WeightMap& map, Direction direction) {
     std::vector<std::unique_ptr<Panels<T>>>& of = direction == Direction::kForward ? forward_ : backward_;
@@ -77,7 +90,7 @@ class PanelSet {
         return i;
       }
     }
-    of.push_back(std::make_unique<Panels<T>>(weight_, map, direction, workspace_));
+    of.push_back(std::make_unique<Panels<T>>(weight_, map, direction, workspace_, operands_));
     return of.size() - 1;
   }
   void pack(const Threads& threads) const {
@@ -102,6 +115,7 @@ class PanelSet {
  private:
   Matrix<const T> weight_;
   Workspace* workspace_;
+  Operands<T> operands_;
   std::vector<std::unique_ptr<Panels<T>>> forward_, backward_;
 };
 
@@ -160,11 +174,20 @@ bool multiply_by_lists(const T* x, Index x_stride, Index rows, const Panels<T>& 
 template <class T>
 void multiply_by_panels(const T* x, Index x_stride, Index rows, const Panels<T>& panels, bool add, T* out,
                         Index out_stride) {
+  const Operands<T>& operands = panels.operands();
+  const Index width = Panels<T>::width(), depth = operands.places(panels.depth());
+  const Buffer<T> rounded(operands.rounded() ? rows * depth : 0);
+  if (operands.rounded()) {
+    for (Index i = 0; i < rows; ++i) {
+      operands.round_row(panels.depth(), x + i * x_stride, rounded.data() + i * depth);
+    }
+    x = rounded.data();
+    x_stride = depth;
+  }
   if (panels.counts_zeros(rows) && multiply_by_lists(x, x_stride, rows, panels, add, out, out_stride)) {
     return;
   }
   const kernels::Table<T>& kernel = kernels::table<T>();
-  const Index width = Panels<T>::width(), depth = panels.depth();
   const Index tiles = (rows + kernel.tile_rows - 1) / kernel.tile_rows;
   const Index chunks = (depth + kReductionBlock - 1) / kReductionBlock;
   thread_local std::vector<const T*> at;
@@ -177,15 +200,15 @@ void multiply_by_panels(const T* x, Index x_stride, Index rows, const Panels<T>&
     for (Index p = 0; p < panels.count(); ++p) {
       for (Index t = 0; t < tiles; ++t) {
         const Index row = rows * t / tiles, height = rows * (t + 1) / tiles - row;
-        kernel.tile_taps({.rows = static_cast<int>(height),
-                          .halves = 2 * panels.columns_of(p) <= width ? 1 : 2,
-                          .taps = 1,
-                          .k = count,
-                          .rows_at = at.data() + row,
-                          .panel = panels.at(p) + first * width,
-                          .add = add || c > 0,
-                          .out = out + row * out_stride + p * width,
-                          .out_stride = out_stride});
+        operands.tile_taps({.rows = static_cast<int>(height),
+                            .halves = 2 * panels.columns_of(p) <= width ? 1 : 2,
+                            .taps = 1,
+                            .k = count,
+                            .rows_at = at.data() + row,
+                            .panel = panels.at(p) + first * width,
+                            .add = add || c > 0,
+                            .out = out + row * out_stride + p * width,
+                            .out_stride = out_stride});
       }
     }
   }

@@ -139,7 +139,8 @@ TapLoops<T>::TapLoops(const TapWork<T>& work, const Threads& threads)
       products_(static_cast<Index>(work.products.size())),
       tap_size_(work.channels * width_),
       in_tasks_(work.packs_in_tasks()),
-      counts_zeros_(zeros_count<T>(work.rows(), panels_, walk_taps_, std::min(work.channels, list_steps<T>()))),
+      counts_zeros_(!work.operands.words() &&
+                    zeros_count<T>(work.rows(), panels_, walk_taps_, std::min(work.channels, list_steps<T>()))),
       chunks_(chunks_of(work.walk->taps.size(), work.channels)),
       zeros_(zeros<T>(kReductionBlock, &own_zeros_)) {
   const Index most = std::min(panels_, kSlabPanels);
@@ -153,8 +154,12 @@ template <class T>
 void TapLoops<T>::pack(Index group, Index product, Index panel, const Chunk& chunk, T* to) const {
   for (std::size_t t = 0; t < chunk.taps; ++t) {
     const Index tap = work_.walk->taps[chunk.tap + t].kernel;
-    work_.pack({group, tap, chunk.channel, chunk.depth, panel * width_, columns_of(panel)},
-               work_.products[static_cast<std::size_t>(product)].map, to);
+    const Index channel = work_.operands.step(chunk.channel);
+    const Index channels = work_.operands.steps(chunk.channel, chunk.depth, work_.steps);
+    work_.operands.pack(channels, width_, to, [&](T* x) {
+      work_.pack({group, tap, channel, channels, panel * width_, columns_of(panel)},
+                 work_.products[static_cast<std::size_t>(product)].map, x);
+    });
     to += chunk.depth * width_;
   }
 }
@@ -347,15 +352,15 @@ void TapLoops<T>::run_tile(Task* task, const Chunk& chunk, Index row, Index heig
       const T* const panel =
           in_tasks_ ? own_panel(*task, i, p - first)
                     : packed(task->group, i, p) + static_cast<Index>(chunk.tap) * tap_size_ + chunk.channel * width_;
-      kernel_.tile_taps({.rows = static_cast<int>(height),
-                         .halves = 2 * columns_of(p) <= width_ ? 1 : 2,
-                         .taps = static_cast<int>(chunk.taps),
-                         .k = chunk.depth,
-                         .rows_at = task->sources.data(),
-                         .panel = panel,
-                         .add = add,
-                         .out = sum(*task, product.output, p - first) + row * width_,
-                         .out_stride = width_});
+      work_.operands.tile_taps({.rows = static_cast<int>(height),
+                                .halves = 2 * columns_of(p) <= width_ ? 1 : 2,
+                                .taps = static_cast<int>(chunk.taps),
+                                .k = chunk.depth,
+                                .rows_at = task->sources.data(),
+                                .panel = panel,
+                                .add = add,
+                                .out = sum(*task, product.output, p - first) + row * width_,
+                                .out_stride = width_});
     }
   }
 }

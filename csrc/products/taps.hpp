@@ -11,6 +11,7 @@
 #include "kernels/table.hpp"
 #include "products/blocking.hpp"
 #include "products/geometry.hpp"
+#include "products/operands.hpp"
 
 namespace pylrp {
 
@@ -101,7 +102,9 @@ template <class T>
 using PackTap = std::function<void(const Cut& cut, kernels::Weights<T>, T* to)>;
 
 // All products over all samples. Within a group, `channels` source channels (from group * channels on) make `columns`
-// target channels. done(task, block, first target channel, columns, sums) is called when those sums are complete.
+// target channels. Where the operands are rounded, the images are (rounded_images.hpp), and `channels` counts their
+// places.
+// done(task, block, first target channel, columns, sums) is called when those sums are complete.
 template <class T>
 struct TapWork {
   const Walk* walk;
@@ -110,6 +113,8 @@ struct TapWork {
   Index outputs;
   PackTap<T> pack;
   std::function<void(Index task, const Rows&, Index column, Index columns, const SumsOf<T>&)> done;
+  Operands<T> operands = Operands<T>();
+  Index steps = 0;  // channels as the weights count them
 
   Index rows() const { return samples * walk->count(); }
   Index blocks() const { return packs_in_tasks() ? own_blocks() : (rows() + kBlockRows - 1) / kBlockRows; }

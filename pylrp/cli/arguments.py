@@ -41,6 +41,7 @@ class Arguments:
     top_name : str or None
         The value where relevance starts.
     convention : str
+    precision : str or None
     composite : str or None
     rule : tuple of str
         LAYER=RULE each.
@@ -66,6 +67,7 @@ class Arguments:
     start: Literal["logit", "one"] = "logit"
     top_name: str | None = None
     convention: str = "zennit"
+    precision: str | None = None
     composite: str | None = None
     rule: tuple[str, ...] = ()
     low: tuple[float, ...] | None = None

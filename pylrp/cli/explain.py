@@ -80,6 +80,7 @@ def add(commands: options.Commands, *, of_text: bool = False) -> None:
     options.add_classes(parser, probability=True)
     options.add_rules(parser)
     options.add_convention(parser)
+    options.add_precision(parser)
     options.add_images(parser)
     options.add_tables(parser)
     options.add_network(parser)

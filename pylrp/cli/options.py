@@ -31,6 +31,7 @@ __all__ = [
     "add_images",
     "add_inputs",
     "add_network",
+    "add_precision",
     "add_rules",
     "add_running",
     "add_tables",
@@ -188,6 +189,16 @@ def add_convention(parser: argparse.ArgumentParser) -> None:
     """Add the choice of another library's numerics."""
     parser.add_argument(
         "--convention", choices=tuple(CONVENTIONS), default="zennit", help="the numerics of this library (%(default)s)"
+    )
+
+
+def add_precision(parser: argparse.ArgumentParser) -> None:
+    """Add the choice of products with rounded operands."""
+    parser.add_argument(
+        "--precision",
+        choices=("float32", "float64", "bfloat16"),
+        metavar="bfloat16",
+        help="products round to bfloat16: faster in some cases, docs/precision.md (default: the model's own precision)",
     )
 
 

@@ -36,6 +36,7 @@ class ExplainRequest:
         Whose relevance is kept.
     report : ReportRequest or None
         What a report shows besides.
+    precision : str or None
     """
 
     start: Literal["logit", "one"]
@@ -47,6 +48,7 @@ class ExplainRequest:
     composite: Composite | None = None
     layers: Literal["all"] | tuple[str, ...] | None = None
     report: ReportRequest | None = None
+    precision: str | None = None
 
     def explain(self, network: Network, x: Any) -> Explanation:
         """Return the explanation of a batch, of the classes and layers that a report shows as well."""
@@ -83,6 +85,7 @@ class ExplainRequest:
             output=self.output,
             layers=self.layers,
             convention=self.convention,
+            precision=self.precision,
         )
 
 
@@ -152,4 +155,6 @@ def explain_request(args: Arguments, session: Session) -> ExplainRequest:
     target = number(args.target, "--target")
     targets = None if args.targets is None else [session.class_number(text, "--targets") for text in args.targets]
     against = number(args.against, "--against")
-    return ExplainRequest(args.start, args.top_name, args.convention, target, targets, against)
+    return ExplainRequest(
+        args.start, args.top_name, args.convention, target, targets, against, precision=args.precision
+    )

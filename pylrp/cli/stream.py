@@ -95,6 +95,7 @@ def _streamed(args: ExplainArguments, network: Network) -> StreamResult:
         start=args.start,
         output=args.top_name,
         convention=args.convention,
+        precision=args.precision,
         dataset=args.dataset,
         **files,
     )

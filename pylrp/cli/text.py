@@ -133,7 +133,7 @@ class _Job:
         against = None if self.args.against is None else self._target(self.args.against, "--against")
         ex = self.network.explain(
             x, target, self.rules, targets=targets, against=against, start=self.args.start, output=self.args.top_name,
-            convention=self.args.convention,
+            convention=self.args.convention, precision=self.args.precision,
         ).with_tokens([sample.tokens for sample in samples])  # fmt: skip
         for i, sample in enumerate(samples):
             if not self.args.quiet:

@@ -95,12 +95,12 @@ class Execution:
         found = self._classes.get(name)
         return self._classes.setdefault(name, classes_of(self.graph, name)) if found is None else found
 
-    def values_of(self, inputs: Inputs, names: Sequence[str], threads: int) -> list[Array]:
+    def values_of(self, inputs: Inputs, names: Sequence[str], threads: int, bfloat16: bool = False) -> list[Array]:
         """Return these values, (batch, size) each."""
         graph = self._core_graph
         if any(name not in graph.values for name in names):  # inside attention
             self._whole = graph = self._whole or CoreGraph.plain(lower(self.graph))
-        return graph.core.forward(inputs.flat, [graph.values[name] for name in names], threads)
+        return graph.core.forward(inputs.flat, [graph.values[name] for name in names], threads, bfloat16)
 
     def predict(self, x: Any, threads: int) -> Any:
         """Return the outputs of an input as the user gave it: an array, or a dict of several by name."""
@@ -146,7 +146,11 @@ class Execution:
         require_values(self.graph, lambda names: self.values_of(inputs, names, 0), outputs)
 
     def plan(
-        self, rules: str | Composite | Rule | Sequence[Rule], convention: str, values: Collection[str] = ()
+        self,
+        rules: str | Composite | Rule | Sequence[Rule],
+        convention: str,
+        values: Collection[str] = (),
+        bfloat16: bool = False,
     ) -> Prepared:
         """Return what is prepared for these rules.
 
@@ -156,20 +160,22 @@ class Execution:
         convention : str
         values : collection of str
             Values that must be there: attention with one of them inside is not one layer.
+        bfloat16 : bool
+            Products of dense layers and convolutions round their operands to it.
         """
         apart = touched(self._fusions, values)
-        key = (rules, convention, apart) if isinstance(rules, str) else None
+        key = (rules, convention, apart, bfloat16) if isinstance(rules, str) else None
         known = None if key is None else self._plans.get(key)
         if known is not None:
             return known
         made = self._assigned(rules, convention).apart(apart)
         # Equal rules may differ in whether a number was left at its default, which conventions may replace: the
         # compiled rules tell them apart.
-        inner = tuple(made.rules.items()), tuple(map(id, made.compiled.values())), tuple(made.fused)
+        inner = tuple(made.rules.items()), tuple(map(id, made.compiled.values())), tuple(made.fused), bfloat16
         # Other threads may clear and fill the table meanwhile.
         known = self._plans.get(inner)
         if known is None:
-            known = Prepared(self._graph_for(made), made)
+            known = Prepared(self._graph_for(made), made, bfloat16)
             if len(self._plans) >= _MOST_PLANS:  # a sweep over parameters must not collect them
                 self._plans.clear()
                 self._composed.clear()

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from pylrp._arrays import rounds_to_bfloat16
 from pylrp.layers.base import Array
 from pylrp.network import masks, requests, targets
 from pylrp.network.classes import Classes, as_indices
@@ -50,6 +51,7 @@ class Request:
     threads: int
     expanded: bool | None = None
     checkpoint: bool = False
+    precision: str | None = None
 
 
 def explain(execution: Execution, request: Request) -> Explanation:
@@ -66,6 +68,7 @@ class Call:
 
     def __init__(self, execution: Execution, request: Request):
         self.execution, self.request, self.graph = execution, request, execution.graph
+        self.bfloat16 = rounds_to_bfloat16(request.precision, execution.graph.dtype)
         self.inputs = requests.Inputs(self.graph, request.x)
         if request.expanded is not None:
             requests.require_front(self.graph)
@@ -75,7 +78,7 @@ class Call:
         self.masks: Mapping[str, Any] | None = masks.by_value(self.graph, request.masks)
         masked = [name for name in self.masks or () if isinstance(name, str)]
         needed = [*wanted, *masked, self.graph.value(self.top)]
-        self.prepared = execution.plan(request.composite, request.convention, needed)
+        self.prepared = self._plan(needed)
         self._warn()
         self.absorbed = self.prepared.absorbed(self.top)
         if request.layers == "all":
@@ -89,6 +92,12 @@ class Call:
         self.names = list(dict.fromkeys([*self.graph.inputs, *wanted]))
         self.outputs = list(dict.fromkeys([*self.graph.outputs, self.top]))
 
+    def _plan(self, values: Sequence[str]) -> Prepared:
+        return self.execution.plan(self.request.composite, self.request.convention, values, self.bfloat16)
+
+    def _values_of(self, names: Sequence[str]) -> list[Array]:
+        return self.execution.values_of(self.inputs, names, self.request.threads, self.bfloat16)
+
     def _warn(self) -> None:
         self.prepared.warn_outside(self.inputs, _TO_CALLER)
         if not self.prepared.assignment.boxes:
@@ -100,9 +109,7 @@ class Call:
         asked = targets.starts(self.inputs, shape, self.top, request.target, request.targets, self.classes)
         self.asked, self.starts, self.signs = asked, asked.starts, asked.signs
         if request.against is not None:
-            values = self.execution.run(
-                self.inputs, lambda: self.execution.values_of(self.inputs, [self.top], request.threads)
-            )
+            values = self.execution.run(self.inputs, lambda: self._values_of([self.top]))
             self.contrasted, self.starts = targets.contrast(
                 values[0], asked, request.against, request.start, shape, self.classes
             )
@@ -132,9 +139,8 @@ class Call:
 
     def _of_one(self, name: str) -> Any:
         """Return what the core returns if the relevance of this value alone is asked for."""
-        request = self.request
         needed = [name, *(self.masks or ()), self.graph.value(self.top)]
-        return self._in_core([], [name], None, self.execution.plan(request.composite, request.convention, needed))
+        return self._in_core([], [name], None, self._plan(needed))
 
     def propagate(self) -> None:
         """Run the forward pass and the backward pass, and look at what came back."""
@@ -254,7 +260,7 @@ class Call:
         inputs, count = self.inputs, len(self.starts)
         axis = count if self.request.targets is not None else None
         shape = self.graph.shapes[name]
-        (values,) = self.execution.values_of(inputs, [name], self.request.threads)
+        (values,) = self._values_of([name])
         by = stand_in(values)
         zeros = None
         if name in self.graph.inputs:
@@ -275,6 +281,7 @@ class Call:
             "composite": request.composite,
             "convention": request.convention,
             "start": request.start,
+            "precision": "bfloat16" if self.bfloat16 else self.graph.dtype.name,
             "output": self.top,
             **masks.kept(self.masks, self.graph.shapes),
             "targets": None if request.targets is None else [to_pass_again(each) for each in request.targets],

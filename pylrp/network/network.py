@@ -254,6 +254,7 @@ class Network:
         masks: Mapping[str, Sequence[int] | ArrayLike] | None = None, convention: str = "zennit",
         threads: int | None = None, expanded: bool | None = None,
         progress: bool | Callable[[int, int], object] = False, checkpoint: bool = False,
+        precision: str | None = None,
     ) -> Explanation:  # fmt: skip
         """Predict, and explain the prediction.
 
@@ -309,6 +310,10 @@ class Network:
             large batch is explained in parts then; one of many rows of a table always is.
         checkpoint : bool, default False
             Keep few values of the forward pass and compute the others again: less memory, equal bits, more time.
+        precision : {"bfloat16"}, optional
+            Of a network in float32: products of dense layers and convolutions round their operands to bfloat16 (the
+            prediction, too) and sum in float32, which saves time where weights are read from memory (one sample, dense
+            layers) and on processors with an instruction for it; docs/precision.md has the errors. Default: exact.
 
         Returns
         -------
@@ -318,6 +323,8 @@ class Network:
         ------
         ValueError
             If shapes do not fit, a target is no class, or an integer target may be an index or a label.
+        UnsuitablePrecision
+            If there is no such precision, or none for the network's dtype.
         NotFinite
             If the input or a result is NaN or infinite; it names the layer.
         FeatureMismatch
@@ -333,7 +340,7 @@ class Network:
         """
         request = Request(
             x, target, self._composite(either(composite, rules)), targets, against, start, output, layers, masks,
-            convention, _threads(threads), expanded, checkpoint,
+            convention, _threads(threads), expanded, checkpoint, precision,
         )  # fmt: skip
         size = None if isinstance(x, list) else part_size(x, self.graph, bool(progress))
         if size is not None:

@@ -63,13 +63,13 @@ class CoreGraph:
         composed = replace(composed, graph=fused(composed.graph, which))
         return cls(composed, lower(composed.graph), which)
 
-    def plan(self, assignment: Assignment) -> _core.Plan:
+    def plan(self, assignment: Assignment, bfloat16: bool) -> _core.Plan:
         """Return the core's plan for some rules."""
         rules: list[Any] = [None] * self._count
         bounds: list[Any] = [None] * self._count
         for number, rule, pair in zip(self._nodes, *assignment.for_core(self.composed), strict=True):
             rules[number], bounds[number] = rule, pair
-        return self.core.plan(rules, bounds, 0)
+        return self.core.plan(rules, bounds, 0, bfloat16)
 
     def pages(self, ledger: Array) -> Array:
         """Return the pages of the graph's nodes, of all that the core has."""
@@ -100,12 +100,12 @@ class Prepared:
         The core's number of each value.
     """
 
-    def __init__(self, graph: CoreGraph, assignment: Assignment):
+    def __init__(self, graph: CoreGraph, assignment: Assignment, bfloat16: bool = False):
         self.graph: Graph = graph.composed.graph
         self._core_graph = graph
         self.assignment = assignment
         self.values = graph.values
-        self.plan: _core.Plan = graph.plan(assignment)
+        self.plan: _core.Plan = graph.plan(assignment, bfloat16)
         self.texts = {node.name: assignment.text(node) for node in assignment.graph.nodes}
         self.texts.update(inside(assignment))
 

@@ -48,6 +48,7 @@ def explain(
     start: Literal["logit", "one"] = "logit",
     output: str | None = None,
     convention: str = "zennit",
+    precision: str | None = None,
     threads: int | None = None,
     **files: Any,
 ) -> StreamResult:
@@ -87,7 +88,7 @@ def explain(
         are converted without it.
     progress : bool or callable
         A bar with the rate and the time left, on a terminal; or a function, called as ``progress(done, total)``.
-    target, targets, against, composite, rules, start, output, convention, threads
+    target, targets, against, composite, rules, start, output, convention, precision, threads
         As for :meth:`pylrp.Network.explain`; an array of targets has one for each sample of the source.
     **files
         Of a source in files: ``preparation`` (``pylrp.inputs.Preparation``), ``table``, ``recursive``; ``dataset``
@@ -125,7 +126,7 @@ def explain(
     """
     asked = {
         "target": target, "targets": targets, "against": against, "composite": composite, "rules": rules,
-        "start": start, "output": output, "convention": convention,
+        "start": start, "output": output, "convention": convention, "precision": precision,
     }  # fmt: skip
     opened = open_source(source, network, **files)
     settings = settle(network, opened, batch, memory, keep, reductions, prepare, on_error, asked)

@@ -86,7 +86,7 @@ def objects(tmp_path_factory) -> dict[str, Path]:
 
 
 def of_an_isa(objects: dict[str, Path]) -> dict[str, Path]:
-    return {name: path for name, path in objects.items() if name.startswith("isa_")}
+    return {name: path for name, path in objects.items() if name.startswith(("isa_", "bfloat16_"))}
 
 
 def x86(obj: Path) -> bool:
@@ -94,9 +94,9 @@ def x86(obj: Path) -> bool:
 
 
 def test_isa_objects_export_their_table_only(objects):
-    sources = {path.stem for path in (ROOT / "csrc" / "kernels").glob("isa_*.cpp")}
+    sources = {path.stem for path in (ROOT / "csrc" / "kernels").glob("*_*.cpp")} - {"bfloat16_neon"}
     built = of_an_isa(objects)
-    assert set(built) == (sources if x86(objects["dispatch"]) else {"isa_baseline"})
+    assert set(built) == (sources if x86(objects["dispatch"]) else {"isa_baseline", "bfloat16_neon"})
     for name, path in built.items():
         assert exported(path) == {"strong": [f"pylrp::kernels::{name}"], "weak": []}
 
@@ -106,10 +106,11 @@ def test_only_isa_objects_hold_avx(objects):
     if not x86(objects["dispatch"]):
         pytest.skip("not an x86-64 machine: there is no AVX to leak")
     for name, path in objects.items():
-        if name not in ("isa_avx2", "isa_avx512"):
+        if name not in ("isa_avx2", "isa_avx512", "bfloat16_avx512"):
             assert registers(path) == set(), name
     assert registers(objects["isa_avx2"]) == {"ymm", "vex"}
     assert registers(objects["isa_avx512"]) >= {"zmm", "vex"}
+    assert registers(objects["bfloat16_avx512"]) >= {"zmm"}
 
 
 LEAKY = """

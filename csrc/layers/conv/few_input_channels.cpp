@@ -80,7 +80,7 @@ ToFewChannels<T>::ToFewChannels(const ConvCall<T>& call, const BatchSlice& slice
       depth_(shape_.out_channels),
       positions_(count(shape_.out)),
       stride_(padded(call.weights.row_size(), kernels::table<T>().tile_cols)),
-      panels_(call.weights.matrix(), call.threads.workspace),
+      panels_(call.weights.matrix(), call.threads.workspace, Operands<T>(call.threads.bfloat16)),
       meetings_(meetings(shape_)) {
   mixed_.count = 0;
   for (std::size_t b = 0; b < call.rule.back.size(); ++b) {

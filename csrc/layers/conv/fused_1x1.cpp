@@ -48,7 +48,7 @@ void forward_run(const ConvWeights<T>& w, Matrix<const T> input, Matrix<T> outpu
                  const Threads& threads) {
   const kernels::Table<T>& kernel = kernels::table<T>();
   const Index in = w.source_channels(), out = w.target_channels(), stride = padded(out, kernel.tile_cols);
-  PanelSet<T> panels(w.matrix(), threads.workspace);
+  PanelSet<T> panels(w.matrix(), threads.workspace, Operands<T>(threads.bfloat16));
   const std::size_t plain = panels.add(WeightMap{}, Direction::kForward);
   panels.pack(threads);
   const PositionTasks tasks(input.rows, count(w.target()), (in + 2 * stride) * static_cast<Index>(sizeof(T)),
@@ -97,7 +97,7 @@ void run(const ConvCall<T>& call) {
   if (sum_is_output) {
     count_run(ConvPath::kOutputAsSum);
   }
-  const FusedProducts<T> usual(call.weights, call.rule, sum_is_output, call.threads.workspace);
+  const FusedProducts<T> usual(call.weights, call.rule, sum_is_output, call.threads);
   const std::unique_ptr<FusedShortcut<T>> shortcut = shortcut_of(call, usual);
   if (shortcut == nullptr) {
     usual.panels.pack(call.threads);
@@ -126,8 +126,11 @@ void run(const ConvCall<T>& call) {
 
 template <class T>
 FusedProducts<T>::FusedProducts(const ConvWeights<T>& w, const LoweredRule& of, bool sum_is_output_,
-                                Workspace* workspace)
-    : rule(of), sum_is_output(sum_is_output_), constants(w, of, sum_is_output_), panels(w.matrix(), workspace) {
+                                const Threads& threads)
+    : rule(of),
+      sum_is_output(sum_is_output_),
+      constants(w, of, sum_is_output_),
+      panels(w.matrix(), threads.workspace, Operands<T>(threads.bfloat16)) {
   const Index width = kernels::table<T>().tile_cols;
   in_stride = padded(w.source_channels(), width);
   out_stride = padded(w.target_channels(), width);

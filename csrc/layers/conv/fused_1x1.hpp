@@ -14,7 +14,7 @@ namespace pylrp {
 template <class T>
 struct FusedProducts {
   // sum_is_output: the layer's output stands for the one sum.
-  FusedProducts(const ConvWeights<T>& w, const LoweredRule& of, bool sum_is_output_, Workspace* workspace);
+  FusedProducts(const ConvWeights<T>& w, const LoweredRule& of, bool sum_is_output_, const Threads& threads);
   Index sums() const { return static_cast<Index>(forward.size()); }
   Index groups() const { return static_cast<Index>(rule.groups.size()); }
   // What a position needs for its sums, shares, back products and parts of the input.

@@ -19,7 +19,7 @@ class ByMagnitude : public FusedShortcut<T> {
   ByMagnitude(const ConvCall<T>& call, const FusedProducts<T>& usual)
       : call_(call),
         usual_(usual),
-        products_(call.weights, *call.form.by_magnitude, false, call.threads.workspace),
+        products_(call.weights, *call.form.by_magnitude, false, call.threads),
         in_(call.weights.source_channels()),
         out_(call.weights.target_channels()) {
     products_.panels.pack(call.threads);

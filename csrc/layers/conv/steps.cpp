@@ -6,6 +6,7 @@
 #include "base/pieces.hpp"
 #include "kernels/dispatch.hpp"
 #include "layers/conv/plan.hpp"
+#include "products/rounded_images.hpp"
 
 namespace pylrp {
 
@@ -30,18 +31,21 @@ PackTap<T> packer(const ConvWeights<T>& w, bool to_out) {
 }
 
 template <class T>
-TapWork<T> work_of(const ConvSums<T>& sums, const Walk* walk) {
+TapWork<T> work_of(const ConvSums<T>& sums, const Walk* walk, const Operands<T>& operands) {
   const ConvShape& shape = sums.weights->shape;
   const bool to_out = sums.to_out();
+  const Index channels = to_out ? shape.group_in() : shape.group_out();
   return {walk,
           sums.samples,
           shape.groups,
-          to_out ? shape.group_in() : shape.group_out(),
+          operands.places(channels),
           to_out ? shape.group_out() : shape.group_in(),
           sums.products,
           sums.outputs,
           packer(*sums.weights, to_out),
-          {}};
+          {},
+          operands,
+          channels};
 }
 
 template <class T>
@@ -61,7 +65,7 @@ Index conv_tasks(const ConvSums<T>& sums) {
   const ProductPath<T>* const path = product_path(*sums.weights);
   Index tasks = 0;
   for (const Walk& walk : sums.walks()) {
-    tasks += path ? path->tasks(sums, walk) : work_of(sums, &walk).tasks();
+    tasks += path ? path->tasks(sums, walk) : work_of(sums, &walk, Operands<T>()).tasks();
   }
   return tasks;
 }
@@ -75,9 +79,16 @@ void conv_sums(const ConvSums<T>& sums, const Threads& threads) {
   }
   count_run(ConvPath::kProduct);
   const Index width = kernels::table<T>().tile_cols;
+  const Operands<T> operands(threads.bfloat16);
+  const std::vector<Walk> walks = sums.walks();
+  if (walks.empty()) {
+    return;
+  }
+  const RoundedImages<T> images(operands, work_of(sums, &walks.front(), operands), threads);
   Index base = 0;
-  for (const Walk& walk : sums.walks()) {
-    TapWork<T> work = work_of(sums, &walk);
+  for (const Walk& walk : walks) {
+    TapWork<T> work = work_of(sums, &walk, operands);
+    work.products = images.products();
     work.done = [&](Index task, const Rows& block, Index column, Index columns, const SumsOf<T>& of) {
       sums.done(base + task, block, column, columns, of, width);
     };

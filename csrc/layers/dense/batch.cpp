@@ -52,40 +52,52 @@ void forward_products(const std::vector<Sum>& sums, Matrix<const T> input, Matri
   for (const Product<T>& product : products) {
     panels[static_cast<std::size_t>(product.operand)] += grid.panels;
   }
-  Left<T> left(tiles, kernel.tile_rows, panels, weight.cols);
+  const Operands<T> operands(threads.bfloat16);
+  const Index reduction = operands.places(weight.cols);
+  const auto steps_of = [&](Index first, Index places) { return operands.steps(first, places, weight.cols); };
+  Left<T> left(tiles, kernel.tile_rows, panels, reduction, operands);
   const auto sign = [&](Index operand) { return sign_of(parts[static_cast<std::size_t>(operand)]); };
   left.pack(
       threads,
-      [&](Index operand, Index row, Index rows, Index first, Index depth, T* to) {
-        if (parts[static_cast<std::size_t>(operand)] != Part::kMagnitude) {
-          kernel.pack_left(static_cast<int>(rows), depth, input.row(row) + first, input.stride, sign(operand), to);
-          return;
+      [&](Index operand, Index row, Index rows, Index first, Index places, T* to) {
+        const Index step = operands.step(first), depth = steps_of(first, places);
+        const bool magnitude = parts[static_cast<std::size_t>(operand)] == Part::kMagnitude;
+        const Buffer<T> magnitudes(magnitude ? rows * depth : 0);
+        for (Index i = 0; magnitude && i < rows; ++i) {
+          kernel.part_of(depth, input.row(row + i) + step, 0, magnitudes.data() + i * depth);
         }
-        const Buffer<T> magnitudes(rows * depth);
-        for (Index i = 0; i < rows; ++i) {
-          kernel.part_of(depth, input.row(row + i) + first, 0, magnitudes.data() + i * depth);
-        }
-        kernel.pack_left(static_cast<int>(rows), depth, magnitudes.data(), depth, 0, to);
+        operands.pack(depth, rows, to, [&](T* x) {
+          kernel.pack_left(static_cast<int>(rows), depth, magnitude ? magnitudes.data() : input.row(row) + step,
+                           magnitude ? depth : input.stride, magnitude ? 0 : sign(operand), x);
+        });
       },
       [&](Index operand, Index row, Index first, Index depth, auto body) {
         const T* x = input.row(row) + first;
         const bool magnitude = parts[static_cast<std::size_t>(operand)] == Part::kMagnitude;
-        const Buffer<T> magnitudes(magnitude ? depth : 0);
+        const Buffer<T> made(magnitude || operands.rounded() ? depth : 0);
         if (magnitude) {
-          kernel.part_of(depth, x, 0, magnitudes.data());
-          x = magnitudes.data();
+          kernel.part_of(depth, x, 0, made.data());
+          x = made.data();
+        }
+        if (operands.rounded()) {
+          operands.round_row(depth, x, made.data());
+          x = made.data();
         }
         body(0, depth, x, sign(operand));
       });
   multiply_panels<T>(
-      tiles, grid, left, products, products.empty() ? 0 : weight.cols, threads,
-      [&](Index p, Index first, Index depth, kernels::Weights<T> map, T* to) {
-        kernel.pack_forward(static_cast<int>(std::min(width, n_out - p * width)), depth, weight.row(p * width) + first,
-                            weight.stride, map, to);
+      tiles, grid, left, products, products.empty() ? 0 : reduction, operands, threads,
+      [&](Index p, Index first, Index places, kernels::Weights<T> map, T* to) {
+        const Index depth = steps_of(first, places);
+        operands.pack(depth, width, to, [&](T* panel) {
+          kernel.pack_forward(static_cast<int>(std::min(width, n_out - p * width)), depth,
+                              weight.row(p * width) + operands.step(first), weight.stride, map, panel);
+        });
       },
-      [&](Index begin, Index end, Index first, Index depth) {
+      [&](Index begin, Index end, Index first, Index places) {
         const Index row = begin * width;
-        return Matrix<const T>{weight.row(row) + first, std::min(end * width, n_out) - row, depth, weight.stride};
+        return Matrix<const T>{weight.row(row) + operands.step(first), std::min(end * width, n_out) - row,
+                               steps_of(first, places), weight.stride};
       },
       [&](Index, Index p, Index q) { return z[q] + p * width * input.rows; },
       [&](Index, Index p, Index row, Index rows) { done(p, row, rows); });
@@ -109,18 +121,31 @@ void backward_products(const DenseJob<T>& job, Matrix<const T> input, T* const* 
   for (const Product<T>& product : products) {
     panels[static_cast<std::size_t>(product.operand)] += grid.panels;
   }
-  Left<T> left(tiles, kernel.tile_rows, panels, weight.rows);
+  const Operands<T> operands(threads.bfloat16);
+  const Index reduction = operands.places(weight.rows);
+  const auto steps_of = [&](Index first, Index places) { return operands.steps(first, places, weight.rows); };
+  Left<T> left(tiles, kernel.tile_rows, panels, reduction, operands);
   left.pack(
       threads,
-      [&](Index g, Index row, Index rows, Index first, Index depth, T* to) {
-        for (Index k = 0; k < depth; k += width) {
-          kernel.pack_left(static_cast<int>(rows), std::min(width, depth - k), s[g] + (first + k) * batch + row * width,
-                           width, 0, to + k * rows);
-        }
+      [&](Index g, Index row, Index rows, Index first, Index places, T* to) {
+        const Index step = operands.step(first), depth = steps_of(first, places);  // whole panels but for the last
+        operands.pack(depth, rows, to, [&](T* x) {
+          for (Index k = 0; k < depth; k += width) {
+            kernel.pack_left(static_cast<int>(rows), std::min(width, depth - k),
+                             s[g] + (step + k) * batch + row * width, width, 0, x + k * rows);
+          }
+        });
       },
       [&](Index g, Index row, Index first, Index depth, auto body) {
+        const Buffer<T> rounded(operands.rounded() ? width : 0);
         for (Index k = 0; k < depth; k += width) {
-          body(k, std::min(width, depth - k), s[g] + (first + k) * batch + row * width, 0);
+          const Index count = std::min(width, depth - k);
+          const T* x = s[g] + (first + k) * batch + row * width;
+          if (operands.rounded()) {
+            operands.round_row(count, x, rounded.data());
+            x = rounded.data();
+          }
+          body(k, count, x, 0);
         }
       });
   const Index backs = static_cast<Index>(products.size()), size = batch * width;
@@ -129,14 +154,18 @@ void backward_products(const DenseJob<T>& job, Matrix<const T> input, T* const* 
     return sums.data() + ((task * kSlabPanels + (p - grid.panel_begin(task)) % kSlabPanels) * backs + b) * size;
   };
   multiply_panels<T>(
-      tiles, grid, left, products, weight.rows, threads,
-      [&](Index p, Index first, Index depth, kernels::Weights<T> map, T* to) {
-        kernel.pack_backward(static_cast<int>(std::min(width, n_in - p * width)), depth, weight.row(first) + p * width,
-                             weight.stride, map, to);
+      tiles, grid, left, products, reduction, operands, threads,
+      [&](Index p, Index first, Index places, kernels::Weights<T> map, T* to) {
+        const Index depth = steps_of(first, places);
+        operands.pack(depth, width, to, [&](T* panel) {
+          kernel.pack_backward(static_cast<int>(std::min(width, n_in - p * width)), depth,
+                               weight.row(operands.step(first)) + p * width, weight.stride, map, panel);
+        });
       },
-      [&](Index begin, Index end, Index first, Index depth) {
+      [&](Index begin, Index end, Index first, Index places) {
         const Index column = begin * width;
-        return Matrix<const T>{weight.row(first) + column, depth, std::min(end * width, n_in) - column, weight.stride};
+        return Matrix<const T>{weight.row(operands.step(first)) + column, steps_of(first, places),
+                               std::min(end * width, n_in) - column, weight.stride};
       },
       sum_of,
       [&](Index task, Index p, Index row, Index rows) {

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <functional>
 #include <numeric>
+#include <type_traits>
 
 #include "kernels/dispatch.hpp"
 #include "products/blocking.hpp"
@@ -153,12 +154,23 @@ class ColumnPass {
   template <class Body>
   void blocks(Index chunk, Index count, Body body) const {
     const Index total = Index(reading_.size());
+    Buffer<T> rounded;
+    if (std::is_same_v<T, float> && threads_.bfloat16) {
+      rounded.reset(kBlock * columns_.cols);
+    }
     const Index end = total * (chunk + 1) / count;
     for (Index first = total * chunk / count; first < end; first += kBlock) {
       const T* rows[kBlock];
       const Index n = std::min(kBlock, end - first);
       for (Index r = 0; r < n; ++r) {
         rows[r] = columns_.row(reading_[static_cast<std::size_t>(first + r)]);
+      }
+      for (Index r = 0; rounded.data() != nullptr && r < n; ++r) {
+        if constexpr (std::is_same_v<T, float>) {
+          T* const row = rounded.data() + r * columns_.cols;
+          kernels::bfloat16_table().round(columns_.cols, rows[r], row);
+          rows[r] = row;
+        }
       }
       body(&reading_[static_cast<std::size_t>(first)], rows, n);
     }
@@ -196,7 +208,7 @@ class ColumnPass {
           }
         }
         for (Index r = 0; flags_ && r < n; ++r) {  // in cache now
-          found[static_cast<std::size_t>(chunk)] |= kernel_.scan(n_out, rows[r]);
+          found[static_cast<std::size_t>(chunk)] |= kernel_.scan(n_out, columns_.row(index[r]));
         }
       });
     });

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <type_traits>
 
 #include "kernels/dispatch.hpp"
 #include "products/blocking.hpp"
@@ -37,6 +38,51 @@ Threads threads_worth(Index products, const Threads& threads) {
 // Rows of weights a task of the passes over all rows takes.
 constexpr Index kRowsATask = 64;
 
+// Weights in bfloat16 as numbers.
+template <class T>
+Matrix<const T> expand(Matrix<const kernels::Bfloat16> half, T* to, const Threads& threads) {
+  if constexpr (std::is_same_v<T, float>) {
+    parallel_for((half.rows + kRowsATask - 1) / kRowsATask, threads, [&](Index task) {
+      for (Index j = task * kRowsATask; j < std::min(half.rows, (task + 1) * kRowsATask); ++j) {
+        const kernels::Bfloat16* const row = half.row(j);
+        constexpr T one = 1;
+        std::fill_n(to + j * half.cols, half.cols, T(0));
+        kernels::bfloat16_table().rows.axpy(1, &row, half.cols, {kernels::Read::kPlain, 1, 1}, &one,
+                                            to + j * half.cols);
+      }
+    });
+  }
+  return {to, half.rows, half.cols, half.cols};
+}
+
+// A forward pass of few samples; W: how a row is read, picked by row(number, where it may be made).
+template <class T, class W, class Row>
+void forward_by_rows(const DenseWeights<T>& layer, Matrix<const T> input, Matrix<T> output, Index row_size, Row row,
+                     const Threads& threads) {
+  const kernels::RowProducts<T, W>& products = kernels::row_products<T, W>();
+  const kernels::Weights<T> as_it_is = weights_of<T>(WeightMap{});
+  const Index n_out = layer.weight.rows;
+  parallel_for((n_out + kRowsATask - 1) / kRowsATask, threads, [&](Index task) {
+    const Index first = task * kRowsATask, last = std::min(n_out, first + kRowsATask);
+    constexpr int kAtOnce = 4;
+    const Buffer<W> made(kAtOnce * row_size);
+    for (Index j = first; j < last; j += kAtOnce) {
+      const int count = static_cast<int>(std::min<Index>(kAtOnce, last - j));
+      const W* rows[kAtOnce];
+      for (int r = 0; r < count; ++r) {
+        rows[r] = row(j + r, made.data() + r * row_size);
+      }
+      for (Index i = 0; i < input.rows; ++i) {
+        T* const out = output.row(i) + j;
+        for (int r = 0; r < count; ++r) {
+          out[r] = layer.bias ? layer.bias[j + r] : T(0);
+        }
+        products.dot(count, rows, layer.weight.cols, as_it_is, input.row(i), out);
+      }
+    }
+  });
+}
+
 }  // namespace
 
 template <class T>
@@ -48,6 +94,17 @@ Index few_samples(Matrix<const T> weight) {
 template <class T>
 bool output_is_sum(const DenseJob<T>& job) {
   return job.output && job.rule->sum_is_plain_output() && sum_takes_whole_bias(*job.rule, job.layer.bias != nullptr);
+}
+
+template <class T>
+const kernels::Bfloat16* HalfRows<T>::row(Index index, kernels::Bfloat16* made) const {
+  if (layer_.half) {
+    return layer_.half.row(index);
+  }
+  if constexpr (std::is_same_v<T, float>) {
+    kernels::bfloat16_table().join(layer_.weight.cols, layer_.weight.row(index), reinterpret_cast<float*>(made));
+  }
+  return made;
 }
 
 template <class T>
@@ -68,8 +125,15 @@ GroupConstants<T> prepare_dense(const DenseWeights<T>& layer, const LoweredRule&
   const kernels::Table<T>& kernel = kernels::table<T>();
   parallel_for((n_out + kRowsATask - 1) / kRowsATask, threads, [&](Index task) {
     const Index first = task * kRowsATask, last = std::min(n_out, first + kRowsATask);
+    const Buffer<T> rounded(threads.bfloat16 ? layer.weight.cols : 0);
     for (Index j = first; j < last; ++j) {
       const T* row = layer.weight.row(j);
+      if constexpr (std::is_same_v<T, float>) {
+        if (threads.bfloat16) {
+          kernels::bfloat16_table().round(layer.weight.cols, row, rounded.data());
+          row = rounded.data();
+        }
+      }
       for (std::size_t g = 0; g < rule.groups.size(); ++g) {
         const auto& made = constants.groups[g];
         if (made.base.data() == nullptr) {
@@ -109,6 +173,10 @@ void dense_relevance(const DenseJob<T>& job, const Threads& threads) {
     relevance_by_rows(job, job.relevance.rows <= few_samples(job.layer.weight) ? threads : some);
   } else {
     DenseJob<T> least = job;
+    const Buffer<T> expanded(job.layer.weight ? 0 : job.layer.weight.rows * job.layer.weight.cols);
+    if (!job.layer.weight) {
+      least.layer.weight = expand(job.layer.half, expanded.data(), some);
+    }
     if (job.gamma != nullptr && job.output) {
       least.rule = job.gamma;
       least.constants = job.gamma_constants;
@@ -124,32 +192,20 @@ void dense_forward(const DenseWeights<T>& layer, Matrix<const T> input, Matrix<T
                         threads_worth(input.rows * layer.weight.rows * layer.weight.cols, threads));
     return;
   }
-  const kernels::Table<T>& kernel = kernels::table<T>();
-  const Index n_out = layer.weight.rows;
-  const kernels::Weights<T> as_it_is = weights_of<T>(WeightMap{});
   // With few samples this is memory-bound: threads pay off at a quarter of the usual work.
   const Threads some = threads_worth(4 * layer.weight.rows * layer.weight.cols * input.rows, threads);
-  parallel_for((n_out + kRowsATask - 1) / kRowsATask, some, [&](Index task) {
-    const Index first = task * kRowsATask, last = std::min(n_out, first + kRowsATask);
-    constexpr int kAtOnce = 4;
-    for (Index j = first; j < last; j += kAtOnce) {
-      const int count = static_cast<int>(std::min<Index>(kAtOnce, last - j));
-      const T* rows[kAtOnce];
-      for (int r = 0; r < count; ++r) {
-        rows[r] = layer.weight.row(j + r);
-      }
-      for (Index i = 0; i < input.rows; ++i) {
-        T* const out = output.row(i) + j;
-        for (int r = 0; r < count; ++r) {
-          out[r] = layer.bias ? layer.bias[j + r] : T(0);
-        }
-        kernel.rows.dot(count, rows, layer.weight.cols, as_it_is, input.row(i), out);
-      }
+  if constexpr (std::is_same_v<T, float>) {
+    if (threads.bfloat16) {
+      const HalfRows<T> half(layer);
+      const auto row = [&](Index j, kernels::Bfloat16* made) { return half.row(j, made); };
+      return forward_by_rows<T, kernels::Bfloat16>(layer, input, output, half.row_size(), row, some);
     }
-  });
+  }
+  forward_by_rows<T, T>(layer, input, output, 0, [&](Index j, T*) { return layer.weight.row(j); }, some);
 }
 
 #define PYLRP_INSTANTIATE(T)                                                                                \
+  template class HalfRows<T>;                                                                               \
   template Index few_samples<T>(Matrix<const T>);                                                           \
   template bool output_is_sum<T>(const DenseJob<T>&);                                                       \
   template GroupConstants<T> prepare_dense<T>(const DenseWeights<T>&, const LoweredRule&, const Bounds<T>&, \

@@ -17,8 +17,10 @@ namespace pylrp {
 
 template <class T>
 struct DenseWeights {
-  Matrix<const T> weight;   // (n_out, n_in)
+  Matrix<const T> weight;   // (n_out, n_in); without data where there is nothing but `half`
   const T* bias = nullptr;  // (n_out) or null
+  // The same weights in bfloat16, where they are kept so: few samples are a matter of reading them. Float only.
+  Matrix<const kernels::Bfloat16> half = {};
 };
 
 template <class T>
@@ -54,6 +56,20 @@ template <class T>
 void dense_forward(const DenseWeights<T>& layer, Matrix<const T> input, Matrix<T> output, const Threads& threads);
 
 // --- between the files of this folder ---
+
+// The bfloat16 of a call's weight rows, which are made block by block where they are not kept: rows in half the bytes
+// for relevance_by_rows() and the forward pass of few samples.
+template <class T>
+class HalfRows {
+ public:
+  explicit HalfRows(const DenseWeights<T>& layer) : layer_(layer) {}
+  // Rows that are made one after the other in `made`, row_size() apart.
+  Index row_size() const { return layer_.half ? 0 : (layer_.weight.cols + 1) / 2 * 2; }
+  const kernels::Bfloat16* row(Index index, kernels::Bfloat16* made) const;
+
+ private:
+  const DenseWeights<T>& layer_;
+};
 
 // Up to this batch the whole batch goes along with each weight row while it is in cache.
 template <class T>

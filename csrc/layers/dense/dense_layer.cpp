@@ -1,8 +1,12 @@
 #include "layers/dense/dense_layer.hpp"
 
+#include <algorithm>
+#include <type_traits>
 #include <vector>
 
+#include "kernels/dispatch.hpp"
 #include "layers/registry.hpp"
+#include "products/blocking.hpp"
 #include "rules/gamma.hpp"
 
 namespace pylrp {
@@ -44,6 +48,29 @@ void DenseLayer<T>::each_run(Index samples, bool together, Body body) const {
 }
 
 template <class T>
+DenseWeights<T> DenseLayer<T>::weights_for(Index rows, const Threads& threads) const {
+  DenseWeights<T> weights = dense_;
+  if constexpr (std::is_same_v<T, float>) {
+    if (threads.bfloat16 && rows <= few_samples(dense_.weight)) {
+      const Index n_out = dense_.weight.rows, stride = (dense_.weight.cols + 1) / 2 * 2;
+      std::call_once(half_made_, [&] {
+        half_.reset(n_out * stride);
+        constexpr Index kRows = 16;  // a task
+        parallel_for((n_out + kRows - 1) / kRows, threads.alone_if(n_out * stride < kMinWeightsForThreads),
+                     [&](Index t) {
+                       for (Index j = t * kRows; j < std::min(n_out, (t + 1) * kRows); ++j) {
+                         kernels::bfloat16_table().join(dense_.weight.cols, dense_.weight.row(j),
+                                                        reinterpret_cast<float*>(half_.data() + j * stride));
+                       }
+                     });
+      });
+      weights.half = {half_.data(), n_out, dense_.weight.cols, stride};
+    }
+  }
+  return weights;
+}
+
+template <class T>
 void DenseLayer<T>::require_sizes(const std::vector<Index>& inputs, Index output) const {
   checked_product({dense_.weight.rows, dense_.weight.cols}, "a weight");
   require_fit(inputs.size() == 1 &&
@@ -56,7 +83,7 @@ template <class T>
 void DenseLayer<T>::forward(const std::vector<Matrix<const T>>& inputs, Matrix<T> output, const Clamp<T>&,
                             const Threads& threads) const {
   each_run(output.rows, is_contiguous(inputs[0]) && is_contiguous(output), [&](Index first, Index count) {
-    dense_forward(dense_, by_position(inputs[0], first, count, positions_),
+    dense_forward(weights_for(count * positions_, threads), by_position(inputs[0], first, count, positions_),
                   by_position(output, first, count, positions_), threads);
   });
 }
@@ -73,10 +100,10 @@ void DenseLayer<T>::relevance(const RelevanceJob<T>& job, const Threads& threads
       const Index row = t * job.batch + first;
       std::vector<kernels::Absorbed> lost(static_cast<std::size_t>(positions_ == 1 ? 0 : count * positions_));
       dense_relevance<T>(
-          {dense_, &job.rule->form(job.input_nonnegative, job.output_positive), job.bounds, constants,
-           by_position(job.inputs[0], first, count, positions_), by_position(job.output, first, count, positions_),
-           by_position(job.relevance, row, count, positions_), by_position(job.results[0], row, count, positions_),
-           positions_ == 1 ? job.absorbed + row : lost.data(),
+          {weights_for(count * positions_, threads), &job.rule->form(job.input_nonnegative, job.output_positive),
+           job.bounds, constants, by_position(job.inputs[0], first, count, positions_),
+           by_position(job.output, first, count, positions_), by_position(job.relevance, row, count, positions_),
+           by_position(job.results[0], row, count, positions_), positions_ == 1 ? job.absorbed + row : lost.data(),
            forms != nullptr && !job.output_positive && !forms->gamma.passes() ? &forms->gamma : nullptr,
            forms != nullptr ? &forms->of_gamma : nullptr},
           threads);

@@ -1,6 +1,8 @@
 // The dense layer as a layer of a graph: along the last axis of (positions, features), all rows of a batch at once.
 #pragma once
 
+#include <mutex>
+
 #include "layers/dense/dense.hpp"
 
 namespace pylrp {
@@ -25,8 +27,13 @@ class DenseLayer : public Layer<T> {
   template <class Body>
   void each_run(Index samples, bool together, Body body) const;
 
+  // The weights as few samples read them: with their bfloat16, made once, where that is asked for.
+  DenseWeights<T> weights_for(Index rows, const Threads& threads) const;
+
   DenseWeights<T> dense_;
   Index positions_;
+  mutable std::once_flag half_made_;
+  mutable Buffer<kernels::Bfloat16> half_;
 };
 
 }  // namespace pylrp

@@ -6,6 +6,7 @@
 // accumulators of its own, added up in order), or, for larger batches with sparse relevance, sample by sample.
 #include <algorithm>
 #include <optional>
+#include <type_traits>
 
 #include "kernels/dispatch.hpp"
 #include "layers/dense/dense.hpp"
@@ -31,6 +32,7 @@ class RowPass {
         rule_(*job.rule),
         kernel_(kernels::table<T>()),
         products_(kernels::row_products<T, W>()),
+        half_(job.layer),
         n_in_(job.layer.weight.cols),
         block_(std::clamp<Index>(kBlockBytes / (std::max<Index>(n_in_, 1) * Index(sizeof(W))), kMinBlock, kMaxBlock) /
                kMinBlock * kMinBlock),
@@ -67,7 +69,8 @@ class RowPass {
     const W* rows[2][kMaxBlock];
     const std::optional<FirstProduct> ahead = first_product(batch);
     const bool joined = ahead && backs_ > 0 && ahead->map == rule_.back.back().map;
-    pick(active, std::min(block_, count), rows[0]);
+    const Buffer<W> made(std::is_same_v<W, T> ? 0 : 2 * block_ * half_.row_size());
+    pick(active, std::min(block_, count), made.data(), rows[0]);
     if (ahead) {
       dot(rows[0], std::min(block_, count), ahead->map, ahead->x, at.ahead);
     }
@@ -75,7 +78,7 @@ class RowPass {
       const Index n = std::min(block_, count - done), next = std::min(block_, count - done - n);
       const W* const* const now = rows[block % 2];
       const W** const then = rows[(block + 1) % 2];
-      pick(active + done + n, next, then);
+      pick(active + done + n, next, made.data() + (block + 1) % 2 * block_ * half_.row_size(), then);
       const kernels::Shares<T> plan = denominators(at, now, active + done, n, ahead);
       for (Index i = 0; i < samples; ++i) {
         shares(at, now, active + done, n, batch, i, i == 0 ? ahead : std::nullopt, plan,
@@ -159,9 +162,14 @@ class RowPass {
     }
   };
 
-  void pick(const Index* index, Index n, const W** rows) const {
+  // made: where rows in bfloat16 go that are not kept.
+  void pick(const Index* index, Index n, W* made, const W** rows) const {
     for (Index j = 0; j < n; ++j) {
-      rows[j] = job_.layer.weight.row(index[j]);
+      if constexpr (std::is_same_v<W, T>) {
+        rows[j] = job_.layer.weight.row(index[j]);
+      } else {
+        rows[j] = half_.row(index[j], made + j * half_.row_size());
+      }
     }
   }
   void dot(const W* const* rows, Index n, const WeightMap& map, const T* x, T* z) const {
@@ -295,7 +303,8 @@ class RowPass {
   const DenseJob<T>& job_;
   const LoweredRule& rule_;
   const kernels::Table<T>& kernel_;
-  const kernels::RowProducts<T, W> products_;
+  const kernels::RowProducts<T, W>& products_;
+  const HalfRows<T> half_;
   Index n_in_, block_, sums_, groups_, backs_;
   bool reuse_output_;
 };
@@ -388,12 +397,19 @@ void relevance_by_rows(const DenseJob<T>& job, const Threads& threads) {
     own = prepare_biases(job.layer.bias, job.layer.weight.rows, *job.rule);
     with.constants = &own;
   }
-  const RowPass<T, T> pass(with);
-  if (job.relevance.rows <= few_samples(job.layer.weight)) {
-    all_samples(pass, with, threads);
-  } else {
-    sample_by_sample(pass, with, threads);
+  const auto run = [&](const auto& pass) {
+    if (job.relevance.rows <= few_samples(job.layer.weight)) {
+      all_samples(pass, with, threads);
+    } else {
+      sample_by_sample(pass, with, threads);
+    }
+  };
+  if constexpr (std::is_same_v<T, float>) {
+    if (threads.bfloat16) {
+      return run(RowPass<T, kernels::Bfloat16>(with));
+    }
   }
+  run(RowPass<T, T>(with));
 }
 
 template void relevance_by_rows<float>(const DenseJob<float>&, const Threads&);
