@@ -84,7 +84,7 @@ def left_out(net: pylrp.Network, target: Any, threads: int, rounds: int, clock: 
     for how in ("delete", "mask"):
         found = leave_one_out(net, one, target, how=how, mask=0)
         before = net.forward(one)[place]
-        for i in (0, 5, TOKENS - 1):
+        for i in (5, 20, TOKENS - 1):  # the first is what is scored where each token has an output
             if how == "delete":
                 less = {name: np.delete(row, i) for name, row in one.items()}
             else:
