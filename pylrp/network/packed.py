@@ -69,7 +69,7 @@ class _Form:
     def plan(self, call: Call) -> Any:
         """Return the core's plan with a call's rules."""
         made = call.prepared.assignment
-        key = tuple(made.rules.items()), tuple(map(id, made.compiled.values())), call.request.convention
+        key = tuple(made.rules.items()), tuple(map(id, made.compiled.values())), call.request.convention, call.bfloat16
         if key not in self.plans:
             graph = call.execution.joined.composed.graph
             found, bounds = made.for_core(call.execution.joined.composed)
@@ -81,7 +81,7 @@ class _Form:
                 rules[number] = by_name.get(node.name)
             if len(self.plans) >= _MOST_PLANS:
                 self.plans.clear()
-            self.plans[key] = self.lowered.core.plan(rules, [None] * len(rules), 0)
+            self.plans[key] = self.lowered.core.plan(rules, [None] * len(rules), 0, call.bfloat16)
         return self.plans[key]
 
 

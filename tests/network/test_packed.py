@@ -104,6 +104,17 @@ def test_options(nets, rng):
     require_each_alone(net, x, ex, [{"target": array, "layers": ["r"]} for array in arrays])
 
 
+def test_precision(nets, rng):
+    net, x = load(nets, "classes", "float32"), samples(rng)
+    ex = net.explain(x, 1, precision="bfloat16")
+    assert is_packed(ex)
+    for i, sample in enumerate(x):
+        one, exact = net.explain(sample, 1, precision="bfloat16"), net.explain(sample, 1)
+        atol = 0.05 * np.abs(exact.relevance).max()
+        np.testing.assert_allclose(ex.relevance[i], one.relevance, rtol=0, atol=atol)
+        assert np.abs(ex.relevance[i] - exact.relevance).max() > 1e-5 * atol
+
+
 def test_threads_give_equal_bits(nets, rng):
     net, x = load(nets, "mean", "float32"), [*samples(rng), *samples(rng)]
     one, two = (net.explain(x, composite="attnlrp", threads=threads) for threads in (1, 2))
