@@ -3,7 +3,9 @@
     python bench/batch_one.py [--threads N] [--rounds N] [--sizes 25088 4096 4096 1000]
 
 Weights are read once, and only rows whose neuron has relevance: these bytes by the time of a call, beside the bandwidth
-of reading memory and doing nothing else, measured in turns in the same process. Printed are medians and the share.
+of reading memory and doing nothing else, measured in turns in the same process. Printed are medians and the share; and
+the time in bfloat16 as a multiple of that in float32, of `pylrp.relevance` with weights given in bfloat16 (where the
+package ml_dtypes is installed) and of a network's explanation, prediction included.
 """
 
 from __future__ import annotations
@@ -11,6 +13,9 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -19,6 +24,7 @@ from numpy.typing import NDArray
 
 import pylrp
 from pylrp import _core
+from pylrp.layers import Dense, ReLU
 
 Array = NDArray[Any]
 PAUSE = 0.06  # seconds before each call: other libraries' threads, and ours, have gone to sleep
@@ -59,13 +65,32 @@ def main() -> None:
     args = parser.parse_args()
     weights, acts, out = network(args.sizes)
     needed = active_bytes(weights, acts, out)
-    ceilings, seconds = [], []
+    calls: dict[str, Callable[[], Any]] = {"float32": lambda: pylrp.relevance(weights, acts, out, threads=args.threads)}
+    with suppress(ImportError):
+        from ml_dtypes import bfloat16
+
+        halves = [weight.astype(bfloat16) for weight in weights]
+        calls["relevance"] = lambda: pylrp.relevance(halves, acts, out, threads=args.threads, precision="bfloat16")
+    layers: list[Any] = [Dense(weights[0])]
+    for weight in weights[1:]:
+        layers += [ReLU(), Dense(weight)]
+    net = pylrp.Network(layers)
+    for precision in ("float32", "bfloat16"):
+        calls[f"explain {precision}"] = partial(
+            net.explain, acts[0], composite="deep_taylor", threads=args.threads, precision=precision
+        )
+    ceilings = []
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for call in calls.values():
+        call()
     for _ in range(args.rounds):
         ceilings.append(_core.measure_read_bandwidth(args.threads, READ_BYTES))
-        time.sleep(PAUSE)
-        start = time.perf_counter()
-        pylrp.relevance(weights, acts, out, threads=args.threads)
-        seconds.append(time.perf_counter() - start)
+        for name, call in calls.items():
+            time.sleep(PAUSE)
+            start = time.perf_counter()
+            call()
+            times[name].append(time.perf_counter() - start)
+    seconds = times["float32"]
     name = "-".join(map(str, args.sizes))
     ceiling, taken = max(ceilings), statistics.median(seconds)
     median, best = (needed / each / 1e9 for each in (taken, min(seconds)))
@@ -74,6 +99,10 @@ def main() -> None:
         f"{taken * 1e3:.2f} ms, {median:.1f} GB/s: {median / ceiling:.0%} of the read bandwidth, {ceiling:.1f} GB/s "
         f"(best round {best / ceiling:.0%}; the bandwidth was {min(ceilings):.1f} to {ceiling:.1f})"
     )
+
+    middle = {name: statistics.median(found) for name, found in times.items()}
+    given = f"{middle['relevance'] / middle['float32']:.2f} of `relevance`, " if "relevance" in middle else ""
+    print(f"bfloat16: {given}{middle['explain bfloat16'] / middle['explain float32']:.2f} of `explain` in float32")
 
 
 if __name__ == "__main__":

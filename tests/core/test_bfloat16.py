@@ -92,6 +92,16 @@ def by_formula(rule: Rule, W: Array, a: Array, R: Array, batch: bool) -> Array:
     return total
 
 
+def test_rounding() -> None:
+    ties = np.array([0x3F808000, 0x3F818000, 0x007FFFFF, 0x80000001], np.uint32).view(np.float32)
+    bits = np.random.default_rng(0).integers(0, 0x7F7F0000, 1000, dtype=np.uint32)
+    for x in (ties, bits.view(np.float32), -bits.view(np.float32)):
+        np.testing.assert_array_equal(_core.rounded_to_bfloat16(x), rounded(x))
+    largest, nan = _core.rounded_to_bfloat16(np.array([0x7F7FFFFF, 0x7FC00001], np.uint32).view(np.float32))
+    assert np.isposinf(largest)
+    assert np.isnan(nan)
+
+
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("rows", [7, 64])
 @pytest.mark.parametrize("shape", [(1, 1), (2, 3), (33, 17), (40, 300)])
