@@ -19,7 +19,7 @@ class AffineLayer : public Layer<T> {
   Flow flow() const override { return only_scales_ ? Flow::kRouted : Flow::kProportional; }
   bool hands_to(std::size_t input, const CompiledRule*) const override { return input == 0; }
   void require_sizes(const std::vector<Index>& inputs, Index output) const override;
-  bool reads_inputs(const CompiledRule*) const override { return !only_scales_; }
+  bool reads_inputs(const CompiledRule*) const override { return are_inputs_ || !only_scales_; }
   void forward(const std::vector<Matrix<const T>>& inputs, Matrix<T> output, const Clamp<T>& clamp,
                const Threads& threads) const override;
   void relevance(const RelevanceJob<T>& job, const Threads& threads) const override;
