@@ -69,12 +69,14 @@ _NEIGHBOURS = """Add (words, places)
   back = Transpose <perm = [0, 2, 1]> (mixed)"""
 
 
-def model(kind: str = "classes", seed: int = 0, *, biased: bool = False, neighbours: bool = False) -> Any:
+def model(
+    kind: str = "classes", seed: int = 0, *, biased: bool = False, neighbours: bool = False, scaled: bool = False
+) -> Any:
     """Return an ONNX model: of ``"classes"``, from the first token, or of the next ``"tokens"``, (t, WORDS).
 
     ``"last"``, ``"mean"``, ``"masked mean"``, ``"sum"``, ``"largest"``: classes from something else of the tokens.
     ``biased``: a number for each head, query and key is added to the scores, -inf where the key comes after the query.
-    ``neighbours``: a convolution over the tokens comes before the attention.
+    ``neighbours``: a convolution over the tokens comes before the attention. ``scaled``: positions are factors.
     """
     from onnx import numpy_helper, parser
 
@@ -84,7 +86,7 @@ def model(kind: str = "classes", seed: int = 0, *, biased: bool = False, neighbo
         out=CLASSES if classes else f"t, {WORDS}",
         end=f"{_TOPS[kind]}\n  y = MatMul (top, head)" if classes else "y = MatMul (r, head)",
         scores="biased" if biased else "scores",
-        x=_NEIGHBOURS if neighbours else "Add (words, places)",
+        x=_NEIGHBOURS if neighbours else f"{'Mul' if scaled else 'Add'} (words, places)",
     )
     if biased:
         text = text.replace("masked = Where", f"{_BIAS}masked = Where")

@@ -104,6 +104,14 @@ def test_options(nets, rng):
     require_each_alone(net, x, ex, [{"target": array, "layers": ["r"]} for array in arrays])
 
 
+@pytest.mark.parametrize("composite", ["cp_lrp", "attnlrp"])
+def test_factors_of_tokens(nets, composite, rng):
+    net, x = load(nets, "mean", scaled=True), samples(rng)
+    ex = net.explain(x, composite=composite, layers=["r"])
+    assert is_packed(ex)
+    require_each_alone(net, x, ex, [{"composite": composite, "layers": ["r"]}] * len(x))
+
+
 def test_precision(nets, rng):
     net, x = load(nets, "classes", "float32"), samples(rng)
     ex = net.explain(x, 1, precision="bfloat16")
