@@ -143,6 +143,18 @@ def test_begin_at_a_layer_under_a_convention(world):
         np.testing.assert_allclose(out["relevance"], ex.relevance, rtol=1e-4, atol=1e-6)
 
 
+def test_bfloat16_where_it_is_asked_for(world, capsys):
+    assert main(["explain", "photo.npz", "images/0.png", "--precision", "bfloat16", "-o", "a.npz"]) == 0
+    x, net = by_hand(world)[:1], photo_network()
+    ex, exact = (net.explain(x, composite="epsilon_plus_flat", precision=each) for each in ("bfloat16", None))
+    scale = np.abs(exact.relevance).max()
+    with np.load("a.npz") as out:
+        np.testing.assert_allclose(out["relevance"], ex.relevance, rtol=0, atol=1e-4 * scale)
+        assert np.abs(out["relevance"] - exact.relevance).max() > 3e-4 * scale
+    assert main(["explain", "photo.npz", "images/0.png", "--precision", "float64", "-o", "b.npz"]) == 1
+    assert "float64" in capsys.readouterr().err
+
+
 def test_a_box_has_the_bounds_of_the_pixels(world):
     """Without them the default box from 0 to 1 would warn, and warnings are errors here."""
     arguments = ["explain", "photo.npz", "images", "--composite", "epsilon_gamma_box", "-o", "a.npz"]
