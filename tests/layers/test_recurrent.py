@@ -248,6 +248,38 @@ def test_float32() -> None:
     check(Case("lstm", directions=2, returns="sequence", dtype=np.float32, scale=0.5), tolerance=2e-4)
 
 
+@pytest.mark.parametrize("units", [5, 16, 37])
+@pytest.mark.parametrize("batch", [1, 2, 3, 17])
+def test_samples_few_and_many(batch: int, units: int) -> None:
+    """Few rows have a product of their own, steps of an LSTM a kernel: every batch is the oracle's."""
+    for kind in ("lstm", "gru"):
+        check(Case(kind, batch=batch, units=units, features=7, directions=2, returns="sequence", scale=0.4))
+
+
+@pytest.mark.parametrize("kind", ["lstm", "gru", "rnn"])
+def test_one_step_and_none(kind: str) -> None:
+    check(Case(kind, steps=1, directions=2, returns="all"))
+    case = Case(kind, takes=("lengths",), mask="lengths", batch=1)  # of length 0: the first state is the last one
+    ex = case.net.explain(case.inputs, target=0)
+    assert not case.lengths.any()
+    assert not ex.relevance["x"].any() if isinstance(ex.relevance, dict) else not ex.relevance.any()
+    np.testing.assert_allclose(ex.ledger[0].state, ex.output[:, 0])
+    np.testing.assert_allclose(ex.output, case.states["h"][:, 0])
+
+
+def test_zero_states_hand_on_nothing_and_are_handed_nothing() -> None:
+    """A first state of zeros is none; as inputs, zeros get no relevance."""
+    case = Case("lstm", constant_states=False)
+    given = Case("lstm", constant_states=False, takes=("h", "c"))
+    inputs = {**given.inputs, "h": np.zeros((3, 4)), "c": np.zeros((3, 4))}
+    one, other = case.net.explain(case.x, target=1), given.net.explain({**inputs, "x": case.x}, target=1)
+    zeros = Network([LSTM(*case.arrays, first_h=np.zeros(4), first_c=np.zeros(4))], input_shape=(6, 3))
+    np.testing.assert_allclose(zeros.explain(case.x, target=1).relevance, one.relevance, atol=1e-14)
+    assert not other.relevance["h"].any()
+    assert not other.relevance["c"].any()
+    assert not zeros.explain(case.x, target=1).ledger[0].state.any()
+
+
 def test_many_targets_are_one_by_one() -> None:
     case = Case("lstm", directions=2)
     together = case.net.explain(case.x, targets=[1, 5, 2])

@@ -20,7 +20,8 @@ import pylrp.loaders.keras.joining
 import pylrp.loaders.keras.layers
 import pylrp.loaders.keras.norms
 import pylrp.loaders.keras.operations
-import pylrp.loaders.keras.recurrent  # noqa: F401  # all register in builder.py
+import pylrp.loaders.keras.recurrent
+import pylrp.loaders.keras.signals  # noqa: F401  # all register in builder.py
 from pylrp.layers import Identity, Shape
 from pylrp.loaders.keras.attention import TAKES_SEVERAL
 from pylrp.loaders.keras.builder import Builder, Operators, Value, convert
@@ -150,7 +151,7 @@ def _run(keras: Any, build: Builder, function: Any, within: str, values: Sequenc
         operation = node.operation
         name = f"{within}{operation.name}"
         inputs = [known[id(tensor)] for tensor in node.input_tensors]
-        inner = _function(keras, operation)
+        inner = _function(keras, operation) or _traced(keras, build, node)
         if inner is not None:
             made = _run(keras, build, inner, f"{name}.", inputs)
         else:
@@ -194,6 +195,18 @@ def _by_name(
     if wrong:
         build.refuse(name, operation, f"is called with {', '.join(wrong)}, which can't be explained")
     return [given.pop("query")], given
+
+
+def _traced(keras: Any, build: Builder, node: Any) -> Any:
+    """Return what a Lambda computes as a model's graph, None for others: its function runs once, on symbols."""
+    layer = node.operation
+    if not isinstance(layer, keras.layers.Lambda) or "Lambda" in build.operators or len(node.input_tensors) != 1:
+        return None
+    given = keras.Input(batch_shape=node.input_tensors[0].shape, dtype=node.input_tensors[0].dtype)
+    try:
+        return keras.Model(given, layer.function(given, **(layer.arguments or {})))
+    except Exception:  # whatever a user's function does that is none of keras.ops
+        build.refuse(layer.name, layer, "runs code that is none of keras.ops on its input")
 
 
 def _pass_mask_on(build: Builder, operation: Any, inputs: Sequence[Value], made: Sequence[Value]) -> None:
