@@ -72,12 +72,19 @@ GOALS = (
 )  # fmt: skip
 
 
-def entrants(case: Case, threads: int, folder: Path, stack: ExitStack) -> list[tuple[str, Callable[[], Any]]]:
-    """Return everybody's calls, checked against each other; zennit's hooks stay until the stack is closed."""
+def entrants(
+    case: Case, threads: int, folder: Path, stack: ExitStack, image: Any = None
+) -> list[tuple[str, Callable[[], Any]]]:
+    """Return everybody's calls, checked against each other; zennit's hooks stay until the stack is closed.
+
+    Pixels are random, or an image (1, 3, 224, 224) for every sample.
+    """
     torch, pylrp, onnxruntime = (peers.load(name) for name in ("torch", "pylrp", "onnxruntime"))
     model = convnets.network(case.network)
     torch.manual_seed(1)
     x = torch.randn(case.batch, 3, 224, 224)
+    if image is not None:
+        x = torch.from_numpy(image).repeat(case.batch, 1, 1, 1)
     values = x.numpy()
     path = folder / f"{case.network}.onnx"
     with warnings.catch_warnings():
