@@ -77,10 +77,10 @@ inline Index image_size(const ConvShape& shape, bool out) {
 }
 
 template <class T>
-struct ConvData : Operands<T> {
+struct ConvData : LayerArrays<T> {
   ConvData(const ConvShape& s, bool is_transposed, Index batch, Index targets, unsigned seed, bool nonnegative,
            bool one_bias_an_entry = false)
-      : Operands<T>(batch, targets, image_size(s, is_transposed), image_size(s, !is_transposed)),
+      : LayerArrays<T>(batch, targets, image_size(s, is_transposed), image_size(s, !is_transposed)),
         shape(s),
         transposed(is_transposed),
         depthwise(s.groups > 1 && s.groups == s.in_channels && s.groups == s.out_channels),
@@ -126,7 +126,7 @@ struct ConvData : Operands<T> {
   ConvLayer<T> layer(bool with_bias) {
     return ConvLayer<T>({shape, transposed, weight.data(), with_bias ? bias.data() : nullptr, by_position});
   }
-  bool intact() { return weight.intact() && bias.intact() && Operands<T>::intact(); }
+  bool intact() { return weight.intact() && bias.intact() && LayerArrays<T>::intact(); }
 
   ConvShape shape;
   bool transposed, depthwise;

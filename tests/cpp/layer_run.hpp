@@ -93,7 +93,7 @@ void check_shares(const Layer<T>& layer, const Wires& wires, const std::vector<I
   const Index n_out = static_cast<Index>(wires.outputs.size());
   for (const NamedRule& named : proportional_rules()) {
     check::context = what + ", " + named.name + ", bytes " + std::to_string(sizeof(T));
-    Operands<T> data(kBatch, kTargets, wires.inputs, n_out);
+    LayerArrays<T> data(kBatch, kTargets, wires.inputs, n_out);
     Random random(5);
     data.fill(random, nonnegative);
     const Reference expected = reference<T>(wires, data, named.rule, Care::kSettle);

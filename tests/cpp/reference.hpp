@@ -74,9 +74,9 @@ struct Wires {
 
 // What a rule may read besides the weights.
 template <class T>
-struct Operands {
+struct LayerArrays {
   // Relevance: row t * batch + i is that of target t and sample i.
-  Operands(Index batch, Index targets, Index n_in, Index n_out)
+  LayerArrays(Index batch, Index targets, Index n_in, Index n_out)
       : low(1, n_in, 0), high(1, n_in, 0), input(batch, n_in), relevance(targets * batch, n_out, 2) {}
   void fill(Random& random, bool nonnegative) {
     low.fill([&] { return random(-2, -1); });
@@ -112,9 +112,9 @@ struct Operands {
 
 // A dense layer with everything a rule may read.
 template <class T>
-struct DenseData : Operands<T> {
+struct DenseData : LayerArrays<T> {
   DenseData(Index batch, Index n_in, Index n_out, unsigned seed, bool nonnegative)
-      : Operands<T>(batch, 1, n_in, n_out), weight(n_out, n_in, 5), bias(1, n_out, 0) {
+      : LayerArrays<T>(batch, 1, n_in, n_out), weight(n_out, n_in, 5), bias(1, n_out, 0) {
     Random random(seed);
     weight.fill(random);
     bias.fill([&] { return random() / 2; });
@@ -138,7 +138,7 @@ struct DenseData : Operands<T> {
     return wires;
   }
   DenseWeights<T> layer(bool with_bias = true) { return {weight.read(), with_bias ? bias.data() : nullptr}; }
-  bool intact() { return weight.intact() && bias.intact() && Operands<T>::intact(); }
+  bool intact() { return weight.intact() && bias.intact() && LayerArrays<T>::intact(); }
 
   Fenced<T> weight, bias;
 };
@@ -166,7 +166,8 @@ struct Derived {
 };
 
 template <class T>
-Reference reference(const Wires& wires, Operands<T>& data, const Rule& rule, Care care, const Derived& derived = {}) {
+Reference reference(const Wires& wires, LayerArrays<T>& data, const Rule& rule, Care care,
+                    const Derived& derived = {}) {
   const Index batch = data.input.rows(), targets = batch == 0 ? 0 : data.relevance.rows() / batch;
   const std::size_t n_in = static_cast<std::size_t>(wires.inputs), n_out = wires.outputs.size();
   const std::size_t rows = static_cast<std::size_t>(data.relevance.rows()), groups = rule.groups.size();
