@@ -20,6 +20,7 @@ from reference.graph_relevance import CAUSES, MAXIMA, WEIGHTED, only_moves, rele
 from reference.networks import chain_rules, every_rule, forward_net
 from reference.random_graphs import MOST, TRIES, Builder, Undetermined, build, cases, expectation
 
+import pylrp
 from pylrp import layers as kinds
 from pylrp import rules
 from pylrp.layers import (
@@ -144,6 +145,13 @@ def test_forward_by_hand(layer, x, y):
     assert layer.output_shape(x.shape[1:]) == y.shape[1:]
     twice = np.concatenate([x, 2 * x])
     np.testing.assert_allclose(apply(layer, twice)[:1], y, rtol=1e-14)  # samples do not mix
+
+
+@pytest.mark.parametrize("layer", [kinds.Quantize(0.25, -8, 11), kinds.DynamicQuantize(31.0)])
+def test_rounding_is_that_of_the_core(rng, layer):
+    x = 3 * rng.normal(size=(4, 5, 6))
+    net = pylrp.Network([layer, kinds.Flatten(), kinds.Dense(np.eye(30))], input_shape=(5, 6))
+    np.testing.assert_allclose(net.forward(x), apply(layer, x).reshape(4, 30), atol=1e-12)
 
 
 def test_every_layer_has_a_forward_pass():
@@ -383,7 +391,7 @@ def test_random_graphs_hold_everything():
         used["branch"] += any(len(graph.consumers(value)) > 1 for value in graph.shapes)
         used["rank", max(len(shape) for shape in graph.shapes.values())] += 1
     norms = {kinds.LayerNorm, kinds.GroupNorm, kinds.InstanceNorm, kinds.Normalize}  # and RMSNorm, a LayerNorm
-    own_tests = {kinds.Exp, kinds.Log, kinds.SpaceToDepth, *norms}
+    own_tests = {kinds.Exp, kinds.Log, kinds.SpaceToDepth, kinds.Quantize, kinds.DynamicQuantize, *norms}
     own_tests |= {kinds.Divide, kinds.Function, kinds.MatMul, kinds.Multiply, kinds.Shift, kinds.ShiftBy, kinds.ScaleBy}
     classes = set(FORWARD) - own_tests - {kinds.CustomLayer, kinds.Softmax, kinds.LogSoftmax, kinds.Identity}
     wanted = {
