@@ -115,9 +115,10 @@ def fusions(graph: Graph) -> dict[str, Fusion]:
     """Return the attention in a graph, by the name of its product with the values."""
     if graph not in _KNOWN:
         found: dict[str, Fusion] = {}
+        makers = {node.name: node for node in graph.nodes}
         for node in graph.nodes:
             if isinstance(node.layer, MatMul):
-                fusion = _Finder(graph, node).fusion()
+                fusion = _Finder(graph, node, makers).fusion()
                 if fusion is not None:
                     found[node.name] = fusion
         _KNOWN[graph] = found
@@ -145,9 +146,8 @@ class _Chain:
 class _Finder:
     """Looks at one product of matrices."""
 
-    def __init__(self, graph: Graph, product: Node):
-        self._graph, self._product = graph, product
-        self._makers = {node.name: node for node in graph.nodes}
+    def __init__(self, graph: Graph, product: Node, makers: Mapping[str, Node]):
+        self._graph, self._product, self._makers = graph, product, makers
         self._outputs = set(graph.output_values.values())
         self._inside: set[str] = {product.name}
         self._added: list[tuple[Node, Added]] = []

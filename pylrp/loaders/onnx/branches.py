@@ -18,6 +18,7 @@ from onnx import NodeProto, TensorProto, helper
 from pylrp.errors import BrokenFile
 from pylrp.loaders.onnx.constants import attributes_of
 from pylrp.loaders.onnx.file import ModelFile
+from pylrp.network.side_operators import OPERATORS
 
 __all__ = ["with_branches_taken"]
 
@@ -25,21 +26,11 @@ Array = NDArray[Any]
 
 _MOST_ENTRIES = 64  # conditions are made of few numbers
 _DEEPEST = 64
-#: What conditions are made of, by the function of NumPy.
-_OPERATORS: dict[str, Any] = {
-    "And": np.logical_and,
-    "Equal": np.equal,
-    "Greater": np.greater,
-    "GreaterOrEqual": np.greater_equal,
-    "Identity": np.asarray,
-    "Less": np.less,
-    "LessOrEqual": np.less_equal,
-    "Not": np.logical_not,
-    "Or": np.logical_or,
-    "Squeeze": lambda x, axes=None: np.squeeze(x),
-    "Unsqueeze": lambda x, axes=None: np.reshape(x, (-1,)),
-    "Xor": np.logical_xor,
-}
+#: What conditions are made of.
+_OPERATORS = {
+    "And", "Equal", "Greater", "GreaterOrEqual", "Identity", "Less", "LessOrEqual", "Not", "Or", "Squeeze", "Unsqueeze",
+    "Xor",
+}  # fmt: skip
 
 
 def with_branches_taken(file: ModelFile) -> ModelFile:
@@ -112,8 +103,8 @@ def _computed(node: NodeProto, known: Mapping[str, Array], file: ModelFile) -> A
     try:
         if node.op_type == "Cast":
             return given[0].astype(helper.tensor_dtype_to_np_dtype(attributes_of(node)["to"]))
-        function = _OPERATORS.get(node.op_type)
-        made = None if function is None else np.asarray(function(*given))
+        known_how = node.op_type in _OPERATORS
+        made = np.asarray(OPERATORS[node.op_type](attributes_of(node), *given)) if known_how else None
     except (KeyError, TypeError, ValueError):  # what makes no sense is left to the reader, which says so
         return None
     return made if made is None or made.size <= _MOST_ENTRIES else None
