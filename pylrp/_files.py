@@ -57,9 +57,14 @@ def atomically(path: Path, write: Callable[[Path], object]) -> None:
 def save_arrays(path: str | os.PathLike[str], arrays: Mapping[str, Any]) -> None:
     """Write a compressed ``.npz``, whole or not at all; the ending is added where it is missing, as NumPy does."""
     whole = Path(path)
-    if whole.suffix != ".npz":
+    if whole.suffix.lower() != ".npz":
         whole = whole.with_name(f"{whole.name}.npz")
-    atomically(whole, lambda part: np.savez_compressed(part, **arrays))
+
+    def write(part: Path) -> None:
+        with part.open("wb") as file:  # to a name in capitals NumPy would add another ending
+            np.savez_compressed(file, **arrays)
+
+    atomically(whole, write)
 
 
 def save_aligned(path: Path, arrays: Mapping[str, Any]) -> None:

@@ -65,6 +65,7 @@ enum class Treatment : std::uint8_t {
   kValueRight,  // all to the right factor
   kSignal,      // product, elementwise: all to the one that the layer has for the signal
   kSpread,      // recurrent: what stabilisers and biases take goes to all inputs in equal parts; has a group, too
+  kGradient,    // any: input times the derivative of the output, c = R / y the gradient of what is above
 };
 
 // No groups and no treatment: relevance passes through unchanged (equal widths).

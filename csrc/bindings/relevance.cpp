@@ -51,8 +51,8 @@ BiasMap bias_map(py::handle map) {
 // Groups: (terms, bias, coefficient, mask, guard, epsilon); terms: (part, map, sign).
 // treatment: the name of a layer's own formula, or "none"; then there are no groups.
 CompiledRule compile_rule(const py::sequence& groups, const std::string& treatment) {
-  static constexpr const char* kTreatments[] = {"none", "taylor",     "stop",        "detach", "detach_all",
-                                                "half", "value_left", "value_right", "signal", "spread"};
+  static constexpr const char* kTreatments[] = {"none",       "taylor",      "stop",   "detach", "detach_all", "half",
+                                                "value_left", "value_right", "signal", "spread", "gradient"};
   static constexpr const char* kPartNames[] = {"input", "positive", "negative", "one", "low", "high"};
   static_assert(std::size(kPartNames) == kRuleParts);
   static constexpr const char* kMasks[] = {"all", "positive", "negative"};

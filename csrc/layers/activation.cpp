@@ -112,6 +112,71 @@ void activate(const Activation& f, Matrix<const T> input, Matrix<T> output, cons
   }
 }
 
+namespace {
+
+// f'(x); at a kink what torch gives.
+template <class T>
+T slope_at(const Activation& f, T x) {
+  const T a = static_cast<T>(f.a), b = static_cast<T>(f.b);
+  switch (f.kind) {
+    case ActivationKind::kIdentity:
+      return T(1);
+    case ActivationKind::kReLU:
+      return x > 0 ? T(1) : T(0);
+    case ActivationKind::kLeakyReLU:
+      return x > 0 ? T(1) : a;
+    case ActivationKind::kELU:
+      return x > 0 ? T(1) : a * std::exp(x);
+    case ActivationKind::kGELU:
+      return (1 + std::erf(x * T(0.70710678118654752440))) / 2 + x * T(0.39894228040143267794) * std::exp(-x * x / 2);
+    case ActivationKind::kGELUTanh: {
+      const T k = T(0.79788456080286535588), t = std::tanh(k * (x + T(0.044715) * x * x * x));
+      return (1 + t) / 2 + x / 2 * (1 - t * t) * k * (1 + T(3 * 0.044715) * x * x);
+    }
+    case ActivationKind::kSiLU: {
+      const T s = 1 / (1 + std::exp(-x));
+      return s * (1 + x * (1 - s));
+    }
+    case ActivationKind::kHardSwish:
+      return x <= -3 ? T(0) : (x < 3 ? x / 3 + T(0.5) : T(1));
+    case ActivationKind::kTanh: {
+      const T t = std::tanh(x);
+      return 1 - t * t;
+    }
+    case ActivationKind::kSigmoid: {
+      const T s = 1 / (1 + std::exp(-x));
+      return s * (1 - s);
+    }
+    case ActivationKind::kSoftplus:
+      return 1 / (1 + std::exp(-x));
+    case ActivationKind::kClip:
+      return x >= a && x <= b ? T(1) : T(0);
+    case ActivationKind::kHardSigmoid:
+      return a * x + b > 0 && a * x + b < 1 ? a : T(0);
+    case ActivationKind::kMish: {
+      const T t = std::tanh(softplus(x)), s = 1 / (1 + std::exp(-x));
+      return t + x * (1 - t * t) * s;
+    }
+    case ActivationKind::kExp:
+      return std::exp(x);
+    case ActivationKind::kLog:
+      return 1 / x;
+    case ActivationKind::kAffine:
+      return a;
+    case ActivationKind::kThresholdedReLU:
+      return x > a ? T(1) : T(0);
+    case ActivationKind::kScaledTanh: {
+      const T t = std::tanh(b * x);
+      return a * b * (1 - t * t);
+    }
+    case ActivationKind::kSoftsign:
+      return 1 / ((1 + std::abs(x)) * (1 + std::abs(x)));
+  }
+  return T(0);
+}
+
+}  // namespace
+
 template void activate<float>(const Activation&, Matrix<const float>, Matrix<float>, const Threads&);
 template void activate<double>(const Activation&, Matrix<const double>, Matrix<double>, const Threads&);
 
@@ -144,6 +209,12 @@ void ActivationLayer<T>::relevance(const RelevanceJob<T>& job, const Threads& th
   const auto fill = [&](const T* x, Index, Index count, T* y) {
     activate<T>(f_, {x, 1, count, count}, {y, 1, count, count}, alone);
   };
+  if (is_gradient(job.rule)) {
+    return relevance_by_gradient(job, threads, [&](const T* x, Index first, Index count, T* y, T* slope) {
+      fill(x, first, count, y);
+      std::transform(x, x + count, slope, [this](T each) { return slope_at(f_, each); });
+    });
+  }
   T at_zero = 0;
   if (!f_.keeps_zero()) {
     const T zero = 0;

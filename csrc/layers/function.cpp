@@ -170,6 +170,76 @@ void run(Op op, const T* const* from, Index count, T* to) {
   }
 }
 
+// The derivative of a step: of its operands' values `from`, their derivatives `d` and its result y.
+template <class T>
+T slope_of(Op op, const T* from, const T* d, T y) {
+  const T a = from[0], b = from[1];
+  switch (op) {
+    case Op::kAdd:
+      return d[0] + d[1];
+    case Op::kSubtract:
+      return d[0] - d[1];
+    case Op::kMultiply:
+      return d[0] * b + a * d[1];
+    case Op::kDivide:
+      return (d[0] - y * d[1]) / b;
+    case Op::kPow:
+      return (d[0] == 0 ? T(0) : d[0] * b * std::pow(a, b - 1)) + (d[1] == 0 ? T(0) : d[1] * y * std::log(a));
+    case Op::kMin:
+      return a < b || a != a ? d[0] : d[1];
+    case Op::kMax:
+      return a > b || a != a ? d[0] : d[1];
+    case Op::kWhere:
+      return a != 0 ? d[1] : d[2];
+    case Op::kNegative:
+      return -d[0];
+    case Op::kAbs:
+      return a > 0 ? d[0] : (a < 0 ? -d[0] : T(0));
+    case Op::kSqrt:
+      return d[0] == 0 ? T(0) : d[0] / (2 * y);
+    case Op::kExp:
+      return d[0] * y;
+    case Op::kExpm1:
+      return d[0] * (y + 1);
+    case Op::kLog:
+      return d[0] / a;
+    case Op::kLog1p:
+      return d[0] / (1 + a);
+    case Op::kSin:
+      return d[0] * std::cos(a);
+    case Op::kCos:
+      return -d[0] * std::sin(a);
+    case Op::kTan:
+      return d[0] * (1 + y * y);
+    case Op::kSinh:
+      return d[0] * std::cosh(a);
+    case Op::kCosh:
+      return d[0] * std::sinh(a);
+    case Op::kTanh:
+      return d[0] * (1 - y * y);
+    case Op::kArcSin:
+      return d[0] / std::sqrt(1 - a * a);
+    case Op::kArcCos:
+      return -d[0] / std::sqrt(1 - a * a);
+    case Op::kArcTan:
+      return d[0] / (1 + a * a);
+    case Op::kArcSinh:
+      return d[0] / std::sqrt(a * a + 1);
+    case Op::kArcCosh:
+      return d[0] / std::sqrt(a * a - 1);
+    case Op::kArcTanh:
+      return d[0] / (1 - a * a);
+    case Op::kErf:
+      return d[0] * T(1.1283791670955125739) * std::exp(-a * a);
+    case Op::kSigmoid:
+      return d[0] * y * (1 - y);
+    case Op::kSoftplus:
+      return d[0] / (1 + std::exp(-a));
+    default:  // comparisons, signs, rounding
+      return T(0);
+  }
+}
+
 // An operand is 0, the input; k > 0, the result of step k; or k < 0, constant -1 - k.
 struct Step {
   Op op;
@@ -198,12 +268,18 @@ class FunctionLayer : public Layer<T> {
     });
   }
   void relevance(const RelevanceJob<T>& job, const Threads& threads) const override {
+    if (is_gradient(job.rule)) {
+      return relevance_by_gradient(job, threads, [&](const T* x, Index first, Index count, T* y, T* slope) {
+        fill_slopes(x, first, count, y, slope);
+      });
+    }
     const auto evaluate = [&](const T* x, Index first, Index count, T* y) { fill(x, first, count, y); };
     relevance_by_contributions(
         job, [&](Index column) { return at_zero_[static_cast<std::size_t>(column % width_)]; }, threads, evaluate);
   }
 
  private:
+  void fill_slopes(const T* x, Index first, Index count, T* y, T* slope) const;
   // first: the column of x[0] in a sample.
   void fill(const T* x, Index first, Index count, T* y) const;
 
@@ -260,6 +336,31 @@ void FunctionLayer<T>::fill(const T* x, Index first, Index count, T* y) const {
       }
       run(step.op, from, n, s + 1 == steps ? y + begin : memory.data() + s * block);
     }
+  }
+}
+
+// Entry by entry, forward with the values.
+template <class T>
+void FunctionLayer<T>::fill_slopes(const T* x, Index first, Index count, T* y, T* slope) const {
+  const Index steps = static_cast<Index>(steps_.size());
+  const Buffer<T> memory(2 * steps);
+  T *const value = memory.data(), *const derivative = memory.data() + steps;
+  for (Index j = 0; j < count; ++j) {
+    for (Index s = 0; s < steps; ++s) {
+      const Step& step = steps_[static_cast<std::size_t>(s)];
+      T operand[3] = {0, 0, 0}, d[3] = {0, 0, 0};
+      for (Index k = 0; k < operands(step.op); ++k) {
+        const Index at = step.from[k];
+        const auto constant = static_cast<std::size_t>((-1 - at) * width_ + (first + j) % width_);
+        operand[k] = at == 0 ? x[j] : (at > 0 ? value[at - 1] : constants_[constant]);
+        d[k] = at == 0 ? T(1) : (at > 0 ? derivative[at - 1] : T(0));
+      }
+      const T* const from[3] = {&operand[0], &operand[1], &operand[2]};
+      run(step.op, from, 1, value + s);
+      derivative[s] = slope_of(step.op, operand, d, value[s]);
+    }
+    y[j] = value[steps - 1];
+    slope[j] = derivative[steps - 1];
   }
 }
 

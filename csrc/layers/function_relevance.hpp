@@ -33,6 +33,35 @@ void relevance_by_contributions(const RelevanceJob<T>& job, Zero at_zero, const 
   add_absorbed(lost, pieces, job.absorbed);
 }
 
+inline bool is_gradient(const CompiledRule* rule) {
+  return rule != nullptr && rule->rule().treatment == Treatment::kGradient;
+}
+
+// R_in = x f'(x) R / y, the input times its gradient; `constant` takes what the tangent at x has at 0. slopes(x, first
+// column, count, y, f') computes both.
+template <class T, class Slopes>
+void relevance_by_gradient(const RelevanceJob<T>& job, const Threads& threads, Slopes slopes) {
+  Stabilizer<T> exact(nullptr);
+  exact.epsilon = T(0);
+  const Index pieces = pieces_of(job.relevance.cols);
+  std::vector<kernels::Absorbed> lost(static_cast<std::size_t>(job.relevance.rows * pieces));
+  each_piece(job.relevance.rows, job.relevance.cols, threads, [&](Index task, Index row, Index first, Index count) {
+    const T* const x = job.inputs[0].row(row % job.batch) + first;
+    const T* const r = job.relevance.row(row) + first;
+    T* const out = job.results[0].row(row) + first;
+    const Buffer<T> memory(2 * count);
+    T *const y = memory.data(), *const slope = memory.data() + count;
+    slopes(x, first, count, y, slope);
+    kernels::Absorbed& page = lost[static_cast<std::size_t>(task)];
+    for (Index j = 0; j < count; ++j) {
+      const T c = exact.share(r[j], y[j], &page), made = x[j] * slope[j] * c;
+      page.constant += static_cast<double>(y[j] * c - made);
+      out[j] = made;
+    }
+  });
+  add_absorbed(lost, pieces, job.absorbed);
+}
+
 // A function that is explained under a rule, and hands relevance on unchanged without one.
 inline Flow flow_of_function(const CompiledRule* rule) {
   return rule == nullptr || rule->passes() ? Flow::kIdentity : Flow::kProportional;

@@ -160,6 +160,7 @@ template <class T>
 void MatMulLayer<T>::relevance_of_place(const RelevanceJob<T>& job, Index row, const Place& place,
                                         kernels::Absorbed* lost) const {
   const T factor = static_cast<T>(treatment_of(job.rule) == Treatment::kHalf ? of_.scale / 2 : of_.scale);
+  const bool both = treatment_of(job.rule) == Treatment::kGradient;  // all of it to each factor
   const Index sample = row % job.batch;
   const T* const r = job.relevance.row(row) + place.c;
   const T* const c = job.output.row(sample) + place.c;
@@ -170,6 +171,7 @@ void MatMulLayer<T>::relevance_of_place(const RelevanceJob<T>& job, Index row, c
     for (Index j = 0; j < of_.cols; ++j) {
       const Index at = i * of_.c.row + j * of_.c.col;
       shares.data()[i * of_.cols + j] = factor * exact.share(r[at], c[at], lost);
+      lost->constant -= both && c[at] != 0 ? static_cast<double>(r[at]) : 0.0;
     }
   }
   const Matrix<const T> q{shares.data(), of_.rows, of_.cols, of_.cols};

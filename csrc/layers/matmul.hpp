@@ -23,7 +23,8 @@ struct Products {
 };
 
 // Treatment::kHalf: R_A = A * (q B^T), R_B = B * (A^T q) with q = scale R / (2 C). kValueRight, kValueLeft: the whole
-// of it goes to B, or to A, the other factor counts as a constant. Where C is 0 there is no receiver.
+// of it goes to B, or to A, the other factor counts as a constant; kGradient: the whole to each. Where C is 0 there is
+// no receiver.
 template <class T>
 class MatMulLayer : public Layer<T> {
  public:

@@ -5,6 +5,7 @@
 // forward pass, and nothing gets lost.
 #include <algorithm>
 #include <array>
+#include <numeric>
 #include <vector>
 
 #include "base/buffer.hpp"
@@ -88,6 +89,9 @@ class MultiplyLayer : public Layer<T> {
     const Treatment treatment = rule == nullptr ? Treatment::kNone : rule->rule().treatment;
     if (treatment == Treatment::kHalf) {
       return T(0.5);
+    }
+    if (treatment == Treatment::kGradient) {
+      return T(1);
     }
     const std::size_t signal =
         treatment == Treatment::kValueLeft ? 0 : (treatment == Treatment::kValueRight ? 1 : signal_);
@@ -189,6 +193,12 @@ void MultiplyLayer<T>::relevance(const RelevanceJob<T>& job, const Threads& thre
     } else {
       parallel_for(r.rows, threads.alone_if(r.rows * r.cols < 2 * kPiece),
                    [&](Index row) { add_up(k, part, r.row(row), result.row(row), result.cols); });
+    }
+  }
+  if (job.rule != nullptr && job.rule->rule().treatment == Treatment::kGradient) {
+    for (Index row = 0; row < r.rows; ++row) {  // each factor has got all of it
+      job.absorbed[row].constant -= std::accumulate(r.row(row), r.row(row) + r.cols, 0.0,
+                                                    [](double sum, T v) { return sum + static_cast<double>(v); });
     }
   }
 }

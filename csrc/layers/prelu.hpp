@@ -14,7 +14,10 @@ class PReLULayer : public Layer<T> {
  public:
   explicit PReLULayer(std::vector<T> slope) : slope_(std::move(slope)) {}
   Flow flow() const override { return Flow::kIdentity; }
-  Flow flow_under(const CompiledRule* rule) const override { return flow_of_function(rule); }
+  // x f'(x) = f(x): as it is under a gradient, too.
+  Flow flow_under(const CompiledRule* rule) const override {
+    return is_gradient(rule) ? Flow::kIdentity : flow_of_function(rule);
+  }
   void require_sizes(const std::vector<Index>& inputs, Index output) const override;
   bool in_place() const override { return true; }
   bool keeps_nonnegative() const override { return true; }

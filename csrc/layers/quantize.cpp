@@ -63,6 +63,7 @@ class QuantizeLayer : public Layer<T> {
     T step, low, high;
   };
   Index width() const { return static_cast<Index>(step_.size()); }
+  void by_gradient(const RelevanceJob<T>& job, const std::vector<Scale>& of_samples, const Threads& threads) const;
   // One a sample; none where steps are given.
   std::vector<Scale> scales(Matrix<const T> x, const Threads& threads) const;
   Scale scale_of(const std::vector<Scale>& of_samples, Index row) const {
@@ -108,6 +109,9 @@ std::vector<typename QuantizeLayer<T>::Scale> QuantizeLayer<T>::scales(Matrix<co
 template <class T>
 void QuantizeLayer<T>::relevance(const RelevanceJob<T>& job, const Threads& threads) const {
   const std::vector<Scale> of_samples = scales(job.inputs[0], threads);
+  if (is_gradient(job.rule)) {
+    return by_gradient(job, of_samples, threads);
+  }
   const Stabilizer<T> stabilizer(job.rule);
   const Index pieces = pieces_of(job.relevance.cols);
   std::vector<kernels::Absorbed> lost(static_cast<std::size_t>(job.relevance.rows * pieces));
@@ -119,6 +123,34 @@ void QuantizeLayer<T>::relevance(const RelevanceJob<T>& job, const Threads& thre
     T* const out = job.results[0].row(row) + first;
     for (Index j = 0; j < count; ++j) {
       out[j] = y.data()[j] * stabilizer.share(r[j], y.data()[j], &lost[static_cast<std::size_t>(task)]);
+    }
+  });
+  add_absorbed(lost, pieces, job.absorbed);
+}
+
+// Straight through the rounding: the gradient is that of the clip.
+template <class T>
+void QuantizeLayer<T>::by_gradient(const RelevanceJob<T>& job, const std::vector<Scale>& of_samples,
+                                   const Threads& threads) const {
+  Stabilizer<T> exact(nullptr);
+  exact.epsilon = T(0);
+  const Index pieces = pieces_of(job.relevance.cols);
+  std::vector<kernels::Absorbed> lost(static_cast<std::size_t>(job.relevance.rows * pieces));
+  each_piece(job.relevance.rows, job.relevance.cols, threads, [&](Index task, Index row, Index first, Index count) {
+    const Index sample = row % job.batch;
+    const T *const x = job.inputs[0].row(sample) + first, *const r = job.relevance.row(row) + first;
+    T* const out = job.results[0].row(row) + first;
+    const Scale scale = scale_of(of_samples, sample);
+    const Buffer<T> memory(count);
+    T* const y = memory.data();
+    fill(x, first, count, scale, y);
+    kernels::Absorbed& page = lost[static_cast<std::size_t>(task)];
+    for (Index j = 0; j < count; ++j) {
+      const auto at = static_cast<std::size_t>(width() > 1 ? (first + j) % width() : 0);
+      const Scale own = width() > 1 ? Scale{step_[at], low_[at], high_[at]} : scale;
+      const T c = exact.share(r[j], y[j], &page), steps = x[j] / own.step;
+      out[j] = steps < own.low || steps > own.high ? T(0) : x[j] * c;
+      page.constant += static_cast<double>(y[j] * c - out[j]);
     }
   });
   add_absorbed(lost, pieces, job.absorbed);

@@ -299,10 +299,11 @@ void StandardizeLayer<T>::forward(const std::vector<Matrix<const T>>& inputs, Ma
 }
 
 template <class T>
-void StandardizeLayer<T>::relevance_of_group(const T* x, const T* r, const Arrays& arrays, bool mean_too, T* out,
-                                             kernels::Absorbed* lost) const {
+void StandardizeLayer<T>::relevance_of_group(const T* x, const T* r, const Arrays& arrays, const CompiledRule* rule,
+                                             T* out, kernels::Absorbed* lost) const {
   Stabilizer<double> exact(nullptr);
   exact.epsilon = 0;
+  const bool mean_too = rule != nullptr && rule->rule().treatment == Treatment::kDetachAll;
   const T *const scale = arrays.scale(), *const shift = arrays.shift();
   const Moments group = moments(x);
   const Buffer<double> share(size_);
@@ -317,6 +318,11 @@ void StandardizeLayer<T>::relevance_of_group(const T* x, const T* r, const Array
     total += t[i];
   }
   const double mean = statistic_.centred && !mean_too ? total / static_cast<double>(size_) : 0.0;
+  if (is_gradient(rule)) {
+    const double before = sum_of(size_, [&](Index i) { return t[i] * static_cast<double>(x[i]); });
+    less_by_statistic(x, group, t);
+    lost->constant += before - sum_of(size_, [&](Index i) { return t[i] * static_cast<double>(x[i]); });
+  }
   for (Index i = 0; i < size_; ++i) {
     out[i] = static_cast<T>(static_cast<double>(x[i]) * (t[i] - mean));
   }
@@ -325,9 +331,26 @@ void StandardizeLayer<T>::relevance_of_group(const T* x, const T* r, const Array
   }
 }
 
+// t less what a change of x changes d by.
+template <class T>
+void StandardizeLayer<T>::less_by_statistic(const T* x, const Moments& group, double* t) const {
+  const double d = 1 / group.inverse, root = d - statistic_.outside;
+  if (root <= 0 || (statistic_.floor > 0 && d <= statistic_.floor)) {
+    return;  // d is a constant there
+  }
+  const double sum = group.inverse * sum_of(size_, [&](Index i) { return t[i] * group.centred(x[i]); });
+  const Index largest = std::max_element(x, x + size_) - x;
+  for (Index i = 0; i < size_; ++i) {
+    const double value = group.centred(x[i]);
+    const double slope = statistic_.of == Statistic::Of::kSquares    ? statistic_.weight * value / root
+                         : statistic_.of == Statistic::Of::kAbsolute ? (value > 0 ? 1.0 : (value < 0 ? -1.0 : 0.0))
+                                                                     : (i == largest ? 1.0 : 0.0);
+    t[i] -= sum * slope;
+  }
+}
+
 template <class T>
 void StandardizeLayer<T>::relevance(const RelevanceJob<T>& job, const Threads& threads) const {
-  const bool mean_too = job.rule != nullptr && job.rule->rule().treatment == Treatment::kDetachAll;
   const Index tasks = tasks_a_row();
   std::vector<kernels::Absorbed> lost(static_cast<std::size_t>(job.relevance.rows * tasks));
   some_at_once(job.relevance.rows * tasks, job.relevance.cols, threads, [&](Index task) {
@@ -341,7 +364,7 @@ void StandardizeLayer<T>::relevance(const RelevanceJob<T>& job, const Threads& t
       for (Index lane = 0; lane < bundle.lanes; ++lane) {
         arrays.of(bundle, lane);
         const Index at = lane * size_;
-        relevance_of_group(x + at, r + at, arrays, mean_too, made + at, &lost[static_cast<std::size_t>(task)]);
+        relevance_of_group(x + at, r + at, arrays, job.rule, made + at, &lost[static_cast<std::size_t>(task)]);
       }
       if (!contiguous_) {
         store(made, bundle, job.results[0].row(row));

@@ -4,6 +4,7 @@
 
 #include <vector>
 
+#include "layers/function_relevance.hpp"
 #include "layers/layer.hpp"
 
 namespace pylrp {
@@ -35,6 +36,7 @@ struct StandardizeSettings {
 // Else, with s = R / y (0 and counted as `dead` where y = 0) and t = scale s / d:
 //   kDetach, or no rule: R_in = x (t - mean t)     the mean is the linear map that it is; without one R_in = x t
 //   kDetachAll:          R_in = x t                `constant` takes -mean t
+//   kGradient:           R_in = x (t - mean t - d' sum_j t_j (x_j - mean) / d), d' the derivative of d
 // `bias` takes shift s.
 template <class T>
 class StandardizeLayer : public Layer<T> {
@@ -42,6 +44,7 @@ class StandardizeLayer : public Layer<T> {
   // Throws Error where the axes are not those of a stored sample, or the arrays do not fit them.
   explicit StandardizeLayer(StandardizeSettings<T> settings);
   Flow flow() const override { return statistic_.centred || has_shift_ ? Flow::kProportional : Flow::kIdentity; }
+  Flow flow_under(const CompiledRule* rule) const override { return is_gradient(rule) ? Flow::kProportional : flow(); }
   void require_sizes(const std::vector<Index>& inputs, Index output) const override;
   bool keeps_nonnegative() const override { return keeps_nonnegative_; }
   bool keeps_zero() const override { return flow() == Flow::kIdentity; }
@@ -62,8 +65,9 @@ class StandardizeLayer : public Layer<T> {
   void each_run(Body body) const;
   const T* load(const T* row, const Bundle& bundle, T* memory) const;
   void store(const T* memory, const Bundle& bundle, T* row) const;
-  void relevance_of_group(const T* x, const T* r, const Arrays& arrays, bool mean_too, T* out,
+  void relevance_of_group(const T* x, const T* r, const Arrays& arrays, const CompiledRule* rule, T* out,
                           kernels::Absorbed* lost) const;
+  void less_by_statistic(const T* x, const Moments& group, double* t) const;
 
   std::vector<GroupAxis> outer_, inner_;  // the largest stride first
   Index groups_ = 1, size_ = 1;           // how many, and entries of each

@@ -67,7 +67,7 @@ def run(args: ExplainArguments) -> int:
             status = 1
     if not samples:
         return 1
-    at_once = len(samples) if any(path.suffix == ".npz" for path in job.outputs) else args.batch or _AT_ONCE
+    at_once = len(samples) if any(path.suffix.lower() == ".npz" for path in job.outputs) else args.batch or _AT_ONCE
     for first in range(0, len(samples), at_once):
         job.explain(samples[first : first + at_once])
     for path in job.finish():
@@ -187,11 +187,10 @@ class _Job:
             _print_words(joined(sample.tokens, relevance))
 
     def _write(self, sample: TextSample, ex: Explanation, target: Any, targets: Any) -> None:
+        if any(path.suffix.lower() == ".html" for path in self.outputs):  # one report, however many files of it
+            self._add(sample, target, targets)
         for path in self.outputs:
-            suffix = path.suffix.lower()
-            if suffix == ".html":
-                self._add(sample, target, targets)
-            elif suffix != ".npz":
+            if path.suffix.lower() not in (".html", ".npz"):
                 figure = ex.plot(labels=None if self.labels is None else list(self.labels), pyplot=False)
                 atomically(path, lambda part, figure=figure: figure.savefig(part))  # type: ignore[misc]
                 self.written.append(path)

@@ -5,6 +5,7 @@
 - ``flipping.py``: :func:`pixel_flipping`, :func:`insertion_deletion`; ``curves.py`` has their results
 - ``random_weights.py``: :func:`randomisation`; ``robustness.py``: :func:`sensitivity`
 - ``map_agreement.py``: :func:`agreement`
+- ``gradients.py``: :func:`gradient_times_input`, :func:`integrated_gradients`, to compare maps with
 - ``tokens.py``: :func:`leave_one_out`, :func:`token_flipping`, :func:`evaluate_tokens`, for token ids
 - ``segments.py``: :func:`leave_one_segment_out`, :func:`segment_flipping`, for signals over time
 - ``quantus.py``: pylrp as the ``explain_func`` of Quantus
@@ -21,6 +22,7 @@ from pylrp.evaluate import robustness as _robustness
 from pylrp.evaluate.curves import Curves, InsertionDeletion
 from pylrp.evaluate.evaluation import Evaluation
 from pylrp.evaluate.flipping import insertion_deletion, pixel_flipping
+from pylrp.evaluate.gradients import gradient_times_input, integrated_gradients
 from pylrp.evaluate.map_agreement import Agreement, agreement
 from pylrp.evaluate.quantus import quantus_explain, quantus_model
 from pylrp.evaluate.random_weights import Randomisation, randomisation, randomised
@@ -43,7 +45,9 @@ __all__ = [
     "agreement",
     "evaluate",
     "evaluate_tokens",
+    "gradient_times_input",
     "insertion_deletion",
+    "integrated_gradients",
     "leave_one_out",
     "leave_one_segment_out",
     "pixel_flipping",

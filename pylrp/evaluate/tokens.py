@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from pylrp.evaluate.evaluated_batch import Array, Values
+from pylrp.evaluate.gradients import integrated_gradients
 from pylrp.evaluate.statistics import area, correlation, spearman, with_band
 from pylrp.network.entries import entries_of
 from pylrp.network.network import Network
@@ -24,6 +25,7 @@ from pylrp.rules.defaults import usual_for
 __all__ = ["TokenCurves", "TokenEvaluation", "evaluate_tokens", "leave_one_out", "token_flipping"]
 
 How = Literal["delete", "mask"]
+_INTEGRATED = "integrated gradients"
 
 
 @dataclass(frozen=True, eq=False)
@@ -322,7 +324,8 @@ def evaluate_tokens(
     net, x, target, how, mask, keep
         As for :func:`leave_one_out`.
     composites : sequence of str, or mapping of str to str, Composite or Rule, optional
-        Default: the usual ones for such a network.
+        Default: the usual ones for such a network. ``"gradient"`` is gradient times input, ``"integrated gradients"``
+        are those from rows of zeros (:func:`integrated_gradients`).
     steps, seed : int
         Of the curves, and of the random numbers that are compared, too.
     maps : mapping of str to sequence of array_like, optional
@@ -360,6 +363,10 @@ def _correlated(measure: Callable[[Values, Values], Any], R: Values, drop: Value
 
 def _explained(texts: _Texts, rules: Any) -> list[Array]:
     """Return the relevance of each text's ids; it starts at the entries of the score times their weights."""
+    if isinstance(rules, str) and rules == _INTEGRATED:
+        pairs = zip(texts.samples, texts.weights, strict=True)
+        maps = [integrated_gradients(texts.net, _given(sample), weights) for sample, weights in pairs]
+        return [np.asarray(R[texts.ids] if isinstance(R, dict) else R, np.float64) for R in maps]
     tops = [(w * out).astype(texts.net.dtype) for w, out in zip(texts.weights, texts.outputs, strict=True)]
     ex = texts.net.explain([_given(sample) for sample in texts.samples], tops, rules, threads=texts.threads)
     R = ex.relevance[texts.ids] if isinstance(ex.relevance, dict) else ex.relevance

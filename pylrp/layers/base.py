@@ -94,6 +94,8 @@ class Layer:
     moves: ClassVar[bool] = False
     #: Whether there is no rule of LRP for it but at the top, where the value before it is explained.
     only_at_top: ClassVar[bool] = False
+    #: Whether the core computes its derivative where a composite asks for gradients.
+    differentiable: ClassVar[bool] = True
     #: The attributes that hold its arrays, in the network's dtype.
     arrays: ClassVar[tuple[str, ...]] = ()
     #: Whether its values may be stored in any order of axes, inputs with as many axes as the output in the output's.

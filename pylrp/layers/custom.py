@@ -32,6 +32,7 @@ class CustomLayer(Layer):
     """
 
     kind: ClassVar[str] = "custom"
+    differentiable: ClassVar[bool] = False
     has_ledger_row: ClassVar[bool] = True
     effect_without_rule: ClassVar[str] = "its own"
     #: What it is called in a list of layers.

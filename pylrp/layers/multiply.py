@@ -59,6 +59,7 @@ class Divide(NamedLayer):
     """
 
     kind: ClassVar[str] = "divide"
+    differentiable: ClassVar[bool] = False
     any_order: ClassVar[bool] = True
     effect_without_rule: ClassVar[str] = "all to the numerator"
 

@@ -380,6 +380,7 @@ class LocalResponseNorm(NamedLayer):
     beta: float = 0.75
     bias: float = 1.0
     kind: ClassVar[str] = "lrn"
+    differentiable: ClassVar[bool] = False
     rule_kind: ClassVar[str | None] = "normalisation"
 
     def __post_init__(self) -> None:

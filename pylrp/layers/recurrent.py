@@ -92,6 +92,7 @@ class Recurrent(Layer):
     carried: bool = field(default=False, kw_only=True)
     name: str | None = field(default=None, kw_only=True)
     rule_kind: ClassVar[str | None] = "recurrent"
+    differentiable: ClassVar[bool] = False
     weighted: ClassVar[bool] = True
     has_ledger_row: ClassVar[bool] = True
     effect_without_rule: ClassVar[str] = "Signal()"

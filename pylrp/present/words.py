@@ -8,7 +8,7 @@ from __future__ import annotations
 import html as escaping
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -24,6 +24,8 @@ __all__ = ["Word", "colour", "html_of", "joined", "largest", "segments_of", "ter
 _SPECIAL = re.compile(r"\[[A-Z]+\d*\]|<[^<>\s]+>|<\|[^|]*\|>|\{[A-Z]+\}")
 _PADDING = re.compile(r"\[PAD\]|<pad>|<\|pad\|>", re.IGNORECASE)
 _SEPARATORS = ("[SEP]", "</s>", "<sep>", "<|sep|>")
+_BYTE = re.compile(r"<0x[0-9A-Fa-f]{2}>")  # of letters that SentencePiece has no token for
+_BLANKS = "ĠĊĉč"  # the space, the line's ends and the tab, as GPT-2's tokenizer writes them
 _DARK = 0.55  # from this share of the limit on letters are white
 
 
@@ -75,42 +77,56 @@ def joined(tokens: Sequence[str], relevance: ArrayLike, *, segments: ArrayLike |
     numbered = segments_of(tokens) if segments is None else np.asarray(segments)
     if len(numbered) != len(tokens):
         raise ValueError(f"there are {len(tokens)} tokens and {len(numbered)} segments")
-    marks = [mark for mark in ("▁", "Ġ") if any(token.startswith(mark) for token in tokens)]
-    pieces = any(token.startswith("##") for token in tokens)
+    marks = tuple(mark for mark in ("▁", "Ġ") if any(token.startswith(mark) for token in tokens))
     words: list[Word] = []
+    pieces: list[str] = []  # of the last word
+    apart = True  # whether the next token begins a word whatever it is: behind a special one, or a line's end
     for i, (token, value) in enumerate(zip(tokens, values.tolist(), strict=True)):
-        special = _SPECIAL.fullmatch(token) is not None
+        special = _is_special(token)
         if special and _PADDING.fullmatch(token) and value == 0:
             continue
-        text, new = _piece(token, marks, pieces)
-        before = words[-1] if words else None
-        if before is None or special or before.special or new or before.segment != numbered[i]:
-            words.append(Word(shown(text) or "·", value, special, int(numbered[i]), i, i))
+        blank = "Ġ" in marks and not token.strip(_BLANKS)
+        if apart or special or blank or words[-1].segment != numbered[i] or _begins(token, marks):
+            pieces = [token]
+            words.append(Word("", value, special, int(numbered[i]), i, i))
         else:
-            words[-1] = Word(
-                before.text + shown(text), before.relevance + value, False, before.segment, before.first, i
-            )
+            pieces.append(token)
+            words[-1] = replace(words[-1], relevance=words[-1].relevance + value, last=i)
+        words[-1] = replace(words[-1], text=shown(token if special else _text(pieces, marks)) or "·")
+        apart = special or blank
     return words
 
 
-def _piece(token: str, marks: Sequence[str], pieces: bool) -> tuple[str, bool]:
-    """Return a token's text, and whether it begins a word."""
+def _is_special(token: str) -> bool:
+    return _SPECIAL.fullmatch(token) is not None and _BYTE.fullmatch(token) is None
+
+
+def _begins(token: str, marks: tuple[str, ...]) -> bool:
+    """Tell whether a token begins a word."""
     if token.startswith("##") and len(token) > 2:
-        return token[2:], False
-    if marks:
-        begins = token.startswith(tuple(marks))
-        text = token[1:] if begins else token
-        return (_decoded(text) if "Ġ" in marks else text), begins
-    return token, True
+        return False
+    return token.startswith(marks) if marks else _BYTE.fullmatch(token) is None
+
+
+def _text(pieces: Sequence[str], marks: tuple[str, ...]) -> str:
+    """Return the text of a word's tokens: without their marks, bytes as the letters that they make together."""
+    if "Ġ" in marks:
+        return _decoded("".join(pieces)).strip(" ")
+    plain = [piece[2:] if piece.startswith("##") and len(piece) > 2 else piece for piece in pieces]
+    plain = [piece.lstrip("▁") if "▁" in marks else piece for piece in plain]
+    if not any(_BYTE.fullmatch(piece) for piece in plain):
+        return "".join(plain)
+    parts = (bytes([int(p[3:5], 16)]) if _BYTE.fullmatch(p) else p.encode() for p in plain)
+    return b"".join(parts).decode("utf-8", "replace")
 
 
 def _decoded(text: str) -> str:
     """Return the text of bytes that GPT-2's tokenizer writes as letters."""
     known = _bytes()
     try:
-        return bytes(known[letter] for letter in text).decode("utf-8")
-    except (KeyError, UnicodeDecodeError):
-        return text
+        return bytes(known[letter] for letter in text).decode("utf-8", "replace")
+    except KeyError:  # a token that was added as it is
+        return text.replace("Ġ", " ")
 
 
 @lru_cache(maxsize=1)
@@ -123,11 +139,11 @@ def _bytes() -> dict[str, int]:
 def segments_of(tokens: Sequence[str]) -> Any:
     """Return which sentence each token belongs to: a separator ends one, where words follow."""
     found, current = [], 0
+    last = max((i for i, token in enumerate(tokens) if not _is_special(token)), default=-1)
     for i, token in enumerate(tokens):
         found.append(current)
-        follows = any(_SPECIAL.fullmatch(later) is None for later in tokens[i + 1 :])
         twice = i + 1 < len(tokens) and tokens[i + 1] in _SEPARATORS  # RoBERTa writes two
-        if token in _SEPARATORS and follows and not twice:
+        if token in _SEPARATORS and i < last and not twice:
             current += 1
     return np.array(found)
 

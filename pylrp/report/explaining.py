@@ -75,8 +75,7 @@ def explain_sample(
 def _explained(
     network: Network, request: Request, given: Mapping[str, Array], targets: Sequence[int], composite: OneComposite
 ) -> Explanation:
-    # Of text no layers are shown, and attention stays one layer.
-    layers = [] if network.graph.facts.sides is not None else chosen_layers(network, request.output)
+    layers = chosen_layers(network, request.output)
     while True:
         try:
             return network.explain(

@@ -23,6 +23,7 @@ MOST_LAYERS = 8
 NAMED, MAPPED = 6, 4
 #: A map of a layer has at most so many points a side.
 MOST_POINTS = 56
+_BY_TOKEN = 2  # axes of a value of text: tokens and width
 
 
 def chosen_layers(network: Network, output: str) -> list[str]:
@@ -31,6 +32,9 @@ def chosen_layers(network: Network, output: str) -> list[str]:
     below = set(order[: order.index(output)]) if output in order else set()
     # Layers that move values have the relevance of the layer before.
     moving = {node.name for node in network.graph.nodes if node.layer.moves}
+    if network.graph.facts.sides is not None:  # of text what a norm hands on, (tokens, width): attention stays whole
+        norms = [node.name for node in network.graph.nodes if node.layer.rule_kind == "normalisation"]
+        return _spread([name for name in norms if name in below and len(network.graph.shapes[name]) == _BY_TOKEN])
     return _spread([name for name in network.names if name in below and name not in moving])
 
 
@@ -47,7 +51,7 @@ def _spread(names: list[str]) -> list[str]:
     return [names[i] for i in np.linspace(0, len(names) - 1, MOST_LAYERS).round().astype(int)]
 
 
-def layer_data(name: str, kind: str, relevance: Array) -> dict[str, Any]:
+def layer_data(name: str, kind: str, relevance: Array, *, by_token: bool = False) -> dict[str, Any]:
     """Return one layer for the page: its relevance summed over channels, and its strongest channels.
 
     Parameters
@@ -55,8 +59,11 @@ def layer_data(name: str, kind: str, relevance: Array) -> dict[str, Any]:
     name, kind : str
     relevance : ndarray, shape of the value without a batch
         (channels, ...).
+    by_token : bool, default False
+        Whether the axes are tokens and features.
     """
     values = np.asarray(relevance, np.float64)
+    values = values.T if by_token and values.ndim == _BY_TOKEN else values
     channels = values.reshape(len(values), -1).sum(axis=1)
     total = float(np.abs(channels).sum()) or 1.0
     strongest = np.argsort(-np.abs(channels), kind="stable")[:NAMED]

@@ -150,16 +150,12 @@ class Report:
             asked_for = (composites, targets, top, output, convention)
             if not (image is None and feature_names is None and times is None):
                 raise ValueError("image, feature_names and times are not for networks of token ids: pass tokens=")
-            self._add_texts(x if explained is None else explained, name, tokens, *asked_for)
+            self._add_texts(x, explained, name, tokens, *asked_for)
             return
         if tokens is not None:
             raise ValueError("tokens are for networks of token ids")
         if explained is not None:
-            asked = [given for given in (composites, targets, output) if given is not None]
-            if asked or top != 3 or convention != "zennit":
-                raise ValueError(
-                    "composites=, targets=, top=, output= and convention= are those of the explanation: leave them out"
-                )
+            _require_none(composites, targets, top, output, convention)
             each = {key: in_network_order(ex, self._network) for key, ex in explained.items()}
             inputs = next(iter(each.values()))[1]
             first = next(iter(explained.values()))
@@ -183,13 +179,15 @@ class Report:
         added = [sample_data(self._network, outputs, explanations(i), display) for i, display in enumerate(shown_as)]
         self._keep(rules, inputs, added)
 
-    def _add_texts(self, x: Any, name: Any, tokens: Any, *asked: Any) -> None:
-        """Take samples of token ids, each of its own length."""
-        texts = (
-            Texts.explained(x) if isinstance(x, dict) and all(isinstance(v, Explanation) for v in x.values()) else None
-        )
+    def _add_texts(
+        self, x: Any, explained: Mapping[str, Explanation] | None, name: Any, tokens: Any, *asked: Any
+    ) -> None:
+        """Take samples of token ids, each of its own length, or explanations of them."""
         request = None
-        if texts is None:
+        if explained is not None:
+            _require_none(*asked)
+            texts = Texts.explained(explained)
+        else:
             request = self._request(*asked)
             texts = Texts.of(self._network, x)
         start = self._output(texts.output) if request is None else request.output
@@ -315,6 +313,15 @@ class Report:
         """
         html = self.html()
         atomically(Path(path), lambda part: part.write_text(html, encoding="utf-8"))
+
+
+def _require_none(composites: Any, targets: Any, top: int, output: str | None, convention: str) -> None:
+    """Raise where something is asked for that explanations have settled."""
+    asked = [given for given in (composites, targets, output) if given is not None]
+    if asked or top != 3 or convention != "zennit":
+        raise ValueError(
+            "composites=, targets=, top=, output= and convention= are those of the explanation: leave them out"
+        )
 
 
 def _names_in_order(network: Network, inputs: Inputs, given: Sequence[str] | None) -> Sequence[str] | None:

@@ -123,15 +123,15 @@ def _explanation(
     account = ledgers(ex)[at]
     ledger = Ledger(about.sign * account.data, account.names, account.rules, single=True)
     kinds = {node.name: node.layer.kind for node in network.graph.nodes}
-    # Tokens by width are no maps that people read.
-    layers = [] if any(view.kind == "text" for view in views.values()) else kept_layers(network, ex)[::-1]
+    by_token = any(view.kind == "text" for view in views.values())
+    layers = kept_layers(network, ex)[::-1]
     return {
         "maps": [view.map_data(found[name]) for name, view in views.items()],
         "reached": reached,
         "where": [sentences.where(view, found[name], about.label, about.against) for name, view in views.items()],
         "account": sentences.account(about.score, reached, absorbed(ledger), next(iter(views.values())).kind),
         "ledger": ledger_data(ledger),
-        "layers": [layer_data(name, kinds[name], own(ex.layers[name])) for name in layers],
+        "layers": [layer_data(name, kinds[name], own(ex.layers[name]), by_token=by_token) for name in layers],
     }
 
 

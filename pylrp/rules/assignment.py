@@ -27,7 +27,7 @@ from pylrp.rules.composites import WEIGHTED, Composite, composite, require_rule
 from pylrp.rules.conventions import CONVENTIONS, compile_rule, compile_treatment
 from pylrp.rules.gates import description, settle
 from pylrp.rules.terms import Rule
-from pylrp.rules.treatments import Half, Signal, Treatment, Value
+from pylrp.rules.treatments import Gradient, Half, Signal, Treatment, Value
 from pylrp.rules.weightless import WEIGHTLESS
 
 __all__ = ["Assignment", "assign", "choose", "rule_kinds"]
@@ -257,8 +257,16 @@ def assign(graph: Graph, rules: str | Composite | Rule | Sequence[Rule], convent
     chosen, named = _chosen(graph, rules)
     first, _ = _ends(graph)
     made = Assignment(graph, chosen, {}, {}, [], {}, settle(graph, chosen, named))
+    by_gradient = _asks_for_gradients(rules, chosen)
     for node in graph.nodes:
         rule = chosen.get(node.name)
+        if by_gradient and not node.layer.differentiable:
+            raise UnsuitableRule(
+                node.name,
+                "Gradient()",
+                f"has no derivative of {type(node.layer).__name__}",
+                "take a composite of LRP's rules, which all explain such a layer",
+            )
         if rule is None:
             continue
         _require_fit(graph, node, rule)
@@ -279,6 +287,12 @@ def assign(graph: Graph, rules: str | Composite | Rule | Sequence[Rule], convent
             _set_bounds(made, node, rule, in_input=node.name in first, by_name=node.name in named)
     made.fused.update(_fused(made, named, convention))
     return made
+
+
+def _asks_for_gradients(rules: Any, chosen: Mapping[str, Rule]) -> bool:
+    given = composite(rules) if isinstance(rules, str) else rules
+    kinds = given.kinds.values() if isinstance(given, Composite) else ()
+    return any(isinstance(rule, Gradient) for rule in (*chosen.values(), *kinds))
 
 
 def _fused(made: Assignment, named: Collection[str], convention: str) -> dict[str, tuple[Fusion, str]]:
@@ -363,7 +377,7 @@ def _require_fit(graph: Graph, node: Node, rule: Rule) -> None:
             kind.why_unfit(layer.rule_kind, rule),
             f"give it {' or '.join(f'{name}()' for name in kind.rules)}",
         )
-    if layer.rule_kind == "function" and not np.isfinite(layer.at_zero()).all():  # type: ignore[attr-defined]
+    if layer.rule_kind == "function" and not isinstance(rule, Gradient) and not np.isfinite(layer.at_zero()).all():  # type: ignore[attr-defined]
         raise UnsuitableRule(
             node.name,
             repr(rule),

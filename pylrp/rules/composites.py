@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 from pylrp.present.text import nearest
 from pylrp.rules.catalogue import AlphaBeta, Epsilon, Flat, Gamma, Pass, WSquare, ZBox, Zero, ZPlus
 from pylrp.rules.terms import Rule
-from pylrp.rules.treatments import Detach, Half, Stop, Taylor, Value
+from pylrp.rules.treatments import Detach, Gradient, Half, Stop, Taylor, Value
 from pylrp.rules.weightless import LAST_FOR_PATTERNS, WEIGHTLESS
 
 __all__ = ["COMPOSITES", "TRANSFORMERS", "Composite", "composite", "either", "rule_called"]
@@ -320,6 +320,11 @@ def _attnlrp_gamma(
     return Composite("attnlrp_gamma", Gamma(linear, stabilizer=0), kinds, first={"conv": first})
 
 
+def _gradient() -> Composite:
+    kinds = dict.fromkeys(("function", "normalisation", "matmul", "product"), Gradient())
+    return Composite("gradient", Zero(), {**_EXACT, "scaling": Zero(), "softmax": Taylor(), **kinds})
+
+
 #: Name -> function that makes the composite; those with a box take ``low`` and ``high`` (default 0 and 1).
 COMPOSITES: dict[str, Callable[..., Composite]] = {
     "deep_taylor": _deep_taylor,
@@ -335,6 +340,8 @@ COMPOSITES: dict[str, Callable[..., Composite]] = {
     "cp_lrp": _cp_lrp,
     "attnlrp_gamma": _attnlrp_gamma,
 }
+#: Known by name, too, and no LRP: to compare maps with.
+_OTHERS: dict[str, Callable[..., Composite]] = {"gradient": _gradient}
 #: Those made for networks with attention: their epsilon is 0, which deep convolutional networks do not bear.
 TRANSFORMERS = ("attnlrp", "cp_lrp", "attnlrp_gamma")
 
@@ -345,7 +352,7 @@ def composite(name: str, **settings: Any) -> Composite:
     Parameters
     ----------
     name : str
-        One of :data:`COMPOSITES`.
+        One of :data:`COMPOSITES`; or ``"gradient"``, gradient times input, which is no LRP, to compare maps with.
     **settings
         ``low`` and ``high`` for the composites with a box; ``conv`` and ``linear``, the gammas of ``attnlrp_gamma``.
 
@@ -356,12 +363,13 @@ def composite(name: str, **settings: Any) -> Composite:
     TypeError
         If the composite takes no such setting.
     """
-    if name not in COMPOSITES:
+    known = COMPOSITES | _OTHERS
+    if name not in known:
         raise ValueError(
             f"unknown composite {name!r}{_meant(name)}; choose one of {', '.join(COMPOSITES)}, or pass a rule, "
             "such as pylrp.ZPlus()"
         )
-    return COMPOSITES[name](**settings)
+    return known[name](**settings)
 
 
 def _meant(name: object) -> str:

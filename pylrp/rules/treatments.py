@@ -16,6 +16,7 @@ __all__ = [
     "Detach",
     "DetachAll",
     "Gate",
+    "Gradient",
     "Half",
     "Signal",
     "Spread",
@@ -209,5 +210,22 @@ class Gate(Treatment):
         return ("value_left", "value_right")[self.signal]
 
 
+@dataclass(frozen=True, repr=False)
+class Gradient(Treatment):
+    """Any layer without weights by its derivative: ``R_in = a sum_k c_k dz_k/da``, input times gradient.
+
+    No rule of LRP; with epsilon 0 in the layers with weights it makes gradient times input of a network, composite
+    ``"gradient"``, to compare maps with. What the tangent at ``a`` has at 0 is in the ledger under ``constant``. Where
+    ``z = 0`` there is no receiver, though a derivative may not be 0 there.
+
+    References
+    ----------
+    Shrikumar et al., "Not just a black box: learning important features through propagating activation differences",
+    2016.
+    """
+
+    treatment: ClassVar[str] = "gradient"
+
+
 #: All of them, as RULES has the others.
-TREATMENTS: tuple[type[Treatment], ...] = (Taylor, Stop, Detach, DetachAll, Half, Value, Signal, Spread, Gate)
+TREATMENTS: tuple[type[Treatment], ...] = (Taylor, Stop, Detach, DetachAll, Half, Value, Signal, Spread, Gate, Gradient)

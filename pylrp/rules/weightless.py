@@ -11,7 +11,19 @@ from dataclasses import dataclass, field
 
 from pylrp.rules.catalogue import Epsilon, Norm, Pass, Zero
 from pylrp.rules.terms import Rule, Term
-from pylrp.rules.treatments import Detach, DetachAll, Gate, Half, Signal, Spread, Stop, Taylor, Treatment, Value
+from pylrp.rules.treatments import (
+    Detach,
+    DetachAll,
+    Gate,
+    Gradient,
+    Half,
+    Signal,
+    Spread,
+    Stop,
+    Taylor,
+    Treatment,
+    Value,
+)
 
 __all__ = ["LAST_FOR_PATTERNS", "WEIGHTLESS", "Weightless"]
 
@@ -89,18 +101,23 @@ WEIGHTLESS: Mapping[str, Weightless] = {
     ),
     "scaling": Weightless("the same with no layer with weights below", Pass(), may_pass=True),
     "resize": Weightless("linear resizing; not nearest", Norm()),
-    "function": Weightless("functions of one value: ReLU, GELU, PReLU, ...", Pass(), may_pass=True, own=(Pass,)),
+    "function": Weightless(
+        "functions of one value: ReLU, GELU, PReLU, ...", Pass(), may_pass=True, treatments=(Gradient,), own=(Pass,)
+    ),
     "softmax": Weightless("softmax inside a network", Taylor(), in_proportion=False, treatments=(Taylor, Stop)),
     "normalisation": Weightless(
         "LayerNorm, GroupNorm, InstanceNorm; RMSNorm, Normalize, LocalResponseNorm, through which relevance may pass",
         Detach(),
         in_proportion=False,
         may_pass=True,
-        treatments=(Detach, DetachAll),
+        treatments=(Detach, DetachAll, Gradient),
         own=(Pass, Detach, DetachAll),
     ),
     "matmul": Weightless(
-        "products of two computed values as matrices: attention", Half(), in_proportion=False, treatments=(Half, Value)
+        "products of two computed values as matrices: attention",
+        Half(),
+        in_proportion=False,
+        treatments=(Half, Value, Gradient),
     ),
     "recurrent": Weightless(
         "LSTM, GRU and RNN, whose weights only the cell gate's sums hand relevance through",
@@ -114,7 +131,7 @@ WEIGHTLESS: Mapping[str, Weightless] = {
         },
     ),
     "product": Weightless(
-        "products of two values: gates", Signal(), in_proportion=False, treatments=(Signal, Half, Gate)
+        "products of two values: gates", Signal(), in_proportion=False, treatments=(Signal, Half, Gate, Gradient)
     ),
 }
 

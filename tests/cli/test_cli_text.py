@@ -57,6 +57,11 @@ def test_files_of_lines(folder: Any, capsys: pytest.CaptureFixture[str]) -> None
     ex = pylrp.Explanation.load("ex.npz")
     assert [len(row) for row in ex.relevance] == [4, 6]
     assert "bad" in (folder / "report.html").read_text()
+    options = ["-o", "ex2.NPZ", "-o", "one.html", "-o", "other.HTML", "--quiet", "--batch", "1"]
+    assert main(["explain", "model.onnx", "lines.txt", *options]) == 0
+    assert [len(row) for row in pylrp.Explanation.load("ex2.NPZ").relevance] == [4, 6]
+    for name in ("one.html", "other.HTML"):  # each text once
+        assert (folder / name).read_text().count('"certainty"') == 2
     assert main(["explain", "model.onnx", "lines.jsonl", "-o", "ex.npz"]) == 0
     ex = pylrp.Explanation.load("ex.npz")
     assert ex.target.tolist() == [1, 0]

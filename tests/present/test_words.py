@@ -17,6 +17,15 @@ CASES = {
     "SentencePiece": (["<s>", "▁un", "believ", "able", "▁film", ".", "</s>"], ["<s>", "unbelievable", "film.", "</s>"]),
     "bytes": (["un", "believ", "able", "Ġfilm", "ĠgrÃ¼n", "<|end|>"], ["unbelievable", "film", "grün", "<|end|>"]),
     "words": (["the", "film"], ["the", "film"]),
+    "RoBERTa": (
+        ["<s>", "The", "Ġfilm", "Ġ", "ðŁ", "ĺ", "Ģ", "</s>", "</s>", "So", "Ġlong", "</s>"],
+        ["<s>", "The", "film", "·", "😀", "</s>", "</s>", "So", "long", "</s>"],
+    ),
+    "lines": (["One", "Ċ", "two", "Ġthree"], ["One", "\\x0a", "two", "three"]),
+    "bytes of SentencePiece": (
+        ["<s>", "▁a", "▁", "<0xF0>", "<0x9F>", "<0x98>", "<0x80>", "s", "</s>"],
+        ["<s>", "a", "😀s", "</s>"],
+    ),
 }  # fmt: skip
 
 

@@ -67,6 +67,15 @@ def test_200_tokens_and_three_classes_are_small(net, rng):
     assert len(report.html().encode()) <= 300_000
 
 
+def test_explanations_have_settled_what_is_shown(net, rng):
+    ex = net.explain(samples(rng, 4)[0], targets=[0, 2])
+    for wrong in ({"top": 2}, {"targets": [1]}, {"composites": "epsilon"}, {"convention": "lxt"}):
+        report = Report(net)
+        with pytest.raises(ValueError, match="those of the explanation"):
+            report.add(ex, **wrong)
+        assert len(report) == 0
+
+
 def test_bad_tokens(net, rng):
     with pytest.raises(ValueError, match="2 samples and tokens of 1"):
         Report(net).add(samples(rng, 4, 3), tokens=[list("abcd")])
