@@ -16,6 +16,7 @@ import numpy as np
 
 from pylrp import layers as kinds
 from pylrp.network.graph import Graph
+from reference.rounding import ROUNDING
 
 Array = np.ndarray
 Place = tuple[int, ...]
@@ -339,20 +340,7 @@ POINTWISE: dict[type, Callable[[Any, Array], Array]] = {
     kinds.Exp: lambda _, x: np.exp(x),
     kinds.Log: lambda _, x: np.log(x),
 }
-
-
-def dynamic_quantize(layer: Any, x: Array) -> Array:
-    """Round each sample to so many levels between its smallest and its largest value, 0 among them."""
-    axes = tuple(range(1, x.ndim))
-    low = np.minimum(x.min(axes, keepdims=True), 0)
-    step = (np.maximum(x.max(axes, keepdims=True), 0) - low) / layer.levels
-    zero = np.clip(np.rint(-low / step), 0, layer.levels)
-    return (np.clip(np.rint(x / step) + zero, 0, layer.levels) - zero) * step
-
-
-FORWARD[kinds.Quantize] = lambda f, x: np.clip(np.rint(x / f.step), f.low, f.high) * f.step
-FORWARD[kinds.DynamicQuantize] = dynamic_quantize
-FORWARD.update(POINTWISE | {kinds.Multiply: lambda _, u, v: u * v, kinds.Divide: lambda _, u, v: u / v})
+FORWARD.update(POINTWISE | ROUNDING | {kinds.Multiply: lambda _, u, v: u * v, kinds.Divide: lambda _, u, v: u / v})
 
 
 # Several values.
