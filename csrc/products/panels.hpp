@@ -176,8 +176,9 @@ void multiply_by_panels(const T* x, Index x_stride, Index rows, const Panels<T>&
                         Index out_stride) {
   const Operands<T>& operands = panels.operands();
   const Index width = Panels<T>::width(), depth = operands.places(panels.depth());
-  const Buffer<T> rounded(operands.rounded() ? rows * depth : 0);
+  Buffer<T> rounded;
   if (operands.rounded()) {
+    rounded.reset(rows * depth);
     for (Index i = 0; i < rows; ++i) {
       operands.round_row(panels.depth(), x + i * x_stride, rounded.data() + i * depth);
     }
