@@ -112,6 +112,10 @@ void Backward<T>::compute_again(std::size_t n) {
 
 template <class T>
 void Backward<T>::step(std::size_t n) {
+  if (liveness_.by_coefficients[n]) {
+    step_by_coefficients(n);
+    return;
+  }
   const Arrival arrival = arrive(n);
   if (is_same(n) && arrival.is_masked) {
     std::vector<double> stays = arrival.incoming;
@@ -129,6 +133,12 @@ void Backward<T>::step(std::size_t n) {
   if (!is_same(n)) {
     write_page(arrival.incoming, outgoing, arrival.masked, call.absorbed, page(n));
   }
+  finish(n);
+}
+
+// Frees what only this node has read.
+template <class T>
+void Backward<T>::finish(std::size_t n) {
   memory_[graph_.inputs() + n] = nullptr;
   forward_.kept[n] = {};
   forward_.kept_memory[n] = Buffer<T>();
@@ -147,17 +157,22 @@ typename Backward<T>::Arrival Backward<T>::arrive(std::size_t n) {
   if (!is_same(n) || arrival.is_masked) {
     arrival.incoming = sums_[value].empty() ? row_sums(read_only(relevance_[value]), threads_) : sums_[value];
   }
+  if (arrival.is_masked) {
+    close(value);
+    const std::vector<double> stays = row_sums(read_only(relevance_[value]), threads_);
+    arrival.masked = arrival.incoming;
+    std::transform(arrival.masked.begin(), arrival.masked.end(), stays.begin(), arrival.masked.begin(), std::minus<>());
+  }
+  return arrival;
+}
+
+template <class T>
+void Backward<T>::close(std::size_t value) {
   for (const ChannelMask& mask : request_.masks) {
     if (mask.value == value) {
       close_channels(mask, relevance_[value]);
-      const std::vector<double> stays = row_sums(read_only(relevance_[value]), threads_);
-      arrival.masked = arrival.incoming;
-      for (std::size_t i = 0; i < stays.size(); ++i) {
-        arrival.masked[i] -= stays[i];
-      }
     }
   }
-  return arrival;
 }
 
 template <class T>
@@ -249,28 +264,43 @@ std::vector<double> Backward<T>::collect(std::size_t n, const Step& step) {
     if (!step.job.results[k]) {
       continue;
     }
-    if (!is_same(n)) {
-      std::vector<double> sent = row_sums(read_only(step.job.results[k]), threads_);
-      std::transform(sent.begin(), sent.end(), outgoing.begin(), outgoing.begin(), std::plus<>());
-      sums_[input] = std::move(sent);
-    }
-    if (step.extra[k].data() != nullptr) {
-      add_to(read_only(step.job.results[k]), relevance_[input], threads_);
-      sums_[input].clear();
-    }
+    arrived(n, input, step.job.results[k], step.extra[k].data() != nullptr, &outgoing);
   }
   return outgoing;
 }
 
 template <class T>
-void Backward<T>::make(std::size_t value) {
-  Matrix<T> made = request_.results[value];
-  if (!made) {
-    memory_[value] =
-        std::make_shared<Buffer<T>>(checked_product({rows_, graph_.size(value)}, "a relevance"), graph_.workspace());
-    made = {memory_[value]->data(), rows_, graph_.size(value), graph_.size(value)};
+void Backward<T>::arrived(std::size_t n, std::size_t input, Matrix<T> part, bool is_extra,
+                          std::vector<double>* outgoing) {
+  if (!is_same(n)) {
+    std::vector<double> sent = row_sums(read_only(part), threads_);
+    std::transform(sent.begin(), sent.end(), outgoing->begin(), outgoing->begin(), std::plus<>());
+    sums_[input] = std::move(sent);
   }
-  relevance_[value] = made;
+  if (is_extra) {
+    add(read_only(part), input);
+    sums_[input].clear();
+  }
+}
+
+template <class T>
+void Backward<T>::add(Matrix<const T> part, std::size_t value) {
+  add_to(part, relevance_[value], threads_);
+}
+
+template <class T>
+void Backward<T>::make(std::size_t value) {
+  relevance_[value] = request_.results[value];
+  if (!relevance_[value] || liveness_.coefficients[value]) {  // the caller wants R
+    new_memory(value);
+  }
+}
+
+template <class T>
+void Backward<T>::new_memory(std::size_t value) {
+  memory_[value] =
+      std::make_shared<Buffer<T>>(checked_product({rows_, graph_.size(value)}, "a relevance"), graph_.workspace());
+  relevance_[value] = {memory_[value]->data(), rows_, graph_.size(value), graph_.size(value)};
 }
 
 template <class T>

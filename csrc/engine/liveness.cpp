@@ -1,6 +1,9 @@
 #include "engine/liveness.hpp"
 
 #include <algorithm>
+#include <utility>
+
+#include "engine/coefficients.hpp"
 
 namespace pylrp {
 
@@ -12,11 +15,14 @@ Liveness<T>::Liveness(const Plan<T>& plan, std::size_t start)
       output_positive(plan.graph().nodes().size()),
       entries(plan.graph().nodes().size()),
       output(plan.graph().nodes().size(), kNoValue),
+      by_coefficients(plan.graph().nodes().size()),
+      coefficients(plan.graph().values()),
       last_reader(plan.graph().values(), kNoValue),
       plan_(plan),
       graph_(plan.graph()) {
   if (start != kNoValue) {
     find_reached(start);
+    find_forms(start);
     find_kept_inputs(start);
     find_kept_outputs(start);
     find_last_readers();
@@ -41,14 +47,22 @@ void Liveness<T>::find_reached(std::size_t start) {
 }
 
 template <class T>
+void Liveness<T>::find_forms(std::size_t start) {
+  CoefficientForm form = coefficient_form(graph_, plan_.rules(), reached, start);
+  by_coefficients = std::move(form.nodes);
+  coefficients = std::move(form.values);
+}
+
+template <class T>
 void Liveness<T>::find_kept_inputs(std::size_t start) {
   // From the top down, since a value's readers come behind it. A layer may read what it hands no relevance to.
   for (std::size_t value = graph_.values(); value-- > 0;) {
     for (const std::size_t n : graph_.readers(value)) {
       const Layer<T>& layer = *graph_.nodes()[n].layer;
       const NodeRule<T>& rule = plan_.rules()[n];
-      if (reached[graph_.inputs() + n] && layer.flow_under(rule.rule) != Flow::kIdentity && !rule.is_identity() &&
-          layer.reads_inputs(rule.rule)) {
+      const bool reads =
+          layer.flow_under(rule.rule) != Flow::kIdentity && !rule.is_identity() && layer.reads_inputs(rule.rule);
+      if (reached[graph_.inputs() + n] && (reads || by_coefficients[n])) {  // the ledger reads them there
         kept[value] = true;
       }
     }
@@ -65,6 +79,9 @@ bool Liveness<T>::vanishes_by_readers(std::size_t value) const {
     }
     const Layer<T>& layer = *graph_.nodes()[n].layer;
     const NodeRule<T>& rule = plan_.rules()[n];
+    if (by_coefficients[n] && !coefficients[value]) {  // R = a c
+      continue;
+    }
     bool vanish = false;
     switch (layer.flow_under(rule.rule)) {
       case Flow::kRule:
@@ -94,6 +111,11 @@ void Liveness<T>::find_kept_outputs(std::size_t start) {
   for (std::size_t n = 0; n < graph_.nodes().size(); ++n) {
     const Layer<T>& layer = *graph_.nodes()[n].layer;
     const std::size_t value = graph_.inputs() + n;
+    if (by_coefficients[n]) {
+      output[n] = value;
+      kept[value] = true;
+      continue;
+    }
     if (!reached[value] || plan_.rules()[n].is_identity() ||
         (layer.flow() != Flow::kRule && !layer.reads_output(plan_.rules()[n].rule, false))) {
       continue;

@@ -16,6 +16,8 @@ struct Liveness {
   std::vector<bool> output_positive;     // of nodes: the output is > 0 wherever there is relevance
   std::vector<Index> entries;            // of nodes: what the layer writes down for relevance(), entries a sample
   std::vector<std::size_t> output;       // of nodes: the value that stands for the output, or kNoValue
+  std::vector<bool> by_coefficients;     // of nodes: takes and makes coefficients of R = a c (coefficients.hpp)
+  std::vector<bool> coefficients;        // of values: what arrives there is c, not R
   std::vector<std::size_t> last_reader;  // of values: the node that reads it last; nodes run backwards here
 
   // kNoValue as the start: nothing is reached.
@@ -27,6 +29,7 @@ struct Liveness {
 
  private:
   void find_reached(std::size_t start);
+  void find_forms(std::size_t start);
   void find_kept_inputs(std::size_t start);
   void find_kept_outputs(std::size_t start);
   void find_last_readers();

@@ -303,6 +303,29 @@ double sum(Index n, const T* x) {
   return ((acc[0] + acc[4]) + (acc[2] + acc[6])) + ((acc[1] + acc[5]) + (acc[3] + acc[7]));
 }
 
+// In blocks, so that float adds up few terms.
+template <class T>
+double dot(Index n, const T* x, const T* y) {
+  constexpr int lanes = kLanes<T>;
+  constexpr Index kBlock = 512;
+  double total = 0;
+  for (Index first = 0; first < n; first += kBlock) {
+    const Index end = n - first < kBlock ? n : first + kBlock;
+    Vec<T> acc[4] = {};
+    Index i = first;
+    for (; i + 4 * lanes <= end; i += 4 * lanes) {
+      for (int l = 0; l < 4; ++l) {
+        acc[l] += load(x + i + l * lanes) * load(y + i + l * lanes);
+      }
+    }
+    for (; i < end; i += lanes) {
+      acc[0] += load_n(x + i, end - i) * load_n(y + i, end - i);
+    }
+    total += static_cast<double>(sum_lanes<T>((acc[0] + acc[1]) + (acc[2] + acc[3])));
+  }
+  return total;
+}
+
 template <class T>
 int scan(Index n, const T* x) {
   constexpr int lanes = kLanes<T>;

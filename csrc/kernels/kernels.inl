@@ -35,7 +35,7 @@ constexpr Table<T> make_table() {
           accumulate<T>,   shares<T>,        left_over<T>,     finish<T>,
           cancelled<T>,    part_of<T>,       pool_rows<T>,     to_winner<T>,
           function<T>,     masked_scores<T>, powers<T>,        taylor_of_scores<T>,
-          sum<T>,          scan<T>,          peak<T>};
+          sum<T>,          dot<T>,           scan<T>,          peak<T>};
 }
 constexpr Bfloat16Table make_bfloat16_table() {
   return {"emulated",

@@ -275,6 +275,7 @@ struct Table {
   void (*taylor_of_scores)(const TaylorOfScores<T>& args);
 
   double (*sum)(Index n, const T* x);
+  double (*dot)(Index n, const T* x, const T* y);
   int (*scan)(Index n, const T* x);  // kHasNegative | kNotFinite
   double (*peak)(Index rounds, T* sink);
 };

@@ -215,6 +215,14 @@ void ActivationLayer<T>::relevance(const RelevanceJob<T>& job, const Threads& th
       std::transform(x, x + count, slope, [this](T each) { return slope_at(f_, each); });
     });
   }
+  if (job.coefficients) {
+    const T near[2] = {kNearZero<T>, -kNearZero<T>};
+    T values[2];
+    fill(near, 0, 2, values);
+    const T slope = slope_at_zero(values[0], values[1]);
+    coefficients_of_function(job, [slope](Index) { return slope; }, threads);
+    return;
+  }
   T at_zero = 0;
   if (!f_.keeps_zero()) {
     const T zero = 0;

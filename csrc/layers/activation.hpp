@@ -72,6 +72,10 @@ class ActivationLayer : public Layer<T> {
   bool in_place() const override { return true; }
   bool is_clamp(Clamp<T>* clamp) const override;
   bool keeps_zero() const override { return f_.keeps_zero(); }
+  Coefficients coefficients(const CompiledRule* rule) const override {
+    return coefficients_of_function(rule, f_.keeps_zero());
+  }
+  bool same_coefficients() const override { return is_view(); }
   bool makes_nonnegative() const override { return f_.nonnegative(); }
   bool keeps_nonnegative() const override { return f_.keeps_nonnegative(); }
   void forward(const std::vector<Matrix<const T>>& inputs, Matrix<T> output, const Clamp<T>& clamp,

@@ -16,6 +16,10 @@ class AddLayer : public Layer<T> {
   bool keeps_nonnegative() const override { return true; }
   bool clamps() const override { return true; }
   bool relevance_in_place() const override { return true; }
+  Coefficients coefficients(const CompiledRule* rule) const override {
+    return rule != nullptr && rule->is_exact() ? Coefficients::kAlong : Coefficients::kNever;
+  }
+  bool same_coefficients() const override { return true; }
   void forward(const std::vector<Matrix<const T>>& inputs, Matrix<T> output, const Clamp<T>& clamp,
                const Threads& threads) const override;
   void relevance(const RelevanceJob<T>& job, const Threads& threads) const override;

@@ -50,7 +50,7 @@ void AffineLayer<T>::relevance(const RelevanceJob<T>& job, const Threads& thread
   each_piece(job.relevance.rows, job.relevance.cols, threads, [&](Index task, Index row, Index first, Index count) {
     const T* const r = job.relevance.row(row);
     T* const out = job.results[0].row(row);
-    if (only_scales_) {
+    if (only_scales_ && !job.coefficients) {
       std::copy_n(r + first, count, out + first);
       return;
     }
@@ -59,6 +59,14 @@ void AffineLayer<T>::relevance(const RelevanceJob<T>& job, const Threads& thread
     const T *const factor = scale(job.inputs, row % job.batch), *const added = shift(job.inputs, row % job.batch);
     const std::size_t size = period(job.relevance.cols);
     std::size_t c = static_cast<std::size_t>(first) % size;
+    for (Index j = first; job.coefficients && j < first + count; ++j) {
+      out[j] = factor[c] * r[j];
+      page.batchnorm += static_cast<double>(added[c] * r[j]);
+      c = c + 1 == size ? 0 : c + 1;
+    }
+    if (job.coefficients) {
+      return;
+    }
     for (Index j = first; j < first + count; ++j) {
       const T part = factor[c] * x[j], q = stabilizer.share(r[j], part + added[c], &page);
       out[j] = part * q;

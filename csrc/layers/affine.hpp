@@ -20,6 +20,10 @@ class AffineLayer : public Layer<T> {
   bool hands_to(std::size_t input, const CompiledRule*) const override { return input == 0; }
   void require_sizes(const std::vector<Index>& inputs, Index output) const override;
   bool reads_inputs(const CompiledRule*) const override { return are_inputs_ || !only_scales_; }
+  Coefficients coefficients(const CompiledRule* rule) const override {
+    const bool fits = rule != nullptr && (rule->is_exact() || (rule->passes() && only_scales_));
+    return fits ? Coefficients::kAlong : Coefficients::kNever;
+  }
   void forward(const std::vector<Matrix<const T>>& inputs, Matrix<T> output, const Clamp<T>& clamp,
                const Threads& threads) const override;
   void relevance(const RelevanceJob<T>& job, const Threads& threads) const override;

@@ -257,6 +257,9 @@ class FunctionLayer : public Layer<T> {
     require_pixels(inputs, output, width_, "a function's constants and its input");
   }
   bool in_place() const override { return true; }
+  Coefficients coefficients(const CompiledRule* rule) const override {
+    return coefficients_of_function(rule, keeps_zero());
+  }
   bool keeps_zero() const override {
     return std::all_of(at_zero_.begin(), at_zero_.end(), [](T v) { return v == 0; });
   }
@@ -273,6 +276,15 @@ class FunctionLayer : public Layer<T> {
         fill_slopes(x, first, count, y, slope);
       });
     }
+    if (job.coefficients) {
+      const std::vector<T> above = at(kNearZero<T>), below = at(-kNearZero<T>);
+      const auto slope = [&](Index column) {
+        const std::size_t c = static_cast<std::size_t>(column % width_);
+        return slope_at_zero(above[c], below[c]);
+      };
+      coefficients_of_function(job, slope, threads);
+      return;
+    }
     const auto evaluate = [&](const T* x, Index first, Index count, T* y) { fill(x, first, count, y); };
     relevance_by_contributions(
         job, [&](Index column) { return at_zero_[static_cast<std::size_t>(column % width_)]; }, threads, evaluate);
@@ -280,6 +292,13 @@ class FunctionLayer : public Layer<T> {
 
  private:
   void fill_slopes(const T* x, Index first, Index count, T* y, T* slope) const;
+  // f(x) for each of the constants' entries.
+  std::vector<T> at(T x) const {
+    const std::vector<T> same(static_cast<std::size_t>(width_), x);
+    std::vector<T> made(same.size());
+    fill(same.data(), 0, width_, made.data());
+    return made;
+  }
   // first: the column of x[0] in a sample.
   void fill(const T* x, Index first, Index count, T* y) const;
 
@@ -305,9 +324,7 @@ FunctionLayer<T>::FunctionLayer(const std::vector<Index>& code, Matrix<const T> 
     steps_.push_back(step);
   }
   constants_.assign(constants.data, constants.data + checked_product({constants.rows, width_}, what));
-  const std::vector<T> zeros(static_cast<std::size_t>(width_));
-  at_zero_.resize(zeros.size());
-  fill(zeros.data(), 0, width_, at_zero_.data());
+  at_zero_ = at(T(0));
 }
 
 template <class T>

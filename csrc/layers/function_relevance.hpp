@@ -1,6 +1,9 @@
 // Relevance of a function of one value by its contributions: y = (f(x) - f(0)) + f(0), the second part is a constant.
 #pragma once
 
+#include <algorithm>
+#include <cmath>
+#include <type_traits>
 #include <vector>
 
 #include "base/buffer.hpp"
@@ -60,6 +63,42 @@ void relevance_by_gradient(const RelevanceJob<T>& job, const Threads& threads, S
     }
   });
   add_absorbed(lost, pieces, job.absorbed);
+}
+
+// c_in = c f(x) / x where f(0) = 0, from y = f(x); at 0 the limit, slope(column).
+template <class T, class Slope>
+void coefficients_of_function(const RelevanceJob<T>& job, Slope slope, const Threads& threads) {
+  each_piece(job.relevance.rows, job.relevance.cols, threads, [&](Index, Index row, Index first, Index count) {
+    const T* const c = job.relevance.row(row) + first;
+    const T* const x = job.inputs[0].row(row % job.batch) + first;
+    const T* const y = job.output.row(row % job.batch) + first;
+    T* const out = job.results[0].row(row) + first;
+    bool zeros = false;
+    for (Index j = 0; j < count; ++j) {
+      zeros = zeros || x[j] == 0;
+      out[j] = c[j] * (y[j] / x[j]);
+    }
+    for (Index j = 0; zeros && j < count; ++j) {
+      out[j] = x[j] == 0 ? c[j] * slope(first + j) : out[j];
+    }
+  });
+}
+
+// The limit of f(x) / x at 0, from f(h) and f(-h) for a small h. 0 where there is none: at a kink, as ReLU has it, and
+// where the function is not defined or grows without bound, as a root does.
+template <class T>
+inline constexpr T kNearZero = std::is_same_v<T, float> ? T(0x1p-9) : T(0x1p-14);
+template <class T>
+T slope_at_zero(T above, T below) {
+  const T right = above / kNearZero<T>, left = -below / kNearZero<T>, slope = (right + left) / 2;
+  const bool kink = std::abs(right - left) > T(0.1) * std::max(std::abs(right), std::abs(left)) &&
+                    std::abs(right - left) > 16 * kNearZero<T>;
+  return kink || !std::isfinite(slope) || std::abs(slope) > 1 / kNearZero<T> ? T(0) : slope;
+}
+
+// f(0) = 0 and nothing else is asked than that relevance passes.
+inline Coefficients coefficients_of_function(const CompiledRule* rule, bool keeps_zero) {
+  return keeps_zero && (rule == nullptr || rule->passes()) ? Coefficients::kAlong : Coefficients::kNever;
 }
 
 // A function that is explained under a rule, and hands relevance on unchanged without one.

@@ -38,6 +38,8 @@ struct RelevanceJob {
   std::vector<Matrix<T>> results;       // (targets * batch, size of the input), one an input; no data: not wanted
   Matrix<T> spare;                      // the relevance, where its memory may be written over; or empty
   Index batch = 0;
+  // relevance and results are coefficients c of R = a c, a the value's entries: Layer::coefficients() has asked for it.
+  bool coefficients = false;
 
   // Where the layer has weights:
   const CompiledRule* rule = nullptr;
@@ -61,6 +63,15 @@ enum class Flow {
   kUnknown,       // a layer in Python
 };
 
+// Whether relevance can go through a layer in the form R = a c, a the entries of a value (engine/coefficients.hpp):
+// relevance() then takes the coefficients c of its output and makes those of its inputs. What that saves are the
+// divisions of R by the output and the products with the input.
+enum class Coefficients {
+  kNever,   // R is not in proportion to the input, or there is a stabilizer
+  kAlong,   // it can, between layers for which it serves
+  kServes,  // it serves
+};
+
 template <class T>
 class Layer {
  public:
@@ -82,6 +93,10 @@ class Layer {
     static_cast<void>(kept);
     forward(inputs, output, {}, threads);
   }
+  // Must not depend on the values. Where the flow is kIdentity relevance() is called for coefficients only.
+  virtual Coefficients coefficients(const CompiledRule*) const { return Coefficients::kNever; }
+  // Are those of every input the output's? Then relevance() is not called.
+  virtual bool same_coefficients() const { return false; }
   // Not called where the flow is kIdentity.
   virtual void relevance(const RelevanceJob<T>& job, const Threads& threads) const = 0;
 

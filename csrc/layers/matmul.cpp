@@ -170,7 +170,7 @@ void MatMulLayer<T>::relevance_of_place(const RelevanceJob<T>& job, Index row, c
   for (Index i = 0; i < of_.rows; ++i) {
     for (Index j = 0; j < of_.cols; ++j) {
       const Index at = i * of_.c.row + j * of_.c.col;
-      shares.data()[i * of_.cols + j] = factor * exact.share(r[at], c[at], lost);
+      shares.data()[i * of_.cols + j] = factor * (job.coefficients ? r[at] : exact.share(r[at], c[at], lost));
       lost->constant -= both && c[at] != 0 ? static_cast<double>(r[at]) : 0.0;
     }
   }
@@ -178,11 +178,13 @@ void MatMulLayer<T>::relevance_of_place(const RelevanceJob<T>& job, Index row, c
   const T* const a = job.inputs[0].row(sample) + place.a;
   const T* const b = job.inputs[1].row(sample) + place.b;
   // to += or = from * (what has come down)
-  const auto hand_on = [](const T* from, const Matrix<const T>& part, Index row_step, Index col_step, bool add, T* to) {
+  const auto hand_on = [&job](const T* from, const Matrix<const T>& part, Index row_step, Index col_step, bool add,
+                              T* to) {
     for (Index i = 0; i < part.rows; ++i) {
       for (Index j = 0; j < part.cols; ++j) {
         const Index at = i * row_step + j * col_step;
-        to[at] = (add ? to[at] : T(0)) + from[at] * part.row(i)[j];
+        const T made = part.row(i)[j];
+        to[at] = (add ? to[at] : T(0)) + (job.coefficients ? made : from[at] * made);
       }
     }
   };

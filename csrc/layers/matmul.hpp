@@ -34,6 +34,9 @@ class MatMulLayer : public Layer<T> {
   Index products() const override;
   bool keeps_nonnegative() const override { return of_.scale >= 0; }
   bool reads_output(const CompiledRule*, bool) const override { return true; }
+  Coefficients coefficients(const CompiledRule* rule) const override {
+    return treatment_of(rule) == Treatment::kGradient ? Coefficients::kNever : Coefficients::kServes;
+  }
   bool hands_to(std::size_t input, const CompiledRule* rule) const override {
     return treatment_of(rule) != (input == 0 ? Treatment::kValueRight : Treatment::kValueLeft);
   }

@@ -77,6 +77,10 @@ class MultiplyLayer : public Layer<T> {
   bool in_place() const override { return broadcast_.whole(0); }
   bool keeps_nonnegative() const override { return true; }
   bool reads_inputs(const CompiledRule*) const override { return false; }
+  Coefficients coefficients(const CompiledRule* rule) const override {
+    const bool gradient = rule != nullptr && rule->rule().treatment == Treatment::kGradient;
+    return gradient ? Coefficients::kNever : Coefficients::kAlong;
+  }
   bool hands_to(std::size_t input, const CompiledRule* rule) const override { return share(input, rule) != 0; }
 
   void forward(const std::vector<Matrix<const T>>& inputs, Matrix<T> output, const Clamp<T>&,
@@ -97,6 +101,7 @@ class MultiplyLayer : public Layer<T> {
         treatment == Treatment::kValueLeft ? 0 : (treatment == Treatment::kValueRight ? 1 : signal_);
     return input == signal ? T(1) : T(0);
   }
+  void coefficients_of(const RelevanceJob<T>& job, std::size_t k, T part, const Threads& threads) const;
   void stretch(const T* u, Index u_step, const T* v, Index v_step, Index count, T* out) const;
   // The relevance of an operand that is repeated, summed in float64 in the order of the output.
   void add_up(std::size_t k, T part, const T* r, T* out, Index size) const;
@@ -176,6 +181,28 @@ void MultiplyLayer<T>::add_up(std::size_t k, T part, const T* r, T* out, Index s
   std::transform(sums, sums + size, out, [part](double sum) { return static_cast<T>(sum) * part; });
 }
 
+// c_u = part c v, or part c / v: that of each copy, summed where u was repeated.
+template <class T>
+void MultiplyLayer<T>::coefficients_of(const RelevanceJob<T>& job, std::size_t k, T part,
+                                       const Threads& threads) const {
+  const Matrix<const T> other = job.inputs[1 - k];
+  const Index inner = broadcast_.inner(), step = broadcast_.step(1 - k);
+  parallel_for(job.relevance.rows, threads.alone_if(job.relevance.rows * job.relevance.cols < 2 * kPiece),
+               [&](Index row) {
+                 const Buffer<T> memory(broadcast_.whole(k) ? 0 : broadcast_.size());
+                 T* const made = broadcast_.whole(k) ? job.results[k].row(row) : memory.data();
+                 for (Index s = 0; s < broadcast_.stretches(); ++s) {
+                   stretch(job.relevance.row(row) + s * inner, 1,
+                           other.row(row % job.batch) + broadcast_.offset(1 - k, s), step, inner, made + s * inner);
+                 }
+                 if (broadcast_.whole(k)) {
+                   std::transform(made, made + broadcast_.size(), made, [part](T v) { return v * part; });
+                 } else {
+                   add_up(k, part, made, job.results[k].row(row), job.results[k].cols);
+                 }
+               });
+}
+
 template <class T>
 void MultiplyLayer<T>::relevance(const RelevanceJob<T>& job, const Threads& threads) const {
   const Matrix<const T> r = job.relevance;
@@ -183,6 +210,10 @@ void MultiplyLayer<T>::relevance(const RelevanceJob<T>& job, const Threads& thre
     const T part = share(k, job.rule);
     const Matrix<T> result = job.results[k];
     if (!result || part == 0) {
+      continue;
+    }
+    if (job.coefficients) {
+      coefficients_of(job, k, part, threads);
       continue;
     }
     if (broadcast_.whole(k)) {

@@ -16,6 +16,7 @@ class PermuteLayer : public Layer<T> {
   }
   bool keeps_nonnegative() const override { return true; }
   bool reads_inputs(const CompiledRule*) const override { return false; }
+  Coefficients coefficients(const CompiledRule*) const override { return Coefficients::kAlong; }
 
   void forward(const std::vector<Matrix<const T>>& inputs, Matrix<T> output, const Clamp<T>&,
                const Threads& threads) const override {

@@ -82,11 +82,30 @@ void SparseLayer<T>::forward(const std::vector<Matrix<const T>>& inputs, Matrix<
   });
 }
 
+// What constants take where c arrives.
+template <class T>
+void SparseLayer<T>::lose_constants(const RelevanceJob<T>& job) const {
+  if (reader_.size() == index_.size()) {
+    return;
+  }
+  for (Index row = 0; row < job.relevance.rows; ++row) {
+    for (std::size_t entry = 0; entry < index_.size(); ++entry) {
+      if (index_[entry] < 0) {
+        const Index output = static_cast<Index>(entry) / taps_;
+        const T constant = weight_.empty() ? fill(output) : weight_[entry] * fill(output);
+        job.absorbed[row].padding += static_cast<double>(constant * job.relevance.row(row)[output]);
+      }
+    }
+  }
+}
+
 template <class T>
 void SparseLayer<T>::relevance(const RelevanceJob<T>& job, const Threads& threads) const {
   Matrix<const T> shares = job.relevance;
   Buffer<T> memory;
-  if (!weight_.empty()) {
+  if (job.coefficients) {
+    lose_constants(job);
+  } else if (!weight_.empty()) {
     const Stabilizer<T> stabilizer(job.rule);
     memory.reset(shares.rows * outputs_);
     parallel_for(shares.rows, threads, [&](Index row) {
@@ -116,7 +135,8 @@ void SparseLayer<T>::relevance(const RelevanceJob<T>& job, const Threads& thread
         const std::int32_t entry = reader_[static_cast<std::size_t>(e)];
         total += weight_.empty() ? s[entry] : weight_[static_cast<std::size_t>(entry)] * s[entry / taps_];
       }
-      job.results[0].row(row)[i] = weight_.empty() ? total : total * job.inputs[0].row(row % job.batch)[i];
+      const bool times_input = !weight_.empty() && !job.coefficients;
+      job.results[0].row(row)[i] = times_input ? total * job.inputs[0].row(row % job.batch)[i] : total;
     }
   });
 }

@@ -29,12 +29,16 @@ class SparseLayer : public Layer<T> {
            std::all_of(weight_.begin(), weight_.end(), nonnegative);
   }
   bool reads_inputs(const CompiledRule*) const override { return !weight_.empty(); }
+  Coefficients coefficients(const CompiledRule* rule) const override {
+    return weight_.empty() || (rule != nullptr && rule->is_exact()) ? Coefficients::kAlong : Coefficients::kNever;
+  }
   void forward(const std::vector<Matrix<const T>>& inputs, Matrix<T> output, const Clamp<T>& clamp,
                const Threads& threads) const override;
   void relevance(const RelevanceJob<T>& job, const Threads& threads) const override;
 
  private:
   T sum(const T* x, Index output) const;
+  void lose_constants(const RelevanceJob<T>& job) const;
   T fill(Index output) const { return fill_[fill_.size() == 1 ? 0 : static_cast<std::size_t>(output)]; }
 
   Index inputs_, outputs_, taps_;

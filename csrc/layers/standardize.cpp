@@ -6,6 +6,7 @@
 
 #include "base/buffer.hpp"
 #include "base/pieces.hpp"
+#include "kernels/dispatch.hpp"
 #include "layers/registry.hpp"
 #include "rules/kernel_args.hpp"
 #include "rules/stabilizer.hpp"
@@ -350,6 +351,36 @@ void StandardizeLayer<T>::less_by_statistic(const T* x, const Moments& group, do
 }
 
 template <class T>
+void StandardizeLayer<T>::coefficients_of_group(const T* x, const T* c, const Arrays& arrays,
+                                                 const CompiledRule* rule, T* out,
+                                                kernels::Absorbed* lost) const {
+  const T *const scale = arrays.scale(), *const shift = arrays.shift();
+  const Moments group = moments(x);
+  const T inverse = static_cast<T>(group.inverse);
+  if (shift != nullptr) {
+    lost->bias += kernels::table<T>().dot(size_, c, shift);
+  }
+  for (Index i = 0; i < size_; ++i) {
+    out[i] = c[i] * inverse;
+  }
+  for (Index i = 0; scale != nullptr && i < size_; ++i) {
+    out[i] *= scale[i];
+  }
+  if (!statistic_.centred) {
+    return;
+  }
+  const double total = kernels::table<T>().sum(size_, out);
+  if (rule != nullptr && rule->rule().treatment == Treatment::kDetachAll) {
+    lost->constant -= group.mean() * total;
+    return;
+  }
+  const T mean = static_cast<T>(total / static_cast<double>(size_));
+  for (Index i = 0; i < size_; ++i) {
+    out[i] -= mean;
+  }
+}
+
+template <class T>
 void StandardizeLayer<T>::relevance(const RelevanceJob<T>& job, const Threads& threads) const {
   const Index tasks = tasks_a_row();
   std::vector<kernels::Absorbed> lost(static_cast<std::size_t>(job.relevance.rows * tasks));
@@ -364,7 +395,9 @@ void StandardizeLayer<T>::relevance(const RelevanceJob<T>& job, const Threads& t
       for (Index lane = 0; lane < bundle.lanes; ++lane) {
         arrays.of(bundle, lane);
         const Index at = lane * size_;
-        relevance_of_group(x + at, r + at, arrays, job.rule, made + at, &lost[static_cast<std::size_t>(task)]);
+        const auto of_group =
+            job.coefficients ? &StandardizeLayer::coefficients_of_group : &StandardizeLayer::relevance_of_group;
+        (this->*of_group)(x + at, r + at, arrays, job.rule, made + at, &lost[static_cast<std::size_t>(task)]);
       }
       if (!contiguous_) {
         store(made, bundle, job.results[0].row(row));

@@ -37,7 +37,7 @@ struct StandardizeSettings {
 //   kDetach, or no rule: R_in = x (t - mean t)     the mean is the linear map that it is; without one R_in = x t
 //   kDetachAll:          R_in = x t                `constant` takes -mean t
 //   kGradient:           R_in = x (t - mean t - d' sum_j t_j (x_j - mean) / d), d' the derivative of d
-// `bias` takes shift s.
+// `bias` takes shift s. In coefficients s is what arrives, and t - mean t or t what is made; nothing is dead.
 template <class T>
 class StandardizeLayer : public Layer<T> {
  public:
@@ -48,6 +48,9 @@ class StandardizeLayer : public Layer<T> {
   void require_sizes(const std::vector<Index>& inputs, Index output) const override;
   bool keeps_nonnegative() const override { return keeps_nonnegative_; }
   bool keeps_zero() const override { return flow() == Flow::kIdentity; }
+  Coefficients coefficients(const CompiledRule* rule) const override {
+    return is_gradient(rule) ? Coefficients::kNever : Coefficients::kServes;
+  }
   void forward(const std::vector<Matrix<const T>>& inputs, Matrix<T> output, const Clamp<T>& clamp,
                const Threads& threads) const override;
   void relevance(const RelevanceJob<T>& job, const Threads& threads) const override;
@@ -65,6 +68,8 @@ class StandardizeLayer : public Layer<T> {
   void each_run(Body body) const;
   const T* load(const T* row, const Bundle& bundle, T* memory) const;
   void store(const T* memory, const Bundle& bundle, T* row) const;
+  void coefficients_of_group(const T* x, const T* c, const Arrays& arrays, const CompiledRule* rule, T* out,
+                             kernels::Absorbed* lost) const;
   void relevance_of_group(const T* x, const T* r, const Arrays& arrays, const CompiledRule* rule, T* out,
                           kernels::Absorbed* lost) const;
   void less_by_statistic(const T* x, const Moments& group, double* t) const;

@@ -340,6 +340,17 @@ LoweredRule with_constants_as_sums(LoweredRule rule) {
   return rule;
 }
 
+bool CompiledRule::is_plain_and_exact(bool has_bias) const {
+  if (!is_exact() || rule_.groups[0].terms.size() != 1) {
+    return false;
+  }
+  const Group& group = rule_.groups[0];
+  const Term& term = group.terms[0];
+  const bool whole_bias = group.bias.kind == BiasKind::kSigns && group.bias.p == 1 && group.bias.n == 1;
+  return term.part == Part::kInput && term.map == WeightMap{} && term.sign == 1 && group.coefficient == 1 &&
+         group.mask == Mask::kAll && (whole_bias || !has_bias);
+}
+
 CompiledRule::CompiledRule(Rule rule) : rule_(std::move(rule)) {
   for (const bool output_positive : {false, true}) {
     for (const bool input_nonnegative : {false, true}) {

@@ -82,6 +82,10 @@ class CompiledRule {
   const LoweredRule& any() const { return forms_[0]; }
   const Rule& rule() const { return rule_; }
   bool passes() const { return rule_.passes(); }
+  // Of a layer without weights: in proportion to its contributions, without a stabilizer?
+  bool is_exact() const { return rule_.groups.size() == 1 && rule_.groups[0].epsilon == 0; }
+  // Of one with weights: the same, R = a W^T (R / (W a + b))?
+  bool is_plain_and_exact(bool has_bias) const;
 
  private:
   Rule rule_;

@@ -37,6 +37,7 @@ class AttentionLayer : public Layer<T> {
   void require_sizes(const std::vector<Index>& inputs, Index output) const override;
   Index products() const override;
   bool reads_output(const CompiledRule*, bool) const override { return true; }
+  Coefficients coefficients(const CompiledRule*) const override { return Coefficients::kServes; }
   bool hands_to(std::size_t input, const CompiledRule* rule) const override;
   void forward(const std::vector<Matrix<const T>>& inputs, Matrix<T> output, const Clamp<T>& clamp,
                const Threads& threads) const override;

@@ -39,12 +39,12 @@ void gather(const T* from, Index rows, Index cols, Index row_step, Index col_ste
              [&](Index i, Index j) { to[i * cols + j] = factor * from[i * row_step + j * col_step]; });
 }
 
-// to = from * factor * part, where a head's matrix lies.
+// to = from * factor * part, where a head's matrix lies; from null: ones.
 template <class T>
 void hand_on(const T* from, const Matrix<const T>& part, Index row_step, Index col_step, T factor, T* to) {
   each_entry(part.rows, part.cols, row_step, col_step, [&](Index i, Index j) {
     const Index at = i * row_step + j * col_step;
-    to[at] = from[at] * (factor * part.row(i)[j]);
+    to[at] = from == nullptr ? factor * part.row(i)[j] : from[at] * (factor * part.row(i)[j]);
   });
 }
 

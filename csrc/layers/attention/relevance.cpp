@@ -9,7 +9,7 @@
 
 namespace pylrp {
 
-// What the output has taken, c = R / C; the values' sum grows by p^T c.
+// What the output has taken, c = R / C, or what arrives; the values' sum grows by p^T c.
 template <class T>
 void AttentionLayer<T>::to_values(const RelevanceJob<T>& job, Index row, const ScoreBlock<T>& block,
                                   SumsOverQueries<T>* sums) const {
@@ -22,7 +22,7 @@ void AttentionLayer<T>::to_values(const RelevanceJob<T>& job, Index row, const S
   std::fill_n(sums->of_row, block.rows, 0.0);
   each_entry(block.rows, of_.value_width, of_.out.row, of_.out.col, [&](Index i, Index j) {
     const Index at = i * of_.out.row + j * of_.out.col, k = i * of_.value_width + j;
-    const T q = factor * exact.share(r[at], c[at], &sums->lost);
+    const T q = factor * (job.coefficients ? r[at] : exact.share(r[at], c[at], &sums->lost));
     sums->relevance.data()[k] = q;
     sums->scaled.data()[k] = q * block.share[i];
     sums->of_row[i] += static_cast<double>(q) * static_cast<double>(c[at]);
@@ -74,9 +74,9 @@ void AttentionLayer<T>::to_queries(const RelevanceJob<T>& job, Index row, const 
   const Index stride = padded_to_panels<T>(of_.width), at = of_.q.at[block.head] + block.first * of_.q.row;
   group.keys_back.multiply(sums->coefficients.data(), block.stride, block.rows, group.keys_back.all(), keys,
                            sums->to_queries.data(), stride);
-  hand_on(job.inputs[of_.q.input].row(row % job.batch) + at,
-          Matrix<const T>{sums->to_queries.data(), block.rows, of_.width, stride}, of_.q.row, of_.q.col,
-          static_cast<T>(of_.scale / 2), job.results[of_.q.input].row(row) + at);
+  const T* const queries = job.inputs[of_.q.input].row(row % job.batch) + at;
+  hand_on(job.coefficients ? nullptr : queries, Matrix<const T>{sums->to_queries.data(), block.rows, of_.width, stride},
+          of_.q.row, of_.q.col, static_cast<T>(of_.scale / 2), job.results[of_.q.input].row(row) + at);
 }
 
 template <class T>
@@ -110,7 +110,8 @@ void AttentionLayer<T>::relevance_of_group(const RelevanceJob<T>& job, Index row
   const auto hand_on_sums = [&](const HeadMatrix& to, const T* from, const ColumnSums<T>& of, T factor) {
     T* const result = job.results[to.input].row(row) + to.at[heads[0]];
     of.each_panel([&](Index first, const Matrix<const T>& part) {
-      hand_on(from + first * to.col, part, to.row, to.col, factor, result + first * to.col);
+      hand_on(job.coefficients ? nullptr : from + first * to.col, part, to.row, to.col, factor,
+              result + first * to.col);
     });
   };
   hand_on_sums(of_.v, value, sums.values, T(1));

@@ -16,14 +16,6 @@ namespace {
 constexpr Index kPartBytes = Index{8} << 20;     // for z and s, and for the packed left operand; else in several parts
 constexpr Index kPartProducts = Index{1} << 33;  // a part takes a tenth of a second: between parts we look for Ctrl-C
 
-// A large batch goes in parts of at most so many rows; wide: entries a row takes in the largest of the work arrays.
-template <class T>
-Index rows_of_part(Matrix<const T> weight, Index wide) {
-  const Index products = std::max<Index>(1, weight.rows * weight.cols);
-  const Index memory = std::max<Index>(1, wide * Index(sizeof(T)));
-  return std::max<Index>(64, std::min(kPartProducts / products, kPartBytes / memory));
-}
-
 // Z_q(panels, batch, tile_cols) for all sums of a rule; done(panel, first row, rows) when a panel is complete.
 template <class T, class Done>
 void forward_products(const std::vector<Sum>& sums, Matrix<const T> input, Matrix<const T> weight, T* const* z,
@@ -269,6 +261,13 @@ struct PanelArrays {
 }  // namespace
 
 template <class T>
+Index rows_of_part(Matrix<const T> weight, Index wide) {
+  const Index products = std::max<Index>(1, weight.rows * weight.cols);
+  const Index memory = std::max<Index>(1, wide * Index(sizeof(T)));
+  return std::max<Index>(64, std::min(kPartProducts / products, kPartBytes / memory));
+}
+
+template <class T>
 void relevance_by_products(const DenseJob<T>& job, const Threads& threads) {
   const LoweredRule& rule = *job.rule;
   const Matrix<const T> weight = job.layer.weight;
@@ -330,6 +329,8 @@ void forward_by_products(const DenseWeights<T>& layer, Matrix<const T> input, Ma
   }
 }
 
+template Index rows_of_part<float>(Matrix<const float>, Index);
+template Index rows_of_part<double>(Matrix<const double>, Index);
 template void relevance_by_products<float>(const DenseJob<float>&, const Threads&);
 template void relevance_by_products<double>(const DenseJob<double>&, const Threads&);
 template void forward_by_products<float>(const DenseWeights<float>&, Matrix<const float>, Matrix<float>,

@@ -10,31 +10,6 @@
 namespace pylrp {
 namespace {
 
-// Rows cost a pass over the weights for each entry of the relevance that is not zero, products a fixed price for
-// packing and little for each sample. Measured on 4096 x 4096 and 1000 x 1000: the lines cross at a share of entries of
-// about 0.15 + 2.5 / batch.
-template <class T>
-bool rows_win(const DenseJob<T>& job) {
-  const Index batch = job.relevance.rows;
-  if (batch <= few_samples(job.layer.weight)) {
-    return true;
-  }
-  Index nonzero = 0;
-  const Index most = job.relevance.cols * (15 * batch + 250) / 100;
-  for (Index i = 0; i < batch; ++i) {
-    const T* row = job.relevance.row(i);
-    nonzero += std::count_if(row, row + job.relevance.cols, [](T r) { return r != 0; });
-    if (nonzero > most) {
-      return false;
-    }
-  }
-  return true;
-}
-
-Threads threads_worth(Index products, const Threads& threads) {
-  return threads.alone_if(products < kMinProductsForThreadsDense);
-}
-
 // Rows of weights a task of the passes over all rows takes.
 constexpr Index kRowsATask = 64;
 
@@ -84,6 +59,31 @@ void forward_by_rows(const DenseWeights<T>& layer, Matrix<const T> input, Matrix
 }
 
 }  // namespace
+
+// Rows cost a pass over the weights for each entry of the relevance that is not zero, products a fixed price for
+// packing and little for each sample. Measured on 4096 x 4096 and 1000 x 1000: the lines cross at a share of entries of
+// about 0.15 + 2.5 / batch.
+template <class T>
+bool rows_win(const DenseJob<T>& job) {
+  const Index batch = job.relevance.rows;
+  if (batch <= few_samples(job.layer.weight)) {
+    return true;
+  }
+  Index nonzero = 0;
+  const Index most = job.relevance.cols * (15 * batch + 250) / 100;
+  for (Index i = 0; i < batch; ++i) {
+    const T* row = job.relevance.row(i);
+    nonzero += std::count_if(row, row + job.relevance.cols, [](T r) { return r != 0; });
+    if (nonzero > most) {
+      return false;
+    }
+  }
+  return true;
+}
+
+Threads threads_worth(Index products, const Threads& threads) {
+  return threads.alone_if(products < kMinProductsForThreadsDense);
+}
 
 template <class T>
 Index few_samples(Matrix<const T> weight) {
@@ -206,6 +206,7 @@ void dense_forward(const DenseWeights<T>& layer, Matrix<const T> input, Matrix<T
 
 #define PYLRP_INSTANTIATE(T)                                                                                \
   template class HalfRows<T>;                                                                               \
+  template bool rows_win<T>(const DenseJob<T>&);                                                            \
   template Index few_samples<T>(Matrix<const T>);                                                           \
   template bool output_is_sum<T>(const DenseJob<T>&);                                                       \
   template GroupConstants<T> prepare_dense<T>(const DenseWeights<T>&, const LoweredRule&, const Bounds<T>&, \

@@ -2,6 +2,7 @@
 //   dense.cpp  prepares what is constant, chooses the path
 //   rows.cpp   few samples or sparse relevance: one pass over the weight rows that matter
 //   batch.cpp  many samples: packed products
+//   coefficients.cpp  the same where c arrives, R = a c
 #pragma once
 
 #include <vector>
@@ -51,6 +52,11 @@ GroupConstants<T> prepare_gamma(const DenseWeights<T>& layer, const LoweredRule&
 template <class T>
 void dense_relevance(const DenseJob<T>& job, const Threads& threads);
 
+// result(batch, n_in) = c(batch, n_out) W; absorbed(batch) gets what the biases take.
+template <class T>
+void dense_coefficients(const DenseWeights<T>& layer, Matrix<const T> c, Matrix<T> result, kernels::Absorbed* absorbed,
+                        const Threads& threads);
+
 // output(batch, n_out) = input W^T + b
 template <class T>
 void dense_forward(const DenseWeights<T>& layer, Matrix<const T> input, Matrix<T> output, const Threads& threads);
@@ -74,6 +80,13 @@ class HalfRows {
 // Up to this batch the whole batch goes along with each weight row while it is in cache.
 template <class T>
 Index few_samples(Matrix<const T> weight);
+// Whether passes over the rows of weights that meet relevance are faster than products.
+template <class T>
+bool rows_win(const DenseJob<T>& job);
+Threads threads_worth(Index products, const Threads& threads);
+// A large batch goes in parts of at most so many rows; wide: entries a row takes in the largest of the work arrays.
+template <class T>
+Index rows_of_part(Matrix<const T> weight, Index wide);
 // Whether job.output can stand in for the one sum: same weights, whole bias.
 template <class T>
 bool output_is_sum(const DenseJob<T>& job);

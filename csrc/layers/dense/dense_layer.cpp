@@ -99,6 +99,13 @@ void DenseLayer<T>::relevance(const RelevanceJob<T>& job, const Threads& threads
     each_run(job.batch, together, [&](Index first, Index count) {
       const Index row = t * job.batch + first;
       std::vector<kernels::Absorbed> lost(static_cast<std::size_t>(positions_ == 1 ? 0 : count * positions_));
+      if (job.coefficients) {
+        dense_coefficients<T>(dense_, by_position(job.relevance, row, count, positions_),
+                              by_position(job.results[0], row, count, positions_),
+                              positions_ == 1 ? job.absorbed + row : lost.data(), threads);
+        add_absorbed(lost, positions_, job.absorbed + row);
+        return;
+      }
       dense_relevance<T>(
           {weights_for(count * positions_, threads), &job.rule->form(job.input_nonnegative, job.output_positive),
            job.bounds, constants, by_position(job.inputs[0], first, count, positions_),

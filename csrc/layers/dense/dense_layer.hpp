@@ -17,6 +17,11 @@ class DenseLayer : public Layer<T> {
   void forward(const std::vector<Matrix<const T>>& inputs, Matrix<T> output, const Clamp<T>& clamp,
                const Threads& threads) const override;
   void relevance(const RelevanceJob<T>& job, const Threads& threads) const override;
+  // Alone, or between others, it is as fast by R where there is one position: z is at hand, nothing is computed again.
+  Coefficients coefficients(const CompiledRule* rule) const override {
+    const bool fits = rule != nullptr && rule->is_plain_and_exact(dense_.bias != nullptr);
+    return !fits ? Coefficients::kNever : (positions_ > 1 ? Coefficients::kServes : Coefficients::kAlong);
+  }
   bool reads_inputs(const CompiledRule* rule) const override { return rule->any().reads_input(); }
   bool reads_output(const CompiledRule* rule, bool at_hand) const override;
   std::unique_ptr<Prepared> prepare(const CompiledRule& rule, const Bounds<T>& bounds,
