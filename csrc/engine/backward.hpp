@@ -47,6 +47,9 @@ class Backward {
   void add(Matrix<const T> part, std::size_t value);
 
   // backward_coefficients.cpp
+  // What a node reads and the forward pass has not kept.
+  void make_again(std::size_t node);
+  void make_value(std::size_t value);
   void step_by_coefficients(std::size_t node);
   Arrival arrive_as_coefficients(std::size_t node);
   void become_coefficients(std::size_t node, kernels::Absorbed* absorbed);

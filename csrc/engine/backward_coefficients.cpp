@@ -2,6 +2,8 @@
 #include <algorithm>
 #include <functional>
 
+#include "base/pieces.hpp"
+#include "engine/again.hpp"
 #include "engine/backward.hpp"
 #include "engine/coefficients.hpp"
 
@@ -15,10 +17,58 @@ Matrix<const T> read_only(Matrix<T> m) {
 
 }  // namespace
 
+template <class T>
+void Backward<T>::make_again(std::size_t n) {
+  if (forward_.again.empty()) {
+    return;
+  }
+  for (const std::size_t input : graph_.nodes()[n].inputs) {
+    make_value(input);
+  }
+  make_value(graph_.inputs() + n);
+}
+
+template <class T>
+void Backward<T>::make_value(std::size_t value) {
+  const Again how = forward_.again[value];
+  if (how == Again::kNever || forward_.values[value]) {
+    return;
+  }
+  const GraphNode<T>& node = graph_.nodes()[value - graph_.inputs()];
+  std::vector<Matrix<const T>> from;
+  for (std::size_t k = 0; how == Again::kComputed && k < node.inputs.size(); ++k) {
+    make_value(node.inputs[k]);
+    from.push_back(forward_.values[node.inputs[k]]);
+  }
+  if (node.layer->is_view()) {
+    forward_.values[value] = from[0];
+    forward_.memory[value] = forward_.memory[node.inputs[0]];
+    return;
+  }
+  const Index size = graph_.size(value);
+  auto memory = std::make_shared<Buffer<T>>(checked_product({forward_.batch, size}, "a value"), graph_.workspace());
+  const Matrix<T> made{memory->data(), forward_.batch, size, size};
+  if (how == Again::kComputed) {
+    node.layer->forward(from, made, {}, threads_);
+  } else {
+    std::size_t summand = value;
+    const std::size_t reader = sum_of(graph_, &summand), of = other_summand(graph_, reader, summand);
+    make_value(of);
+    const Matrix<const T> other = forward_.values[of], sum = forward_.values[graph_.inputs() + reader];
+    each_piece(made.rows, size, threads_, [&](Index, Index row, Index first, Index count) {
+      const T* const total = sum.row(row) + first;
+      std::transform(total, total + count, other.row(row) + first, made.row(row) + first, std::minus<>());
+    });
+  }
+  forward_.values[value] = {made.data, made.rows, made.cols, made.stride};
+  forward_.memory[value] = std::move(memory);
+}
+
 // Functions, where nothing gets lost, have no row in the ledger.
 template <class T>
 void Backward<T>::step_by_coefficients(std::size_t n) {
   const GraphNode<T>& node = graph_.nodes()[n];
+  make_again(n);
   Step call;
   call.absorbed.resize(static_cast<std::size_t>(rows_));
   const Arrival arrival = liveness_.coefficients[graph_.inputs() + n] ? arrive_as_coefficients(n) : arrive(n);
@@ -57,6 +107,7 @@ typename Backward<T>::Arrival Backward<T>::arrive_as_coefficients(std::size_t n)
   if (arrival.is_masked) {
     own(value);
     close(value);
+    sums_[value].clear();
     arrival.masked = arrival.incoming;
     const std::vector<double> stays = row_products(read_only(relevance_[value]), values, threads_);
     std::transform(arrival.masked.begin(), arrival.masked.end(), stays.begin(), arrival.masked.begin(), std::minus<>());
@@ -104,7 +155,9 @@ void Backward<T>::hand_on_coefficients(std::size_t n, std::vector<double>* outgo
       continue;
     }
     std::vector<double> sent;
-    if (!is_same(n)) {
+    if (graph_.nodes()[n].layer->is_view()) {
+      sent = std::move(sums_[value]);  // the same entries
+    } else if (!is_same(n)) {
       sent = row_products(c, forward_.values[input], threads_);
       std::transform(sent.begin(), sent.end(), outgoing->begin(), outgoing->begin(), std::plus<>());
     }
@@ -132,6 +185,8 @@ void Backward<T>::send_coefficients(std::size_t n, Step* step) {
     job.spare = relevance_[value];
   }
   job.batch = forward_.batch;
+  // Entry by entry: c of the input lies over that of the output.
+  const bool in_place = node.inputs.size() == 1 && node.layer->in_place() && memory_[value].use_count() == 1;
   for (std::size_t k = 0; k < node.inputs.size(); ++k) {
     const std::size_t input = node.inputs[k];
     job.inputs.push_back(forward_.values[input]);
@@ -141,7 +196,12 @@ void Backward<T>::send_coefficients(std::size_t n, Step* step) {
       step->extra[k].reset(checked_product({rows_, graph_.size(input)}, "a relevance"), graph_.workspace());
       job.results.push_back({step->extra[k].data(), rows_, graph_.size(input), graph_.size(input)});
     } else {
-      make(input);
+      if (in_place && liveness_.coefficients[input]) {
+        relevance_[input] = relevance_[value];
+        memory_[input] = memory_[value];
+      } else {
+        make(input);
+      }
       job.results.push_back(relevance_[input]);
     }
   }

@@ -4,6 +4,7 @@
 // topological order. A graph is immutable: several threads may run it at once.
 #pragma once
 
+#include <cstdint>
 #include <memory>
 #include <vector>
 
@@ -21,6 +22,13 @@ struct GraphNode {
   Index size;                       // of the value it makes
 };
 
+// How a value that a forward pass has not kept is made again where relevance reads it (again.hpp).
+enum class Again : std::uint8_t {
+  kNever,       // it is kept, or not read
+  kComputed,    // by its layer
+  kSubtracted,  // from the sum that reads it, and the other summand
+};
+
 // The values that a forward pass has left, with their memory, which views share.
 template <class T>
 struct ForwardValues {
@@ -29,6 +37,7 @@ struct ForwardValues {
   std::vector<bool> wanted;
   std::vector<Matrix<T>> kept;  // of nodes: what their layers have written down for relevance
   std::vector<Buffer<T>> kept_memory;
+  std::vector<Again> again;       // of values; empty: none
   std::vector<std::size_t> cuts;  // nodes: below each, what relevance reads is to be computed again (checkpoints.hpp)
   Index batch = 0;
 

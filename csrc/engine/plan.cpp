@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "engine/again.hpp"
 #include "engine/backward.hpp"
 #include "engine/checkpoints.hpp"
 #include "engine/liveness.hpp"
@@ -21,7 +22,7 @@ Plan<T>::Plan(const Graph<T>& graph, std::vector<NodeRule<T>> rules, const Threa
 
 template <class T>
 ForwardValues<T> Plan<T>::forward(const std::vector<Matrix<const T>>& inputs, const std::vector<std::size_t>& wanted,
-                                  std::size_t start, const Threads& threads, bool checkpoint) const {
+                                  std::size_t start, const Threads& threads, bool checkpoint, Index most_bytes) const {
   Liveness<T> liveness(*this, start);
   std::vector<std::size_t> cuts;
   if (checkpoint && start != kNoValue) {
@@ -34,8 +35,16 @@ ForwardValues<T> Plan<T>::forward(const std::vector<Matrix<const T>>& inputs, co
       liveness.kept[graph_.inputs() + n] = true;
     }
   }
+  std::vector<Again> again;
+  if (cuts.empty() && start != kNoValue) {
+    again = values_made_again(*this, liveness, wanted, start, inputs[0].rows, most_bytes);
+    for (std::size_t value = 0; value < again.size(); ++value) {
+      liveness.kept[value] = liveness.kept[value] && again[value] == Again::kNever;
+    }
+  }
   ForwardValues<T> made =
       graph_.forward(inputs, wanted, threads, {start, std::move(liveness.kept), std::move(liveness.entries)});
+  made.again = std::move(again);
   made.cuts = std::move(cuts);
   return made;
 }

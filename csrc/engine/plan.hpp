@@ -40,6 +40,8 @@ struct RelevanceRequest {
   double* ledger;
 };
 
+inline constexpr Index kMostKeptBytes = Index{112} << 20;
+
 template <class T>
 class Plan {
  public:
@@ -53,8 +55,10 @@ class Plan {
 
   // wanted: values that must be there afterwards. start: the value whose relevance will be asked for, or kNoValue: then
   // nothing else is kept. checkpoint: keep little of what relevance reads, and compute the rest again there.
+  // most_bytes: of values for relevance; beyond that some that are cheap are made again (again.hpp).
   ForwardValues<T> forward(const std::vector<Matrix<const T>>& inputs, const std::vector<std::size_t>& wanted,
-                           std::size_t start, const Threads& threads, bool checkpoint = false) const;
+                           std::size_t start, const Threads& threads, bool checkpoint = false,
+                           Index most_bytes = kMostKeptBytes) const;
   // Frees what it has read for the last time, but for the values wanted.
   void relevance(ForwardValues<T>* forward, const RelevanceRequest<T>& request, const Threads& threads) const;
 

@@ -65,7 +65,8 @@ void relevance_by_gradient(const RelevanceJob<T>& job, const Threads& threads, S
   add_absorbed(lost, pieces, job.absorbed);
 }
 
-// c_in = c f(x) / x where f(0) = 0, from y = f(x); at 0 the limit, slope(column).
+// c_in = c f(x) / x where f(0) = 0, from y = f(x); at 0 the limit, slope(column). There x may be a small number that
+// stands for 0, beside y = 0.
 template <class T, class Slope>
 void coefficients_of_function(const RelevanceJob<T>& job, Slope slope, const Threads& threads) {
   each_piece(job.relevance.rows, job.relevance.cols, threads, [&](Index, Index row, Index first, Index count) {
@@ -73,13 +74,9 @@ void coefficients_of_function(const RelevanceJob<T>& job, Slope slope, const Thr
     const T* const x = job.inputs[0].row(row % job.batch) + first;
     const T* const y = job.output.row(row % job.batch) + first;
     T* const out = job.results[0].row(row) + first;
-    bool zeros = false;
-    for (Index j = 0; j < count; ++j) {
-      zeros = zeros || x[j] == 0;
-      out[j] = c[j] * (y[j] / x[j]);
-    }
-    for (Index j = 0; zeros && j < count; ++j) {
-      out[j] = x[j] == 0 ? c[j] * slope(first + j) : out[j];
+    for (Index j = 0; j < count; ++j) {  // the results may lie over c
+      const T at_zero = std::abs(x[j]) < T(1e-15) ? slope(first + j) : T(0);
+      out[j] = c[j] * (y[j] == 0 ? at_zero : y[j] / x[j]);
     }
   });
 }

@@ -1,6 +1,7 @@
 // Graphs for the tests: built node by node, with layers that remember what the engine asked of them.
 #pragma once
 
+#include <algorithm>
 #include <deque>
 #include <functional>
 #include <memory>
@@ -198,6 +199,7 @@ struct Question {
   std::vector<std::size_t> wanted = {}, asked = {};  // values; values whose relevance is asked for
   std::vector<ChannelMask> masks = {};
   int threads = 1;
+  Index most_bytes = kMostKeptBytes;  // of values that the forward pass keeps for relevance
 };
 
 template <class T>
@@ -206,6 +208,7 @@ struct Answer {
   std::vector<std::vector<T>> relevance;  // of the asked ones, by value
   std::vector<double> ledger;             // (nodes, columns, rows)
   std::vector<std::size_t> left;          // values with memory when all is done
+  std::size_t kept = 0;                   // values with memory after the forward pass
   Index rows = 0;
   bool clean = true;  // shapes are right, nothing was written beside the results
 
@@ -263,9 +266,12 @@ template <class T>
 Answer<T> ask_plan(const Graph<T>& graph, const Plan<T>& plan, const Inputs<T>& inputs, const Question<T>& question,
                    Index first_target = 0) {
   const Index batch = inputs.batch(), rows = question.targets * batch;
-  ForwardValues<T> pass = plan.forward(inputs.views(), question.wanted, question.start, {question.threads});
+  ForwardValues<T> pass =
+      plan.forward(inputs.views(), question.wanted, question.start, {question.threads}, false, question.most_bytes);
   Answer<T> answer;
   answer.rows = rows;
+  answer.kept = static_cast<std::size_t>(
+      std::count_if(pass.memory.begin(), pass.memory.end(), [](const auto& memory) { return memory != nullptr; }));
   answer.values.resize(graph.values());
   answer.relevance.resize(graph.values());
   const auto numbers = [&](std::size_t value) {

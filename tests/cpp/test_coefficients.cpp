@@ -245,7 +245,8 @@ struct Blocks {
     std::size_t value = norm(0);
     for (int block = 0; block < 2; ++block) {
       inside = linear(value, kWide);
-      summed = sum({value, linear(net.activation(inside, {ActivationKind::kGELU}), kWidth), value});
+      const std::size_t more = linear(net.activation(inside, {ActivationKind::kGELU}), kWidth);
+      summed = block == 0 ? sum({value, more}) : sum({value, more, value});
       const std::size_t most = net.add(max_over_tokens(), {summed}, kTokens * kWidth);
       value = sum({norm(summed), most});
     }
@@ -328,6 +329,39 @@ void check_graph(double within) {
 TEST(coefficients_through_a_graph) {
   check_graph<double>(1e-11);
   check_graph<float>(1e-4);
+}
+
+// Functions, normalisations, summands and products that are not kept: the same relevance, and the same ledger but for
+// rounding.
+template <class T>
+void check_made_again(double within) {
+  Blocks<T> blocks(false);
+  const Inputs<T> inputs(blocks.net, 1, 2, 4);
+  const Plan<T> plan = blocks.net.plan();
+  Question<T> question{blocks.top, 2, {}, {0, blocks.inside}};
+  const Answer<T> all = ask(blocks.net, plan, inputs, question);
+  std::size_t kept = all.kept;
+  const Index value = 2 * kTokens * kWidth * Index{sizeof(T)};
+  for (const Index most : {20 * value, 12 * value, Index{0}}) {
+    check::context = "at most " + std::to_string(most) + " bytes";
+    question.most_bytes = most;
+    const Answer<T> some = ask(blocks.net, plan, inputs, question);
+    CHECK(some.kept < all.kept && some.kept <= kept && some.left.empty());
+    kept = some.kept;
+    CHECK(same_bits(some.relevance[0], all.relevance[0]));
+    CHECK(same_bits(some.relevance[blocks.inside], all.relevance[blocks.inside]));
+    for (std::size_t i = 0; i < all.ledger.size(); ++i) {
+      CHECK(std::abs(all.ledger[i] - some.ledger[i]) <= within);
+    }
+    question.wanted = {blocks.inside, blocks.summed};
+    CHECK(same_bits(ask(blocks.net, plan, inputs, question).relevance[0], all.relevance[0]));
+    question.wanted = {};
+  }
+}
+
+TEST(coefficients_with_values_made_again) {
+  check_made_again<double>(1e-10);
+  check_made_again<float>(1e-2);
 }
 
 TEST(coefficients_where_they_serve) {

@@ -14,19 +14,30 @@ template <class T>
 void AttentionLayer<T>::to_values(const RelevanceJob<T>& job, Index row, const ScoreBlock<T>& block,
                                   SumsOverQueries<T>* sums) const {
   const Index begin = of_.out.at[block.head] + block.first * of_.out.row;
-  const T factor = treatment_of(job.rule) == Treatment::kValueRight ? T(1) : T(0.5);
+  const bool to_values_only = treatment_of(job.rule) == Treatment::kValueRight;
+  const T factor = to_values_only ? T(1) : T(0.5);
   const T* const r = job.relevance.row(row) + begin;
   const T* const c = job.output.row(row % job.batch) + begin;
   Stabilizer<T> exact(nullptr);
   exact.epsilon = T(0);
   std::fill_n(sums->of_row, block.rows, 0.0);
-  each_entry(block.rows, of_.value_width, of_.out.row, of_.out.col, [&](Index i, Index j) {
-    const Index at = i * of_.out.row + j * of_.out.col, k = i * of_.value_width + j;
-    const T q = factor * (job.coefficients ? r[at] : exact.share(r[at], c[at], &sums->lost));
-    sums->relevance.data()[k] = q;
-    sums->scaled.data()[k] = q * block.share[i];
-    sums->of_row[i] += static_cast<double>(q) * static_cast<double>(c[at]);
-  });
+  const auto each = [&](auto body) {
+    each_entry(block.rows, of_.value_width, of_.out.row, of_.out.col, [&](Index i, Index j) {
+      const Index k = i * of_.value_width + j;
+      const T q = body(i, i * of_.out.row + j * of_.out.col);
+      sums->relevance.data()[k] = q;
+      sums->scaled.data()[k] = q * block.share[i];
+    });
+  };
+  if (job.coefficients && to_values_only) {
+    each([&](Index, Index at) { return r[at]; });
+  } else {
+    each([&](Index i, Index at) {
+      const T q = factor * (job.coefficients ? r[at] : exact.share(r[at], c[at], &sums->lost));
+      sums->of_row[i] += static_cast<double>(q) * static_cast<double>(c[at]);
+      return q;
+    });
+  }
   sums->values.add({block.powers.data(), block.rows, of_.keys, block.stride},
                    {block.open.first, block.keys_end(of_.keys)},
                    {sums->scaled.data(), block.rows, of_.value_width, of_.value_width});
