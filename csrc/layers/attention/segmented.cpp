@@ -112,6 +112,7 @@ void SegmentedAttention<T>::relevance(const RelevanceJob<T>& job, const Threads&
     RelevanceJob<T> own;
     own.rule = job.rule;
     own.batch = 1;
+    own.coefficients = job.coefficients;
     own.output = as_sample(job.output, of.first, of.count);
     own.relevance = as_sample(job.relevance, row, of.count);
     for (std::size_t input = 0; input < job.inputs.size(); ++input) {

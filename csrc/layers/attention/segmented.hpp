@@ -29,6 +29,7 @@ class SegmentedAttention : public Layer<T> {
   bool reads_output(const CompiledRule* rule, bool at_hand) const override {
     return of_one_.reads_output(rule, at_hand);
   }
+  Coefficients coefficients(const CompiledRule* rule) const override { return of_one_.coefficients(rule); }
   bool hands_to(std::size_t input, const CompiledRule* rule) const override { return of_one_.hands_to(input, rule); }
   void forward(const std::vector<Matrix<const T>>& inputs, Matrix<T> output, const Clamp<T>& clamp,
                const Threads& threads) const override;
