@@ -100,7 +100,8 @@ void DenseLayer<T>::relevance(const RelevanceJob<T>& job, const Threads& threads
       const Index row = t * job.batch + first;
       std::vector<kernels::Absorbed> lost(static_cast<std::size_t>(positions_ == 1 ? 0 : count * positions_));
       if (job.coefficients) {
-        dense_coefficients<T>(dense_, by_position(job.relevance, row, count, positions_),
+        dense_coefficients<T>(weights_for(count * positions_, threads),
+                              by_position(job.relevance, row, count, positions_),
                               by_position(job.results[0], row, count, positions_),
                               positions_ == 1 ? job.absorbed + row : lost.data(), threads);
         add_absorbed(lost, positions_, job.absorbed + row);
