@@ -121,11 +121,14 @@ void register_info(py::module_& m) {
   m.def(
       "force_left_path",
       [](const std::string& path) {
-        if (path != "counted" && path != "tiles" && path != "lists") {
-          throw py::value_error("path is \"" + path + "\": it must be \"counted\", \"tiles\" or \"lists\"");
+        const std::map<std::string, LeftPath> paths{{"counted", LeftPath::kCounted},
+                                                    {"tiles", LeftPath::kTiles},
+                                                    {"lists", LeftPath::kLists},
+                                                    {"pairs", LeftPath::kPairs}};
+        if (paths.count(path) == 0) {
+          throw py::value_error("path is \"" + path + "\": it must be \"counted\", \"tiles\", \"lists\" or \"pairs\"");
         }
-        force_left_path(path == "counted" ? LeftPath::kCounted
-                                          : (path == "tiles" ? LeftPath::kTiles : LeftPath::kLists));
+        force_left_path(paths.at(path));
       },
       py::arg("path"));
   // Which instruction multiplies numbers in bfloat16, or "emulated"; and what their products are made of, for tests.

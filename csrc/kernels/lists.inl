@@ -26,6 +26,31 @@ inline __attribute__((always_inline)) Index store_nonzeros(Vec<double> v, Index 
   _mm_storeu_si128(reinterpret_cast<__m128i*>(steps), _mm256_cvtepi32_epi16(_mm256_maskz_compress_epi32(kept, at)));
   return __builtin_popcount(kept);
 }
+inline __attribute__((always_inline)) Index store_pair(Vec<float> v, Vec<float> u, Index first_step, float* v_values,
+                                                       float* u_values, std::uint16_t* steps) {
+  const __m512 x = reinterpret_cast<__m512>(v), y = reinterpret_cast<__m512>(u), zero = _mm512_setzero_ps();
+  const __mmask16 kept =
+      static_cast<__mmask16>(_mm512_cmp_ps_mask(x, zero, _CMP_NEQ_UQ) | _mm512_cmp_ps_mask(y, zero, _CMP_NEQ_UQ));
+  const __m512i at = _mm512_add_epi32(_mm512_set1_epi32(static_cast<int>(first_step)),
+                                      _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
+  _mm512_storeu_ps(v_values, _mm512_maskz_compress_ps(kept, x));
+  _mm512_storeu_ps(u_values, _mm512_maskz_compress_ps(kept, y));
+  const __m256i narrow = _mm512_maskz_cvtepi32_epi16(0xffff, _mm512_maskz_compress_epi32(kept, at));
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(steps), narrow);
+  return __builtin_popcount(kept);
+}
+inline __attribute__((always_inline)) Index store_pair(Vec<double> v, Vec<double> u, Index first_step, double* v_values,
+                                                       double* u_values, std::uint16_t* steps) {
+  const __m512d x = reinterpret_cast<__m512d>(v), y = reinterpret_cast<__m512d>(u), zero = _mm512_setzero_pd();
+  const __mmask8 kept =
+      static_cast<__mmask8>(_mm512_cmp_pd_mask(x, zero, _CMP_NEQ_UQ) | _mm512_cmp_pd_mask(y, zero, _CMP_NEQ_UQ));
+  const __m256i at =
+      _mm256_add_epi32(_mm256_set1_epi32(static_cast<int>(first_step)), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+  _mm512_storeu_pd(v_values, _mm512_maskz_compress_pd(kept, x));
+  _mm512_storeu_pd(u_values, _mm512_maskz_compress_pd(kept, y));
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(steps), _mm256_cvtepi32_epi16(_mm256_maskz_compress_epi32(kept, at)));
+  return __builtin_popcount(kept);
+}
 #elif defined(__AVX2__)
 // For each mask of eight lanes the numbers of those that are set, then zeros.
 struct KeptLanes {
@@ -48,25 +73,44 @@ inline __attribute__((always_inline)) __m128i kept_lanes(int mask) {
 inline __attribute__((always_inline)) __m128i steps_of(__m128i lanes, Index first_step) {
   return _mm_add_epi16(_mm_cvtepu8_epi16(lanes), _mm_set1_epi16(static_cast<short>(first_step)));
 }
-inline __attribute__((always_inline)) Index store_nonzeros(Vec<float> v, Index first_step, float* values,
-                                                           std::uint16_t* steps) {
-  const __m256 x = reinterpret_cast<__m256>(v);
-  const int kept = _mm256_movemask_ps(_mm256_cmp_ps(x, _mm256_setzero_ps(), _CMP_NEQ_UQ));
-  const __m128i lanes = kept_lanes(kept);
-  _mm256_storeu_ps(values, _mm256_permutevar8x32_ps(x, _mm256_cvtepu8_epi32(lanes)));
-  _mm_storeu_si128(reinterpret_cast<__m128i*>(steps), steps_of(lanes, first_step));
-  return __builtin_popcount(static_cast<unsigned>(kept));
+inline __attribute__((always_inline)) int nonzero_mask(Vec<float> v) {
+  return _mm256_movemask_ps(_mm256_cmp_ps(reinterpret_cast<__m256>(v), _mm256_setzero_ps(), _CMP_NEQ_UQ));
 }
-inline __attribute__((always_inline)) Index store_nonzeros(Vec<double> v, Index first_step, double* values,
-                                                           std::uint16_t* steps) {
-  const __m256d x = reinterpret_cast<__m256d>(v);
-  const int kept = _mm256_movemask_pd(_mm256_cmp_pd(x, _mm256_setzero_pd(), _CMP_NEQ_UQ));
-  const __m128i lanes = kept_lanes(kept);
+inline __attribute__((always_inline)) int nonzero_mask(Vec<double> v) {
+  return _mm256_movemask_pd(_mm256_cmp_pd(reinterpret_cast<__m256d>(v), _mm256_setzero_pd(), _CMP_NEQ_UQ));
+}
+inline __attribute__((always_inline)) void store_lanes(Vec<float> v, __m128i lanes, float* values) {
+  const __m256i index = _mm256_cvtepu8_epi32(lanes);
+  _mm256_storeu_ps(values, _mm256_permutevar8x32_ps(reinterpret_cast<__m256>(v), index));
+}
+inline __attribute__((always_inline)) void store_lanes(Vec<double> v, __m128i lanes, double* values) {
   const __m256i even = _mm256_slli_epi64(_mm256_cvtepu8_epi64(lanes), 1);  // a lane is two of 32 bits
   const __m256i halves = _mm256_or_si256(even, _mm256_slli_epi64(_mm256_add_epi64(even, _mm256_set1_epi64x(1)), 32));
-  const __m256 moved = _mm256_permutevar8x32_ps(_mm256_castpd_ps(x), halves);
+  const __m256 moved = _mm256_permutevar8x32_ps(_mm256_castpd_ps(reinterpret_cast<__m256d>(v)), halves);
   _mm256_storeu_pd(values, _mm256_castps_pd(moved));
-  _mm_storel_epi64(reinterpret_cast<__m128i*>(steps), steps_of(lanes, first_step));
+}
+inline __attribute__((always_inline)) void store_steps(__m128i all, float, std::uint16_t* steps) {
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(steps), all);
+}
+inline __attribute__((always_inline)) void store_steps(__m128i all, double, std::uint16_t* steps) {
+  _mm_storel_epi64(reinterpret_cast<__m128i*>(steps), all);
+}
+template <class V, class T>
+inline __attribute__((always_inline)) Index store_nonzeros(V v, Index first_step, T* values, std::uint16_t* steps) {
+  const int kept = nonzero_mask(v);
+  const __m128i lanes = kept_lanes(kept);
+  store_lanes(v, lanes, values);
+  store_steps(steps_of(lanes, first_step), T{}, steps);
+  return __builtin_popcount(static_cast<unsigned>(kept));
+}
+template <class V, class T>
+inline __attribute__((always_inline)) Index store_pair(V v, V u, Index first_step, T* v_values, T* u_values,
+                                                       std::uint16_t* steps) {
+  const int kept = nonzero_mask(v) | nonzero_mask(u);
+  const __m128i lanes = kept_lanes(kept);
+  store_lanes(v, lanes, v_values);
+  store_lanes(u, lanes, u_values);
+  store_steps(steps_of(lanes, first_step), T{}, steps);
   return __builtin_popcount(static_cast<unsigned>(kept));
 }
 #else
@@ -77,6 +121,17 @@ inline Index store_nonzeros(Vec<T> v, Index first_step, T* values, std::uint16_t
     values[count] = v[l];
     steps[count] = static_cast<std::uint16_t>(first_step + l);
     count += v[l] != 0 ? 1 : 0;
+  }
+  return count;
+}
+template <class V, class T>
+inline Index store_pair(V v, V u, Index first_step, T* v_values, T* u_values, std::uint16_t* steps) {
+  Index count = 0;
+  for (int l = 0; l < kLanes<T>; ++l) {
+    v_values[count] = v[l];
+    u_values[count] = u[l];
+    steps[count] = static_cast<std::uint16_t>(first_step + l);
+    count += v[l] != 0 || u[l] != 0 ? 1 : 0;
   }
   return count;
 }
@@ -171,5 +226,95 @@ void list_rows(const ListRows<T>& args) {
       return list_rows_of<T, 3>(args);
     default:
       return list_rows_of<T, 4>(args);
+  }
+}
+
+template <class T>
+Index compress_pair(Index k, const T* x, const T* y, T* x_values, T* y_values, std::uint16_t* steps) {
+  Index count = 0;
+  for (Index p = 0; p < k; p += kLanes<T>) {
+    const Vec<T> v = load_n(x + p, k - p), u = load_n(y + p, k - p);
+    count += store_pair(v, u, p, x_values + count, y_values + count, steps + count);
+  }
+  return count;
+}
+
+// Two vectors stay in registers, loaded one after the other. The compiler would read each anew for each row, and the
+// same half of two panels side by side: two loads from one bank of the L1 cache wait for each other (Zen 3: a fifth).
+template <class V>
+inline __attribute__((always_inline)) void hold(V& a, V& b) {
+#if defined(__AVX512F__)
+  asm volatile("" : "+v"(a), "+v"(b));
+#elif defined(__x86_64__) || defined(_M_X64)
+  asm volatile("" : "+x"(a), "+x"(b));
+#else
+  (void)a;
+  (void)b;
+#endif
+}
+
+// A weight that was read serves two rows, and so does what it costs to begin and end a list.
+template <class T, int kPanels>
+void list_pairs_of(const ListPairs<T>& args) {
+  constexpr int lanes = kLanes<T>;
+  const T* panel[kPanels];
+  T* out[kPanels];
+  for (int p = 0; p < kPanels; ++p) {
+    panel[p] = args.panel[p];
+    out[p] = args.out[p];
+  }
+  for (Index i = 0; i < args.pairs; ++i) {
+    const Index list = args.list_of[i], count = args.counts[list];
+    const T* const first = args.values + 2 * list * args.stride;
+    const T* const second = first + args.stride;
+    const std::uint16_t* const steps = args.steps + list * args.stride;
+    const Index next = args.list_of[i + 1 < args.pairs ? i + 1 : i];
+    fetch_list(args.values + 2 * next * args.stride, args.steps + next * args.stride);
+    __builtin_prefetch(args.values + (2 * next + 1) * args.stride);
+    __builtin_prefetch(args.values + (2 * next + 1) * args.stride + 64 / sizeof(T));
+    if (args.add) {
+#pragma GCC unroll 3
+      for (int p = 0; p < kPanels; ++p) {  // on its way while the rows are computed
+        T* const row = out[p] + 2 * i * args.out_stride;
+        __builtin_prefetch(row, 1);
+        __builtin_prefetch(row + lanes, 1);
+        __builtin_prefetch(row + args.out_stride, 1);
+        __builtin_prefetch(row + args.out_stride + lanes, 1);
+      }
+    }
+    Vec<T> acc[kPanels][4] = {};
+    for (Index e = 0; e < count; ++e) {
+      const Vec<T> v = splat(first[e]), u = splat(second[e]);
+      const Index at = Index{steps[e]} * (2 * lanes);
+#pragma GCC unroll 3
+      for (int p = 0; p < kPanels; ++p) {
+        Vec<T> w0 = load(panel[p] + at), w1 = load(panel[p] + at + lanes);
+        hold(w0, w1);
+        acc[p][0] += v * w0;
+        acc[p][1] += v * w1;
+        acc[p][2] += u * w0;
+        acc[p][3] += u * w1;
+      }
+    }
+#pragma GCC unroll 3
+    for (int p = 0; p < kPanels; ++p) {
+#pragma GCC unroll 4
+      for (int j = 0; j < 4; ++j) {
+        T* const target = out[p] + (2 * i + j / 2) * args.out_stride + j % 2 * lanes;
+        store(target, args.add ? load(target) + acc[p][j] : acc[p][j]);
+      }
+    }
+  }
+}
+
+template <class T>
+void list_pairs(const ListPairs<T>& args) {
+  switch (args.panels) {
+    case 1:
+      return list_pairs_of<T, 1>(args);
+    case 2:
+      return list_pairs_of<T, 2>(args);
+    default:
+      return list_pairs_of<T, 3>(args);
   }
 }

@@ -116,6 +116,24 @@ struct ListRows {
   T* const* out;  // of each panel
   Index out_stride;
 };
+// The same for two rows that share a list, of what is not zero in either: pair i writes rows 2 i and 2 i + 1. List l
+// has counts[l] steps from l * stride on; the first row's values begin at 2 * l * stride, the second's `stride`
+// further.
+inline constexpr int kPairPanels = 3;
+template <class T>
+struct ListPairs {
+  Index pairs;
+  const T* values;
+  const std::uint16_t* steps;
+  const std::int32_t* counts;
+  Index stride;
+  const std::int32_t* list_of;
+  int panels;  // at most kPairPanels
+  const T* const* panel;
+  bool add;
+  T* const* out;
+  Index out_stride;
+};
 // out(rows, n) = or += sum_t rho(w_t) * x_t, element by element; row i of x_t at at[t] + i * step.
 template <class T>
 struct Depthwise {
@@ -240,6 +258,9 @@ struct Table {
   // These, in order, and first_step + where they stand. Returns their number; writes up to kSpare entries beyond it.
   Index (*compress)(Index k, const T* x, int part, Index first_step, T* values, std::uint16_t* steps);
   void (*list_rows)(const ListRows<T>& args);
+  // Of two rows: what is not zero in one of them.
+  Index (*compress_pair)(Index k, const T* x, const T* y, T* x_values, T* y_values, std::uint16_t* steps);
+  void (*list_pairs)(const ListPairs<T>& args);
   // left(k, rows) from x(rows, k): part 0 as it is, +1 positive part, -1 negative part.
   // Writes up to kSpare entries beyond the end.
   void (*pack_left)(int rows, Index k, const T* x, Index stride, int part, T* left);

@@ -138,8 +138,7 @@ class Left {
         entries += at.depth;
       }
       const double share = static_cast<double>(kept) / static_cast<double>(std::max<Index>(entries, 1));
-      regions_[static_cast<std::size_t>(i)].lists =
-          forced_left_path() == LeftPath::kLists || lists_win<T>(share, at.rows, panels, 1, steps);
+      regions_[static_cast<std::size_t>(i)].lists = lists_forced() || lists_win<T>(share, at.rows, panels, 1, steps);
     });
   }
   // One after the other in memory; each a little longer, for what packing writes beyond the end.

@@ -41,14 +41,19 @@ void count_left_work(const LeftWork& work) {
 }
 
 template <class T>
-bool lists_win(double share, Index rows, Index panels, Index uses, Index steps) {
+double lists_cost(double share, Index rows, Index panels, Index uses, Index steps) {
   const Costs of = costs<T>();
   const double all = static_cast<double>(panels * uses);
   const double groups = static_cast<double>((panels + kernels::kListPanels - 1) / kernels::kListPanels * uses);
   const double alone = panels == 1 ? 1.6 : 1;  // two sums of a row wait for each other
   const double lists = of.compress + groups * of.list / static_cast<double>(steps) +
                        all * (share * of.entry * alone + of.weight / static_cast<double>(std::max<Index>(rows, 1)));
-  return lists < 0.95 * all;
+  return lists / all;
+}
+
+template <class T>
+bool lists_win(double share, Index rows, Index panels, Index uses, Index steps) {
+  return lists_cost<T>(share, rows, panels, uses, steps) < kWorthLists;
 }
 
 template <class T>
@@ -65,6 +70,8 @@ void add_not_finite(const T* panel, Index depth, Index rows, T* out, Index out_s
   }
 }
 
+template double lists_cost<float>(double, Index, Index, Index, Index);
+template double lists_cost<double>(double, Index, Index, Index, Index);
 template bool lists_win<float>(double, Index, Index, Index, Index);
 template bool lists_win<double>(double, Index, Index, Index, Index);
 template void add_not_finite<float>(const float*, Index, Index, float*, Index);

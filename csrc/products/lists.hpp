@@ -15,10 +15,12 @@ namespace pylrp {
 
 // --- which way ---
 
-enum class LeftPath : int { kCounted, kTiles, kLists };
-// For tests and measurements: all blocks from now on go one way, in the whole process; kCounted is the default.
+enum class LeftPath : int { kCounted, kTiles, kLists, kPairs };
+// For tests and measurements: all blocks from now on go one way, in the whole process; kCounted is the default. kPairs:
+// two rows of a convolution share a list (tap_lists.hpp), everything else has lists of its own.
 void force_left_path(LeftPath path);
 LeftPath forced_left_path();
+inline bool lists_forced() { return forced_left_path() == LeftPath::kLists || forced_left_path() == LeftPath::kPairs; }
 
 // Multiply-adds of blocks that the choice was open for, since the process began: by tiles; by lists, counted as the
 // tiles would need them; and those that the lists did. For tests and diagnosis; nothing is decided by them.
@@ -42,11 +44,15 @@ inline Index list_parts(Index depth, Index steps) { return (depth + steps - 1) /
 // `uses` times (taps); share: of entries that are not zero.
 template <class T>
 bool lists_win(double share, Index rows, Index panels, Index uses, Index steps);
+// What lists cost then, in units of what tiles do.
+template <class T>
+double lists_cost(double share, Index rows, Index panels, Index uses, Index steps);
+inline constexpr double kWorthLists = 0.95;
 // Whether zeros are worth counting: unless lists won with a fifth of the entries left, they are not.
 template <class T>
 bool zeros_count(Index rows, Index panels, Index uses, Index steps) {
   const LeftPath path = forced_left_path();
-  return path == LeftPath::kLists || (path == LeftPath::kCounted && lists_win<T>(0.2, rows, panels, uses, steps));
+  return lists_forced() || (path == LeftPath::kCounted && lists_win<T>(0.2, rows, panels, uses, steps));
 }
 // Of so many rows one is counted, but eight in all at least.
 inline Index rows_from_count_to_count(Index rows) { return std::clamp<Index>(rows / 8, 1, 16); }

@@ -1,5 +1,7 @@
-// The source pixels of a block of a convolution's rows as lists of what is not zero (lists.hpp): a pixel is compressed
-// once for all taps that meet it. A task makes them for its own rows.
+// The source pixels of a block of a convolution's rows as lists of what is not zero (lists.hpp), of each pixel or of
+// two. Two rows, mostly pixels side by side, share a list for each tap where they are zero in much the same channels: a
+// weight that was read serves both. Pixels are compressed once for all taps that meet them; a task does that for its
+// own rows.
 #pragma once
 
 #include <vector>
@@ -10,40 +12,62 @@
 
 namespace pylrp {
 
-// The pixels that the rows of a block meet, numbered, and the number of each row's for each tap.
+// The pixels, or pairs of pixels, that the rows of a block meet, numbered, and the number of each row's, or pair's of
+// rows, for each tap.
 class TapPixels {
  public:
-  explicit TapPixels(const Block& block);
+  TapPixels(const Block& block, Index together);
   struct Pixel {
-    Index sample, pixel;
+    Index sample, pixel;  // -1, -1: outside
   };
+  Index together() const { return together_; }  // rows that share a list: 1 or 2
+  // `together` of each list, one after the other.
   const std::vector<Pixel>& pixels() const { return pixels_; }
-  // Of each row; pixels().size() where the source is outside.
-  const std::int32_t* numbers(std::size_t tap) const { return numbers_.data() + tap * rows_; }
+  Index lists() const { return static_cast<Index>(pixels_.size()) / together_; }
+  Index rows() const { return rows_; }  // or pairs of them
+  const std::int32_t* numbers(std::size_t tap) const { return numbers_.data() + tap * static_cast<std::size_t>(rows_); }
 
  private:
-  std::size_t rows_;
+  Index together_, rows_;
   std::vector<Pixel> pixels_;
-  std::vector<std::int32_t> numbers_;  // (taps, rows)
+  std::vector<std::int32_t> numbers_;  // (taps, rows or pairs)
 };
 
-// Lists (parts of the channels, pixels and an empty one).
+// Lists (parts of the channels, lists of the pixels).
 template <class T>
 class TapLists {
  public:
   TapLists(const TapPixels& pixels, const Image<T>& image, Index channels);
+  Index steps() const { return steps_of_list_; }  // of the reduction that a list covers
+  // List l's values begin at together * l * stride, the second row's `stride` further.
   Lists<T> part(Index part) const;
-  Index kept() const { return kept_; }  // entries that are not zero
+  Index together() const { return together_; }
+  Index kept() const { return kept_; }  // entries of lists
 
  private:
-  Index count_, kept_ = 0;
+  Index together_, steps_of_list_, count_, kept_ = 0;
   Buffer<T> values_;
   Buffer<std::uint16_t> steps_;
   Buffer<std::int32_t> counts_;
 };
 
-// The share of an image's entries that are not zero, from some rows of a block.
+// How many rows share a list: 0, by tiles; 1; 2.
 template <class T>
-double share_of_rows(const Block& block, const Image<T>& image, Index channels);
+Index choose_lists(const Block& block, const Image<T>& image, Index panels, Index channels);
+
+// What lists of pairs cost, in units of what tiles do. share: of entries that are not zero in one of two
+// pixels.
+template <class T>
+double pairs_cost(double share, Index rows, Index panels, Index taps, Index channels);
+// Whether zeros are worth counting.
+template <class T>
+bool tap_zeros_count(Index rows, Index panels, Index taps, Index channels);
+
+// The reduction's steps that a list of a pair covers: kPairPanels panels of that depth take 24 kB of the L1 cache.
+template <class T>
+Index pair_steps() {
+  return std::max<Index>(64,
+                         (Index{24} << 10) / (kernels::kPairPanels * kernels::table<T>().tile_cols * Index{sizeof(T)}));
+}
 
 }  // namespace pylrp

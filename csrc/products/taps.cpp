@@ -9,11 +9,6 @@
 #include "kernels/dispatch.hpp"
 #include "products/tap_lists.hpp"
 
-// CMake's PYLRP_CONV_PACK_IN_TASKS.
-#ifndef PYLRP_CONV_PACK_IN_TASKS
-#define PYLRP_CONV_PACK_IN_TASKS 1
-#endif
-
 namespace pylrp {
 namespace {
 
@@ -41,46 +36,6 @@ std::vector<Chunk> chunks_of(std::size_t taps, Index channels) {
   return chunks;
 }
 
-}  // namespace
-
-template <class T>
-Index TapWork<T>::panels() const {
-  const Index width = kernels::table<T>().tile_cols;
-  return (columns + width - 1) / width;
-}
-
-template <class T>
-Index TapWork<T>::own_blocks() const {
-#if PYLRP_CONV_PACK_IN_TASKS
-  const Index parts = std::max<Index>(1, panels() * groups);
-  const Index blocks = std::max({Index{1}, (kMinOwnTasks + parts - 1) / parts, (rows() + kOwnRows - 1) / kOwnRows});
-  return blocks <= kMaxPacks && (blocks == 1 || rows() / blocks >= kMinRowsOfPack) ? blocks : 0;
-#else
-  return 0;
-#endif
-}
-
-// Lists want several panels side by side.
-template <class T>
-Index TapWork<T>::own_panels() const {
-  Index together = kernels::kListPanels;
-  while (together > 1 && own_blocks() * groups * ((panels() + together - 1) / together) < kMinListTasks) {
-    together /= 2;
-  }
-  return together;
-}
-
-template <class T>
-Index TapWork<T>::splits() const {
-  if (packs_in_tasks()) {
-    return (panels() + own_panels() - 1) / own_panels();
-  }
-  const Index have = std::max<Index>(1, blocks() * groups);
-  return std::clamp<Index>((kMinConvTasks + have - 1) / have, 1, panels());
-}
-
-namespace {
-
 // One call of multiply_taps(): what its tasks share.
 template <class T>
 class TapLoops {
@@ -97,9 +52,10 @@ class TapLoops {
     Buffer<T>
         panels;  // of a block of the reduction, where the task packs them: (products, slab, kReductionBlock, width)
     std::vector<const T*> sources;
-    std::unique_ptr<TapPixels> pixels = nullptr;
+    std::unique_ptr<TapPixels> pixels[2] = {};             // that lists of one pixel and of two need
     std::vector<std::shared_ptr<TapLists<T>>> lists = {};  // of each product's image; null: by tiles
   };
+  static Index even(Index rows) { return (rows + 1) / 2 * 2; }  // lists have them in pairs
   Index columns_of(Index panel) const { return std::min(width_, work_.columns - panel * width_); }
   T* packed(Index group, Index product, Index panel) const {
     return packed_.data() + ((group * products_ + product) * panels_ + panel) * walk_taps_ * tap_size_;
@@ -108,7 +64,7 @@ class TapLoops {
     return task.panels.data() + (product * slab_ + panel) * kReductionBlock * width_;
   }
   T* sum(const Task& task, Index output, Index panel) const {
-    return task.sums.data() + (output * slab_ + panel) * task.block.count() * width_;
+    return task.sums.data() + (output * slab_ + panel) * even(task.block.count()) * width_;
   }
   void pack(Index group, Index product, Index panel, const Chunk& chunk, T* to) const;
   void pack_all(const Threads& threads);
@@ -116,6 +72,8 @@ class TapLoops {
   bool is_first(const Task& task, Index product, bool lists) const;
   void run_slab(Task* task, Index first, Index last) const;
   void run_lists(Task* task, Index product, Index first, Index last) const;
+  void multiply_lists(const TapPixels& pixels, std::size_t tap, const Lists<T>& lists, Index panels,
+                      const T* const* panel, bool add, T* const* sums) const;
   void run_tile(Task* task, const Chunk& chunk, Index row, Index height, Index first, Index last) const;
 
   const kernels::Table<T>& kernel_ = kernels::table<T>();
@@ -139,8 +97,7 @@ TapLoops<T>::TapLoops(const TapWork<T>& work, const Threads& threads)
       products_(static_cast<Index>(work.products.size())),
       tap_size_(work.channels * width_),
       in_tasks_(work.packs_in_tasks()),
-      counts_zeros_(!work.operands.words() &&
-                    zeros_count<T>(work.rows(), panels_, walk_taps_, std::min(work.channels, list_steps<T>()))),
+      counts_zeros_(!work.operands.words() && tap_zeros_count<T>(work.rows(), panels_, walk_taps_, work.channels)),
       chunks_(chunks_of(work.walk->taps.size(), work.channels)),
       zeros_(zeros<T>(kReductionBlock, &own_zeros_)) {
   const Index most = std::min(panels_, kSlabPanels);
@@ -185,7 +142,7 @@ void TapLoops<T>::run_task(Index number) const {
   Task task{number,
             number / splits % work_.groups,
             {*work_.walk, begin, end},
-            Buffer<T>(work_.outputs * slab_ * (end - begin) * width_),
+            Buffer<T>(work_.outputs * slab_ * even(end - begin) * width_),
             Buffer<T>(in_tasks_ ? products_ * slab_ * kReductionBlock * width_ : 0),
             std::vector<const T*>(static_cast<std::size_t>(kReductionBlock * kernel_.tile_rows))};
   const Index panel_begin = panels_ * split / splits, panel_end = panels_ * (split + 1) / splits;
@@ -207,6 +164,8 @@ void TapLoops<T>::choose(Task* task, Index panels) const {
   if (!counts_zeros_) {
     return;
   }
+  const Index rows = task->block.count();
+  const std::uint64_t products = static_cast<std::uint64_t>(rows * walk_taps_ * panels * width_ * work_.channels);
   for (std::size_t i = 0; i < task->lists.size(); ++i) {
     Image<T> from = work_.products[i].image;
     if (i > 0 && from.data == work_.products[i - 1].image.data) {
@@ -214,20 +173,19 @@ void TapLoops<T>::choose(Task* task, Index panels) const {
       continue;
     }
     from.data += from.pixel_stride == 0 ? 0 : task->group * work_.channels;
-    const Index rows = task->block.count(), steps = std::min(work_.channels, list_steps<T>());
-    const std::uint64_t each = static_cast<std::uint64_t>(rows * walk_taps_ * panels * width_);
-    if (forced_left_path() == LeftPath::kCounted &&
-        !lists_win<T>(share_of_rows(task->block, from, work_.channels), rows, panels, walk_taps_, steps)) {
-      count_left_work({each * static_cast<std::uint64_t>(work_.channels), 0, 0});
+    const Index together = choose_lists<T>(task->block, from, panels, work_.channels);
+    if (together == 0) {
+      count_left_work({products, 0, 0});
       continue;
     }
-    if (task->pixels == nullptr) {
-      task->pixels = std::make_unique<TapPixels>(task->block);
+    std::unique_ptr<TapPixels>& pixels = task->pixels[together - 1];
+    if (pixels == nullptr) {
+      pixels = std::make_unique<TapPixels>(task->block, together);
     }
-    task->lists[i] = std::make_shared<TapLists<T>>(*task->pixels, from, work_.channels);
-    const std::size_t pixels = std::max<std::size_t>(1, task->pixels->pixels().size());
-    count_left_work({0, each * static_cast<std::uint64_t>(work_.channels),
-                     each * static_cast<std::uint64_t>(task->lists[i]->kept()) / pixels});
+    task->lists[i] = std::make_shared<TapLists<T>>(*pixels, from, work_.channels);
+    const double share = static_cast<double>(task->lists[i]->kept()) /
+                         static_cast<double>(std::max<Index>(1, pixels->lists() * work_.channels));
+    count_left_work({0, products, static_cast<std::uint64_t>(share * static_cast<double>(products))});
   }
 }
 
@@ -250,7 +208,7 @@ template <class T>
 void TapLoops<T>::run_slab(Task* task, Index first, Index last) const {
   const Index rows = task->block.count(), tiles = (rows + kernel_.tile_rows - 1) / kernel_.tile_rows;
   if (chunks_.empty() || products_ == 0) {
-    std::fill_n(task->sums.data(), work_.outputs * slab_ * rows * width_, T(0));
+    std::fill_n(task->sums.data(), work_.outputs * slab_ * even(rows) * width_, T(0));
     return;
   }
   const auto by_lists = [&](Index i) { return task->lists[static_cast<std::size_t>(i)] != nullptr; };
@@ -276,15 +234,51 @@ void TapLoops<T>::run_slab(Task* task, Index first, Index last) const {
   }
 }
 
+// What the lists of a tap add to some panels' sums.
+template <class T>
+void TapLoops<T>::multiply_lists(const TapPixels& pixels, std::size_t tap, const Lists<T>& lists, Index panels,
+                                 const T* const* panel, bool add, T* const* sums) const {
+  if (pixels.together() == 2) {
+    kernel_.list_pairs({.pairs = pixels.rows(),
+                        .values = lists.values,
+                        .steps = lists.steps,
+                        .counts = lists.counts,
+                        .stride = lists.stride,
+                        .list_of = pixels.numbers(tap),
+                        .panels = static_cast<int>(panels),
+                        .panel = panel,
+                        .add = add,
+                        .out = sums,
+                        .out_stride = width_});
+    return;
+  }
+  kernel_.list_rows({.rows = pixels.rows(),
+                     .values = lists.values,
+                     .steps = lists.steps,
+                     .counts = lists.counts,
+                     .stride = lists.stride,
+                     .list_of = pixels.numbers(tap),
+                     .first_list = 0,
+                     .panels = static_cast<int>(panels),
+                     .panel = panel,
+                     .add = add,
+                     .out = sums,
+                     .out_stride = width_});
+}
+
 // What a product whose image is lists adds to the sums: taps and parts of the channels outermost, so that the weights
 // that they read stay in the L1 cache for all rows.
 template <class T>
 void TapLoops<T>::run_lists(Task* task, Index product, Index first, Index last) const {
   TapLists<T>& lists = *task->lists[static_cast<std::size_t>(product)];
-  const Index rows = task->block.count(), most = list_steps<T>();
+  const Index rows = task->block.count(), most = lists.steps();
   const Index output = work_.products[static_cast<std::size_t>(product)].output;
-  for (Index begin = first; begin < last; begin += kernels::kListPanels) {
-    const Index count = std::min<Index>(kernels::kListPanels, last - begin);
+  const TapPixels& pixels = *task->pixels[lists.together() - 1];
+  const Index together = lists.together() == 2 ? kernels::kPairPanels : kernels::kListPanels;
+  const Index groups = (last - first + together - 1) / together;
+  for (Index group = 0; group < groups; ++group) {  // of nearly equal size
+    const Index begin = first + (last - first) * group / groups;
+    const Index count = first + (last - first) * (group + 1) / groups - begin;
     bool add = !is_first(*task, product, true);
     const T* panels[kernels::kListPanels];
     T* sums[kernels::kListPanels];
@@ -298,25 +292,13 @@ void TapLoops<T>::run_lists(Task* task, Index product, Index first, Index last) 
         for (Index p = 0; p < count; ++p) {
           panels[p] = packed(task->group, product, begin + p) + static_cast<Index>(tap) * tap_size_ + from * width_;
           if (in_tasks_) {
-            T* const own = own_panel(*task, product, p);
+            T* const own = own_panel(*task, product, begin + p - first);
             pack(task->group, product, begin + p, chunk, own);
             panels[p] = own;
             finite = finite && !has_not_finite(own, chunk.depth);
           }
         }
-        const Lists<T> part = lists.part(from / most);
-        kernel_.list_rows({.rows = rows,
-                           .values = part.values,
-                           .steps = part.steps,
-                           .counts = part.counts,
-                           .stride = part.stride,
-                           .list_of = task->pixels->numbers(tap),
-                           .first_list = 0,
-                           .panels = static_cast<int>(count),
-                           .panel = panels,
-                           .add = add,
-                           .out = sums,
-                           .out_stride = width_});
+        multiply_lists(pixels, tap, lists.part(from / most), count, panels, add, sums);
         add = true;
         for (Index p = 0; !finite && p < count; ++p) {
           add_not_finite(panels[p], chunk.depth, rows, sums[p], width_);
@@ -373,22 +355,7 @@ void multiply_taps(const TapWork<T>& work, const Threads& threads) {
   parallel_for(work.tasks(), threads, [&](Index task) { loops.run_task(task); });
 }
 
-template <class T>
-const T* zeros(Index count, Buffer<T>* own) {
-  alignas(64) static const T some[kReductionBlock + 64] = {};
-  if (count <= kReductionBlock) {
-    return some;
-  }
-  own->reset(count);
-  std::fill_n(own->data(), count, T(0));
-  return own->data();
-}
-
-template struct TapWork<float>;
-template struct TapWork<double>;
 template void multiply_taps<float>(const TapWork<float>&, const Threads&);
 template void multiply_taps<double>(const TapWork<double>&, const Threads&);
-template const float* zeros<float>(Index, Buffer<float>*);
-template const double* zeros<double>(Index, Buffer<double>*);
 
 }  // namespace pylrp

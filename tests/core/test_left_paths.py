@@ -42,10 +42,10 @@ def test_lists_and_tiles_agree(composite: str) -> None:
     bounds = {"low": 0.0, "high": 1.0} if composite.endswith("box") else {}
     rules = pylrp.composite(composite, **bounds)
     maps = {}
-    for path in ("tiles", "lists", "counted"):
+    for path in ("tiles", "lists", "pairs", "counted"):
         _core.force_left_path(path)
         maps[path] = net.explain(x, composite=rules).relevance
-    for path in ("lists", "counted"):
+    for path in ("lists", "pairs", "counted"):
         np.testing.assert_allclose(maps[path], maps["tiles"], rtol=0, atol=1e-9 * np.abs(maps["tiles"]).max())
 
 
@@ -69,7 +69,7 @@ def test_batch_without_zeros_stays_in_tiles() -> None:
     assert after["lists"] == before["lists"]
 
 
-@pytest.mark.parametrize("path", ["tiles", "lists"])
+@pytest.mark.parametrize("path", ["tiles", "lists", "pairs"])
 def test_weight_that_became_nan_is_an_error(path: str) -> None:
     """Where it meets nothing but zeros, too: lists never read it, packing does."""
     rng = np.random.default_rng(3)

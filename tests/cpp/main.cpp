@@ -1,5 +1,5 @@
 // Runs the tests: core_tests [part of a name | i/n]. PYLRP_ISA chooses the instruction set, as in the library itself;
-// PYLRP_LEFT=lists sends the left operands of all products the way that is meant for zeros (products/lists.hpp).
+// PYLRP_LEFT=lists or pairs sends the left operands of all products a way that is meant for zeros (products/lists.hpp).
 #include <algorithm>
 #include <cstdlib>
 #include <string>
@@ -22,6 +22,8 @@ int main(int argc, char** argv) {
   const char* const left = std::getenv("PYLRP_LEFT");
   if (left != nullptr && std::string(left) == "lists") {
     pylrp::force_left_path(pylrp::LeftPath::kLists);
+  } else if (left != nullptr && std::string(left) == "pairs") {
+    pylrp::force_left_path(pylrp::LeftPath::kPairs);
   }
   std::printf("instruction set %s\n", pylrp::kernels::active().name);
   return check::run(argc > 1 ? argv[1] : nullptr);

@@ -12,6 +12,7 @@
 #include "kernels/dispatch.hpp"
 #include "layers/dense/dense.hpp"
 #include "products/lists.hpp"
+#include "products/tap_lists.hpp"
 #include "reference.hpp"
 #include "rules.hpp"
 
@@ -157,6 +158,113 @@ TEST(list_rows_sums_over_lists) {
   });
 }
 
+// Two rows that share a list: what is not zero in one of them, in every order of zeros, NaN and denormals.
+TEST(compress_pair_keeps_what_is_not_zero_in_one) {
+  both_types([](auto tag) {
+    using T = decltype(tag);
+    const auto& kernel = kernels::table<T>();
+    const T nan = std::numeric_limits<T>::quiet_NaN();
+    for (const Index k : depths(kernel.tile_cols)) {
+      for (const double share : kShares) {
+        say("compress_pair: k, share in percent, bytes", k, static_cast<int>(100 * share), sizeof(T));
+        Fenced<T> x(2, k, 0), values(2, k + kernels::kSpare, 0);
+        Random random(static_cast<unsigned>(k));
+        x.fill(random);
+        thin(x.view(), share, 3);
+        if (share > 0.4) {
+          x.at(0, k - 1) = nan;
+          x.at(1, k / 2) = std::numeric_limits<T>::denorm_min();
+        }
+        std::vector<std::uint16_t> steps(static_cast<std::size_t>(k + kernels::kSpare));
+        values.reset();
+        const Index count = kernel.compress_pair(k, x.row(0), x.row(1), values.row(0), values.row(1), steps.data());
+        Index n = 0;
+        bool right = true;
+        for (Index p = 0; p < k; ++p) {
+          if (x.at(0, p) != 0 || x.at(1, p) != 0) {
+            right = right && n < count && steps[static_cast<std::size_t>(n)] == p &&
+                    std::memcmp(values.row(0) + n, x.row(0) + p, sizeof(T)) == 0 &&
+                    std::memcmp(values.row(1) + n, x.row(1) + p, sizeof(T)) == 0;
+            ++n;
+          }
+        }
+        CHECK(right && n == count);
+        CHECK(x.intact() && values.intact());
+      }
+    }
+  });
+}
+
+// Pairs with lists of every length up to the longest, some used twice.
+TEST(list_pairs_sums_over_lists) {
+  both_types([](auto tag) {
+    using T = decltype(tag);
+    const auto& kernel = kernels::table<T>();
+    const Index width = kernel.tile_cols, longest = pair_steps<T>(), lists = 6, pairs = 4;
+    Random random(7);
+    Fenced<T> values(2 * lists, longest), before(2 * pairs, width, 0);
+    Fenced<T> panels(kernels::kPairPanels * longest, width, 0);
+    values.fill(random);
+    panels.fill(random);
+    before.fill(random);
+    std::vector<std::uint16_t> steps(static_cast<std::size_t>(lists * values.stride()));
+    const std::vector<std::int32_t> counts{0, 1, 2, 7, 33, static_cast<std::int32_t>(longest)};
+    for (Index l = 0; l < lists; ++l) {
+      for (Index n = 0; n < longest; ++n) {  // rising, up to the last step
+        steps[static_cast<std::size_t>(l * values.stride() + n)] =
+            static_cast<std::uint16_t>(longest - counts[static_cast<std::size_t>(l)] + n);
+      }
+    }
+    for (const std::vector<std::int32_t>& list_of : {std::vector<std::int32_t>{5, 0, 3, 3}, {1, 2, 4, 5}}) {
+      for (int count = 1; count <= kernels::kPairPanels; ++count) {
+        for (const bool add : {false, true}) {
+          say("list_pairs: panels, add, bytes", count, add, sizeof(T));
+          Fenced<T> sums(count * 2 * pairs, width, 2);
+          const T* panel[kernels::kPairPanels];
+          T* out[kernels::kPairPanels];
+          for (int p = 0; p < count; ++p) {
+            panel[p] = panels.row(p * longest);
+            out[p] = sums.row(p * 2 * pairs);
+            for (Index i = 0; add && i < 2 * pairs; ++i) {
+              std::copy_n(before.row(i), width, sums.row(p * 2 * pairs + i));
+            }
+          }
+          kernel.list_pairs({.pairs = pairs,
+                             .values = values.data(),
+                             .steps = steps.data(),
+                             .counts = counts.data(),
+                             .stride = values.stride(),
+                             .list_of = list_of.data(),
+                             .panels = count,
+                             .panel = panel,
+                             .add = add,
+                             .out = out,
+                             .out_stride = sums.stride()});
+          bool right = true;
+          for (Index p = 0; p < count; ++p) {
+            for (Index i = 0; i < 2 * pairs; ++i) {
+              const Index l = list_of[static_cast<std::size_t>(i / 2)];
+              for (Index j = 0; j < width; ++j) {
+                Sum64 expected;
+                expected.add(add ? static_cast<double>(before.at(i, j)) : 0);
+                for (Index n = 0; n < counts[static_cast<std::size_t>(l)]; ++n) {
+                  const Index step = steps[static_cast<std::size_t>(l * values.stride() + n)];
+                  expected.add(static_cast<double>(values.at(2 * l + i % 2, n)) *
+                               static_cast<double>(panel[p][step * width + j]));
+                }
+                right = right && near(static_cast<double>(sums.at(p * 2 * pairs + i, j)), expected.value,
+                                      bound<T>(expected, longest));
+              }
+            }
+          }
+          CHECK(right);
+          CHECK(sums.intact() && panels.intact() && values.intact());
+        }
+      }
+    }
+  });
+}
+
 // A dense layer whose input and relevance are mostly zeros, both ways, with one thread and three.
 template <class T>
 void check_dense(const char* rule, Index batch, Index n_in, Index n_out, double share) {
@@ -225,7 +333,7 @@ TEST(dense_layers_by_lists) {
 // Convolutions whose input and relevance are mostly zeros: packed once for all, in tasks, strided, grouped, transposed,
 // with a kernel of one.
 template <class T>
-void check_convolution(const ConvCase& c, const char* rule, double share) {
+void check_convolution(const ConvCase& c, const char* rule, double share, LeftPath path) {
   check::context = c.name + ", " + rule + ", share " + std::to_string(share) + ", bytes " + std::to_string(sizeof(T));
   Options options(1);
   options.batch = 2;
@@ -241,7 +349,7 @@ void check_convolution(const ConvCase& c, const char* rule, double share) {
   const CompiledRule compiled(named);
   std::vector<T> one_thread;
   for (const int threads : {1, 3}) {
-    const Forced forced(LeftPath::kLists);
+    const Forced forced(path);
     const LeftWork before = left_work();
     options.threads = threads;
     Fenced<T> output(options.batch, data.relevance.cols());
@@ -277,15 +385,18 @@ TEST(convolutions_by_lists) {
                                       {"grouped", padded, 6, 2 * width, 2, false},
                                       {"transposed", strided, 7, 9, 1, true},
                                       {"one", {{1, 24, 10}, {1, 1, 1}}, 17, 5 * width + 2, 1, false}};
-    for (const ConvCase& c : cases) {
-      for (const double share : kShares) {
-        check_convolution<T>(c, "z+", share);
+    for (const LeftPath path : {LeftPath::kLists, LeftPath::kPairs}) {
+      for (const ConvCase& c : cases) {
+        for (const double share : kShares) {
+          check_convolution<T>(c, "z+", share, path);
+        }
+        check_convolution<T>(c, "alpha-beta", 0.4, path);
       }
-      check_convolution<T>(c, "alpha-beta", 0.4);
+      // Several parts of the channels; more rows than a task takes.
+      const Index deep = 2 * std::max(list_steps<T>(), pair_steps<T>()) + 5;
+      check_convolution<T>({"deep", {{1, 3, 4}, {1, 2, 2}}, deep, 3, 1, false}, "z+", 0.2, path);
+      check_convolution<T>({"large", {{1, 45, 50}, {1, 2, 2}}, 3, 4, 1, false}, "z+", 0.2, path);
     }
-    // Several parts of the channels; more rows than a task takes.
-    check_convolution<T>({"deep", {{1, 3, 4}, {1, 2, 2}}, 2 * list_steps<T>() + 5, 3, 1, false}, "z+", 0.2);
-    check_convolution<T>({"large", {{1, 45, 50}, {1, 2, 2}}, 3, 4, 1, false}, "z+", 0.2);
   });
 }
 
@@ -313,7 +424,7 @@ TEST(lists_lose_nothing_that_is_not_finite) {
   both_types([](auto tag) {
     using T = decltype(tag);
     const T nan = std::numeric_limits<T>::quiet_NaN(), infinity = std::numeric_limits<T>::infinity();
-    for (const LeftPath path : {LeftPath::kTiles, LeftPath::kLists}) {
+    for (const LeftPath path : {LeftPath::kTiles, LeftPath::kLists, LeftPath::kPairs}) {
       const Forced forced(path);
       for (const T bad : {nan, infinity, -infinity}) {
         for (const bool in_weight : {true, false}) {
