@@ -40,7 +40,7 @@ inline constexpr Index kMinConvTasks = 16;
 inline constexpr Index kOwnRows = 800;
 inline constexpr Index kMinOwnTasks = 6;
 inline constexpr Index kMaxPacks = 3;
-inline constexpr Index kMinListTasks = 8;  // more panels a task, for lists, as long as there are so many tasks
+inline constexpr Index kMinListTasks = 6;  // more panels a task, for lists, as long as there are so many tasks
 inline constexpr Index kMinRowsOfPack = 48;
 
 }  // namespace pylrp
