@@ -3,7 +3,7 @@
     python bench/scaling.py                     one and two threads measured, 8, 16 and 64 by the model
     python bench/scaling.py --bandwidth 200     GB/s that many cores read together (default: what two read, times 4)
 
-A layer's products take T seconds on one thread and are cut into as many tasks as ``csrc/products/taps.cpp`` says,
+A layer's products take T seconds on one thread and are cut into as many tasks as ``csrc/products/tap_work.cpp`` says,
 from sizes alone. On n threads the model gives
 
     max(T * ceil(tasks / n) / tasks, bytes / bandwidth(n)) + barrier
@@ -32,8 +32,8 @@ LAYERS = (
 )  # side, channels in and out
 ROUNDS = 5
 # As in csrc/products/blocking.hpp and csrc/kernels/table.hpp.
-BLOCK_ROWS, MIN_TASKS, OWN_ROWS, MIN_OWN_TASKS, MAX_PACKS, MIN_ROWS_OF_PACK, MIN_LIST_TASKS = 224, 16, 800, 6, 3, 48, 8
-PANELS_TOGETHER = 4
+BLOCK_ROWS, MIN_TASKS, OWN_ROWS, MIN_OWN_TASKS, MAX_PACKS, MIN_ROWS_OF_PACK, MIN_LIST_TASKS = 224, 16, 800, 6, 3, 48, 6
+PANELS_TOGETHER = 6
 
 
 def tasks(side: int, out: int, width: int) -> int:
