@@ -351,9 +351,8 @@ void StandardizeLayer<T>::less_by_statistic(const T* x, const Moments& group, do
 }
 
 template <class T>
-void StandardizeLayer<T>::coefficients_of_group(const T* x, const T* c, const Arrays& arrays,
-                                                 const CompiledRule* rule, T* out,
-                                                kernels::Absorbed* lost) const {
+void StandardizeLayer<T>::coefficients_of_group(const T* x, const T* c, const Arrays& arrays, const CompiledRule* rule,
+                                                T* out, kernels::Absorbed* lost) const {
   const T *const scale = arrays.scale(), *const shift = arrays.shift();
   const Moments group = moments(x);
   const T inverse = static_cast<T>(group.inverse);

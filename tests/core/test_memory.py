@@ -132,6 +132,7 @@ top = Dense(rng.standard_normal((10, 1024), dtype=np.float32))
 small = rng.random((100, 100), dtype=np.float32)
 for rules in ("epsilon", "deep_taylor"):  # code and threads
     pylrp.relevance([small], [small], small, rules=rules, threads=2)
+pylrp.Network([Dense(small), ReLU(), Dense(small)]).explain(small, composite="epsilon_plus", threads=2, layers="all")
 own = status("VmRSS") - W.nbytes / 2**20
 
 def beyond(call, *arrays, activations=0):

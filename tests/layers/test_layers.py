@@ -372,7 +372,7 @@ BY_CLASS = {
     "Slice": ((0, 0), (1, 1)), "Take": (0, 1), "Expand": ((2, 3),), "Upsample": (2,), "DepthToSpace": (2,),
     "SpaceToDepth": (2,), "ChannelShuffle": (2,), "Resize": ((4,),), "Shift": (0.5,), "Function": ("abs(x)",),
     "LSTM": (np.ones((8, 3)), np.ones((8, 2))), "GRU": (np.ones((6, 3)), np.ones((6, 2))),
-    "RNN": (np.ones((2, 3)), np.ones((2, 2))),
+    "RNN": (np.ones((2, 3)), np.ones((2, 2))), "Quantize": (0.5,),
 }  # fmt: skip
 BASES = {"Activation", "CustomLayer", "Layer", "Movement", "Pool", "Recurrent", "Shape", "Windows"}
 

@@ -218,7 +218,7 @@ def test_attention_explained_by_another_rule_is_named(vit, kind, said, done, mon
     plans = execution.plan(right, "zennit", every), execution.plan(wrong, "zennit", every)
     assert type(plans[0].assignment.rules[layer]).__name__ == said
     monkeypatch.setattr(plans[1], "assignment", plans[0].assignment)
-    monkeypatch.setattr(execution, "plan", lambda rules, convention, values=(): plans[1])
+    monkeypatch.setattr(execution, "plan", lambda *asked: plans[1])
     found = net.verify(IMAGES, composite=right, target=1)
     assert found.deviation == "relevance"
     assert found.first_wrong == layer, str(found)

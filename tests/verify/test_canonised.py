@@ -100,7 +100,7 @@ def test_a_normalisation_written_out_passes_with_its_mean_as_a_constant(monkeypa
     execution = net._execution
     rules, done = execution.plan(said, "zennit"), execution.plan(other, "zennit")
     monkeypatch.setattr(done, "assignment", rules.assignment)
-    monkeypatch.setattr(execution, "plan", lambda rules, convention, values=(): done)
+    monkeypatch.setattr(execution, "plan", lambda *asked: done)
     found = net.verify(x, composite=said)
     assert found.deviation == "relevance"
     assert found.first_wrong == "o"

@@ -208,7 +208,7 @@ def test_a_layer_with_another_rule_than_it_says_is_named(
     execution = net._execution
     said, done = execution.plan(OWN, "zennit"), execution.plan(wrong, "zennit")
     monkeypatch.setattr(done, "assignment", said.assignment)
-    monkeypatch.setattr(execution, "plan", lambda rules, convention, values=(): done)
+    monkeypatch.setattr(execution, "plan", lambda *asked: done)
     found = net.verify(x, composite=OWN)
     assert found.deviation == "relevance"
     assert found.first_wrong == layer, str(found)
