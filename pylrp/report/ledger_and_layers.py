@@ -29,7 +29,8 @@ _BY_TOKEN = 2  # axes of a value of text: tokens and width
 def chosen_layers(network: Network, output: str) -> list[str]:
     """Return the layers whose relevance is shown, spread evenly from the input to the one below ``output``."""
     order = [node.name for node in network.graph.nodes]
-    below = set(order[: order.index(output)]) if output in order else set()
+    top = network.graph.value(output)  # an output has a name of its own
+    below = set(order[: order.index(top)]) if top in order else set()
     # Layers that move values have the relevance of the layer before.
     moving = {node.name for node in network.graph.nodes if node.layer.moves}
     if network.graph.facts.sides is not None:  # of text what a norm hands on, (tokens, width): attention stays whole

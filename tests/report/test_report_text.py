@@ -81,3 +81,22 @@ def test_bad_tokens(net, rng):
         Report(net).add(samples(rng, 4, 3), tokens=[list("abcd")])
     with pytest.raises(ValueError, match="pass tokens="):
         Report(net).add(samples(rng, 4), feature_names=list("abcd"))
+
+
+def test_layers_of_a_text_stand_below_an_output_with_a_name_of_its_own():
+    import onnx  # of the module's importorskip
+
+    model = small_text.model()
+    scale = onnx.numpy_helper.from_array(np.ones(small_text.WIDTH, np.float32), "scale")
+    model.graph.initializer.append(scale)
+    at = next(i for i, node in enumerate(model.graph.node) if "r" in node.output)
+    model.graph.node[at].output[0] = "summed"
+    model.graph.node.insert(at + 1, onnx.helper.make_node("LayerNormalization", ["summed", "scale"], ["r"], axis=-1))
+    for node in model.graph.node:
+        node.output[:] = ["made" if name == "y" else name for name in node.output]
+    model.graph.node.append(onnx.helper.make_node("Identity", ["made"], ["y"]))
+    network = pylrp.load(model)
+    report = Report(network)
+    report.add(samples(np.random.default_rng(0), 5))
+    (layer,) = data(report)["samples"][0]["explanations"][0][0]["layers"]
+    assert layer["name"] == next(node.name for node in network.graph.nodes if node.layer.rule_kind == "normalisation")
