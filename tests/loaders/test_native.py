@@ -70,6 +70,7 @@ def examples(rng, dtype=np.float32):
         (L.GELU(True), image),
         (L.HardSigmoid(0.2, 0.1), image),
         (L.PReLU(some(4)), image),
+        (L.Quantize(np.abs(some(4, 1, 1)) + 0.1, -3.0, 5.0), image), (L.DynamicQuantize(7.0), image),
         (L.Softmax(-1), image),
         (L.LogSoftmax(), image),
         (L.LocalResponseNorm(3, 1e-3, 0.5, 2.0), image),
