@@ -416,7 +416,7 @@ REFUSED = {
     "unknown": ((6, 5, 4), lambda: L.ConvLSTM1D(3, 2, name="rnn"), r"node 'rnn' \(ConvLSTM1D\) is a recurrent layer"),
     "own": ((4,), lambda: Square(name="square"), r"node 'square' \(Square\) can't be explained"),
     "own by a known name": ((4,), lambda: Dense(3, name="mine"), r"node 'mine' \(Dense\)"),
-    "lambda": ((4,), lambda: L.Lambda(lambda x: x, name="lam"), r"node 'lam' \(Lambda\)"),
+    "lambda": ((4,), lambda: L.Lambda(lambda x: x.cumsum(-1), name="lam"), r"node 'lam' \(Lambda\)"),
     "activation": ((4,), lambda: L.Dense(3, activation="sparsemax", name="d"), "activation 'sparsemax'"),
     "own activation": ((4,), lambda: L.Dense(3, activation=lambda x: x, name="d"), "activation '<lambda>'"),
     "threshold": ((4,), lambda: L.ReLU(threshold=0.5), "threshold of 0.5"),

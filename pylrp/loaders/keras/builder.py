@@ -17,6 +17,7 @@ from pylrp.layers import Layer, Shape, Transpose
 from pylrp.loaders import refusals
 from pylrp.network.graph import Node
 from pylrp.network.layout import channels_moved_first, with_channels_last
+from pylrp.network.sides import Feed, Step
 
 __all__ = ["Builder", "Operators", "Value", "convert", "reads"]
 
@@ -55,6 +56,10 @@ class Builder:
         self.shapes = dict(inputs)
         #: By value: the mask of its steps, for recurrent layers.
         self.masks: dict[str, Value] = {}
+        #: Inputs of ids and their shapes, what is computed of them, and what the graph is fed with (``lookup.py``).
+        self.ids: dict[str, Shape] = {}
+        self.steps: list[Step] = []
+        self.feeds: dict[str, Feed] = {}
         self._made: dict[tuple[int, str], Layer] = {}
 
     def emit(self, name: str, layer: Layer, *values: Value, last: bool | None = None) -> Value:
@@ -72,6 +77,15 @@ class Builder:
             raise ValueError(f"{name} ({type(layer).__name__}): {error}") from None
         self.nodes.append(Node(unique, layer, tuple(value.name for value in values)))
         return Value(unique, values[0].last if last is None else last)
+
+    def feed(self, name: str, feed: Feed) -> Value:
+        """Add an input of the graph that is computed of ids and return its value."""
+        unique, number = name, 1
+        while unique in self.shapes:
+            number += 1
+            unique = f"{name}_{number}"
+        self.feeds[unique], self.shapes[unique] = feed, feed.shape
+        return Value(unique)
 
     def once(self, operation: Any, make: Callable[[], Layer], part: str = "") -> Layer:
         """Return the layer of a Keras layer, one and the same wherever that is used."""

@@ -19,6 +19,7 @@ from pylrp.layers import (
     Conv,
     ConvTranspose,
     Dense,
+    Divide,
     Expand,
     Flatten,
     GlobalAveragePool,
@@ -28,6 +29,7 @@ from pylrp.layers import (
     PositionwiseDense,
     Reshape,
     Resize,
+    ScaleBy,
     Transpose,
     Upsample,
 )
@@ -203,10 +205,18 @@ def pool(build: Builder, layer: Any, name: str, value: Value) -> Value:
 
 
 @reads(*(f"Global{kind}Pooling{axes}D" for kind in ("Average", "Max") for axes in (1, 2, 3)))
-def global_pool(build: Builder, layer: Any, name: str, value: Value) -> Value:
-    """One number for each channel."""
+def global_pool(build: Builder, layer: Any, name: str, value: Value, mask: Value | None = None) -> Value:
+    """One number for each channel; of an average over steps with a mask those that it leaves."""
     kind = GlobalAveragePool if "Average" in type(layer).__name__ else GlobalMaxPool
-    value = build.emit(name, kind(), spatial(build, layer, value))
+    mask = mask or (build.masks.get(value.name) if type(layer).__name__ == "GlobalAveragePooling1D" else None)
+    value = spatial(build, layer, value)
+    if mask is None:
+        value = build.emit(name, kind(), value)
+    else:
+        steps = build.emit(f"{name}.mask", Reshape((1, *build.shapes[mask.name])), mask, last=value.last)
+        kept = build.emit(f"{name}.kept", ScaleBy(), value, steps)
+        mean, share = build.emit(f"{name}.mean", kind(), kept), build.emit(f"{name}.share", kind(), steps)
+        value = build.emit(name, Divide(), mean, share)
     return value if layer.keepdims else build.emit(f"{name}.flatten", Flatten(), value, last=False)
 
 

@@ -18,6 +18,7 @@ import numpy as np
 import pylrp.loaders.keras.attention
 import pylrp.loaders.keras.joining
 import pylrp.loaders.keras.layers
+import pylrp.loaders.keras.lookup
 import pylrp.loaders.keras.norms
 import pylrp.loaders.keras.operations
 import pylrp.loaders.keras.recurrent
@@ -26,7 +27,9 @@ from pylrp.layers import Identity, Shape
 from pylrp.loaders.keras.attention import TAKES_SEVERAL
 from pylrp.loaders.keras.builder import Builder, Operators, Value, convert
 from pylrp.loaders.keras.file import LEAST_KERAS, read_keras
+from pylrp.loaders.keras.lookup import looked_up, sides_of
 from pylrp.loaders.keras.recurrent import KEYWORDS
+from pylrp.network.facts import Facts
 from pylrp.network.graph import Graph
 
 __all__ = ["load_keras"]
@@ -95,14 +98,20 @@ def load_keras(
     inputs = {name: (shape[-1], *shape[:-1]) if last and len(shape) > 1 else shape for name, shape in shapes.items()}
     values = [Value(name, last and len(shape) > 1) for name, shape in inputs.items()]
     build = Builder(_dtype(keras, model), inputs, operators)
+    ids = looked_up(function, _nodes, lambda operation: _function(keras, operation))
+    build.ids = {names[at]: shapes[names[at]] for at in sorted(ids)}
     outputs = [build.in_order(value) for value in _run(keras, build, function, "", values)]
     named = _named(function, [value.name for value in outputs], build)
+    sides = sides_of(build, tuple(names))
+    inputs = {name: shape for name, shape in inputs.items() if name not in build.ids}
+    inputs |= {name: feed.shape for name, feed in ({} if sides is None else sides.feeds).items()}
     return Graph(
         inputs,
         build.nodes,
         named,
-        channels_last=[value.name for value in values if value.last],
+        channels_last=[value.name for value in values if value.last and value.name in inputs],
         notes=[*_notes(operations, build.dtype), *build.notes],
+        facts=Facts(sides=sides),
         dtype=build.dtype,
     )
 
@@ -211,7 +220,8 @@ def _traced(keras: Any, build: Builder, node: Any) -> Any:
 
 def _pass_mask_on(build: Builder, operation: Any, inputs: Sequence[Value], made: Sequence[Value]) -> None:
     """Note that the mask of a layer's input is that of its output, as Keras does when it runs."""
-    mask = build.masks.get(inputs[0].name) if inputs else None
+    masks = {build.masks.get(value.name) for value in inputs}  # of several inputs Keras passes it if all have one
+    mask = masks.pop() if len(masks) == 1 else None
     if (
         mask is not None
         and getattr(operation, "supports_masking", False)

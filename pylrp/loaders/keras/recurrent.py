@@ -25,11 +25,12 @@ from pylrp.layers import (
     Slice,
 )
 from pylrp.loaders.keras.builder import Builder, Value, convert, reads
+from pylrp.loaders.keras.lookup import differing
 
 __all__ = ["KEYWORDS"]
 
 #: Classes that may be called with ``mask`` and ``initial_state``.
-KEYWORDS = ("LSTM", "GRU", "SimpleRNN", "Bidirectional", "TimeDistributed")
+KEYWORDS = ("LSTM", "GRU", "SimpleRNN", "Bidirectional", "TimeDistributed", "GlobalAveragePooling1D")
 
 #: Keras's functions by name, where they are called otherwise here or have numbers.
 _FUNCTIONS: dict[str, Any] = {
@@ -188,6 +189,8 @@ def not_equal(build: Builder, operation: Any, name: str, value: Any, other: Any)
     """Where a value is not a number: 1."""
     if not isinstance(value, Value) or not isinstance(other, int | float):
         build.refuse(name, operation, "compares two computed values")
+    if value.name in build.ids:
+        return differing(build, value, other)
     return build.emit(name, Function(f"where(x == {float(other)!r}, 0, 1)"), build.in_order(value))
 
 
