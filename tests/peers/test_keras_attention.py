@@ -34,10 +34,12 @@ LAYERS = {
 
 @pytest.fixture
 def double():
-    before = keras.config.floatx()
+    before, policy = keras.config.floatx(), keras.config.dtype_policy()
     keras.config.set_floatx("float64")
+    keras.config.set_dtype_policy("float64")  # other files leave one of their own
     yield
     keras.config.set_floatx(before)
+    keras.config.set_dtype_policy(policy)
 
 
 def made(name, cross=False):
