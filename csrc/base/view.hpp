@@ -20,4 +20,9 @@ struct Matrix {
   Matrix slice(Index first, Index count) const { return {row(first), count, cols, stride}; }
 };
 
+template <class T>
+Matrix<const T> read_only(const Matrix<T>& m) {
+  return {m.data, m.rows, m.cols, m.stride};
+}
+
 }  // namespace pylrp

@@ -10,11 +10,6 @@ namespace pylrp {
 namespace {
 
 template <class T>
-Matrix<const T> read_only(Matrix<T> m) {
-  return {m.data, m.rows, m.cols, m.stride};
-}
-
-template <class T>
 void add_to(Matrix<const T> part, Matrix<T> total, const Threads& threads) {
   each_piece(part.rows, part.cols, threads, [&](Index, Index row, Index first, Index count) {
     const T* const from = part.row(row) + first;

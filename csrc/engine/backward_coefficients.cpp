@@ -8,15 +8,6 @@
 #include "engine/coefficients.hpp"
 
 namespace pylrp {
-namespace {
-
-template <class T>
-Matrix<const T> read_only(Matrix<T> m) {
-  return {m.data, m.rows, m.cols, m.stride};
-}
-
-}  // namespace
-
 template <class T>
 void Backward<T>::make_again(std::size_t n) {
   if (forward_.again.empty()) {

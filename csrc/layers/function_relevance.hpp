@@ -36,10 +36,6 @@ void relevance_by_contributions(const RelevanceJob<T>& job, Zero at_zero, const 
   add_absorbed(lost, pieces, job.absorbed);
 }
 
-inline bool is_gradient(const CompiledRule* rule) {
-  return rule != nullptr && rule->rule().treatment == Treatment::kGradient;
-}
-
 // R_in = x f'(x) R / y, the input times its gradient; `constant` takes what the tangent at x has at 0. slopes(x, first
 // column, count, y, f') computes both.
 template <class T, class Slopes>

@@ -35,7 +35,7 @@ class MatMulLayer : public Layer<T> {
   bool keeps_nonnegative() const override { return of_.scale >= 0; }
   bool reads_output(const CompiledRule*, bool) const override { return true; }
   Coefficients coefficients(const CompiledRule* rule) const override {
-    return treatment_of(rule) == Treatment::kGradient ? Coefficients::kNever : Coefficients::kServes;
+    return is_gradient(rule) ? Coefficients::kNever : Coefficients::kServes;
   }
   bool hands_to(std::size_t input, const CompiledRule* rule) const override {
     return treatment_of(rule) != (input == 0 ? Treatment::kValueRight : Treatment::kValueLeft);

@@ -78,8 +78,7 @@ class MultiplyLayer : public Layer<T> {
   bool keeps_nonnegative() const override { return true; }
   bool reads_inputs(const CompiledRule*) const override { return false; }
   Coefficients coefficients(const CompiledRule* rule) const override {
-    const bool gradient = rule != nullptr && rule->rule().treatment == Treatment::kGradient;
-    return gradient ? Coefficients::kNever : Coefficients::kAlong;
+    return is_gradient(rule) ? Coefficients::kNever : Coefficients::kAlong;
   }
   bool hands_to(std::size_t input, const CompiledRule* rule) const override { return share(input, rule) != 0; }
 
@@ -90,7 +89,7 @@ class MultiplyLayer : public Layer<T> {
  private:
   // What part of the relevance an operand gets.
   T share(std::size_t input, const CompiledRule* rule) const {
-    const Treatment treatment = rule == nullptr ? Treatment::kNone : rule->rule().treatment;
+    const Treatment treatment = treatment_of(rule);
     if (treatment == Treatment::kHalf) {
       return T(0.5);
     }
@@ -226,7 +225,7 @@ void MultiplyLayer<T>::relevance(const RelevanceJob<T>& job, const Threads& thre
                    [&](Index row) { add_up(k, part, r.row(row), result.row(row), result.cols); });
     }
   }
-  if (job.rule != nullptr && job.rule->rule().treatment == Treatment::kGradient) {
+  if (is_gradient(job.rule)) {
     for (Index row = 0; row < r.rows; ++row) {  // each factor has got all of it
       job.absorbed[row].constant -= std::accumulate(r.row(row), r.row(row) + r.cols, 0.0,
                                                     [](double sum, T v) { return sum + static_cast<double>(v); });

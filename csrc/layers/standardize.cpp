@@ -304,7 +304,7 @@ void StandardizeLayer<T>::relevance_of_group(const T* x, const T* r, const Array
                                              T* out, kernels::Absorbed* lost) const {
   Stabilizer<double> exact(nullptr);
   exact.epsilon = 0;
-  const bool mean_too = rule != nullptr && rule->rule().treatment == Treatment::kDetachAll;
+  const bool mean_too = treatment_of(rule) == Treatment::kDetachAll;
   const T *const scale = arrays.scale(), *const shift = arrays.shift();
   const Moments group = moments(x);
   const Buffer<double> share(size_);
@@ -369,7 +369,7 @@ void StandardizeLayer<T>::coefficients_of_group(const T* x, const T* c, const Ar
     return;
   }
   const double total = kernels::table<T>().sum(size_, out);
-  if (rule != nullptr && rule->rule().treatment == Treatment::kDetachAll) {
+  if (treatment_of(rule) == Treatment::kDetachAll) {
     lost->constant -= group.mean() * total;
     return;
   }

@@ -92,4 +92,10 @@ class CompiledRule {
   std::vector<LoweredRule> forms_;
 };
 
+// Of a layer's rule; no rule: its own way.
+inline Treatment treatment_of(const CompiledRule* rule) {
+  return rule == nullptr ? Treatment::kNone : rule->rule().treatment;
+}
+inline bool is_gradient(const CompiledRule* rule) { return treatment_of(rule) == Treatment::kGradient; }
+
 }  // namespace pylrp

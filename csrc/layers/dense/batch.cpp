@@ -7,6 +7,7 @@
 #include <algorithm>
 
 #include "kernels/dispatch.hpp"
+#include "layers/dense/backward_panels.hpp"
 #include "layers/dense/dense.hpp"
 #include "products/matrix_product.hpp"
 
@@ -140,45 +141,25 @@ void backward_products(const DenseJob<T>& job, Matrix<const T> input, T* const* 
           body(k, count, x, 0);
         }
       });
-  const Index backs = static_cast<Index>(products.size()), size = batch * width;
-  const Buffer<T> sums(grid.tasks() * kSlabPanels * backs * size);
-  const auto sum_of = [&](Index task, Index p, Index b) {
-    return sums.data() + ((task * kSlabPanels + (p - grid.panel_begin(task)) % kSlabPanels) * backs + b) * size;
-  };
-  multiply_panels<T>(
-      tiles, grid, left, products, reduction, operands, threads,
-      [&](Index p, Index first, Index places, kernels::Weights<T> map, T* to) {
-        const Index depth = steps_of(first, places);
-        operands.pack(depth, width, to, [&](T* panel) {
-          kernel.pack_backward(static_cast<int>(std::min(width, n_in - p * width)), depth,
-                               weight.row(operands.step(first)) + p * width, weight.stride, map, panel);
-        });
-      },
-      [&](Index begin, Index end, Index first, Index places) {
-        const Index column = begin * width;
-        return Matrix<const T>{weight.row(operands.step(first)) + column, steps_of(first, places),
-                               std::min(end * width, n_in) - column, weight.stride};
-      },
-      sum_of,
-      [&](Index task, Index p, Index row, Index rows) {
-        const Index column = p * width, cols = std::min(width, n_in - column);
-        kernels::Mixed<T> mixed = mixed_of<T>(rule);
-        for (Index b = 0; b < backs; ++b) {
-          mixed.acc[b] = sum_of(task, p, b) + row * width;
-        }
-        kernel.accumulate({.rows = rows,
-                           .cols = cols,
-                           .mixed = mixed,
-                           .acc_stride = width,
-                           .a = input ? input.row(row) + column : nullptr,
-                           .a_stride = input.stride,
-                           .low = job.bounds.low ? job.bounds.low + column : nullptr,
-                           .high = job.bounds.high ? job.bounds.high + column : nullptr,
-                           .bound_stride = 0,
-                           .add = false,
-                           .out = result.row(row) + column,
-                           .out_stride = result.stride});
-      });
+  backward_panels<T>(weight, batch, tiles, grid, left, products, operands, threads,
+                     [&](Index column, Index cols, Index row, Index rows, auto sums) {
+                       kernels::Mixed<T> mixed = mixed_of<T>(rule);
+                       for (Index b = 0; b < static_cast<Index>(products.size()); ++b) {
+                         mixed.acc[b] = sums(b);
+                       }
+                       kernel.accumulate({.rows = rows,
+                                          .cols = cols,
+                                          .mixed = mixed,
+                                          .acc_stride = width,
+                                          .a = input ? input.row(row) + column : nullptr,
+                                          .a_stride = input.stride,
+                                          .low = job.bounds.low ? job.bounds.low + column : nullptr,
+                                          .high = job.bounds.high ? job.bounds.high + column : nullptr,
+                                          .bound_stride = 0,
+                                          .add = false,
+                                          .out = result.row(row) + column,
+                                          .out_stride = result.stride});
+                     });
 }
 
 // Is the first of its sums the output, biases included?

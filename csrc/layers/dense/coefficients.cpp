@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "kernels/dispatch.hpp"
+#include "layers/dense/backward_panels.hpp"
 #include "layers/dense/dense.hpp"
 #include "products/matrix_product.hpp"
 
@@ -39,33 +40,12 @@ void by_products(Matrix<const T> weight, Matrix<const T> c, Matrix<T> result, co
         }
         body(0, depth, x, 0);
       });
-  const Index size = c.rows * width;
-  const Buffer<T> sums(grid.tasks() * kSlabPanels * size);
-  const auto sum_of = [&](Index task, Index p, Index) {
-    return sums.data() + (task * kSlabPanels + (p - grid.panel_begin(task)) % kSlabPanels) * size;
-  };
-  multiply_panels<T>(
-      tiles, grid, left, products, reduction, operands, threads,
-      [&](Index p, Index first, Index places, kernels::Weights<T> map, T* to) {
-        const Index depth = steps_of(first, places);
-        operands.pack(depth, width, to, [&](T* panel) {
-          kernel.pack_backward(static_cast<int>(std::min(width, n_in - p * width)), depth,
-                               weight.row(operands.step(first)) + p * width, weight.stride, map, panel);
-        });
-      },
-      [&](Index begin, Index end, Index first, Index places) {
-        const Index column = begin * width;
-        return Matrix<const T>{weight.row(operands.step(first)) + column, steps_of(first, places),
-                               std::min(end * width, n_in) - column, weight.stride};
-      },
-      sum_of,
-      [&](Index task, Index p, Index row, Index rows) {
-        const Index column = p * width, cols = std::min(width, n_in - column);
-        const T* const from = sum_of(task, p, 0);
-        for (Index i = row; i < row + rows; ++i) {
-          std::copy_n(from + i * width, cols, result.row(i) + column);
-        }
-      });
+  backward_panels<T>(weight, c.rows, tiles, grid, left, products, operands, threads,
+                     [&](Index column, Index cols, Index row, Index rows, auto sums) {
+                       for (Index i = 0; i < rows; ++i) {
+                         std::copy_n(sums(0) + i * width, cols, result.row(row + i) + column);
+                       }
+                     });
 }
 
 // The rule as the passes over single rows of weights read it: s = c / 1, and no input.

@@ -43,11 +43,6 @@ Matrix<T> matrix_of(const Buffer<T>& buffer, Index rows, Index cols) {
   return {buffer.data(), rows, cols, cols};
 }
 template <class T>
-Matrix<const T> read_only(Matrix<T> m) {
-  return {m.data, m.rows, m.cols, m.stride};
-}
-
-template <class T>
 void by_turning(const DenseJob<T>& job, Matrix<const T> columns, const Threads& threads) {
   const Buffer<T> memory(columns.rows * columns.cols);
   const Matrix<T> rows = matrix_of(memory, columns.cols, columns.rows);

@@ -75,9 +75,7 @@ class RecurrentLayer : public Layer<T> {
   static double epsilon_of(const CompiledRule* rule) {
     return rule == nullptr || rule->rule().groups.empty() ? 0 : rule->rule().groups[0].epsilon;
   }
-  static bool spreads(const CompiledRule* rule) {
-    return rule != nullptr && rule->rule().treatment == Treatment::kSpread;
-  }
+  static bool spreads(const CompiledRule* rule) { return treatment_of(rule) == Treatment::kSpread; }
   static bool is_stabilised(const CompiledRule* rule) { return epsilon_of(rule) != 0 || spreads(rule); }
   KeptArrays kept_arrays(std::size_t direction, bool stabilised) const {
     return KeptArrays(directions_[direction].cell, stabilised);

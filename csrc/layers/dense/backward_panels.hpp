@@ -1,0 +1,48 @@
+// What packed operands of the backward pass give with a dense layer's weights, a panel of inputs at a time: for
+// batch.cpp and coefficients.cpp, which pack their operands and take the sums in their own way.
+#pragma once
+
+#include <algorithm>
+#include <vector>
+
+#include "kernels/dispatch.hpp"
+#include "products/matrix_product.hpp"
+
+namespace pylrp {
+
+// done(column, columns, row, rows, sums): the sums over the weight's rows are complete for these inputs and samples;
+// sums(b), (rows, tile_cols), are those of output b of the products.
+template <class T, class Done>
+void backward_panels(Matrix<const T> weight, Index batch, const Tiles& tiles, const Grid& grid, const Left<T>& left,
+                     const std::vector<Product<T>>& products, const Operands<T>& operands, const Threads& threads,
+                     Done done) {
+  const kernels::Table<T>& kernel = kernels::table<T>();
+  const Index width = kernel.tile_cols, n_in = weight.cols;
+  const Index backs = static_cast<Index>(products.size()), size = batch * width;
+  const Buffer<T> memory(grid.tasks() * kSlabPanels * backs * size);
+  const auto steps_of = [&](Index first, Index places) { return operands.steps(first, places, weight.rows); };
+  const auto sum_of = [&](Index task, Index p, Index b) {
+    return memory.data() + ((task * kSlabPanels + (p - grid.panel_begin(task)) % kSlabPanels) * backs + b) * size;
+  };
+  multiply_panels<T>(
+      tiles, grid, left, products, operands.places(weight.rows), operands, threads,
+      [&](Index p, Index first, Index places, kernels::Weights<T> map, T* to) {
+        const Index depth = steps_of(first, places);
+        operands.pack(depth, width, to, [&](T* panel) {
+          kernel.pack_backward(static_cast<int>(std::min(width, n_in - p * width)), depth,
+                               weight.row(operands.step(first)) + p * width, weight.stride, map, panel);
+        });
+      },
+      [&](Index begin, Index end, Index first, Index places) {
+        const Index column = begin * width;
+        return Matrix<const T>{weight.row(operands.step(first)) + column, steps_of(first, places),
+                               std::min(end * width, n_in) - column, weight.stride};
+      },
+      sum_of,
+      [&](Index task, Index p, Index row, Index rows) {
+        done(p * width, std::min(width, n_in - p * width), row, rows,
+             [&](Index b) { return sum_of(task, p, b) + row * width; });
+      });
+}
+
+}  // namespace pylrp
