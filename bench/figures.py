@@ -99,11 +99,7 @@ def trained(model: Path, image: Path, threads: int) -> tuple[Calls, tuple[Wanted
     """Return a trained network's calls, prediction and ledger checked."""
     onnxruntime: Any = peers.load("onnxruntime")
     net = pylrp.load(model)
-    (name,) = net.graph.inputs
-    shape = net.graph.inputs[name]
-    last = shape[0] != 3  # the network itself takes channels last
-    x = zeros.picture(image, (shape[2], *shape[:2]) if last else shape)
-    x = np.ascontiguousarray(x.transpose(0, 2, 3, 1)) if last else x
+    x = zeros.input_of(net, image)
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = threads
     settings.add_session_config_entry("session.intra_op.allow_spinning", "0")

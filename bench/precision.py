@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from batch_one import network as dense_network
 from numpy.typing import NDArray
-from zeros import picture
+from zeros import input_of, picture
 
 import pylrp
 from pylrp import _core
@@ -161,13 +161,7 @@ def main() -> None:
         compare(args.model.stem, net, texts, args.composite or OF_TEXTS)
     elif args.model is not None:
         net = pylrp.load(args.model)
-        (name,) = net.graph.inputs
-        shape, channels_last = net.graph.inputs[name], name in net.graph.channels_last
-        if shape[0] != 3:  # the network itself takes channels last
-            shape, channels_last = (shape[2], *shape[:2]), True
-        x = picture(args.image, shape)
-        x = np.ascontiguousarray(x.transpose(0, 2, 3, 1)) if channels_last else x
-        compare(args.model.stem, net, x, args.composite or COMPOSITES)
+        compare(args.model.stem, net, input_of(net, args.image), args.composite or COMPOSITES)
     else:
         (first, second), (b1, b2) = load_demo_network()
         net = pylrp.Network([Dense(first, b1), ReLU(), Dense(second, b2)])

@@ -91,6 +91,16 @@ def picture(path: Path, shape: tuple[int, ...]) -> NDArray[Any]:
     return values.transpose(2, 0, 1)[None]
 
 
+def input_of(net: pylrp.Network, path: Path) -> NDArray[Any]:
+    """Return a picture as a network of images takes it, also one that takes its channels last."""
+    (name,) = net.graph.inputs
+    shape, channels_last = net.graph.inputs[name], name in net.graph.channels_last
+    if shape[0] != 3:  # the network itself takes channels last
+        shape, channels_last = (shape[2], *shape[:2]), True
+    x = picture(path, shape)
+    return np.ascontiguousarray(x.transpose(0, 2, 3, 1)) if channels_last else x
+
+
 def main() -> None:
     """Look at the networks that are asked for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
@@ -102,13 +112,7 @@ def main() -> None:
     pylrp.set_threads(1)
     if arguments.model is not None:
         net = pylrp.load(arguments.model)
-        (name,) = net.graph.inputs
-        shape, channels_last = net.graph.inputs[name], name in net.graph.channels_last
-        if shape[0] != 3:  # the network itself takes channels last
-            shape, channels_last = (shape[2], *shape[:2]), True
-        x = picture(arguments.image, shape)
-        x = np.ascontiguousarray(x.transpose(0, 2, 3, 1)) if channels_last else x
-        look_at(net, x, arguments.composite)
+        look_at(net, input_of(net, arguments.image), arguments.composite)
         return
     import convnets
     import peers
