@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -17,14 +17,13 @@ from numpy.typing import ArrayLike, NDArray
 from pylrp.evaluate.curves import Curves, InsertionDeletion
 from pylrp.evaluate.evaluated_batch import Array, EvaluatedBatch, Progress, Score, Values, chunk_of, quiet
 from pylrp.evaluate.first_layer import FirstLayer
-from pylrp.evaluate.regions import Index, Regions, ranking, relevance_of
+from pylrp.evaluate.regions import Index, Order, Regions, ranked, relevance_of, require_orders
 from pylrp.evaluate.replacement import Inpainter, Replacement, constant
 from pylrp.layers.base import Shape
 from pylrp.network.network import Network
 
 __all__ = ["insertion_deletion", "pixel_flipping"]
 
-Order = Literal["most", "least", "random"]
 _TOLERANCE = 1e-5
 # One state of all samples after another, and which samples differ from their state before.
 States = Iterator[tuple[Array, Index]]
@@ -110,11 +109,7 @@ def pixel_flipping(
     >>> curves.scores["most"], curves.scores["least"]
     (array([[6., 3., 1., 0.]]), array([[6., 5., 3., 0.]]))
     """
-    for name in order:
-        if name not in ("most", "least", "random"):
-            raise ValueError(f"order is {name!r}, expected 'most', 'least' or 'random'")
-    if repeats < 1:
-        raise ValueError(f"repeats is {repeats}, at least 1 random order is needed")
+    require_orders(order, repeats)
     flips = _FlipOrder.of(EvaluatedBatch(net, x, target, score, layout), relevance, steps, patch, until, seed)
     evaluated, rng = flips.evaluated, flips.rng
     runs = {name: repeats if name == "random" else 1 for name in order}
@@ -220,8 +215,7 @@ class _FlipOrder:
 
     def ranked(self, order: str) -> Index:
         """Return the regions of each sample in the order in which they are replaced, (batch, regions)."""
-        values = {"most": self.values, "least": -self.values}.get(order)
-        return ranking(self.rng.random(self.values.shape) if values is None else values, self.rng)
+        return ranked(self.values, order, self.rng)
 
 
 class _ProgressCounter:

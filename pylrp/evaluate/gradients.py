@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from pylrp.evaluate.evaluated_batch import Array, Values
+from pylrp.network.classes import as_indices
 from pylrp.network.graph import Graph
 from pylrp.network.network import Network
 from pylrp.network.requests import Inputs
@@ -109,6 +110,7 @@ class _Behind:
         self.net = net if self.sides is None else Network.from_graph(_without_ids(self.graph), keep_top=True)
         self.values = {name: self._value(name) for name in self.graph.inputs}
         self.output = np.asarray(self._forward(self.values), np.float64)
+        self.classes: Array | None = None  # of each sample, where the target is one
         self.weights = self._weights(target)
 
     def _value(self, name: str) -> Array:
@@ -137,16 +139,23 @@ class _Behind:
         if output.ndim != 2:
             raise ValueError(f"the output has shape {output.shape[1:]} a sample: pass target=, an array of that shape")
         classes = output.argmax(1) if given is None else np.broadcast_to(given, len(output))
+        self.classes = as_indices(classes)
         made: Values = np.eye(output.shape[1])[classes]
         return made
 
     def gradients(self, values: Mapping[str, Array]) -> dict[str, Array]:
         """Return each input times its gradient."""
-        output = np.asarray(self._forward(values), np.float64)
-        start = (self.weights * output).astype(self.net.dtype)
+        start = self._start(values)
         found = self.net.explain(_sole(values), start, "gradient").relevance
         named = found if isinstance(found, dict) else {next(iter(values)): found}
         return {name: named[name] for name in self.carrying}
+
+    def _start(self, values: Mapping[str, Array]) -> Array:
+        """Return what relevance begins with: classes, whose outputs the call computes anyway, or weighed outputs."""
+        if self.classes is not None and self.output.shape[1] > 1:  # one output may stand for two classes
+            return self.classes
+        output = self.output if values is self.values else np.asarray(self._forward(values), np.float64)
+        return (self.weights * output).astype(self.net.dtype)
 
     def baseline(self, given: Any) -> dict[str, Array]:
         """Return where the way begins, for each input that has gradients."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -12,9 +13,11 @@ from pylrp.evaluate.evaluated_batch import Array, EvaluatedBatch, Values
 from pylrp.layers.base import Shape, per_axis
 from pylrp.network.layout import channels_moved_last
 
-__all__ = ["Regions", "ranking", "relevance_of"]
+__all__ = ["Index", "Order", "Regions", "ranked", "ranking", "relevance_of", "require_orders"]
 
 Index = NDArray[np.intp]
+#: In which regions are replaced: the most or the least relevant ones first, or random ones.
+Order = Literal["most", "least", "random"]
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,21 @@ def relevance_of(evaluated: EvaluatedBatch, relevance: ArrayLike) -> Values:
     if not np.isfinite(values).all():
         raise ValueError(f"relevance holds {np.count_nonzero(~np.isfinite(values))} values that are NaN or infinite")
     return values
+
+
+def require_orders(orders: Sequence[str], repeats: int) -> None:
+    """Raise ValueError where an order of replacement is not known, or random ones are not repeated."""
+    for name in orders:
+        if name not in ("most", "least", "random"):
+            raise ValueError(f"order is {name!r}, expected 'most', 'least' or 'random'")
+    if repeats < 1:
+        raise ValueError(f"repeats is {repeats}, at least 1 random order is needed")
+
+
+def ranked(values: Values, order: str, rng: np.random.Generator) -> Index:
+    """Return the positions of each sample's values in an order of replacement: most or least first, or random."""
+    signed = {"most": values, "least": -values}.get(order)
+    return ranking(rng.random(values.shape) if signed is None else signed, rng)
 
 
 def ranking(values: Values, rng: np.random.Generator) -> Index:

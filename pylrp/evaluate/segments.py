@@ -15,12 +15,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from pylrp.evaluate.curves import Curves
 from pylrp.evaluate.evaluated_batch import Array, EvaluatedBatch, Score, Values
+from pylrp.evaluate.regions import Order, ranked, require_orders
 from pylrp.evaluate.statistics import correlation, spearman
 from pylrp.network.network import Network
 
 __all__ = ["SegmentsLeftOut", "leave_one_segment_out", "segment_flipping"]
 
-Order = Literal["most", "least", "random"]
 #: What takes the place of a segment.
 Baseline = Literal["zero", "mean", "noise", "linear"] | float | ArrayLike
 
@@ -118,19 +118,14 @@ def segment_flipping(
     >>> curves.scores["most"].shape
     (2, 9)
     """
-    for name in order:
-        if name not in ("most", "least", "random"):
-            raise ValueError(f"order is {name!r}, expected 'most', 'least' or 'random'")
-    if repeats < 1:
-        raise ValueError(f"repeats is {repeats}, at least 1 random order is needed")
+    require_orders(order, repeats)
     signals = _Signals(net, x, relevance, target, segments, baseline, score, seed)
     count = len(signals.edges) - 1
     scores: dict[str, Values] = {}
     for name in order:
         runs = []
         for _ in range(repeats if name == "random" else 1):
-            ranked = signals.ranked(name)
-            rank = np.argsort(ranked, axis=1)  # of each segment
+            rank = np.argsort(ranked(signals.by_segment, name, signals.rng), axis=1)  # of each segment
             gone = rank[:, None, :] < np.arange(count + 1)[:, None]
             runs.append(signals.scores(gone))
         scores[name] = np.mean(runs, axis=0)
@@ -225,13 +220,6 @@ class _Signals:
             known = "'zero', 'mean', 'noise', 'linear', a number or an array"
             raise ValueError(f"baseline is {baseline!r}, expected {known}")
         return np.broadcast_to(mean if baseline == "mean" else 0.0, self.x.shape)
-
-    def ranked(self, order: Order) -> NDArray[np.intp]:
-        """Return the segments of each sample in an order; ties in any."""
-        drawn = self.rng.random(self.by_segment.shape)
-        if order == "random":
-            return np.argsort(drawn, axis=1)
-        return np.lexsort((drawn, self.by_segment if order == "least" else -self.by_segment), axis=1)
 
     def scores(self, gone: NDArray[np.bool_]) -> Values:
         """Return the score of each sample in some states, (batch, states); gone: (batch, states, segments)."""
