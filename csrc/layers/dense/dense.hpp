@@ -3,6 +3,7 @@
 //   rows.cpp   few samples or sparse relevance: one pass over the weight rows that matter
 //   batch.cpp  many samples: packed products
 //   coefficients.cpp  the same where c arrives, R = a c
+//   backward_panels.hpp  the loop of both over panels of W
 #pragma once
 
 #include <vector>
