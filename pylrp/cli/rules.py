@@ -11,8 +11,8 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from pylrp.network.network import Network
-from pylrp.rules.assignment import rule_kinds
 from pylrp.rules.catalogue import RULES
+from pylrp.rules.choice import rule_kinds
 from pylrp.rules.composites import WEIGHTED, Composite
 from pylrp.rules.terms import Rule
 

@@ -161,6 +161,13 @@ class Call:
         """Whether all attention is one layer of the core under these rules."""
         return self.prepared.is_of(self.execution.joined)
 
+    def _give_signs(self, array: Array) -> None:
+        """Turn the rows (targets x samples) of a score below 0, which the core explained as one above, in place."""
+        batch = self.inputs.batch
+        for t, sign in enumerate(self.signs):
+            if sign is not None:
+                array[t * batch : (t + 1) * batch] *= sign.reshape(-1, 1)
+
     def take(self, found: list[Array], chosen: list[Any], relevance: list[Array], pages: Array) -> None:
         """Take what the core returns, with the pages of the graph's nodes."""
         names = self.asked_values()[1]
@@ -168,12 +175,9 @@ class Call:
         self.found, at_positions = found[: len(self.outputs)], found[len(self.outputs) :]
         self.execution.require_finite(self.inputs, self.outputs, self.found)
         require_ledger(self.prepared.graph, self.pages)
-        count, batch = len(self.starts), self.inputs.batch
-        for t, sign in enumerate(self.signs):
-            if sign is not None:
-                for array in self.relevance:
-                    array.reshape(count, batch, array.shape[1])[t] *= sign.reshape(-1, 1)
-                self.pages.reshape(*self.pages.shape[:2], count, batch)[:, :, t] *= sign
+        count = len(self.starts)
+        for array in (*self.relevance, *self.pages.transpose(0, 2, 1)):
+            self._give_signs(array)
         values = dict(zip(self.positions.values, at_positions, strict=True))
         self.at_positions = self.positions.took(
             self.inputs, values, dict(zip(names, self.relevance, strict=True)), count
@@ -269,9 +273,7 @@ class Call:
         else:
             zeros = name, by
         _, _, (small,), _ = self.execution.run(inputs, lambda: self._in_core([name], [name], zeros))
-        for t, sign in enumerate(self.signs):
-            if sign is not None:
-                small.reshape(count, inputs.batch, -1)[t] *= sign.reshape(-1, 1)
+        self._give_signs(small)
         values = inputs.with_target_axis(np.tile(values, (count, 1)), shape, axis, name)
         return quotient(relevance, values, inputs.with_target_axis(small, shape, axis, name), by)
 

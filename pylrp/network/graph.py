@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from pylrp._limits import TooLarge, require
-from pylrp.errors import BrokenNode
 from pylrp.layers import Dense, Layer, Shape
 from pylrp.layers.base import product
 from pylrp.network.facts import Facts, readable_facts
 from pylrp.network.layout import with_channels_last
 from pylrp.network.order import in_order
+from pylrp.network.shapes import Shapes, checked_shape, require_axes
 from pylrp.network.time_axis import has_steps_first
 from pylrp.network.weights import Weights, first_dtype
 from pylrp.present.text import shown
@@ -30,8 +30,6 @@ __all__ = ["Facts", "Graph", "Node"]
 Outputs = Sequence[str] | Mapping[str, str]
 
 Array = NDArray[Any]
-#: Of a logical shape: NumPy has 32, from version 2 on 64, and samples and targets take two.
-_MOST_AXES = 30
 
 
 @dataclass(frozen=True)
@@ -128,7 +126,7 @@ class Graph:
         place: Callable[[Node], str],
         finite: Mapping[int, Array],
     ) -> None:
-        self.inputs = {name: _input_shape(name, shape) for name, shape in inputs.items()}
+        self.inputs = {name: checked_shape(name, shape) for name, shape in inputs.items()}
         self.outputs = tuple(outputs)
         self.named_outputs = isinstance(outputs, Mapping)
         self.output_values = dict(outputs) if isinstance(outputs, Mapping) else {name: name for name in outputs}
@@ -139,7 +137,7 @@ class Graph:
         arrays = Weights(
             first_dtype(node.layer for node in ordered) if dtype is None else np.dtype(dtype), dict(finite)
         )
-        self.shapes = _Shapes(self.inputs, self.output_values)
+        self.shapes = Shapes(self.inputs, self.output_values)
         settled = []
         taken = sum(product(shape) for shape in self.inputs.values()) * arrays.dtype.itemsize
         require(taken, "the inputs of one sample")
@@ -152,7 +150,7 @@ class Graph:
                 raise TooLarge(f"{where}: {error}") from None
             except ValueError as error:
                 raise ValueError(f"{where}: {error}") from None
-            _require_axes(node, self.shapes[node.name])
+            require_axes(node.name, node.layer, self.shapes[node.name])
             arrays.check(layer, where)
             taken += product(self.shapes[node.name]) * arrays.dtype.itemsize
             require(taken + arrays.size, f"{where}: the weights and the values of one sample up to here")
@@ -277,7 +275,7 @@ class Graph:
         """Return the same graph for inputs of other sizes, of nodes and shapes that are known to fit."""
         graph = self._twin()
         graph.facts, graph.inputs = facts, dict(inputs)
-        graph.shapes = _Shapes(shapes, graph.output_values)
+        graph.shapes = Shapes(shapes, graph.output_values)
         graph._finite = dict(self._finite)
         arrays, before = Weights(self.dtype, graph._finite), Weights(self.dtype, graph._finite)
         for new, old in zip(nodes, self.nodes, strict=True):
@@ -329,22 +327,6 @@ class Graph:
         return f"<Graph {inputs} -> {outputs}, {len(self.nodes)} nodes, {self.dtype}>"
 
 
-class _Shapes(dict[str, Shape]):
-    """Shapes by value, found by an output's name, too; goes through the values only."""
-
-    def __init__(self, inputs: Mapping[str, Shape], outputs: Mapping[str, str]):
-        super().__init__(inputs)
-        self._outputs = {name: value for name, value in outputs.items() if name != value}
-
-    def __missing__(self, name: str) -> Shape:
-        if name not in self._outputs:
-            raise KeyError(name)
-        return self[self._outputs[name]]
-
-    def __contains__(self, name: object) -> bool:
-        return super().__contains__(name) or name in self._outputs
-
-
 def _again(
     inputs: Mapping[str, Shape],
     nodes: Sequence[Node],
@@ -382,27 +364,6 @@ def _count(shapes: Mapping[str, Shape]) -> int:
 
 def _place(node: Node) -> str:
     return f"node {node.name!r} ({type(node.layer).__name__})"
-
-
-def _input_shape(name: str, shape: Shape) -> Shape:
-    if np.ndim(shape) != 1:
-        raise ValueError(f"input {name!r} has shape {shape!r}, expected a tuple of sizes, without the batch")
-    shape = tuple(shape)
-    if len(shape) > _MOST_AXES:
-        raise ValueError(f"input {name!r} has {len(shape)} axes, NumPy's arrays have {_MOST_AXES} at most")
-    if not shape or any(int(n) != n or n < 1 for n in shape):
-        raise ValueError(f"input {name!r} has shape {shape}, expected sizes of at least 1, without the batch")
-    return tuple(int(n) for n in shape)
-
-
-def _require_axes(node: Node, shape: Shape) -> None:
-    if len(shape) > _MOST_AXES:
-        raise BrokenNode(
-            node.name,
-            type(node.layer).__name__,
-            f"makes a value with {len(shape)} axes",
-            f"NumPy's arrays have {_MOST_AXES} at most, besides those for samples and targets",
-        )
 
 
 def _sequential_names(layers: Sequence[Layer]) -> list[str]:

@@ -1,6 +1,6 @@
-"""Which rule each node of a graph gets, and what the core takes for it.
+"""What the core takes for each node's rule, and whether the rule fits the layer.
 
-``network.py`` asks with a composite, a rule or a list of rules; ``composites.py`` decides by kind, name and place.
+``network.py`` asks with a composite, a rule or a list of rules; ``choice.py`` says which rule each node gets.
 ``boxes.py`` knows the bounds of a z-box, ``composition.py`` what becomes part of a first layer.
 """
 
@@ -16,43 +16,23 @@ from numpy.typing import NDArray
 from pylrp import _core
 from pylrp.errors import MisplacedBox, UndecidedGate, UnsuitableRule
 from pylrp.network.attention import probabilities
-from pylrp.network.canonise.top import stands_at_top
 from pylrp.network.composition import Composed, Cone, cone_below, reads_constants, signs_only
 from pylrp.network.fused import Fusion, fusions, mode, only_closes
 from pylrp.network.graph import Graph, Node
 from pylrp.network.layout import to_core
 from pylrp.rules.boxes import InputBox, bounds_of_value
-from pylrp.rules.catalogue import Epsilon, Flat, Zero
-from pylrp.rules.composites import WEIGHTED, Composite, composite, require_rule
+from pylrp.rules.catalogue import Epsilon, Flat
+from pylrp.rules.choice import chosen_and_named, ends
+from pylrp.rules.composites import WEIGHTED, Composite, composite
 from pylrp.rules.conventions import CONVENTIONS, compile_rule, compile_treatment
 from pylrp.rules.gates import description, settle
 from pylrp.rules.terms import Rule
 from pylrp.rules.treatments import Gradient, Half, Signal, Treatment, Value
 from pylrp.rules.weightless import WEIGHTLESS
 
-__all__ = ["Assignment", "assign", "choose", "rule_kinds"]
+__all__ = ["Assignment", "assign"]
 
 Array = NDArray[Any]
-
-
-def rule_kinds(graph: Graph) -> dict[str, str]:
-    """Return the kind by which a composite finds a node's rule, for each node that takes one.
-
-    A scaling (BatchNorm, Affine) that no layer with weights stands below is of kind "scaling". A softmax at the top
-    takes none: what is explained is its argument, or relevance passes from the probability to it.
-    """
-    kinds: dict[str, str] = {}
-    sides = graph.facts.sides
-    # Values with a layer with weights at or below them; a table of words is one.
-    behind: set[str] = set() if sides is None else set(sides.feeds)
-    for node in graph.nodes:
-        kind = node.layer.rule_kind
-        after = any(value in behind for value in node.inputs)
-        if node.layer.weighted or after:
-            behind.add(node.name)
-        if kind is not None and not (kind == "softmax" and stands_at_top(graph, node)):
-            kinds[node.name] = "scaling" if kind == "batchnorm" and not after else kind
-    return kinds
 
 
 @dataclass(frozen=True)
@@ -168,80 +148,6 @@ class Assignment:
         return [compiled.get(name) for name in names], [bounds.get(name) for name in names]
 
 
-def choose(graph: Graph, rules: str | Composite | Rule | Sequence[Rule]) -> dict[str, Rule]:
-    """Return the rule of each node that takes one, by its name."""
-    return _chosen(graph, rules)[0]
-
-
-def _chosen(graph: Graph, rules: str | Composite | Rule | Sequence[Rule]) -> tuple[dict[str, Rule], Collection[str]]:
-    """Return the rule of each node that takes one, and the nodes whose rule was given to them alone."""
-    layers = list(rule_kinds(graph).items())
-    if isinstance(rules, str):
-        rules = composite(rules)
-    if isinstance(rules, Rule):
-        rules = Composite(repr(rules), rules)
-    if isinstance(rules, Composite):
-        first, last = _ends(graph)
-        if not graph.output_values.keys().isdisjoint(rules.names):  # an output's name for the layer that makes it
-            rules = replace(rules, names={graph.value(name): rule for name, rule in rules.names.items()})
-        chosen = dict(zip([name for name, _ in layers], rules.assign(layers, first, last), strict=True))
-        _by_contributions(graph, layers, chosen, rules)
-        _require_boxes_used(rules, chosen)
-        named = rules.named(layers)
-        return {name: _of_product(graph, name, rule, named) for name, rule in chosen.items()}, named
-    given = _listed(rules)
-    weighted = [name for name, kind in layers if kind in WEIGHTED]
-    if len(given) != len(weighted):
-        dense = (
-            "dense layers"
-            if all(kind == "dense" for name, kind in layers if name in weighted)
-            else "layers with weights"
-        )
-        raise ValueError(f"the network has {len(weighted)} {dense}, composite has {len(given)} rules")
-    by_name = dict(zip(weighted, given, strict=True))
-    chosen = {name: by_name[name] if kind in WEIGHTED else WEIGHTLESS[kind].default for name, kind in layers}
-    _by_contributions(graph, layers, chosen, given)
-    return chosen, weighted
-
-
-def _of_product(graph: Graph, name: str, rule: Rule, named: Collection[str]) -> Rule:
-    """Return a rule by kind as it is for one product: without probabilities for a factor, Value() means Half()."""
-    if not isinstance(rule, Value) or name in named:
-        return rule
-    node = next(node for node in graph.nodes if node.name == name)
-    return Half() if node.layer.rule_kind == "matmul" and probabilities(graph, node) is None else rule
-
-
-def _by_contributions(graph: Graph, layers: Sequence[tuple[str, str]], chosen: dict[str, Rule], given: Any) -> None:
-    """Explain functions with f(0) != 0 by their contributions where the choice says nothing about functions."""
-    if isinstance(given, Composite) and "function" in given.kinds:
-        return
-    named = given.named(layers) if isinstance(given, Composite) else {}
-    kinds = dict(layers)
-    for node in graph.nodes:
-        if kinds.get(node.name) == "function" and node.name not in named and not stands_at_top(graph, node):
-            layer: Any = node.layer
-            if np.any(layer.at_zero() != 0):
-                chosen[node.name] = Zero()
-
-
-def _listed(rules: object) -> list[Rule]:
-    if not isinstance(rules, Sequence):
-        return [require_rule(rules, "composite")]
-    return [require_rule(rule, f"composite[{position}]") for position, rule in enumerate(rules)]
-
-
-def _require_boxes_used(given: Composite, chosen: Mapping[str, Rule]) -> None:
-    for where, rule in given.entries().items():
-        if where != "default" and rule.bounds() is not None and rule not in chosen.values():
-            raise MisplacedBox(
-                None,
-                repr(rule),
-                f"{rule} of composite {given.name} reaches no layer of this network",
-                "choose a composite without a box, or give the box by name: Composite(..., names={layer: ZBox(...)})",
-            )
-
-
 def assign(graph: Graph, rules: str | Composite | Rule | Sequence[Rule], convention: str) -> Assignment:
     """Return the rules of a graph's nodes.
 
@@ -254,8 +160,8 @@ def assign(graph: Graph, rules: str | Composite | Rule | Sequence[Rule], convent
     MisplacedBox
         If a z-box reaches no layer, or one with weights below it that was not named.
     """
-    chosen, named = _chosen(graph, rules)
-    first, _ = _ends(graph)
+    chosen, named = chosen_and_named(graph, rules)
+    first, _ = ends(graph)
     made = Assignment(graph, chosen, {}, {}, [], {}, settle(graph, chosen, named))
     by_gradient = _asks_for_gradients(rules, chosen)
     for node in graph.nodes:
@@ -402,28 +308,3 @@ def _is_own(node: Node, rule: Rule) -> bool:
     """Whether a rule says what the layer does without one."""
     kind = WEIGHTLESS.get(str(node.layer.rule_kind))
     return kind is not None and kind.is_own(rule) and node.layer.passes_detached
-
-
-def _ends(graph: Graph) -> tuple[set[str], set[str]]:
-    """Return the names of the layers with weights that come first, and of those that come last."""
-
-    def without_predecessor(nodes: Sequence[Node], sources: dict[str, Sequence[str]]) -> set[str]:
-        ends: set[str] = set()
-        behind: set[str] = set()  # nodes with a layer with weights at or before them
-        for node in nodes:
-            after = any(value in behind for value in sources[node.name])
-            weighted = node.layer.weighted
-            if weighted and not after:
-                ends.add(node.name)
-            if weighted or after:
-                behind.add(node.name)
-        return ends
-
-    readers: dict[str, list[str]] = {node.name: [] for node in graph.nodes}
-    for node in graph.nodes:
-        for value in node.inputs:
-            if value in readers:
-                readers[value].append(node.name)
-    first = without_predecessor(graph.nodes, {node.name: node.inputs for node in graph.nodes})
-    last = without_predecessor(tuple(reversed(graph.nodes)), dict(readers))
-    return first, last

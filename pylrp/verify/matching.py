@@ -13,7 +13,8 @@ from typing import Any
 
 from pylrp.layers import Layer, Multiply
 from pylrp.network.graph import Graph, Node
-from pylrp.rules.assignment import Assignment, rule_kinds
+from pylrp.rules.assignment import Assignment
+from pylrp.rules.choice import rule_kinds
 from pylrp.rules.gates import signal_of
 from pylrp.verify.folding import Folding, is_scaling, is_weighted, moves
 from pylrp.verify.pooling import NORMALISATIONS, REDUCTIONS

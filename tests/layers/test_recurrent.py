@@ -393,7 +393,7 @@ def test_every_composite_takes_gates_for_constants(name: str) -> None:
 
 
 def net_rule(net: Network, composite: str) -> Any:
-    from pylrp.rules.assignment import choose
+    from pylrp.rules.choice import choose
 
     return choose(net.graph, composite)["1"]
 

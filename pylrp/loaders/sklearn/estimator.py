@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pylrp.layers import Dense
 from pylrp.loaders.plain.chain import chain
 from pylrp.loaders.sklearn.front import front_of, needs_front, with_front
-from pylrp.loaders.sklearn.steps import layers_of, pipeline_steps
+from pylrp.loaders.sklearn.steps import layers_of, pipeline_steps, require_fitted
 from pylrp.network.graph import Facts, Graph, Node
 
 __all__ = ["load_sklearn"]
@@ -123,7 +123,7 @@ def _parts(estimator: Any) -> _Parts:
 
     labels = getattr(estimator, "classes_", None)
     if isinstance(estimator, MLPClassifier | MLPRegressor):
-        _require_fitted(estimator, "coefs_")
+        require_fitted(estimator, "coefs_", of="")
         weights = [w.T for w in estimator.coefs_]  # theirs are (in, out)
         return _Parts(weights, estimator.intercepts_, estimator.activation, estimator.out_activation_, labels)
     ours = type(estimator).__module__.split(".")[0] == "sklearn"
@@ -132,7 +132,7 @@ def _parts(estimator: Any) -> _Parts:
             "expected a fitted MLPClassifier, MLPRegressor or linear model (LogisticRegression, Ridge, ...), "
             f"or a pipeline that ends in one, got {' '.join(repr(estimator).split())}"
         )
-    _require_fitted(estimator, "coef_")
+    require_fitted(estimator, "coef_", of="")
     coefficients = estimator.coef_
     weight = np.atleast_2d(coefficients.toarray() if hasattr(coefficients, "toarray") else np.asarray(coefficients))
     bias = np.broadcast_to(np.asarray(estimator.intercept_, weight.dtype), weight.shape[:1])
@@ -140,11 +140,6 @@ def _parts(estimator: Any) -> _Parts:
     if top == "logistic" and len(weight) > 1:
         top = "softmax"
     return _Parts([weight], [bias], "identity", top, labels)
-
-
-def _require_fitted(estimator: Any, attribute: str) -> None:
-    if not hasattr(estimator, attribute):
-        raise ValueError(f"{estimator!r} is not fitted: call fit(X, y) first")
 
 
 def _facts(parts: _Parts, first: Any, graph: Graph) -> Facts:

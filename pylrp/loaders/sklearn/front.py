@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from pylrp.errors import UnsupportedLayer
 from pylrp.layers import Affine, Concat, Dense, Layer, Take
-from pylrp.loaders.sklearn.steps import WAY_OUT, layers_of, pipeline_steps, places_of
+from pylrp.loaders.sklearn.steps import WAY_OUT, layers_of, pipeline_steps, places_of, require_fitted
 from pylrp.network.front import Front, Part
 from pylrp.network.graph import Graph, Node
 
@@ -98,20 +98,17 @@ class _Front:
                     raise UnsupportedLayer(
                         name, _kind(step), "stands behind other steps than imputers and scalers", WAY_OUT
                     )
-                branches, tail = self._split(name, step, branches[0])
-                after += tail
+                branches = self._split(name, step, branches[0])
             elif len(branches) == 1 and not after:
                 self._step(name, step, branches[0], later)
             else:
-                widths = sum(each.width for each in branches)
-                whole = _Branch.of(list(range(widths)))
-                whole.width = after[-1].output_shape((widths,))[0] if after and _sized(after[-1]) else widths
+                whole = _Branch.of(list(range(sum(each.width for each in branches))))
                 whole.layers = after
                 self._step(name, step, whole, [], layers_only=True)
                 after = whole.layers
         return branches, after
 
-    def _split(self, name: str, step: Any, before: _Branch) -> tuple[list[_Branch], list[Layer]]:
+    def _split(self, name: str, step: Any, before: _Branch) -> list[_Branch]:
         """Return a branch for each transformer of a ColumnTransformer or FeatureUnion."""
         parts: list[tuple[str, Any, list[int]]] = []
         if _kind(step) == "FeatureUnion":
@@ -143,7 +140,7 @@ class _Front:
                 made += branches
         if not made:
             raise UnsupportedLayer(name, _kind(step), "keeps no column", WAY_OUT)
-        return made, []
+        return made
 
     def _step(self, name: str, step: Any, branch: _Branch, later: list[Any], *, layers_only: bool = False) -> None:
         """Add one step to a branch: to what is done before the core, or as layers."""
@@ -154,10 +151,10 @@ class _Front:
                 if kind in _IMPUTERS and not getattr(step, "add_indicator", False):
                     return  # behind layers there are no gaps
                 raise UnsupportedLayer(name, kind, "stands behind layers", WAY_OUT)
-            _require_fitted(step)
+            require_fitted(step)
             _encoded(name, step, branch)
         elif kind in _SCALERS and ahead and not branch.layers and not layers_only:
-            _require_fitted(step)
+            require_fitted(step)
             branch.steps.append(step)  # an imputer behind it fills gaps of what it has scaled
         elif kind in _PROJECTIONS:
             branch.layers += _projection(name, step, self.dtype)
@@ -168,10 +165,6 @@ class _Front:
             branch.width = len(kept)
         else:
             branch.layers += layers_of(name, step, self.dtype)
-
-
-def _sized(layer: Layer) -> bool:
-    return isinstance(layer, Dense | Take)
 
 
 def _taken(before: _Branch, places: list[int]) -> _Branch:
@@ -194,11 +187,6 @@ class _Columns:
     def transform(self, block: NDArray[Any]) -> NDArray[Any]:
         """Return these columns."""
         return block[:, list(self.places)]
-
-
-def _require_fitted(step: Any) -> None:
-    if not hasattr(step, "n_features_in_"):
-        raise ValueError(f"{step!r} is not fitted: call fit(X, y) of the pipeline first")
 
 
 def _chooses(step: Any) -> bool:
@@ -271,8 +259,7 @@ def _imputed(name: str, step: Any, columns: int) -> tuple[list[int], list[str]]:
 
 def _projection(name: str, step: Any, dtype: np.dtype[Any]) -> list[Layer]:
     """Return a PCA's layers: the mean is subtracted, which passes relevance on, then comes a layer with weights."""
-    if not hasattr(step, "components_"):
-        raise ValueError(f"{step!r} is not fitted: call fit(X, y) of the pipeline first")
+    require_fitted(step, "components_")
     weight = np.asarray(step.components_, np.float64)
     if getattr(step, "whiten", False):
         weight = weight / np.sqrt(np.maximum(step.explained_variance_, np.finfo(dtype).eps))[:, None]

@@ -90,6 +90,12 @@ def _identity(columns: int) -> _Scaling:
     return _Scaling(np.arange(columns), np.ones(columns), np.zeros(columns))
 
 
+def require_fitted(step: Any, attribute: str = "n_features_in_", of: str = " of the pipeline") -> None:
+    """Refuse a step that has not what fitting gives it."""
+    if not hasattr(step, attribute):
+        raise ValueError(f"{step!r} is not fitted: call fit(X, y){of} first")
+
+
 def _scaling(name: str, step: Any) -> _Scaling:
     """Return what a scaler does to its columns."""
     from sklearn.impute import SimpleImputer
@@ -98,8 +104,7 @@ def _scaling(name: str, step: Any) -> _Scaling:
     kind = type(step)
     if kind not in (StandardScaler, MinMaxScaler, MaxAbsScaler, RobustScaler, SimpleImputer):
         raise UnsupportedLayer(name, kind.__name__, "is no step that can be explained", WAY_OUT)
-    if not hasattr(step, "n_features_in_"):
-        raise ValueError(f"{step!r} is not fitted: call fit(X, y) of the pipeline first")
+    require_fitted(step)
     made = _identity(step.n_features_in_)
     if kind is SimpleImputer:
         fixed = np.asarray(step.statistics_, object)
@@ -123,8 +128,7 @@ def _scaling(name: str, step: Any) -> _Scaling:
 
 def _columns(name: str, step: Any) -> _Scaling:
     """Return what a ColumnTransformer of scalers does: its columns in their order, and how they are scaled."""
-    if not hasattr(step, "n_features_in_"):
-        raise ValueError(f"{step!r} is not fitted: call fit(X, y) of the pipeline first")
+    require_fitted(step)
     places, factors, shifts = [], [], []
     for inner, transformer, columns in step.transformers_:
         taken = np.asarray(places_of(step, columns), np.int64)
