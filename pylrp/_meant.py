@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["meant"]
+__all__ = ["meant", "meant_product"]
 
 #: Of whole numbers up to this one, roots are looked for: widths, numbers of heads and of groups.
 _MOST = 4096
@@ -30,6 +30,13 @@ def meant(array: NDArray[Any]) -> NDArray[Any]:
         return array
     value = np.float32(array.ravel()[0])
     return np.full(array.shape, _meant(value), np.float64)
+
+
+def meant_product(factor: np.float32) -> NDArray[Any]:
+    """Return what a factor stands for that may have been multiplied out of two, in single precision."""
+    near = (factor, np.nextafter(factor, np.float32(0)), np.nextafter(factor, np.float32(np.inf) * np.sign(factor)))
+    found = ((number, meant(np.asarray(number))) for number in near)
+    return next((made for number, made in found if float(made) != float(number)), np.asarray(factor, np.float64))
 
 
 def _meant(value: np.float32) -> float:

@@ -6,23 +6,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import DTypeLike
 
-from pylrp.layers import Movement
+from pylrp.layers import Movement, Recurrent
 from pylrp.network import requests
 from pylrp.network.graph import Node
 from pylrp.verify.alignment import Alignment, Errors, largest_error
+from pylrp.verify.feed import Feed
 from pylrp.verify.fused_attention import FusedAttention
 from pylrp.verify.layer_checks import culprit, layer_checks
-from pylrp.verify.matching import Matching, input_pairs
+from pylrp.verify.matching import Matching
 from pylrp.verify.prediction import predicted
 from pylrp.verify.program import Array, Program
 from pylrp.verify.rounding import in_single
+from pylrp.verify.roundings import ROUNDINGS
 from pylrp.verify.rules import Share
 from pylrp.verify.tape import Tape
 from pylrp.verify.verdict import Found, judged
@@ -66,6 +68,7 @@ class Check:
         self.execution = network._execution_of(x)
         self.graph = self.execution.graph
         self.inputs = requests.Inputs(self.graph, x)
+        self.feed = Feed(program, self.graph, self.inputs)
         composite = ex.settings["composite"]
         self.assignment = self.execution.plan(composite, "zennit").assignment
         self.top = self.graph.value(ex.settings["output"])
@@ -88,14 +91,14 @@ class Check:
 
     @cached_property
     def _first_run(self) -> tuple[Array, dict[str, Array]]:
-        rows, _ = next(self._chunks())
-        return rows, self.program.run(self._given(rows))
+        rows, _ = next(self.feed.chunks())
+        return rows, self.program.run(self.feed.given(rows))
 
     def result(self) -> Verification:
         """Run the file, and compare."""
         ours = self.found
         self.tapes: list[tuple[slice, Tape]] = []
-        for rows, count in self._chunks():
+        for rows, count in self.feed.chunks():
             self._compare(rows, count, ours)
         fused = FusedAttention.of(self, self.given_x, self.given_target)
         if fused is not None and self._wrong(fused.relevance) and not self.rounding.found:
@@ -111,55 +114,38 @@ class Check:
             notes=self.notes,
             inputs=[name for name in self.graph.inputs if name in self.matching.values],
             culprit=lambda value: culprit(self, value),
+            maker=self._maker,
             fused=fused,
             fused_culprit=lambda: "" if fused is None else fused.culprit(self, self.given_x, self.given_target),
         )
         return judged(layer_checks(self), found)
 
-    # -- the file -----------------------------------------------------------------------------------------------------
-
-    def _chunks(self) -> Iterator[tuple[Array, int]]:
-        """Yield the rows of each run of the model, and how many of them count: a file may fix its batch."""
-        batch = self.inputs.batch
-        fixed = {sizes[0] for sizes in self.program.inputs.values() if sizes and sizes[0] is not None}
-        size = fixed.pop() if len(fixed) == 1 else max(batch, 1)
-        for first in range(0, batch, size):
-            rows = np.arange(first, first + size)
-            yield np.minimum(rows, batch - 1), min(size, batch - first)
-
-    def _given(self, rows: Array) -> dict[str, Array]:
-        """Return what the model takes for some samples."""
-        by_value = input_pairs(self.program, self.graph)
-        given: dict[str, Array] = {}
-        for name, sizes in self.program.inputs.items():
-            if name in by_value:
-                array = self.inputs.logical(by_value[name]).astype(np.float64)
-                array = array[None] if self.inputs.single else array
-                if by_value[name] in self.graph.channels_last and not _fits(array.shape[1:], sizes[1:]):
-                    array = np.asarray(self.inputs.given[by_value[name]], np.float64)
-                    array = array[None] if self.inputs.single else array
-                given[name] = array[rows]
-            elif name in self.inputs.given:  # token ids, or a mask
-                array = np.asarray(self.inputs.given[name])
-                given[name] = (array[None] if self.inputs.single else array)[rows]
-            else:  # it changes no output, or holds no tokens
-                size = 0 if self.graph.facts.sides and name in self.graph.facts.sides.past else 1
-                given[name] = np.zeros([len(rows), *(n or size for n in sizes[1:])])
-        return given
+    def _maker(self, name: str) -> str:
+        """Return the layer that has made a value: below layers that only move what is no value of the file."""
+        nodes = {node.name: node for node in self.graph.nodes}
+        while (
+            name in self.movements and (below := nodes[name].inputs[0]) in nodes and below not in self.matching.values
+        ):
+            name = below
+        return name
 
     def _compare(self, rows: Array, count: int, ours: Mapping[str, Array]) -> None:
-        given = self._given(rows)
-        values = self.program.run(given)
+        given = self.feed.given(rows)
+        values = self.program.run(given, rounded=self._rounded(rows))
         tape = self.tape(values, self._decided(values, rows))
         tape.taken = self._joint(values, rows)
         tops = {name: self.matching.values[self.graph.value(name)] for name in self.graph.outputs
                 if self.graph.value(name) in self.matching.values}  # fmt: skip
         after = self._folded_tops()
-        asked = {name: after.get(value, value) for name, value in tops.items()}
+        asked = {name: self._with_numbers(after.get(value, value)) for name, value in tops.items()}
         watched = list(dict.fromkeys([*asked.values(), *self.program.outputs]))
         self.evaluator, told = predicted(self.program, given, watched)
         for name, value in asked.items():
             theirs = told.get(value, values[value])
+            if self.program.is_recurrent:  # the batch may be on any axis
+                top = self.graph.value(name)
+                turned = self.alignment.find(f"{name}:", self._shaped(top, rows), theirs, self._batch_axes.get(value))
+                theirs = theirs if turned is None else turned
             self.prediction.add(name, ours[self.graph.value(name)][rows[:count]], theirs[:count])
         # That the evaluation in NumPy is the model's, too; not of probabilities, where rounding of a logit is large.
         for value in [] if self.graph.facts.top else self.program.outputs:
@@ -193,6 +179,14 @@ class Check:
             self._measure_rounding(given, rows, count, tape)
         self.tapes.append((slice(int(rows[0]), int(rows[0]) + count), tape))
 
+    def _with_numbers(self, value: str) -> str:
+        """Return a value that holds what a quantised one stands for: an evaluator of the file has whole numbers."""
+        step = self.program.made_by.get(value)
+        if step is not None and step.op in ROUNDINGS:
+            readers = [each for each in self.program.readers.get(value, []) if each.op == "Identity"]
+            value = readers[0].outputs[0] if readers else value
+        return value
+
     def _wrong(self, errors: Mapping[str, float]) -> bool:
         return any(not error <= self.tolerance for error in errors.values())
 
@@ -201,7 +195,7 @@ class Check:
 
         More than once, on inputs that differ by rounding: how far a sum that nearly cancels is off is a matter of luck.
         """
-        for rough in in_single(self.program, given):
+        for rough in in_single(self.program, given, tape.values):
             rounded = self.tape(rough, tape.decided, np.float32)
             rounded.taken = tape.taken
             rounded.back(self._starts(rounded, rows))
@@ -213,8 +207,8 @@ class Check:
     def _measure_rounding_anew(self) -> None:
         if self.network.dtype != np.float32:
             return
-        for (rows, count), (_, tape) in zip(self._chunks(), self.tapes, strict=True):
-            self._measure_rounding(self._given(rows), rows, count, tape)
+        for (rows, count), (_, tape) in zip(self.feed.chunks(), self.tapes, strict=True):
+            self._measure_rounding(self.feed.given(rows), rows, count, tape)
 
     def _measure_prediction(
         self, given: Mapping[str, Array], count: int, values: Mapping[str, Array], asked: Mapping[str, str]
@@ -234,11 +228,15 @@ class Check:
     @cached_property
     def _batch_axes(self) -> dict[str, int]:
         """Return the axis that grows with the batch, for each value, where a network may have moved it."""
-        fixed = any(sizes and sizes[0] is not None for sizes in self.program.inputs.values())
-        if fixed or not any(node.layer.kind == "matmul" for node in self.graph.nodes):
+        fixed = self.feed.fixes_batch
+        mixed = any(node.layer.kind == "matmul" or isinstance(node.layer, Recurrent) for node in self.graph.nodes)
+        if fixed or not mixed:
             return {}
         rows, values = self._first_run
-        more = self.program.run(self._given(np.append(rows, rows[-1])))
+        try:
+            more = self.program.run(self.feed.given(np.append(rows, rows[-1])))
+        except ValueError:  # constants of the file have a batch of their own
+            return {}
         found = {}
         for name, array in values.items():
             if array.ndim == more[name].ndim:
@@ -248,7 +246,10 @@ class Check:
 
     def _aligned(self, name: str, relevance: Array) -> Array | None:
         """Return relevance of the file's in the order of the network's value."""
-        if name in self.graph.inputs or name in self.matching.scaled:
+        if name in self.graph.inputs:
+            first = relevance[None] if self.matching.values[name] in self.feed.without_batch else relevance
+            return np.moveaxis(first, self.graph.facts.batch_axes.get(name, 0), 0)
+        if name in self.matching.scaled:
             return relevance
         return self.alignment.again(name, relevance)
 
@@ -286,6 +287,15 @@ class Check:
                 error = largest_error(ours, values[value]) if len(ours) == len(rows) else None
                 if error is not None and error <= self.tolerance:
                     found[value] = ours
+        return found
+
+    def _rounded(self, rows: Array) -> dict[str, Array]:
+        """Return the network's values where the file rounds: between two numbers, rounding errors decide."""
+        made_by, found = self.program.made_by, {}
+        for name, value in self.matching.values.items():
+            step = made_by.get(value)
+            if step is not None and step.op in ROUNDINGS:
+                found[value] = self._shaped(name, rows)
         return found
 
     def _joint(self, values: Mapping[str, Array], rows: Array) -> dict[str, dict[str, Array]]:
@@ -343,13 +353,14 @@ class Check:
         if self.ex.target is None:
             ours = self.ours(self.top, rows)
             assert ours is not None
-            return {value: Share(0.0, ours.reshape(output.shape))}
+            return {value: Share(0.0, self.alignment.placed(self.top, ours, output.shape))}
         target = np.broadcast_to(np.asarray(self.ex.target, np.int64), (self.inputs.batch,))[rows]
         sign = np.ones(len(rows))
         if self.ex.settings["two_classes"]:
             target, sign = np.zeros_like(target), np.where(target == 0, -1.0, 1.0)
-        c = np.zeros(output.shape)
-        c[np.arange(len(rows)), target] = sign.reshape(-1, *(1,) * (output.ndim - 2))
+        c = np.zeros((len(rows), *self.graph.shapes[self.top]))
+        c[np.arange(len(rows)), target] = sign.reshape(-1, *(1,) * (c.ndim - 2))
+        c = self.alignment.placed(self.top, c, output.shape)
         return {value: Share(c) if step is None or step.name not in tape.folding.after else Share(0.0, c * output)}
 
     def _taken_over(self, rows: Array) -> dict[str, Share]:
@@ -374,10 +385,6 @@ class Check:
         """Return the shape of a sample of a value of the file."""
         name = next(name for name, each in self.matching.values.items() if each == value)
         return tuple(self.graph.shapes[name])
-
-
-def _fits(shape: tuple[int, ...], sizes: list[int | None]) -> bool:
-    return len(shape) == len(sizes) and all(want in (None, n) for n, want in zip(shape, sizes, strict=True))
 
 
 def _as_composite(given: Any) -> Any:

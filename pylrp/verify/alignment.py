@@ -83,6 +83,15 @@ class Alignment:
         order = self.orders.get(name)
         return None if order is None else order(theirs)
 
+    def placed(self, name: str, ours: Array, shape: tuple[int, ...]) -> Array:
+        """Return an array of the network's value in the order of the file's."""
+        numbers = self.again(name, np.arange(ours.size).reshape(shape))
+        if numbers is None:
+            return ours.reshape(shape)
+        made = np.empty(ours.size)
+        made[numbers.ravel()] = ours.ravel()
+        return made.reshape(shape)
+
     def is_plain(self, name: str, theirs: Array) -> bool:
         """Tell whether the order is the file's own."""
         made = self.again(name, np.arange(theirs.size).reshape(theirs.shape))

@@ -17,7 +17,8 @@ from pylrp.verify.rules import Share, name_of, quotient
 from pylrp.verify.tape import Tape
 
 _KNOWN = {
-    "is_causal", "kv_num_heads", "q_num_heads", "qk_matmul_output_mode", "scale", "softcap", "softmax_precision",
+    "is_causal", "kv_num_heads", "left_window_size", "q_num_heads", "qk_matmul_output_mode", "right_window_size",
+    "scale", "softcap", "softmax_precision",
 }  # fmt: skip
 
 __all__ = ["attention", "attention_back", "rotary", "rotary_back"]
@@ -63,8 +64,9 @@ def _parts(step: Step, *given: Array | None) -> _Parts:
     cap = step.get("softcap", 0.0)
     scores = cap * np.tanh(dots / cap) if cap else dots
     masked: list[tuple[str, Array]] = []
-    if step.get("is_causal", 0):
-        scores = np.where(np.tri(scores.shape[-2], scores.shape[-1]) > 0, scores, -np.inf)
+    seen = _seen(step, *scores.shape[-2:])
+    if not seen.all():
+        scores = np.where(seen, scores, -np.inf)
         masked.append(("causal", scores))
     mask = given[3] if len(given) > 3 else None
     if mask is not None:
@@ -74,6 +76,14 @@ def _parts(step: Step, *given: Array | None) -> _Parts:
     e = np.exp(scores - np.where(np.isfinite(most), most, 0))
     total = e.sum(axis=-1, keepdims=True)
     return _Parts(q, k, v, scale, dots, tuple(masked), np.divide(e, total, out=np.zeros_like(e), where=total != 0))
+
+
+def _seen(step: Step, queries: int, keys: int) -> Array:
+    """Return which keys a query may look at: none behind it if causal, none further away than a window allows."""
+    ahead = np.arange(keys) - np.arange(queries)[:, None]
+    least, most = (step.get(f"{side}_window_size", -1) for side in ("left", "right"))
+    most = 0 if step.get("is_causal", 0) else most if most >= 0 else keys
+    return (ahead <= most) & (ahead >= (-least if least >= 0 else -queries))
 
 
 def _packed(step: Step, z: Array, like: Array | None) -> Array:
@@ -103,7 +113,7 @@ def attention_back(tape: Tape, step: Step, share: Share, z: Array) -> None:
     relevance = found.p * c_p
     c_s = relevance - found.p * relevance.sum(axis=-1, keepdims=True)
     for part, scores in reversed(found.masked):  # masks take their share, as any constant that is added
-        c_s = np.broadcast_to(tape.through(Share(c_s), scores, tape.rules.part(step, part)).c, scores.shape)
+        c_s = np.broadcast_to(tape.through(Share(c_s), scores, _rule_of_mask(tape, step, part)).c, scores.shape)
     cap = step.get("softcap", 0.0)
     if cap:  # all relevance of a tanh passes
         small = np.tanh(found.dots / cap)
@@ -112,6 +122,12 @@ def attention_back(tape: Tape, step: Step, share: Share, z: Array) -> None:
     c_s = 0.5 * found.scale * c_s
     _give(tape, step, 0, c_s @ found.k)
     _give(tape, step, 1, c_s.swapaxes(-1, -2) @ found.q)
+
+
+def _rule_of_mask(tape: Tape, step: Step, part: str) -> Any:
+    """Return the rule of the layer that adds a mask: an input that holds the mask may have its name, too."""
+    found = (tape.rules.part(step, name) for name in (part, f"{part}_2", f"{part}_3"))
+    return next((rule for rule in found if rule is not None), None)
 
 
 def _give(tape: Tape, step: Step, position: int, c: Array) -> None:
@@ -128,7 +144,8 @@ def _turned(step: Step, x: Array, given: tuple[Array | None, ...], *, back: bool
     assert cos is not None
     assert sin is not None
     packed = x.ndim == 3
-    heads = _by_heads(x, step.get("num_heads", 1) or 1).swapaxes(1, 2)  # (batch, tokens, heads, width)
+    count = step.get("num_heads") or x.shape[-1] // (2 * cos.shape[-1])
+    heads = _by_heads(x, count).swapaxes(1, 2)  # (batch, tokens, heads, width)
     width = step.get("rotary_embedding_dim", 0) or heads.shape[-1]
     if ids is not None:
         cos, sin = cos[ids], sin[ids]
@@ -153,7 +170,7 @@ def rotary(step: Step, x: Array, *given: Array | None) -> Array:
 
 def rotary_back(tape: Tape, step: Step, share: Share, z: Array) -> None:
     """Turn coefficients back."""
-    rule: Any = tape.rules.of(step, "add")
+    rule: Any = tape.rules.part(step, "sum") or tape.rules.of(step, "add")
     q = np.broadcast_to(tape.proportional(step, share, z, rule).c, z.shape)
     given = tape.given(step)[1:]
     tape.give(step.inputs[0], Share(unbroadcast(_turned(step, q, tuple(given), back=True), z.shape)))

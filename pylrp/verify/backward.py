@@ -21,6 +21,7 @@ from pylrp.verify.operators import FORWARD
 from pylrp.verify.placing import places
 from pylrp.verify.products import einsum_product_back, extreme_back, matmul_back, product_back, quotient_back
 from pylrp.verify.program import Array, Step
+from pylrp.verify.recurrent import RECURRENT, recurrent_back
 from pylrp.verify.resizing import along, is_linear, shares
 from pylrp.verify.rules import Share, name_of, quotient, weighted
 from pylrp.verify.tape import Region, Tape, between
@@ -320,5 +321,6 @@ _OTHERS: dict[str, Any] = {
     "Sub": _difference,
     "Sum": _sum,
     "Upsample": _resized,
+    **dict.fromkeys(RECURRENT, recurrent_back),
     **dict.fromkeys(pooling.NORMALISATIONS, _normalised),
 }

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from pylrp.verify.program import Array, Step
+from pylrp.verify.roundings import ROUNDINGS
+from pylrp.verify.step import Array, Step
 
 __all__ = ["FUNCTIONS", "JOINED", "SELU_GAMMA", "aligned"]
 
@@ -114,6 +115,7 @@ FUNCTIONS: dict[str, Forward] = {
     "Tan": _plain(np.tan),
     "Tanh": _plain(np.tanh),
     "ThresholdedRelu": lambda step, x: np.where(x > step.get("alpha", 1.0), x, 0),
+    **ROUNDINGS,
 }
 
 

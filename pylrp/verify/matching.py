@@ -11,14 +11,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pylrp.layers import Layer, Multiply
+from pylrp.layers import Layer, Multiply, Recurrent
 from pylrp.network.graph import Graph, Node
 from pylrp.rules.assignment import Assignment
 from pylrp.rules.choice import rule_kinds
 from pylrp.rules.gates import signal_of
 from pylrp.verify.folding import Folding, is_scaling, is_weighted, moves
+from pylrp.verify.helpers import OWN
 from pylrp.verify.pooling import NORMALISATIONS, REDUCTIONS
 from pylrp.verify.program import Program, Step
+from pylrp.verify.recurrent import RECURRENT
 from pylrp.verify.reference import by_kind_and_place
 from pylrp.verify.rules import name_of
 from pylrp.verify.tape import Region, Rules
@@ -33,6 +35,9 @@ _ARITHMETIC = ("Add", "Div", "Mul", "Sub", "Sum", "Reshape")
 _DETACHING = ("detach", "detachall")
 _STATISTICS = (*REDUCTIONS, "AveragePool", "GlobalAveragePool")
 _MOST_ABOVE = 8
+_CUTTING = ("Split", f"{OWN}.Parts")
+#: What the loader calls the states beside the sequence, by their place among the outputs.
+_STATES = {"last_h": 1, "last_c": 2}
 _ONE_LAYER = ("function", "softmax", "normalisation")
 
 
@@ -86,14 +91,11 @@ class Matching:
             step = self._steps.get(node.name)
             if step is not None:
                 self._match(node, step, apart)
-            elif "/" in node.name and node.name.rpartition("/")[2].isdigit():
-                whole, _, number = node.name.rpartition("/")
-                split = self._steps.get(whole)
-                if split is not None and split.op == "Split" and int(number) < len(split.outputs):
-                    self.values[node.name] = split.outputs[int(number)]
+            elif "/" in node.name:
+                self._output_of(node.name)
         self._outputs(graph)
         weighted = [node for node in graph.nodes if node.layer.weighted]
-        known = [node for node in weighted if node.name in self.values]
+        known = [node for node in weighted if node.name in self.values or self._is_part_of_known(node)]
         self.by_name = len(known) == len(weighted)
         kept = {
             step.name for name, step in self._steps.items() if name in self._nodes and _stays(self._nodes[name].layer)
@@ -102,7 +104,7 @@ class Matching:
             f"{step.name}/{part}"
             for name, step in self._steps.items()
             for part in ("minus", "before")
-            if f"{name}/{part}" in self._nodes
+            if f"{name}/{part}" in self._nodes and _stays(self._nodes[f"{name}/{part}"].layer)
         )
         self.folding = Folding(self.program, kept if self.by_name else None, apart, self._taking)
         self.rules = self._rules()
@@ -110,6 +112,25 @@ class Matching:
             if step.op == "ReduceSum" and f"{name}/sum" not in self._nodes:
                 made = self._nodes.get(name)
                 self.scaled.update([name] if made is not None and made.layer.rule_kind != "batchnorm" else [])
+
+    def _is_part_of_known(self, node: Node) -> bool:
+        """Tell whether a recurrent layer's states are those of a step, whose outputs are cut out of them."""
+        whole = self._steps.get(node.name.rpartition("/")[0])
+        return isinstance(node.layer, Recurrent) and whole is not None and whole.op in RECURRENT
+
+    def _output_of(self, name: str) -> None:
+        """Take a layer for one of several outputs of a step: a part that is cut off, or the last states."""
+        whole, _, part = name.rpartition("/")
+        step = self._steps.get(whole)
+        if step is None:
+            return
+        at = None
+        if step.op in _CUTTING and part.isdigit():
+            at = int(part)
+        elif step.op in RECURRENT:
+            at = _STATES.get(part)
+        if at is not None and at < len(step.outputs) and step.outputs[at]:
+            self.values[name] = step.outputs[at]
 
     def _inputs(self, graph: Graph) -> None:
         self.values.update({name: value for value, name in input_pairs(self.program, graph).items()})
@@ -159,7 +180,15 @@ class Matching:
         self.merged.update(each.name for each in inner if each.op == "Pad" and kind == "conv")
         if isinstance(node.layer, Multiply):
             self._signal(node, step)
-        self.values[node.name] = step.outputs[0]
+        self.values[node.name] = self._made(node, step)
+
+    def _made(self, node: Node, step: Step) -> str:
+        """Return the value of a step that the layer of its name is: of states, the sequence or the last ones."""
+        if step.op not in RECURRENT:
+            return step.outputs[0]
+        below = self._nodes.get(node.inputs[0])
+        last = isinstance(below.layer, Recurrent) and below.layer.returns == "last" if below is not None else False
+        return step.outputs[1] if last else step.outputs[0]
 
     def _signal(self, node: Node, step: Step) -> None:
         """Keep which factor of a product the network takes for the signal: the file's own nodes may not tell."""

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from pylrp._meant import meant
-from pylrp.verify.program import Array, Step
+from pylrp.verify.helpers import MOVING, SIDES
 from pylrp.verify.resizing import nearest, upsampled
+from pylrp.verify.step import Array, Step
 
 __all__ = ["MOVES", "SIZES", "integers"]
 
@@ -183,6 +184,7 @@ MOVES: dict[str, Forward] = {
     "Trilu": _trilu,
     "Unsqueeze": _unsqueeze,
     "Upsample": upsampled,
+    **MOVING,
 }
 
 
@@ -232,4 +234,5 @@ SIZES: dict[str, Forward] = {
     "Range": lambda step, low, high, by: np.arange(low.ravel()[0], high.ravel()[0], by.ravel()[0]),
     "Shape": _shape,
     "Size": lambda step, x: np.array(x.size, np.int64),
+    **SIDES,
 }

@@ -13,9 +13,11 @@ import numpy as np
 from pylrp.verify import pooling
 from pylrp.verify.attention import attention, rotary
 from pylrp.verify.elementwise import FUNCTIONS, JOINED
+from pylrp.verify.helpers import dequantised
 from pylrp.verify.linear import einsum_terms, linear_of
 from pylrp.verify.moving import MOVES, SIZES
 from pylrp.verify.program import Array, Step
+from pylrp.verify.recurrent import RECURRENT, recurrent
 
 __all__ = ["FORWARD"]
 
@@ -61,8 +63,10 @@ FORWARD: dict[str, Callable[..., Any]] = {
     **dict.fromkeys(("AveragePool", "GlobalAveragePool"), pooling.average),
     **dict.fromkeys(("MaxPool", "GlobalMaxPool"), _max_pool),
     **dict.fromkeys(("Softmax", "LogSoftmax"), pooling.softmax),
+    **dict.fromkeys(RECURRENT, recurrent),
     "Attention": attention,
     "BatchNormalization": _batch_norm,
+    "DequantizeLinear": dequantised,
     "CumSum": lambda step, x, axis: pooling.cumulated(step, x, axis, reverse=bool(step.get("reverse", 0))),
     "LRN": lambda step, x: x / pooling.local_response(step, x),
     "RotaryEmbedding": rotary,

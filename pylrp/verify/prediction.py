@@ -12,8 +12,10 @@ from pylrp.verify.program import Array, Program
 
 __all__ = ["predicted"]
 
-#: What onnx's reference evaluator computes otherwise than the standard and onnxruntime (onnx 1.23).
+#: What onnx's reference evaluator computes otherwise than the standard and onnxruntime (onnx 1.23): all of it, or
+#: with settings other than these, and with lengths or peepholes.
 _WRONG_THERE = ("LRN",)
+_PLAIN_THERE = {"LSTM": {"hidden_size", "layout"}, "GRU": {"hidden_size", "layout"}, "RNN": {"hidden_size"}}
 
 
 def predicted(program: Program, inputs: Mapping[str, Array], names: Sequence[str]) -> tuple[str, dict[str, Array]]:
@@ -36,7 +38,7 @@ def predicted(program: Program, inputs: Mapping[str, Array], names: Sequence[str
     given = {each.name: _declared(each, inputs[each.name]) for each in model.graph.input if each.name in inputs}
     for name, run in (("onnxruntime", _by_runtime), ("onnx", _by_reference)):
         try:
-            found = run(model, given, names)
+            found = run(model, given, names, program.rounds)
         except ImportError:
             continue
         except Exception:  # what the other program lacks is no fault of the network
@@ -45,21 +47,30 @@ def predicted(program: Program, inputs: Mapping[str, Array], names: Sequence[str
     return "numpy", {}
 
 
-def _by_runtime(model: onnx.ModelProto, given: dict[str, Array], names: Sequence[str]) -> Any:
+def _by_runtime(model: onnx.ModelProto, given: dict[str, Array], names: Sequence[str], rounds: bool) -> Any:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
+    if rounds:  # other levels put operators in the place of others that round elsewhere
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     return session.run(list(names), given)
 
 
-def _by_reference(model: onnx.ModelProto, given: dict[str, Array], names: Sequence[str]) -> Any:
+def _by_reference(model: onnx.ModelProto, given: dict[str, Array], names: Sequence[str], rounds: bool) -> Any:
     from onnx.reference import ReferenceEvaluator
 
-    if any(node.op_type in _WRONG_THERE for node in model.graph.node):
+    if any(_is_wrong_there(node) for node in model.graph.node):
         raise ImportError
     return ReferenceEvaluator(model).run(list(names), given)
+
+
+def _is_wrong_there(node: onnx.NodeProto) -> bool:
+    known = _PLAIN_THERE.get(node.op_type)
+    if known is None:
+        return node.op_type in _WRONG_THERE
+    return any(each.name not in known for each in node.attribute) or any([*node.input, *[""] * 8][i] for i in (4, 7))
 
 
 def _with_outputs(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:

@@ -16,6 +16,7 @@ from pylrp.verify.folding import carried, is_scaling
 from pylrp.verify.linear import einsum_back, einsum_terms, unbroadcast
 from pylrp.verify.moving import MOVES
 from pylrp.verify.program import Array, Program, Step
+from pylrp.verify.roundings import ROUNDINGS
 from pylrp.verify.rules import Share, name_of, parameter, quotient
 from pylrp.verify.tape import Tape
 
@@ -125,7 +126,11 @@ def attention_of(program: Program, value: str) -> str:
     for _ in range(_FURTHEST):
         value = source(program, value)
         step = program.made_by.get(value)
-        if step is None or step.op not in ("Where", "Mul", "Dropout", "Cast") or len(carried(program, step)) != 1:
+        if (
+            step is None
+            or step.op not in ("Where", "Mul", "Dropout", "Cast", *ROUNDINGS)
+            or len(carried(program, step)) != 1
+        ):
             break
         value = step.inputs[carried(program, step)[0]]
     return value

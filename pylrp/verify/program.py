@@ -11,61 +11,30 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import onnx
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import DTypeLike
 from onnx import helper, numpy_helper
 
 from pylrp._meant import meant
-from pylrp.errors import UnsupportedLayer
 from pylrp.verify.branches import with_branches
+from pylrp.verify.fused import taken_apart
+from pylrp.verify.helpers import ENDS
+from pylrp.verify.quantised import in_own_units
+from pylrp.verify.roundings import DYNAMIC, ROUNDINGS, settled
+from pylrp.verify.step import Array, Step, setting
 
 __all__ = ["Array", "Program", "Step"]
 
-Array = NDArray[Any]
 _OWN = ("", "ai.onnx")
 #: What is made of values here is decided, counted or rounded: no relevance goes through.
 _ENDS = {
     "ArgMax", "ArgMin", "Ceil", "Equal", "Floor", "Greater", "GreaterOrEqual", "IsInf", "IsNaN", "Less", "LessOrEqual",
-    "NonZero", "Not", "Or", "And", "Xor", "Round", "Shape", "Sign", "Size", "ConstantOfShape", "OneHot",
+    "NonZero", "Not", "Or", "And", "Xor", "Round", "Shape", "Sign", "Size", "ConstantOfShape", "OneHot", *ENDS,
 }  # fmt: skip
 #: Behind these an entry is still the id that it was.
 _SAME = {"Cast", "Identity", "Reshape", "Unsqueeze", "Squeeze", "Flatten", "Dropout"}
-
-
-@dataclass(frozen=True)
-class Step:
-    """A node of the file.
-
-    Attributes
-    ----------
-    name : str
-        The node's own, or the first value that it makes.
-    op : str
-        The operator, with its domain where that is not ONNX's own.
-    inputs, outputs : tuple of str
-        Names of values; "" for an optional one that is not given.
-    attributes : mapping of str to object
-    opset : int
-    """
-
-    name: str
-    op: str
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    attributes: Mapping[str, Any]
-    opset: int
-
-    def get(self, name: str, default: Any = None) -> Any:
-        """Return an attribute; text as str."""
-        found = self.attributes.get(name, default)
-        return found.decode() if isinstance(found, bytes) else found
-
-    def refuse(self, reason: str) -> UnsupportedLayer:
-        """Return the error for what the check has no formula for."""
-        return UnsupportedLayer(self.name, self.op, reason, "this part of the model can't be verified")
 
 
 @dataclass
@@ -112,11 +81,18 @@ class Program:
         model = with_branches(model)
         graph = model.graph
         opset = max((entry.version for entry in model.opset_import if entry.domain in _OWN), default=1)
-        self.constants = {tensor.name: _settled(numpy_helper.to_array(tensor)) for tensor in graph.initializer}
+        tensors = {tensor.name: tensor for tensor in graph.initializer}
+        tensors.update({node.output[0]: each.t for node in graph.node if node.op_type == "Constant"
+                        for each in node.attribute if each.name == "value"})  # fmt: skip
+        names = [each.name for each in graph.output]
+        nodes = taken_apart(in_own_units(list(graph.node), tensors, names), tensors, names)
+        made = {name for node in nodes for name in node.output}
+        self.constants = {name: _settled(numpy_helper.to_array(tensor)) for name, tensor in tensors.items()
+                          if name not in made}  # fmt: skip
         self.inputs = {each.name: _sizes(each) for each in graph.input if each.name not in self.constants}
         self._floats = {each.name for each in graph.input if _is_float(each) and each.name in self.inputs}
-        self.outputs = [each.name for each in graph.output]
-        self.steps = [_step(node, opset) for node in graph.node]
+        self.outputs = names
+        self.steps = [_step(node, opset) for node in nodes]
         self._connect()
 
     @classmethod
@@ -128,6 +104,21 @@ class Program:
     def is_double(self) -> bool:
         """Whether the file computes in double precision."""
         return any(each.type.tensor_type.elem_type == onnx.TensorProto.DOUBLE for each in self.model.graph.output)
+
+    @property
+    def is_recurrent(self) -> bool:
+        """Whether there are recurrent layers."""
+        return any(step.op in ("LSTM", "GRU", "RNN") for step in self.steps)
+
+    @property
+    def rounds(self) -> bool:
+        """Whether activations are rounded."""
+        return any(step.op in ROUNDINGS for step in self.steps)
+
+    @property
+    def scales_follow_values(self) -> bool:
+        """Whether activations are rounded by scales that follow them: those of a batch of one are meant."""
+        return any(step.op == DYNAMIC for step in self.steps)
 
     def _connect(self) -> None:
         self.made_by = {name: step for step in self.steps for name in step.outputs if name}
@@ -178,7 +169,7 @@ class Program:
 
     def run(
         self, inputs: Mapping[str, Array], *, dtype: DTypeLike = np.float64, instead: Mapping[str, Array] | None = None,
-        wanted: Sequence[str] | None = None,
+        wanted: Sequence[str] | None = None, rounded: Mapping[str, Array] | None = None,
     ) -> dict[str, Array]:  # fmt: skip
         """Return every value.
 
@@ -192,6 +183,8 @@ class Program:
             Values that are not computed but these.
         wanted : sequence of str, optional
             Only what these values need. Default: all.
+        rounded : mapping of str to ndarray, optional
+            Rounded values as another program has them: where a value lies between two numbers, theirs counts.
 
         Raises
         ------
@@ -200,6 +193,7 @@ class Program:
         """
         from pylrp.verify.operators import FORWARD
 
+        rounded = rounded or {}
         values: dict[str, Array] = {name: _as(array, dtype) for name, array in self.constants.items()}
         values.update({name: _as(np.asarray(array), dtype) for name, array in inputs.items()})
         values.update(instead or {})
@@ -214,6 +208,8 @@ class Program:
             given = [values[name] if name else None for name in step.inputs]
             with np.errstate(all="ignore"):
                 made = FORWARD[step.op](step, *given)
+            if step.op in ROUNDINGS and step.outputs[0] in rounded:
+                made = settled(step, given, made, rounded[step.outputs[0]])
             for name, array in zip(step.outputs, made if isinstance(made, tuple) else (made,), strict=False):
                 if name:
                     values[name] = _as(np.asarray(array), dtype)
@@ -228,17 +224,11 @@ class Program:
 
 
 def _step(node: onnx.NodeProto, opset: int) -> Step:
-    attributes = {each.name: _meant(helper.get_attribute_value(each)) for each in node.attribute}
+    attributes = {each.name: setting(helper.get_attribute_value(each)) for each in node.attribute}
     op = node.op_type if node.domain in _OWN else f"{node.domain}.{node.op_type}"
     name = node.name or next(filter(None, node.output), node.op_type)
-    return Step(name, op, tuple(node.input), tuple(node.output), attributes, opset)
-
-
-def _meant(value: Any) -> Any:
-    """Return the decimal numbers that attributes in single precision stand for: 0.1, not 0.10000000149."""
-    if isinstance(value, list):
-        return [_meant(each) for each in value]
-    return float(str(np.float32(value))) if isinstance(value, float) else value
+    outputs = (node.output[0] or f"{name}:first", *node.output[1:]) if node.output else ()
+    return Step(name, op, tuple(node.input), outputs, attributes, opset)
 
 
 def _makes_integers(step: Step) -> bool:

@@ -19,6 +19,7 @@ from pylrp.verify.elementwise import FUNCTIONS
 from pylrp.verify.folding import Folding, carried, is_scaling, is_weighted
 from pylrp.verify.pooling import NORMALISATIONS
 from pylrp.verify.program import Array, Program, Step
+from pylrp.verify.recurrent import RECURRENT
 from pylrp.verify.rules import Share
 from pylrp.verify.tape import Rules, Tape
 
@@ -28,6 +29,7 @@ __all__ = ["KINDS", "Reference", "by_kind_and_place", "reference_relevance"]
 KINDS: dict[str, str] = {
     "dense": "zero", "conv": "zero", "add": "zero", "pool": "zero", "batchnorm": "zero", "resize": "zero",
     "function": "pass", "softmax": "taylor", "normalisation": "detach", "product": "signal", "matmul": "half",
+    "recurrent": "signal",
 }  # fmt: skip
 
 
@@ -79,9 +81,9 @@ def reference_relevance(
     rules : Rule, Composite or mapping of str to Rule, optional
         A rule for all layers with weights; a composite, applied by kind and place; or rules by name of a node, or by
         kind: "dense", "conv", "add", "pool", "batchnorm", "resize", "function", "softmax", "normalisation",
-        "product", "matmul". A rule is an object of ``pylrp.rules`` or its name in lower case: "zero", "epsilon",
-        "gamma", "zplus", "flat", "taylor", "stop", "half", "value", "signal", "detach", "pass". Default:
-        :data:`KINDS`.
+        "product", "matmul", "recurrent". A rule is an object of ``pylrp.rules`` or its name in lower case: "zero",
+        "epsilon", "gamma", "zplus", "flat", "taylor", "stop", "half", "value", "signal", "detach", "pass".
+        Default: :data:`KINDS`.
     output : str, optional
         The value where relevance starts. Default: the first output.
     signals : mapping of str to int, optional
@@ -195,6 +197,8 @@ def kind_of(program: Program, step: Step) -> str | None:
         return "add"
     if step.op in ("AveragePool", "GlobalAveragePool", "ReduceMean", "ReduceSum"):
         return "pool"
+    if step.op in RECURRENT:
+        return "recurrent"
     if step.op in ("Resize", "Upsample"):
         return "resize" if step.get("mode", "nearest") != "nearest" else None
     if step.op in (*NORMALISATIONS, "LRN", "LpNormalization"):

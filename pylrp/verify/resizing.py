@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pylrp.verify.program import Array, Step
+from pylrp.verify.step import Array, Step
 
 __all__ = ["along", "is_linear", "nearest", "shares", "upsampled"]
 

@@ -14,8 +14,13 @@ __all__ = ["in_single"]
 _DRAWS = 3
 
 
-def in_single(program: Program, given: Mapping[str, Array]) -> Iterator[dict[str, Array]]:
-    """Yield the values of a file in single precision, more than once, of inputs that differ by rounding."""
+def in_single(
+    program: Program, given: Mapping[str, Array], rounded: Mapping[str, Array] | None = None
+) -> Iterator[dict[str, Array]]:
+    """Yield the values of a file in single precision, more than once, of inputs that differ by rounding.
+
+    ``rounded``: what quantised values are where they lie between two numbers. Default: either of them.
+    """
     rng = np.random.default_rng(0)
     for _ in range(_DRAWS):
         near = {
@@ -24,4 +29,4 @@ def in_single(program: Program, given: Mapping[str, Array]) -> Iterator[dict[str
             else array
             for name, array in given.items()
         }
-        yield program.run(near, dtype=np.float32)
+        yield program.run(near, dtype=np.float32, rounded=rounded)

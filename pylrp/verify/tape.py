@@ -53,7 +53,7 @@ class Rules:
         By the name of a step, or of a part of it (``"name/part"``).
     kinds : mapping of str to rule
         For steps that are not named, by kind: "dense", "conv", "add", "pool", "batchnorm", "resize", "function",
-        "softmax", "normalisation", "product", "matmul"; else "default".
+        "softmax", "normalisation", "product", "matmul", "recurrent"; else "default".
     """
 
     named: Mapping[str, Any] = field(default_factory=dict)

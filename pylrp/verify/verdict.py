@@ -35,6 +35,8 @@ class Found:
         The network's inputs that are in the file.
     culprit : callable
         Returns the layer that hands the wrong relevance to a value.
+    maker : callable
+        Returns the layer that has computed a layer's values.
     fused : FusedAttention or None
         What attention that is one layer in the core makes of a plain call.
     fused_culprit : callable
@@ -51,6 +53,7 @@ class Found:
     notes: Sequence[str]
     inputs: Sequence[str]
     culprit: Callable[[str], str]
+    maker: Callable[[str], str]
     fused: FusedAttention | None
     fused_culprit: Callable[[], str]
 
@@ -123,7 +126,7 @@ def _first(layers: Sequence[LayerCheck], found: Found) -> _First:
     by_name = {layer.name: layer for layer in layers}
     for layer in layers:
         if layer.value_error is not None and not layer.value_error <= found.tolerance:
-            return _First("values", layer, layer.value_error)
+            return _First("values", by_name[found.maker(layer.name)], layer.value_error)
     for layer in reversed(layers):
         if layer.incoming_error is not None and not layer.incoming_error <= found.limit(layer.name):
             return _First("relevance", by_name[found.culprit(layer.name)], layer.incoming_error)

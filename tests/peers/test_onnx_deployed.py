@@ -98,6 +98,7 @@ def test_one_map_at_every_level(kind, tmp_path):
         np.testing.assert_allclose(net.forward(one), run(target, given), rtol=0, atol=1e-5)
         for composite, ex in expected.items():
             found = net.explain(one, target=1, composite=composite)
+            assert net.verify(one, target=1, composite=composite)
             for each, other in zip(maps(found), maps(ex), strict=True):
                 np.testing.assert_allclose(each, other, rtol=0, atol=1e-9 * np.abs(other).max(), err_msg=name)
     assert own >= {"bert": {"SkipLayerNormalization", "Attention", "BiasGelu"}}.get(kind, set())
@@ -193,11 +194,15 @@ def test_operators(case):
         outputs = ("y", "keys", "values")
     made = model(operator, inputs, constants, x, outputs, **attributes)
     expected = run(made, x)
-    net = pylrp.load(made, dtype="float64")
+    net, single = pylrp.load(made, dtype="float64"), pylrp.load(made)
     given = x if len(x) > 1 else x["x"]
-    np.testing.assert_allclose(net.forward(given), expected, rtol=0, atol=2e-6 * np.abs(expected).max())
+    for each in (net, single):
+        np.testing.assert_allclose(each.forward(given), expected, rtol=0, atol=2e-6 * np.abs(expected).max())
     ex = net.explain(given, target=np.ones_like(expected), composite="attnlrp")
     assert max(np.abs(row.rounding).max() for row in ex.ledger) < 1e-9
+    for composite in ("attnlrp", "cp_lrp", "epsilon"):
+        verified = net.verify(given, target=RNG.normal(size=expected.shape), composite=composite)
+        assert verified, str(verified)
 
 
 def test_packed_queries_keys_and_values():

@@ -139,6 +139,8 @@ def test_static(kind, form, activations, weights, by_channel, symmetric, tmp_pat
     assert sum("quantised" in note for note in net.notes) == 2
     for composite in ("epsilon_plus_flat", "attnlrp_gamma") if kind == "images" else ("epsilon", "epsilon_plus"):
         assert correlation(net, before, x, composite) > 0.98
+    verified = net.verify(x[:2], composite="epsilon")
+    assert verified, str(verified)
     ex = net.explain(x, target=1, composite="epsilon")
     assert max(np.abs(row.rounding).max() for row in ex.ledger) < 1e-4 * np.abs(ex.relevance).sum(axis=None)
 
@@ -157,6 +159,8 @@ def test_dynamic(kind, weights, by_channel, tmp_path):
     alone = np.concatenate([run(tmp_path / "q.onnx", {"x": sample[None]}) for sample in x])
     np.testing.assert_allclose(net.forward(x), alone, rtol=0, atol=1e-6 * np.abs(alone).max())
     assert correlation(net, before, x, "epsilon_plus") > 0.99
+    verified = net.verify(x, composite="epsilon_plus")
+    assert verified, str(verified)
 
 
 @pytest.mark.parametrize("written", ["dynamic", "dynamic by channel", "fused", "static"])
@@ -197,6 +201,9 @@ def test_transformer(written, tmp_path):
         assert quantised_by > 1e-4
         for composite in ("cp_lrp", "attnlrp"):
             assert correlation(net, before, one, composite) > 0.99
+    for composite in ("cp_lrp", "attnlrp"):
+        verified = net.verify(given, target=0, composite=composite)
+        assert verified, str(verified)
 
 
 # Single operators.

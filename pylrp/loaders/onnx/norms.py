@@ -93,7 +93,8 @@ def _sum_of_two(call: Call, bias: int | None) -> Value:
     if bias is not None and own is not None:
         values[own] = call.emit(Affine(1.0, call.weight(bias)), values[own], part="bias")
     if len(values) == 1:  # a table of positions
-        total = call.emit(Affine(1.0, np.asarray(operand(call, 1, values[0]))), *values, part="sum")
+        total = call.emit(Affine(1.0, np.asarray(operand(call, 1, values[0]), call.translation.constants.dtype)),
+                          *values, part="sum")  # fmt: skip
     else:
         total = call.emit(Add(), *alike(call, values), part="sum")
     if bias is not None and own is None:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from pylrp._meant import meant
+from pylrp._meant import meant_product
 from pylrp.loaders.onnx.constants import Constant
 from pylrp.loaders.onnx.node import Call
 
@@ -300,17 +300,10 @@ def _product(call: Call) -> list[NodeProto]:
     made = write.add("MatMul", *names, part="" if plain else "product", output=call.node.output[0] if plain else "")
     if not plain:
         factor = f"{made}:factor"
-        number = _meant(np.float32(alpha))
+        number = meant_product(np.float32(alpha))
         call.translation.constants[factor] = Constant(number, number)
         write.add("Mul", made, factor, part="", output=call.node.output[0])
     return write.nodes
-
-
-def _meant(factor: Any) -> Any:
-    """Return what a factor stands for that an optimiser may have multiplied out of two, in single precision."""
-    near = (factor, np.nextafter(factor, np.float32(0)), np.nextafter(factor, np.float32(np.inf) * np.sign(factor)))
-    found = ((number, meant(np.asarray(number))) for number in near)
-    return next((made for number, made in found if float(made) != float(number)), np.asarray(factor, np.float64))
 
 
 def _bias_add(call: Call) -> list[NodeProto]:
