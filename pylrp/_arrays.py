@@ -15,12 +15,18 @@ from numpy.typing import NDArray
 from pylrp import _core
 from pylrp.errors import NotFinite, UnsuitablePrecision
 
-__all__ = ["bits_of_bfloat16", "plain", "require_finite", "require_finite_once", "rounds_to_bfloat16", "settle"]
+__all__ = ["bits_of_bfloat16", "name_of", "plain", "require_finite", "require_finite_once", "rounds_to_bfloat16", "settle"]
 
 Array = NDArray[Any]
 
 FLOAT32 = np.dtype(np.float32)
 FLOAT64 = np.dtype(np.float64)
+_NAMES = {FLOAT32: "float32", FLOAT64: "float64"}
+
+
+def name_of(dtype: np.dtype[Any]) -> str:
+    """Return a dtype's name, without what NumPy does to find it."""
+    return _NAMES.get(dtype) or dtype.name
 
 
 def settle(value: Any, name: str) -> Array:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from pylrp._arrays import rounds_to_bfloat16
+from pylrp._arrays import name_of, rounds_to_bfloat16
 from pylrp.layers.base import Array
 from pylrp.network import masks, requests, targets
 from pylrp.network.classes import Classes, as_indices
@@ -222,10 +222,7 @@ class Call:
         )
 
     def _ledgers(self) -> list[Ledger]:
-        has_row = self.prepared.assignment.has_row
-        named = [node.name for node in self.graph.nodes if has_row(node) or node.name in (self.masks or ())]
-        rows = self.prepared.rows(named)
-        applied = self.prepared.rules(rows)
+        rows, applied = self.prepared.accounts(self.graph, self.masks or ())
         pages = self.prepared.account(self.pages, rows)
         pages = pages.reshape(len(rows), self.pages.shape[1], len(self.starts), self.inputs.batch)
         return [Ledger(pages[:, :, t], rows, applied, single=self.inputs.single) for t in range(len(self.starts))]
@@ -233,10 +230,10 @@ class Call:
     def _layers(self, maps: dict[str, Array]) -> Layers:
         """Return the relevance of layers: what was kept, and how the rest is found by explaining once more."""
         graph, absorbed = self.graph, self.absorbed
-        execution, request = self.execution, replace(self.request, masks=self.masks)
+        execution, request, masked = self.execution, self.request, self.masks
 
         def again(name: str) -> Array:
-            ex = explain(execution, replace(request, layers=[name]))
+            ex = explain(execution, replace(request, masks=masked, layers=[name]))
             # What was given is not copied: it may have been overwritten since.
             if not all(_alike(ex.layers[given], maps[given]) for given in graph.inputs):
                 raise RuntimeError(
@@ -251,11 +248,11 @@ class Call:
     def _coefficients(self, layers: Layers) -> Coefficients:
         """Return the coefficients of layers, found by explaining once more."""
         graph, rules = self.graph, self.prepared.assignment.rules
-        execution, request = self.execution, replace(self.request, masks=self.masks)
+        execution, request, masked = self.execution, self.request, self.masks
 
         def find(name: str) -> Array:
             require_coefficients(graph, rules, name)
-            return Call(execution, replace(request, layers=[name])).coefficients(name, layers[name])
+            return Call(execution, replace(request, masks=masked, layers=[name])).coefficients(name, layers[name])
 
         return Coefficients({}, list(layers), find, graph.output_values, self.absorbed)
 
@@ -283,7 +280,7 @@ class Call:
             "composite": request.composite,
             "convention": request.convention,
             "start": request.start,
-            "precision": "bfloat16" if self.bfloat16 else self.graph.dtype.name,
+            "precision": "bfloat16" if self.bfloat16 else name_of(self.graph.dtype),
             "output": self.top,
             **masks.kept(self.masks, self.graph.shapes),
             "targets": None if request.targets is None else [to_pass_again(each) for each in request.targets],

@@ -82,7 +82,7 @@ class Layers(Mapping[str, Array]):
         name = self.value(name)
         if name not in self._kept:
             if name in self._absorbed:
-                raise self._absorbed[name]
+                raise self._absorbed[name].with_traceback(None)
             if name not in self._names:
                 raise KeyError(f"no layer is called {name!r}; there are {', '.join(self._names)}")
             if self._again is None:

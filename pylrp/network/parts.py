@@ -57,10 +57,10 @@ def part_size(x: Any, graph: Graph, told: bool) -> int | None:
     told : bool
         Whether progress is to be told.
     """
-    count = _count(x, graph)
+    table = all(len(shape) == 1 for shape in graph.inputs.values())
+    count = _count(x, graph) if table or told else None
     if count is None:
         return None
-    table = all(len(shape) == 1 for shape in graph.inputs.values())
     size = _ROWS if table else None
     if told and not table:
         values = sum(product(graph.shapes[name]) for name in graph.shapes) * graph.dtype.itemsize

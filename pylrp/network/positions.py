@@ -73,6 +73,9 @@ class Positions:
             Zeros where the network takes ids and adds nothing by position; a dict where there are several lengths;
             None where it has no tokens.
         """
+        if not self.values and not self._tables:
+            tokens = self._tokens()
+            return None if tokens is None else np.zeros((count * inputs.batch, tokens), inputs.dtype)
         shapes = self._graph.shapes
         found = {name: self._of_shift(name, values[name], relevance[name], count) for name in self.values}
         found |= {name: relevance[name].reshape(-1, *shapes[name]).sum(axis=-1) for name in self._tables}
@@ -80,10 +83,7 @@ class Positions:
         lengths = {array.shape[1] for array in found.values()}
         if len(lengths) > 1:
             return found
-        if found:
-            return np.asarray(sum(found.values()))
-        tokens = self._tokens()
-        return None if tokens is None else np.zeros((count * inputs.batch, tokens), inputs.dtype)
+        return np.asarray(sum(found.values()))
 
     def _of_shift(self, name: str, values: Array, relevance: Array, count: int) -> Array:
         """Return ``m R / stab(x + m)``, summed over the features."""

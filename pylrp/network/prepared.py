@@ -77,7 +77,10 @@ class CoreGraph:
 
     def account(self, ledger: Array, names: Sequence[str]) -> Array:
         """Return the pages of these nodes, (names, columns, samples), of the core's ledger."""
-        pages = ledger[[self._rows[name] for name in names]]
+        rows = [self._rows[name] for name in names]
+        if not self.composed.parts and rows == list(range(len(ledger))):
+            return ledger
+        pages = ledger.take(rows, axis=0)
         for page, name in zip(pages, names, strict=True):
             if name in self.composed.parts:
                 incoming, masked = page[_INCOMING].copy(), page[_MASKED].copy()
@@ -107,20 +110,24 @@ class Prepared:
         self.values = graph.values
         self.plan: _core.Plan = graph.plan(assignment, bfloat16)
         self.texts = {node.name: assignment.text(node) for node in assignment.graph.nodes}
-        self.texts.update(inside(assignment))
+        self._silent = inside(assignment)
+        self.texts.update(self._silent)
+        self._accounts: dict[tuple[str, ...], tuple[tuple[str, ...], tuple[str, ...]]] = {}
+        self._absorbed: dict[str, dict[str, AbsorbedValue]] = {}
 
     def is_of(self, graph: CoreGraph) -> bool:
         """Whether this is a plan of that graph."""
         return self._core_graph is graph
 
-    def rows(self, names: Sequence[str]) -> list[str]:
-        """Return those of the layers that have an account of their own under these rules."""
-        silent = inside(self.assignment)
-        return [name for name in names if name not in silent]
-
-    def rules(self, names: Sequence[str]) -> list[str]:
-        """Return the rule of each of these layers, or what it does without one."""
-        return [self.texts[name] for name in names]
+    def accounts(self, graph: Graph, masked: Collection[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Return the layers that have an account of their own, with some masked, and each one's rule."""
+        key = tuple(masked)
+        if key not in self._accounts:
+            has_row = self.assignment.has_row
+            named = [node.name for node in graph.nodes if has_row(node) or node.name in key]
+            rows = tuple(name for name in named if name not in self._silent)
+            self._accounts[key] = rows, tuple(self.texts[name] for name in rows)
+        return self._accounts[key]
 
     def pages(self, ledger: Array) -> Array:
         """Return the pages of the graph's nodes, of all that the core has."""
@@ -132,17 +139,20 @@ class Prepared:
 
     def absorbed(self, top: str) -> dict[str, AbsorbedValue]:
         """Return the values that have no relevance of their own if it starts at ``top``, with what to say about it."""
+        if top in self._absorbed:
+            return self._absorbed[top]
         graph = self.assignment.graph
-        top = graph.value(top)
-        below = {top}
+        start = graph.value(top)
+        below = {start}
         for node in reversed(graph.nodes):
             if node.name in below:
                 below.update(node.inputs)
-        return {
+        self._absorbed[top] = {
             value: AbsorbedValue(value, layer, self.texts[layer])
             for value, layer in self.assignment.absorbed.items()
-            if layer in below and value != top
+            if layer in below and value != start
         }
+        return self._absorbed[top]
 
     def warn_outside(self, inputs: Inputs, stacklevel: int) -> None:
         """Warn of an input outside the bounds of a box."""

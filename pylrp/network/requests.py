@@ -294,7 +294,7 @@ def require_outside(names: Sequence[str], absorbed: Mapping[str, AbsorbedValue])
     """Raise AbsorbedValue for a value that has no relevance of its own."""
     for name in names:
         if name in absorbed:
-            raise absorbed[name]
+            raise absorbed[name].with_traceback(None)
 
 
 def known(graph: Graph, name: str, what: str) -> str:

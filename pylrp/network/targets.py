@@ -99,6 +99,10 @@ def starts(
 
 def _add(asked: Target, target: Any, inputs: Inputs, shape: Shape, top: str, classes: Classes, what: str) -> None:
     """Take one target, of whatever kind."""
+    if type(target) is int and classes.labels is None and 0 <= target < classes.count:  # as nearly always
+        _require_position(target, inputs, shape, top)
+        asked.add(np.full(1, target, np.int64))
+        return
     entries = entries_of(target, shape, inputs.batch, inputs.single, top, classes)
     if entries is not None:
         asked.add(None, entries=entries)
@@ -198,9 +202,15 @@ def explained(chosen: list[Array | None], asked: Target, several: bool) -> Array
     several : bool
     """
     found = [
-        one if one is None or classes is None else np.array(np.broadcast_to(classes, one.shape))
+        one if one is None or classes is None else _repeated(classes, one.shape)
         for one, classes in zip(chosen, asked.classes, strict=True)
     ]
     if not several:
         return found[0]
     return None if any(one is None for one in found) else np.stack([one for one in found if one is not None], axis=1)
+
+
+def _repeated(classes: Array, shape: Shape) -> Array:
+    made = np.empty(shape, classes.dtype)
+    made[...] = classes
+    return made

@@ -4,6 +4,7 @@
 // steps, relevance.cpp the way back.
 #pragma once
 
+#include <array>
 #include <memory>
 #include <vector>
 
@@ -99,6 +100,33 @@ inline constexpr Index kSumsAhead = Index{1} << 15;
 inline Index blocks_of(Index rows) { return (rows + kSamplesOfSweep - 1) / kSamplesOfSweep; }
 inline Index steps_ahead(Index rows, Index sums) {
   return std::max<Index>(1, kSumsAhead / std::max<Index>(1, rows * sums));
+}
+
+// Arrays of a task, one block: of at least 2^16 entries, so that the thread keeps it for its next call.
+template <class T, std::size_t kCount>
+class TaskArrays {
+ public:
+  explicit TaskArrays(const std::array<Index, kCount>& sizes) {
+    Index total = 0;
+    for (std::size_t k = 0; k < kCount; ++k) {
+      starts_[k] = total;
+      total += padded(sizes[k], Index{64} / Index{sizeof(T)});
+    }
+    block_.reset(std::max(total, Index{1} << 16));
+  }
+  T* operator[](std::size_t k) const { return block_.data() + starts_[k]; }
+
+ private:
+  std::array<Index, kCount> starts_;
+  Buffer<T> block_;
+};
+
+// What a step will read or write next is on its way while this one is computed.
+template <class T, int kForWriting>
+void fetch_ahead(const T* from, Index count) {
+  for (Index i = 0; i < count; i += Index{64} / Index{sizeof(T)}) {
+    __builtin_prefetch(from + i, kForWriting, 2);
+  }
 }
 
 // out(rows, columns) = or += x(rows, depth) times the weights, whatever is zero; few rows take several panels at a

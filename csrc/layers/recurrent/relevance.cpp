@@ -53,14 +53,19 @@ class RecurrentLayer<T>::Way {
         epsilon_(static_cast<T>(epsilon_of(job.rule))),
         spreads_(spreads(job.rule)),
         stabilised_(is_stabilised(job.rule)),
-        state_(checked_product({rows, 2, stride_}, "the states of a recurrent layer")),
-        c_h_(state_.data()),
+        memory_({checked_product({rows, 2, stride_}, "the states of a recurrent layer"),
+                 checked_product({ahead_, rows, stride_}, "a part of a sequence"),
+                 checked_product({ahead_, rows, x_stride_}, "a part of a sequence"),
+                 places_.sequence < 0 ? 0 : checked_product({ahead_, rows, units_}, "a part of a sequence"),
+                 rows * stride_, rows * stride_}),
+        c_h_(memory_[0]),
         c_c_(c_h_ + rows * stride_),
-        inner_(checked_product({ahead_, rows, stride_}, "a part of a sequence")),
-        recurrent_(rows * stride_),
+        inner_(memory_[1]),
+        x_(memory_[2]),
+        taken_(memory_[3]),
+        recurrent_(memory_[4]),
+        product_(memory_[5]),
         sum_q_(static_cast<std::size_t>(rows * units_)),
-        taken_(places_.sequence < 0 ? 0 : checked_product({ahead_, rows, units_}, "a part of a sequence")),
-        x_(checked_product({ahead_, rows, x_stride_}, "a part of a sequence")),
         spread_(static_cast<std::size_t>(rows)),
         spread_x_(static_cast<std::size_t>(rows * ahead_)),
         lost_(static_cast<std::size_t>(rows)) {
@@ -129,7 +134,7 @@ class RecurrentLayer<T>::Way {
     const Index offset = places_.sequence + direction_ * units_ * places_.y_unit;
     each_entry(count, rows_, units_, places_.y_unit == 1, [&](Index i, Index r, Index j) {
       const Index at = offset + step_at(first + i) * places_.y_step + j * places_.y_unit;
-      taken_.data()[(i * rows_ + r) * units_ + j] = exact_.share(
+      taken_[(i * rows_ + r) * units_ + j] = exact_.share(
           job_.relevance.row(first_ + r)[at], job_.output.row(sample(r))[at], &lost_[static_cast<std::size_t>(r)]);
     });
   }
@@ -137,12 +142,12 @@ class RecurrentLayer<T>::Way {
   // One step of all samples: the coefficients q of the sums in G, and of the states of the step before.
   void step(Index t, Index at) {
     const Cell& cell = of_->cell;
-    T* const inner = inner_.data() + at * rows_ * stride_;
+    T* const inner = inner_ + at * rows_ * stride_;
     bool any = false;
     for (Index r = 0; r < rows_; ++r) {
       const bool part = takes_part(lengths_, sample(r), t);
       T *const c_h = c_h_ + r * stride_, *const q = inner + r * stride_;
-      const T* const taken = places_.sequence < 0 ? nullptr : taken_.data() + (at * rows_ + r) * units_;
+      const T* const taken = places_.sequence < 0 ? nullptr : taken_ + (at * rows_ + r) * units_;
       for (Index j = 0; taken != nullptr && !(part && fast_) && j < units_; ++j) {
         c_h[j] += taken[j];
       }
@@ -152,6 +157,9 @@ class RecurrentLayer<T>::Way {
         continue;
       }
       any = true;
+      if (const Index before = of_->reverse ? t + 1 : t - 1; before >= 0 && before < places_.steps) {
+        fetch_ahead<T, 0>(kept(r, before, 0), arrays_->count * units_);
+      }
       if (fast_) {
         step_of_usual_lstm(r, t, c_h, taken, q);
         continue;
@@ -290,7 +298,7 @@ class RecurrentLayer<T>::Way {
   // c_h of the state before, where a sample took part: += U_g^T q, with the reset gate where it stands.
   void hand_to_state_before(Index t, const T* inner) {
     const bool gru = of_->cell.kind == CellKind::kGRU, after = of_->cell.reset_after;
-    T* const down = recurrent_.data();
+    T* const down = recurrent_;
     const T* from = inner;
     if (gru && after) {
       for (Index r = 0; r < rows_; ++r) {
@@ -302,8 +310,7 @@ class RecurrentLayer<T>::Way {
       }
       from = down;
     }
-    const Buffer<T> product(gru && after ? rows_ * stride_ : 0);  // the operand stands in the other one
-    T* const to = gru && after ? product.data() : down;
+    T* const to = gru && after ? product_ : down;  // the operand stands in the other one
     if (of_->cell.kind == CellKind::kLSTM && !lengths_) {
       return multiply_states(from, stride_, rows_, *of_->state_back, false, c_h_, stride_);
     }
@@ -331,12 +338,12 @@ class RecurrentLayer<T>::Way {
     }
     const Index features = places_.features;
     if (features > 0) {
-      multiply_by_panels(inner_.data(), stride_, count * rows_, *of_->input_back, false, x_.data(), x_stride_);
+      multiply_by_panels(inner_, stride_, count * rows_, *of_->input_back, false, x_, x_stride_);
     }
     each_entry(count, rows_, features, places_.x_feature == 1, [&](Index i, Index r, Index j) {
       const Index at = step_at(first + i) * places_.x_step + j * places_.x_feature, number = i * rows_ + r;
       T& to = job_.results[0].row(first_ + r)[at];
-      to = (direction_ == 0 ? T(0) : to) + (job_.inputs[0].row(sample(r))[at] * x_.data()[number * x_stride_ + j] +
+      to = (direction_ == 0 ? T(0) : to) + (job_.inputs[0].row(sample(r))[at] * x_[number * x_stride_ + j] +
                                             spread_x_[static_cast<std::size_t>(number)]);
     });
   }
@@ -375,11 +382,9 @@ class RecurrentLayer<T>::Way {
   const T epsilon_;
   const bool spreads_, stabilised_;
   Stabilizer<T> exact_{nullptr};
-  const Buffer<T> state_;
-  T *const c_h_, *const c_c_;
-  const Buffer<T> inner_, recurrent_;
+  const TaskArrays<T, 6> memory_;
+  T *const c_h_, *const c_c_, *const inner_, *const x_, *const taken_, *const recurrent_, *const product_;
   std::vector<T> sum_q_;
-  const Buffer<T> taken_, x_;
   std::vector<Spread> spread_;
   std::vector<T> spread_x_;
   std::vector<kernels::Absorbed> lost_;

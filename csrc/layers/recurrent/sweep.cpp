@@ -25,14 +25,20 @@ class RecurrentLayer<T>::Sweep {
         stride_(padded(of_.cell.sums(), Panels<T>::width())),
         state_stride_(padded(units_, Panels<T>::width())),
         ahead_(std::min(places_.steps, steps_ahead(rows, stride_))),
-        x_(checked_product({ahead_, rows, places_.features}, "a part of a sequence")),
-        sums_(checked_product({ahead_, rows, stride_}, "the sums of a recurrent layer")),
-        states_(checked_product({rows, 2, state_stride_}, "the states of a recurrent layer")),
-        made_(places_.sequence < 0 ? 0 : checked_product({ahead_, rows, units_}, "a part of a sequence")),
-        h_(states_.data()),
-        c_(h_ + rows * state_stride_),
-        extra_(of_.last_state || of_.cell.reset_after ? rows * stride_ : 0),
-        scratch_(2 * units_) {
+        memory_({checked_product({ahead_, rows, places_.features}, "a part of a sequence"),
+                 checked_product({ahead_, rows, stride_}, "the sums of a recurrent layer"),
+                 checked_product({rows, state_stride_}, "the states of a recurrent layer"), rows * state_stride_,
+                 places_.sequence < 0 ? 0 : checked_product({ahead_, rows, units_}, "a part of a sequence"),
+                 of_.last_state || of_.cell.reset_after ? rows * stride_ : 0, 2 * units_,
+                 of_.last_state ? rows * state_stride_ : 0}),
+        x_(memory_[0]),
+        sums_(memory_[1]),
+        h_(memory_[2]),
+        c_(memory_[3]),
+        made_(memory_[4]),
+        extra_(memory_[5]),
+        scratch_(memory_[6]),
+        product_(memory_[7]) {
     for (std::size_t d = 0; d < direction; ++d) {
       kept_offset_ += layer.kept_arrays(d, stabilised).count * units_ * places_.steps;
     }
@@ -50,7 +56,7 @@ class RecurrentLayer<T>::Sweep {
         multiply_inputs(first, count);
       }
       for (Index i = 0; i < count; ++i) {
-        step(step_at(first + i), i, sums_.data() + i * rows_ * stride_);
+        step(step_at(first + i), i, sums_ + i * rows_ * stride_);
       }
       write(first, count);
     }
@@ -92,20 +98,20 @@ class RecurrentLayer<T>::Sweep {
   void multiply_inputs(Index first, Index count) {
     const Index features = places_.features;
     each_entry(count, rows_, features, places_.x_feature == 1, [&](Index i, Index r, Index j) {
-      x_.data()[(i * rows_ + r) * features + j] =
+      x_[(i * rows_ + r) * features + j] =
           inputs_[0].row(first_ + r)[step_at(first + i) * places_.x_step + j * places_.x_feature];
     });
     for (Index i = 0; i < count * rows_; ++i) {
-      std::copy(of_.bias.begin(), of_.bias.end(), sums_.data() + i * stride_);
+      std::copy(of_.bias.begin(), of_.bias.end(), sums_ + i * stride_);
     }
     if (features > 0) {
-      multiply_by_panels(x_.data(), features, count * rows_, *of_.input, true, sums_.data(), stride_);
+      multiply_by_panels(x_, features, count * rows_, *of_.input, true, sums_, stride_);
     }
   }
 
   void step(Index t, Index number, T* sums) {
     const bool after = of_.cell.reset_after;
-    T* const extra = extra_.data();
+    T* const extra = extra_;
     for (Index r = 0; after && r < rows_; ++r) {
       std::copy(of_.state_bias.begin(), of_.state_bias.end(), extra + r * stride_);
     }
@@ -121,12 +127,16 @@ class RecurrentLayer<T>::Sweep {
       const bool part = takes_part(lengths_, first_ + r, t);
       T* const h = h_ + r * state_stride_;
       if (part) {
-        T* const kept = kept_ ? kept_.row(first_ + r) + kept_offset_ + t * arrays_.count * units_ : nullptr;
+        const Index each = arrays_.count * units_, next = of_.reverse ? t - 1 : t + 1;
+        T* const kept = kept_ ? kept_.row(first_ + r) + kept_offset_ + t * each : nullptr;
+        if (kept != nullptr && next >= 0 && next < places_.steps) {
+          fetch_ahead<T, 1>(kept + (next - t) * each, each);
+        }
         run_cell<T>({of_.cell, peepholes, sums + r * stride_, extra + r * stride_, h, c_ + r * state_stride_,
-                     scratch_.data(), &arrays_, kept});
+                     scratch_, &arrays_, kept});
       }
       if (places_.sequence >= 0) {
-        T* const to = made_.data() + (number * rows_ + r) * units_;
+        T* const to = made_ + (number * rows_ + r) * units_;
         if (part || places_.carried) {
           std::copy_n(h, units_, to);
         } else {
@@ -138,12 +148,10 @@ class RecurrentLayer<T>::Sweep {
 
   // (r h) U_n^T, added to the last third of the sums: whole panels go to memory of their own first.
   void multiply_last_state(T* sums) {
-    const Index stride = padded(units_, Panels<T>::width());
-    const Buffer<T> product(rows_ * stride);
-    multiply_states(extra_.data(), stride_, rows_, *of_.last_state, false, product.data(), stride);
+    multiply_states(extra_, stride_, rows_, *of_.last_state, false, product_, state_stride_);
     for (Index r = 0; r < rows_; ++r) {
       for (Index j = 0; j < units_; ++j) {
-        sums[r * stride_ + 2 * units_ + j] += product.data()[r * stride + j];
+        sums[r * stride_ + 2 * units_ + j] += product_[r * state_stride_ + j];
       }
     }
   }
@@ -156,7 +164,7 @@ class RecurrentLayer<T>::Sweep {
     const Index offset = places_.sequence + direction_ * units_ * places_.y_unit;
     each_entry(count, rows_, units_, places_.y_unit == 1, [&](Index i, Index r, Index j) {
       output_.row(first_ + r)[offset + step_at(first + i) * places_.y_step + j * places_.y_unit] =
-          made_.data()[(i * rows_ + r) * units_ + j];
+          made_[(i * rows_ + r) * units_ + j];
     });
   }
 
@@ -168,9 +176,8 @@ class RecurrentLayer<T>::Sweep {
   Matrix<T> output_, kept_;
   const KeptArrays arrays_;
   const Index first_, rows_, units_, stride_, state_stride_, ahead_;
-  const Buffer<T> x_, sums_, states_, made_;
-  T *const h_, *const c_;
-  const Buffer<T> extra_, scratch_;
+  const TaskArrays<T, 8> memory_;
+  T *const x_, *const sums_, *const h_, *const c_, *const made_, *const extra_, *const scratch_, *const product_;
   Matrix<const T> lengths_;
   Index kept_offset_ = 0;
 };
