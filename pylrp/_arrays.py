@@ -15,7 +15,15 @@ from numpy.typing import NDArray
 from pylrp import _core
 from pylrp.errors import NotFinite, UnsuitablePrecision
 
-__all__ = ["bits_of_bfloat16", "name_of", "plain", "require_finite", "require_finite_once", "rounds_to_bfloat16", "settle"]
+__all__ = [
+    "bits_of_bfloat16",
+    "name_of",
+    "plain",
+    "require_finite",
+    "require_finite_once",
+    "rounds_to_bfloat16",
+    "settle",
+]
 
 Array = NDArray[Any]
 

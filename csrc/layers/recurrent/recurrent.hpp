@@ -95,7 +95,7 @@ class RecurrentLayer : public Layer<T> {
 // Samples that a task takes through all steps, and the entries of the sums that are computed ahead for some steps at a
 // time: they stay in the L2 cache.
 inline constexpr Index kSamplesOfSweep = 16;
-inline constexpr Index kSumsAhead = Index{1} << 15;
+inline constexpr Index kSumsAhead = Index{1} << 14;
 
 inline Index blocks_of(Index rows) { return (rows + kSamplesOfSweep - 1) / kSamplesOfSweep; }
 inline Index steps_ahead(Index rows, Index sums) {

@@ -61,6 +61,7 @@ class Builder:
         self.steps: list[Step] = []
         self.feeds: dict[str, Feed] = {}
         self._made: dict[tuple[int, str], Layer] = {}
+        self._kept: dict[int, Any] = {}
 
     def emit(self, name: str, layer: Layer, *values: Value, last: bool | None = None) -> Value:
         """Add a node and return its value; the second of a name is called ``NAME_2``.
@@ -93,6 +94,21 @@ class Builder:
         if key not in self._made:
             self._made[key] = make()
         return self._made[key]
+
+    def kept(self, layer: Any, make: Callable[[], Any]) -> Any:
+        """Return what stands for a Keras layer, one and the same wherever that is used."""
+        if id(layer) not in self._kept:
+            self._kept[id(layer)] = make()
+        return self._kept[id(layer)]
+
+    def state(self) -> tuple[int, dict[str, Shape], dict[str, Value]]:
+        """Return what :meth:`back_to` needs."""
+        return len(self.nodes), dict(self.shapes), dict(self.masks)
+
+    def back_to(self, state: tuple[int, dict[str, Shape], dict[str, Value]]) -> None:
+        """Take back the nodes that were added since."""
+        count, self.shapes, self.masks = state
+        del self.nodes[count:]
 
     def rank(self, value: Value) -> int:
         """Return the number of axes without the batch."""

@@ -117,8 +117,9 @@ def spatial(build: Builder, layer: Any, value: Value) -> Value:
 
 def steps(layer: Any) -> dict[str, Any]:
     """Return stride, dilation and padding of a convolution."""
-    if layer.padding == "causal":  # along one axis, all before the beginning
-        padding: Any = [((layer.kernel_size[0] - 1) * layer.dilation_rate[0], 0)]
+    if layer.padding == "causal":  # along the last axis, all before the beginning
+        before = (layer.kernel_size[-1] - 1) * layer.dilation_rate[-1]
+        padding: Any = [*[(0, 0)] * (len(layer.kernel_size) - 1), (before, 0)]
     else:
         padding = _PADDING[layer.padding]
     return {"stride": layer.strides, "dilation": layer.dilation_rate, "padding": padding}

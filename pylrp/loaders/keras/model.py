@@ -1,21 +1,21 @@
 """Keras 3 models, sequential and functional, as graphs.
 
-``pylrp.load`` calls in. This file walks through a model and the models within it; ``keras/layers.py`` knows the layers,
-``keras/builder.py`` collects the nodes.
+``pylrp.load`` calls in. ``keras/walk.py`` goes through a model and the models within it, ``keras/layers.py`` and
+its neighbours know the layers, ``keras/builder.py`` collects the nodes.
 """
 
 from __future__ import annotations
 
-import inspect
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import pylrp.loaders.keras.attention
+import pylrp.loaders.keras.distributed
 import pylrp.loaders.keras.joining
 import pylrp.loaders.keras.layers
 import pylrp.loaders.keras.lookup
@@ -24,11 +24,10 @@ import pylrp.loaders.keras.operations
 import pylrp.loaders.keras.recurrent
 import pylrp.loaders.keras.signals  # noqa: F401  # all register in builder.py
 from pylrp.layers import Identity, Shape
-from pylrp.loaders.keras.attention import TAKES_SEVERAL
 from pylrp.loaders.keras.builder import Builder, Operators, Value, convert
 from pylrp.loaders.keras.file import LEAST_KERAS, read_keras
 from pylrp.loaders.keras.lookup import looked_up, sides_of
-from pylrp.loaders.keras.recurrent import KEYWORDS
+from pylrp.loaders.keras.walk import function_of, nodes_of, operations_of, run
 from pylrp.network.facts import Facts
 from pylrp.network.graph import Graph
 
@@ -81,14 +80,14 @@ def load_keras(
         model = read_keras(keras, Path(model))
     if not isinstance(model, keras.Model):
         raise TypeError(f"expected a model of Keras {keras.__version__}, got {model!r}")
-    function = _function(keras, model)
+    function = function_of(keras, model)
     if function is None:
         raise ValueError(
             f"the model {model.name!r} has no fixed graph: begin a Sequential with keras.Input(shape), write a subclass"
             " of Model as a functional one, or call the model once and load the file that model.export(path, "
             "format='onnx') writes"
         )
-    operations = list(_operations(keras, function))
+    operations = list(operations_of(keras, function))
     # Images of a model that has them so anywhere come with their channels first.
     last = not any(getattr(operation, "data_format", "") == "channels_first" for operation in operations)
     names = [tensor._keras_history.operation.name for tensor in function.inputs]
@@ -98,9 +97,9 @@ def load_keras(
     inputs = {name: (shape[-1], *shape[:-1]) if last and len(shape) > 1 else shape for name, shape in shapes.items()}
     values = [Value(name, last and len(shape) > 1) for name, shape in inputs.items()]
     build = Builder(_dtype(keras, model), inputs, operators)
-    ids = looked_up(function, _nodes, lambda operation: _function(keras, operation))
+    ids = looked_up(function, nodes_of, lambda operation: function_of(keras, operation))
     build.ids = {names[at]: shapes[names[at]] for at in sorted(ids)}
-    outputs = [build.in_order(value) for value in _run(keras, build, function, "", values)]
+    outputs = [build.in_order(value) for value in run(keras, build, function, "", values, convert)]
     named = _named(function, [value.name for value in outputs], build)
     sides = sides_of(build, tuple(names))
     inputs = {name: shape for name, shape in inputs.items() if name not in build.ids}
@@ -131,118 +130,6 @@ def _import_keras() -> Any:
             f'pip install "keras>={least}"'
         )
     return keras
-
-
-def _function(keras: Any, model: Any) -> Any:
-    """Return what holds a model's graph, None if it has none."""
-    if isinstance(model, keras.Sequential):
-        return model._functional
-    return model if hasattr(model, "_nodes_by_depth") else None
-
-
-def _nodes(function: Any) -> Iterator[Any]:
-    """Yield the calls of layers, each after those whose results it takes."""
-    for depth in sorted(function._nodes_by_depth, reverse=True):
-        yield from (node for node in function._nodes_by_depth[depth] if not node.is_input)
-
-
-def _operations(keras: Any, function: Any) -> Iterator[Any]:
-    """Yield the layers of a model and of the models within it."""
-    for node in _nodes(function):
-        inner = _function(keras, node.operation)
-        yield from [node.operation] if inner is None else _operations(keras, inner)
-
-
-def _run(keras: Any, build: Builder, function: Any, within: str, values: Sequence[Value]) -> list[Value]:
-    """Add a model's layers to the graph and return the values of its outputs."""
-    known = {id(tensor): value for tensor, value in zip(function.inputs, values, strict=True)}
-    for node in _nodes(function):
-        operation = node.operation
-        name = f"{within}{operation.name}"
-        inputs = [known[id(tensor)] for tensor in node.input_tensors]
-        inner = _function(keras, operation) or _traced(keras, build, node)
-        if inner is not None:
-            made = _run(keras, build, inner, f"{name}.", inputs)
-        else:
-            # Whatever a layer is told about training, predicting means none.
-            kwargs = {key: v for key, v in node.arguments.kwargs.items() if v is not None and key != "training"}
-            args = node.arguments.args
-            if not args and kwargs and (first := _first_argument(operation)) in kwargs:
-                args = (kwargs.pop(first),)
-            keywords: dict[str, Any] = {}
-            if type(operation).__name__ in TAKES_SEVERAL:
-                inputs, keywords = _by_name(build, operation, name, args, kwargs, known)
-                args, kwargs = args[:1], {}
-            elif type(operation).__name__ in KEYWORDS:
-                keywords = {key: _known(kwargs.pop(key), known) for key in ("mask", "initial_state") if key in kwargs}
-                inputs = inputs[:1]
-            # A layer takes one thing; an operation's arguments are values, constants and lists of them.
-            second = _is_layer(keras, operation) and any(id(argument) in known for argument in args[1:])
-            extra = [*kwargs, *(["a second argument"] if second else [])]
-            if extra:
-                build.refuse(name, operation, f"is called with {', '.join(extra)}, which can't be explained")
-            arguments = inputs if _is_layer(keras, operation) else _known(args, known)
-            found = convert(build, operation, name, *arguments, **keywords)
-            made = found if isinstance(found, list) else [found]
-            _pass_mask_on(build, operation, inputs, made)
-        known.update(zip(map(id, node.outputs), made, strict=True))
-    return [known[id(tensor)] for tensor in function.outputs]
-
-
-def _by_name(
-    build: Builder,
-    operation: Any,
-    name: str,
-    args: Sequence[Any],
-    kwargs: Mapping[str, Any],
-    known: Mapping[int, Value],
-) -> tuple[list[Value], dict[str, Any]]:
-    """Return the first value of a call, and its other arguments by name: values, constants and switches."""
-    given = inspect.signature(operation.call).bind(*args, **kwargs).arguments
-    given = {key: _known(value, known) for key, value in given.items() if value is not None and value is not False}
-    wrong = [key for key in given if key not in ("query", "value", "key", "attention_mask", "use_causal_mask")]
-    if wrong:
-        build.refuse(name, operation, f"is called with {', '.join(wrong)}, which can't be explained")
-    return [given.pop("query")], given
-
-
-def _traced(keras: Any, build: Builder, node: Any) -> Any:
-    """Return what a Lambda computes as a model's graph, None for others: its function runs once, on symbols."""
-    layer = node.operation
-    if not isinstance(layer, keras.layers.Lambda) or "Lambda" in build.operators or len(node.input_tensors) != 1:
-        return None
-    given = keras.Input(batch_shape=node.input_tensors[0].shape, dtype=node.input_tensors[0].dtype)
-    try:
-        return keras.Model(given, layer.function(given, **(layer.arguments or {})))
-    except Exception:  # whatever a user's function does that is none of keras.ops
-        build.refuse(layer.name, layer, "runs code that is none of keras.ops on its input")
-
-
-def _pass_mask_on(build: Builder, operation: Any, inputs: Sequence[Value], made: Sequence[Value]) -> None:
-    """Note that the mask of a layer's input is that of its output, as Keras does when it runs."""
-    masks = {build.masks.get(value.name) for value in inputs}  # of several inputs Keras passes it if all have one
-    mask = masks.pop() if len(masks) == 1 else None
-    if (
-        mask is not None
-        and getattr(operation, "supports_masking", False)
-        and getattr(operation, "return_sequences", True)
-    ):
-        build.masks.setdefault(made[0].name, mask)
-
-
-def _is_layer(keras: Any, operation: Any) -> bool:
-    return isinstance(operation, keras.layers.Layer)
-
-
-def _first_argument(operation: Any) -> str:
-    return next(iter(inspect.signature(operation.call).parameters), "")
-
-
-def _known(argument: Any, known: Mapping[int, Value]) -> Any:
-    """Return arguments of an operation with their tensors replaced by values of the graph."""
-    if isinstance(argument, tuple | list):
-        return [_known(item, known) for item in argument]
-    return known.get(id(argument), argument)
 
 
 def _named(function: Any, values: Sequence[str], build: Builder) -> dict[str, str] | list[str]:

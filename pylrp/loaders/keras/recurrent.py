@@ -1,6 +1,6 @@
 """What Keras's recurrent layers and masks are in :mod:`pylrp.layers`.
 
-LSTM, GRU, SimpleRNN, Bidirectional and TimeDistributed; a mask is a number a step, 0 where the step is left out.
+LSTM, GRU, SimpleRNN and Bidirectional; a mask is a number a step, 0 where the step is left out.
 ``keras/model.py`` comes here through the table in ``keras/builder.py``.
 """
 
@@ -24,7 +24,7 @@ from pylrp.layers import (
     ScaleBy,
     Slice,
 )
-from pylrp.loaders.keras.builder import Builder, Value, convert, reads
+from pylrp.loaders.keras.builder import Builder, Value, reads
 from pylrp.loaders.keras.lookup import differing
 
 __all__ = ["KEYWORDS"]
@@ -155,19 +155,6 @@ def bidirectional(
     if mode == "sum":
         return build.emit(name, Add(), *parts)
     return build.emit(name, Affine(0.5, 0.0), build.emit(f"{name}.sum", Add(), *parts))
-
-
-@reads("TimeDistributed")
-def time_distributed(build: Builder, layer: Any, name: str, value: Value, mask: Value | None = None) -> Value:
-    """A layer at every step: those that work along the last axis do so anyway."""
-    inner = layer.layer
-    if type(inner).__name__ not in ("Dense", "Activation", "ReLU", "Dropout", "LayerNormalization") or (
-        build.rank(value) != 2
-    ):
-        way_out = "use a layer for sequences, such as Conv1D, or a Dense layer"
-        build.refuse(name, layer, f"goes over {type(inner).__name__}, steps of {build.rank(value) - 1} axes", way_out)
-    made: Value = convert(build, inner, name, value)
-    return made
 
 
 @reads("Masking")
