@@ -132,8 +132,8 @@ class RecurrentLayer<T>::Sweep {
         if (kept != nullptr && next >= 0 && next < places_.steps) {
           fetch_ahead<T, 1>(kept + (next - t) * each, each);
         }
-        run_cell<T>({of_.cell, peepholes, sums + r * stride_, extra + r * stride_, h, c_ + r * state_stride_,
-                     scratch_, &arrays_, kept});
+        run_cell<T>({of_.cell, peepholes, sums + r * stride_, extra + r * stride_, h, c_ + r * state_stride_, scratch_,
+                     &arrays_, kept});
       }
       if (places_.sequence >= 0) {
         T* const to = made_ + (number * rows_ + r) * units_;
