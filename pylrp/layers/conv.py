@@ -233,8 +233,11 @@ class PositionwiseDense(Conv):
     Parameters
     ----------
     weight : array_like of shape ``(out, in, 1)``, ``(out, in, 1, 1)`` or ``(out, in, 1, 1, 1)``
-        A row holds the weights of one neuron; an axis of length 1 for each axis of positions.
+        A row holds the weights of one neuron; an axis of length 1 for each axis of positions. ``in / groups`` in place
+        of ``in`` where there are groups.
     bias : array_like of shape (out,), optional
+    groups : int, default 1
+        Channels of a group, one head for example, see no others.
     name : str, optional
         Default: its position among the layers with weights, "0", "1", ...
     """
@@ -244,15 +247,15 @@ class PositionwiseDense(Conv):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if max(self.kernel) > 1 or self.groups > 1 or max(self.stride) > 1:
-            raise ValueError(f"{self!r} looks at more than one position or skips some, or is in groups: that is a Conv")
+        if max(self.kernel) > 1 or max(self.stride) > 1:
+            raise ValueError(f"{self!r} looks at more than one position or skips some: that is a Conv")
 
     def to_core(self, place: Place) -> Spec:
         """Return the layer as the core takes it: dense, a row a position.
 
-        A convolution where its bias is by position, or a pad of positions was merged into it.
+        A convolution where it is in groups, its bias is by position, or a pad of positions was merged into it.
         """
-        if (self.bias is not None and np.ndim(self.bias) > 1) or np.any(self.padding):
+        if self.groups > 1 or (self.bias is not None and np.ndim(self.bias) > 1) or np.any(self.padding):
             return super().to_core(place)
         weight = np.asarray(self.weight)
         positions = product(place.output[1:])

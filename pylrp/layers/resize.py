@@ -17,14 +17,14 @@ from pylrp.layers.base import NamedLayer, Place, Shape, Spec, product, sole
 from pylrp.layers.movement import sparse_table
 from pylrp.network.layout import positions, to_core
 
-__all__ = ["Resize"]
+__all__ = ["COORDINATES", "Resize"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 _BYTES_OF_TAP = 32  # a place and a weight, and what they are made of
 
 # Where output i lies on the input's grid: f(i, scale, size of the input, size of the output).
-_COORDINATES: dict[str, Callable[[Floats, float, int, int], Floats]] = {
+COORDINATES: dict[str, Callable[[Floats, float, int, int], Floats]] = {
     "half_pixel": lambda i, scale, n, m: (i + 0.5) / scale - 0.5,
     "pytorch_half_pixel": lambda i, scale, n, m: (i + 0.5) / scale - 0.5 if m > 1 else 0 * i,
     "half_pixel_symmetric": lambda i, scale, n, m: n / 2 * (1 - m / (scale * n)) + (i + 0.5) / scale - 0.5,
@@ -82,7 +82,7 @@ class Resize(NamedLayer):
             raise ValueError(f"{'size' if self.size else 'scales'} is {self.size or self.scales}, expected more than 0")
         choices = {
             "mode": (self.mode, ("nearest", "linear")),
-            "coordinates": (self.coordinates, tuple(_COORDINATES)),
+            "coordinates": (self.coordinates, tuple(COORDINATES)),
             "nearest": (self.nearest, tuple(_ROUNDING)),
         }
         for field, (value, known) in choices.items():
@@ -118,9 +118,10 @@ class Resize(NamedLayer):
         return tuple(grid[axis][0] if axis in grid else n for axis, n in enumerate(shape))
 
     def _places(self, n: int, m: int, scale: float) -> Floats:
-        return np.asarray(_COORDINATES[self.coordinates](np.arange(m, dtype=np.float64), scale, n, m), np.float64)
+        return np.asarray(COORDINATES[self.coordinates](np.arange(m, dtype=np.float64), scale, n, m), np.float64)
 
-    def _nearest(self, n: int, m: int, scale: float) -> Ints:
+    def nearest_of(self, n: int, m: int, scale: float) -> Ints:
+        """Return which of n values is the nearest one for each of m."""
         places = self._places(n, m, scale)
         # A place meant to be whole or half must not be rounded the wrong way by the division.
         halves = np.round(2 * places) / 2
@@ -132,7 +133,7 @@ class Resize(NamedLayer):
         if self.mode != "nearest":
             raise ValueError(f"a resize of mode {self.mode!r} mixes values: use taps")
         for axis, (m, scale) in self._grid(index.shape).items():
-            index = np.take(index, self._nearest(index.shape[axis], m, scale), axis=axis)
+            index = np.take(index, self.nearest_of(index.shape[axis], m, scale), axis=axis)
         return index
 
     def taps(self, shape: Shape) -> tuple[Ints, Floats]:
@@ -155,7 +156,7 @@ class Resize(NamedLayer):
         for axis, (m, scale) in self._grid(shape).items():
             n = shape[axis]
             if self.mode == "nearest":
-                near = self._nearest(n, m, scale)
+                near = self.nearest_of(n, m, scale)
                 index, weight = np.take(index, near, axis=axis), np.take(weight, near, axis=axis)
                 continue
             places = np.clip(self._places(n, m, scale), 0, n - 1)

@@ -51,7 +51,7 @@ class Fixed:
     by_batch : ndarray, optional
         What is added to it for each sample of the batch, where it counts samples.
     per_sample : bool
-        Whether axis 0, of length 1 here, is as long as the batch.
+        Whether axis 0 grows with the batch; here it is as long as for one sample: 1, or the number of heads.
     """
 
     array: Array
@@ -61,6 +61,8 @@ class Fixed:
     def for_batch(self, batch: int) -> Array:
         """Return it for a batch of so many samples."""
         if self.per_sample:
+            if len(self.array) != 1:
+                return np.tile(self.array, (batch, *(1,) * (self.array.ndim - 1)))
             return np.broadcast_to(self.array, (batch, *self.array.shape[1:]))
         return self.array if self.by_batch is None else self.array + batch * self.by_batch
 

@@ -53,7 +53,6 @@ def model(text: str, shape: Any, opset: int = 17, outputs: str = "y", **constant
         ("r = MaxPool<kernel_shape=[1, 1]>(c)", 12),
         ('r = AveragePool<kernel_shape=[3, 3], auto_pad="SAME_LOWER">(c)', 12),
         ("r = GlobalMaxPool(c)", 13),
-        ('r = Resize<mode="linear">(c, , s)', 13),
         ("r = Hardmax(c)", 11),
         ("r = LpNormalization(c)", 13),
         ("r = Add<axis=1, broadcast=1>(c, v)", 6),

@@ -8,6 +8,7 @@ probabilities, gates and statistics are constants, ``f(x)`` is ``x`` times the c
 from __future__ import annotations
 
 import math
+import types
 
 import torch
 from torch.nn import functional as F
@@ -18,14 +19,28 @@ __all__ = ["Rules", "relevance"]
 _CURVES = {F.gelu, F.silu, F.relu, F.tanh, torch.tanh, torch.relu, torch.Tensor.tanh, torch.Tensor.relu, F.leaky_relu,
            torch._C._nn.gelu, F.hardswish, F.mish}  # fmt: skip
 _GATES = {torch.sigmoid, torch.Tensor.sigmoid, F.sigmoid, F.hardsigmoid, F.softplus}
-_STATISTICS = {torch.rsqrt, torch.Tensor.rsqrt, torch.sqrt, torch.Tensor.sqrt, torch.Tensor.norm, torch.norm}
+_STATISTICS = {torch.rsqrt, torch.Tensor.rsqrt, torch.sqrt, torch.Tensor.sqrt, torch.Tensor.norm, torch.norm,
+               torch.linalg.vector_norm, torch.reciprocal, torch.Tensor.reciprocal}  # fmt: skip
 _MATRICES = {torch.matmul, torch.Tensor.matmul, torch.Tensor.__matmul__, torch.bmm, torch.Tensor.bmm, torch.einsum}
 _PRODUCTS = {torch.mul, torch.Tensor.mul, torch.Tensor.__mul__, torch.Tensor.__rmul__}
+_QUOTIENTS = {torch.div, torch.Tensor.div, torch.Tensor.__truediv__, torch.Tensor.__rtruediv__}
+_SUMS_OF_PRODUCTS = {torch.baddbmm, torch.Tensor.baddbmm}
+#: Written in Python, of functions that have rules.
+_COMPOSED = {F.normalize, F.multi_head_attention_forward}
 _SOFTMAX = {F.softmax, torch.softmax, torch.Tensor.softmax}
 
 
 def half(y):
     return y / 2 + (y / 2).detach()
+
+
+def _without_dispatch(function):
+    """Return a function of torch's own in Python that calls others as if nobody had asked for itself."""
+    names = ("has_torch_function", "has_torch_function_unary", "has_torch_function_variadic")
+    settled = function.__globals__ | dict.fromkeys(names, lambda *given: False)
+    return types.FunctionType(
+        function.__code__, settled, function.__name__, function.__defaults__, function.__closure__
+    )
 
 
 class Rules(TorchFunctionMode):
@@ -48,8 +63,19 @@ class Rules(TorchFunctionMode):
             kwargs = kwargs | {"dtype": None}
         if function is F.layer_norm:
             return self.layer_norm(*args, **kwargs)
+        if function in (F.group_norm, torch.group_norm):
+            return self.group_norm(*args, **{k: v for k, v in kwargs.items() if k != "cudnn_enabled"})
         if getattr(F, "rms_norm", None) is function:
             return self.rms_norm(*args, **kwargs)
+        if function in _COMPOSED:
+            with self:
+                return _without_dispatch(function)(*args, **kwargs)
+        if function in _QUOTIENTS and isinstance(args[1], torch.Tensor):
+            of, by = args if function is not torch.Tensor.__rtruediv__ else args[::-1]
+            return of / by.detach()
+        if function in _SUMS_OF_PRODUCTS:
+            added, one, other = args
+            return kwargs.get("beta", 1) * added + kwargs.get("alpha", 1) * half(one @ other)
         if function is F.scaled_dot_product_attention:
             return self.attention(*args, **kwargs)
         computed = [a for a in args if isinstance(a, torch.Tensor) and a.requires_grad and a.grad_fn is not None]
@@ -86,12 +112,23 @@ class Rules(TorchFunctionMode):
         return y if bias is None else y + bias.detach()
 
     @staticmethod
+    def group_norm(x, groups, weight=None, bias=None, eps=1e-5):
+        parts = x.reshape(len(x), groups, -1)
+        y = Rules.layer_norm(parts, parts.shape[2:], eps=eps).reshape(x.shape)
+        shape = (1, -1, *(1,) * (x.ndim - 2))
+        y = y if weight is None else y * weight.detach().reshape(shape)
+        return y if bias is None else y + bias.detach().reshape(shape)
+
+    @staticmethod
     def rms_norm(x, shape, weight=None, eps=None):
         axes = tuple(range(-len(shape), 0))
         y = x * (x.square().mean(axes, keepdim=True) + (eps or torch.finfo(x.dtype).eps)).rsqrt().detach()
         return y if weight is None else y * weight.detach()
 
-    def attention(self, q, k, v, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False):
+    def attention(
+        self, query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False
+    ):
+        q, k, v = query, key, value
         if enable_gqa:
             k, v = (each.repeat_interleave(q.shape[-3] // each.shape[-3], -3) for each in (k, v))
         s = half(q @ k.transpose(-1, -2)) * (1 / math.sqrt(q.shape[-1]) if scale is None else scale)

@@ -119,7 +119,7 @@ def operand(call: Call, position: int, value: Value) -> Array | float:
     if array.size == 1 and array.ndim <= rank + 1:
         return array.item()
     if value.view != PLAIN:
-        return _viewed(call, array, value)
+        return _viewed(call, position, array, value)
     if array.ndim == rank + 1 and array.shape[0] == 1:
         array = array[0]
     if array.ndim > rank:
@@ -127,13 +127,17 @@ def operand(call: Call, position: int, value: Value) -> Array | float:
     return array
 
 
-def _viewed(call: Call, array: Array, value: Value) -> Array:
+def _viewed(call: Call, position: int, array: Array, value: Value) -> Array:
     """Return a constant as it meets the axes of a value whose batch is not its first axis alone."""
     view = value.view
     full = array.reshape((1,) * max(value.rank - array.ndim, 0) + array.shape)
-    if full.ndim > value.rank or full.shape[view.batch] != 1:
+    inner: Shape = (1,) * view.merged
+    if call.is_per_sample(position) and view.batch == view.before == 0 and view.after:  # one for each head, perhaps
+        merged = tuple(value.shape[axis] for axis in view.block())
+        inner = merged if len(array) == product(merged) else inner
+    if full.ndim > value.rank or full.shape[view.batch] != product(inner):
         raise call.mixes_batch(f"has a constant of shape {array.shape}, another one for each sample of the batch")
-    return full.reshape(*full.shape[: view.batch], *(1,) * view.merged, *full.shape[view.batch + 1 :])
+    return full.reshape(*full.shape[: view.batch], *inner, *full.shape[view.batch + 1 :])
 
 
 def _affine(call: Call, value: Value, scale: Array | float, shift: Array | float) -> Value:

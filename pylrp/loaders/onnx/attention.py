@@ -16,6 +16,7 @@ from pylrp.layers.shift import closed
 from pylrp.loaders.onnx.arithmetic import alike, computed, operand
 from pylrp.loaders.onnx.constants import Constant
 from pylrp.loaders.onnx.node import Call, Value
+from pylrp.loaders.onnx.views import PLAIN, View
 
 __all__ = ["ATTENTION", "einsum_of_two"]
 
@@ -116,16 +117,19 @@ def _masked(call: Call, scores: Value) -> Value:
 
 def einsum_of_two(call: Call, equation: str) -> Value:
     """Emit an Einsum of two computed values that is a product of matrices, ``bhid,bhjd->bhij`` for example."""
-    values = [call.value(0), call.value(1)]
+    values = [call.viewed(0), call.viewed(1)]
     terms, arrow, result = "".join(equation.split()).partition("->")
     left, _, right = terms.partition(",")
-    ranks = [len(value.shape) + 1 for value in values]
+    ranks = [value.rank for value in values]
     plain = arrow and "," not in right and all(map(str.isalpha, (left, right, result)))
     if not plain or [len(left), len(right)] != ranks or any(len(set(t)) < len(t) for t in (left, right, result)):
         raise call.unsupported(f"has the equation {equation!r}, which is no product of two matrices")
-    if not left[0] == right[0] == result[0]:
-        raise call.mixes_batch(f"has the equation {equation!r}, which moves or sums the batch axis")
-    left, right, result = left[1:], right[1:], result[1:]
+    batch = left[values[0].view.batch]
+    merged = any(value.view.merged for value in values)
+    if merged or batch != right[values[1].view.batch] or batch not in result:
+        raise call.mixes_batch(f"has the equation {equation!r}, which sums the batch axis or lets samples meet")
+    view = View(result.index(batch))
+    left, right, result = (term.replace(batch, "") for term in (left, right, result))
     leading = [a for a in left if a in right and a in result]
     summed = [a for a in left if a in right and a not in result]
     rows, cols = [a for a in left if a not in right], [a for a in right if a not in left]
@@ -141,12 +145,13 @@ def einsum_of_two(call: Call, equation: str) -> Value:
         (left, values[0], (leading, rows, summed), (lengths(rows), lengths(summed)), "left"),
         (right, values[1], (leading, summed, cols), (lengths(summed), lengths(cols)), "right"),
     ):
-        turned = call.emit(Transpose([term.index(a) for axes in order for a in axes]), value, part=f"{part}_axes")
+        turning = Transpose([term.index(a) for axes in order for a in axes])
+        turned = call.emit(turning, value, part=f"{part}_axes", view=PLAIN)
         factors.append(call.emit(Reshape((*(size[a] for a in leading), *shape)), turned, part=part))
     made = call.emit(MatMul(), *factors, part="product")
     now = leading + rows + cols
     made = call.emit(Reshape([size[a] for a in now]), made, part="axes")
-    return call.emit(Transpose([now.index(a) for a in result]), made)
+    return call.emit(Transpose([now.index(a) for a in result]), made, view=view)
 
 
 ATTENTION: dict[str, Callable[[Call], Value]] = {"Attention": _attention}

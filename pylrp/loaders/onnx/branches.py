@@ -1,7 +1,8 @@
 """ONNX's If with a constant condition: the nodes of the branch that is taken stand in its place.
 
-Exporters write one where a module has a switch. ``onnx/model.py`` calls in before anything is read; an If whose
-condition is computed of inputs stays, and is refused where it stands.
+Exporters write one where a module has a switch. ``onnx/model.py`` calls in before anything is read, ``onnx/reader.py``
+where a condition of sizes is known (:func:`branch`); an If whose condition is computed of what inputs hold is refused
+where it stands.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from pylrp.loaders.onnx.constants import attributes_of
 from pylrp.loaders.onnx.file import ModelFile
 from pylrp.network.side_operators import OPERATORS
 
-__all__ = ["with_branches_taken"]
+__all__ = ["branch", "captured", "with_branches_taken"]
 
 Array = NDArray[Any]
 
@@ -79,6 +80,36 @@ def _take(graph: onnx.GraphProto, file: ModelFile) -> bool:
         del graph.node[:]
         graph.node.extend(kept)
     return found
+
+
+def captured(node: NodeProto) -> set[str]:
+    """Return the names of values outside that the branches of a node take."""
+    found: set[str] = set()
+    for attribute in node.attribute:
+        if attribute.HasField("g"):
+            inside = {name for each in attribute.g.node for name in each.output}
+            inside |= {tensor.name for tensor in attribute.g.initializer}
+            taken = {name for each in attribute.g.node for name in (*each.input, *captured(each)) if name}
+            found |= (taken | {info.name for info in attribute.g.output}) - inside
+    return found
+
+
+def branch(node: NodeProto, condition: bool, taken: set[str], file: ModelFile) -> Iterator[NodeProto]:
+    """Yield the nodes that stand for an If, the constants of its branch among them.
+
+    Parameters
+    ----------
+    node : NodeProto
+    condition : bool
+    taken : set of str
+        Names that values have already; new ones are added.
+    file : ModelFile
+    """
+    graph = onnx.GraphProto()
+    written = list(_branch(graph, node, condition, node.name or node.output[0], taken, file))
+    for tensor in graph.initializer:
+        yield helper.make_node("Constant", [], [tensor.name], value=tensor)
+    yield from written
 
 
 def _copied(node: NodeProto) -> NodeProto:

@@ -55,7 +55,7 @@ class Constant:
 
     first: Array
     second: Array
-    #: Axis 0 is as long as the batch, all samples have the same; here it has length 1.
+    #: Axis 0 is a multiple of the batch, all samples have the same; here it is as long as one has: 1, or its heads.
     per_sample: bool = False
 
     @property

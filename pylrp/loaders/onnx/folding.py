@@ -18,6 +18,7 @@ from pylrp.errors import UnsupportedLayer
 from pylrp.loaders.onnx.constants import BATCHES, Constant
 from pylrp.loaders.onnx.node import Call
 from pylrp.loaders.onnx.quantised import WEIGHTS, dequantised, note
+from pylrp.loaders.onnx.resized import resized
 from pylrp.loaders.onnx.sides import fixed
 from pylrp.loaders.onnx.views import Times
 from pylrp.network.side_operators import OPERATORS
@@ -45,6 +46,7 @@ _FOLDED = {
     "ReduceSum", "ReduceSumSquare",
     "DequantizeLinear", "QuantizeLinear",
 }  # fmt: skip
+_FIRST_RESIZE = 10  # of other inputs
 #: What may be done with a number that is repeated along the batch.
 _MOVED = {"Identity", "Slice", "Squeeze", "Transpose", "Unsqueeze"}
 #: Settings with which the evaluator differs from the standard or from onnxruntime.
@@ -131,18 +133,22 @@ def _without_batch(call: Call) -> Array:
     """Return for one sample what a node makes as large as the batch says; its sizes have the batch in front."""
     constants = call.translation.constants
     if call.op == "ConstantOfShape":
-        given, sizes = constants.fill(call.node), call.numbers(0)
+        given, sizes = constants.fill(call.node), call.sizes(0)
     elif call.op in ("Expand", "Tile") and not constants[call.node.input[0]].follows_batch:
-        given, sizes = constants[call.node.input[0]].first, call.numbers(1)
+        given, sizes = constants[call.node.input[0]].first, call.sizes(1)
     else:
         raise _too_large(call)
-    rest = [n for n in sizes[1:] if n is not None]
-    repeated = given.ndim < len(sizes) or (given.ndim == len(sizes) and given.shape[0] == 1)
-    if sizes[0] is not None or len(rest) + 1 != len(sizes) or not repeated:
+    rest = [n for n in sizes[1:] if not isinstance(n, Times)]
+    if not sizes or not isinstance(sizes[0], Times) or len(rest) + 1 != len(sizes):
         raise _too_large(call)
+    rows = sizes[0].factor
     if call.op == "Tile":
-        return np.tile(given, (1, *rest))
-    return np.broadcast_to(given, np.broadcast_shapes(given.shape, (1, *rest)))
+        if given.ndim != len(sizes):
+            raise _too_large(call)
+        return np.tile(given, (rows, *rest))
+    if given.ndim > len(sizes) or (given.ndim == len(sizes) and given.shape[0] != 1):
+        raise _too_large(call)
+    return np.broadcast_to(given, np.broadcast_shapes(given.shape, (rows, *rest)))
 
 
 def _fold_per_sample(call: Call, inputs: Sequence[Constant | None]) -> None:
@@ -153,11 +159,12 @@ def _fold_per_sample(call: Call, inputs: Sequence[Constant | None]) -> None:
     """
     constants = call.translation.constants
     if call.op in ("Shape", "Size"):
-        shape = next(constant for constant in inputs if constant is not None).first.shape[1:]
+        rows, *shape = next(constant for constant in inputs if constant is not None).first.shape
         if call.op == "Size":
-            constants.size(call.node.output[0], shape)
+            constants.size(call.node.output[0], (rows, *shape))
         else:
-            constants.shape(call.node.output[0], [Times(), *shape], call.attribute("start", 0), call.attribute("end"))
+            sizes = [Times(rows), *shape]
+            constants.shape(call.node.output[0], sizes, call.attribute("start", 0), call.attribute("end"))
         return
     made = [_compute(call, [None if c is None else _of_batch(call, c, 1) for c in inputs])]
     try:
@@ -170,7 +177,7 @@ def _fold_per_sample(call: Call, inputs: Sequence[Constant | None]) -> None:
         one = arrays[0]
         if all(_same(array, one) for array in arrays[1:]):
             constants[name] = Constant(one, one)
-        elif one.ndim and all(_same(a, np.repeat(one, n, axis=0)) for n, a in enumerate(arrays, start=1)):
+        elif one.ndim and all(_same(a, np.concatenate([one] * n)) for n, a in enumerate(arrays, start=1)):
             constants[name] = Constant(one, one, per_sample=True)
         else:
             raise _too_large(call)
@@ -198,6 +205,8 @@ def _compute(call: Call, inputs: Sequence[Array | None]) -> list[Array]:
         return [_softmax(call, inputs[0])]
     if call.op in ("LayerNormalization", "RMSNormalization") and len(inputs) > 1 and inputs[0] is not None:
         return [_normalised(call, inputs[0], inputs[1], inputs[2] if len(inputs) > 2 else None)]
+    if call.op == "Resize" and call.opset > _FIRST_RESIZE and inputs[0] is not None:
+        return [_resized(call, inputs)]
     settings = all(call.attribute(name) in (None, *plain) for name, plain in _APART.items())
     # Before opset 7 smaller operands were put at an axis; of groups the evaluator's ConvTranspose knows one.
     old = call.op in ("Add", "Sub", "Mul", "Div", "Pow", "And", "Or", "Xor") and call.attribute("axis") is not None
@@ -214,6 +223,12 @@ def _compute(call: Call, inputs: Sequence[Array | None]) -> list[Array]:
     if call.op == "Gather" and inputs[0] is not None and inputs[1] is not None and inputs[0].ndim:
         _require_places(inputs[0].shape[call.attribute("axis", 0)], inputs[1])
     return call.translation.constants.run(call.node, inputs)
+
+
+def _resized(call: Call, inputs: Sequence[Array | None]) -> Array:
+    given = [array if array is not None and array.size else None for array in (*inputs, None, None, None)]
+    assert given[0] is not None  # asked before
+    return resized(call, given[0], given[2], given[3])
 
 
 def _require_places(size: int, places: Array) -> None:

@@ -32,8 +32,9 @@ from pylrp.layers.base import product
 from pylrp.loaders.contraction import Contraction
 from pylrp.loaders.onnx.arithmetic import clip
 from pylrp.loaders.onnx.convolutions import conv
+from pylrp.loaders.onnx.matrices import contracted
 from pylrp.loaders.onnx.node import Call, Value
-from pylrp.loaders.onnx.operators import SELU, contracted, gemm, scaled
+from pylrp.loaders.onnx.operators import SELU, gemm, scaled
 
 __all__ = ["FUSED"]
 
@@ -108,7 +109,9 @@ def _matmul(call: Call) -> Value:
     letters = f"{axes[:-2]}{axes[-1]}{axes[-2]}" if turned[at] else axes
     summed = letters[-2] if at else letters[-1]
     constant = f"Z{summed}" if turned[1 - at] != bool(at) else f"{summed}Z"
-    value = contracted(call, Contraction.of(axes, constant, letters.replace(summed, "Z")), at, shape[-2:])
+    value = contracted(
+        call, Contraction.of(axes, constant, letters.replace(summed, "Z")), 1 - at, call.viewed(at), shape[-2:]
+    )
     alpha = call.attribute("alpha", 1.0)
     return value if alpha == 1 else call.emit(Affine(alpha, 0.0), value, part="alpha")
 

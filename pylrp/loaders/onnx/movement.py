@@ -213,7 +213,8 @@ def _of_each_sample(call: Call, position: int) -> Array:
     """Return a constant that is joined to every sample: a class token, repeated for the batch that a file declares."""
     array: Array = np.asarray(call.constant(position, per_sample=True))
     alike = array.ndim > 0 and len(array) > 0 and (array == array[:1]).all()
-    if not call.is_per_sample(position) and not (alike and len(array) == call.translation.batch):
+    of_each = len(array) == (1 if call.is_per_sample(position) else call.translation.batch)
+    if not (alike and of_each):
         raise call.unsupported(f"takes the constant {call.node.input[position]!r} as input {position}")
     return np.asarray(array[0])
 

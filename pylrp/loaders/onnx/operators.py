@@ -33,14 +33,11 @@ from pylrp.layers import (
     LeakyReLU,
     LocalResponseNorm,
     LogSoftmax,
-    MatMul,
     MaxPool,
     Mish,
-    PositionwiseDense,
     PReLU,
     ReLU,
     Reshape,
-    Shape,
     Sigmoid,
     SiLU,
     Softmax,
@@ -48,10 +45,11 @@ from pylrp.layers import (
     Tanh,
 )
 from pylrp.layers.base import product
-from pylrp.loaders.contraction import Contraction, dense_along, letters_of
+from pylrp.loaders.contraction import Contraction, dense_along
 from pylrp.loaders.onnx.arithmetic import ARITHMETIC, clip, curve
-from pylrp.loaders.onnx.attention import ATTENTION, einsum_of_two
+from pylrp.loaders.onnx.attention import ATTENTION
 from pylrp.loaders.onnx.convolutions import CONVOLUTIONS, padding
+from pylrp.loaders.onnx.matrices import MATRICES
 from pylrp.loaders.onnx.ml import CLASSICAL
 from pylrp.loaders.onnx.movement import MOVEMENT
 from pylrp.loaders.onnx.node import Call, Value, type_name
@@ -59,7 +57,7 @@ from pylrp.loaders.onnx.norms import NORMS
 from pylrp.loaders.onnx.recurrent import RECURRENT
 from pylrp.loaders.onnx.rotary import ROTARY
 
-__all__ = ["FLOATS", "OPERATORS", "SELU", "contracted", "gemm", "scaled"]
+__all__ = ["FLOATS", "OPERATORS", "SELU", "gemm", "scaled"]
 
 Array = NDArray[Any]
 Translate = Callable[[Call], Value | list[Value] | None]
@@ -94,69 +92,6 @@ def gemm(call: Call) -> Value:
     axes = string.ascii_lowercase[: len(value.shape)]  # rows of the file are positions of samples
     meeting = Contraction.of(axes, f"Z{axes[-1]}", f"{axes[:-1]}Z")
     for part, layer in meeting.layers(value.shape, weight.shape, lambda count: dense_along(count, weight, bias)):
-        value = call.emit(layer, value, part=part)
-    return value
-
-
-def _matmul(call: Call) -> Value:
-    if call.is_constant(0):  # W x for each sample: the axis before last is mixed
-        if call.weight(0).ndim != 2 or len(call.value(1).shape) != 2:
-            raise call.unsupported("multiplies by one matrix for each part of its input")
-        return call.emit(PositionwiseDense(call.weight(0, "MatMul left", lambda w: w[..., None])), call.value(1))
-    if not call.is_constant(1):
-        return call.emit(MatMul(), *_factors(call))
-    value = call.viewed()
-    rank, shape = len(value.shape), call.weight(1).shape
-    if value.view.batch == value.rank - 1:
-        raise call.mixes_batch("multiplies along the batch axis")
-    if product(shape[:-2]) != 1 or len(shape) < 2 or len(shape) > value.rank:
-        raise call.unsupported(f"multiplies by an array of shape {shape}")
-    axes = string.ascii_lowercase[:rank]
-    return contracted(call, Contraction.of(axes, f"{axes[-1]}Z", f"{axes[:-1]}Z"), 0, shape[-2:])
-
-
-def _factors(call: Call) -> tuple[Value, Value]:
-    """Return the two computed values that a MatMul takes; the batch is a leading axis of both."""
-    left, right = call.viewed(0), call.viewed(1)
-    if left.view != right.view or left.rank != right.rank or left.view.batch >= left.rank - 2:
-        raise call.mixes_batch(
-            f"multiplies values of shapes {left.shape} and {right.shape} (without the batch), the batch of one meets "
-            "another axis of the other, or is summed over"
-        )
-    return left, right
-
-
-def _einsum(call: Call) -> Value:
-    if len(call.node.input) != 2:
-        raise call.unsupported("is no product of two values")
-    if not call.is_constant(0) and not call.is_constant(1):
-        equation = call.required("equation")
-        return einsum_of_two(call, equation.decode() if isinstance(equation, bytes) else equation)
-    at = 1 if call.is_constant(0) else 0  # of the value
-    text = call.required("equation")
-    text = text.decode() if isinstance(text, bytes) else text
-    if at:
-        terms, arrow, result = text.partition("->")
-        text = f"{','.join(reversed(terms.split(',')))}{arrow}{result}"
-    try:
-        given, constant, result = letters_of(text, len(call.value(at).shape) + 1)
-        if given[0] != result[0] or given[0] in constant:
-            raise call.mixes_batch(f"has the equation {text!r}, which moves or sums the batch axis")
-        meeting = Contraction.of(given[1:], constant, result[1:])
-    except ValueError as error:
-        raise call.unsupported(str(error)) from None
-    return contracted(call, meeting, at, call.weight(1 - at).shape)
-
-
-def contracted(call: Call, meeting: Contraction, at: int, shape: Shape) -> Value:
-    """Emit the product of the value at a position with the constant; the layer with weights has the node's name."""
-    value = call.viewed(at)
-
-    def make(axes: int | None) -> Layer:
-        what = f"product {meeting} {axes}"
-        return dense_along(axes, call.weight(1 - at, what, lambda w: meeting.matrix(w.reshape(shape))))
-
-    for part, layer in meeting.layers(value.shape, shape, make):
         value = call.emit(layer, value, part=part)
     return value
 
@@ -285,6 +220,7 @@ def _activation(make: Callable[[Call], Layer]) -> Translate:
 OPERATORS: dict[str, Translate] = {
     **ARITHMETIC,
     **ATTENTION,
+    **MATRICES,
     **MOVEMENT,
     **CLASSICAL,
     **CONVOLUTIONS,
@@ -298,7 +234,6 @@ OPERATORS: dict[str, Translate] = {
     "Celu": lambda call: scaled(call, 1 / _alpha(call), ELU(), _alpha(call)),
     "Clip": _clip,
     "Dropout": _dropout,
-    "Einsum": _einsum,
     "Elu": _activation(lambda call: ELU(call.attribute("alpha", 1.0))),
     "Gelu": _activation(lambda call: GELU(approximate=call.attribute("approximate", "none") == "tanh")),
     "Gemm": gemm,
@@ -318,7 +253,6 @@ OPERATORS: dict[str, Translate] = {
     ),
     "LeakyRelu": _activation(lambda call: LeakyReLU(call.attribute("alpha", 0.01))),
     "LogSoftmax": _softmax(LogSoftmax),
-    "MatMul": _matmul,
     "MaxPool": _max_pool,
     "Mish": _activation(lambda call: Mish()),
     "PRelu": _prelu,

@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from pylrp.layers import Expand, GlobalAveragePool, Reshape, ScaleBy, Transpose
+import numpy as np
+
+from pylrp.layers import Expand, GlobalAveragePool, Layer, Reshape, ScaleBy, Take, Transpose
 from pylrp.layers.base import product
 from pylrp.loaders.onnx.node import Call, Value
 from pylrp.loaders.onnx.views import PLAIN, Times, View
@@ -56,6 +58,8 @@ def _taken(call: Call, value: Value, kind: str, sizes: Any) -> Value:
 
 def _gather_elements(call: Call) -> Value:
     """Translate GatherElements along the first axis of a sample."""
+    if call.is_constant(1):
+        return _gather_fixed(call)
     value = call.value()
     if not call.is_side(1):
         raise call.unsupported(f"takes entries at {call.node.input[1]!r}, which is not computed of ids or masks")
@@ -75,6 +79,51 @@ def _mask(call: Call, kind: str, tokens: int) -> str:
     name = call.translation.unique(f"{call.name}:places")
     sides.step("Places", {"kind": kind, "size": tokens}, [call.node.input[1]], name)
     return name
+
+
+def _gather_fixed(call: Call) -> Value:
+    """Translate GatherElements at places that are constant: those of relative positions, for example.
+
+    Axes along which all places are alike stay what they are; the others are one axis, of which places are taken.
+    """
+    value = call.viewed()
+    axis = call.axis(call.attribute("axis", 0))
+    places, n = _of_each_sample(call, value), value.shape[axis]
+    others = [a for a in range(places.ndim) if a != axis]
+    if ((places < -n) | (places >= n)).any() or any(places.shape[a] > value.shape[a] for a in others):
+        raise call.broken(f"takes entries of {value.shape} (without the batch) that it does not have")
+    places = places % n
+    free = [a for a in others if places.shape[a] == value.shape[a] and (places == places.take([0], a)).all()]
+    tied = [a for a in others if a not in free]
+    front = [*free, *tied, axis]
+    rows = places.transpose(front)[(0,) * len(free)]
+    made = rows.shape
+    for a, stride in zip(range(len(tied)), np.cumprod([n, *(value.shape[b] for b in tied[:0:-1])])[::-1], strict=False):
+        rows = rows + stride * np.arange(made[a]).reshape(-1, *(1,) * (rows.ndim - a - 1))
+    kept = tuple(value.shape[a] for a in free)
+    steps: list[tuple[str, Layer]] = [
+        ("turned", Transpose(front)),
+        ("flat", Reshape((product(kept), product([value.shape[a] for a in (*tied, axis)])))),
+        ("taken", Take(rows.reshape(-1), 1)),
+        ("axes", Reshape((*kept, *made))),
+        ("", Transpose([int(a) for a in np.argsort(front)])),
+    ]
+    return call.emit_all(steps, value, view=value.view)
+
+
+def _of_each_sample(call: Call, value: Value) -> Any:
+    """Return constant places with the axes of a value (without the batch)."""
+    places, view = np.asarray(call.constant(1, per_sample=True)), value.view
+    if places.ndim != value.rank or places.dtype.kind not in "iu":
+        raise call.broken(f"takes entries by {places.dtype} of shape {places.shape} from {value.rank} axes")
+    merged = tuple(value.shape[a] for a in view.block())
+    samples = 1 if call.is_per_sample(1) else call.translation.batch
+    if samples is None or places.shape[view.batch] != samples * product(merged) or view.before:
+        raise call.mixes_batch(f"takes entries at {call.node.input[1]!r}, which are not those of each sample,")
+    apart = places.reshape(*places.shape[: view.batch], samples, *merged, *places.shape[view.batch + 1 :])
+    if (apart != apart.take([0], view.batch)).any():
+        raise call.mixes_batch(f"takes entries at {call.node.input[1]!r}, others for each sample,")
+    return apart.take(0, view.batch)
 
 
 def _averaged(call: Call, value: Value, mask: str, grid: tuple[int, int, int], shape: tuple[int, ...]) -> Value:

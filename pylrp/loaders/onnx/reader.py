@@ -18,6 +18,7 @@ from pylrp.errors import BrokenFile, BrokenNode, NotFinite, UnsupportedLayer
 from pylrp.layers import Shape
 from pylrp.loaders import refusals
 from pylrp.loaders.onnx.arithmetic import curve, joined, length
+from pylrp.loaders.onnx.branches import branch, captured
 from pylrp.loaders.onnx.by_hand import Operator, checked, made_by_hand
 from pylrp.loaders.onnx.constants import Constant, Constants, Stored
 from pylrp.loaders.onnx.file import ModelFile
@@ -30,7 +31,7 @@ from pylrp.loaders.onnx.operators import FLOATS, OPERATORS
 from pylrp.loaders.onnx.outputs import ModelOutputs
 from pylrp.loaders.onnx.quantised import QUANTISED
 from pylrp.loaders.onnx.recurrent import RECURRENT, STEPS_FIRST, places_of_batch
-from pylrp.loaders.onnx.repeats import without_repeats
+from pylrp.loaders.onnx.repeats import needed_nodes, without_repeats
 from pylrp.loaders.onnx.replay import Trace
 from pylrp.loaders.onnx.sides import SIDE_KINDS
 from pylrp.loaders.onnx.tops import FUNCTIONS, on_the_way
@@ -70,8 +71,9 @@ class Reader:
         except _MALFORMED as error:  # their texts are about this code, not about the model
             raise BrokenFile(file.path, "the outputs", "are not as the standard has them") from error
         kept = {*self.outputs.values.values(), *(info.name for info in model.graph.output), *operators}
+        kept.update(*map(captured, model.graph.node))
         nodes = without_repeats(model.graph.node, model.graph.initializer, kept)
-        self.nodes, needed = _needed(nodes, list(self.outputs.values.values()))
+        self.nodes, needed = needed_nodes(nodes, list(self.outputs.values.values()))
         initial = {tensor.name for tensor in model.graph.initializer}
         named = {info.name: info for info in model.graph.input if info.name not in initial}
         self.inputs = {name: info for name, info in named.items() if name in needed}
@@ -237,6 +239,8 @@ class Reader:
 
     def _written_out(self, node: NodeProto) -> list[NodeProto]:
         """Return the nodes that stand in the place of a fused one; none for others."""
+        if operator_of(node) == "If" and not {node.name, "If"} & set(self.operators):
+            return self._branch(node)
         write = WRITTEN_OUT.get(operator_of(node))
         if write is None or {node.name, operator_of(node)} & set(self.operators):
             return []
@@ -246,6 +250,25 @@ class Reader:
             at = self.nodes.index(node)
             self.nodes[at : at + 1] = written
             self.translation.producers.update({name: each for each in written for name in each.output})
+        return written
+
+    def _branch(self, node: NodeProto) -> list[NodeProto]:
+        """Return the nodes of an If whose condition is known by now, of sizes for example; none for others."""
+        self._require_made(node)
+        translation = self.translation
+        known = node.input[0] in translation.constants
+        condition = translation.constants[node.input[0]] if known else None
+        if condition is None or condition.follows_batch or condition.first.size != 1:
+            return []
+        taken = {*translation.producers, *self.inputs, *(each.name for each in self.file.model.graph.initializer)}
+        written = list(branch(node, bool(condition.first.reshape(())), taken, self.file))
+        # The condition stays, under an output of no name: another length is asked whether it is the same there.
+        decided = NodeProto(op_type="If", name=node.name, input=node.input, output=[f"{node.output[0]}:decided"])
+        at = self.nodes.index(node)
+        self.nodes[at : at + 1] = [decided, *written]
+        for each in written:
+            self.needed.update(each.input)
+            translation.producers.update(dict.fromkeys(each.output, each))
         return written
 
     def _require_made(self, node: NodeProto) -> None:
@@ -414,13 +437,3 @@ def _renamed(translation: Translation, outputs: dict[str, str]) -> list[Node]:
         replace(node, name=new.get(node.name, node.name), inputs=tuple(new.get(value, value) for value in node.inputs))
         for node in translation.nodes
     ]
-
-
-def _needed(nodes: Sequence[NodeProto], outputs: Sequence[str]) -> tuple[list[NodeProto], set[str]]:
-    """Return the nodes that the outputs depend on, and the names of the values they need."""
-    needed, kept = set(outputs), []
-    for node in reversed(nodes):
-        if needed.intersection(node.output):
-            kept.append(node)
-            needed.update(filter(None, node.input))
-    return kept[::-1], needed

@@ -1,16 +1,18 @@
-"""Nodes of an ONNX model that compute once more what another has computed: they are read as that one.
+"""Which nodes of an ONNX model are read: those that outputs need, and of two that compute the same the first.
 
 Some exporters write ``x - mean(x)`` of a normalisation twice. ``onnx/reader.py`` asks before it translates anything.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Set
+from collections.abc import Iterable, Sequence, Set
 
 import numpy as np
 from onnx import NodeProto, TensorProto
 
-__all__ = ["without_repeats"]
+from pylrp.loaders.onnx.branches import captured
+
+__all__ = ["needed_nodes", "without_repeats"]
 
 #: Parts of formulas; layers of their own keep their names.
 _PARTS = {
@@ -54,6 +56,16 @@ def without_repeats(nodes: Iterable[NodeProto], initial: Iterable[TensorProto], 
                 continue
         found.append(node)
     return found
+
+
+def needed_nodes(nodes: Sequence[NodeProto], outputs: Sequence[str]) -> tuple[list[NodeProto], set[str]]:
+    """Return the nodes that the outputs depend on, and the names of the values they need."""
+    needed, kept = set(outputs), []
+    for node in reversed(nodes):
+        if needed.intersection(node.output):
+            kept.append(node)
+            needed.update(filter(None, node.input), captured(node))
+    return kept[::-1], needed
 
 
 def _equal(initial: Iterable[TensorProto]) -> dict[str, str]:
