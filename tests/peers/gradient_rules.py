@@ -52,6 +52,9 @@ class Rules(TorchFunctionMode):
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         kwargs = kwargs or {}
+        if function in _COMPOSED:
+            with self:
+                return _without_dispatch(function)(*args, **kwargs)
         with torch._C.DisableTorchFunction():
             return self.apply(function, args, kwargs)
 
@@ -67,9 +70,6 @@ class Rules(TorchFunctionMode):
             return self.group_norm(*args, **{k: v for k, v in kwargs.items() if k != "cudnn_enabled"})
         if getattr(F, "rms_norm", None) is function:
             return self.rms_norm(*args, **kwargs)
-        if function in _COMPOSED:
-            with self:
-                return _without_dispatch(function)(*args, **kwargs)
         if function in _QUOTIENTS and isinstance(args[1], torch.Tensor):
             of, by = args if function is not torch.Tensor.__rtruediv__ else args[::-1]
             return of / by.detach()

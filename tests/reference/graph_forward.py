@@ -227,8 +227,9 @@ def local_response_norm(layer, x):
 @runs(kinds.Softmax)
 def softmax(layer, x):
     axis = layer.axis + 1 if layer.axis >= 0 else layer.axis
-    e = np.exp(x - x.max(axis=axis, keepdims=True))
-    return e / e.sum(axis=axis, keepdims=True)
+    most = x.max(axis=axis, keepdims=True)
+    e = np.exp(x - np.where(np.isneginf(most), 0, most))
+    return e / np.maximum(e.sum(axis=axis, keepdims=True), 1e-300)  # zeros where all is masked
 
 
 @runs(kinds.MatMul)
@@ -239,7 +240,9 @@ def matmul(layer, a, b):
 @runs(kinds.Shift, kinds.ShiftBy, kinds.ScaleBy)
 def shift(layer, x, *given):
     m = given[0].reshape(len(x), *(1,) * (x.ndim - given[0].ndim), *given[0].shape[1:]) if given else layer.shift
-    return x * number(m) if isinstance(layer, kinds.ScaleBy) else x + number(m)
+    if isinstance(layer, kinds.ScaleBy):
+        return x * number(m)
+    return np.where(number(m) > 1e38, -np.inf, x + number(m))
 
 
 def divided(layer, x, size, at):

@@ -20,7 +20,7 @@ from pylrp.layers import Affine, Layer, LayerNorm, Normalize, RMSNorm, Shape
 from pylrp.layers.base import product
 from pylrp.loaders.onnx.node import Call, Translation, Value
 from pylrp.loaders.onnx.statistic_steps import COMPUTED, REDUCTIONS, Foreign, values_of
-from pylrp.loaders.onnx.views import PLAIN
+from pylrp.loaders.onnx.views import PLAIN, Times
 
 __all__ = ["is_underway", "normalised"]
 
@@ -140,6 +140,7 @@ class _Chain:
         self._collect(node, set())
         value = translation.values[base]
         self._view, block = value.view, value.view.block()
+        self._sizes = value.view.sizes(value.shape)
         # As in the file: what is merged with the batch is like more samples.
         self.shape = tuple(n for axis, n in enumerate(value.shape) if axis not in block)
         self._probed = self._smallest(self.shape)
@@ -172,8 +173,6 @@ class _Chain:
         kept = set(range(len(shape) + 1)) - {self._view.batch}
         for call in calls:
             reduces = call.op in REDUCTIONS
-            if call.op in ("Expand", "Reshape", "Squeeze", "Unsqueeze") and self._view != PLAIN:
-                raise Foreign
             if call.op in ("Reshape", "Squeeze", "Unsqueeze") or (reduces and not call.attribute("keepdims", 1)):
                 if self._view != PLAIN:
                     raise Foreign
@@ -199,7 +198,7 @@ class _Chain:
                 inputs = [known[name] for name in values_of(node)]
                 try:
                     known[node.output[0]] = (
-                        self._expanded(call, inputs[0], x.shape)
+                        self._expanded(call, inputs[0], known[self._base].shape)
                         if call.op == "Expand"
                         else COMPUTED[call.op](call, *inputs)
                     )
@@ -214,9 +213,13 @@ class _Chain:
         return made
 
     def _expanded(self, call: Call, x: Floats, shape: Shape) -> Floats:
-        wanted = call.numbers(1)
-        full = np.broadcast_shapes(self.shape, tuple(n or 1 for n in wanted)[-len(self.shape) :])
-        if full != self.shape or len(wanted) > len(shape) or x.ndim > len(shape):
+        """Return what an Expand makes: an array of the base's shape, which may have been made smaller."""
+        wanted = call.sizes(1)
+        own = self._sizes[len(self._sizes) - len(wanted) :]
+        pairs = zip(wanted, own, strict=True) if len(wanted) == len(own) else [(0, 1)]
+        batch = (None, Times(), self._translation.batch)
+        fits = all(n in (1, m) or (isinstance(m, Times) and m.factor == 1 and n in batch) for n, m in pairs)
+        if not fits or x.ndim > len(shape):
             raise Foreign
         return np.broadcast_to(x, shape)
 

@@ -56,6 +56,7 @@ from pylrp.loaders.onnx.node import Call, Value, type_name
 from pylrp.loaders.onnx.norms import NORMS
 from pylrp.loaders.onnx.recurrent import RECURRENT
 from pylrp.loaders.onnx.rotary import ROTARY
+from pylrp.loaders.onnx.views import PLAIN
 
 __all__ = ["FLOATS", "OPERATORS", "SELU", "gemm", "scaled"]
 
@@ -98,8 +99,17 @@ def gemm(call: Call) -> Value:
 
 def _batch_norm(call: Call) -> Value:
     call.require_inference()
+    value = call.viewed()
     scale, shift, mean, variance = (call.weight(position) for position in range(1, 5))
-    return call.emit(BatchNorm(scale, shift, mean, variance, call.attribute("epsilon", 1e-5)), call.value())
+    layer = BatchNorm(scale, shift, mean, variance, call.attribute("epsilon", 1e-5))
+    if value.view == PLAIN:
+        return call.emit(layer, value)
+    channels = call.axis(1)  # of (batch * tokens, channels), for example
+    if scale.shape != (value.shape[channels],):
+        raise call.broken(f"has {scale.size} scales for {value.shape[channels]} channels")
+    sizes = [n if axis == channels else 1 for axis, n in enumerate(value.shape)]
+    factor, added = (array.astype(scale.dtype).reshape(sizes) for array in layer.affine64())
+    return call.emit(Affine(factor, added), value)
 
 
 def _dropout(call: Call) -> Value:
