@@ -107,7 +107,7 @@ def load_demo_network() -> tuple[list[Array], list[Array]]:
     [(300, 784), (10, 300)]
     """
     arrays = _bundled(_NETWORK)
-    return [arrays["W1"], arrays["W2"]], [arrays["b1"], arrays["b2"]]
+    return [arrays[name].astype(np.float32) for name in ("W1", "W2")], [arrays["b1"], arrays["b2"]]
 
 
 def load_demo_digits() -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:

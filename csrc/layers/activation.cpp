@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <iterator>
 
 #include "base/pieces.hpp"
@@ -11,9 +12,12 @@
 namespace pylrp {
 namespace {
 
-// body(count, x, y) for pieces of all entries.
-template <class T, class Body>
-void each_part(Matrix<const T> input, Matrix<T> output, const Threads& threads, Body body) {
+// Of pieces of all entries: count, x, y. No template, which would compile the loops over pieces once a function.
+template <class T>
+using PieceBody = std::function<void(Index, const T*, T*)>;
+
+template <class T>
+void each_part(Matrix<const T> input, Matrix<T> output, const Threads& threads, const PieceBody<T>& body) {
   if (input.cols >= kPiece) {
     each_piece(input.rows, input.cols, threads, [&](Index, Index row, Index first, Index count) {
       body(count, input.row(row) + first, output.row(row) + first);
@@ -53,16 +57,16 @@ template <class T>
 void activate(const Activation& f, Matrix<const T> input, Matrix<T> output, const Threads& threads) {
   const T a = static_cast<T>(f.a), b = static_cast<T>(f.b);
   const auto with = [&](auto function) {
-    each_part(input, output, threads,
-              [&](Index count, const T* x, T* y) { std::transform(x, x + count, y, function); });
+    each_part<T>(input, output, threads,
+                 [&](Index count, const T* x, T* y) { std::transform(x, x + count, y, function); });
   };
   const auto by = [&](kernels::Function kernel, auto before, auto after) {
-    each_part(input, output, threads,
-              [&](Index count, const T* x, T* y) { through_kernel(kernel, count, x, y, before, after); });
+    each_part<T>(input, output, threads,
+                 [&](Index count, const T* x, T* y) { through_kernel(kernel, count, x, y, before, after); });
   };
   const auto plainly = [&](kernels::Function kernel) {
-    each_part(input, output, threads,
-              [&](Index count, const T* x, T* y) { kernels::table<T>().function(kernel, count, x, y); });
+    each_part<T>(input, output, threads,
+                 [&](Index count, const T* x, T* y) { kernels::table<T>().function(kernel, count, x, y); });
   };
   switch (f.kind) {
     case ActivationKind::kIdentity:

@@ -7,6 +7,7 @@ that run a Python function on parts of data take the same callable.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import pickle
 import sys
@@ -89,6 +90,7 @@ class Explainer:
         with _lock:
             found = _networks.get(self.hash)
             if found is None:
+                _keep_pages()
                 found = self._loaded()
             _keep(self.hash, found)
         return found
@@ -108,6 +110,21 @@ class Explainer:
                 made = pickle.load(file)
             return made
         return Network.from_graph(load_graph(path, mapped=True), keep_top=True)
+
+
+def _keep_pages() -> None:
+    """Let this process keep some of the memory that it has freed, where Dask's default is that it keeps none.
+
+    ``distributed`` starts workers with MALLOC_TRIM_THRESHOLD_=65536: each block of samples would fetch its memory from
+    the system page by page anew, which takes nearly as long as explaining it. These are the values that glibc comes to
+    by itself; another setting than Dask's default is its user's, and stays.
+    """
+    if os.environ.get("MALLOC_TRIM_THRESHOLD_") != "65536" or sys.platform != "linux":
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:  # glibc
+        mallopt(-3, 32 << 20)  # M_MMAP_THRESHOLD
+        mallopt(-1, 64 << 20)  # M_TRIM_THRESHOLD
 
 
 def _keep(key: str, network: Network) -> None:

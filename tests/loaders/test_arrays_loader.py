@@ -264,7 +264,11 @@ REFUSED = {
         TypeError,
         "must all be float32 or all float64: W1 float32, b1 float64",
     ),
-    "half": ({"W1": np.zeros((2, 2), np.float16)}, TypeError, "must all be float32 or all float64: W1 float16"),
+    "half": (
+        {"W1": np.zeros((2, 2), np.float16), "b1": np.zeros(2)},
+        TypeError,
+        "must all be float32 or all float64: W1 float16, b1 float64",
+    ),
     "complex": ({"W1": np.zeros((2, 2), complex)}, TypeError, "W1 is no array of numbers but complex128"),
     "text": ({"W1": np.array("relu")}, TypeError, "W1 is no array of numbers but str"),
     "infinite": ({"W1": np.full((2, 2), np.inf)}, ValueError, "weight is not finite"),
@@ -277,6 +281,14 @@ def test_refusals(tmp_path, case):
     with pytest.raises(kind, match=message) as caught:
         npz(tmp_path, **entries)
     assert str(caught.value).startswith(f"{tmp_path / 'net.npz'}: ")
+
+
+def test_weights_in_float16(tmp_path, rng):
+    w, b = rng.normal(size=(3, 4)).astype(np.float16), rng.normal(size=3).astype(np.float32)
+    graph = npz(tmp_path, W1=w, b1=b)
+    assert graph.dtype == np.float32
+    require_equal(graph, ([w.astype(float)], [b]), (same,))
+    assert "float16 weights converted to float32" in graph.notes
 
 
 def test_objects_are_not_unpickled(tmp_path, net):

@@ -5,6 +5,7 @@
 //
 // Both are one loop, multiply_panels() in products/matrix_product.hpp.
 #include <algorithm>
+#include <functional>
 
 #include "kernels/dispatch.hpp"
 #include "layers/dense/backward_panels.hpp"
@@ -17,10 +18,13 @@ namespace {
 constexpr Index kPartBytes = Index{8} << 20;     // for z and s, and for the packed left operand; else in several parts
 constexpr Index kPartProducts = Index{1} << 33;  // a part takes a tenth of a second: between parts we look for Ctrl-C
 
-// Z_q(panels, batch, tile_cols) for all sums of a rule; done(panel, first row, rows) when a panel is complete.
-template <class T, class Done>
+// done(panel, first row, rows); no template, which would compile all loops once more a caller.
+using PanelDone = std::function<void(Index, Index, Index)>;
+
+// Z_q(panels, batch, tile_cols) for all sums of a rule; done when a panel is complete.
+template <class T>
 void forward_products(const std::vector<Sum>& sums, Matrix<const T> input, Matrix<const T> weight, T* const* z,
-                      const Threads& threads, Done done) {
+                      const Threads& threads, const PanelDone& done) {
   const kernels::Table<T>& kernel = kernels::table<T>();
   const Index width = kernel.tile_cols, n_out = weight.rows;
   const Tiles tiles(input.rows, kernel.tile_rows);

@@ -73,7 +73,7 @@ def load_npz(path: str | os.PathLike[str]) -> Graph:
     ValueError
         If no weights are found, a number is missing, or shapes do not fit.
     TypeError
-        If dtypes are mixed, or neither float32, float64 nor whole numbers.
+        If dtypes are mixed, or neither float16 (read as float32), float32, float64 nor whole numbers.
     """
     path = Path(path)
     with NpzFile(path) as file:
@@ -265,6 +265,9 @@ def _convert(found: Found, numbers: list[int], notes: list[str]) -> tuple[list[A
             raise TypeError(f"{name} is no array of numbers but {kind}")
     whole = [name for name, value in named.items() if value.dtype.kind in "iub"]
     floats = {value.dtype.newbyteorder("=") for value in named.values() if value.dtype.kind == "f"}
+    if np.dtype(np.float16) in floats:
+        notes.append("float16 weights converted to float32")
+        floats = floats - {np.dtype(np.float16)} | {np.dtype(np.float32)}
     if len(floats) > 1 or not floats <= {np.dtype(np.float32), np.dtype(np.float64)}:
         dtypes = ", ".join(f"{name} {value.dtype}" for name, value in named.items())
         raise TypeError(f"the arrays must all be float32 or all float64: {dtypes}")
