@@ -18,7 +18,7 @@ from pylrp.network import requests
 from pylrp.network.graph import Node
 from pylrp.verify.alignment import Alignment, Errors, largest_error
 from pylrp.verify.feed import Feed
-from pylrp.verify.fused_attention import FusedAttention
+from pylrp.verify.fused_attention import FusedAttention, by_chance
 from pylrp.verify.layer_checks import culprit, layer_checks
 from pylrp.verify.matching import Matching
 from pylrp.verify.prediction import predicted
@@ -116,6 +116,7 @@ class Check:
             culprit=lambda value: culprit(self, value),
             maker=self._maker,
             fused=fused,
+            fused_rounding={} if fused is None else by_chance(self),
             fused_culprit=lambda: "" if fused is None else fused.culprit(self, self.given_x, self.given_target),
         )
         return judged(layer_checks(self), found)
@@ -169,10 +170,10 @@ class Check:
                     self.values.found[name] = np.inf  # another shape
                 else:
                     self.values.add(name, ours[name][rows[:count]], turned[:count])
-        tape.back(self._starts(tape, rows))
+        tape.back(self.starts(tape, rows))
         for name, value in self.matching.values.items():
             relevance = self.ours(name, rows[:count])
-            turned = self._aligned(name, tape.relevance(value))
+            turned = self.aligned(name, tape.relevance(value))
             if relevance is not None and turned is not None:
                 self.incoming.add(name, relevance, turned[:count])
         if self.network.dtype == np.float32 and self._wrong(self.incoming.found) and not self._wrong(self.values.found):
@@ -198,9 +199,9 @@ class Check:
         for rough in in_single(self.program, given, tape.values):
             rounded = self.tape(rough, tape.decided, np.float32)
             rounded.taken = tape.taken
-            rounded.back(self._starts(rounded, rows))
+            rounded.back(self.starts(rounded, rows))
             for name, value in self.matching.values.items():
-                one, other = (self._aligned(name, each.relevance(value)) for each in (rounded, tape))
+                one, other = (self.aligned(name, each.relevance(value)) for each in (rounded, tape))
                 if one is not None and other is not None:
                     self.rounding.add(name, one[:count], other[:count])
 
@@ -244,7 +245,7 @@ class Check:
                 found.update({name: grown[0]} if len(grown) == 1 else {})
         return found
 
-    def _aligned(self, name: str, relevance: Array) -> Array | None:
+    def aligned(self, name: str, relevance: Array) -> Array | None:
         """Return relevance of the file's in the order of the network's value."""
         if name in self.graph.inputs:
             first = relevance[None] if self.matching.values[name] in self.feed.without_batch else relevance
@@ -343,7 +344,7 @@ class Check:
             relevance = relevance.transpose(0, relevance.ndim - 1, *range(1, relevance.ndim - 1))
         return relevance[rows]
 
-    def _starts(self, tape: Tape, rows: Array) -> dict[str, Share]:
+    def starts(self, tape: Tape, rows: Array) -> dict[str, Share]:
         """Return where relevance starts: at the class, or with the network's own where the top is not in the file."""
         if self.top not in self.matching.values:
             return self._taken_over(rows)

@@ -15,12 +15,13 @@ import numpy as np
 from pylrp.network.fused import Fusion
 from pylrp.verify.alignment import Errors
 from pylrp.verify.program import Array
+from pylrp.verify.rounding import in_single
 
 if TYPE_CHECKING:
     from pylrp.network.explanation import Explanation
     from pylrp.verify.against import Check
 
-__all__ = ["FusedAttention"]
+__all__ = ["FusedAttention", "by_chance"]
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,33 @@ def _errors(check: Check, plain: Explanation) -> tuple[dict[str, float], dict[st
     for name in check.graph.inputs:
         relevance.add(name, _batched(check, plain.layers[name]), _batched(check, check.ex.layers[name]))
     return output.found, relevance.found
+
+
+def by_chance(check: Check) -> dict[str, float]:
+    """Return how far outputs, and relevance of inputs, are off where quantised values are rounded the other way.
+
+    The two calls sum in another order; between two numbers of a quantised value that decides.
+    """
+    found = Errors()
+    if not check.program.rounds:
+        return found.found
+    inputs = {name: check.matching.values[name] for name in check.graph.inputs if name in check.matching.values}
+    outputs = list(check.graph.outputs)
+    names = outputs if len(outputs) > 1 else [""]
+    tops = {each: check.matching.values.get(check.graph.value(name), "")
+            for each, name in zip(names, outputs, strict=True)}  # fmt: skip
+    for (rows, count), (_, tape) in zip(check.feed.chunks(), check.tapes, strict=True):
+        for rough in in_single(check.program, check.feed.given(rows)):
+            other = check.tape(rough, tape.decided, np.float32)
+            other.back(check.starts(other, rows))
+            for name, value in inputs.items():
+                one, two = (check.aligned(name, each.relevance(value)) for each in (other, tape))
+                if one is not None and two is not None:
+                    found.add(name, one[:count], two[:count])
+            for name, value in tops.items():
+                if value:
+                    found.add(name, rough[value][:count], tape.values[value][:count])
+    return found.found
 
 
 def _by_name(output: Any) -> dict[str, Any]:

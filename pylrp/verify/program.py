@@ -22,7 +22,7 @@ from pylrp.verify.branches import with_branches
 from pylrp.verify.fused import taken_apart
 from pylrp.verify.helpers import ENDS
 from pylrp.verify.quantised import in_own_units
-from pylrp.verify.roundings import DYNAMIC, ROUNDINGS, settled
+from pylrp.verify.roundings import DYNAMIC, ROUNDINGS, nudged, settled
 from pylrp.verify.step import Array, Step, setting
 
 __all__ = ["Array", "Program", "Step"]
@@ -170,6 +170,7 @@ class Program:
     def run(
         self, inputs: Mapping[str, Array], *, dtype: DTypeLike = np.float64, instead: Mapping[str, Array] | None = None,
         wanted: Sequence[str] | None = None, rounded: Mapping[str, Array] | None = None,
+        shaken: np.random.Generator | None = None,
     ) -> dict[str, Array]:  # fmt: skip
         """Return every value.
 
@@ -185,6 +186,8 @@ class Program:
             Only what these values need. Default: all.
         rounded : mapping of str to ndarray, optional
             Rounded values as another program has them: where a value lies between two numbers, theirs counts.
+        shaken : Generator, optional
+            Changes what is rounded in the last digits of single precision, as other orders of summation do.
 
         Raises
         ------
@@ -206,6 +209,8 @@ class Program:
             if step.op not in FORWARD:
                 raise step.refuse("has no formula here")
             given = [values[name] if name else None for name in step.inputs]
+            if shaken is not None and step.op in ROUNDINGS:
+                given[0] = nudged(values[step.inputs[0]], shaken)
             with np.errstate(all="ignore"):
                 made = FORWARD[step.op](step, *given)
             if step.op in ROUNDINGS and step.outputs[0] in rounded:

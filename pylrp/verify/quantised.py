@@ -104,6 +104,9 @@ class _Rewriting:
                 self.once[read] = parts.step(DYNAMIC, read, part=f"{read}:rounded")
             return self.once[read]
         unit = self.unit_of(value)
+        if unit is None and maker is not None and maker.op_type == "Gather" and maker.input[0] in self.tensors:
+            table = self.meant(parts, maker.input[0], scale, zero)  # rows of a table of numbers
+            return str(parts.step("Gather", table, maker.input[1], part=f"{value}:real", axis=_axis(maker)))
         if unit is None:  # a constant
             given = [value, scale, *filter(None, [zero])]
             return str(parts.step("DequantizeLinear", *given, part=f"{value}:meant", axis=axis))

@@ -19,7 +19,7 @@ def in_single(
 ) -> Iterator[dict[str, Array]]:
     """Yield the values of a file in single precision, more than once, of inputs that differ by rounding.
 
-    ``rounded``: what quantised values are where they lie between two numbers. Default: either of them.
+    ``rounded``: what quantised values are where they lie between two numbers. Default: either of them, by chance.
     """
     rng = np.random.default_rng(0)
     for _ in range(_DRAWS):
@@ -29,4 +29,4 @@ def in_single(
             else array
             for name, array in given.items()
         }
-        yield program.run(near, dtype=np.float32, rounded=rounded)
+        yield program.run(near, dtype=np.float32, rounded=rounded, shaken=rng if rounded is None else None)

@@ -13,12 +13,13 @@ import numpy as np
 from pylrp.verify.helpers import OWN
 from pylrp.verify.step import Array, Step
 
-__all__ = ["DYNAMIC", "ROUNDED", "ROUNDINGS", "settled"]
+__all__ = ["DYNAMIC", "ROUNDED", "ROUNDINGS", "nudged", "settled"]
 
 ROUNDED, DYNAMIC = f"{OWN}.Rounded", f"{OWN}.DynamicRounded"
 _LEVELS = 255.0
 #: How near to the middle between two numbers a value may be rounded either way: a share of the step, of the largest.
 _OF_STEP, _OF_LARGEST = 1e-2, 1e-5
+_LAST = 8 * float(np.finfo(np.float32).eps)
 
 
 def _along(step: Step, x: Array, array: Any) -> Any:
@@ -52,6 +53,11 @@ def _dynamic(step: Step, x: Array) -> Array:
 
 #: Functions of one value, as ``elementwise.FUNCTIONS``.
 ROUNDINGS: dict[str, Callable[..., Any]] = {DYNAMIC: _dynamic, ROUNDED: _rounded}
+
+
+def nudged(x: Array, rng: np.random.Generator) -> Array:
+    """Return a value off by some units in the last digit of single precision."""
+    return np.asarray(x * (1 + rng.uniform(-_LAST, _LAST, x.shape)), x.dtype)
 
 
 def settled(step: Step, given: Sequence[Array | None], made: Array, other: Array) -> Array:

@@ -163,7 +163,7 @@ def test_dynamic(kind, weights, by_channel, tmp_path):
     assert verified, str(verified)
 
 
-@pytest.mark.parametrize("written", ["dynamic", "dynamic by channel", "fused", "static"])
+@pytest.mark.parametrize("written", ["dynamic", "dynamic by channel", "fused", "static", "static, fused", "QOperator"])
 def test_transformer(written, tmp_path):
     torch.manual_seed(5)
     module = Bert(width=128, heads=4).eval()
@@ -175,15 +175,16 @@ def test_transformer(written, tmp_path):
     source, settings = path, {"weight_type": QuantType.QUInt8}
     if written == "dynamic by channel":
         settings = {"weight_type": QuantType.QInt8, "per_channel": True, "reduce_range": True}
-    if written == "fused":
+    if "fused" in written:
         optimizer = pytest.importorskip("onnxruntime.transformers.optimizer")
         made = optimizer.optimize_model(str(path), "bert", 4, 128, opt_level=0)
         source = tmp_path / "f.onnx"
         made.save_model_to_file(str(source))
-    if written == "static":  # the products with weights
+    if "static" in written or written == "QOperator":  # of the fused one all, else products with weights, and tables
         quantization.quantize_static(
-            source, target, Calibration([given]), quant_format=QuantFormat.QDQ,
-            op_types_to_quantize=["MatMul", "Gather"], activation_type=QuantType.QUInt8, weight_type=QuantType.QUInt8,
+            source, target, Calibration([given]), activation_type=QuantType.QUInt8, weight_type=QuantType.QUInt8,
+            quant_format=QuantFormat.QOperator if written == "QOperator" else QuantFormat.QDQ,
+            op_types_to_quantize=None if "fused" in written else ["MatMul", "Gather"], per_channel="fused" in written,
         )  # fmt: skip
     else:
         quantization.quantize_dynamic(

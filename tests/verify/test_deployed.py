@@ -104,6 +104,16 @@ QOPERATOR = (
      "vs": [0.004, 0.003, 0.006, 0.005], "vz": np.zeros(4, np.int8), "b": np.int32([10, -20, 30, 0]), "l": 0.1,
      "i": np.uint8(120)},
 )  # fmt: skip
+#: Rows of a table that ids choose, which nothing makes numbers of but the operators that compute with them.
+LOOKED_UP = (
+    """e = Gather(words, ids); k = Gather(types, kinds); a = QLinearAdd(e, s, z, k, t, z, o, p);
+    m = QLinearMatMul(a, o, p, V, vs, vz, l, i); d = DequantizeLinear(m, l, i);
+    y = ReduceMean<axes=[1], keepdims=0>(d)""",
+    {"ids": (7, ("n", 6)), "kinds": (7, ("n", 6))},
+    {"words": whole(9, 8, kind=np.uint8), "types": whole(2, 8, kind=np.uint8), "s": 0.02, "t": 0.01,
+     "z": np.uint8(90), "o": 0.03, "p": np.uint8(100), "V": whole(8, 4), "vs": 0.004, "vz": np.int8(0), "l": 0.05,
+     "i": np.uint8(120)},
+)  # fmt: skip
 DYNAMIC = (
     """q, s, z = DynamicQuantizeLinear(x); i = MatMulInteger(q, W, z, wz); f = Cast<to=1>(i); k = Mul(s, ws);
     h = Mul(f, k); a = Add(h, b); r = Relu(a); q2, s2, z2 = DynamicQuantizeLinear(r);
@@ -130,6 +140,7 @@ def recurrent(op: str, **settings: Any) -> Any:
 
 MODELS: dict[str, Any] = {
     "bert": BERT, "decoder": DECODER, "pictures": PICTURES, "qdq": QDQ, "qoperator": QOPERATOR, "dynamic": DYNAMIC,
+    "looked up": LOOKED_UP,
     "lstm": recurrent("LSTM", direction="bidirectional"), "gru": recurrent("GRU", direction="reverse"),
     "gru, torch's": recurrent("GRU", linear_before_reset=1), "clipped": recurrent("LSTM", clip=0.7, input_forget=1),
     "rnn": recurrent("RNN", direction="bidirectional"),
@@ -197,6 +208,16 @@ def backwards(nodes: list[Node]) -> list[Node]:
         return replace(node, layer=Backwards(node.layer, {"x": (5, 3), "lengths": (1,)}))
 
     return [custom(node) if isinstance(node.layer, Recurrent) else node for node in nodes]
+
+
+def test_rows_of_a_quantised_table_take_the_relevance() -> None:
+    """Every token gets its row's share of what is added: nothing stays in a value that ids were computed to."""
+    net, _, x = make("looked up")
+    ex = net.explain(x, composite="attnlrp", target=1)
+    assert set(ex.relevance) == {"ids", "kinds"}
+    total = sum(each.sum(axis=1) for each in ex.relevance.values())
+    np.testing.assert_allclose(total, ex.output[:, 1], rtol=1e-9)
+    assert all(np.abs(each).max() > 1e-3 for each in ex.relevance.values())
 
 
 BROKEN = {

@@ -80,6 +80,11 @@ class _Rewriter:
         if maker is not None and maker.op_type == "DynamicQuantizeLinear":
             return self.rounded(write, maker.input[0])
         key = "real", value, scale, zero, str(axis)
+        table = self._table_of(value, scale)
+        if key not in self._known and table is not None:  # a row of numbers, which ids choose
+            rows = self.real(write, table.input[0], scale, zero)
+            self._known[key] = write.add("Gather", rows, table.input[1], part=what or f"{value}:real",
+                                         axis=_axis(table))  # fmt: skip
         if key not in self._known:
             given = [value, scale, *([zero] if zero else [])]
             part = what or f"{value}:real"
@@ -109,16 +114,19 @@ class _Rewriter:
 
     def _row_of_a_table(self, node: NodeProto) -> list[NodeProto]:
         """Return nodes that look up in a table of numbers, for one that makes numbers of what was looked up."""
-        gather = self._makers.get(node.input[0]) if node.op_type == "DequantizeLinear" and node.input else None
-        if gather is None or gather.op_type != "Gather" or gather.input[0] not in self._sizes:
-            return []
-        if self.several(node.input[1]):
+        gather = self._table_of(*node.input[:2]) if node.op_type == "DequantizeLinear" and len(node.input) > 1 else None
+        if gather is None:
             return []
         write = Writer(node)
         table = self.real(write, gather.input[0], node.input[1], node.input[2] if len(node.input) > 2 else "")
-        axis = next((a.i for a in gather.attribute if a.name == "axis"), 0)
-        write.add("Gather", table, gather.input[1], part="", output=node.output[0], axis=axis)
+        write.add("Gather", table, gather.input[1], part="", output=node.output[0], axis=_axis(gather))
         return write.nodes
+
+    def _table_of(self, value: str, scale: str) -> NodeProto | None:
+        """Return the node that looks a value up in a table of one scale, None where none does."""
+        gather = self._makers.get(value)
+        found = gather is not None and gather.op_type == "Gather" and gather.input[0] in self._sizes
+        return gather if found and not self.several(scale) else None
 
     def _product_of_integers(self, node: NodeProto) -> None:
         """Note what stands in the place of a product of whole numbers, its Cast and its scales."""
@@ -179,6 +187,10 @@ class _Rewriter:
         if maker is None or maker.op_type != "Mul":
             return [name]
         return [factor for each in maker.input for factor in self._factors(each)]
+
+
+def _axis(node: NodeProto) -> int:
+    return next((a.i for a in node.attribute if a.name == "axis"), 0)
 
 
 def _settings(node: NodeProto, *names: str) -> dict[str, Any]:
