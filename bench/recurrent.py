@@ -2,15 +2,17 @@
 
     python bench/recurrent.py                       one thread, processor time: for a machine that others use, too
     python bench/recurrent.py --threads 2 --wall    wall-clock time, a pause of 60 ms before each call, spinning off
+    python bench/recurrent.py --layers lstm gru rnn     the other layers, too, without torch's cells
 
 One line for each batch size: medians over rounds in turns, and their ratios. The explanation is the prediction and the
 relevance of one target a sample. The cells compute the same relevance (Arras et al. 2017), step by step with products
-of torch; what they give is compared before anything is timed.
+of torch; what they give is compared before anything is timed. The last line is how the time grows with the steps.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import statistics
 import time
@@ -21,23 +23,35 @@ import numpy as np
 from numpy.typing import NDArray
 
 import pylrp
-from pylrp.layers import LSTM, Dense
+from pylrp.layers import GRU, LSTM, RNN, Dense
 
+#: By name: the layer, its gates, onnxruntime's order of them.
+LAYERS: dict[str, tuple[Any, str, str]] = {
+    "LSTM": (LSTM, "ifgo", "iofg"),
+    "GRU": (GRU, "rzn", "zrn"),
+    "RNN": (RNN, "n", "n"),
+}
 FEATURES, UNITS, STEPS, CLASSES = 64, 128, 200, 5
 Floats = NDArray[np.float32]
 
 
 class Weights:
-    """The weights of the layer and of a dense layer on its last state, in torch's order of gates: i f g o."""
+    """The weights of a layer and of a dense layer on its last state, in torch's order of gates."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "LSTM") -> None:
         rng = np.random.default_rng(0)
+        self.name, (self.kind, self.gates, self.other) = name, LAYERS[name]
+        rows = len(self.gates) * UNITS
 
         def drawn(*shape: int) -> Floats:
             return np.asarray(rng.normal(size=shape) / np.sqrt(shape[-1]), np.float32)
 
-        self.w, self.u, self.b = drawn(4 * UNITS, FEATURES), drawn(4 * UNITS, UNITS), drawn(4 * UNITS)
+        self.w, self.u, self.b = drawn(rows, FEATURES), drawn(rows, UNITS), drawn(rows)
         self.top = drawn(CLASSES, UNITS)
+
+    def layer(self) -> Any:
+        """Return the layer here."""
+        return self.kind(self.w, self.u, self.b)
 
 
 def in_onnxruntime(weights: Weights, threads: int) -> Callable[[Floats], Any]:
@@ -45,15 +59,16 @@ def in_onnxruntime(weights: Weights, threads: int) -> Callable[[Floats], Any]:
     import onnxruntime
     from onnx import TensorProto, helper, numpy_helper
 
-    order = np.concatenate([np.arange(UNITS) + k * UNITS for k in (0, 3, 1, 2)])  # i o f c
+    order = np.concatenate([np.arange(UNITS) + weights.gates.index(gate) * UNITS for gate in weights.other])
     arrays = {
         "W": weights.w[None, order],
         "R": weights.u[None, order],
-        "B": np.concatenate([weights.b[order], np.zeros(4 * UNITS, np.float32)])[None],
+        "B": np.concatenate([weights.b[order], np.zeros(len(order), np.float32)])[None],
     }
+    more = {"linear_before_reset": 1} if weights.name == "GRU" else {}
     graph = helper.make_graph(
-        [helper.make_node("LSTM", ["x", "W", "R", "B"], ["", "h"], hidden_size=UNITS)],
-        "lstm",
+        [helper.make_node(weights.name, ["x", "W", "R", "B"], ["", "h"], hidden_size=UNITS, **more)],
+        "layer",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, [STEPS, None, FEATURES])],
         [helper.make_tensor_value_info("h", TensorProto.FLOAT, [1, None, UNITS])],
         [numpy_helper.from_array(array, name) for name, array in arrays.items()],
@@ -119,16 +134,24 @@ def medians(calls: dict[str, Callable[[], Any]], rounds: int, wall: bool) -> dic
     return {name: statistics.median(each) for name, each in times.items()}
 
 
+def networks(weights: Weights, steps: int = STEPS) -> tuple[pylrp.Network, pylrp.Network]:
+    """Return the layer with a dense layer behind it, and the layer alone."""
+    shape = (steps, FEATURES)
+    layers = [weights.layer(), Dense(weights.top)]
+    return pylrp.Network(layers, input_shape=shape), pylrp.Network(layers[:1], input_shape=shape)
+
+
+def drawn(batch: int, steps: int = STEPS) -> Floats:
+    """Return an input."""
+    return np.random.default_rng(1).normal(size=(batch, steps, FEATURES)).astype(np.float32)
+
+
 def run(weights: Weights, batch: int, threads: int, rounds: int, wall: bool) -> None:
     """Print a batch size's line."""
-    x = np.random.default_rng(1).normal(size=(batch, STEPS, FEATURES)).astype(np.float32)
-    net = pylrp.Network([LSTM(weights.w, weights.u, weights.b), Dense(weights.top)], input_shape=(STEPS, FEATURES))
-    layer = pylrp.Network([LSTM(weights.w, weights.u, weights.b)], input_shape=(STEPS, FEATURES))
-    other, cells = in_onnxruntime(weights, threads), in_cells(weights, threads)
+    x, (net, layer) = drawn(batch), networks(weights)
+    other = in_onnxruntime(weights, threads)
     steps_first = np.ascontiguousarray(x.transpose(1, 0, 2))
     np.testing.assert_allclose(layer.forward(x), other(steps_first), atol=2e-5)
-    relevance = net.explain(x, target=0, composite="cp_lrp").relevance
-    np.testing.assert_allclose(relevance, cells(x), atol=1e-3 * np.abs(relevance).max())
     took = medians(
         {
             "forward": lambda: net.forward(x, threads=threads),
@@ -138,14 +161,29 @@ def run(weights: Weights, batch: int, threads: int, rounds: int, wall: bool) -> 
         rounds,
         wall,
     )
-    took |= medians({"cells": lambda: cells(x)}, max(3, rounds // 10), wall)
-    print(
-        f"LSTM {FEATURES} -> {UNITS}, {STEPS} steps, batch {batch}, {threads} thread(s): "
+    text = (
+        f"{weights.name} {FEATURES} -> {UNITS}, {STEPS} steps, batch {batch}, {threads} thread(s): "
         f"forward {took['forward']:.2f} ms = {took['forward'] / took['onnxruntime']:.2f} x onnxruntime, "
-        f"explanation {took['explain']:.2f} ms = {took['explain'] / took['forward']:.2f} x forward, "
-        f"torch's cells {took['cells']:.0f} ms = {took['cells'] / took['explain']:.1f} x explanation",
-        flush=True,
+        f"explanation {took['explain']:.2f} ms = {took['explain'] / took['forward']:.2f} x forward"
     )
+    if weights.name == "LSTM":
+        cells = in_cells(weights, threads)
+        relevance = net.explain(x, target=0, composite="cp_lrp").relevance
+        np.testing.assert_allclose(relevance, cells(x), atol=1e-3 * np.abs(relevance).max())
+        took |= medians({"cells": lambda: cells(x)}, max(3, rounds // 10), wall)
+        text += f", torch's cells {took['cells']:.0f} ms = {took['cells'] / took['explain']:.1f} x explanation"
+    print(text, flush=True)
+
+
+def run_doubled(weights: Weights, threads: int, rounds: int, wall: bool) -> None:
+    """Print what twice the steps take, as multiples of what half of them take."""
+    calls: dict[str, Callable[[], Any]] = {}
+    for steps in (STEPS, 2 * STEPS, 4 * STEPS):
+        net, x = networks(weights, steps)[0], drawn(1, steps)
+        calls[f"{steps}"] = lambda net=net, x=x: net.explain(x, target=0, composite="cp_lrp", threads=threads)  # type: ignore[misc]
+    took = list(medians(calls, rounds, wall).items())
+    grown = [f"{name} steps {ms:.2f} ms = {ms / before:.2f} x" for (_, before), (name, ms) in itertools.pairwise(took)]
+    print(f"{weights.name}, an explanation: {took[0][0]} steps {took[0][1]:.2f} ms, {', '.join(grown)}", flush=True)
 
 
 def main() -> None:
@@ -155,11 +193,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=31)
     parser.add_argument("--wall", action="store_true")
     parser.add_argument("--batch", type=int, nargs="*", default=[1, 32])
+    parser.add_argument("--layers", nargs="*", default=["lstm"], choices=[name.lower() for name in LAYERS])
     given = parser.parse_args()
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    weights = Weights()
-    for batch in given.batch:
-        run(weights, batch, given.threads, given.rounds, given.wall)
+    for name in given.layers:
+        for batch in given.batch:
+            run(Weights(name.upper()), batch, given.threads, given.rounds, given.wall)
+    run_doubled(Weights(), given.threads, given.rounds, given.wall)
 
 
 if __name__ == "__main__":

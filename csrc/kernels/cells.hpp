@@ -50,12 +50,29 @@ struct LSTMBack {
   T* q;
   T* sum_q;
 };
+// The same for a GRU or a simple layer: c_h + more, of the step's state, to q of the sums in G and c_h of the step
+// before, as far as it goes straight; past null: 0. reset not null, the reset gate behind the product: down = reset q.
+template <class T>
+struct StateBack {
+  Index units;
+  const T* past;
+  const T* inner;
+  const T* reset;
+  const T* more;  // may be null
+  T* c_h;
+  T* q;
+  T* down;
+  T* sum_q;
+  T* sum_down;
+};
 
 template <class T>
 struct CellTable {
   void (*few_rows)(const FewRows<T>& args);
   void (*lstm_step)(const LSTMStep<T>& args);
   void (*lstm_back)(const LSTMBack<T>& args);
+  void (*state_back)(const StateBack<T>& args);
+  void (*slopes)(Index count, const T* factor, const T* x, const T* value, T* out);  // factor value / x, 0 where x is
 };
 struct CellIsa {
   CellTable<float> f32;

@@ -62,8 +62,9 @@ constexpr Bfloat16Table make_bfloat16_table() {
 
 // Defined here, declared in dispatch.cpp and cells.cpp.
 extern const CellIsa PYLRP_CELLS_SYMBOL;
-const CellIsa PYLRP_CELLS_SYMBOL = {{few_rows<float>, lstm_step<float>, lstm_back<float>},
-                                    {few_rows<double>, lstm_step<double>, lstm_back<double>}};
+const CellIsa PYLRP_CELLS_SYMBOL = {
+    {few_rows<float>, lstm_step<float>, lstm_back<float>, state_back<float>, slopes<float>},
+    {few_rows<double>, lstm_step<double>, lstm_back<double>, state_back<double>, slopes<double>}};
 extern const Isa PYLRP_ISA_SYMBOL;
 const Isa PYLRP_ISA_SYMBOL = {PYLRP_ISA_NAME, make_table<float>(), make_table<double>(), make_bfloat16_table()};
 

@@ -104,3 +104,31 @@ void lstm_back(const LSTMBack<T>& given) {
     store_n(args.sum_q + j, load_n(args.sum_q + j, n) + q, n);
   });
 }
+
+template <class T>
+void state_back(const StateBack<T>& given) {
+  const StateBack<T> args = given;
+  each_vector<T>(args.units, [&](Index j, Index n) {
+    Vec<T> c = load_n(args.c_h + j, n);
+    if (args.more != nullptr) {
+      c += load_n(args.more + j, n);
+    }
+    const Vec<T> q = load_n(args.inner + j, n) * c;
+    store_n(args.q + j, q, n);
+    store_n(args.c_h + j, args.past == nullptr ? Vec<T>{} : load_n(args.past + j, n) * c, n);
+    store_n(args.sum_q + j, load_n(args.sum_q + j, n) + q, n);
+    if (args.reset != nullptr) {
+      const Vec<T> down = load_n(args.reset + j, n) * q;
+      store_n(args.down + j, down, n);
+      store_n(args.sum_down + j, load_n(args.sum_down + j, n) + down, n);
+    }
+  });
+}
+
+template <class T>
+void slopes(Index count, const T* factor, const T* x, const T* value, T* out) {
+  each_vector<T>(count, [&](Index j, Index n) {
+    const Vec<T> by = load_n(x + j, n), slope = load_n(value + j, n) / by;
+    store_n(out + j, by == Vec<T>{} ? Vec<T>{} : load_n(factor + j, n) * slope, n);
+  });
+}

@@ -53,7 +53,8 @@ class Facts:
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what another process takes: the file that is read for other lengths stays here."""
-        return {**self.__dict__, "lengths": None, "trace": None}
+        lengths = self.lengths if self.lengths is not None and self.lengths.read is None else None
+        return {**self.__dict__, "lengths": lengths, "trace": None}
 
 
 def readable_facts(facts: Facts) -> Facts:

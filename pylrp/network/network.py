@@ -16,8 +16,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from pylrp.errors import MissingModel
 from pylrp.info import thread_count
-from pylrp.layers import Layer, Shape
+from pylrp.layers import Layer
 from pylrp.layers.base import product
+from pylrp.network.any_length import sequential
 from pylrp.network.attention import head_values
 from pylrp.network.canonise import canonise
 from pylrp.network.classes import ClassIndex, ClassIndices
@@ -60,8 +61,10 @@ class Network:
         From the input up: :class:`pylrp.layers.Dense`, :class:`pylrp.layers.Conv`, :class:`pylrp.layers.ReLU`, ...
         The arrays are used in place where they are float32 or float64 with contiguous rows; don't change them
         afterwards.
-    input_shape : tuple of int, optional
-        The shape of a sample, channels first: ``(3, 224, 224)``. Not needed where the first layer is dense.
+    input_shape : tuple of int or None, optional
+        The shape of a sample, channels first: ``(3, 224, 224)``. None stands for any size: ``(None, 64)`` for sequences
+        of any number of steps. Not needed where the first layer is dense or recurrent; recurrent layers take any number
+        of steps then.
 
     Raises
     ------
@@ -86,8 +89,8 @@ class Network:
     (array([1.5, 0.5]), array([2.]))
     """
 
-    def __init__(self, layers: Sequence[Layer], input_shape: Shape | None = None):
-        self._take(canonise(Graph.sequential(layers, input_shape)))
+    def __init__(self, layers: Sequence[Layer], input_shape: Sequence[int | None] | None = None):
+        self._begin(sequential(layers, input_shape), keep=False)
 
     @classmethod
     def from_graph(cls, graph: Graph, *, keep_top: bool = False, keep_softmax: bool = False) -> Network:
@@ -100,12 +103,14 @@ class Network:
             Explain the values of a softmax, sigmoid or another function at the top instead of those before it.
         """
         network = cls.__new__(cls)
-        keep = keep_top or keep_softmax
-        network._take(canonise(graph, keep_top=keep))
-        if graph.facts.lengths is not None:
-            network._by_length = ByLength(graph, Patterns(lambda other: canonise(other, keep_top=keep)))
-            network._packs = Packs(network._execution)
+        network._begin(graph, keep_top or keep_softmax)
         return network
+
+    def _begin(self, graph: Graph, keep: bool) -> None:
+        self._take(canonise(graph, keep_top=keep))
+        if graph.facts.lengths is not None:
+            self._by_length = ByLength(graph, Patterns(lambda other: canonise(other, keep_top=keep)))
+            self._packs = Packs(self._execution)
 
     #: The ONNX model that it was loaded from, for :meth:`verify`: a path, or a ModelProto.
     _model: Any = None

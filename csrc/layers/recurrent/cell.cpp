@@ -40,6 +40,9 @@ void slopes(const Activation& f, Index count, const T* __restrict factor, const 
     }
     return;
   }
+  if (zero == 0) {
+    return kernels::cells<T>().slopes(count, factor, x, value, out);
+  }
   for (Index j = 0; j < count; ++j) {
     const T by = x[j] == 0 ? T(1) : x[j];
     out[j] = x[j] == 0 ? T(0) : factor[j] * ((value[j] - zero) / by);

@@ -11,6 +11,7 @@
 // along.
 #include <algorithm>
 #include <cmath>
+#include <functional>
 
 #include "layers/recurrent/recurrent.hpp"
 #include "rules/kernel_args.hpp"
@@ -57,15 +58,15 @@ class RecurrentLayer<T>::Way {
                  checked_product({ahead_, rows, stride_}, "a part of a sequence"),
                  checked_product({ahead_, rows, x_stride_}, "a part of a sequence"),
                  places_.sequence < 0 ? 0 : checked_product({ahead_, rows, units_}, "a part of a sequence"),
-                 rows * stride_, rows * stride_}),
+                 rows * stride_}),
         c_h_(memory_[0]),
         c_c_(c_h_ + rows * stride_),
         inner_(memory_[1]),
         x_(memory_[2]),
         taken_(memory_[3]),
         recurrent_(memory_[4]),
-        product_(memory_[5]),
         sum_q_(static_cast<std::size_t>(rows * units_)),
+        sum_down_(static_cast<std::size_t>(rows * units_)),
         spread_(static_cast<std::size_t>(rows)),
         spread_x_(static_cast<std::size_t>(rows * ahead_)),
         lost_(static_cast<std::size_t>(rows)) {
@@ -83,7 +84,8 @@ class RecurrentLayer<T>::Way {
       of_ = &layer_.directions_[d];
       direction_ = static_cast<Index>(d);
       kept_offset_ = offset;
-      fast_ = !stabilised_ && of_->peepholes.empty() && of_->cell.is_usual_lstm();
+      fast_ = !stabilised_ && arrays.inner_0 < 0 &&
+              (of_->cell.kind != CellKind::kLSTM || (of_->peepholes.empty() && of_->cell.is_usual_lstm()));
       run_direction();
       offset += arrays.count * units_ * places_.steps;
     }
@@ -111,7 +113,7 @@ class RecurrentLayer<T>::Way {
         step(step_at(i), i - first);
       }
       hand_to_inputs(first, end - first);
-      biases_of_usual_lstm();
+      biases_of_sums();
     }
     hand_to_states();
   }
@@ -161,7 +163,7 @@ class RecurrentLayer<T>::Way {
         fetch_ahead<T, 0>(kept(r, before, 0), arrays_->count * units_);
       }
       if (fast_) {
-        step_of_usual_lstm(r, t, c_h, taken, q);
+        cell.kind == CellKind::kLSTM ? step_of_usual_lstm(r, t, c_h, taken, q) : step_of_state(r, t, c_h, taken, q);
         continue;
       }
       Spread& spread = spread_[static_cast<std::size_t>(r)];
@@ -195,11 +197,30 @@ class RecurrentLayer<T>::Way {
                                    .q = q,
                                    .sum_q = sum_q_.data() + r * units_});
   }
-  void biases_of_usual_lstm() {
+  // The same of a GRU or a simple layer; what goes down to a product behind the reset gate stands in recurrent_.
+  void step_of_state(Index r, Index t, T* c_h, const T* taken, T* q) {
+    kernels::cells<T>().state_back({.units = units_,
+                                    .past = kept(r, t, arrays_->past),
+                                    .inner = kept(r, t, arrays_->inner),
+                                    .reset = of_->cell.reset_after ? kept(r, t, arrays_->reset) : nullptr,
+                                    .more = taken,
+                                    .c_h = c_h,
+                                    .q = q,
+                                    .down = recurrent_ + r * stride_,
+                                    .sum_q = sum_q_.data() + r * units_,
+                                    .sum_down = sum_down_.data() + r * units_});
+  }
+  void biases_of_sums() {
+    const Index inner = of_->cell.sums() - units_;
     for (Index r = 0; fast_ && r < rows_; ++r) {
-      T* const sum = sum_q_.data() + r * units_;
-      lost_[static_cast<std::size_t>(r)].bias += dot(of_->bias.data() + of_->cell.sums() - units_, sum, units_);
+      double& bias = lost_[static_cast<std::size_t>(r)].bias;
+      T *const sum = sum_q_.data() + r * units_, *const down = sum_down_.data() + r * units_;
+      bias += dot(of_->bias.data() + inner, sum, units_);
       std::fill_n(sum, units_, T(0));
+      if (of_->cell.reset_after) {
+        bias += dot(of_->state_bias.data() + inner, down, units_);
+        std::fill_n(down, units_, T(0));
+      }
     }
   }
 
@@ -295,38 +316,36 @@ class RecurrentLayer<T>::Way {
     }
   }
 
-  // c_h of the state before, where a sample took part: += U_g^T q, with the reset gate where it stands.
+  // c_h of the state before, where a sample took part: U_g^T q, with the reset gate where it stands; of a GRU and of a
+  // simple layer it is added to what went straight.
   void hand_to_state_before(Index t, const T* inner) {
-    const bool gru = of_->cell.kind == CellKind::kGRU, after = of_->cell.reset_after;
-    T* const down = recurrent_;
-    const T* from = inner;
-    if (gru && after) {
-      for (Index r = 0; r < rows_; ++r) {
-        const bool part = takes_part(lengths_, sample(r), t);
-        const T* const reset = part ? kept(r, t, arrays_->reset) : nullptr;
-        for (Index j = 0; j < units_; ++j) {
-          down[r * stride_ + j] = part ? reset[j] * inner[r * stride_ + j] : T(0);
-        }
+    const bool lstm = of_->cell.kind == CellKind::kLSTM, after = of_->cell.reset_after;
+    const bool before = of_->cell.kind == CellKind::kGRU && !after;
+    for (Index r = 0; after && r < rows_; ++r) {
+      T* const down = recurrent_ + r * stride_;
+      if (!takes_part(lengths_, sample(r), t)) {
+        std::fill_n(down, units_, T(0));
+      } else if (!fast_) {
+        const T* const reset = kept(r, t, arrays_->reset);
+        std::transform(reset, reset + units_, inner + r * stride_, down, std::multiplies<>());
       }
-      from = down;
     }
-    T* const to = gru && after ? product_ : down;  // the operand stands in the other one
-    if (of_->cell.kind == CellKind::kLSTM && !lengths_) {
-      return multiply_states(from, stride_, rows_, *of_->state_back, false, c_h_, stride_);
+    if (lstm ? !lengths_ : !before) {  // of samples that are left out q is 0
+      return multiply_states(after ? recurrent_ : inner, stride_, rows_, *of_->state_back, !lstm, c_h_, stride_);
     }
-    multiply_states(from, stride_, rows_, *of_->state_back, false, to, stride_);
+    multiply_states(inner, stride_, rows_, *of_->state_back, false, recurrent_, stride_);
     for (Index r = 0; r < rows_; ++r) {
       if (!takes_part(lengths_, sample(r), t)) {
         continue;
       }
-      T* const c_h = c_h_ + r * stride_;
-      if (of_->cell.kind == CellKind::kLSTM) {
-        std::copy_n(to + r * stride_, units_, c_h);
+      T *const c_h = c_h_ + r * stride_, *const product = recurrent_ + r * stride_;
+      if (lstm) {
+        std::copy_n(product, units_, c_h);
         continue;
       }
-      const T* const reset = gru && !after ? kept(r, t, arrays_->reset) : nullptr;
+      const T* const reset = kept(r, t, arrays_->reset);
       for (Index j = 0; j < units_; ++j) {
-        c_h[j] += (reset != nullptr ? reset[j] : T(1)) * to[r * stride_ + j];
+        c_h[j] += reset[j] * product[j];
       }
     }
   }
@@ -382,9 +401,9 @@ class RecurrentLayer<T>::Way {
   const T epsilon_;
   const bool spreads_, stabilised_;
   Stabilizer<T> exact_{nullptr};
-  const TaskArrays<T, 6> memory_;
-  T *const c_h_, *const c_c_, *const inner_, *const x_, *const taken_, *const recurrent_, *const product_;
-  std::vector<T> sum_q_;
+  const TaskArrays<T, 5> memory_;
+  T *const c_h_, *const c_c_, *const inner_, *const x_, *const taken_, *const recurrent_;
+  std::vector<T> sum_q_, sum_down_;
   std::vector<Spread> spread_;
   std::vector<T> spread_x_;
   std::vector<kernels::Absorbed> lost_;

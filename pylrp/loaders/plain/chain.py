@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 from pylrp.layers import (
     ELU,
@@ -29,13 +28,10 @@ from pylrp.layers import (
     Tanh,
 )
 from pylrp.loaders.plain.recurrent import Front, per_step
+from pylrp.network.any_length import sequential
 from pylrp.network.graph import Graph
-from pylrp.network.lengths import Lengths
 
 __all__ = ["ACTIVATIONS", "activation", "chain", "recurrent_chain"]
-
-#: For how many steps a network of any length is laid out first.
-_USUAL_STEPS = 8
 
 #: Names in small letters without dashes -> the layer, or None where it changes nothing. MATLAB's names are among them.
 ACTIVATIONS: dict[str, Callable[[], Layer] | None] = {
@@ -135,7 +131,5 @@ def recurrent_chain(
         function = activation(name)
         whole += per_step(layer) if front.every_step else [layer]
         whole += [] if function is None else [function]
-    graph = Graph.sequential(whole, (_USUAL_STEPS, front.features))
-    lengths = Lengths(dict(graph.inputs), {"input": {0: ""}})
-    notes = [*notes, "input: any number of steps, for which the network is laid out when it comes"]
-    return graph.changed(notes=notes, facts=replace(graph.facts, lengths=lengths))
+    graph = sequential(whole, (None, front.features))
+    return graph.changed(notes=[*notes, *graph.notes])
