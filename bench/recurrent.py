@@ -65,7 +65,7 @@ def in_onnxruntime(weights: Weights, threads: int) -> Callable[[Floats], Any]:
         "R": weights.u[None, order],
         "B": np.concatenate([weights.b[order], np.zeros(len(order), np.float32)])[None],
     }
-    more = {"linear_before_reset": 1} if weights.name == "GRU" else {}
+    more: dict[str, Any] = {"linear_before_reset": 1} if weights.name == "GRU" else {}
     graph = helper.make_graph(
         [helper.make_node(weights.name, ["x", "W", "R", "B"], ["", "h"], hidden_size=UNITS, **more)],
         "layer",

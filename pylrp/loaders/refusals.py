@@ -33,7 +33,10 @@ class Refusal:
 
 
 _BEHIND = "load the part of the network behind it by itself, and explain that on this layer's outputs"
-_RECURRENT = Refusal("is a recurrent layer, for which pylrp has no rule", _BEHIND)
+_RECURRENT = Refusal(
+    "is a recurrent layer of another kind than LSTM, GRU and RNN without projections, for which pylrp has no rule",
+    _BEHIND,
+)
 _ATTENTION = Refusal("is attention, products of values that are both computed, for which pylrp has no rule", _BEHIND)
 _QUANTISED = Refusal(
     "holds quantised numbers, and relevance is computed in float32 or float64",

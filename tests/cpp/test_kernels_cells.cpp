@@ -180,5 +180,54 @@ TEST(the_way_back_through_a_step_of_an_lstm) {
   });
 }
 
+TEST(the_way_back_through_a_step_of_a_gru_or_a_simple_layer) {
+  both_types([](auto type) {
+    using T = decltype(type);
+    const Index n = 21;
+    const std::vector<T> past = sums<T>(n), inner = sums<T>(n), reset = numbers<T>(n, 1), before = numbers<T>(n, 2);
+    const long double room = 8 * static_cast<long double>(std::numeric_limits<T>::epsilon());
+    for (const bool gru : {false, true}) {
+      for (const bool more : {false, true}) {
+        std::vector<T> c_h = before, q(n), down(n, T(5)), sum_q(n, T(2)), sum_down(n, T(3));
+        kernels::cells<T>().state_back({.units = n,
+                                        .past = gru ? past.data() : nullptr,
+                                        .inner = inner.data(),
+                                        .reset = gru ? reset.data() : nullptr,
+                                        .more = more ? reset.data() : nullptr,
+                                        .c_h = c_h.data(),
+                                        .q = q.data(),
+                                        .down = down.data(),
+                                        .sum_q = sum_q.data(),
+                                        .sum_down = sum_down.data()});
+        for (Index j = 0; j < n; ++j) {
+          const auto of = [&](const std::vector<T>& array) { return static_cast<long double>(array[j]); };
+          const long double c = of(before) + (more ? of(reset) : 0), size = std::abs(of(before)) + std::abs(of(reset));
+          CHECK(std::abs(of(q) - of(inner) * c) <= room * std::abs(of(inner)) * size);
+          CHECK(std::abs(of(c_h) - (gru ? of(past) * c : 0)) <= room * std::abs(of(past)) * size);
+          CHECK(std::abs(of(sum_q) - (2 + of(q))) <= room * (2 + std::abs(of(q))));
+          CHECK(std::abs(of(down) - (gru ? of(reset) * of(q) : 5)) <= room * (5 + std::abs(of(down))));
+          CHECK(std::abs(of(sum_down) - (gru ? 3 + of(down) : 3)) <= room * (3 + std::abs(of(down))));
+        }
+      }
+    }
+  });
+}
+
+TEST(slopes_are_quotients_and_zero_at_zero) {
+  both_types([](auto type) {
+    using T = decltype(type);
+    for (const Index n : {1, 8, 37}) {
+      const std::vector<T> factor = numbers<T>(n, 1), x = sums<T>(n), value = numbers<T>(n, 2);
+      std::vector<T> found(n);
+      kernels::cells<T>().slopes(n, factor.data(), x.data(), value.data(), found.data());
+      for (Index j = 0; j < n; ++j) {
+        CHECK(is_near(found[j], x[j] == 0 ? 0.0L
+                                          : static_cast<long double>(factor[j]) *
+                                                (static_cast<long double>(value[j]) / static_cast<long double>(x[j]))));
+      }
+    }
+  });
+}
+
 }  // namespace
 }  // namespace pylrp

@@ -70,5 +70,5 @@ def test_errors() -> None:
         pylrp.Network([LAYERS["lstm"], Dense(np.ones((2, 5)))])
     net = pylrp.Network([LAYERS["lstm"], TOP])
     for wrong in (np.zeros((0, 3)), np.zeros((4, 5)), np.zeros((2, 2, 4, 3))):
-        with pytest.raises(ValueError):
+        with pytest.raises(ValueError, match="shape"):
             net.explain(wrong)

@@ -18,6 +18,7 @@ from numpy.typing import DTypeLike
 
 from pylrp.errors import BrokenFile, UnsupportedLayer
 from pylrp.layers import Shape
+from pylrp.loaders.onnx.batch_order import with_samples_in_order
 from pylrp.loaders.onnx.branches import with_branches_taken
 from pylrp.loaders.onnx.by_hand import Operator
 from pylrp.loaders.onnx.constants import Stored
@@ -83,7 +84,7 @@ def load_onnx(
     file.require_text()
     if file.model.functions:
         file = replace(file, model=_written_out(file))
-    file = with_numbers_meant(with_branches_taken(file))
+    file = with_samples_in_order(with_numbers_meant(with_branches_taken(file)))
     stored = Stored()
     first = Reader(file, input_shape, operators or {}, outputs, dtype, stored, examples)
     free = free_axes(first.inputs, input_shape, first.is_recurrent)

@@ -15,6 +15,7 @@ from typing import Any
 from pylrp.errors import UnsupportedLayer
 from pylrp.loaders import refusals
 from pylrp.loaders.torch.call import Call
+from pylrp.loaders.torch.packed import has_packed, padded_too, without_last_outputs
 from pylrp.loaders.torch.pools import as_operators
 
 __all__ = ["add_weights", "export"]
@@ -60,6 +61,12 @@ def export(torch: Any, module: Any, call: Call, path: Path) -> None:
                     raise
                 with as_operators(torch):
                     write()
+            except RuntimeError:
+                if not has_packed(torch, module):
+                    raise
+                with padded_too(torch, module) as count:
+                    write()
+                without_last_outputs(path, sum(count))
         except torch.onnx.errors.OnnxExporterError as error:
             raise _refused(module, str(error)) from error
         except UnsupportedLayer:
