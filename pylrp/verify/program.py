@@ -18,7 +18,9 @@ from numpy.typing import DTypeLike
 from onnx import helper, numpy_helper
 
 from pylrp._meant import meant
+from pylrp.errors import UnsupportedLayer
 from pylrp.verify.branches import with_branches
+from pylrp.verify.elsewhere import by_evaluator, captured
 from pylrp.verify.fused import taken_apart
 from pylrp.verify.helpers import ENDS
 from pylrp.verify.quantised import in_own_units
@@ -34,7 +36,7 @@ _ENDS = {
     "NonZero", "Not", "Or", "And", "Xor", "Round", "Shape", "Sign", "Size", "ConstantOfShape", "OneHot", *ENDS,
 }  # fmt: skip
 #: Behind these an entry is still the id that it was.
-_SAME = {"Cast", "Identity", "Reshape", "Unsqueeze", "Squeeze", "Flatten", "Dropout"}
+_SAME = {"Cast", "Identity", "Reshape", "Slice", "Unsqueeze", "Squeeze", "Flatten", "Dropout"}
 
 
 @dataclass
@@ -93,6 +95,8 @@ class Program:
         self._floats = {each.name for each in graph.input if _is_float(each) and each.name in self.inputs}
         self.outputs = names
         self.steps = [_step(node, opset) for node in nodes]
+        self._opsets = list(model.opset_import)
+        self._nodes = {step.outputs[0]: node for step, node in zip(self.steps, nodes, strict=True) if step.outputs}
         self._connect()
 
     @classmethod
@@ -206,19 +210,32 @@ class Program:
                 continue
             if instead and all(name in instead for name in step.outputs if name):
                 continue
-            if step.op not in FORWARD:
-                raise step.refuse("has no formula here")
             given = [values[name] if name else None for name in step.inputs]
             if shaken is not None and step.op in ROUNDINGS:
                 given[0] = nudged(values[step.inputs[0]], shaken)
-            with np.errstate(all="ignore"):
-                made = FORWARD[step.op](step, *given)
+            try:
+                if step.op not in FORWARD:
+                    raise step.refuse("has no formula here")
+                with np.errstate(all="ignore"):
+                    made = FORWARD[step.op](step, *given)
+            except UnsupportedLayer:
+                if not self.carries.isdisjoint(step.outputs):
+                    raise
+                made = self._beside(step, values)
             if step.op in ROUNDINGS and step.outputs[0] in rounded:
                 made = settled(step, given, made, rounded[step.outputs[0]])
             for name, array in zip(step.outputs, made if isinstance(made, tuple) else (made,), strict=False):
                 if name:
                     values[name] = _as(np.asarray(array), dtype)
         return values
+
+    def _beside(self, step: Step, values: Mapping[str, Array]) -> tuple[Array, ...]:
+        """Return what a step without a formula makes of values that carry no relevance."""
+        given = {name: values[name] for name in dict.fromkeys(step.inputs) if name}
+        try:
+            return tuple(by_evaluator(self._nodes[step.outputs[0]], self._opsets, given))
+        except ValueError as error:
+            raise step.refuse(f"has no formula here, and {error}") from error
 
     def _needed(self, wanted: Sequence[str], known: set[str]) -> set[str]:
         needed = set(wanted)
@@ -232,8 +249,9 @@ def _step(node: onnx.NodeProto, opset: int) -> Step:
     attributes = {each.name: setting(helper.get_attribute_value(each)) for each in node.attribute}
     op = node.op_type if node.domain in _OWN else f"{node.domain}.{node.op_type}"
     name = node.name or next(filter(None, node.output), node.op_type)
+    inputs = (*node.input, *captured(node))
     outputs = (node.output[0] or f"{name}:first", *node.output[1:]) if node.output else ()
-    return Step(name, op, tuple(node.input), outputs, attributes, opset)
+    return Step(name, op, inputs, outputs, attributes, opset)
 
 
 def _makes_integers(step: Step) -> bool:

@@ -90,6 +90,8 @@ upsampled = nearest
 
 def shares(step: Step, x: Array, *given: Array | None) -> list[tuple[int, Array]]:
     """Return, for each axis that changes, the matrix (new size, old size) of a linear resize."""
+    if step.get("mode") == "cubic" and not step.get("antialias", 0):
+        return [(axis, _cubic(step, x.shape[axis], m, s)) for axis, m, s in _grid(step, x, *_inputs(step, given))]
     if step.get("mode") not in ("linear", "bilinear") or step.get("antialias", 0) or step.get("exclude_outside", 0):
         raise step.refuse(f"has mode={step.get('mode')} or settings without a formula here")
     found = []
@@ -103,3 +105,24 @@ def shares(step: Step, x: Array, *given: Array | None) -> list[tuple[int, Array]
         np.add.at(matrix, (np.arange(m), np.minimum(low + 1, n - 1)), share)
         found.append((axis, matrix))
     return found
+
+
+def _cubic(step: Step, n: int, m: int, scale: float) -> Array:
+    """Return the matrix (new size, old size) of a cubic resize: four neighbours, which an end repeats."""
+    a, outside = step.get("cubic_coeff_a", -0.75), step.get("exclude_outside", 0)
+    matrix = np.zeros((m, n))
+    for row, place in enumerate(_places(step, n, m, scale)):
+        low = int(np.floor(place))
+        t = place - low
+        weights = np.array([
+            ((a * (t + 1) - 5 * a) * (t + 1) + 8 * a) * (t + 1) - 4 * a,
+            ((a + 2) * t - (a + 3)) * t * t + 1,
+            ((a + 2) * (1 - t) - (a + 3)) * (1 - t) * (1 - t) + 1,
+            ((a * (2 - t) - 5 * a) * (2 - t) + 8 * a) * (2 - t) - 4 * a,
+        ])  # fmt: skip
+        at = np.arange(low - 1, low + 3)
+        if outside:
+            weights = np.where((at < 0) | (at >= n), 0, weights)
+            weights = weights / weights.sum()
+        np.add.at(matrix[row], at.clip(0, n - 1), weights)
+    return matrix

@@ -169,3 +169,74 @@ def test_a_branch_by_length_is_chosen_for_each():
         h = np.maximum(constants["table"][ids], 0) + 1
         expected = (2 * h if length <= 12 else h * h).mean(1)
         np.testing.assert_allclose(net.forward({"ids": ids}), expected, rtol=1e-12)
+
+
+def looked_up(text: str) -> Any:
+    constants = {
+        "table": RANDOM.normal(size=(20, 4)), "begin": np.array([0]), "one": np.array([1]), "end": np.array([2**62]),
+        "back": np.array([-1]), "axis": np.array([1]), "w": np.ones((4, 2)),
+    }  # fmt: skip
+    parts = f"{text}; e = Gather(table, i); m = ReduceMean<axes=[1], keepdims=0>(e); y = MatMul(m, w)"
+    graph = helper.make_graph(
+        [parser.parse_node(part.strip()) for part in parts.split(";")], "test",
+        [helper.make_tensor_value_info("ids", TensorProto.INT64, ["n", 6])],
+        [helper.make_tensor_value_info("y", TensorProto.DOUBLE, None)],
+        [numpy_helper.from_array(array, name) for name, array in constants.items()],
+    )  # fmt: skip
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10), constants["table"]
+
+
+@pytest.mark.parametrize("text", ["i = Slice(ids, begin, end, axis)", "i = Identity(ids)"])
+def test_ids_in_their_places_are_looked_up(text):
+    made, table = looked_up(text)
+    ids = RANDOM.integers(0, 20, (2, 6))
+    y = pylrp.load(made, dtype="float64").explain({"ids": ids}, 0, "cp_lrp")
+    np.testing.assert_allclose(y.relevance, table[ids].sum(-1) / 6, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "i = Slice(ids, one, end, axis)",
+        "i = Slice(ids, back, begin, axis, back)",
+        "j = Slice(ids, begin, one, axis); i = Concat<axis=1>(j, ids)",
+    ],
+)
+def test_ids_elsewhere_are_refused(text):
+    """Their relevance would find back to no id, and be lost in silence where other lookups carry some."""
+    with pytest.raises(UnsupportedLayer):
+        pylrp.load(looked_up(text)[0])
+
+
+@pytest.mark.parametrize("places", [(4, 3), (1, 1)])
+def test_a_response_that_is_normalised_is_a_gate(places):
+    """The product of a value with a statistic of its own: its length over all places, over the mean of the lengths."""
+    w, e = RANDOM.normal(size=5), np.full(1, 1e-6)
+    text = (
+        "g = ReduceL2<axes=[1, 2]>(x); m = ReduceMean<axes=[3]>(g); d = Add(m, e); n = Div(g, d); p = Mul(x, n);"
+        "q = Mul(p, w); y = Add(q, x)"
+    )
+    net = pylrp.load(model(text, {"x": ["n", *places, 5]}, w=w, e=e), dtype="float64")
+    x = RANDOM.normal(size=(2, *places, 5))
+    length = np.sqrt((x * x).sum((1, 2), keepdims=True))
+    factor = 1 + w * length / (length.mean(-1, keepdims=True) + e)
+    top = RANDOM.normal(size=x.shape)
+    for composite in ("attnlrp", "cp_lrp", "epsilon"):
+        ex = net.explain(x, top, composite=composite)
+        np.testing.assert_allclose(ex.output, factor * x, rtol=1e-9)
+        if composite != "epsilon":
+            np.testing.assert_allclose(ex.relevance, top, rtol=1e-9, atol=1e-12)
+
+
+def test_constants_with_the_batch_on_another_axis():
+    """Steps first, as recurrent networks and their heirs have them."""
+    weight = RANDOM.normal(size=(5, 1, 3))
+    text = (
+        "s = Shape(x); b = Slice(s, zero, one); r = Concat<axis=0>(five, b, three); c = Expand(w, r);"
+        'h = Transpose<perm=[1, 0, 2]>(x); y = Einsum<equation="ibd,jbd->bij">(h, c)'
+    )
+    made = model(
+        text, {"x": ["n", 4, 3]}, w=weight, zero=np.array([0]), one=np.array([1]), five=np.array([5]),
+        three=np.array([3]),
+    )  # fmt: skip
+    require_linear(made, (4, 3), lambda x: np.einsum("bid,jd->bij", x, weight[:, 0]))

@@ -111,7 +111,9 @@ def _split(call: Call) -> tuple[list[Value], list[int]] | None:
 def operand(call: Call, position: int, value: Value) -> Array | float:
     """Return a constant operand of an activation as it meets its axes (without the batch), in float64."""
     rank = value.rank - 1
-    array = np.asarray(call.constant(position, per_sample=True), np.float64)
+    given = call.translation.constants[call.node.input[position]]
+    moved = given.per_sample and given.axis == value.view.batch and given.axis > 0
+    array = np.asarray(given.first if moved else call.constant(position, per_sample=True), np.float64)
     if call.is_per_sample(position) and array.ndim != rank + 1:
         raise call.mixes_batch("takes a constant whose batch meets another axis")
     if call.attribute("broadcast", 0) and call.attribute("axis") is not None:  # before opset 7
@@ -131,6 +133,9 @@ def _viewed(call: Call, position: int, array: Array, value: Value) -> Array:
     """Return a constant as it meets the axes of a value whose batch is not its first axis alone."""
     view = value.view
     full = array.reshape((1,) * max(value.rank - array.ndim, 0) + array.shape)
+    constant = call.translation.constants[call.node.input[position]]
+    if constant.per_sample and constant.axis + value.rank - array.ndim != view.batch:
+        raise call.mixes_batch("takes a constant whose batch meets another axis")
     inner: Shape = (1,) * view.merged
     if call.is_per_sample(position) and view.batch == view.before == 0 and view.after:  # one for each head, perhaps
         merged = tuple(value.shape[axis] for axis in view.block())

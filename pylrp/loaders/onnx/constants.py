@@ -55,8 +55,9 @@ class Constant:
 
     first: Array
     second: Array
-    #: Axis 0 is a multiple of the batch, all samples have the same; here it is as long as one has: 1, or its heads.
+    #: ``axis`` is a multiple of the batch, all samples have the same; here it is as long as one has: 1, or its heads.
     per_sample: bool = False
+    axis: int = 0
 
     @property
     def follows_batch(self) -> bool:

@@ -110,12 +110,14 @@ def _in_groups(call: Call, value: Value, position: int, shape: Shape, terms: Seq
 
 def _met(call: Call, position: int, value: Value) -> Array:
     """Return a constant with the axes of a value (without the batch), the last two as they are."""
-    array = call.translation.constants[call.node.input[position]].first
+    constant = call.translation.constants[call.node.input[position]]
+    array = constant.first
     view, merged = value.view, tuple(value.shape[axis] for axis in value.view.block())
     full = array.reshape((1,) * (value.rank - array.ndim) + array.shape)
     rows = full.shape[view.batch]
-    of_heads = call.is_per_sample(position) and rows == product(merged)
-    if view.batch >= value.rank - _MATRIX or view.before or not (rows == 1 or of_heads):
+    of_heads = constant.per_sample and constant.axis == 0 and rows == product(merged)
+    moved = constant.per_sample and constant.axis + value.rank - array.ndim != view.batch
+    if view.batch >= value.rank - _MATRIX or view.before or moved or not (rows == 1 or of_heads):
         raise call.mixes_batch(
             f"multiplies by an array of shape {array.shape}, another matrix for each sample of the batch"
         )
@@ -147,10 +149,14 @@ def _einsum(call: Call) -> Value:
     try:
         terms = letters_of(text, value.rank)
         batch = terms[0][value.view.batch]
-        if value.view.merged or batch not in terms[2] or batch in terms[1]:
+        array = call.translation.constants[call.node.input[1 - at]]
+        shape, own = array.first.shape, terms[1].find(batch)
+        alike = own == -1 and not array.per_sample  # or the same for each sample, and as many as there are
+        alike = alike or (array.per_sample and array.axis == own and shape[own] == 1)
+        if value.view.merged or batch not in terms[2] or not alike:
             raise call.mixes_batch(f"has the equation {text!r}, which sums over the batch")
         given, constant, result = (term.replace(batch, "") for term in terms)
-        shape = call.weight(1 - at).shape
+        shape = tuple(n for axis, n in enumerate(shape) if axis != own)
         if set(given) & set(constant) & set(result):
             made = _in_groups(call, value, 1 - at, shape, (given, constant, result))
         else:

@@ -246,6 +246,8 @@ class Call:
         name = self.node.input[position]
         if not self.is_constant(position):
             raise self.unsupported(f"takes {name!r}, which is computed, where a constant must be")
+        if self.is_per_sample(position) and self.translation.constants[name].axis:
+            raise self.mixes_batch(f"takes {name!r}, an array whose batch is not its first axis")
         if not per_sample and self.is_per_sample(position):
             raise self.mixes_batch(f"takes {name!r}, an array as large as the batch, where a constant must be")
 

@@ -393,6 +393,11 @@ class Reader:
         table = call.op == "Gather" and call.is_constant(0) and call.attribute("axis", 0) == 0
         if table and constants[call.node.input[0]].first.dtype.kind == "f" and sides.source(call.node.input[1]):
             return call.lookup(call.node.input[1], call.weight(0))
+        if table and sides.has_moved_ids(call.node.input[1]) and constants[call.node.input[0]].first.dtype.kind == "f":
+            raise call.unsupported(
+                "looks up ids that were cut, joined or moved before, so that no relevance finds back to them",
+                "cut ids before the model, or export it from its looked-up rows on (inputs_embeds)",
+            )
         matrix = call.op == "MatMul" and call.is_constant(1) and constants[call.node.input[1]].first.ndim == 2
         if matrix and sides.weighs(call.node.input[0]):
             return call.lookup(call.node.input[0], call.weight(1))

@@ -38,8 +38,9 @@ SIDE_KINDS = {
 }  # fmt: skip
 #: Batches that a program is tried with, to learn the sizes of what it makes.
 _TRIALS = (2, 3)
-#: Operators behind which an entry is still the id that it was.
-_SAME = {"Cast", "Identity", "Reshape", "Unsqueeze", "Squeeze", "Flatten", "Dropout"}
+#: Operators behind which an entry is still the id that it was, in its place or another.
+_SAME = {"Cast", "Dropout", "Expand", "Flatten", "Identity", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"}
+_MOVES = {*_SAME, "Concat", "Gather", "GatherElements", "GatherND", "Pad", "ScatterND", "Split", "Tile"}
 
 
 @dataclass
@@ -58,6 +59,8 @@ class SideValues:
     feeds: dict[str, Feed] = field(default_factory=dict)
     _tried: dict[str, tuple[Array, Array]] = field(default_factory=dict)
     _origin: dict[str, str] = field(default_factory=dict)
+    #: Values with ids that do not stand where they stood.
+    _moved: set[str] = field(default_factory=set)
     #: The inputs that each is computed of.
     _inputs: dict[str, frozenset[str]] = field(default_factory=dict)
 
@@ -100,8 +103,23 @@ class SideValues:
         self._tried[output] = first, second
         sources = [each for each in given if isinstance(each, str)]
         self._inputs[output] = frozenset().union(*(self._inputs[each] for each in sources))
-        if op in _SAME and sources and sources[0] in self._origin and first.size == self._tried[sources[0]][0].size:
+        of_ids = [each for each in sources if each in self._origin or each in self._moved]
+        if op in _SAME and sources and sources[0] in self._origin and self._in_place(trial, sources[0]):
             self._origin[output] = self._origin[sources[0]]
+        elif op in _MOVES and of_ids and given[0] in of_ids:
+            self._moved.add(output)
+
+    def _in_place(self, trial: Step, source: str) -> bool:
+        """Tell whether a step leaves all entries of a value where they are, one after the other."""
+        made, numbers = [], []
+        for i, batch in enumerate(_TRIALS):
+            tried = self._tried[source][i]
+            numbers.append(np.arange(tried.size).reshape(tried.shape))
+            given = {name: each[i] for name, each in self._tried.items()} | {source: numbers[-1]}
+            made.append(run(trial, given, batch))
+        if self._tried[source][0].dtype.kind == "b":
+            return bool(made[0].size == numbers[0].size)
+        return np.array_equal(_by_sample(made), _by_sample(numbers))
 
     def sizes(self, name: str) -> list[Size]:
         """Return the sizes of a side value's axes in the file.
@@ -126,6 +144,10 @@ class SideValues:
     def source(self, name: str) -> str | None:
         """Return the input whose ids a side value is, None where it is computed of several or of comparisons."""
         return self._origin.get(name)
+
+    def has_moved_ids(self, name: str) -> bool:
+        """Tell whether a side value is made of ids that were cut out, joined or put elsewhere."""
+        return name in self._moved
 
     def weighs(self, name: str) -> str | None:
         """Return the input of whole numbers for each entry of which a side value has weights along its last axis.
@@ -212,8 +234,17 @@ class SideValues:
         return kept[::-1]
 
 
+def _by_sample(arrays: Sequence[Array]) -> Array:
+    """Return the entries of the first of two batches, sample after sample."""
+    first, second = arrays
+    axes = [axis for axis, (n, m) in enumerate(zip(first.shape, second.shape, strict=True)) if n != m]
+    return np.ravel(first.transpose(sorted(range(first.ndim), key=lambda axis: axis not in axes[:1])))
+
+
 def fixed(constant: Constant) -> Fixed:
     """Return a constant of the model as one of a program: what follows the batch is worked out for any."""
+    if constant.per_sample and constant.axis:
+        raise ValueError("takes an array whose batch is not its first axis")
     if constant.per_sample or not constant.follows_batch:
         return Fixed(constant.first, per_sample=constant.per_sample)
     slope = (constant.second - constant.first) // (BATCHES[1] - BATCHES[0])

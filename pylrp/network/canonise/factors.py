@@ -1,8 +1,9 @@
 """Which factor of a product is the signal, and which the gate: by what they come from.
 
-A gate is what a sigmoid, a hard sigmoid or a softmax gives, wherever it is moved, repeated, resized or scaled to. It is
-looked for before scalings are folded, which hides a hard sigmoid that is written as a clip. ``__init__.py`` calls
-:func:`find_signals`, the rules of products ask :func:`roots`.
+A gate is what a sigmoid, a hard sigmoid or a softmax gives, wherever it is moved, repeated, resized or scaled to, and a
+statistic of the other factor, such as its length over all places. It is looked for before scalings are folded, which
+hides a hard sigmoid that is written as a clip. ``__init__.py`` calls :func:`find_signals`, the rules of products ask
+:func:`roots`.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pylrp.layers import (
     Concat,
     DynamicQuantize,
     Function,
+    GlobalAveragePool,
     HardSigmoid,
     HardSwish,
     Identity,
@@ -27,6 +29,7 @@ from pylrp.layers import (
     Mish,
     Movement,
     Multiply,
+    Normalize,
     Pad,
     Quantize,
     ReLU,
@@ -77,12 +80,31 @@ def _signal(nodes: dict[str, Node], node: Node) -> tuple[Literal[0, 1] | None, b
     """Return which factor is the signal, None where that can't be told; and whether the gate is one such as SiLU."""
     if node.inputs[0] == node.inputs[1]:  # a square: a function of one value, all goes to it
         return 0, False
+    statistics = [_is_statistic(nodes, *pair) for pair in (node.inputs, node.inputs[::-1])]
+    if statistics[0] != statistics[1]:
+        return (1 if statistics[0] else 0), False
     roles = [_role(nodes, value) for value in node.inputs]
     if max(roles) is _Role.PLAIN:
         roles = _rectified(nodes, node)
     if roles[0] == roles[1]:
         return None, False
     return (0 if roles[1] > roles[0] else 1), max(roles) is _Role.SOFT
+
+
+def _is_statistic(nodes: dict[str, Node], factor: str, other: str) -> bool:
+    """Tell whether a factor is computed of the other one alone, by sums over places: a response that is normalised."""
+    ends, waiting, seen, summed = {other, _moved(nodes, other)}, [factor], set[str](), False
+    while waiting and len(seen) < _MOST_STEPS:
+        value = waiting.pop()
+        if value in ends or value in seen:
+            continue
+        node = nodes.get(value)
+        if node is None or node.layer.weighted:
+            return False
+        seen.add(value)
+        summed = summed or isinstance(node.layer, GlobalAveragePool | Normalize)
+        waiting += node.inputs
+    return summed and not waiting and factor not in ends
 
 
 def _rectified(nodes: dict[str, Node], node: Node) -> list[_Role]:
