@@ -7,8 +7,10 @@ that begins with the encoder's last state and says one phoneme after the other. 
 relevance of a phoneme's logit goes through the decoder's steps into that state and from there to the letters.
 
 The script checks the map against the network: leave a letter out, and see how far the logit falls. For the phonemes of
-23 words the two must agree: Pearson's correlation over a word's letters, on average at least 0.5. (Gates are constants;
-with a half to the gates it would be 0.) Exit code 1 if they do not. Needs
+23 words the two must agree: Pearson's correlation over a phoneme's letters, on average at least 0.5. (Gates are
+constants; with a half to the gates it would be 0.) A map says which letter of the word counts for this phoneme, so
+letters are compared within a phoneme. How far a logit falls at all differs from phoneme to phoneme more than relevance
+does: all letters of all phonemes in one pot agree less, which is printed beside it. Exit code 1 if they do not. Needs
 
     pip install --no-deps g2p-en
     pip install matplotlib
@@ -68,13 +70,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
             shown = np.array(maps)[:, : len(word)], sounds
     agreement = float(np.mean([np.corrcoef(*pair)[0, 1] for pair in zip(given, measured, strict=True)]))
     together = float(np.corrcoef(np.concatenate(given), np.concatenate(measured))[0, 1])
-    print(f"{len(given)} phonemes of {len(WORDS)} words; correlation of relevance with leaving a letter out:")
-    print(f"{agreement:.2f} on average, {together:.2f} of all together")
+    alike = float(np.corrcoef(standardised(given), standardised(measured))[0, 1])
+    print(f"{len(given)} phonemes of {len(WORDS)} words; Pearson's correlation of a letter's relevance with what the")
+    print(
+        f"phoneme's logit loses without it: {agreement:.2f} over the letters of a phoneme, on average; all letters of all"
+    )
+    print(f"phonemes together {together:.2f}, with each phoneme in units of its own deviation {alike:.2f}")
     if shown is not None:
         for row, sound in zip(shown[0], shown[1], strict=True):
             print(f"{SOUNDS[sound]:>4}  " + "  ".join(f"{a}{r:+6.2f}" for a, r in zip(SHOWN, row, strict=True)))
         draw(*shown, options.output)
     return 0 if agreement >= LEAST else 1
+
+
+def standardised(phonemes: list[Array]) -> Array:
+    """Return the letters of all phonemes, each phoneme with a mean of 0 and a deviation of 1."""
+    return np.concatenate([(letters - letters.mean()) / letters.std() for letters in phonemes])
 
 
 def load() -> dict[str, Array]:

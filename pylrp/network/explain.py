@@ -34,7 +34,7 @@ __all__ = ["Call", "Request", "explain"]
 _TO_CALLER = 6
 
 
-@dataclass(frozen=True)
+@dataclass
 class Request:
     """What a user asked of :meth:`pylrp.Network.explain`, where the arguments are described."""
 

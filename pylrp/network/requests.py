@@ -26,6 +26,7 @@ from pylrp.network.sides import SideInput, Sides, without_past
 Array = NDArray[Any]
 #: Inputs as users give them: an array, several by name or in a tuple, or a list of samples.
 InputLike = ArrayLike | Mapping[str, ArrayLike] | tuple[ArrayLike, ...] | Sequence[Mapping[str, ArrayLike]]
+_NO_TABLE = Columns(None)
 
 
 class Inputs:
@@ -65,7 +66,7 @@ class Inputs:
         self.single = False
         self.batch = -1
         self.notes: list[str] = []
-        self.table = Columns(None)
+        self.table = _NO_TABLE
         self.origin = origin_of(x)
         self.expanded = graph.facts.front is not None and graph.facts.front.expanded
         self.fed: dict[str, Array] = {}

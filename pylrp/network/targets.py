@@ -101,7 +101,7 @@ def _add(asked: Target, target: Any, inputs: Inputs, shape: Shape, top: str, cla
     """Take one target, of whatever kind."""
     if type(target) is int and classes.labels is None and 0 <= target < classes.count:  # as nearly always
         _require_position(target, inputs, shape, top)
-        asked.add(np.full(1, target, np.int64))
+        asked.add(np.array((target,), np.int64))
         return
     entries = entries_of(target, shape, inputs.batch, inputs.single, top, classes)
     if entries is not None:
