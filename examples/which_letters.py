@@ -72,10 +72,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     together = float(np.corrcoef(np.concatenate(given), np.concatenate(measured))[0, 1])
     alike = float(np.corrcoef(standardised(given), standardised(measured))[0, 1])
     print(f"{len(given)} phonemes of {len(WORDS)} words; Pearson's correlation of a letter's relevance with what the")
-    print(
-        f"phoneme's logit loses without it: {agreement:.2f} over the letters of a phoneme, on average; all letters of all"
-    )
-    print(f"phonemes together {together:.2f}, with each phoneme in units of its own deviation {alike:.2f}")
+    print(f"phoneme's logit loses without it: {agreement:.2f} over a phoneme's letters, on average;")
+    print(f"all letters of all phonemes together {together:.2f}, each phoneme in its own deviations {alike:.2f}")
     if shown is not None:
         for row, sound in zip(shown[0], shown[1], strict=True):
             print(f"{SOUNDS[sound]:>4}  " + "  ".join(f"{a}{r:+6.2f}" for a, r in zip(SHOWN, row, strict=True)))

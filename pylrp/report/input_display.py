@@ -23,7 +23,8 @@ MOST_POINTS = 448
 MOST_OUTLINE = 64
 #: A flat input without feature names has bars up to this many features, else a line.
 MOST_BARS = 64
-#: A signal with more channels than that is shown by their mean and the sum of their relevance.
+#: A signal with more channels than that is shown by their mean and the sum of their relevance, over a map of time by
+#: channel.
 MOST_LANES = 12
 
 
@@ -202,6 +203,8 @@ class InputDisplay:
             data["lines"] = packed(x if len(x) == lanes else x.mean(axis=0, keepdims=True))
             data["lanes"] = self._names if self._x.ndim == 2 and len(self._x) == lanes else None
             data["times"] = self._times
+            if self._has_map:
+                data["rows"] = {"count": len(self._x), "names": self._names, "block": self._map_of(self._x)[1]}
         return data
 
     def map_data(self, relevance: Array) -> dict[str, Any]:
@@ -210,12 +213,21 @@ class InputDisplay:
         if self.kind == "table":
             return {"values": [short(v) for v in plane[0]]}
         if self.kind == "signal":
-            return packed(plane)
+            by_row = {"by_row": packed(self._map_of(np.asarray(relevance, np.float64))[0])} if self._has_map else {}
+            return packed(plane) | by_row
         found = focus(plane)
         data = packed(block_sum(plane, MOST_POINTS)[0])
         if found is not None:
             data["focus"] = {"share": short(found.share), "mask": packed(_coarse(found.mask))}
         return data
+
+    @property
+    def _has_map(self) -> bool:
+        return self.kind == "signal" and self._x.ndim == 2 and len(self._x) > MOST_LANES
+
+    def _map_of(self, values: Array) -> tuple[Array, int]:
+        """Return values by channel and position, summed over blocks where there are too many, and the blocks' side."""
+        return block_sum(values, MOST_POINTS)
 
     def feature(self, index: int) -> str:
         """Return the name of a feature of a flat input."""

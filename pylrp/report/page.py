@@ -20,7 +20,16 @@ from pylrp.present.colours import COLOURS
 
 __all__ = ["page"]
 
-_SCRIPTS = ("base.js", "picture.js", "bars_and_signals.js", "text.js", "sankey.js", "layers.js", "main.js")
+_SCRIPTS = (
+    "base.js",
+    "picture.js",
+    "bars_and_signals.js",
+    "time_by_feature.js",
+    "text.js",
+    "sankey.js",
+    "layers.js",
+    "main.js",
+)
 
 
 def page(title: str, data: dict[str, Any]) -> str:

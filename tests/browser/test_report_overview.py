@@ -69,6 +69,34 @@ def test_signals_have_an_axis_and_names(browser, signals):
     assert all(f"{name} " in said for name in LANES)
 
 
+def test_many_features_have_a_map_of_time_by_feature(browser, tmp_path):
+    """A red cell where one feature of one step made all of the score, named by what is pointed at."""
+    rows, steps, at = 20, 40, (3, 10)
+    weight = np.zeros((2, rows * steps))
+    weight[0, at[0] * steps + at[1]] = 1
+    net = pylrp.Network([Flatten(), Dense(weight)], input_shape=(rows, steps))
+    report = Report(net)
+    report.add(np.ones((rows, steps)), targets=[0], feature_names=[f"sensor {i}" for i in range(rows)])
+    report.write(tmp_path / "features.html")
+    browser.open(tmp_path / "features.html")
+    pixels = browser.pixels(".by-feature")
+    height, width, flat = pixels
+    image = np.array(flat, int).reshape(height, width, -1)
+    red = image[:, :, 0] - image[:, :, 2] > 60
+    found = np.argwhere(red)
+    assert found.size
+    assert found[:, 0].mean() / height * rows == pytest.approx(at[0] + 0.5, abs=0.5)
+    assert found[:, 1].mean() / width * steps == pytest.approx(at[1] + 0.5, abs=0.5)
+    for key in ("ArrowUp", "ArrowUp"):
+        browser.run(
+            "document.querySelector('.by-feature').dispatchEvent(new KeyboardEvent('keydown', {key: arguments[0]}))",
+            key,
+        )
+    said = browser.run("return [...document.querySelectorAll('.readout')].map(p => p.textContent)")[-1]
+    assert said.startswith(f"At position {steps // 2}, sensor {rows // 2 - 2}: relevance ")
+    assert browser.driver.get_log("browser") == []
+
+
 def test_what_does_not_fit_is_refused():
     net = pylrp.Network([Conv(np.ones((1, 3, 3))), Flatten(), Dense(np.ones((2, 8)))], input_shape=(3, 10))
     x = np.ones((3, 10))

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 import pylrp
-from pylrp.layers import Add, AveragePool, Conv, Dense, Flatten, ReLU, Sigmoid, Softmax
+from pylrp.layers import LSTM, Add, AveragePool, Conv, Dense, Flatten, ReLU, Sigmoid, Softmax
 from pylrp.network.graph import Graph, Node
 from pylrp.network.ledger import COLUMNS
 from pylrp.present.numbers import percent
@@ -270,6 +270,21 @@ def test_signals_several_inputs_and_outputs_with_positions(rng):
     assert sample["targets"][0]["probability"] is None
     assert sample["targets"][0]["score"] == pytest.approx(net.forward(x)[1].sum())
     assert shown["reached"] == pytest.approx(sum(r.sum() for r in ex.relevance.values()))
+
+
+def test_many_features_are_shown_together_and_each_for_itself(rng):
+    net = pylrp.Network([LSTM(rng.normal(size=(16, 13)), rng.normal(size=(16, 4)))], input_shape=(500, 13))
+    x = rng.normal(size=(500, 13))
+    report = Report(net)
+    report.add(x, composites="cp_lrp", targets=[1])
+    (sample,) = data_of(report)["samples"]
+    relevance = net.explain(x, target=1, composite="cp_lrp").relevance.T
+    entry = sample["explanations"][0][0]["maps"][0]
+    room = np.abs(relevance).max() / 30000
+    np.testing.assert_allclose(unpack(entry), relevance.sum(0, keepdims=True), atol=13 * room)
+    assert sample["inputs"][0]["rows"] == {"count": 13, "names": None, "block": 2}
+    wanted = np.pad(relevance, ((0, 1), (0, 0))).reshape(7, 2, 250, 2).sum((1, 3))
+    np.testing.assert_allclose(unpack(entry["by_row"]), wanted, atol=4 * room)
 
 
 def test_channels_last_and_volumes_are_maps_of_height_and_width(rng):

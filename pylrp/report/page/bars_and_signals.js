@@ -69,7 +69,8 @@ function signalView(input, index) {
   const named = (l) => (input.lanes ? `${input.lanes[l]} ` : '');
   const readout = h('p', { class: 'readout', 'aria-live': 'polite' });
   const bar = h('div');
-  const node = h('div', {}, canvas, axis(times), bar, readout);
+  const below = input.rows ? timeByFeature(input, index, length, where) : null;
+  const node = h('div', {}, canvas, axis(times), bar, readout, below && below.node);
   const idle = 'Point at the signal, or use the arrow keys on it, to read single positions.';
   let map, settings, at = null, limit = 1;
 
@@ -131,6 +132,7 @@ function signalView(input, index) {
       canvas.setAttribute('aria-label', `Signal, coloured by relevance. ${explanation.where[index].join('')}`);
       bar.replaceChildren(colourBar(limit));
       draw();
+      if (below) below.show(explanation, chosen);
     },
   };
 }
