@@ -1,6 +1,31 @@
 // Products whose left operand is mostly zeros: a row is a list of its entries that are not, and each costs a broadcast
 // and two multiply-adds a panel, with the panels' rows read from the L1 cache. No threshold: what is left out is zero.
 
+// v[0], u[0], v[1], u[1], ...
+#if defined(__AVX512F__)
+inline __attribute__((always_inline)) void store_by_turns(__m512 v, __m512 u, float* to) {
+  const __m512i low = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+  _mm512_storeu_ps(to, _mm512_permutex2var_ps(v, low, u));
+  _mm512_storeu_ps(to + 16, _mm512_permutex2var_ps(v, _mm512_add_epi32(low, _mm512_set1_epi32(8)), u));
+}
+inline __attribute__((always_inline)) void store_by_turns(__m512d v, __m512d u, double* to) {
+  const __m512i low = _mm512_setr_epi64(0, 8, 1, 9, 2, 10, 3, 11);
+  _mm512_storeu_pd(to, _mm512_permutex2var_pd(v, low, u));
+  _mm512_storeu_pd(to + 8, _mm512_permutex2var_pd(v, _mm512_add_epi64(low, _mm512_set1_epi64(4)), u));
+}
+#elif defined(__AVX2__)
+inline __attribute__((always_inline)) void store_by_turns(__m256 v, __m256 u, float* to) {
+  const __m256 low = _mm256_unpacklo_ps(v, u), high = _mm256_unpackhi_ps(v, u);  // of each half
+  _mm256_storeu_ps(to, _mm256_permute2f128_ps(low, high, 0x20));
+  _mm256_storeu_ps(to + 8, _mm256_permute2f128_ps(low, high, 0x31));
+}
+inline __attribute__((always_inline)) void store_by_turns(__m256d v, __m256d u, double* to) {
+  const __m256d low = _mm256_unpacklo_pd(v, u), high = _mm256_unpackhi_pd(v, u);
+  _mm256_storeu_pd(to, _mm256_permute2f128_pd(low, high, 0x20));
+  _mm256_storeu_pd(to + 4, _mm256_permute2f128_pd(low, high, 0x31));
+}
+#endif
+
 // Puts the lanes of v that are not zero side by side, and with each its step; a whole vector is written. NaN != 0.
 #if defined(__AVX512F__)
 inline __attribute__((always_inline)) Index store_nonzeros(Vec<float> v, Index first_step, float* values,
@@ -26,28 +51,26 @@ inline __attribute__((always_inline)) Index store_nonzeros(Vec<double> v, Index 
   _mm_storeu_si128(reinterpret_cast<__m128i*>(steps), _mm256_cvtepi32_epi16(_mm256_maskz_compress_epi32(kept, at)));
   return __builtin_popcount(kept);
 }
-inline __attribute__((always_inline)) Index store_pair(Vec<float> v, Vec<float> u, Index first_step, float* v_values,
-                                                       float* u_values, std::uint16_t* steps) {
+inline __attribute__((always_inline)) Index store_pair(Vec<float> v, Vec<float> u, Index first_step, float* values,
+                                                       std::uint16_t* steps) {
   const __m512 x = reinterpret_cast<__m512>(v), y = reinterpret_cast<__m512>(u), zero = _mm512_setzero_ps();
   const __mmask16 kept =
       static_cast<__mmask16>(_mm512_cmp_ps_mask(x, zero, _CMP_NEQ_UQ) | _mm512_cmp_ps_mask(y, zero, _CMP_NEQ_UQ));
   const __m512i at = _mm512_add_epi32(_mm512_set1_epi32(static_cast<int>(first_step)),
                                       _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
-  _mm512_storeu_ps(v_values, _mm512_maskz_compress_ps(kept, x));
-  _mm512_storeu_ps(u_values, _mm512_maskz_compress_ps(kept, y));
+  store_by_turns(_mm512_maskz_compress_ps(kept, x), _mm512_maskz_compress_ps(kept, y), values);
   const __m256i narrow = _mm512_maskz_cvtepi32_epi16(0xffff, _mm512_maskz_compress_epi32(kept, at));
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(steps), narrow);
   return __builtin_popcount(kept);
 }
-inline __attribute__((always_inline)) Index store_pair(Vec<double> v, Vec<double> u, Index first_step, double* v_values,
-                                                       double* u_values, std::uint16_t* steps) {
+inline __attribute__((always_inline)) Index store_pair(Vec<double> v, Vec<double> u, Index first_step, double* values,
+                                                       std::uint16_t* steps) {
   const __m512d x = reinterpret_cast<__m512d>(v), y = reinterpret_cast<__m512d>(u), zero = _mm512_setzero_pd();
   const __mmask8 kept =
       static_cast<__mmask8>(_mm512_cmp_pd_mask(x, zero, _CMP_NEQ_UQ) | _mm512_cmp_pd_mask(y, zero, _CMP_NEQ_UQ));
   const __m256i at =
       _mm256_add_epi32(_mm256_set1_epi32(static_cast<int>(first_step)), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
-  _mm512_storeu_pd(v_values, _mm512_maskz_compress_pd(kept, x));
-  _mm512_storeu_pd(u_values, _mm512_maskz_compress_pd(kept, y));
+  store_by_turns(_mm512_maskz_compress_pd(kept, x), _mm512_maskz_compress_pd(kept, y), values);
   _mm_storeu_si128(reinterpret_cast<__m128i*>(steps), _mm256_cvtepi32_epi16(_mm256_maskz_compress_epi32(kept, at)));
   return __builtin_popcount(kept);
 }
@@ -79,15 +102,13 @@ inline __attribute__((always_inline)) int nonzero_mask(Vec<float> v) {
 inline __attribute__((always_inline)) int nonzero_mask(Vec<double> v) {
   return _mm256_movemask_pd(_mm256_cmp_pd(reinterpret_cast<__m256d>(v), _mm256_setzero_pd(), _CMP_NEQ_UQ));
 }
-inline __attribute__((always_inline)) void store_lanes(Vec<float> v, __m128i lanes, float* values) {
-  const __m256i index = _mm256_cvtepu8_epi32(lanes);
-  _mm256_storeu_ps(values, _mm256_permutevar8x32_ps(reinterpret_cast<__m256>(v), index));
+inline __attribute__((always_inline)) __m256 in_order(Vec<float> v, __m128i lanes) {
+  return _mm256_permutevar8x32_ps(reinterpret_cast<__m256>(v), _mm256_cvtepu8_epi32(lanes));
 }
-inline __attribute__((always_inline)) void store_lanes(Vec<double> v, __m128i lanes, double* values) {
+inline __attribute__((always_inline)) __m256d in_order(Vec<double> v, __m128i lanes) {
   const __m256i even = _mm256_slli_epi64(_mm256_cvtepu8_epi64(lanes), 1);  // a lane is two of 32 bits
   const __m256i halves = _mm256_or_si256(even, _mm256_slli_epi64(_mm256_add_epi64(even, _mm256_set1_epi64x(1)), 32));
-  const __m256 moved = _mm256_permutevar8x32_ps(_mm256_castpd_ps(reinterpret_cast<__m256d>(v)), halves);
-  _mm256_storeu_pd(values, _mm256_castps_pd(moved));
+  return _mm256_castps_pd(_mm256_permutevar8x32_ps(_mm256_castpd_ps(reinterpret_cast<__m256d>(v)), halves));
 }
 inline __attribute__((always_inline)) void store_steps(__m128i all, float, std::uint16_t* steps) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(steps), all);
@@ -99,17 +120,15 @@ template <class V, class T>
 inline __attribute__((always_inline)) Index store_nonzeros(V v, Index first_step, T* values, std::uint16_t* steps) {
   const int kept = nonzero_mask(v);
   const __m128i lanes = kept_lanes(kept);
-  store_lanes(v, lanes, values);
+  store(values, reinterpret_cast<V>(in_order(v, lanes)));
   store_steps(steps_of(lanes, first_step), T{}, steps);
   return __builtin_popcount(static_cast<unsigned>(kept));
 }
 template <class V, class T>
-inline __attribute__((always_inline)) Index store_pair(V v, V u, Index first_step, T* v_values, T* u_values,
-                                                       std::uint16_t* steps) {
+inline __attribute__((always_inline)) Index store_pair(V v, V u, Index first_step, T* values, std::uint16_t* steps) {
   const int kept = nonzero_mask(v) | nonzero_mask(u);
   const __m128i lanes = kept_lanes(kept);
-  store_lanes(v, lanes, v_values);
-  store_lanes(u, lanes, u_values);
+  store_by_turns(in_order(v, lanes), in_order(u, lanes), values);
   store_steps(steps_of(lanes, first_step), T{}, steps);
   return __builtin_popcount(static_cast<unsigned>(kept));
 }
@@ -125,11 +144,11 @@ inline Index store_nonzeros(Vec<T> v, Index first_step, T* values, std::uint16_t
   return count;
 }
 template <class V, class T>
-inline Index store_pair(V v, V u, Index first_step, T* v_values, T* u_values, std::uint16_t* steps) {
+inline Index store_pair(V v, V u, Index first_step, T* values, std::uint16_t* steps) {
   Index count = 0;
   for (int l = 0; l < kLanes<T>; ++l) {
-    v_values[count] = v[l];
-    u_values[count] = u[l];
+    values[2 * count] = v[l];
+    values[2 * count + 1] = u[l];
     steps[count] = static_cast<std::uint16_t>(first_step + l);
     count += v[l] != 0 || u[l] != 0 ? 1 : 0;
   }
@@ -164,14 +183,6 @@ Index compress(Index k, const T* x, int part, Index first_step, T* values, std::
   return count;
 }
 
-// The beginning of a list: rows are short, and no hardware prefetcher foresees where the next one lies.
-template <class T>
-inline __attribute__((always_inline)) void fetch_list(const T* values, const std::uint16_t* steps) {
-  __builtin_prefetch(values);
-  __builtin_prefetch(values + 64 / sizeof(T));
-  __builtin_prefetch(steps);
-}
-
 // Each sum is one chain in the order of its list, however many panels run side by side: the same bits.
 template <class T, int kPanels>
 void list_rows_of(const ListRows<T>& args) {
@@ -184,11 +195,9 @@ void list_rows_of(const ListRows<T>& args) {
   }
   for (Index i = 0; i < args.rows; ++i) {
     const Index list = args.list_of ? args.list_of[i] : args.first_list + i;
-    const T* value = args.values + list * args.stride;
-    const T* const end = value + args.counts[list];
-    const std::uint16_t* step = args.steps + list * args.stride;
-    const Index next = i + 1 < args.rows ? (args.list_of ? args.list_of[i + 1] : list + 1) : list;
-    fetch_list(args.values + next * args.stride, args.steps + next * args.stride);
+    const T* value = args.values + args.begins[list];
+    const T* const end = args.values + args.begins[list + 1];
+    const std::uint16_t* step = args.steps + args.begins[list];
     if (args.add) {
 #pragma GCC unroll 4
       for (int p = 0; p < kPanels; ++p) {  // on its way while the row is computed
@@ -230,11 +239,11 @@ void list_rows(const ListRows<T>& args) {
 }
 
 template <class T>
-Index compress_pair(Index k, const T* x, const T* y, T* x_values, T* y_values, std::uint16_t* steps) {
+Index compress_pair(Index k, const T* x, const T* y, T* values, std::uint16_t* steps) {
   Index count = 0;
   for (Index p = 0; p < k; p += kLanes<T>) {
     const Vec<T> v = load_n(x + p, k - p), u = load_n(y + p, k - p);
-    count += store_pair(v, u, p, x_values + count, y_values + count, steps + count);
+    count += store_pair(v, u, p, values + 2 * count, steps + count);
   }
   return count;
 }
@@ -253,7 +262,9 @@ inline __attribute__((always_inline)) void hold(V& a, V& b) {
 #endif
 }
 
-// A weight that was read serves two rows, and so does what it costs to begin and end a list.
+// A weight that was read serves two rows, and so does what it costs to begin and end a list. The lists lie one behind
+// the other and the values of both rows side by side: with AVX2 that takes 10 to 30 % less time than rows apart, of
+// which each list has a place for all steps (VGG16, 46 to 16 % of entries left), and nothing need be fetched ahead.
 template <class T, int kPanels>
 void list_pairs_of(const ListPairs<T>& args) {
   constexpr int lanes = kLanes<T>;
@@ -264,28 +275,14 @@ void list_pairs_of(const ListPairs<T>& args) {
     out[p] = args.out[p];
   }
   for (Index i = 0; i < args.pairs; ++i) {
-    const Index list = args.list_of[i], count = args.counts[list];
-    const T* const first = args.values + 2 * list * args.stride;
-    const T* const second = first + args.stride;
-    const std::uint16_t* const steps = args.steps + list * args.stride;
-    const Index next = args.list_of[i + 1 < args.pairs ? i + 1 : i];
-    fetch_list(args.values + 2 * next * args.stride, args.steps + next * args.stride);
-    __builtin_prefetch(args.values + (2 * next + 1) * args.stride);
-    __builtin_prefetch(args.values + (2 * next + 1) * args.stride + 64 / sizeof(T));
-    if (args.add) {
-#pragma GCC unroll 3
-      for (int p = 0; p < kPanels; ++p) {  // on its way while the rows are computed
-        T* const row = out[p] + 2 * i * args.out_stride;
-        __builtin_prefetch(row, 1);
-        __builtin_prefetch(row + lanes, 1);
-        __builtin_prefetch(row + args.out_stride, 1);
-        __builtin_prefetch(row + args.out_stride + lanes, 1);
-      }
-    }
+    const Index* const begin = args.begins + args.list_of[i];
+    const T* value = args.values + 2 * begin[0];
+    const T* const end = args.values + 2 * begin[1];
+    const std::uint16_t* step = args.steps + begin[0];
     Vec<T> acc[kPanels][4] = {};
-    for (Index e = 0; e < count; ++e) {
-      const Vec<T> v = splat(first[e]), u = splat(second[e]);
-      const Index at = Index{steps[e]} * (2 * lanes);
+    for (; value < end; value += 2, ++step) {
+      const Vec<T> v = splat(value[0]), u = splat(value[1]);
+      const Index at = Index{*step} * (2 * lanes);
 #pragma GCC unroll 3
       for (int p = 0; p < kPanels; ++p) {
         Vec<T> w0 = load(panel[p] + at), w1 = load(panel[p] + at + lanes);

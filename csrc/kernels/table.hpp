@@ -98,16 +98,15 @@ struct TileTaps {
   Index out_stride;
 };
 // Rows of a left operand as lists of what is not zero: out_p(rows, tile_cols) = or += sum of value * panel_p's row,
-// over the entries of row i's list, for some panels side by side. List l has counts[l] entries from l * stride on; row
-// i has list list_of[i], or, where that is null, list first_list + i.
+// over the entries of row i's list, for some panels side by side. Lists lie one behind the other: list l has the
+// entries from begins[l] to begins[l + 1]; row i has list list_of[i], or, where that is null, list first_list + i.
 inline constexpr int kListPanels = 4;
 template <class T>
 struct ListRows {
   Index rows;
   const T* values;
   const std::uint16_t* steps;  // of the reduction: rows of a panel
-  const std::int32_t* counts;
-  Index stride;
+  const Index* begins;
   const std::int32_t* list_of;
   Index first_list;
   int panels;  // at most kListPanels
@@ -116,17 +115,15 @@ struct ListRows {
   T* const* out;  // of each panel
   Index out_stride;
 };
-// The same for two rows that share a list, of what is not zero in either: pair i writes rows 2 i and 2 i + 1. List l
-// has counts[l] steps from l * stride on; the first row's values begin at 2 * l * stride, the second's `stride`
-// further.
+// The same for two rows that share a list, of what is not zero in either: pair i writes rows 2 i and 2 i + 1. An entry
+// is a step and two values, the first row's and the second's.
 inline constexpr int kPairPanels = 3;
 template <class T>
 struct ListPairs {
   Index pairs;
   const T* values;
   const std::uint16_t* steps;
-  const std::int32_t* counts;
-  Index stride;
+  const Index* begins;
   const std::int32_t* list_of;
   int panels;  // at most kPairPanels
   const T* const* panel;
@@ -258,8 +255,8 @@ struct Table {
   // These, in order, and first_step + where they stand. Returns their number; writes up to kSpare entries beyond it.
   Index (*compress)(Index k, const T* x, int part, Index first_step, T* values, std::uint16_t* steps);
   void (*list_rows)(const ListRows<T>& args);
-  // Of two rows: what is not zero in one of them.
-  Index (*compress_pair)(Index k, const T* x, const T* y, T* x_values, T* y_values, std::uint16_t* steps);
+  // Of two rows: what is not zero in one of them, x's value and y's by turns. Up to 2 * kSpare values beyond.
+  Index (*compress_pair)(Index k, const T* x, const T* y, T* values, std::uint16_t* steps);
   void (*list_pairs)(const ListPairs<T>& args);
   // left(k, rows) from x(rows, k): part 0 as it is, +1 positive part, -1 negative part.
   // Writes up to kSpare entries beyond the end.

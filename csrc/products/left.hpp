@@ -98,18 +98,20 @@ class Left {
   const Region& region(Index operand, Index first, Index t) const {
     return regions_[static_cast<std::size_t>((operand * blocks_ + first / kReductionBlock) * bands_ + t / band_tiles_)];
   }
-  // Values, then steps, then counts.
+  // Where lists begin, then values, then steps: as many as there may be.
   Lists<T> lists_at(const Region& region, Index rows, Index depth) const {
-    const Index stride = list_stride<T>(list_steps<T>()), count = list_parts(depth, list_steps<T>()) * rows;
-    T* const values = memory_.data() + region.begin;
-    std::uint16_t* const steps = reinterpret_cast<std::uint16_t*>(values + count * stride);
-    return {values, steps, reinterpret_cast<std::int32_t*>(steps + count * stride), stride};
+    T* const values = memory_.data() + region.begin + places_of_begins(rows, depth);
+    return {values, reinterpret_cast<std::uint16_t*>(values + rows * depth + kernels::kSpare),
+            reinterpret_cast<Index*>(memory_.data() + region.begin)};
+  }
+  static Index in_lines(Index size) { return (size + kernels::kSpare - 1) / kernels::kSpare * kernels::kSpare; }
+  static Index places_of_begins(Index rows, Index depth) {
+    return in_lines((list_parts(depth, list_steps<T>()) * rows + 1) * Index{sizeof(Index) / sizeof(T)});
   }
   Index size_of(const Place& at, bool lists) const {
-    const Index count = list_parts(at.depth, list_steps<T>()) * at.rows;
-    const Index bytes = count * (list_stride<T>(list_steps<T>()) * Index{sizeof(T) + 2} + Index{sizeof(std::int32_t)});
-    const Index size = lists ? bytes / Index{sizeof(T)} + 1 : at.rows * at.depth + kernels::kSpare;
-    return (size + kernels::kSpare - 1) / kernels::kSpare * kernels::kSpare;
+    const Index entries = at.rows * at.depth + kernels::kSpare;
+    const Index steps = (entries * Index{sizeof(std::uint16_t)} + Index{sizeof(T)} - 1) / Index{sizeof(T)};
+    return in_lines(entries) + (lists ? places_of_begins(at.rows, at.depth) + in_lines(steps) : 0);
   }
 
   // Multiply-adds that entries of a region take part in.
@@ -157,18 +159,15 @@ class Left {
     Index kept = 0;
     for (Index part = 0, from = 0; from < at.depth; ++part, from += most) {
       for (Index i = 0; i < at.rows; ++i) {
-        const Index list = part * at.rows + i;
-        Index count = 0;
+        lists.begins[part * at.rows + i] = kept;
         pieces(at.operand, at.row + i, at.first + from, std::min(most, at.depth - from),
                [&](Index first_step, Index steps, const T* x, int sign) {
-                 count += kernels::table<T>().compress(steps, x, sign, first_step,
-                                                       lists.values + list * lists.stride + count,
-                                                       lists.steps + list * lists.stride + count);
+                 kept +=
+                     kernels::table<T>().compress(steps, x, sign, first_step, lists.values + kept, lists.steps + kept);
                });
-        lists.counts[list] = static_cast<std::int32_t>(count);
-        kept += count;
       }
     }
+    lists.begins[list_parts(at.depth, most) * at.rows] = kept;
     count_left_work({0, products_of(at, at.rows * at.depth), products_of(at, kept)});
   }
 

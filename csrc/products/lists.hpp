@@ -59,17 +59,13 @@ inline Index rows_from_count_to_count(Index rows) { return std::clamp<Index>(row
 
 // --- the lists of some rows ---
 
+// One behind the other: list l has the entries from begins[l] to begins[l + 1].
 template <class T>
 struct Lists {
-  T* values = nullptr;
-  std::uint16_t* steps = nullptr;
-  std::int32_t* counts = nullptr;
-  Index stride = 0;  // list l begins at l * stride
+  T* values;
+  std::uint16_t* steps;
+  Index* begins;
 };
-template <class T>
-Index list_stride(Index steps) {
-  return steps + kernels::kSpare;
-}
 
 // sums of a block: panel(p) points at its packed panel, out(p) at the first of its rows.
 template <class T>
@@ -97,10 +93,9 @@ void multiply_lists(const ListProduct<T>& product, Panel panel, Out out) {
       }
       const Index further = j * product.part_lists;
       kernel.list_rows({.rows = product.rows,
-                        .values = product.lists.values + further * product.lists.stride,
-                        .steps = product.lists.steps + further * product.lists.stride,
-                        .counts = product.lists.counts + further,
-                        .stride = product.lists.stride,
+                        .values = product.lists.values,
+                        .steps = product.lists.steps,
+                        .begins = product.lists.begins + further,
                         .list_of = product.list_of,
                         .first_list = product.first_list,
                         .panels = static_cast<int>(count),

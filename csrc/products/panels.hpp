@@ -138,29 +138,21 @@ bool multiply_by_lists(const T* x, Index x_stride, Index rows, const Panels<T>& 
     count_left_work({products, 0, 0});
     return false;
   }
-  const Index parts = list_parts(depth, most), stride = list_stride<T>(most);
-  const Buffer<T> values(parts * rows * stride);
-  const Buffer<std::uint16_t> steps(parts * rows * stride);
-  const Buffer<std::int32_t> counts(parts * rows);
+  const Index parts = list_parts(depth, most);
+  const Buffer<T> values(rows * depth + kernels::kSpare);
+  const Buffer<std::uint16_t> steps(rows * depth + kernels::kSpare);
+  std::vector<Index> begins;
   kept = 0;
   for (Index list = 0; list < parts * rows; ++list) {
     const Index first = list / rows * most;
-    const Index count = kernel.compress(std::min(most, depth - first), x + list % rows * x_stride + first, 0, 0,
-                                        values.data() + list * stride, steps.data() + list * stride);
-    counts.data()[list] = static_cast<std::int32_t>(count);
-    kept += count;
+    begins.push_back(kept);
+    kept += kernel.compress(std::min(most, depth - first), x + list % rows * x_stride + first, 0, 0,
+                            values.data() + kept, steps.data() + kept);
   }
+  begins.push_back(kept);
   count_left_work({0, products, static_cast<std::uint64_t>(kept * panels.count() * width)});
   multiply_lists<T>(
-      {{values.data(), steps.data(), counts.data(), stride},
-       rows,
-       depth,
-       nullptr,
-       0,
-       rows,
-       panels.count(),
-       add,
-       out_stride},
+      {{values.data(), steps.data(), begins.data()}, rows, depth, nullptr, 0, rows, panels.count(), add, out_stride},
       [&](Index p) { return panels.at(p); }, [&](Index p) { return out + p * width; });
   for (Index p = 0; p < panels.count(); ++p) {
     if (panels.not_finite(p)) {

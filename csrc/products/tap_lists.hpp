@@ -39,16 +39,18 @@ class TapLists {
  public:
   TapLists(const TapPixels& pixels, const Image<T>& image, Index channels);
   Index steps() const { return steps_of_list_; }  // of the reduction that a list covers
-  // List l's values begin at together * l * stride, the second row's `stride` further.
-  Lists<T> part(Index part) const;
   Index together() const { return together_; }
-  Index kept() const { return kept_; }  // entries of lists
+  Index kept() const { return begins_.back(); }  // entries of lists
+  // What the lists of a part add to the rows' sums, some panels side by side: list_of each row, or pair of rows.
+  void multiply(Index part, Index rows, const std::int32_t* list_of, Index panels, const T* const* panel, bool add,
+                T* const* sums) const;
 
  private:
-  Index together_, steps_of_list_, count_, kept_ = 0;
+  Index together_, steps_of_list_, count_;
+  // One list behind the other, the values of two rows by turns.
   Buffer<T> values_;
   Buffer<std::uint16_t> steps_;
-  Buffer<std::int32_t> counts_;
+  std::vector<Index> begins_;  // of all lists, and the end
 };
 
 // How many rows share a list: 0, by tiles; 1; 2.

@@ -72,8 +72,6 @@ class TapLoops {
   bool is_first(const Task& task, Index product, bool lists) const;
   void run_slab(Task* task, Index first, Index last) const;
   void run_lists(Task* task, Index product, Index first, Index last) const;
-  void multiply_lists(const TapPixels& pixels, std::size_t tap, const Lists<T>& lists, Index panels,
-                      const T* const* panel, bool add, T* const* sums) const;
   void run_tile(Task* task, const Chunk& chunk, Index row, Index height, Index first, Index last) const;
 
   const kernels::Table<T>& kernel_ = kernels::table<T>();
@@ -234,38 +232,6 @@ void TapLoops<T>::run_slab(Task* task, Index first, Index last) const {
   }
 }
 
-// What the lists of a tap add to some panels' sums.
-template <class T>
-void TapLoops<T>::multiply_lists(const TapPixels& pixels, std::size_t tap, const Lists<T>& lists, Index panels,
-                                 const T* const* panel, bool add, T* const* sums) const {
-  if (pixels.together() == 2) {
-    kernel_.list_pairs({.pairs = pixels.rows(),
-                        .values = lists.values,
-                        .steps = lists.steps,
-                        .counts = lists.counts,
-                        .stride = lists.stride,
-                        .list_of = pixels.numbers(tap),
-                        .panels = static_cast<int>(panels),
-                        .panel = panel,
-                        .add = add,
-                        .out = sums,
-                        .out_stride = width_});
-    return;
-  }
-  kernel_.list_rows({.rows = pixels.rows(),
-                     .values = lists.values,
-                     .steps = lists.steps,
-                     .counts = lists.counts,
-                     .stride = lists.stride,
-                     .list_of = pixels.numbers(tap),
-                     .first_list = 0,
-                     .panels = static_cast<int>(panels),
-                     .panel = panel,
-                     .add = add,
-                     .out = sums,
-                     .out_stride = width_});
-}
-
 // What a product whose image is lists adds to the sums: taps and parts of the channels outermost, so that the weights
 // that they read stay in the L1 cache for all rows.
 template <class T>
@@ -298,7 +264,7 @@ void TapLoops<T>::run_lists(Task* task, Index product, Index first, Index last) 
             finite = finite && !has_not_finite(own, chunk.depth);
           }
         }
-        multiply_lists(pixels, tap, lists.part(from / most), count, panels, add, sums);
+        lists.multiply(from / most, pixels.rows(), pixels.numbers(tap), count, panels, add, sums);
         add = true;
         for (Index p = 0; !finite && p < count; ++p) {
           add_not_finite(panels[p], chunk.depth, rows, sums[p], width_);

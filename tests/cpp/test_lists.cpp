@@ -87,26 +87,40 @@ TEST(compress_keeps_what_is_not_zero) {
   });
 }
 
+// Where lists of these lengths begin, one behind the other, and the end.
+std::vector<Index> begins_of(const std::vector<Index>& counts) {
+  std::vector<Index> begins{0};
+  for (const Index count : counts) {
+    begins.push_back(begins.back() + count);
+  }
+  return begins;
+}
+// Their steps: rising, up to the last one.
+std::vector<std::uint16_t> last_steps(const std::vector<Index>& counts, Index longest) {
+  std::vector<std::uint16_t> steps;
+  for (const Index count : counts) {
+    for (Index step = longest - count; step < longest; ++step) {
+      steps.push_back(static_cast<std::uint16_t>(step));
+    }
+  }
+  return steps;
+}
+
 // Lists of every length up to the longest, in order or in any order, some used twice.
 TEST(list_rows_sums_over_lists) {
   both_types([](auto tag) {
     using T = decltype(tag);
     const auto& kernel = kernels::table<T>();
-    const Index width = kernel.tile_cols, longest = list_steps<T>(), lists = 9;
+    const Index width = kernel.tile_cols, longest = list_steps<T>();
     Random random(7);
-    Fenced<T> values(lists, longest), before(5, width, 0);
+    const std::vector<Index> counts{0, 1, 2, 3, 7, 8, 0, 33, longest};
+    const std::vector<Index> begins = begins_of(counts);
+    const std::vector<std::uint16_t> steps = last_steps(counts, longest);
+    Fenced<T> values(1, begins.back()), before(5, width, 0);
     Fenced<T> panels(kernels::kListPanels * longest, width, 0);
     values.fill(random);
     panels.fill(random);
     before.fill(random);
-    std::vector<std::uint16_t> steps(static_cast<std::size_t>(lists * values.stride()));
-    const std::vector<std::int32_t> counts{0, 1, 2, 3, 7, 8, 0, 33, static_cast<std::int32_t>(longest)};
-    for (Index l = 0; l < lists; ++l) {
-      for (Index n = 0; n < longest; ++n) {  // rising, up to the last step
-        steps[static_cast<std::size_t>(l * values.stride() + n)] =
-            static_cast<std::uint16_t>(longest - counts[static_cast<std::size_t>(l)] + n);
-      }
-    }
     const std::vector<std::int32_t> mixed{8, 0, 7, 7, 3};
     for (int count = 1; count <= kernels::kListPanels; ++count) {
       for (const int choice : {0, 1, 2, 3}) {
@@ -125,8 +139,7 @@ TEST(list_rows_sums_over_lists) {
         kernel.list_rows({.rows = 5,
                           .values = values.data(),
                           .steps = steps.data(),
-                          .counts = counts.data(),
-                          .stride = values.stride(),
+                          .begins = begins.data(),
                           .list_of = in_order ? nullptr : mixed.data(),
                           .first_list = 4,
                           .panels = count,
@@ -137,14 +150,13 @@ TEST(list_rows_sums_over_lists) {
         bool right = true;
         for (Index p = 0; p < count; ++p) {
           for (Index i = 0; i < 5; ++i) {
-            const Index l = in_order ? 4 + i : mixed[static_cast<std::size_t>(i)];
+            const std::size_t l = static_cast<std::size_t>(in_order ? 4 + i : mixed[static_cast<std::size_t>(i)]);
             for (Index j = 0; j < width; ++j) {
               Sum64 expected;
               expected.add(add ? static_cast<double>(before.at(i, j)) : 0);
-              for (Index n = 0; n < counts[static_cast<std::size_t>(l)]; ++n) {
-                expected.add(static_cast<double>(values.at(l, n)) *
-                             static_cast<double>(
-                                 panel[p][steps[static_cast<std::size_t>(l * values.stride() + n)] * width + j]));
+              for (Index n = begins[l]; n < begins[l + 1]; ++n) {
+                expected.add(static_cast<double>(values.at(0, n)) *
+                             static_cast<double>(panel[p][steps[static_cast<std::size_t>(n)] * width + j]));
               }
               right = right &&
                       near(static_cast<double>(sums.at(p * 5 + i, j)), expected.value, bound<T>(expected, longest));
@@ -167,7 +179,7 @@ TEST(compress_pair_keeps_what_is_not_zero_in_one) {
     for (const Index k : depths(kernel.tile_cols)) {
       for (const double share : kShares) {
         say("compress_pair: k, share in percent, bytes", k, static_cast<int>(100 * share), sizeof(T));
-        Fenced<T> x(2, k, 0), values(2, k + kernels::kSpare, 0);
+        Fenced<T> x(2, k, 0), values(1, 2 * (k + kernels::kSpare), 0);
         Random random(static_cast<unsigned>(k));
         x.fill(random);
         thin(x.view(), share, 3);
@@ -177,14 +189,14 @@ TEST(compress_pair_keeps_what_is_not_zero_in_one) {
         }
         std::vector<std::uint16_t> steps(static_cast<std::size_t>(k + kernels::kSpare));
         values.reset();
-        const Index count = kernel.compress_pair(k, x.row(0), x.row(1), values.row(0), values.row(1), steps.data());
+        const Index count = kernel.compress_pair(k, x.row(0), x.row(1), values.data(), steps.data());
         Index n = 0;
         bool right = true;
         for (Index p = 0; p < k; ++p) {
           if (x.at(0, p) != 0 || x.at(1, p) != 0) {
             right = right && n < count && steps[static_cast<std::size_t>(n)] == p &&
-                    std::memcmp(values.row(0) + n, x.row(0) + p, sizeof(T)) == 0 &&
-                    std::memcmp(values.row(1) + n, x.row(1) + p, sizeof(T)) == 0;
+                    std::memcmp(values.data() + 2 * n, x.row(0) + p, sizeof(T)) == 0 &&
+                    std::memcmp(values.data() + 2 * n + 1, x.row(1) + p, sizeof(T)) == 0;
             ++n;
           }
         }
@@ -200,21 +212,16 @@ TEST(list_pairs_sums_over_lists) {
   both_types([](auto tag) {
     using T = decltype(tag);
     const auto& kernel = kernels::table<T>();
-    const Index width = kernel.tile_cols, longest = pair_steps<T>(), lists = 6, pairs = 4;
+    const Index width = kernel.tile_cols, longest = pair_steps<T>(), pairs = 4;
     Random random(7);
-    Fenced<T> values(2 * lists, longest), before(2 * pairs, width, 0);
+    const std::vector<Index> counts{0, 1, 2, 7, 33, longest};
+    const std::vector<Index> begins = begins_of(counts);
+    const std::vector<std::uint16_t> steps = last_steps(counts, longest);
+    Fenced<T> values(1, 2 * begins.back()), before(2 * pairs, width, 0);
     Fenced<T> panels(kernels::kPairPanels * longest, width, 0);
     values.fill(random);
     panels.fill(random);
     before.fill(random);
-    std::vector<std::uint16_t> steps(static_cast<std::size_t>(lists * values.stride()));
-    const std::vector<std::int32_t> counts{0, 1, 2, 7, 33, static_cast<std::int32_t>(longest)};
-    for (Index l = 0; l < lists; ++l) {
-      for (Index n = 0; n < longest; ++n) {  // rising, up to the last step
-        steps[static_cast<std::size_t>(l * values.stride() + n)] =
-            static_cast<std::uint16_t>(longest - counts[static_cast<std::size_t>(l)] + n);
-      }
-    }
     for (const std::vector<std::int32_t>& list_of : {std::vector<std::int32_t>{5, 0, 3, 3}, {1, 2, 4, 5}}) {
       for (int count = 1; count <= kernels::kPairPanels; ++count) {
         for (const bool add : {false, true}) {
@@ -232,8 +239,7 @@ TEST(list_pairs_sums_over_lists) {
           kernel.list_pairs({.pairs = pairs,
                              .values = values.data(),
                              .steps = steps.data(),
-                             .counts = counts.data(),
-                             .stride = values.stride(),
+                             .begins = begins.data(),
                              .list_of = list_of.data(),
                              .panels = count,
                              .panel = panel,
@@ -243,14 +249,13 @@ TEST(list_pairs_sums_over_lists) {
           bool right = true;
           for (Index p = 0; p < count; ++p) {
             for (Index i = 0; i < 2 * pairs; ++i) {
-              const Index l = list_of[static_cast<std::size_t>(i / 2)];
+              const auto l = static_cast<std::size_t>(list_of[static_cast<std::size_t>(i / 2)]);
               for (Index j = 0; j < width; ++j) {
                 Sum64 expected;
                 expected.add(add ? static_cast<double>(before.at(i, j)) : 0);
-                for (Index n = 0; n < counts[static_cast<std::size_t>(l)]; ++n) {
-                  const Index step = steps[static_cast<std::size_t>(l * values.stride() + n)];
-                  expected.add(static_cast<double>(values.at(2 * l + i % 2, n)) *
-                               static_cast<double>(panel[p][step * width + j]));
+                for (Index n = begins[l]; n < begins[l + 1]; ++n) {
+                  expected.add(static_cast<double>(values.at(0, 2 * n + i % 2)) *
+                               static_cast<double>(panel[p][steps[static_cast<std::size_t>(n)] * width + j]));
                 }
                 right = right && near(static_cast<double>(sums.at(p * 2 * pairs + i, j)), expected.value,
                                       bound<T>(expected, longest));

@@ -3,6 +3,7 @@
 //   workload          the compiler, the instruction sets that run here (best first), the names; one a line
 //   workload NAME     that one
 #include <cmath>
+#include <cstdint>
 #include <cstdio>
 #include <cstring>
 #include <functional>
@@ -20,10 +21,24 @@ extern "C" __attribute__((noinline)) void measured(const std::function<void()>& 
 namespace pylrp {
 namespace {
 
-// One layer with an input >= 0, as behind a ReLU.
+// Zeros in all but an n-th of the entries, in no order.
 template <class T>
-void layer(const char* rule, Index batch, Index n_in, Index n_out) {
+void thin(Matrix<T> x, std::uint32_t n) {
+  std::uint32_t state = 1;
+  for (Index i = 0; i < x.rows; ++i) {
+    for (Index j = 0; j < x.cols; ++j) {
+      state = state * 1664525u + 1013904223u;
+      x.row(i)[j] *= state >> 16 < 65536u / n ? T(1) : T(0);
+    }
+  }
+}
+
+// One layer with an input >= 0, as behind a ReLU; one_of: an n-th of input and relevance is not zero.
+template <class T>
+void layer(const char* rule, Index batch, Index n_in, Index n_out, std::uint32_t one_of = 1) {
   DenseData<T> layer(batch, n_in, n_out, 1, true);
+  thin(layer.input.view(), one_of);
+  thin(layer.relevance.view(), one_of);
   Fenced<T> result(batch, n_in, 0);
   const CompiledRule compiled(rule_named(rule));
   const DenseJob<T> job{{layer.weight.read(), layer.bias.data()},
@@ -71,6 +86,11 @@ struct Convolution {
                  .shape(in, out, groups),
              false, 1, 1, 1, false),
         output(1, data.relevance.cols()) {}
+  Convolution& zeros_but(std::uint32_t one_of) {
+    thin(data.input.view(), one_of);
+    thin(data.relevance.view(), one_of);
+    return *this;
+  }
   void forward() {
     const ConvLayer<float> layer = data.layer(true);
     measured([&] { layer.forward({data.input.read()}, output.view(), {}, {1}); });
@@ -97,11 +117,15 @@ constexpr Workload kWorkloads[] = {
     {"epsilon 512x512, batch 64", [] { layer<float>("epsilon", 64, 512, 512); }},
     {"gamma 512x512, batch 64", [] { layer<float>("gamma", 64, 512, 512); }},
     {"alpha-beta 512x512, batch 64", [] { layer<float>("alpha-beta", 64, 512, 512); }},
+    {"z+ 512x512, batch 64, an eighth not zero", [] { layer<float>("z+", 64, 512, 512, 8); }},
     {"z-box 512x512, batch 64", [] { layer<float>("z-box", 64, 512, 512); }},
     {"forward 512x512, batch 1", [] { forward<float>(1, 512, 512); }},
     {"forward 512x512, batch 64", [] { forward<float>(64, 512, 512); }},
     {"convolution 3x3, 64 to 64, forward", [] { Convolution(3, 64, 64, 1).forward(); }},
     {"convolution 3x3, 64 to 64, z+", [] { Convolution(3, 64, 64, 1).relevance("z+"); }},
+    {"convolution 3x3, 64 to 64, forward, a fourth not zero", [] { Convolution(3, 64, 64, 1).zeros_but(4).forward(); }},
+    {"convolution 3x3, 64 to 64, z+, an eighth not zero",
+     [] { Convolution(3, 64, 64, 1).zeros_but(8).relevance("z+"); }},
     {"convolution 3x3, 3 to 32, gamma", [] { Convolution(3, 3, 32, 1).relevance("gamma"); }},
     {"convolution 1x1, 24 to 96, z+", [] { Convolution(1, 24, 96, 1).relevance("z+"); }},
     {"convolution 1x1, 24 to 96, alpha-beta", [] { Convolution(1, 24, 96, 1).relevance("alpha-beta"); }},
