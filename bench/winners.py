@@ -39,7 +39,8 @@ def windows(values: NDArray[Any]) -> NDArray[Any]:
     """Return one image's windows, (channels, rows, columns, 4)."""
     channels, rows, columns = values.shape[1], values.shape[2] // 2, values.shape[3] // 2
     cut = values[0][:, : 2 * rows, : 2 * columns].reshape(channels, rows, 2, columns, 2)
-    return cut.transpose(0, 1, 3, 2, 4).reshape(channels, rows, columns, 4)
+    gathered: NDArray[Any] = cut.transpose(0, 1, 3, 2, 4).reshape(channels, rows, columns, 4)
+    return gathered
 
 
 def reach(net: pylrp.Network, pool: Node) -> tuple[int, int]:
