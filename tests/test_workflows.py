@@ -140,6 +140,15 @@ def test_a_tag_is_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         (tmp_path / name).write_text(files[name])
 
 
+def test_the_wheel_of_these_tests_is_small() -> None:
+    """The one that make has built, and installed for them."""
+    built = sorted((ROOT / "build" / "wheel").glob("pylrp-*.whl"))
+    if not built and not os.environ.get("PYLRP_REQUIRE_BUILD"):
+        pytest.skip("no wheel was built here: make .venv/installed")
+    (wheel,) = built
+    assert wheel.stat().st_size <= load("wheels").MOST_BYTES
+
+
 def test_wheels_are_checked(tmp_path: Path) -> None:
     import tarfile
     import zipfile

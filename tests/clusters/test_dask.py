@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -157,6 +158,32 @@ def test_what_no_file_holds_is_pickled(tmp_path):
     worker._networks.clear()
     with pytest.raises(FileNotFoundError, match="by_file"):
         again(x)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's memory")
+@pytest.mark.parametrize(("setting", "few"), [("65536", True), ("65537", False)])
+def test_a_worker_keeps_its_pages(tmp_path, setting, few):
+    """With the setting of Dask's workers a block would fetch its memory anew; one that is a user's own stays."""
+    script = tmp_path / "pages.py"
+    script.write_text(
+        "import pickle, resource, sys, numpy as np\n"
+        "explainer = pickle.loads(sys.stdin.buffer.read())\n"
+        "x = np.ones((512, 3000), np.float32)\n"
+        "explainer(x), explainer(x)\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "explainer(x)\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)\n"
+    )
+    net = pylrp.Network([Dense(np.ones((3, 3000), np.float32))])
+    done = subprocess.run(
+        [sys.executable, str(script)],
+        input=pickle.dumps(worker.Explainer(net, folder=tmp_path / "network", composite="epsilon", threads=1)),
+        capture_output=True,
+        env={**os.environ, "MALLOC_TRIM_THRESHOLD_": setting},
+        cwd=tmp_path,
+        check=True,
+    )
+    assert (int(done.stdout) < 200) == few
 
 
 def waits(block, folder=None, only=None):
