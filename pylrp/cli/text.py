@@ -60,6 +60,10 @@ def run(args: ExplainArguments) -> int:
     for given in job.given:
         try:
             samples.append(job.tokenizer(given))
+            if samples[-1].left_out and not args.quiet:
+                kept = len(samples[-1].tokens)
+                print(f"note: {given.name} is cut to {kept} tokens, as the tokenizer's file says: "
+                      f"{samples[-1].left_out} more are not seen")  # fmt: skip
         except ValueError as error:
             if len(job.given) == 1:
                 raise

@@ -52,11 +52,14 @@ class TextSample:
     x : dict of str to ndarray
         By input, without a batch axis.
     tokens : list of str
+    left_out : int
+        How many tokens of the text the tokenizer's file says are cut off.
     """
 
     given: TextInput
     x: dict[str, Any]
     tokens: list[str]
+    left_out: int = 0
 
 
 def roles_of(network: Network) -> dict[str, str]:
@@ -141,6 +144,7 @@ class Tokenizer:
         """
         made = self._read.encode(given.text) if given.pair is None else self._read.encode(given.text, given.pair)
         ids, tokens = list(made.ids), list(made.tokens)
+        cut = sum(mark == 0 for rest in made.overflowing for mark in rest.special_tokens_mask)
         rows = {"ids": ids, "mask": [1] * len(ids), "types": list(made.type_ids), "positions": list(range(len(ids)))}
         if self._length is not None:
             self._fit(rows, tokens)
@@ -150,7 +154,7 @@ class Tokenizer:
             x[name] = np.array(rows[role], dtype)
         if not len(rows["ids"]):
             raise ValueError("the text is empty: it has no tokens")
-        return TextSample(given, x, tokens)
+        return TextSample(given, x, tokens, cut)
 
     def _fit(self, rows: dict[str, list[int]], tokens: list[str]) -> None:
         """Pad to the network's one length."""

@@ -75,7 +75,7 @@ def explain_sample(
 def _explained(
     network: Network, request: Request, given: Mapping[str, Array], targets: Sequence[int], composite: OneComposite
 ) -> Explanation:
-    layers = chosen_layers(network, request.output)
+    layers = list(dict.fromkeys([*chosen_layers(network, request.output), *network.heads]))
     while True:
         try:
             return network.explain(

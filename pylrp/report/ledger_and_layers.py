@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from pylrp.network.ledger import Ledger
 from pylrp.network.network import Network
 from pylrp.report.encode import block_sum, packed, short
 
-__all__ = ["chosen_layers", "kept_layers", "layer_data", "ledger_data"]
+__all__ = ["chosen_layers", "heads_data", "kept_layers", "layer_data", "ledger_data"]
 
 Array = NDArray[Any]
 
@@ -24,6 +25,7 @@ NAMED, MAPPED = 6, 4
 #: A map of a layer has at most so many points a side.
 MOST_POINTS = 56
 _BY_TOKEN = 2  # axes of a value of text: tokens and width
+_BY_HEAD = 3
 
 
 def chosen_layers(network: Network, output: str) -> list[str]:
@@ -43,7 +45,22 @@ def kept_layers(network: Network, ex: Explanation) -> list[str]:
     """Return the layers to show whose relevance an explanation holds: nothing is explained once more."""
     kept = ex.layers.kept
     chosen = [name for name in chosen_layers(network, ex.settings["output"]) if name in kept]
-    return chosen or _spread([name for name in network.names if name in kept])
+    return chosen or _spread([name for name in network.names if name in kept and name not in network.heads])
+
+
+def heads_data(layers: Mapping[str, Array]) -> dict[str, Any] | None:
+    """Return relevance by layer, the last one first, and head; None where heads are not known.
+
+    Parameters
+    ----------
+    layers : mapping of str to ndarray of shape (heads, tokens, ...)
+        Relevance of what heads put out, from the input up.
+    """
+    several = {name: R for name, R in layers.items() if R.ndim == _BY_HEAD and len(R) > 1}
+    if not several or len({len(R) for R in several.values()}) > 1:
+        return None
+    values = [[short(value) for value in R.sum(axis=(1, 2), dtype=np.float64)] for R in several.values()]
+    return {"layers": list(several)[::-1], "values": values[::-1]}
 
 
 def _spread(names: list[str]) -> list[str]:

@@ -27,6 +27,7 @@ _SCRIPTS = (
     "time_by_feature.js",
     "text.js",
     "sankey.js",
+    "heads.js",
     "layers.js",
     "main.js",
 )

@@ -18,7 +18,7 @@ from pylrp.present.outputs import Explained, Outputs
 from pylrp.report import sentences
 from pylrp.report.encode import digest
 from pylrp.report.input_display import InputDisplay
-from pylrp.report.ledger_and_layers import kept_layers, layer_data, ledger_data
+from pylrp.report.ledger_and_layers import heads_data, kept_layers, layer_data, ledger_data
 from pylrp.report.text_display import TextDisplay
 
 __all__ = ["Display", "sample_data"]
@@ -125,12 +125,17 @@ def _explanation(
     kinds = {node.name: node.layer.kind for node in network.graph.nodes}
     by_token = any(view.kind == "text" for view in views.values())
     layers = kept_layers(network, ex)[::-1]
+    positions = None if ex.positions is None or isinstance(ex.positions, dict) else own(ex.positions)
     return {
-        "maps": [view.map_data(found[name]) for name, view in views.items()],
+        "maps": [
+            view.map_data(found[name], positions) if isinstance(view, TextDisplay) else view.map_data(found[name])
+            for name, view in views.items()
+        ],
         "reached": reached,
         "where": [sentences.where(view, found[name], about.label, about.against) for name, view in views.items()],
         "account": sentences.account(about.score, reached, absorbed(ledger), next(iter(views.values())).kind),
         "ledger": ledger_data(ledger),
+        "heads": heads_data({name: own(ex.layers[name]) for name in network.heads if name in ex.layers.kept}),
         "layers": [layer_data(name, kinds[name], own(ex.layers[name]), by_token=by_token) for name in layers],
     }
 

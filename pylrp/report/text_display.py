@@ -51,9 +51,12 @@ class TextDisplay:
         words = [[word.text, int(word.special), word.segment] for word in self._words]
         return {"name": self.name, "kind": self.kind, "shape": list(self._shape), "words": words}
 
-    def map_data(self, relevance: Array) -> dict[str, Any]:
-        """Return relevance of the tokens for the page, one number a word."""
-        return {"values": [short(value) for value in self.plane(relevance)[0]]}
+    def map_data(self, relevance: Array, positions: Array | None = None) -> dict[str, Any]:
+        """Return relevance of the tokens for the page, one number a word, and what their positions took."""
+        made = {"values": [short(value) for value in self.plane(relevance)[0]]}
+        if positions is not None and np.shape(positions) == self._shape and np.any(positions):
+            made["positions"] = [short(value) for value in self.plane(positions)[0]]
+        return made
 
     def feature(self, index: int) -> str:
         """Return a word."""

@@ -20,6 +20,35 @@ def ex(rng):
     return net, net.explain(one, targets=[0, 1]).with_tokens(TOKENS)
 
 
+def test_heads_and_positions(browser, rng, tmp_path):
+    net = pylrp.load(small_text.model(), dtype="float64")
+    x = {name: array[0] for name, array in small_text.batch(rng, 1, len(TOKENS)).items()}
+    report = Report(net)
+    report.add(x, targets=[0, 1], tokens=TOKENS, composites="attnlrp")
+    report.write(tmp_path / "text.html")
+    browser.open(tmp_path / "text.html")
+    assert browser.driver.get_log("browser") == []
+    again = net.explain(x, targets=[0, 1], composite="attnlrp", layers=net.heads)
+    for target in (0, 1):
+        browser.choose(target)
+        values = again.layers["heard"][target].sum(axis=(1, 2))
+        shown = "return [...document.querySelectorAll('.heads td')].map(e => getComputedStyle(e).backgroundColor)"
+        require_colours(browser.run(shown), values, np.abs(values).max())
+        P = again.positions[target]
+        places = np.array([P[0], P[1] + P[2], P[3], P[4], P[5], P[6], P[7]])
+        shown = "return [...document.querySelectorAll('.position')].map(e => getComputedStyle(e).borderBottomColor)"
+        require_colours(browser.run(shown), places, np.abs(places).max())
+    assert browser.run("return document.querySelectorAll('.heads thead th').length") == 3  # two heads beside the names
+    assert browser.run("return window.harm") is None
+
+
+def require_colours(found, values, limit):
+    for ground, value in zip(found, values, strict=True):
+        given = [int(part) for part in ground[4:-1].split(",")]
+        expected = [int(colour(value, limit)[0][i : i + 2], 16) for i in (1, 3, 5)]
+        assert np.abs(np.subtract(given, expected)).max() <= 2
+
+
 def test_words_are_coloured(browser, ex, tmp_path):
     net, explained = ex
     report = Report(net)

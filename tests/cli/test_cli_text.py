@@ -82,6 +82,20 @@ def test_a_token_of_a_decoder(folder: Any, target: str | None, entry: Any) -> No
     )
 
 
+def test_a_text_that_the_tokenizer_cuts_is_told(folder: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    made = tokenizers.Tokenizer.from_file("tokenizer.json")
+    made.enable_truncation(max_length=5)
+    made.save("tokenizer.json")
+    words = ["explain", "model.onnx", "--text", "the film was good the film", "--target", "0", "-o", "ex.npz"]
+    assert main(words) == 0
+    printed = capsys.readouterr().out
+    assert len(pylrp.Explanation.load("ex.npz").relevance[0]) == 5
+    assert "5 tokens" in printed
+    assert "3 more" in printed
+    assert main([*words[:3], "the film", *words[4:]]) == 0
+    assert "more" not in capsys.readouterr().out
+
+
 def test_a_picture(folder: Any) -> None:
     pytest.importorskip("matplotlib")
     assert main(["explain", "model.onnx", "--text", "the film", "-o", "words.png", "--quiet"]) == 0

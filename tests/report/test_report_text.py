@@ -45,6 +45,26 @@ def test_words_have_the_relevance_of_their_tokens(net, rng):
     assert first["explanations"][0][0]["layers"] == []
 
 
+def test_heads_and_positions_are_shown(net, rng):
+    (x,) = samples(rng, 5)
+    tokens = ["[CLS]", "un", "##seen", "film", "[SEP]"]
+    report = Report(net)
+    report.add(x, tokens=tokens, targets=[2, 0], composites=["attnlrp", "cp_lrp"])
+    (sample,) = data(report)["samples"]
+    for made, composite in zip(sample["explanations"], ("attnlrp", "cp_lrp"), strict=True):
+        ex = net.explain(x, targets=[2, 0], composite=composite, layers=net.heads)
+        for t in range(2):
+            assert made[t]["heads"]["layers"] == ["heard"]
+            np.testing.assert_allclose(made[t]["heads"]["values"], [ex.layers["heard"][t].sum(axis=(1, 2))], rtol=1e-5)
+            P = ex.positions[t]
+            np.testing.assert_allclose(
+                made[t]["maps"][0]["positions"], [P[0], P[1] + P[2], P[3], P[4]], rtol=1e-5, atol=1e-9
+            )
+    plain = Report(net)
+    plain.add(net.explain(x, 0).with_tokens(tokens))  # heads were not asked for
+    assert data(plain)["samples"][0]["explanations"][0][0]["heads"] is None
+
+
 def test_explanations_are_taken_as_they_are(net, rng):
     x = samples(rng, 4, 6)
     ex = net.explain(x, targets=[0, 2]).with_tokens([list("abcd"), list("efghij")])

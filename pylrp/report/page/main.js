@@ -37,6 +37,7 @@ function toRepeat(sample) {
 function sampleView(sample) {
   const views = sample.inputs.map((input, i) => VIEWS[input.kind](input, i));
   const flow = sankeyView();
+  const heads = headsView();
   const inner = layersView();
   const where = h('div', { id: 'where' });
   const account = h('p', { id: 'account' });
@@ -72,6 +73,7 @@ function sampleView(sample) {
     const chance = target.probability === null ? '' : `, probability ${percent(target.probability)}`;
     about.textContent = `Shown: the evidence for and against “${target.label}” (score ${number(target.score)}${chance}).`;
     flow.show(explanation, target);
+    heads.show(explanation);
     inner.show(explanation, state);
     draw();
   }
@@ -91,7 +93,7 @@ function sampleView(sample) {
         pictures ? h('label', { class: 'control', for: 'outline' }, outline, ' outline where half of the evidence lies') : null,
         h('div', { class: 'control' }, h('label', { for: 'composite' }, 'Rules (composite)'), composite)),
       made),
-    flow.node, inner.node,
+    flow.node, heads.node, inner.node,
     toRepeat(sample));
   return { node, update };
 }
