@@ -4,6 +4,7 @@ Wall time is noise on a shared machine, a count of instructions is not. ``tests/
 flags of the library and run under valgrind's callgrind, once for each piece of work and instruction set that valgrind
 can simulate (it does not know AVX-512). The counts are compared with ``instructions.json``: more than a few per cent
 above the limit fails. Limits hold for one compiler; with another one the counts are printed and nothing is compared.
+With any compiler twice the steps of a recurrent layer must take at most twice the instructions.
 
     python bench/instructions.py             compare
     python bench/instructions.py --update    make the counts of this run the limits of this compiler
@@ -25,6 +26,9 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 LIMITS = ROOT / "bench" / "instructions.json"
 TOLERANCE = 0.03  # the C library's part (memory, clearing) differs a little between machines
+
+#: Pieces of work, the second of which has twice the steps of the first.
+DOUBLED = [("LSTM 64 to 128, explained, 50 steps", "LSTM 64 to 128, explained, 100 steps")]
 
 Counts = dict[str, dict[str, int]]  # instruction set -> piece of work -> instructions
 
@@ -84,6 +88,17 @@ def compare(counts: Counts, limits: Counts) -> bool:
     return good
 
 
+def doubled(counts: Counts) -> bool:
+    """Print what twice the steps take; return whether that is at most twice as much."""
+    good = True
+    for isa, works in counts.items():
+        for one, two in DOUBLED:
+            grown = works[two] / works[one]
+            good = good and grown <= 2 * (1 + TOLERANCE)
+            print(f"{isa:9} {two}: {grown:.3f} x those of half the steps{'' if grown <= 2 else ', more than twice'}")
+    return good
+
+
 def main() -> int:
     """Build, count, compare; the result is the program's exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
@@ -105,6 +120,7 @@ def main() -> int:
         LIMITS.write_text(json.dumps(limits, indent=2, sort_keys=True) + "\n")
         print(f"{LIMITS.name}: limits for {compiler}")
     good = compare(counts, limits.get(compiler, {}))
+    good = doubled(counts) and good
     if compiler not in limits:
         print(f"instructions: no limits for {compiler}, only for {', '.join(limits) or 'none'}: nothing was compared")
     else:

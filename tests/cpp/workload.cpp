@@ -7,10 +7,12 @@
 #include <cstdio>
 #include <cstring>
 #include <functional>
+#include <limits>
 
 #include "conv_run.hpp"
 #include "engine/chain.hpp"
 #include "kernels/dispatch.hpp"
+#include "layers/registry.hpp"
 
 // Called once: callgrind collects between entry and return of measured* (the compiler may clone it).
 extern "C" __attribute__((noinline)) void measured(const std::function<void()>& work) {
@@ -105,6 +107,65 @@ struct Convolution {
   }
 };
 
+auto small_numbers() {
+  return [n = 0]() mutable { return 0.01 * ((n = (7 * n + 13) % 29) - 14); };
+}
+
+// An LSTM's description: 64 features, 128 units, its last state.
+class LSTMFields : public Fields<float> {
+ public:
+  explicit LSTMFields(Index steps) : steps_(steps), weight_(512, 64), recurrent_(512, 128) {
+    weight_.fill(small_numbers());
+    recurrent_.fill(small_numbers());
+  }
+  Index integer(const char*, Path) const override { return 0; }
+  std::vector<Index> integers(const char* name, Path) const override {
+    const std::string what = name;
+    if (what == "x") {
+      return {steps_, 64, 64, 1};
+    }
+    return what == "y"        ? std::vector<Index>{-1, 0, 0}
+           : what == "ends"   ? std::vector<Index>{0, -1}
+           : what == "order"  ? std::vector<Index>{0, 1, 2, 3}
+           : what == "inputs" ? std::vector<Index>{-1, -1, -1}
+                              : std::vector<Index>{0};
+  }
+  double real(const char*) const override { return std::numeric_limits<double>::infinity(); }
+  std::vector<double> reals(const char*) const override { return {0, 0, 0}; }
+  bool flag(const char*) const override { return false; }
+  std::string text(const char*, Path at) const override { return *at.begin() == 0 ? "sigmoid" : "tanh"; }
+  bool has(const char*) const override { return false; }
+  Matrix<const float> matrix(const char* name) const override {
+    return std::strcmp(name, "weight") == 0 ? weight_.read() : recurrent_.read();
+  }
+  const float* vector_or_null(const char*, Index) const override { return nullptr; }
+  Matrix<const std::int32_t> table(const char*) const override { return {}; }
+
+ private:
+  Index steps_;
+  mutable Fenced<float> weight_, recurrent_;
+};
+
+// Prediction and relevance of one sample.
+void lstm(Index steps) {
+  const LSTMFields fields(steps);
+  const std::unique_ptr<Layer<float>> layer = layer_kinds().make<float>("lstm", fields);
+  Fenced<float> input(1, steps * 64), output(1, 128), kept(1, layer->kept_entries(nullptr)), result(1, steps * 64);
+  input.fill(small_numbers());
+  kernels::Absorbed absorbed;
+  RelevanceJob<float> job;
+  job.inputs = {input.read()};
+  job.output = job.relevance = output.read();
+  job.kept = kept.read();
+  job.results = {result.view()};
+  job.batch = 1;
+  job.absorbed = &absorbed;
+  measured([&] {
+    layer->forward_keeping({input.read()}, output.view(), kept.view(), {1});
+    layer->relevance(job, {1});
+  });
+}
+
 struct Workload {
   const char* name;
   void (*run)();
@@ -130,6 +191,8 @@ constexpr Workload kWorkloads[] = {
     {"convolution 1x1, 24 to 96, z+", [] { Convolution(1, 24, 96, 1).relevance("z+"); }},
     {"convolution 1x1, 24 to 96, alpha-beta", [] { Convolution(1, 24, 96, 1).relevance("alpha-beta"); }},
     {"convolution 3x3, depthwise 96, z+", [] { Convolution(3, 96, 96, 96).relevance("z+"); }},
+    {"LSTM 64 to 128, explained, 50 steps", [] { lstm(50); }},
+    {"LSTM 64 to 128, explained, 100 steps", [] { lstm(100); }},
 };
 
 }  // namespace

@@ -56,6 +56,7 @@ from pylrp.loaders.onnx.node import Call, Value, type_name
 from pylrp.loaders.onnx.norms import NORMS
 from pylrp.loaders.onnx.recurrent import RECURRENT
 from pylrp.loaders.onnx.rotary import ROTARY
+from pylrp.loaders.onnx.transforms import TRANSFORMS
 from pylrp.loaders.onnx.views import PLAIN
 
 __all__ = ["FLOATS", "OPERATORS", "SELU", "gemm", "scaled"]
@@ -234,6 +235,7 @@ OPERATORS: dict[str, Translate] = {
     **MOVEMENT,
     **CLASSICAL,
     **CONVOLUTIONS,
+    **TRANSFORMS,
     **NORMS,
     **RECURRENT,
     **ROTARY,
