@@ -45,6 +45,7 @@ PAGES = {
         "vision-transformer",
         "time-series",
         "from-matlab",
+        "which-models",
         "writers",
         "inside",
         "command-line",

@@ -62,7 +62,7 @@ class _Way:
     def of(self, constant: Array, dtype: np.dtype[Any]) -> Array:
         if self.kind == "choice":
             return np.where(constant, np.asarray(self.yes, dtype), np.asarray(self.no, dtype))
-        with np.errstate(over="ignore"):
+        with np.errstate(invalid="ignore", over="ignore"):  # numbers that are no places are tried as places, too
             made = constant.astype(dtype)
         return closed(made) if self.kind == "closed" else -made if self.kind == "negative" else made
 

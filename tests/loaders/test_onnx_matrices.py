@@ -240,3 +240,12 @@ def test_constants_with_the_batch_on_another_axis():
         three=np.array([3]),
     )  # fmt: skip
     require_linear(made, (4, 3), lambda x: np.einsum("bid,jd->bij", x, weight[:, 0]))
+
+
+def test_parts_of_no_width_are_joined():
+    """The part of a head that is not rotated, where all of it is."""
+    text = "a = Slice(x, zero, two, last); b = Slice(x, two, end, last); c = Neg(a); y = Concat<axis=-1>(c, b)"
+    made = model(
+        text, {"x": ["n", 3, 2]}, zero=np.array([0]), two=np.array([2]), last=np.array([-1]), end=np.array([2**62])
+    )
+    require_linear(made, (3, 2), lambda x: -x)

@@ -74,8 +74,9 @@ class Rules(TorchFunctionMode):
             of, by = args if function is not torch.Tensor.__rtruediv__ else args[::-1]
             return of / by.detach()
         if function in _SUMS_OF_PRODUCTS:
-            added, one, other = args
-            return kwargs.get("beta", 1) * added + kwargs.get("alpha", 1) * half(one @ other)
+            given = dict(zip(("input", "batch1", "batch2"), args, strict=False)) | kwargs
+            product = half(given["batch1"] @ given["batch2"])
+            return given.get("beta", 1) * given["input"] + given.get("alpha", 1) * product
         if function is F.scaled_dot_product_attention:
             return self.attention(*args, **kwargs)
         computed = [a for a in args if isinstance(a, torch.Tensor) and a.requires_grad and a.grad_fn is not None]

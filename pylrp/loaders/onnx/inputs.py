@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
-from onnx import TensorShapeProto, ValueInfoProto
+from onnx import ModelProto, TensorShapeProto, ValueInfoProto
 
 from pylrp.errors import UnsupportedLayer
 from pylrp.layers import Shape
@@ -30,6 +30,7 @@ __all__ = [
     "shape_of",
     "usual_shape",
     "with_batch_first",
+    "without_presents",
 ]
 
 InputShape = Sequence[int] | Mapping[str, Sequence[int]]
@@ -37,6 +38,7 @@ InputShape = Sequence[int] | Mapping[str, Sequence[int]]
 USUAL = 8
 SHORTER = (4, 2)
 _PAST = re.compile(r"past(_|\.|$)", re.IGNORECASE)
+_PRESENT = re.compile(r"present(_|\.|$)", re.IGNORECASE)
 
 
 def with_batch_first(info: ValueInfoProto, view: View, example: Shape | None = None) -> ValueInfoProto:
@@ -71,6 +73,18 @@ def pasts(inputs: Mapping[str, ValueInfoProto], given: InputShape | None) -> dic
         if float_and_open and _PAST.match(name) and _given(name, given) is None:
             found[name] = tuple(n or 0 for n in sizes)
     return found
+
+
+def without_presents(model: ModelProto, given: InputShape | None) -> list[str] | None:
+    """Return the outputs of a decoder with inputs of earlier keys and values that are not those for later tokens.
+
+    None where there are no such inputs, or nothing but such outputs.
+    """
+    stored = {tensor.name for tensor in model.graph.initializer}
+    inputs = {info.name: info for info in model.graph.input if info.name not in stored}
+    names = [info.name for info in model.graph.output]
+    kept = [name for name in names if not _PRESENT.match(name)]
+    return kept if pasts(inputs, given) and 0 < len(kept) < len(names) else None
 
 
 def free_axes(

@@ -30,6 +30,7 @@ from pylrp.layers import (
     Transpose,
 )
 from pylrp.layers.base import product
+from pylrp.loaders.onnx.constants import Constant
 from pylrp.loaders.onnx.node import Call, Value
 from pylrp.loaders.onnx.places import PLACES, gather_by_side
 from pylrp.loaders.onnx.views import PLAIN, Size, Times, regrouped
@@ -240,7 +241,7 @@ def _split(call: Call) -> list[Value]:
 _ALL = 10**9
 
 
-def _slice(call: Call) -> Value:
+def _slice(call: Call) -> Value | None:
     value = call.viewed()
     if call.opset < 10:
         starts, stops = call.required("starts"), call.required("ends")
@@ -263,6 +264,12 @@ def _slice(call: Call) -> Value:
     if not kept:
         return call.emit(Identity(), value)
     begin, end, step = zip(*kept.values(), strict=True)
+    sizes = [len(range(n)[slice(*kept.get(axis, (None, None)))]) for axis, n in enumerate(value.shape)]
+    if 0 in sizes and not value.view.merged:  # nothing is left, which is joined with something
+        empty = np.zeros((*sizes[: value.view.batch], 1, *sizes[value.view.batch :]), call.translation.constants.dtype)
+        made = Constant(empty, empty, per_sample=True, axis=value.view.batch)
+        call.translation.constants[call.node.output[0]] = made
+        return None
     return call.emit(Slice(begin, end, tuple(kept), step), value)
 
 

@@ -25,7 +25,16 @@ from pylrp.loaders.onnx.file import ModelFile
 from pylrp.loaders.onnx.folding import fold
 from pylrp.loaders.onnx.functions import function_of
 from pylrp.loaders.onnx.fused import FUSED
-from pylrp.loaders.onnx.inputs import InputShape, declared, left_out, pasts, pixel_ranges, shape_of, with_batch_first
+from pylrp.loaders.onnx.inputs import (
+    InputShape,
+    declared,
+    left_out,
+    pasts,
+    pixel_ranges,
+    shape_of,
+    with_batch_first,
+    without_presents,
+)
 from pylrp.loaders.onnx.node import Call, MixedBatch, Translation, Value, operator_of
 from pylrp.loaders.onnx.operators import FLOATS, OPERATORS
 from pylrp.loaders.onnx.outputs import ModelOutputs
@@ -65,6 +74,8 @@ class Reader:
         examples: Mapping[str, Shape] | None = None,
     ):
         self.file, model = file, file.model
+        if outputs is None:
+            outputs = without_presents(model, input_shape)
         constants = Constants(file, np.dtype(np.float32), stored)
         try:
             self.outputs = ModelOutputs.of(model.graph, outputs, constants.stored, operators)
