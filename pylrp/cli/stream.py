@@ -13,7 +13,7 @@ from pylrp.inputs import ImagePlan, Wanted
 from pylrp.network.classes import ClassIndex, classes_of
 from pylrp.network.network import Network
 from pylrp.present.text import shown
-from pylrp.stream import StreamResult, explain
+from pylrp.stream import BadRecord, DifferentRun, StreamResult, explain
 
 __all__ = ["add", "run"]
 
@@ -49,6 +49,13 @@ def run(args: ExplainArguments) -> int:
     network = open_network(args)
     try:
         result = _streamed(args, network)
+    except BadRecord as error:  # the ways out are options here
+        name = shown(error.name)
+        raise ValueError(
+            f"sample {error.index}, {name}: {error.reason}. --on-error skip keeps its row as NaN and goes on"
+        ) from error
+    except DifferentRun as error:
+        raise ValueError(f"{error.told()}. --fresh begins anew") from error
     except KeyboardInterrupt:
         print_error("interrupted: the same command goes on where it was", kind="")
         return 130

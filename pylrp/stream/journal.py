@@ -54,9 +54,13 @@ class DifferentRun(ValueError):
     """
 
     def __init__(self, path: Path, differences: dict[str, tuple[Any, Any]]):
-        told = "; ".join(f"{name} was {before!r}, now {now!r}" for name, (before, now) in differences.items())
-        super().__init__(f"{path} was begun otherwise, so that it can't go on: {told}. resume=False begins anew")
         self.path, self.differences = path, differences
+        super().__init__(f"{self.told()}. resume=False begins anew")
+
+    def told(self) -> str:
+        """Return what is wrong, without a way out."""
+        told = "; ".join(f"{name} was {before!r}, now {now!r}" for name, (before, now) in self.differences.items())
+        return f"{self.path} was begun otherwise, so that it can't go on: {told}"
 
     def __reduce__(self) -> tuple[type[DifferentRun], tuple[Path, dict[str, tuple[Any, Any]]]]:
         return DifferentRun, (self.path, self.differences)

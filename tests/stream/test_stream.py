@@ -441,14 +441,18 @@ def test_command_line(tmp_path, monkeypatch, capsys):
         "1",
     ]
     assert main(command) == 1
-    assert "sample 5" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "sample 5" in told
+    assert "--on-error skip" in told
     assert StreamResult.open("maps.npy").count == BATCH
     assert main([*command, "--on-error", "skip"]) == 1
     good = np.delete(np.arange(COUNT), 5)
     found = StreamResult.open("maps.npy").arrays()
     np.testing.assert_allclose(found["relevance"][good], net.explain(x[good], 1).relevance, rtol=1e-5, atol=1e-6)
     assert main([*command, "--on-error", "skip", "--composite", "epsilon_plus"]) == 1
-    assert "--fresh" not in capsys.readouterr().out
+    told = capsys.readouterr().err
+    assert "--fresh" in told
+    assert "resume=" not in told
     assert main([*command, "--on-error", "skip", "--composite", "epsilon_plus", "--fresh", "-q"]) == 1
     assert StreamResult.open("maps.npy").run["composite"] == "epsilon_plus"
     for wrong in (["-o", "maps.png"], ["-o", "a.npy", "-o", "b.npy"], ["-o", "a.npy", "--layers", "all"]):
