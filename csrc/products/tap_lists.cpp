@@ -163,8 +163,8 @@ Index choose_lists(const Block& block, const Image<T>& image, Index panels, Inde
   return pairs < alone ? 2 : 1;
 }
 
-// Measured with AVX2 on images of a trained VGG16, 112 or 224 rows of 3 x 3 taps by 12 panels: 0.22, 0.36, 0.53 and 0.73
-// of the tiles' time at shares of 0.15, 0.27, 0.44 and 0.65. The others were not measured.
+// Measured with AVX2 on images of a trained VGG16, 112 or 224 rows of 3 x 3 taps by 12 panels: 0.22, 0.36, 0.53 and
+// 0.73 of the tiles' time at shares of 0.15, 0.27, 0.44 and 0.65. The others were not measured.
 template <class T>
 double pairs_cost(double share, Index rows, Index panels, Index taps, Index channels) {
   const double wide = sizeof(T) == 4 ? 1 : 2;  // a vector has half as many entries
