@@ -163,6 +163,58 @@ class Unrolled(nn.Module):
         return self.head(h[0] if isinstance(h, tuple) else h)
 
 
+class GatesInOne(nn.Module):
+    """A GRU in Python whose gates are parts of one product, from a state that is a constant."""
+
+    def __init__(self, state: float, detached: bool = False):
+        super().__init__()
+        self.x, self.h, self.head, self.state, self.detached = (
+            nn.Linear(3, 12), nn.Linear(4, 12), nn.Linear(4, 2), state, detached,
+        )  # fmt: skip
+
+    def forward(self, x: Any) -> Any:
+        h = torch.full((x.shape[0], 4), self.state, dtype=x.dtype)
+        for t in range(x.shape[1]):
+            (xr, xu, xn), (hr, hu, hn) = self.x(x[:, t]).chunk(3, 1), self.h(h).split(4, 1)
+            r, u = torch.sigmoid(xr + hr), torch.sigmoid(xu + hu)
+            if self.detached:
+                r, u = r.detach(), u.detach()
+            n = xn + r * hn
+            h = (1 - u) * (ratio(torch.tanh, n) if self.detached else torch.tanh(n)) + u * h
+        return self.head(h)
+
+
+@pytest.mark.parametrize("state", [0.0, 0.5])
+def test_gates_of_a_constant_state_get_nothing(state: float) -> None:
+    """At the first step a gate's product with the state is one with a constant."""
+    torch.manual_seed(0)
+    net, by_hand = GatesInOne(state).double().eval(), GatesInOne(state, detached=True).double()
+    by_hand.load_state_dict(net.state_dict())
+    x = torch.randn(2, 3, 3, dtype=torch.float64)
+    exact = pylrp.Composite("exact", pylrp.Zero(), dict.fromkeys(("add", "batchnorm"), pylrp.Zero()))
+    found = pylrp.load(net, x).explain(x.numpy(), target=1, composite=exact)
+    x.requires_grad_(True)
+    by_hand(x)[:, 1].sum().backward()
+    wanted = (x.grad * x).detach().numpy()
+    np.testing.assert_allclose(found.relevance, wanted, atol=1e-9 * np.abs(wanted).max())
+
+
+def test_a_scaled_sigmoid_is_no_gate_by_itself() -> None:
+    """In a sum of activations, which nothing shows to be gates, each part hands relevance on."""
+
+    class Sum(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.other, self.scale = nn.Linear(3, 4), nn.Linear(3, 4), nn.Parameter(torch.randn(4))
+
+        def forward(self, x: Any) -> Any:
+            return self.one(x) + self.scale * torch.sigmoid(self.other(x))
+
+    torch.manual_seed(0)
+    net = pylrp.load(Sum().eval(), torch.randn(2, 3))
+    assert not any(isinstance(node.layer, pylrp.layers.ShiftBy) for node in net.graph.nodes)
+
+
 @pytest.mark.parametrize("kind", BY_HAND)
 def test_cells_in_a_loop_give_the_map_of_the_layer(kind: str) -> None:
     """They are products and sums; without stabilisers the gates' rule is the same."""
