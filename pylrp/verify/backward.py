@@ -198,8 +198,9 @@ def _log_softmax(tape: Tape, step: Step, share: Share, z: Array) -> None:
 
 
 def _sum(tape: Tape, step: Step, share: Share, z: Array) -> None:
-    """Share a sum, or mean, of several values in proportion to them."""
+    """Share a sum, or mean, of several values in proportion to them; one that is a gated constant keeps its share."""
     positions = carried(tape.program, step)
+    takers = [tape.signals[step.name]] if step.name in tape.signals else positions
     inner = tape.rules.part(step, "add")
     rule = tape.rules.of(step, "add") if inner is None else inner
     if inner is not None:  # a constant that is added, or the factor of a mean, is a layer of its own
@@ -209,7 +210,7 @@ def _sum(tape: Tape, step: Step, share: Share, z: Array) -> None:
     q = tape.proportional(step, share, z, rule).c
     if inner is None and step.op == "Mean":
         q = q / len(positions)
-    for i in positions:
+    for i in takers:
         tape.give(step.inputs[i], Share(unbroadcast(np.broadcast_to(q, z.shape), tape.values[step.inputs[i]].shape)))
 
 

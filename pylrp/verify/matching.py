@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pylrp.layers import Layer, Multiply, Recurrent
+from pylrp.layers import Layer, Multiply, Recurrent, ShiftBy
 from pylrp.network.graph import Graph, Node
 from pylrp.rules.assignment import Assignment
 from pylrp.rules.choice import rule_kinds
@@ -180,6 +180,8 @@ class Matching:
         self.merged.update(each.name for each in inner if each.op == "Pad" and kind == "conv")
         if isinstance(node.layer, Multiply):
             self._signal(node, step)
+        elif isinstance(node.layer, ShiftBy):
+            self._lead(node.inputs[0], step)
         self.values[node.name] = self._made(node, step)
 
     def _made(self, node: Node, step: Step) -> str:
@@ -196,9 +198,16 @@ class Matching:
         signal = None if rule is None else signal_of(node, rule)
         if signal is None:
             return
-        bases = self._bases(node.inputs[signal])
+        if not self._lead(node.inputs[signal], step):
+            self.signals[step.name] = signal
+
+    def _lead(self, value: str, step: Step) -> bool:
+        """Keep which of a step's inputs a value of the network leads to; return whether it is one alone."""
+        bases = self._bases(value)
         leads = [i for i, name in enumerate(step.inputs) if name in bases or self._reaches(name, bases)]
-        self.signals[step.name] = leads[0] if len(leads) == 1 else signal
+        if len(leads) == 1:
+            self.signals[step.name] = leads[0]
+        return len(leads) == 1
 
     def _reaches(self, value: str, bases: list[str]) -> bool:
         step = self.program.made_by.get(value)

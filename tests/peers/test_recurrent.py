@@ -5,6 +5,7 @@ Relevance is compared with torch's gradient times input of a network whose gates
 
 from __future__ import annotations
 
+import io
 from typing import Any
 
 import numpy as np
@@ -193,6 +194,9 @@ def test_gates_of_a_constant_state_get_nothing(state: float) -> None:
     x = torch.randn(2, 3, 3, dtype=torch.float64)
     exact = pylrp.Composite("exact", pylrp.Zero(), dict.fromkeys(("add", "batchnorm"), pylrp.Zero()))
     found = pylrp.load(net, x).explain(x.numpy(), target=1, composite=exact)
+    file = io.BytesIO()
+    torch.onnx.export(net, (x,), file, dynamo=False, input_names=["x"], dynamic_axes={"x": {0: "n"}})
+    assert pylrp.load(onnx.load_from_string(file.getvalue())).verify(x.numpy(), target=1, composite=exact)
     x.requires_grad_(True)
     by_hand(x)[:, 1].sum().backward()
     wanted = (x.grad * x).detach().numpy()
