@@ -1,6 +1,7 @@
 #include "base/buffer.hpp"
 
 #include <algorithm>
+#include <atomic>
 #include <cstdint>
 #include <new>
 
@@ -19,12 +20,46 @@ std::size_t rounded(std::size_t bytes) { return (bytes + kLarge - 1) / kLarge * 
 // A huge page's alignment would leave gaps of that size between blocks: a quarter of what the values of a network take.
 constexpr std::align_val_t kAlignment{kLine};
 
+std::atomic<BlockWatcher> watcher{nullptr};
+
+// Large blocks are pages of their own: malloc would put most of them between others, and could not give them back.
+void* from_system(std::size_t bytes) {
+#ifdef __linux__
+  void* const block = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (block == MAP_FAILED) {
+    throw std::bad_alloc();
+  }
+  // Fewer page faults and translations where whole huge pages fit; only advice.
+  const std::uintptr_t at = reinterpret_cast<std::uintptr_t>(block);
+  const std::uintptr_t first = (at + kHuge - 1) / kHuge * kHuge, last = (at + bytes) / kHuge * kHuge;
+  if (first < last) {
+    madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
+  }
+#else
+  void* const block = ::operator new(bytes, kAlignment);
+#endif
+  if (const BlockWatcher watch = watcher) {
+    watch(block, bytes, true);
+  }
+  return block;
+}
+void to_system(void* block, std::size_t bytes) noexcept {
+  if (const BlockWatcher watch = watcher) {
+    watch(block, bytes, false);
+  }
+#ifdef __linux__
+  munmap(block, bytes);
+#else
+  ::operator delete(block, kAlignment);
+#endif
+}
+
 // Blocks that a thread has given back, freed with the thread.
 class ThreadBlockCache {
  public:
   ~ThreadBlockCache() {
     for (int i = 0; i < count_; ++i) {
-      ::operator delete(blocks_[i].data, kAlignment);
+      to_system(blocks_[i].data, blocks_[i].bytes);
     }
   }
   // null: there is none of this size; the others have been freed for a new one.
@@ -62,7 +97,7 @@ class ThreadBlockCache {
   void make_room(std::size_t bytes) noexcept {
     while (count_ > 0 && (count_ == kMaxCachedBlocks || used_ + kept_ + bytes > kBudget)) {  // the oldest go first
       kept_ -= blocks_[0].bytes;
-      ::operator delete(blocks_[0].data, kAlignment);
+      to_system(blocks_[0].data, blocks_[0].bytes);
       --count_;
       for (int i = 0; i < count_; ++i) {
         blocks_[i] = blocks_[i + 1];
@@ -82,7 +117,7 @@ constexpr std::size_t kWorkspace = std::size_t{192} << 20;
 
 Workspace::~Workspace() {
   for (std::size_t i = 0; i < count_; ++i) {
-    ::operator delete(blocks_[i].data, kAlignment);
+    to_system(blocks_[i].data, blocks_[i].bytes);
   }
 }
 
@@ -103,16 +138,16 @@ void* Workspace::take(std::size_t* bytes) {
       best = i;
     }
   }
-  // A block that is much too large is taken rather than that the workspace grows.
-  most_used_ = std::max(most_used_, used_ + *bytes);
-  const std::size_t limit = most_used_ + most_used_ / 16;
-  const bool fits = used_ + kept_ + *bytes <= limit;
-  if (best < count_ && (blocks_[best].bytes <= *bytes + *bytes / 4 || !fits)) {
+  if (best < count_ && blocks_[best].bytes <= *bytes + *bytes / 4) {
     return take_at(best, bytes);
   }
-  while (count_ > 0 && used_ + kept_ + *bytes > limit) {  // all are too small
-    ::operator delete(blocks_[count_ - 1].data, kAlignment);
-    kept_ -= blocks_[--count_].bytes;
+  // A block that is much too large would be held as long as a small value is kept.
+  most_used_ = std::max(most_used_, used_ + *bytes);
+  const std::size_t limit = most_used_ + most_used_ / 16;
+  while (count_ > 0 && used_ + kept_ + *bytes > limit) {
+    --count_;
+    kept_ -= blocks_[count_].bytes;
+    to_system(blocks_[count_].data, blocks_[count_].bytes);
   }
   used_ += *bytes;
   return nullptr;
@@ -129,6 +164,8 @@ bool Workspace::give(void* block, std::size_t bytes) noexcept {
   return true;
 }
 
+void watch_blocks(BlockWatcher watch) { watcher = watch; }
+
 void* take_block(std::size_t* bytes, Workspace* workspace) {
   if (*bytes < kLarge) {
     return ::operator new(*bytes, kAlignment);
@@ -136,15 +173,7 @@ void* take_block(std::size_t* bytes, Workspace* workspace) {
   *bytes = rounded(*bytes);
   void* block = workspace != nullptr ? workspace->take(bytes) : cache.take(*bytes);
   if (block == nullptr) {
-    block = ::operator new(*bytes, kAlignment);
-#ifdef __linux__
-    // Fewer page faults and translations where whole huge pages fit; only advice.
-    const std::uintptr_t at = reinterpret_cast<std::uintptr_t>(block);
-    const std::uintptr_t first = (at + kHuge - 1) / kHuge * kHuge, last = (at + *bytes) / kHuge * kHuge;
-    if (first < last) {
-      madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
-    }
-#endif
+    block = from_system(*bytes);
   }
   return block;
 }
@@ -155,7 +184,7 @@ void give_block(void* block, std::size_t bytes, Workspace* workspace) noexcept {
     return;
   }
   if (!(workspace != nullptr ? workspace->give(block, bytes) : cache.give(block, bytes))) {
-    ::operator delete(block, kAlignment);
+    to_system(block, bytes);
   }
 }
 

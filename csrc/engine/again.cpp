@@ -25,7 +25,7 @@ class Choice {
       const std::size_t block = block_[value];
       over_ += liveness.kept[value] && !kept_[block] && block >= graph_.inputs() ? graph_.size(block) : 0;
       kept_[block] = kept_[block] || liveness.kept[value];
-      may_go_[block] = may_go_[block] && !fixed[value] && only_by_coefficients(value);
+      may_go_[block] = may_go_[block] && !fixed[value] && (!liveness.kept[value] || only_by_coefficients(value));
     }
     over_ -= most_bytes / (batch * Index{sizeof(T)});
   }
@@ -46,20 +46,24 @@ class Choice {
     }
     drop_products();
     for (std::size_t value = graph_.inputs(); value < graph_.values(); ++value) {
-      again_[value] =
-          block_[value] != value && again_[block_[value]] != Again::kNever ? Again::kComputed : again_[value];
+      const std::size_t block = block_[value];
+      const bool unread = !liveness_.kept[value] && (kept_[block] || block < graph_.inputs());
+      if (block != value && (again_[block] != Again::kNever || unread)) {
+        again_[value] = Again::kComputed;
+      }
     }
     return std::move(again_);
   }
 
  private:
   const GraphNode<T>& node(std::size_t value) const { return graph_.nodes()[value - graph_.inputs()]; }
+  // Its reader makes it again. What made it is one of those, or gets no relevance: queries, where values take all.
   bool only_by_coefficients(std::size_t value) const {
     const auto& readers = graph_.readers(value);
-    const auto by = [&](std::size_t n) { return liveness_.by_coefficients[n]; };
-    return value >= graph_.inputs() && by(value - graph_.inputs()) &&
-           std::all_of(readers.begin(), readers.end(),
-                       [&](std::size_t n) { return by(n) || !liveness_.reached[graph_.inputs() + n]; });
+    const auto by = [&](std::size_t n) {
+      return liveness_.by_coefficients[n] || !liveness_.reached[graph_.inputs() + n];
+    };
+    return value >= graph_.inputs() && by(value - graph_.inputs()) && std::all_of(readers.begin(), readers.end(), by);
   }
   bool may_go(std::size_t value) const {
     return block_[value] == value && kept_[value] && may_go_[value] && again_[value] == Again::kNever;
@@ -69,8 +73,24 @@ class Choice {
     const auto& inputs = node(value).inputs;
     return std::all_of(inputs.begin(), inputs.end(), [&](std::size_t input) {
       const std::size_t block = block_[input];
-      return block < graph_.inputs() || (kept_[block] && (again_too || again_[block] == Again::kNever));
+      return block < graph_.inputs() ||
+             (kept_[block] && (again_too || again_[block] == Again::kNever) && is_still_there(input, value));
     });
+  }
+  // When the reader of a value whose own maker gets no relevance makes it again: has the last one to read this input
+  // not come yet?
+  bool is_still_there(std::size_t input, std::size_t value) const {
+    if (liveness_.reached[value]) {
+      return true;
+    }
+    while (!liveness_.kept[input] && block_[input] != input) {
+      input = node(input).inputs[0];
+    }
+    std::size_t first = 0;
+    for (const std::size_t n : graph_.readers(value)) {
+      first = liveness_.reached[graph_.inputs() + n] ? std::max(first, n) : first;
+    }
+    return liveness_.last_reader[input] <= first;  // kNoValue is larger
   }
   // Of a sum of two, which is kept, and the other summand.
   bool is_difference(std::size_t value) const {

@@ -41,6 +41,11 @@ void Backward<T>::make_value(std::size_t value) {
   const Matrix<T> made{memory->data(), forward_.batch, size, size};
   if (how == Again::kComputed) {
     node.layer->forward(from, made, {}, threads_);
+    for (const std::size_t input : node.inputs) {
+      if (input >= graph_.inputs()) {
+        release(input, kNoValue);  // nobody else reads it: a view, where this node gets no relevance
+      }
+    }
   } else {
     std::size_t summand = value;
     const std::size_t reader = sum_of(graph_, &summand), of = other_summand(graph_, reader, summand);

@@ -41,6 +41,12 @@ ForwardValues<T> Plan<T>::forward(const std::vector<Matrix<const T>>& inputs, co
     for (std::size_t value = 0; value < again.size(); ++value) {
       liveness.kept[value] = liveness.kept[value] && again[value] == Again::kNever;
     }
+    for (std::size_t value = graph_.inputs(); value < again.size(); ++value) {
+      const GraphNode<T>& node = graph_.nodes()[value - graph_.inputs()];
+      if (again[value] == Again::kComputed && node.layer->is_view() && again[node.inputs[0]] == Again::kNever) {
+        liveness.kept[node.inputs[0]] = true;  // what a view of it keeps in memory anyway
+      }
+    }
   }
   ForwardValues<T> made =
       graph_.forward(inputs, wanted, threads, {start, std::move(liveness.kept), std::move(liveness.entries)});

@@ -18,8 +18,12 @@ from pylrp.network.graph import Graph
 from pylrp.network.prepared import Prepared
 from pylrp.network.requests import Inputs
 from pylrp.rules.conventions import CONVENTIONS
+from pylrp.rules.terms import Group
 
 __all__ = ["Positions"]
+
+#: Entries whose shares are computed together, in float64: beside the values of a long text they take no memory.
+_AT_ONCE = 1 << 16
 
 
 class Positions:
@@ -91,15 +95,17 @@ class Positions:
         if rule is None or rule.passes:
             return np.zeros((len(relevance), shape[0]), relevance.dtype)
         group = CONVENTIONS[self._convention](rule)[0]
-        z = np.tile(values, (count, 1)).astype(np.float64)
-        if group.guard == "where_zero":
-            stable = np.where(z == 0, group.stabilizer, z)
-        else:
-            stable = z + np.where(z < 0, -group.stabilizer, group.stabilizer)
-        shift = np.broadcast_to(np.asarray(self._shifts[name].shift, np.float64), shape).reshape(1, -1)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            took = np.where((z == 0) | (relevance == 0), 0, shift * relevance / stable)
-        return np.asarray(took.reshape(-1, *shape).sum(axis=-1), relevance.dtype)
+        shift = np.broadcast_to(np.asarray(self._shifts[name].shift), shape).reshape(-1, shape[-1])
+        took = np.empty((len(relevance), len(shift)), relevance.dtype)
+        rows, places = max(1, _AT_ONCE // shift.size), max(1, _AT_ONCE // shape[-1])
+        for row in range(0, len(relevance), rows):
+            of = np.arange(row, min(row + rows, len(relevance))) % len(values)
+            for place in range(0, len(shift), places):
+                part = slice(place * shape[-1], (place + places) * shape[-1])
+                m = shift[place : place + places].reshape(-1).astype(np.float64)
+                each = _shares(values[of, part], m, relevance[row : row + rows, part], group)
+                took[row : row + rows, place : place + places] = each.reshape(len(of), -1, shape[-1]).sum(axis=-1)
+        return took.reshape(-1, *shape[:-1])
 
     def _tokens(self) -> int | None:
         sides = self._graph.facts.sides
@@ -109,3 +115,15 @@ class Positions:
             if feed.source is not None:
                 return int(np.prod(sides.inputs[feed.source].shape))
         return None
+
+
+def _shares(values: Array, shift: Array, relevance: Array, group: Group) -> Array:
+    """Return ``m R / stab(x + m)`` in float64, 0 where there is no sum."""
+    z = values.astype(np.float64)
+    if group.guard == "where_zero":
+        stable = np.where(z == 0, group.stabilizer, z)
+    else:
+        stable = z + np.where(z < 0, -group.stabilizer, group.stabilizer)
+    shares = np.zeros_like(z)
+    np.divide(shift * relevance, stable, out=shares, where=(z != 0) & (relevance != 0))
+    return shares
