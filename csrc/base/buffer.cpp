@@ -5,6 +5,8 @@
 #include <cstdint>
 #include <new>
 
+#include "base/block_watcher.hpp"
+
 #ifdef __linux__
 #include <sys/mman.h>
 #endif

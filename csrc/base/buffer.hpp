@@ -39,10 +39,6 @@ class Workspace {
 void* take_block(std::size_t* bytes, Workspace* workspace);
 void give_block(void* block, std::size_t bytes, Workspace* workspace) noexcept;
 
-// For tests: told of each large block that comes from the system, and of each that goes back. Null: nobody.
-using BlockWatcher = void (*)(void* block, std::size_t bytes, bool comes);
-void watch_blocks(BlockWatcher watch);
-
 template <class T>
 class Buffer {
  public:

@@ -10,6 +10,7 @@
 #include <thread>
 #include <vector>
 
+#include "base/block_watcher.hpp"
 #include "check.hpp"
 #include "fenced.hpp"
 
