@@ -45,6 +45,7 @@ def _cases() -> Any:
 
 peers.load("zennit.rules")  # makes torchvision importable, which LXT imports
 cases = _cases()
+Call = Callable[[], Any]
 #: What torch's result may differ by, of the largest.
 AGREES, AGREES_GAMMA = 1e-3, 2e-2
 
@@ -152,7 +153,7 @@ def _patched() -> None:
 
 
 def _hooked(module: Any) -> Any:
-    """Register zennit's rules of LXT's example: gamma 0.25 at linear layers; flat, as ours has it, at the patches."""
+    """Register zennit's rules and return them: gamma 0.25 at linear layers; flat, as ours has it, at the patches."""
     torch, rules = peers.load("torch"), peers.load("zennit.rules")
     kinds = [(torch.nn.Conv2d, rules.Flat(stabilizer=1e-9)), (torch.nn.Linear, rules.Gamma(0.25, stabilizer=1e-9))]
     composite = peers.load("zennit.composites").LayerMapComposite(kinds)
@@ -167,9 +168,32 @@ def _agree(name: str, ours: np.ndarray, theirs: np.ndarray, most: float) -> None
     print(f"  {name}: maps within {off:.0e} of the largest", flush=True)
 
 
+def _calls(net: Any, feed: dict[str, Any], model: _Encoder, threads: int) -> tuple[Call, Call]:
+    """Return what is compared: our explanation and theirs, once their maps were found equal."""
+    torch, way = peers.load("torch"), model.composite
+    if model.case[3]:
+        ids = torch.tensor(feed["input_ids"])
+
+        def theirs() -> np.ndarray:
+            return model.text(ids)
+
+        x: Any = feed
+        ours = net.explain(x, target=0, composite=way, threads=threads).relevance
+    else:
+        x = feed["image"]
+
+        def theirs() -> np.ndarray:
+            return model.image(torch.tensor(x))
+
+        behind = next(node.name for node in net.graph.nodes if node.layer.kind == "shift")
+        ours = net.explain(x, target=0, composite=way, threads=threads, layers=[behind]).layers[behind]
+    _agree(way, ours, theirs(), AGREES_GAMMA if way == "attnlrp_gamma" else AGREES)
+    return lambda: net.explain(x, target=0, composite=way, threads=threads), theirs
+
+
 def measure(name: str, threads: int, rounds: int) -> None:
     """Print how many times as long the others take."""
-    torch, case = peers.load("torch"), cases.CASES[name]
+    case = cases.CASES[name]
     clock: Callable[[], float] = time.process_time if threads == 1 else time.perf_counter
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
@@ -178,23 +202,11 @@ def measure(name: str, threads: int, rounds: int) -> None:
         ways = ("cp_lrp", "attnlrp") if case[3] else ("cp_lrp", "attnlrp", "attnlrp_gamma")
         models = {way: _Encoder(path, case, way) for way in ways}
     print(name, flush=True)
-    behind = None if case[3] else next(n.name for n in net.graph.nodes if n.layer.kind == "add")
     for way, model in models.items():
-        if way == "attnlrp_gamma":
-            model.hooks = _hooked(model.modules())  # kept: they go with it
-        if case[3]:
-            x: Any = feed
-            ids = torch.tensor(feed["input_ids"])
-            theirs = lambda model=model, ids=ids: model.text(ids)  # noqa: E731
-            ours = net.explain(x, target=0, composite=way, threads=threads).relevance
-        else:
-            x = feed["image"]
-            theirs = lambda model=model, x=x: model.image(torch.tensor(x))  # noqa: E731
-            ours = net.explain(x, target=0, composite=way, threads=threads, layers=[behind]).layers[behind]
-        _agree(way, ours, theirs(), AGREES_GAMMA if way == "attnlrp_gamma" else AGREES)
-        mine = lambda way=way, x=x: net.explain(x, target=0, composite=way, threads=threads)  # noqa: E731
+        hooks = _hooked(model.modules()) if way == "attnlrp_gamma" else None
+        mine, theirs = _calls(net, feed, model, threads)
         seconds = cases.ratios({"pylrp": mine, "torch": theirs}, rounds, clock)
-        other = "zennit's Gamma" if way == "attnlrp_gamma" else "torch with LXT's rules"
+        other = "torch with LXT's rules" if hooks is None else "zennit's Gamma"
         ratio = np.median(seconds["torch"] / seconds["pylrp"])
         took = ", ".join(f"{1e3 * np.median(taken):.1f}" for taken in seconds.values())
         print(f"  {name} {way}: {other} takes {ratio:.2f} times as long ({took} ms)", flush=True)
