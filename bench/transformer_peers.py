@@ -185,7 +185,7 @@ def _calls(net: Any, feed: dict[str, Any], model: _Encoder, threads: int) -> tup
         def theirs() -> np.ndarray:
             return model.image(torch.tensor(x))
 
-        behind = next(node.name for node in net.graph.nodes if node.layer.kind == "shift")
+        behind = next(node.inputs[0] for node in net.graph.nodes if node.layer.kind == "layernorm")
         ours = net.explain(x, target=0, composite=way, threads=threads, layers=[behind]).layers[behind]
     _agree(way, ours, theirs(), AGREES_GAMMA if way == "attnlrp_gamma" else AGREES)
     return lambda: net.explain(x, target=0, composite=way, threads=threads), theirs
