@@ -6,13 +6,15 @@
 
 ``packed``: eight sentences of 12 to 128 tokens in one call, as a multiple of (tokens / 128) times a call with one
 of 128. ``leave-one-out``: the scores of a text of 64 tokens without each of them, as a multiple of 64 predictions of
-it. All take turns in one process, with a pause before each; given is the median of the rounds' ratios. Before that,
-results are compared with those of each sample alone.
+it. ``products alone``: those of the layers with weights for all 64 texts as dense networks, and what they would take
+at the peak of multiply-adds, which no way of packing goes below. All take turns in one process, with a pause before
+each; given is the median of the rounds' ratios. Before that, results are compared with those of each sample alone.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import tempfile
 import time
 from collections.abc import Callable
@@ -105,6 +107,41 @@ def left_out(net: pylrp.Network, target: Any, threads: int, rounds: int, clock: 
         print(f"leave-one-out, {how}: {took:.0f} ms, {ratio:.2f} x {TOKENS} single predictions")
 
 
+def bound(net: pylrp.Network, rounds: int, threads: int, clock: Callable[[], float]) -> None:
+    """Print what the products of 64 texts alone take: in one batch of rows, and at the peak of multiply-adds."""
+    random = np.random.default_rng(3)
+    one = text(random, TOKENS)
+    net.forward(one)
+    dense = [node.layer.weight for node in net._execution_of(one).graph.nodes if node.layer.kind == "dense"]
+    shapes = [np.shape(weight)[:2] for weight in dense]
+    layers = {
+        shape: pylrp.Network([pylrp.layers.Dense(random.normal(size=shape).astype("f"))], input_shape=shape[1:])
+        for shape in set(shapes)
+    }
+    rows = {size: random.normal(size=(TOKENS * TOKENS, size)).astype("f") for _, size in layers}
+
+    def singles() -> None:
+        for _ in range(TOKENS):
+            net.forward(one, threads=threads)
+
+    def products() -> None:
+        for shape in shapes:
+            layers[shape].forward(rows[shape[1]], threads=threads)
+
+    seconds = transformers.ratios({"singles": singles, "products": products}, rounds, clock)
+    needed = 2e-9 * TOKENS * TOKENS * sum(map(math.prod, shapes))
+    facts = machine.describe(threads)
+    for _ in range(rounds):
+        machine.raise_ceilings(facts)
+    peak = facts["ceilings"][str(threads)]["fma_peak"]
+    alone = float(np.median(seconds["products"]))
+    print(
+        f"products alone: {1e3 * alone:.0f} ms, {np.median(seconds['products'] / seconds['singles']):.2f} x {TOKENS} "
+        f"single predictions, {needed / alone:.0f} GFLOP/s; at the peak of {peak:.0f} "
+        f"{needed / peak / np.median(seconds['singles']):.2f}"
+    )
+
+
 def main() -> None:
     """Measure what the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -121,6 +158,7 @@ def main() -> None:
         target = 0 if rank == 1 else (0,) * rank
         packed(net, target, asked.threads, asked.rounds, clock)
         left_out(net, target, asked.threads, asked.rounds, clock)
+        bound(net, asked.rounds, asked.threads, clock)
 
 
 if __name__ == "__main__":
