@@ -58,6 +58,8 @@ LAYERS: dict[str, Callable[[], list[Any]]] = {
     "GRU, reset before": lambda: [L.GRU(3, reset_after=False, return_sequences=True)],
     "SimpleRNN": lambda: [L.SimpleRNN(3, activation="softsign")],
     "two": lambda: [L.LSTM(5, return_sequences=True), L.Dropout(0.5), L.GRU(3)],
+    "cells": lambda: [L.RNN(L.LSTMCell(5), return_sequences=True), L.Bidirectional(L.RNN(L.GRUCell(3)))],
+    "a simple cell": lambda: [L.RNN(L.SimpleRNNCell(3, activation="relu"), go_backwards=True)],
     "behind a convolution": lambda: [L.Conv1D(5, 3, activation="relu"), L.LSTM(3)],
     "every step": lambda: [L.LSTM(3, return_sequences=True), L.TimeDistributed(L.Dense(2))],
     **{
@@ -118,8 +120,9 @@ def test_relevance_is_that_of_the_bare_arrays() -> None:
 
 
 def test_refused() -> None:
-    for layer in (L.LSTM(3, activation="selu"), L.ConvLSTM1D(2, 3)):
-        shape = (6, 4) if isinstance(layer, L.LSTM) else (6, 5, 4)
+    several = L.RNN([L.LSTMCell(3), L.GRUCell(2)])
+    for layer in (L.LSTM(3, activation="selu"), L.ConvLSTM1D(2, 3), several):
+        shape = (6, 5, 4) if isinstance(layer, L.ConvLSTM1D) else (6, 4)
         with pytest.raises(pylrp.UnsupportedLayer) as caught:
             pylrp.load(keras.Sequential([keras.Input(shape), layer, L.Flatten(), L.Dense(2)]))
         assert caught.value.operator == type(layer).__name__

@@ -30,7 +30,7 @@ from pylrp.loaders.keras.lookup import differing
 __all__ = ["KEYWORDS"]
 
 #: Classes that may be called with ``mask`` and ``initial_state``.
-KEYWORDS = ("LSTM", "GRU", "SimpleRNN", "Bidirectional", "TimeDistributed", "GlobalAveragePooling1D")
+KEYWORDS = ("LSTM", "GRU", "SimpleRNN", "RNN", "Bidirectional", "TimeDistributed", "GlobalAveragePooling1D")
 
 #: Keras's functions by name, where they are called otherwise here or have numbers.
 _FUNCTIONS: dict[str, Any] = {
@@ -47,11 +47,19 @@ _SAME = {"sigmoid", "tanh", "relu", "softplus", "softsign", "linear", "mish"}
 _KINDS: dict[str, tuple[Any, str]] = {"LSTM": (LSTM, "ifco"), "GRU": (GRU, "zrh"), "SimpleRNN": (RNN, "n")}
 
 
-@reads(*_KINDS)
+def _kind(layer: Any) -> str:
+    """Return the class of a layer, of ``RNN`` the one that has its cell."""
+    kind = type(layer).__name__
+    return type(layer.cell).__name__.removesuffix("Cell") if kind == "RNN" else kind
+
+
+@reads(*_KINDS, "RNN")
 def recurrent(
     build: Builder, layer: Any, name: str, value: Value, mask: Value | None = None, initial_state: Any = None
 ) -> Value | list[Value]:
     """One direction; with ``go_backwards`` the sequence comes out backwards, too."""
+    if _kind(layer) not in _KINDS or not type(layer.cell).__module__.startswith("keras."):
+        build.refuse(name, layer, f"goes over the cell {type(layer.cell).__name__}, which is not known here")
     if layer.stateful:
         build.refuse(name, layer, "keeps its state from call to call", "build the model with stateful=False")
     mask = mask or build.masks.get(value.name)
@@ -73,8 +81,8 @@ def recurrent(
 
 def _parts(build: Builder, layer: Any, name: str, value: Value, steps: int) -> list[Value]:
     """Return the output and the last states of a layer that returns both."""
-    units = layer.units
-    ends = [0, steps * units, (steps + 1) * units, (steps + 2) * units][: 3 + (type(layer).__name__ == "LSTM")]
+    units = layer.cell.units
+    ends = [0, steps * units, (steps + 1) * units, (steps + 2) * units][: 3 + (_kind(layer) == "LSTM")]
     pieces = [
         build.emit(f"{name}.{part}", Slice([first], [last], [0]), value)
         for part, first, last in zip(("sequence", "h", "c"), ends, ends[1:], strict=False)
@@ -91,8 +99,8 @@ def _backwards(build: Builder, name: str, value: Value) -> Value:
 
 
 def _settings(build: Builder, layer: Any, name: str, mask: Value | None, initial_state: Any) -> dict[str, Any]:
-    kind = type(layer).__name__
-    functions = [layer.activation] if kind == "SimpleRNN" else [layer.recurrent_activation, layer.activation]
+    kind, cell = _kind(layer), layer.cell
+    functions = [cell.activation] if kind == "SimpleRNN" else [cell.recurrent_activation, cell.activation]
     curves = [_function(build, layer, name, function) for function in functions]
     if kind == "LSTM":
         curves.append(curves[1])
@@ -111,7 +119,7 @@ def _function(build: Builder, layer: Any, name: str, function: Any) -> Any:
 
 
 def _made(build: Builder, layer: Any, direction: str, returns: str, settings: dict[str, Any]) -> Any:
-    kind, gates = _KINDS[type(layer).__name__]
+    kind, gates = _KINDS[_kind(layer)]
     cell = layer.cell
     weight, state = build.array(cell.kernel, (1, 0)), build.array(cell.recurrent_kernel, (1, 0))
     bias = None if cell.bias is None else build.array(cell.bias)
@@ -138,7 +146,7 @@ def bidirectional(
         build.refuse(name, layer, "takes or returns states")
     parts = []
     for part, own in (("forward", layer.forward_layer), ("backward", layer.backward_layer)):
-        if type(own).__name__ not in _KINDS:
+        if type(own).__name__ not in (*_KINDS, "RNN"):
             build.refuse(name, layer, f"goes over {type(own).__name__}")
         made = recurrent(build, own, f"{name}.{part}", value, mask)
         assert isinstance(made, Value)  # no states are returned
