@@ -63,11 +63,13 @@ class Check:
     def __init__(
         self, network: Network, x: Any, ex: Explanation, program: Program, tolerance: float, target: Any = None
     ):
-        self.network, self.ex, self.program, self.tolerance = network, ex, program, tolerance
+        self.network, self.ex, self.tolerance = network, ex, tolerance
         self.given_x, self.given_target = x, target
         self.execution = network._execution_of(x)
         self.graph = self.execution.graph
         self.inputs = requests.Inputs(self.graph, x)
+        feed = Feed(program, self.graph, self.inputs)
+        self.program = program = program.decided(feed.given(next(feed.chunks())[0]))
         self.feed = Feed(program, self.graph, self.inputs)
         composite = ex.settings["composite"]
         self.assignment = self.execution.plan(composite, "zennit").assignment

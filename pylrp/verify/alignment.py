@@ -109,13 +109,16 @@ def _orders(
             if len(order) == axes and tuple(theirs[i] for i in order) == ours:
                 yield partial(_turned, split=theirs, order=order, shape=ours)
         yield partial(_turned, split=theirs, order=tuple(range(axes)), shape=(batch, -1))
+        if axes > _MATRICES:  # matrices, each transposed: rows are channels of a group
+            yield partial(_turned, split=theirs, order=(*range(axes - 2), axes - 1, axes - 2), shape=(batch, -1))
     for axis, size in enumerate(theirs):
         if known not in (None, axis):
             continue
         for before in _factors(size, batch):
             split = (*theirs[:axis], before, batch, size // batch // before, *theirs[axis + 1 :])
             rest = tuple(i for i in range(len(split)) if i != axis + 1)
-            for order in (rest, (rest[-1:] + rest[:-1]), (rest[1:] + rest[:1])):  # channels last, or first
+            transposed = rest[:-2] + rest[-1:] + rest[-2:-1]
+            for order in (rest, (rest[-1:] + rest[:-1]), (rest[1:] + rest[:1]), transposed):  # channels last, or first
                 yield partial(_turned, split=split, order=(axis + 1, *order), shape=(batch, -1))
 
 
@@ -130,3 +133,4 @@ def _factors(size: int, batch: int) -> list[int]:
 
 
 _MOST_FACTORS = 16
+_MATRICES = 3  # axes, the batch among them

@@ -30,6 +30,7 @@ from pylrp.verify.step import Array, Step, setting
 __all__ = ["Array", "Program", "Step"]
 
 _OWN = ("", "ai.onnx")
+_DEEPEST = 8
 #: What is made of values here is decided, counted or rounded: no relevance goes through.
 _ENDS = {
     "ArgMax", "ArgMin", "Ceil", "Equal", "Floor", "Greater", "GreaterOrEqual", "IsInf", "IsNaN", "Less", "LessOrEqual",
@@ -80,7 +81,7 @@ class Program:
             from onnx.inliner import inline_local_functions
 
             model = inline_local_functions(model)
-        model = with_branches(model)
+        self._whole = model = with_branches(model)
         graph = model.graph
         opset = max((entry.version for entry in model.opset_import if entry.domain in _OWN), default=1)
         tensors = {tensor.name: tensor for tensor in graph.initializer}
@@ -219,7 +220,7 @@ class Program:
                 with np.errstate(all="ignore"):
                     made = FORWARD[step.op](step, *given)
             except UnsupportedLayer:
-                if not self.carries.isdisjoint(step.outputs):
+                if step.op != "If" and not self.carries.isdisjoint(step.outputs):
                     raise
                 made = self._beside(step, values)
             if step.op in ROUNDINGS and step.outputs[0] in rounded:
@@ -228,6 +229,24 @@ class Program:
                 if name:
                     values[name] = _as(np.asarray(array), dtype)
         return values
+
+    def decided(self, inputs: Mapping[str, Array]) -> Program:
+        """Return the program with the branches that its Ifs take for inputs of these sizes in their places."""
+        made = self
+        for _ in range(_DEEPEST):  # a branch may have another If
+            conditions = {step.outputs[0]: step.inputs[0] for step in made.steps if step.op == "If"}
+            if not conditions:
+                break
+            values = made.run(inputs, wanted=list(conditions.values()))
+            model = onnx.ModelProto()
+            model.CopyFrom(made._whole)
+            for node in model.graph.node:
+                if node.op_type == "If" and node.output[0] in conditions:
+                    value = np.asarray(values[node.input[0]], np.bool_)
+                    node.input[0] = f"{node.output[0]}:decided"
+                    model.graph.initializer.append(numpy_helper.from_array(value, node.input[0]))
+            made = Program(model)
+        return made
 
     def _beside(self, step: Step, values: Mapping[str, Array]) -> tuple[Array, ...]:
         """Return what a step without a formula makes of values that carry no relevance."""

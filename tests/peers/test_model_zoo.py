@@ -144,7 +144,7 @@ CASES = [pytest.param(name, marks=() if name in ALWAYS else pytest.mark.nightly)
 def test_models_from_files(name, tmp_path):
     config, settings, kind, close = LOADS[name]
     model, x = made(name, config, settings), batch(kind)
-    path = exported(Call(model, list(x)).eval(), x, tmp_path / "a.onnx", "torchscript 17", lengths="text" in kind)
+    path = exported(Call(model, list(x)).eval(), x, tmp_path / "a.onnx", "torchscript 17", lengths=kind == "text")
     given = {key: value.numpy() for key, value in x.items()}
     of_runtime = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"]).run(None, given)[0]
     net, model = pylrp.load(path, dtype="float64"), wide(model.eval())
