@@ -174,7 +174,7 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str, str]] = {
         "Max",
     ),
     "LongformerForSequenceClassification": ("LongformerConfig", BERT | LABELS | {"attention_window": [4, 4]}, "text",
-                                            "NonZero"),
+                                            "Pad"),
     "CanineForSequenceClassification": (
         "CanineConfig",
         BERT | LABELS | {"num_hash_buckets": 60, "num_hash_functions": 2, "local_transformer_stride": 8,
