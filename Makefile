@@ -60,6 +60,7 @@ test-peers: .venv-peers/installed
 	.venv-peers/bin/pytest $(PARALLEL) -m "not nightly" tests/peers
 
 nightly: .venv-peers/installed core
+	-.venv-peers/bin/python $(PIP) "ray[data]" pyspark  # their tests skip where these can't be installed
 	PYLRP_CORE_BUILD=$(CORE) .venv-peers/bin/pytest $(PARALLEL) -m "nightly and not serial"
 	PYLRP_CORE_BUILD=$(CORE) .venv-peers/bin/pytest -m "nightly and serial"
 	.venv-peers/bin/pytest $(PARALLEL) -m hypothesis --hypothesis-profile=nightly
