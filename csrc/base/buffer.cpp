@@ -140,12 +140,14 @@ void* Workspace::take(std::size_t* bytes) {
       best = i;
     }
   }
-  if (best < count_ && blocks_[best].bytes <= *bytes + *bytes / 4) {
-    return take_at(best, bytes);
-  }
-  // A block that is much too large would be held as long as a small value is kept.
   most_used_ = std::max(most_used_, used_ + *bytes);
   const std::size_t limit = most_used_ + most_used_ / 16;
+  // A block that is twice as large is taken rather than that others go; a larger one would be held as long as a small
+  // value is kept.
+  const std::size_t most = used_ + kept_ + *bytes <= limit ? *bytes + *bytes / 4 : 2 * *bytes;
+  if (best < count_ && blocks_[best].bytes <= most) {
+    return take_at(best, bytes);
+  }
   while (count_ > 0 && used_ + kept_ + *bytes > limit) {
     --count_;
     kept_ -= blocks_[count_].bytes;

@@ -84,7 +84,8 @@ class Watched {
     block.number = counted().number(block.data);
     const auto at = std::find_if(kept_.begin(), kept_.end(), [&](const Block& b) { return b.number == block.number; });
     const Taken taken{block, at == kept_.end()};
-    const auto fits = [&](const Block& b) { return b.bytes >= wanted && b.bytes <= wanted + wanted / 4; };
+    const std::size_t largest = held() + wanted <= limit ? wanted + wanted / 4 : 2 * wanted;
+    const auto fits = [&](const Block& b) { return b.bytes >= wanted && b.bytes <= largest; };
     CHECK(taken.bytes >= wanted);
     if (taken.fresh) {
       CHECK(taken.bytes == wanted);
@@ -92,7 +93,7 @@ class Watched {
     } else {
       CHECK(taken.bytes == at->bytes);  // its own size
       CHECK(std::none_of(kept_.begin(), kept_.end(), [&](const Block& b) { return fits(b) && b.bytes < taken.bytes; }));
-      CHECK(taken.bytes <= wanted + wanted / 4);
+      CHECK(taken.bytes <= largest);
       kept_.erase(at);
     }
     used_.push_back(block);
