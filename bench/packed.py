@@ -112,8 +112,8 @@ def bound(net: pylrp.Network, rounds: int, threads: int, clock: Callable[[], flo
     random = np.random.default_rng(3)
     one = text(random, TOKENS)
     net.forward(one)
-    dense = [node.layer.weight for node in net._execution_of(one).graph.nodes if node.layer.kind == "dense"]
-    shapes = [np.shape(weight)[:2] for weight in dense]
+    nodes = net._execution_of(one).graph.nodes
+    shapes = [np.shape(node.layer.weight)[:2] for node in nodes if isinstance(node.layer, pylrp.layers.Dense)]
     layers = {
         shape: pylrp.Network([pylrp.layers.Dense(random.normal(size=shape).astype("f"))], input_shape=shape[1:])
         for shape in set(shapes)
