@@ -17,13 +17,12 @@ from pylrp._limits import TooLarge
 from pylrp.errors import BrokenFile, BrokenNode, NotFinite, UnsupportedLayer
 from pylrp.layers import Shape
 from pylrp.loaders import refusals
-from pylrp.loaders.onnx.arithmetic import curve, joined, length
+from pylrp.loaders.onnx.arithmetic import curve
 from pylrp.loaders.onnx.branches import branch, captured
 from pylrp.loaders.onnx.by_hand import Operator, checked, made_by_hand
 from pylrp.loaders.onnx.constants import Constant, Constants, Stored
 from pylrp.loaders.onnx.file import ModelFile
 from pylrp.loaders.onnx.folding import fold
-from pylrp.loaders.onnx.functions import function_of
 from pylrp.loaders.onnx.fused import FUSED
 from pylrp.loaders.onnx.inputs import (
     InputShape,
@@ -38,12 +37,13 @@ from pylrp.loaders.onnx.inputs import (
 from pylrp.loaders.onnx.node import Call, MixedBatch, Translation, Value, operator_of
 from pylrp.loaders.onnx.operators import FLOATS, OPERATORS
 from pylrp.loaders.onnx.outputs import ModelOutputs
+from pylrp.loaders.onnx.pending import Pending
 from pylrp.loaders.onnx.quantised import QUANTISED
 from pylrp.loaders.onnx.recurrent import RECURRENT, STEPS_FIRST, places_of_batch
 from pylrp.loaders.onnx.repeats import needed_nodes, without_repeats
 from pylrp.loaders.onnx.replay import Trace
 from pylrp.loaders.onnx.sides import SIDE_KINDS
-from pylrp.loaders.onnx.tops import FUNCTIONS, on_the_way
+from pylrp.loaders.onnx.tops import on_the_way
 from pylrp.loaders.onnx.views import PLAIN, View
 from pylrp.loaders.onnx.written_out import WRITTEN_OUT
 from pylrp.network.canonise.normalisations import complete_normalisations
@@ -113,10 +113,11 @@ class Reader:
             batch=batches.pop() if len(batches) == 1 else None,
             producers={name: node for node in self.nodes for name in node.output if name},
             top=on_the_way(self.nodes, self.outputs.values.values()),
-            resolve=self._resolve,
+            resolve=lambda name: self.pending.resolve(name),
             needed=needed,
             recurrent=self.is_recurrent,
         )
+        self.pending = Pending(self.translation, self.nodes, self.inputs, _OPERATORS)
 
     def read(self, traced: bool = False) -> Graph:
         """Return the graph; ``traced`` notes with it what is computed of sizes."""
@@ -325,75 +326,6 @@ class Reader:
         except _MALFORMED as error:  # their texts are about this code, not about the model
             raise call.broken("can't be read, its inputs or attributes are not as the standard has them") from error
         return None
-
-    def _resolve(self, name: str) -> Value:
-        """Make layers of a pending value: one function of one value, or its own layer on those below it."""
-        translation = self.translation
-        if name not in translation.top:
-            self._resolve_one(name)
-            return translation.values[name]
-        needed, waiting = {name}, [name]  # at the top functions below it first
-        while waiting:
-            for below in translation.producers[waiting.pop()].input:
-                if below in translation.pending and below not in needed:
-                    needed.add(below)
-                    waiting.append(below)
-        for node in self.nodes:
-            for output in node.output:
-                if output in needed and output in translation.pending:
-                    self._resolve_one(output)
-        return translation.values[name]
-
-    def _resolve_one(self, name: str) -> None:
-        translation = self.translation
-        cause = translation.pending[name]
-        call = translation.calls.get(name)
-        if call is None:
-            raise cause
-        if name in translation.top:  # step by step, so that the function at the top is seen
-            made = self._function_at_top(call, cause) or self._by_itself(call) or self._function(call)
-        else:
-            made = self._function(call) or self._by_itself(call)
-        if made is None:
-            raise cause
-        translation.pending.pop(name, None)
-        translation.values[name] = made
-
-    def _by_itself(self, call: Call) -> Value | None:
-        """Return the layer of a pending node on what is below it; None where it has none."""
-        translation, (name, *_) = self.translation, call.node.output
-        below = [source for source in call.node.input if source in translation.pending]
-        for source in below:
-            self._resolve(source)
-        function = self._function(call) if below else None  # of what has a layer now
-        if function is not None:
-            return function
-        cause = translation.pending.pop(name)
-        made = length(call) or _OPERATORS[call.op](call)
-        if made is None and call.op in ("Mul", "Div") and len(call.node.input) == 2:  # part of no longer pattern
-            translation.pending.pop(name, None)
-            made = joined(call)
-        if not isinstance(made, Value):
-            translation.pending[name] = cause
-            return None
-        return made
-
-    def _function_at_top(self, call: Call, cause: UnsupportedLayer) -> Value | None:
-        """Return an exponential function or a logarithm at the top, by itself: what it is of is explained."""
-        function = FUNCTIONS.get(call.op)
-        if function is None:
-            return None
-        if call.node.input[0] in self.inputs:  # no layer lies below it
-            raise cause
-        return call.emit(function(), call.viewed())
-
-    def _function(self, call: Call) -> Value | None:
-        """Return a node's output as a function of one value; None if it is none."""
-        try:
-            found = function_of(call.node, self.translation, self._resolve)
-        except ValueError as error:
-            raise call.unsupported(f"can't be taken over ({error})") from None
-        return None if found is None else call.emit(*found)
 
     def _beside(self, call: Call) -> Value | None:
         """Take a node that computes something of token ids and masks; a table's rows are activations."""
