@@ -43,11 +43,21 @@ def test_it_is_dense_for_rules():
 
 
 @pytest.mark.parametrize(
-    "options", [{"weight": np.ones((4, 4, 3))}, {"stride": 2}, {"groups": 2, "weight": np.ones((4, 2, 1))}], ids=str
+    "options", [{"weight": np.ones((4, 4, 3))}, {"stride": 2}, {"groups": 2, "weight": np.ones((4, 2, 3))}], ids=str
 )
 def test_what_is_a_convolution(options):
     with pytest.raises(ValueError, match="Conv"):
         L.PositionwiseDense(**{"weight": np.ones((4, 4, 1)), **options})
+
+
+@pytest.mark.parametrize("rule", [Epsilon(), ZPlus(), AlphaBeta()], ids=str)
+def test_groups_see_their_own_channels(rule):
+    W = RNG.standard_normal((4, 2, 1))
+    net = pylrp.Network([L.PositionwiseDense(W, groups=2)], input_shape=(4, 5))
+    a, R = RNG.standard_normal((3, 5, 4)), RNG.standard_normal((3, 5, 4))
+    found = net.explain(np.moveaxis(a, -1, 1), np.moveaxis(R, -1, 1), composite=rule).relevance
+    halves = [by_hand(W[i : i + 2, :, 0], a[..., i : i + 2], R[..., i : i + 2], rule) for i in (0, 2)]
+    np.testing.assert_allclose(np.moveaxis(found, 1, -1), np.concatenate(halves, -1), atol=1e-9)
 
 
 EQUATIONS = [  # with the shapes of the value, without the batch, and of the constant
