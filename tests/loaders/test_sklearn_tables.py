@@ -206,3 +206,12 @@ def test_expanded_by_the_loader_several_targets_and_saved(table, tmp_path):
         net.save(tmp_path / "net.pylrp.npz")
     with pytest.raises(ValueError, match="expanded"):
         pylrp.Network([pylrp.layers.Dense(np.eye(2))]).explain(np.ones(2), expanded=True)
+
+
+def test_an_imputer_of_nan_leaves_none_as_it_is():
+    """As pandas 2 holds missing words: scikit-learn encodes None as a category behind it."""
+    frame = pandas.DataFrame({"word": pandas.Series(["A", "B", None, "A", "B", "A"] * 5, dtype=object)})
+    words = make_pipeline(SimpleImputer(strategy="most_frequent"), OneHotEncoder())
+    pipeline = make_pipeline(words, LogisticRegression()).fit(frame, [0, 1, 1, 0, 1, 0] * 5)
+    found = pylrp.load(pipeline).forward(frame)
+    np.testing.assert_allclose(np.ravel(found), pipeline.decision_function(frame), atol=1e-9)

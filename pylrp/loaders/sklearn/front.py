@@ -78,7 +78,7 @@ class _Branch:
     def part(self) -> Part:
         """Return what is done before the core."""
         origins = np.array(self.origins, np.intp)
-        gap = None if self.steps and _knows_none(self.steps[0]) else np.nan
+        gap = None if any(map(_knows_none, self.steps)) else np.nan  # an imputer of NaN leaves None as it is
         return Part(np.array(self.places, np.intp), tuple(self.steps), self.words, origins, tuple(self.labels), gap)
 
 
