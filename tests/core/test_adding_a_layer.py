@@ -90,6 +90,8 @@ def follow(copy: Path) -> set[str]:
 
 
 def copied(to: Path) -> Path:
+    if shutil.which("git") is None:
+        pytest.skip("needs git")
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
     if listed.returncode:
         pytest.skip("needs a checkout, with git")
