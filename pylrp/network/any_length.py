@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -37,8 +38,9 @@ def sequential(layers: Sequence[Layer], shape: Sequence[int | None] | None = Non
     """
     if shape is None and layers and isinstance(layers[0], Recurrent):
         shape = (None, np.shape(layers[0].weight)[-1])
-    if shape is None or None not in shape:
-        return Graph.sequential(layers, None if shape is None else tuple(n for n in shape if n is not None))
+    given: Any = shape
+    if shape is None or np.ndim(given) != 1 or None not in tuple(shape):
+        return Graph.sequential(layers, given)
     graph = _laid_out(layers, shape)
     axes = [axis for axis, n in enumerate(shape) if n is None]
     lengths = Lengths(dict(graph.inputs), {"input": dict.fromkeys(axes, "")})
