@@ -112,8 +112,8 @@ def bound(net: pylrp.Network, rounds: int, threads: int, clock: Callable[[], flo
     random = np.random.default_rng(3)
     one = text(random, TOKENS)
     net.forward(one)
-    nodes = net._execution_of(one).graph.nodes
-    shapes = [np.shape(node.layer.weight)[:2] for node in nodes if isinstance(node.layer, pylrp.layers.Dense)]
+    dense: list[Any] = [node.layer for node in net._execution_of(one).graph.nodes if node.layer.kind == "dense"]
+    shapes = [np.shape(layer.weight)[:2] for layer in dense]
     layers = {
         shape: pylrp.Network([pylrp.layers.Dense(random.normal(size=shape).astype("f"))], input_shape=shape[1:])
         for shape in set(shapes)
