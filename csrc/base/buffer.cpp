@@ -132,7 +132,7 @@ void* Workspace::take_at(std::size_t i, std::size_t* bytes) {
   return block.data;
 }
 
-void* Workspace::take(std::size_t* bytes) {
+void* Workspace::take(std::size_t* bytes, Use use) {
   const std::lock_guard<std::mutex> lock(mutex_);
   std::size_t best = count_;
   for (std::size_t i = 0; i < count_; ++i) {
@@ -142,10 +142,11 @@ void* Workspace::take(std::size_t* bytes) {
   }
   most_used_ = std::max(most_used_, used_ + *bytes);
   const std::size_t limit = most_used_ + most_used_ / 16;
-  // A block that is twice as large is taken rather than that others go; a larger one would be held as long as a small
-  // value is kept.
-  const std::size_t most = used_ + kept_ + *bytes <= limit ? *bytes + *bytes / 4 : 2 * *bytes;
-  if (best < count_ && blocks_[best].bytes <= most) {
+  const bool room = used_ + kept_ + *bytes <= limit;
+  const std::size_t quarter_more = *bytes + *bytes / 4, twice = 2 * *bytes;
+  // Without room a larger block is taken rather than that others go and fresh pages come: pages are cleared and mapped
+  // at every call then. A value that is held may not have more than twice its size: the rest would lie idle that long.
+  if (best < count_ && (blocks_[best].bytes <= (room ? quarter_more : twice) || (!room && use == Use::kWork))) {
     return take_at(best, bytes);
   }
   while (count_ > 0 && used_ + kept_ + *bytes > limit) {
@@ -170,12 +171,12 @@ bool Workspace::give(void* block, std::size_t bytes) noexcept {
 
 void watch_blocks(BlockWatcher watch) { watcher = watch; }
 
-void* take_block(std::size_t* bytes, Workspace* workspace) {
+void* take_block(std::size_t* bytes, Workspace* workspace, Use use) {
   if (*bytes < kLarge) {
     return ::operator new(*bytes, kAlignment);
   }
   *bytes = rounded(*bytes);
-  void* block = workspace != nullptr ? workspace->take(bytes) : cache.take(*bytes);
+  void* block = workspace != nullptr ? workspace->take(bytes, use) : cache.take(*bytes);
   if (block == nullptr) {
     block = from_system(*bytes);
   }

@@ -9,6 +9,9 @@
 
 namespace pylrp {
 
+// How long a block is in use: while a step works, or until the call's end, as the values that relevance needs.
+enum class Use { kWork, kHeld };
+
 // Large blocks that a network keeps for its next run, up to 192 MB: its activations are of the same sizes each time.
 // Cached plus live bytes stay within 1/16 above the peak of live bytes. Several threads may use it.
 class Workspace {
@@ -18,7 +21,7 @@ class Workspace {
   Workspace(const Workspace&) = delete;
   Workspace& operator=(const Workspace&) = delete;
 
-  void* take(std::size_t* bytes);  // sets the size it has; null: there is none that fits
+  void* take(std::size_t* bytes, Use use);  // sets the size it has; null: there is none that fits
   bool give(void* block, std::size_t bytes) noexcept;
 
  private:
@@ -36,14 +39,14 @@ class Workspace {
 // Without a workspace, large blocks are kept for the thread's next call, up to 16 MB in all: fresh pages from the
 // system have to be cleared and mapped, which cost up to a tenth of a product here. Aligned to a cache line; `bytes`
 // becomes the size of the block.
-void* take_block(std::size_t* bytes, Workspace* workspace);
+void* take_block(std::size_t* bytes, Workspace* workspace, Use use);
 void give_block(void* block, std::size_t bytes, Workspace* workspace) noexcept;
 
 template <class T>
 class Buffer {
  public:
   Buffer() = default;
-  explicit Buffer(Index size, Workspace* workspace = nullptr) { reset(size, workspace); }
+  explicit Buffer(Index size, Workspace* workspace = nullptr, Use use = Use::kWork) { reset(size, workspace, use); }
   ~Buffer() { release(); }
   Buffer(Buffer&& other) noexcept { *this = std::move(other); }
   Buffer(const Buffer&) = delete;
@@ -57,10 +60,10 @@ class Buffer {
 
   // Drops what it held. A large block comes from `workspace` and goes back there. Throws Error where no memory holds
   // it.
-  void reset(Index size, Workspace* workspace = nullptr) {
+  void reset(Index size, Workspace* workspace = nullptr, Use use = Use::kWork) {
     release();
     bytes_ = static_cast<std::size_t>(checked_product({size, Index{sizeof(T)}}, "a buffer"));
-    data_ = static_cast<T*>(take_block(&bytes_, workspace));
+    data_ = static_cast<T*>(take_block(&bytes_, workspace, use));
     workspace_ = workspace;
   }
   T* data() const { return data_; }

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
+#include <limits>
 #include <map>
 #include <mutex>
 #include <thread>
@@ -74,17 +75,20 @@ class Watched {
       give(0);
     }
   }
-  Taken take(std::size_t units) {
+  Taken take(std::size_t units, Use use = Use::kHeld) {
     forget_freed();
     const std::size_t wanted = units * kUnit;
     most_ = std::max(most_, in_use() + wanted);
     const std::size_t limit = most_ + most_ / 16;
     Block block{nullptr, units > 1 ? wanted - 100 : wanted, 0};  // sizes are rounded up
-    block.data = take_block(&block.bytes, &home_);
+    block.data = take_block(&block.bytes, &home_, use);
     block.number = counted().number(block.data);
     const auto at = std::find_if(kept_.begin(), kept_.end(), [&](const Block& b) { return b.number == block.number; });
     const Taken taken{block, at == kept_.end()};
-    const std::size_t largest = held() + wanted <= limit ? wanted + wanted / 4 : 2 * wanted;
+    const bool room = held() + wanted <= limit;
+    const std::size_t largest = room                ? wanted + wanted / 4
+                                : use == Use::kHeld ? 2 * wanted
+                                                    : std::numeric_limits<std::size_t>::max();
     const auto fits = [&](const Block& b) { return b.bytes >= wanted && b.bytes <= largest; };
     CHECK(taken.bytes >= wanted);
     if (taken.fresh) {
@@ -154,6 +158,15 @@ TEST(workspace_takes_the_best_fit) {
   CHECK(workspace.kept() == 0);
 }
 
+TEST(workspace_gives_a_large_block_to_work_but_not_to_what_is_held) {
+  Watched workspace;
+  void* const block = workspace.take(40).data;
+  workspace.give_all();
+  CHECK(workspace.take(10, Use::kWork).data == block);  // there is no room for another
+  workspace.give_all();
+  CHECK(workspace.take(10, Use::kHeld).fresh && workspace.freed == 1);
+}
+
 TEST(workspace_grows_while_there_is_room) {
   Watched workspace;
   workspace.take(100);
@@ -217,8 +230,8 @@ TEST(workspace_footprint) {
         workspace.give(static_cast<std::size_t>(random(0, static_cast<double>(workspace.used()))));
       } else {
         const double size = std::floor(random(1, most));
-        reused +=
-            workspace.take(static_cast<std::size_t>(seed % 2 == 0 ? size : 1 + std::floor(size / 8) * 5)).fresh ? 0 : 1;
+        const auto units = static_cast<std::size_t>(seed % 2 == 0 ? size : 1 + std::floor(size / 8) * 5);
+        reused += workspace.take(units, random.chance(0.3) ? Use::kWork : Use::kHeld).fresh ? 0 : 1;
       }
     }
     freed += workspace.freed;
