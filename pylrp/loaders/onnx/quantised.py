@@ -56,8 +56,10 @@ def dequantised(x: Array, scale: Array, zero: Array | None, settings: Mapping[st
     whole = x.astype(np.float64)
     factor, offset = (_along(whole.shape, array, settings) for array in (scale, zero))
     made: Array = (whole - offset) * factor
-    # Biases have 32 bits, more than single precision holds.
-    return made if x.dtype.itemsize >= 4 else made.astype(scale.dtype)
+    if x.dtype.itemsize >= 4:  # biases have 32 bits, more than single precision holds
+        return made
+    with np.errstate(over="ignore"):  # a mask's lowest number is -inf there, as in the file
+        return made.astype(scale.dtype)
 
 
 def _along(shape: tuple[int, ...], array: Array | None, settings: Mapping[str, Any]) -> Any:
