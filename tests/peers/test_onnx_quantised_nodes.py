@@ -106,7 +106,8 @@ def test_each_operator_rounds_as_in_the_file(file):
         last = PLACES[node.op_type][1]
         scale, zero = (constants[name] for name in node.input[last : last + 2])
         expected = numbers(known[node.output[0]], scale, zero)
-        y = pylrp.load(made, keep_top=True, keep_softmax=True).forward(fed if len(fed) > 1 else next(iter(fed.values())))
+        net = pylrp.load(made, keep_top=True, keep_softmax=True)
+        y = net.forward(fed if len(fed) > 1 else next(iter(fed.values())))
         steps = np.abs(y - expected) / scale
         assert steps.max() < 1.001, node.name
         off[node.op_type] += int((steps > 0.5).sum())
