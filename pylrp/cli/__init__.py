@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pylrp
-from pylrp.cli import compare, demo, evaluate, explain, info, verify
+from pylrp.cli import compare, demo, evaluate, explain, info, texts, verify
 from pylrp.cli.options import Formatter, Parser
 from pylrp.cli.progress import print_error
 
@@ -46,8 +46,8 @@ def _parser(words: Sequence[str]) -> Parser:
     parser.add_argument("--version", action="version", version=f"pylrp {pylrp.__version__}")
     commands: Any = parser.add_subparsers(title="commands", metavar="COMMAND")
     for command in (demo, info, explain, evaluate, compare, verify):
-        if command is explain:
-            explain.add(commands, of_text=any(word.partition("=")[0] == "--text" for word in words))
+        if command in (explain, verify):
+            command.add(commands, of_text=texts.stand_for_inputs(words))
         else:
             command.add(commands)
     return parser

@@ -98,7 +98,26 @@ class Arguments:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExplainArguments(Arguments):
+class TextArguments(Arguments):
+    """Of commands that take texts.
+
+    Attributes
+    ----------
+    text : tuple of str
+        Texts.
+    text_pair : str or None
+        The second sentence of one.
+    tokenizer : str or None
+        A tokenizer.json.
+    """
+
+    text: tuple[str, ...] = ()
+    text_pair: str | None = None
+    tokenizer: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExplainArguments(TextArguments):
     """Of ``pylrp explain``.
 
     Attributes
@@ -120,12 +139,6 @@ class ExplainArguments(Arguments):
         Do not go on with what is there.
     dataset : str or None
         The array in a file with several.
-    text : tuple of str
-        Texts to explain.
-    text_pair : str or None
-        The second sentence of one.
-    tokenizer : str or None
-        A tokenizer.json.
     """
 
     output: tuple[str, ...]
@@ -138,9 +151,6 @@ class ExplainArguments(Arguments):
     on_error: Literal["raise", "skip"] = "raise"
     fresh: bool = False
     dataset: str | None = None
-    text: tuple[str, ...] = ()
-    text_pair: str | None = None
-    tokenizer: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,7 +196,7 @@ class EvaluateArguments(Arguments):
 
 
 @dataclass(frozen=True, kw_only=True)
-class VerifyArguments(Arguments):
+class VerifyArguments(TextArguments):
     """Of ``pylrp verify``.
 
     Attributes

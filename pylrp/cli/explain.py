@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Literal
 
-from pylrp.cli import options, stream, text
+from pylrp.cli import options, stream, text, texts
 from pylrp.cli.arguments import ExplainArguments
 from pylrp.cli.progress import Progress, deferred_sigint, print_error
 from pylrp.cli.request import ExplainRequest, explain_request
@@ -92,14 +92,14 @@ def add(commands: options.Commands, *, of_text: bool = False) -> None:
         "--layers", metavar="A,B|all", help="keep the relevance of these layers, too, in the .npz (default: none)"
     )
     group.add_argument("--top", type=options.count, default=3, metavar="N", help="classes in the report (default: 3)")
-    text.add(parser)
+    texts.add(parser)
     stream.add(parser)
     parser.set_defaults(run=_run)
 
 
 def _run(namespace: argparse.Namespace) -> int:
     args = ExplainArguments.read(namespace)
-    if text.is_asked_for(args):
+    if texts.are_asked_for(args):
         return text.run(args)
     if args.stream:
         return stream.run(args)

@@ -143,8 +143,8 @@ def open_session(args: Arguments) -> Session:
     sides = network.graph.facts.sides
     if sides is not None:
         raise ValueError(
-            f"the network takes token ids or masks, {', '.join(sides.inputs)}: pylrp explain takes texts, --text or "
-            "lines in .txt and .jsonl, with the model's tokenizer.json; arrays are explained in Python, "
+            f"the network takes token ids or masks, {', '.join(sides.inputs)}: pylrp explain and verify take texts, "
+            "--text or lines in .txt and .jsonl, with the model's tokenizer.json; arrays are explained in Python, "
             "net.explain({...})"
         )
     top = args.top_name or network.graph.outputs[0]

@@ -7,7 +7,7 @@ what is found to a :class:`~pylrp.verify.tape.Tape`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -82,7 +82,7 @@ class Matching:
     def __post_init__(self) -> None:
         graph = self.assignment.graph
         self._nodes = {node.name: node for node in graph.nodes}
-        self._steps = _named(self.program)
+        self._steps = _named(self.program, self._nodes)
         self._inputs(graph)
         apart: set[str] = set()
         self._inner: dict[str, list[Step]] = {}
@@ -302,14 +302,25 @@ def input_pairs(program: Program, graph: Graph) -> dict[str, str]:
     return {**found, **dict(zip([name for name in names if name not in found], rest, strict=False))}
 
 
-def _named(program: Program) -> Mapping[str, Step]:
-    """Return the steps by the names that layers get: a name that comes again has a number behind it."""
+def _named(program: Program, layers: Collection[str]) -> Mapping[str, Step]:
+    """Return the steps by the names that layers get: a name that comes again has a number behind it.
+
+    So has that of a layer which is called as an output of the file, where something above it makes that output.
+    """
     taken = set(program.inputs)
     found: dict[str, Step] = {}
     for step in program.steps:
-        name, number = step.name, 2
-        while name in taken:
-            name, number = f"{step.name}_{number}", number + 1
+        name = _free(step.name, taken)
+        if name in program.outputs and name not in layers and _free(name, {*taken, name}) in layers:
+            name = _free(name, {*taken, name})
         taken.add(name)
         found[name] = step
     return found
+
+
+def _free(name: str, taken: Collection[str]) -> str:
+    """Return a name that is not taken: with the next number behind it."""
+    free, number = name, 2
+    while free in taken:
+        free, number = f"{name}_{number}", number + 1
+    return free

@@ -119,10 +119,41 @@ def test_one_length_is_padded(folder: Any) -> None:
     assert not ex.relevance[0, 4:].any()
 
 
+def test_texts_are_verified(folder: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["verify", "model.onnx", "--text", "the unseen film", "--target", "2"]) == 0
+    printed = capsys.readouterr().out
+    found = pylrp.load("model.onnx").verify(ids("[CLS]", "the", "un", "##seen", "film", "[SEP]"), target=2)
+    assert printed.rstrip().endswith(str(found))
+    assert "\n--text\n\nlayer " in printed
+    (folder / "lines.jsonl").write_text('{"text": "good", "target": 1}\n{"text": "the film was bad", "target": 0}\n')
+    assert main(["verify", "model.onnx", "lines.jsonl", "--batch", "1"]) == 0
+    assert "1 of 2 inputs" in capsys.readouterr().out
+    assert main(["verify", "model.onnx", "lines.jsonl", "--quiet"]) == 0
+    assert main(["verify", "decoder.onnx", "--text", "the film was", "--target=-1,bad", "--quiet"]) == 0
+    other = onnx.load("model.onnx")
+    weight = max(other.graph.initializer, key=lambda tensor: len(tensor.raw_data))
+    weight.raw_data = (1.1 * np.frombuffer(weight.raw_data, np.float32)).astype(np.float32).tobytes()
+    onnx.save(other, "other.onnx")
+    capsys.readouterr()
+    assert main(["verify", "model.onnx", "lines.jsonl", "--file", "other.onnx", "--quiet"]) == 1
+    assert "lines.jsonl" not in capsys.readouterr().out
+
+
+def test_notes_of_loading_are_printed(folder: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    for command in ("explain", "verify"):
+        words = [command, "model.onnx", "--text", "the film", "--target", "1"]
+        assert main(words) == 0
+        printed = capsys.readouterr().out
+        assert all(f"note: {note}\n" in printed for note in pylrp.load("model.onnx").notes)
+        assert "note: " in printed
+        assert main([*words, "--quiet"]) == 0
+        assert "note: " not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["explain", "model.onnx", "x.npy"], "pylrp explain takes texts"),
+        (["explain", "model.onnx", "x.npy"], "pylrp explain and verify take texts"),
         (["explain", "model.onnx", "--text", "a", "--tokenizer", "no.json"], "there is no tokenizer no.json"),
         (["explain", "model.onnx", "x.png", "--text", "a"], "x.png is no text"),
         (["explain", "model.onnx", "--text", "a", "--text", "b", "--text-pair", "c"], "--text-pair goes with one"),
@@ -130,6 +161,8 @@ def test_one_length_is_padded(folder: Any) -> None:
         (["explain", "model.onnx", "bad.jsonl"], 'bad.jsonl:1 has no "text"'),
         (["explain", "decoder.onnx", "--text", "a", "--target", "0,nothing"], "no token 'nothing'"),
         (["explain", "decoder.onnx", "--text", "a", "--target", "9,3"], "no position 9"),
+        (["verify", "model.onnx", "x.npy"], "pylrp explain and verify take texts"),
+        (["verify", "model.onnx", "x.npy", "--text", "a"], "x.npy is no text"),
         (["explain", "decoder.onnx", "--text", "a", "-o", "r.html"], "a report shows classes"),
     ],
 )
