@@ -43,11 +43,14 @@ class Columns:
         None where they have no names.
     order : ndarray of int or None
         For each feature of the network its column; None where they are the same.
+    framed : bool
+        Whether they are a data frame's, or a row of one.
     """
 
     values: Any
     names: tuple[str, ...] | None = None
     order: NDArray[np.intp] | None = None
+    framed: bool = False
 
     def to_network(self, array: NDArray[Any]) -> NDArray[Any]:
         """Return (..., columns) in the network's order."""
@@ -80,10 +83,10 @@ def columns_of(x: Any, features: Sequence[str] | None, what: str) -> Columns:
     if labels is None or callable(labels):
         return Columns(x.to_numpy())
     if not any(isinstance(label, str) for label in labels):  # numbers of rows, or columns without names
-        return Columns(x.to_numpy())
+        return Columns(x.to_numpy(), framed=True)
     names = [str(label) for label in labels]
     if features is None:
-        return Columns(x.to_numpy(), tuple(names))
+        return Columns(x.to_numpy(), tuple(names), framed=True)
     repeated = [name for name, count in Counter(names).items() if count > 1]
     missing = [name for name in features if name not in set(names)]
     unknown = [name for name in names if name not in set(features)]
@@ -91,4 +94,5 @@ def columns_of(x: Any, features: Sequence[str] | None, what: str) -> Columns:
         raise FeatureMismatch(what, missing, unknown, repeated)
     at = {name: i for i, name in enumerate(names)}
     order = np.array([at[name] for name in features], np.intp)
-    return Columns(x.to_numpy(), tuple(names), None if bool((order == np.arange(len(order))).all()) else order)
+    moved = None if bool((order == np.arange(len(order))).all()) else order
+    return Columns(x.to_numpy(), tuple(names), moved, framed=True)

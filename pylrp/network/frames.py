@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pylrp.network.gaps import gaps
+
 if TYPE_CHECKING:
     from pylrp.network.explanation import Explanation
 
@@ -159,12 +161,14 @@ def explained_output(ex: Explanation) -> Array:
 
 def codes(column: Array) -> Array:
     """Return a column as numbers: words by their order, gaps as NaN."""
+    missing = gaps(column)
+    made = np.full(len(column), np.nan)
     try:
-        return np.array([np.nan if value is None else value for value in column], dtype=np.float64)
+        made[~missing] = column[~missing].astype(np.float64)
     except (TypeError, ValueError):
-        gaps = np.array([value is None or value != value for value in column])
-        words = np.array([str(value) for value in column])
-        return np.where(gaps, np.nan, np.unique(words, return_inverse=True)[1].reshape(len(words)))
+        words = np.array([str(value) for value in column[~missing]])
+        made[~missing] = np.unique(words, return_inverse=True)[1].reshape(len(words))
+    return made
 
 
 def ranked(values: Array, names: Sequence[str], most: int) -> list[int]:

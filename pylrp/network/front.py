@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pylrp.errors import NotFinite
+from pylrp.network.gaps import numbers, one_gap
 
 __all__ = ["Front", "Part"]
 
@@ -121,31 +122,3 @@ class Front:
         made: Array = np.zeros((*relevance.shape[:-1], self.columns), relevance.dtype)
         made[..., held] = np.add.reduceat(relevance.take(order, axis=-1), starts[held], axis=-1)
         return made
-
-
-def one_gap(block: Array, gap: float | None) -> Array:
-    """Return a block of words with gaps of any kind (None, NaN, pandas's NA) as one."""
-    if not block.dtype.hasobject:
-        return block
-    made = block.copy()
-    gaps = [
-        value is None or type(value).__name__ == "NAType" or (isinstance(value, float) and value != value)
-        for value in block.ravel()
-    ]
-    made[np.array(gaps, bool).reshape(block.shape)] = gap
-    return made
-
-
-def numbers(block: Array) -> Array:
-    """Return a block as floating-point numbers, gaps of any kind as NaN."""
-    if block.dtype.kind == "f":
-        return block
-    if block.dtype.kind in "biu":
-        return block.astype(np.float64)
-    flat = [
-        np.nan if value is None or type(value).__name__ in ("NAType", "NaTType") else value for value in block.ravel()
-    ]
-    try:
-        return np.array(flat, dtype=np.float64).reshape(block.shape)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"a column of numbers holds something else: {error}") from None

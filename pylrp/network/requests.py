@@ -19,6 +19,7 @@ from pylrp.layers.base import product
 from pylrp.network.columns import Columns, columns_of
 from pylrp.network.frames import origin_of
 from pylrp.network.front import Front
+from pylrp.network.gaps import columns_as_numbers
 from pylrp.network.graph import Graph
 from pylrp.network.layout import channels_moved_first, moving_call, with_other_order
 from pylrp.network.sides import SideInput, Sides, without_past
@@ -88,7 +89,7 @@ class Inputs:
         graph = self._graph
         shape = self._graph.user_shape(name)
         columns = columns_of(value, graph.facts.features.get(name), what)
-        array = settle(columns.values, what)
+        array = settle(self._numbers_of(columns, what), what)
         if array.shape[-len(shape) :] != shape or array.ndim not in (len(shape), len(shape) + 1):
             raise ValueError(_misfit(array, shape, what, name in graph.channels_last))
         batch = self._count(array, shape, what)
@@ -99,6 +100,13 @@ class Inputs:
         if array.dtype is not graph.dtype and array.dtype != graph.dtype:
             array = converted(array, graph.dtype, what, self.notes)
         self.flat.append(array if array.ndim <= 2 and len(shape) == 1 else as_rows(array, batch, shape))
+
+    def _numbers_of(self, columns: Columns, what: str) -> Any:
+        """Return what settle() takes: of a data frame's columns, whole numbers and truth values as float64, too."""
+        if not columns.framed or columns.values.dtype.kind == "f":
+            return columns.values
+        self.notes.append(f"{what}: columns of the data frame were converted into float64")
+        return columns_as_numbers(columns.values, columns.names, what)
 
     def _add_table(self, name: str, front: Front, value: Any, what: str) -> None:
         """Take columns of numbers, gaps and words, of which the front makes what the network takes."""

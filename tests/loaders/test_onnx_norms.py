@@ -17,6 +17,7 @@ from onnx.reference import ReferenceEvaluator  # noqa: E402
 
 import pylrp  # noqa: E402
 from pylrp import layers as L  # noqa: E402
+from pylrp.loaders.onnx.normalisations import COMPUTED  # noqa: E402
 
 D = 6
 RNG = np.random.default_rng(4)
@@ -110,6 +111,14 @@ def test_chains_that_are_rms_norms(name: str) -> None:
     x, R = RNG.normal(size=(2, 3, 5, D))
     np.testing.assert_allclose(net.forward(x), x / np.sqrt((x**2).mean(-1, keepdims=True) + 1e-5) * G, atol=1e-12)
     np.testing.assert_array_equal(net.explain(x, R, composite="epsilon").relevance, R)
+
+
+def test_a_power_that_rounds_x_and_its_negative_differently(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As NumPy 1.24 does, whose vectors and remainders have powers of their own: no shift is made of that."""
+    power = COMPUTED["Pow"]
+    monkeypatch.setitem(COMPUTED, "Pow", lambda call, x, p: power(call, x, p) * np.where(x < 0, 1 + 2.3e-16, 1))
+    (node,) = pylrp.load(model(RMS["division"])).graph.nodes
+    assert type(node.layer) is L.RMSNorm
 
 
 UNIT = {

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import pylrp
+from pylrp.network.frames import codes
 from pylrp.network.identity import fingerprint
 
 # ruff: noqa: E402  what they need comes first
@@ -23,6 +24,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import FeatureUnion, make_pipeline
 from sklearn.preprocessing import (
+    FunctionTransformer,
     MinMaxScaler,
     OneHotEncoder,
     OrdinalEncoder,
@@ -215,3 +217,29 @@ def test_an_imputer_of_nan_leaves_none_as_it_is():
     pipeline = make_pipeline(words, LogisticRegression()).fit(frame, [0, 1, 1, 0, 1, 0] * 5)
     found = pylrp.load(pipeline).forward(frame)
     np.testing.assert_allclose(np.ravel(found), pipeline.decision_function(frame), atol=1e-9)
+
+
+def test_columns_that_no_step_reads_may_hold_words(table):
+    frame, y = table
+    frame = frame.assign(sex=frame.sex == "f")
+    before = ColumnTransformer([("n", StandardScaler(), ["dose"]), ("p", "passthrough", ["sex"])])
+    pipeline = make_pipeline(before, FunctionTransformer(), LogisticRegression()).fit(frame, y > 0)
+    ex = pylrp.load(pipeline).explain(frame, target=1, composite="epsilon")
+    np.testing.assert_allclose(ex.output[:, 0], pipeline.decision_function(frame), atol=1e-12)
+    others = [i for i, name in enumerate(frame.columns) if name not in ("dose", "sex")]
+    assert not ex.relevance[:, others].any()
+
+
+def test_nullable_columns_with_gaps(table):
+    """pandas's NA is no truth value and equals nothing."""
+    rng = np.random.default_rng(3)
+    plain = pandas.DataFrame({"dose": rng.normal(size=60), "count": rng.integers(0, 5, 60).astype(float)})
+    plain.loc[::7, "count"] = np.nan
+    nullable = plain.astype({"dose": "Float64", "count": "Int64"})
+    pipeline = make_pipeline(SimpleImputer(), LogisticRegression()).fit(nullable, plain.dose > 0)
+    net = pylrp.load(pipeline)
+    ex = net.explain(nullable)
+    np.testing.assert_array_equal(ex.relevance, net.explain(plain).relevance)
+    np.testing.assert_allclose(ex.output[:, 0], pipeline.decision_function(nullable), atol=1e-12)
+    found = codes(np.asarray(ex.input)[:, 1])
+    np.testing.assert_array_equal(found, plain["count"].to_numpy())

@@ -135,7 +135,7 @@ def test_folding_is_done_in_double_precision() -> None:
     layer: Any = graph.nodes[0].layer
     factor = 1 / np.sqrt(1 + 1e-5)
     assert layer.weight.dtype == layer.bias.dtype == np.float32
-    np.testing.assert_array_equal(layer.weight, (weight * factor).astype("f"))
+    np.testing.assert_array_equal(layer.weight, (weight.astype(float) * factor).astype("f"))
     np.testing.assert_array_equal(layer.bias, ((bias.astype(float) - 1) * factor + 1).astype("f"))
 
 

@@ -189,3 +189,36 @@ def test_summary():
         np.testing.assert_allclose(row, np.sort(ex.relevance[:, feature]))
     with pytest.raises(ValueError, match="target"):
         pylrp.plot.summary(ex, target=1)
+
+
+def test_columns_of_every_kind_of_number():
+    """Whole numbers, truth values and pandas's nullable types make an array of objects, or one of no floats."""
+    pandas = pytest.importorskip("pandas")
+    net, rng = network(), np.random.default_rng(2)
+    plain = {"age": rng.integers(0, 9, 6), "pay": rng.random(6), "dose": rng.random(6) > 0.5, "size": rng.random(6)}
+    kinds = {"age": "Int64", "pay": "Float64", "dose": "boolean"}
+    x = np.stack([plain[name].astype(np.float64) for name in FEATURES], axis=1)
+    expected = net.explain(x).relevance
+    for frame in (pandas.DataFrame(plain), pandas.DataFrame(plain).astype(kinds)):
+        ex = net.explain(frame)
+        np.testing.assert_array_equal(ex.relevance, expected)
+        assert ex.input.dtype == np.float64
+        assert ex.notes == ("x: columns of the data frame were converted into float64",)
+        np.testing.assert_array_equal(net.explain(frame.iloc[4]).relevance, net.explain(x[4]).relevance)
+    whole = pandas.DataFrame(rng.integers(0, 9, (6, 4)), columns=FEATURES)
+    np.testing.assert_array_equal(net.explain(whole).relevance, net.explain(whole.to_numpy() * 1.0).relevance)
+    with pytest.raises(TypeError, match="int64"):  # an array of bytes or counts was rather not scaled
+        net.explain(whole.to_numpy())
+    gap = pandas.DataFrame(plain).astype(kinds)
+    gap.loc[3, "pay"] = pandas.NA
+    with pytest.raises(pylrp.NotFinite, match=r"x\[3, 1\] is nan"):
+        net.explain(gap)
+
+
+@pytest.mark.parametrize("value", ["much", "1.5", b"2", 1j, np.datetime64("2020-01-01"), [1]])
+def test_what_is_no_number_is_told_with_its_column(value):
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(rows(), columns=FEATURES).astype({"dose": object})
+    frame.at[5, "dose"] = value
+    with pytest.raises(TypeError, match=r"column 'dose' holds .*no number"):
+        network().explain(frame)

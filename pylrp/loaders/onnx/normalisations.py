@@ -32,6 +32,7 @@ _MOST_ENTRIES = 1 << 24  # of the arrays that are looked at
 _LARGE = 1e8
 _SCALES = 10.0 ** -np.arange(0, 19)
 _CLOSE = 1e-9
+_ROUNDING = 1e-13  # of the largest entry
 
 
 #: What a normalisation ends with.
@@ -239,6 +240,7 @@ class _Chain:
         if not axes:
             raise Foreign
         shift = (plain + minus) / 2
+        shift[np.abs(shift) <= _ROUNDING * np.abs(plain).max()] = 0  # NumPy may round x and -x differently
         scaled = _SCALES.reshape(-1, *(1,) * len(self._probed)) * x[:1]
         tried = np.concatenate([scaled, x[1:], 3e-3 * x[1:], -_LARGE * x[1:], moved])
         made = self.run(tried)

@@ -34,13 +34,16 @@ def _kind(step: Any) -> str:
 
 
 def needs_front(steps: Sequence[tuple[str, Any]]) -> bool:
-    """Return whether a step is an imputer, an encoder, a projection, a choice of features, or holds one."""
+    """Return whether a step is an imputer, an encoder, a projection, a choice of features, or holds one.
+
+    Or leaves out columns of a data frame: they may hold words.
+    """
     for name, step in steps:
         if _kind(step) in (*_ENCODERS, *_IMPUTERS, *_PROJECTIONS, "FeatureUnion") or _chooses(step):
             return True
         if _kind(step) == "ColumnTransformer" and hasattr(step, "transformers_"):
             inner = [pair for each, part, _ in step.transformers_ for pair in pipeline_steps(f"{name}.{each}", part)]
-            if needs_front([pair for pair in inner if not isinstance(pair[1], str)]):
+            if needs_front([pair for pair in inner if not isinstance(pair[1], str)]) or _leaves_out(step):
                 return True
     return False
 
@@ -120,11 +123,7 @@ class _Front:
             if not places or (isinstance(part, str) and part == "drop"):
                 continue
             branch = _taken(before, places)
-            inner = [
-                (at, one)
-                for at, one in pipeline_steps(f"{name}.{each}", part)
-                if not (isinstance(one, str) or (_kind(one) == "FunctionTransformer" and one.func is None))
-            ]
+            inner = [pair for pair in pipeline_steps(f"{name}.{each}", part) if not isinstance(pair[1], str)]
             branches, after = self.walk(inner, branch)
             if len(branches) > 1:
                 if after:
@@ -187,6 +186,16 @@ class _Columns:
     def transform(self, block: NDArray[Any]) -> NDArray[Any]:
         """Return these columns."""
         return block[:, list(self.places)]
+
+
+def _leaves_out(step: Any) -> bool:
+    """Return whether a ColumnTransformer, fitted with a data frame, uses some of its columns only."""
+    used = [
+        places_of(step, columns)
+        for _, part, columns in step.transformers_
+        if not (isinstance(part, str) and part == "drop")
+    ]
+    return hasattr(step, "feature_names_in_") and len({i for places in used for i in places}) < step.n_features_in_
 
 
 def _chooses(step: Any) -> bool:

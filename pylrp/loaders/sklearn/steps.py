@@ -29,8 +29,13 @@ def pipeline_steps(name: str, estimator: Any) -> Iterator[tuple[str, Any]]:
     if isinstance(estimator, Pipeline):
         for inner, step in estimator.steps:
             yield from pipeline_steps(f"{name}.{inner}" if name else inner, step)
-    elif estimator is not None and estimator != "passthrough":
+    elif estimator is not None and estimator != "passthrough" and not _hands_on(estimator):
         yield name, estimator
+
+
+def _hands_on(step: Any) -> bool:
+    """Return whether a step is a FunctionTransformer without a function, "passthrough" of newer versions."""
+    return type(step).__name__ == "FunctionTransformer" and getattr(step, "func", step) is None
 
 
 def layers_of(name: str, step: Any, dtype: np.dtype[Any]) -> list[Layer]:
@@ -137,8 +142,6 @@ def _columns(name: str, step: Any) -> _Scaling:
         where = f"{name}.{inner}"
         part = _identity(len(taken))
         for at, each in pipeline_steps(where, transformer):
-            if type(each).__name__ == "FunctionTransformer" and each.func is None:  # "passthrough" of newer versions
-                continue
             scaling = _scaling(at, each)
             if scaling.clip is not None:
                 raise UnsupportedLayer(at, type(each).__name__, "clips some of the columns", WAY_OUT)
