@@ -69,8 +69,8 @@ def band(scores: Values, seed: int = 0, level: float = 0.95) -> tuple[Values, Va
     count = len(scores)
     if count == 1:
         return np.full(scores.shape[1:], np.nan), np.full(scores.shape[1:], np.nan)
-    drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=_RESAMPLES) / count
-    means = drawn @ scores.reshape(count, -1)
+    drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=_RESAMPLES)
+    means = drawn.astype(np.float64) @ scores.reshape(count, -1) / count  # whole numbers until here: less is rounded
     low, high = np.percentile(means, [50 * (1 - level), 50 * (1 + level)], axis=0)
     return low.reshape(scores.shape[1:]), high.reshape(scores.shape[1:])
 

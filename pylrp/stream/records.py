@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from pylrp.stream.sources import ArraySource, Read, Source, missing
 
 __all__ = ["FileSource", "ParquetSource", "TableSource", "open_path"]
 
+_ROWS = 4096  # of a data frame, looked at together
 _HDF5 = (".h5", ".hdf5", ".hdf")
 
 
@@ -88,12 +89,21 @@ def _dataset(found: Any, name: str | None, path: Path) -> Any:
         return found
     if name is not None:
         if name not in found:
-            raise ValueError(f"{path} holds no array {name!r}; there is {', '.join(map(str, found)) or 'nothing'}")
+            raise ValueError(f"{path} holds no array {name!r}; there is {', '.join(_arrays_in(found)) or 'nothing'}")
         return found[name]
-    arrays = [key for key in found if hasattr(found[key], "dtype")]
+    arrays = list(_arrays_in(found))
     if len(arrays) != 1:
         raise ValueError(f"{path} holds {', '.join(arrays) or 'no arrays'}: say which, dataset='...'")
     return found[arrays[0]]
+
+
+def _arrays_in(group: Any, within: str = "") -> Iterator[str]:
+    """Yield the names of a group's arrays, those in groups within it too."""
+    for key in group:
+        if hasattr(group[key], "dtype"):
+            yield f"{within}{key}"
+        else:
+            yield from _arrays_in(group[key], f"{within}{key}/")
 
 
 def _loaded(entry: Any) -> Any:
@@ -177,14 +187,16 @@ class TableSource:
         return f"row {index}"
 
     def identity(self) -> dict[str, Any]:
-        """Return shape, columns and a hash of some rows."""
-        few = self._frame.head(3).to_numpy(), self._frame.tail(3).to_numpy()
-        content = hashlib.sha256(repr([rows.tolist() for rows in few]).encode()).hexdigest()[:16]
+        """Return shape, columns and a hash of the rows."""
+        seen = hashlib.sha256()
+        for start in range(0, self.count, _ROWS):
+            rows = self.read(start, start + _ROWS).x.to_numpy()
+            seen.update(repr(rows.tolist()).encode() if rows.dtype.hasobject else np.ascontiguousarray(rows).tobytes())
         return {
             "source": "a data frame",
             "columns": list(map(str, self._frame.columns)),
             "rows": self.count,
-            "content": content,
+            "content": seen.hexdigest()[:16],
         }
 
 
@@ -224,6 +236,7 @@ class ParquetSource:
         self._path = path
         paths = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
         self._files = [parquet.ParquetFile(part) for part in paths]
+        self._bytes = [part.stat().st_size for part in paths]
         names = self._files[0].schema_arrow.names
         self._shape = network.graph.user_shape(next(iter(network.graph.inputs)))
         known = next((list(f) for f in network.graph.facts.features.values()), None)
@@ -276,6 +289,6 @@ class ParquetSource:
         return f"{self._path}, row {index}"
 
     def identity(self) -> dict[str, Any]:
-        """Return path, rows and columns."""
-        sizes = [group.num_rows for file in self._files for group in [file.metadata]]
-        return {"source": str(self._path), "rows": sizes, "columns": self._columns}
+        """Return path, rows, bytes and columns."""
+        rows = [file.metadata.num_rows for file in self._files]
+        return {"source": str(self._path), "rows": rows, "bytes": self._bytes, "columns": self._columns}

@@ -22,6 +22,9 @@ from pylrp.network.network import Network
 __all__ = ["ArraySource", "DictSource", "IteratorSource", "Read", "Source", "describe_array", "missing", "open_source"]
 
 Array = NDArray[Any]
+#: What tells an array from another one: all of it, up to 1 GB in memory, hashed in pieces of so many entries; else a
+#: few samples that are spread over it.
+_MOST_HASHED, _AT_ONCE, _SEEN = 1 << 30, 1 << 20, 16
 
 
 @dataclass
@@ -113,17 +116,22 @@ class ArraySource:
         return f"{self._label}[{index}]"
 
     def identity(self) -> dict[str, Any]:
-        """Return label, shape, dtype, and the content of a few samples."""
+        """Return label, shape, dtype, and a hash of the content."""
         return {"source": self._label, **describe_array(self._array)}
 
 
 def describe_array(array: Any) -> dict[str, Any]:
-    """Return an array's shape, dtype and a hash of its first, middle and last sample: enough to notice another one."""
+    """Return an array's shape, dtype and a hash: of all samples in memory, of some on a disk, to notice another one."""
     seen = hashlib.sha256()
     count = int(array.shape[0])
-    for index in sorted({0, count // 2, count - 1} if count else ()):
+    held = type(array) is np.ndarray and array.nbytes <= _MOST_HASHED
+    step = -(-_AT_ONCE // max(array[:1].size, 1)) if held and count else 1
+    places = (
+        range(0, count, step) if held else sorted({(count - 1) * i // _SEEN for i in range(_SEEN + 1)} if count else ())
+    )
+    for index in places:
         try:
-            seen.update(np.ascontiguousarray(array[index : index + 1]).tobytes())
+            seen.update(np.ascontiguousarray(array[index : index + step]).tobytes())
         except (OSError, ValueError, RuntimeError):
             seen.update(b"unreadable")
     return {"shape": list(map(int, array.shape)), "dtype": str(array.dtype), "content": seen.hexdigest()[:16]}
