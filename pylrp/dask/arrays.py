@@ -143,7 +143,12 @@ def _require(network: Network, array: Any) -> None:
             "the network has several inputs or outputs: map its explain over blocks yourself, see Explainer"
         )
     if not hasattr(array, "to_delayed") or not hasattr(array, "chunks"):
-        raise TypeError(f"array is a {type(array).__name__}, not a Dask array: dask.array.from_array(x, chunks=...)")
+        way = (
+            "frame.to_dask_array(lengths=True)"
+            if hasattr(array, "to_dask_array")
+            else "dask.array.from_array(x, chunks=...)"
+        )
+        raise TypeError(f"array is a {type(array).__name__}, not a Dask array: {way}")
     shape = (
         (graph.facts.front.columns,) if graph.facts.front is not None else graph.user_shape(next(iter(graph.inputs)))
     )

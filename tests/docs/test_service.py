@@ -59,6 +59,10 @@ def test_service(monkeypatch: pytest.MonkeyPatch) -> None:
             {"x": bad},
             {"x": "!"},
             {"x": coded, "shape": [7]},
+            {"x": coded, "shape": [10**30]},
+            {"x": [{"a": 1}] * 784},
+            {"x": [10**400] * 784},
+            {"x": [1e300] * 784},
             {},
         ):
             assert client.post("/explain", json=wrong).status_code == 422, wrong
@@ -66,3 +70,22 @@ def test_service(monkeypatch: pytest.MonkeyPatch) -> None:
         assert int(counted["pylrp_requests_total"]) >= 41
         assert int(counted["pylrp_samples_total"]) == 41
         assert int(counted["pylrp_batches_total"]) <= 41
+
+
+def test_a_failure_is_answered_and_the_service_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    from fastapi.testclient import TestClient
+
+    monkeypatch.delenv("PYLRP_MODEL", raising=False)
+    service = load_example("service")
+    with TestClient(service.app, raise_server_exceptions=False) as client:
+        while client.get("/health").status_code != 200:
+            pass
+        network = service.app.state.batches.network
+
+        def fails(*args: object, **options: object) -> None:
+            raise MemoryError
+
+        with monkeypatch.context() as broken:
+            broken.setattr(network, "explain", fails)
+            assert client.post("/explain", json={"x": [0.5] * 784}).status_code == 500
+        assert client.post("/explain", json={"x": [0.5] * 784}).status_code == 200
