@@ -16,14 +16,15 @@ struct Costs {
   double entry;     // one that is not zero, in one panel
   double weight;    // to read a row of a panel into the L1 cache, once for all rows
 };
-// Measured with products of 228 x 256 x 128 at shares of 0.02 to 1: AVX2 and the baseline here; AVX-512 from the trials
-// that the crossings at 65 to 90 % of entries come from.
+// Measured with products of 228 x 256 x 128 at shares of 0.02 to 1: AVX2 and the baseline. AVX-512 (Zen 4):
+// convolutions and dense layers at shares of 0.05 to 0.9; lists and tiles take the same time with 0.7 of the entries
+// left where there are many panels, 0.4 with two.
 template <class T>
 Costs costs() {
   const Index bytes = kernels::table<T>().tile_cols * Index{sizeof(T)};
   const double wide = sizeof(T) == 4 ? 1 : 2;  // a vector has half as many entries
   if (bytes == 128) {
-    return {1.0 * wide, 24, 1.15, 6};
+    return {0.7 * wide, 8, 1.25, 6};
   }
   return bytes == 64 ? Costs{1.0 * wide, 40, 1.5, 6} : Costs{1.5, 20, 1.5, 6};
 }

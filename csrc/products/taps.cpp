@@ -240,7 +240,7 @@ void TapLoops<T>::run_lists(Task* task, Index product, Index first, Index last) 
   const Index rows = task->block.count(), most = lists.steps();
   const Index output = work_.products[static_cast<std::size_t>(product)].output;
   const TapPixels& pixels = *task->pixels[lists.together() - 1];
-  const Index together = lists.together() == 2 ? kernels::kPairPanels : kernels::kListPanels;
+  const Index together = lists.together() == 2 ? pair_panels<T>() : kernels::kListPanels;
   const Index groups = (last - first + together - 1) / together;
   for (Index group = 0; group < groups; ++group) {  // of nearly equal size
     const Index begin = first + (last - first) * group / groups;
