@@ -112,6 +112,8 @@ def _moved(tape: Tape, step: Step, positions: list[int]) -> None:
     for name, index in zip(step.outputs, places(step, given, positions), strict=False):
         if name in tape.shares:
             share = tape.shares[name]
+            if step.op == "Where":  # the sum with a mask may have a stabiliser
+                share = _finite(tape.through(share, tape.values[name], tape.rules.named.get(step.name)))
             for part, array in zip(parts, (share.c, share.r), strict=True):
                 weights = np.broadcast_to(array, index.shape).ravel()
                 part += np.bincount(index.ravel(), weights=weights, minlength=total + 1)
@@ -122,6 +124,11 @@ def _moved(tape: Tape, step: Step, positions: list[int]) -> None:
         if step.op not in ("Concat", "Where"):
             return
         first += size
+
+
+def _finite(share: Share) -> Share:
+    """Return a share without what is left of nothing where a mask is -inf."""
+    return Share(*(np.where(np.isfinite(part), part, 0.0) for part in (share.c, share.r)))
 
 
 def passed(share: Share, x: Array, y: Array) -> Share:

@@ -9,14 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
 
 from pylrp.verify.elementwise import SELU_GAMMA
+from pylrp.verify.helpers import OWN
 from pylrp.verify.linear import WEIGHTED
 from pylrp.verify.moving import MOVES
 from pylrp.verify.program import Program, Step
 
-__all__ = ["Folding", "Placed", "factor_of", "is_scaling", "is_weighted", "moves"]
+__all__ = ["Folding", "Placed", "factor_of", "is_choice", "is_scaling", "is_weighted", "moves"]
 
+#: They may read other entries than those that are scaled.
+_CUTTING = ("Slice", "Split", "Gather", f"{OWN}.Parts")
 _WITH_CONSTANTS = ("Add", "Sub", "Mul", "Div", "Sum")
 
 
@@ -35,9 +41,20 @@ def is_scaling(program: Program, step: Step) -> bool:
     positions = carried(program, step)
     if step.op in ("BatchNormalization", "Neg"):
         return positions == [0]
+    if step.op == "Where":
+        return is_choice(program, step)
     if step.op not in _WITH_CONSTANTS or len(positions) != 1 or len(step.inputs) < 2:
         return False
     return step.op != "Div" or positions == [0]
+
+
+def is_choice(program: Program, step: Step) -> bool:
+    """Tell whether a step keeps some entries of one value and fills in finite constants for the others."""
+    positions = carried(program, step)
+    if len(positions) != 1 or positions[0] == 0 or step.inputs[0] in program.follows:
+        return False
+    fill = step.inputs[3 - positions[0]]
+    return fill in program.fixed and bool(np.isfinite(program.run({}, wanted=[fill])[fill]).all())
 
 
 def factor_of(step: Step) -> float:
@@ -50,16 +67,20 @@ def factor_of(step: Step) -> float:
     return 1 / len(step.inputs) if step.op == "Mean" else 1.0
 
 
-def first_factor(program: Program, step: Step) -> tuple[str, int, float] | None:
-    """Return (name of the part, input, factor) where a step multiplies an input by a number first."""
-    if step.op == "Sub" and len(carried(program, step)) == 2:
-        return "minus", 1, -1.0
+def first_factors(program: Program, step: Step) -> list[tuple[str, int, Any]]:
+    """Return (name of the part, input, factor) for each input that a step multiplies by numbers first."""
+    positions = carried(program, step)
+    if step.op == "Sub" and len(positions) == 2:
+        return [("minus", 1, -1.0)]
+    if step.op == "Where" and positions == [1, 2] and step.inputs[0] in program.fixed:
+        kept = program.run({}, wanted=[step.inputs[0]])[step.inputs[0]].astype(bool)
+        return [("first", 1, kept.astype(np.float64)), ("second", 2, 1.0 - kept)]
     factor = {
         "Celu": 1 / step.get("alpha", 1.0),
         "Swish": step.get("alpha", 1.0),
         "com.microsoft.QuickGelu": step.get("alpha", 1.702),
     }.get(step.op, 1.0)
-    return ("before", 0, factor) if factor != 1 else None
+    return [("before", 0, factor)] if factor != 1 else []
 
 
 def moves(program: Program, step: Step) -> bool:
@@ -72,12 +93,14 @@ def moves(program: Program, step: Step) -> bool:
 class Placed:
     """A scaling that is part of a layer with weights, and the steps between them, from below.
 
-    ``factor``: the step does something else, and multiplies what it takes by a number before: -1 what it subtracts.
+    ``factor``: the step does something else, and multiplies one of its inputs, ``at``, by numbers before: -1 what it
+    subtracts, zeros and ones what it chooses from.
     """
 
     scaling: Step
     way: tuple[Step, ...]
-    factor: float | None = None
+    factor: Any = None
+    at: int = 0
 
 
 @dataclass
@@ -119,14 +142,14 @@ class Folding:
         for step in self.program.steps:
             if step.name in self.apart:
                 continue
-            first = first_factor(self.program, step)
-            if first is not None and f"{step.name}/{first[0]}" not in kept:
-                found = self._down(step.inputs[first[1]])
+            firsts = [each for each in first_factors(self.program, step) if f"{step.name}/{each[0]}" not in kept]
+            for _, at, factor in firsts:
+                found = self._down(step.inputs[at], step)
                 if found is not None:
-                    self.after.setdefault(found[0].name, []).append(Placed(step, found[1], first[2]))
-            elif is_scaling(self.program, step) and step.name not in kept:
+                    self.after.setdefault(found[0].name, []).append(Placed(step, found[1], factor, at))
+            if not firsts and is_scaling(self.program, step) and step.name not in kept:
                 scalings.append(step)
-                found = self._down(step.inputs[carried(self.program, step)[0]])
+                found = self._down(step.inputs[carried(self.program, step)[0]], step)
                 if found is not None:
                     self.after.setdefault(found[0].name, []).append(Placed(step, found[1]))
                     self.folded.add(step.name)
@@ -148,14 +171,24 @@ class Folding:
                 behind.update(step.outputs)
         return behind
 
-    def _alone(self, value: str) -> bool:
+    def _alone(self, value: str, reader: Step) -> bool:
+        """Tell whether a reader of a value is the only one that the scaling of the value matters to."""
         readers = self.program.readers.get(value, [])
-        return self.kept is not None or (len(readers) == 1 and value not in self.program.outputs)
+        if self.kept is None:
+            return len(readers) == 1 and value not in self.program.outputs
+        # Another program has folded it somewhere: not down if anything else reads what is scaled.
+        return not any(self._reads_it_too(each, reader) for each in readers if each.name != reader.name)
 
-    def _down(self, value: str) -> tuple[Step, tuple[Step, ...]] | None:
+    def _reads_it_too(self, other: Step, reader: Step) -> bool:
+        """Tell whether another reader sees what a reader scales: not one that cuts out a part, or does the same."""
+        if other.op in _CUTTING or self.program.carries.isdisjoint(other.outputs):
+            return False
+        return self.program.leads_on(other) and not self.program.same(other, reader)
+
+    def _down(self, value: str, reader: Step) -> tuple[Step, tuple[Step, ...]] | None:
         """Return the step that takes a scaling of what it makes in, and what lies between."""
         way: list[Step] = []
-        while self._alone(value) and (below := self.program.made_by.get(value)) is not None:
+        while self._alone(value, way[-1] if way else reader) and (below := self.program.made_by.get(value)) is not None:
             if below.name in self.taking:
                 return below, tuple(reversed(way))
             if below.name in self.apart:

@@ -103,7 +103,7 @@ class Matching:
         kept.update(
             f"{step.name}/{part}"
             for name, step in self._steps.items()
-            for part in ("minus", "before")
+            for part in ("minus", "before", "first", "second")
             if f"{name}/{part}" in self._nodes and _stays(self._nodes[f"{name}/{part}"].layer)
         )
         self.folding = Folding(self.program, kept if self.by_name else None, apart, self._taking)
@@ -273,6 +273,10 @@ class Matching:
                     named.update({each.name: rule for each in inner if each.op in NORMALISATIONS})
                     if name_of(rule) == "detachall":
                         self.fixed.update(each.outputs[0] for each in inner if self._counts(each))
+        for name in [each for each in named if each.endswith("/product")]:  # what an Einsum is but for transposes
+            step = self._steps.get(name.rpartition("/")[0])
+            if step is not None:
+                named.setdefault(step.name, named[name])
         own = {name: step.name for name, step in self._steps.items() if name != step.name}
         named = {own.get(name, name): rule for name, rule in named.items()}
         return Rules(named, {"default": "zero", "function": "pass", "softmax": "taylor", "normalisation": "detach",

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import onnx
@@ -63,6 +64,8 @@ class Program:
         Values that relevance can lie on.
     tables : dict of str to str
         Value that was looked up in a table -> the input of whole numbers that chose its rows.
+    fixed, follows : set of str
+        Values that no input changes, and those that inputs' entries change; of others sizes decide.
     """
 
     model: onnx.ModelProto
@@ -74,6 +77,8 @@ class Program:
     readers: dict[str, list[Step]] = field(init=False)
     carries: set[str] = field(init=False)
     tables: dict[str, str] = field(init=False)
+    fixed: set[str] = field(init=False)
+    follows: set[str] = field(init=False)
 
     def __post_init__(self) -> None:
         model = self.model
@@ -134,12 +139,15 @@ class Program:
         # Value -> that input, where its entries are repeated, or its one-hot rows.
         spread: dict[str, str] = {}
         hot: dict[str, str] = {}
-        fixed = set(self.constants)
+        fixed = self.fixed = set(self.constants)
+        self.follows = set(self.inputs)
         for step in self.steps:
             for name in dict.fromkeys(filter(None, step.inputs)):
                 self.readers.setdefault(name, []).append(step)
             if all(name in fixed for name in step.inputs if name):
                 fixed.update(step.outputs)
+            elif step.op not in ("Shape", "Size") and not self.follows.isdisjoint(step.inputs):
+                self.follows.update(step.outputs)
             sides = [chosen[name] for name in step.inputs if name in chosen]
             if step.op == "Gather" and step.inputs[0] in fixed and step.inputs[1] in chosen:
                 self.carries.add(step.outputs[0])
@@ -229,6 +237,29 @@ class Program:
                 if name:
                     values[name] = _as(np.asarray(array), dtype)
         return values
+
+    @cached_property
+    def _live(self) -> set[str]:
+        """Values that outputs need."""
+        return self._needed(self.outputs, set())
+
+    def leads_on(self, step: Step) -> bool:
+        """Tell whether an output needs what a step makes."""
+        return not self._live.isdisjoint(step.outputs)
+
+    def same(self, one: Step, other: Step) -> bool:
+        """Tell whether two steps compute the same: a file may have a node twice, with constants of its own."""
+        if (one.op, one.attributes, len(one.inputs)) != (other.op, other.attributes, len(other.inputs)):
+            return False
+        return all(self._equal(a, b) for a, b in zip(one.inputs, other.inputs, strict=True))
+
+    def _equal(self, one: str, other: str) -> bool:
+        if one == other:
+            return True
+        if not {one, other} <= self.fixed:
+            return False
+        found = self.run({}, wanted=[one, other])
+        return np.array_equal(found[one], found[other])
 
     def decided(self, inputs: Mapping[str, Array]) -> Program:
         """Return the program with the branches that its Ifs take for inputs of these sizes in their places."""

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from pylrp.verify import pooling
-from pylrp.verify.folding import Folding, Placed, carried, factor_of, first_factor, is_scaling, is_weighted
+from pylrp.verify.folding import Folding, Placed, carried, factor_of, is_scaling, is_weighted
 from pylrp.verify.linear import linear_of, unbroadcast
 from pylrp.verify.moving import MOVES
 from pylrp.verify.placing import completed, places, read_by
@@ -88,6 +88,9 @@ def scaling(program: Program, step: Step, values: Mapping[str, Array]) -> tuple[
         return np.array(-1.0), np.array(0.0)
     if step.op == "BatchNormalization":
         return pooling.batch_norm(step, *(values[name] for name in step.inputs[:5]))
+    if step.op == "Where":
+        kept = np.asarray(values[step.inputs[0]], bool) == (at == 1)
+        return kept.astype(np.float64), np.where(kept, 0.0, values[step.inputs[3 - at]])
     others = [values[name] for i, name in enumerate(step.inputs) if i != at]
     one = others[0]
     if step.opset < 7 and step.get("axis") is not None and one.ndim:
@@ -304,13 +307,11 @@ class Tape:
 
     def _times(self, step: Step, placed: Placed, scale: Any, shift: Any) -> tuple[Any, Any]:
         """Return a scaling with the factor of one reader; of parts of a value only those that it reads."""
-        assert placed.factor is not None
         if not placed.way:
             return placed.factor * scale, placed.factor * shift
-        first = first_factor(self.program, placed.scaling)
-        assert first is not None
-        shape = self.values[placed.scaling.inputs[first[1]]].shape
-        factor = self.moved_back(placed.way, placed.scaling, np.full(shape, placed.factor), 1.0, step)
+        shape = self.values[placed.scaling.inputs[placed.at]].shape
+        full = np.broadcast_to(placed.factor, shape)
+        factor = self.moved_back(placed.way, placed.scaling, full, 1.0, step)
         return factor * scale, factor * shift
 
     def _present(self, step: Step, value: str) -> Any:

@@ -71,6 +71,7 @@ LOADS: dict[str, tuple[str, dict[str, Any], str, float]] = {
         {"vocab_size": 60, "emb_dim": 32, "n_layers": 2, "n_heads": 4, "max_position_embeddings": 32} | LABELS,
         "text", 1e-9,
     ),
+    "YosoForSequenceClassification": ("YosoConfig", BERT | LABELS | {"use_expectation": True}, "text", 1e-9),
     "CLIPTextModelWithProjection": (
         "CLIPTextConfig",
         BERT | {"projection_dim": 8, "eos_token_id": 59, "bos_token_id": 58, "pad_token_id": 1}, "text", 1e-9,
@@ -100,6 +101,9 @@ LOADS: dict[str, tuple[str, dict[str, Any], str, float]] = {
                                           "classifier_proj_size": 16}, "mel", 1e-9,
     ),
     "Wav2Vec2ForSequenceClassification": ("Wav2Vec2Config", WAVE | LABELS, "wave", 1e-6),
+    "WavLMForSequenceClassification": (
+        "WavLMConfig", WAVE | LABELS | {"num_buckets": 16, "max_bucket_distance": 20}, "wave", 1e-6
+    ),
     "HubertForSequenceClassification": ("HubertConfig", WAVE | LABELS, "wave", 1e-6),
     "ASTForAudioClassification": (
         "ASTConfig",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import re
 import warnings
@@ -74,6 +75,45 @@ def batch(kind):
     return found | ({"decoder_input_ids": torch.randint(2, 60, (2, 5))} if kind == "two texts" else {})
 
 
+class GateInAGate(Rules):
+    """WavLM's gates ``s(a) (c s(b) - 1) + 2``: s(a) takes nothing, s(b) is a signal there, with ``s(0)`` a constant."""
+
+    def apply(self, function, args, kwargs):
+        if function is torch.sigmoid and args[0].shape[-1] == 2:
+            z = args[0]
+            return 0.5 + z * torch.where(z == 0, 0.25, (z.sigmoid() - 0.5) / z).detach()
+        if function is torch.Tensor.chunk and args[0].shape[-1] == 2:
+            a, b = function(*args, **kwargs)
+            return a.detach(), b
+        return super().apply(function, args, kwargs)
+
+
+class Expected:
+    """YOSO's attention ``f(q k) v``, f(z) = (1 - acos(z) / pi)^n, by its rules: its own derivative is another one's."""
+
+    @staticmethod
+    def apply(of_queries, of_keys, q, k, v, config):
+        z, n = q @ k.transpose(-1, -2), config["hash_code_len"]
+        with torch._C.DisableTorchFunction():
+            f = (1 - z.detach().acos() / torch.pi) ** n
+            made = 0.5**n + z * torch.where(z == 0, 1.0, (f - 0.5**n) / z).detach()
+        return (made * of_queries[:, :, None] * of_keys[:, None]) @ v
+
+
+@contextlib.contextmanager
+def own_rules(model):
+    """Yield the rules of a model, with what it computes by a derivative of its own made of functions."""
+    name = type(model).__name__
+    if name.startswith("Yoso"):
+        from transformers.models.yoso import modeling_yoso as file
+
+        kept, file.YosoCumulation = file.YosoCumulation, Expected
+        yield Rules
+        file.YosoCumulation = kept
+    else:
+        yield GateInAGate if name.startswith("WavLM") else Rules
+
+
 class Call(nn.Module):
     """A model with positional arguments, and one tensor of what it returns."""
 
@@ -115,7 +155,7 @@ def expected(model, x, top_of, taylor):
         table.forward = rows
     torch.set_default_dtype(torch.float64)  # some make masks of the default's
     try:
-        with torch.enable_grad(), Rules(taylor):
+        with own_rules(model) as rules, torch.enable_grad(), rules(taylor):
             y = Call(model, list(given))(*(leaves[n] * 1.0 if n in leaves else v for n, v in given.items()))
             total = (y * top_of(y)).sum()
     finally:

@@ -274,3 +274,6 @@ def nets_to_try():
 
     yield torchvision.models.mobilenet_v3_small(num_classes=5), (3, 32, 32)
     yield torchvision.models.resnet18(num_classes=5), (3, 32, 32)
+    small = {"stem_channels": 8, "block_channels": [8, 16], "block_layers": [1, 1], "head_dim": 8}
+    sizes = {"input_size": (32, 32), "partition_size": 2, "stochastic_depth_prob": 0.0, "num_classes": 5}
+    yield torchvision.models.MaxVit(**small, **sizes), (3, 32, 32)

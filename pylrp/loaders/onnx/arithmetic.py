@@ -39,13 +39,13 @@ from pylrp.layers.base import product
 from pylrp.layers.shift import closed
 from pylrp.loaders.onnx.constants import Constant
 from pylrp.loaders.onnx.curves import FUNCTIONS, identify, is_function_of_one, joins_branches
-from pylrp.loaders.onnx.guards import is_nan, kept_from_nan
+from pylrp.loaders.onnx.guards import is_nan
 from pylrp.loaders.onnx.node import Call, Value
 from pylrp.loaders.onnx.normalisations import is_underway, normalised
 from pylrp.loaders.onnx.tops import written_out
 from pylrp.loaders.onnx.views import PLAIN
 
-__all__ = ["ARITHMETIC", "alike", "clip", "computed", "curve", "joined", "length", "operand"]
+__all__ = ["ARITHMETIC", "affine", "alike", "clip", "computed", "curve", "joined", "length", "operand"]
 
 Array = NDArray[Any]
 Translate = Callable[[Call], Value | list[Value] | None]
@@ -145,14 +145,14 @@ def _viewed(call: Call, position: int, array: Array, value: Value) -> Array:
     return full.reshape(*full.shape[: view.batch], *inner, *full.shape[view.batch + 1 :])
 
 
-def _affine(call: Call, value: Value, scale: Array | float, shift: Array | float) -> Value:
+def affine(call: Call, value: Value, scale: Array | float, shift: Array | float, part: str = "") -> Value:
     """Emit ``value * scale + shift``; first repeat the value where the constants are larger."""
     shape: Shape = np.broadcast_shapes(value.shape, np.shape(scale), np.shape(shift))
     if shape != value.shape:
-        value = call.emit(Expand(shape), value, part="expand")
+        value = call.emit(Expand(shape), value, part=f"{part}/expand" if part else "expand")
     dtype = call.translation.constants.dtype
     if np.ndim(scale) == 0 and scale == 1 and np.isneginf(shift).any() and not np.isnan(shift).any():  # a mask
-        return call.emit(Shift(closed(np.asarray(shift, dtype))), value)
+        return call.emit(Shift(closed(np.asarray(shift, dtype))), value, part=part)
     if not (np.isfinite(scale).all() and np.isfinite(shift).all()):
         for name in call.node.input:
             if name in call.translation.constants:
@@ -160,7 +160,7 @@ def _affine(call: Call, value: Value, scale: Array | float, shift: Array | float
         raise call.unsupported("has a constant that is infinite or NaN")
     # Plain numbers take the network's dtype wherever they stand.
     factor, added = (float(v) if np.ndim(v) == 0 else np.asarray(v, dtype) for v in (scale, shift))
-    return call.emit(Affine(factor, added), value)
+    return call.emit(Affine(factor, added), value, part=part)
 
 
 def alike(call: Call, values: list[Value]) -> list[Value]:
@@ -204,57 +204,6 @@ def computed(call: Call, op: str, *inputs: str | Constant) -> str:
     return name
 
 
-def _where(call: Call) -> Value | None:
-    """Translate a choice between an activation and a constant, by a mask; or a function that has a choice in it."""
-    kept = kept_from_nan(call)
-    if kept is not None:
-        return kept
-    if any(name in call.translation.pending for name in call.node.input):
-        return curve(call)
-    chosen = 1 if call.node.input[1] in call.translation.values else 2
-    other = call.node.input[3 - chosen]
-    if other not in call.translation.constants and other not in call.translation.sides:
-        raise call.unsupported("chooses between two activations")
-    value = call.viewed(chosen)
-    sides, constants = call.translation.sides, call.translation.constants
-    if not call.is_constant(0) and call.node.input[0] not in sides:
-        return None  # perhaps a function of one value
-
-    def known(name: str) -> str | Constant:
-        return name if name in sides else constants[name]
-
-    if call.is_constant(0) and other in constants and not constants[other].follows_batch:
-        return _where_constant(call, value, kept=chosen == 1, fill=constants[other].first)
-    zero, one = (Constant(a, a) for a in (np.zeros((), np.float64), np.ones((), np.float64)))
-    condition, fill = known(call.node.input[0]), known(other)
-    if isinstance(condition, str) or isinstance(fill, str):
-        arms = (one, zero) if chosen == 1 else (zero, one)
-        factor = computed(call, "Where", condition, *arms)
-        shift = computed(call, "Where", condition, *((zero, fill) if chosen == 1 else (fill, zero)))
-        closes = isinstance(fill, Constant) and bool(np.isneginf(fill.first).all())
-        if not closes:
-            value = call.emit(ScaleBy(), value, call.fed(factor, value, adds=False), part="kept")
-        return call.emit(ShiftBy(), value, call.fed(shift, value, adds=True))
-    raise call.mixes_batch("chooses by a mask that follows the batch size")
-
-
-def _where_constant(call: Call, value: Value, *, kept: bool, fill: Array) -> Value:
-    condition = operand(call, 0, value)
-    keep = np.asarray(condition, bool) == kept
-    dtype = call.translation.constants.dtype
-    given: Array = np.asarray(fill, np.float64)
-    if given.size and (given == given.flat[0]).all():
-        given = np.asarray(given.flat[0])
-    else:
-        raise call.unsupported(f"fills in an array of shape {given.shape}")
-    shape = np.broadcast_shapes(value.shape, keep.shape)
-    if shape != value.shape:
-        value = call.emit(Expand(shape), value, part="expand")
-    if np.isneginf(given):
-        return call.emit(Shift(closed(np.where(keep, 0, given).astype(dtype))), value)
-    return _affine(call, value, keep.astype(np.float64), np.where(keep, 0, given))
-
-
 def _sum(call: Call) -> Value | None:
     if _sides(call):
         return _beside(call, adds=True)
@@ -268,7 +217,7 @@ def _sum(call: Call) -> Value | None:
         norm = normalised(call) if len(values) > 1 else None
         return norm or call.emit(Add() if len(values) > 1 else Identity(), *alike(call, values))
     total = values[0] if len(values) == 1 else call.emit(Add(), *alike(call, values), part="add")
-    return _affine(call, total, 1.0, sum((operand(call, i, total) for i in constants), start=0.0))
+    return affine(call, total, 1.0, sum((operand(call, i, total) for i in constants), start=0.0))
 
 
 def _mean(call: Call) -> Value | None:
@@ -288,7 +237,7 @@ def _subtract(call: Call) -> Value | None:
     values, constants = parts
     if constants:
         constant = operand(call, constants[0], values[0])
-        return _affine(call, values[0], *((-1.0, constant) if constants == [0] else (1.0, -constant)))
+        return affine(call, values[0], *((-1.0, constant) if constants == [0] else (1.0, -constant)))
     norm = normalised(call)
     if norm is not None:
         return norm
@@ -305,7 +254,7 @@ def _multiply(call: Call) -> Value | None:
     if parts is None or not parts[1]:
         return curve(call)
     (value,), (position,) = parts
-    return _affine(call, value, operand(call, position, value), 0.0)
+    return affine(call, value, operand(call, position, value), 0.0)
 
 
 def _divide(call: Call) -> Value | None:
@@ -318,7 +267,7 @@ def _divide(call: Call) -> Value | None:
     divisor = np.asarray(operand(call, 1, value))
     if not divisor.all():
         raise call.unsupported("divides by zero")
-    return _affine(call, value, 1.0 / divisor, 0.0)
+    return affine(call, value, 1.0 / divisor, 0.0)
 
 
 def _negate(call: Call) -> Value | None:
@@ -403,7 +352,6 @@ ARITHMETIC: dict[str, Translate] = {
     "Sub": _subtract,
     "Mul": _multiply,
     "Div": _divide,
-    "Where": _where,
     "IsNaN": is_nan,
     "Neg": _negate,
     "Max": _extreme(low=True),

@@ -64,6 +64,20 @@ class Constant:
         """Tell whether the value depends on the batch size."""
         return self.first is not self.second and not np.array_equal(self.first, self.second)
 
+    @property
+    def is_sized(self) -> bool:
+        """Tell whether one axis is as long as the batch, or a multiple: zeros like a value."""
+        return self.per_sample or self.follows_batch
+
+    @property
+    def number(self) -> Array | None:
+        """The number that all entries are, whatever the batch size; None where they differ."""
+        flat = self.first.ravel()
+        if not flat.size or self.first.dtype.kind not in "fi":
+            return None
+        same = bool((flat == flat[0]).all() and (self.first is self.second or (self.second == flat[0]).all()))
+        return flat[0].reshape(()) if same else None
+
 
 def attributes_of(node: NodeProto) -> dict[str, Any]:
     """Return a node's attributes: numbers, strings, lists, arrays."""

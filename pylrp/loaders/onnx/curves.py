@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from onnx import NodeProto
 
 from pylrp.layers import ELU, GELU, Activation, HardSigmoid, HardSwish, Mish, ReLU, ReLU6, Sigmoid, SiLU, Softplus, Tanh
+from pylrp.loaders.onnx.constants import Constant
 from pylrp.loaders.onnx.node import Translation, Value
 
 __all__ = [
@@ -136,6 +137,8 @@ def leads_to(name: str, base: str, translation: Translation, steps: int = _MOST_
         return True
     if name in translation.constants:
         constant = translation.constants[name]
+        if constant.is_sized and constant.number is not None and _met_as_one(constant, translation.values[base]):
+            return True
         plain = constant.first.dtype.kind in "fi" and not constant.follows_batch and not constant.per_sample
         if not plain or (constant.first.dtype.kind == "f" and not np.isfinite(constant.first).all()):
             return plain and constant.first.size == 1
@@ -143,6 +146,15 @@ def leads_to(name: str, base: str, translation: Translation, steps: int = _MOST_
     if steps == 0 or not _is_elementwise(name, translation):
         return False
     return all(leads_to(source, base, translation, steps - 1) for source in translation.producers[name].input if source)
+
+
+def _met_as_one(constant: Constant, value: Value) -> bool:
+    """Tell whether a constant that follows the batch, such as zeros like a value, is no larger than the value."""
+    shape, batch = constant.first.shape, value.view.batch
+    if len(shape) != value.rank:
+        return False
+    inner = value.shape[:batch] + value.shape[batch + value.view.merged :]
+    return all(n in (1, m) for n, m in zip(shape[:batch] + shape[batch + 1 :], inner, strict=False))
 
 
 def met_by(array: NDArray[Any], value: Value) -> NDArray[Any] | None:
@@ -190,9 +202,10 @@ def _curve(node: NodeProto, translation: Translation, known: dict[str, Floats]) 
             inputs.append(known[name])
         elif name in translation.constants:
             constant = translation.constants[name]
-            if constant.first.size != 1 or constant.follows_batch or constant.first.dtype.kind not in "fi":
+            number = constant.number
+            if number is None or (constant.first.size != 1 and not constant.is_sized):
                 raise _NoCurve
-            inputs.append(constant.first.astype(np.float64).reshape(()))
+            inputs.append(number.astype(np.float64))
         else:
             if not _is_elementwise(name, translation):
                 raise _NoCurve

@@ -124,8 +124,9 @@ class _Reader:
         return self._known[name]
 
     def _constant(self, name: str) -> Operand:
-        array = self.translation.constants[name].first
-        if array.size == 1:
+        constant = self.translation.constants[name]
+        array = constant.first
+        if array.size == 1 or constant.is_sized:  # zeros like a value are the number 0
             number = array.reshape(-1)[0]
             if array.dtype == np.float32 and self.translation.constants.dtype == np.float32:
                 return ("number", float(str(number)))  # as short as the dtype tells it from others

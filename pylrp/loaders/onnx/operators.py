@@ -48,6 +48,7 @@ from pylrp.layers.base import product
 from pylrp.loaders.contraction import Contraction, dense_along
 from pylrp.loaders.onnx.arithmetic import ARITHMETIC, clip, curve
 from pylrp.loaders.onnx.attention import ATTENTION
+from pylrp.loaders.onnx.choices import CHOICES
 from pylrp.loaders.onnx.convolutions import CONVOLUTIONS, padding
 from pylrp.loaders.onnx.matrices import MATRICES
 from pylrp.loaders.onnx.ml import CLASSICAL
@@ -231,6 +232,7 @@ def _activation(make: Callable[[Call], Layer]) -> Translate:
 OPERATORS: dict[str, Translate] = {
     **ARITHMETIC,
     **ATTENTION,
+    **CHOICES,
     **MATRICES,
     **MOVEMENT,
     **CLASSICAL,
