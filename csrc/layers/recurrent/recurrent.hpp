@@ -1,7 +1,7 @@
 // Recurrent layers: one or two directions over the steps of a sequence.
 //
 // make_recurrent.cpp reads the description, cell.* has the equations of a step, sweep.cpp the forward pass over the
-// steps, relevance.cpp the way back.
+// steps, relevance.cpp the way back, back.* a step of it.
 #pragma once
 
 #include <array>

@@ -13,30 +13,12 @@
 #include <cmath>
 #include <functional>
 
+#include "layers/recurrent/back.hpp"
 #include "layers/recurrent/recurrent.hpp"
 #include "rules/kernel_args.hpp"
 #include "rules/stabilizer.hpp"
 
 namespace pylrp {
-namespace {
-
-template <class T>
-double dot(const T* a, const T* b, Index count) {
-  double part[4] = {};
-  Index j = 0;
-  for (; j + 4 <= count; j += 4) {
-    for (Index k = 0; k < 4; ++k) {
-      part[k] += static_cast<double>(a[j + k] * b[j + k]);
-    }
-  }
-  for (; j < count; ++j) {
-    part[0] += static_cast<double>(a[j] * b[j]);
-  }
-  return (part[0] + part[1]) + (part[2] + part[3]);
-}
-
-}  // namespace
-
 // Some samples of some targets on their way back.
 template <class T>
 class RecurrentLayer<T>::Way {
@@ -51,9 +33,7 @@ class RecurrentLayer<T>::Way {
         stride_(padded(units_, Panels<T>::width())),
         x_stride_(padded(places_.features, Panels<T>::width())),
         ahead_(std::min(places_.steps, steps_ahead(rows, stride_ + x_stride_))),
-        epsilon_(static_cast<T>(epsilon_of(job.rule))),
-        spreads_(spreads(job.rule)),
-        stabilised_(is_stabilised(job.rule)),
+        stabiliser_{static_cast<T>(epsilon_of(job.rule)), is_stabilised(job.rule), spreads(job.rule)},
         memory_({checked_product({rows, 2, stride_}, "the states of a recurrent layer"),
                  checked_product({ahead_, rows, stride_}, "a part of a sequence"),
                  checked_product({ahead_, rows, x_stride_}, "a part of a sequence"),
@@ -79,12 +59,12 @@ class RecurrentLayer<T>::Way {
   void run() {
     Index offset = 0;
     for (std::size_t d = 0; d < layer_.directions_.size(); ++d) {
-      const KeptArrays arrays = layer_.kept_arrays(d, stabilised_);
+      const KeptArrays arrays = layer_.kept_arrays(d, stabiliser_.used);
       arrays_ = &arrays;
       of_ = &layer_.directions_[d];
       direction_ = static_cast<Index>(d);
       kept_offset_ = offset;
-      fast_ = !stabilised_ && arrays.inner_0 < 0 &&
+      fast_ = !stabiliser_.used && arrays.inner_0 < 0 &&
               (of_->cell.kind != CellKind::kLSTM || (of_->peepholes.empty() && of_->cell.is_usual_lstm()));
       run_direction();
       offset += arrays.count * units_ * places_.steps;
@@ -101,7 +81,7 @@ class RecurrentLayer<T>::Way {
 
   void run_direction() {
     std::fill_n(c_h_, 2 * rows_ * stride_, T(0));
-    std::fill(spread_.begin(), spread_.end(), Spread{});
+    std::fill(spread_.begin(), spread_.end(), SpreadOfStep<T>{});
     for (Index r = 0; r < rows_; ++r) {
       take_last(r, places_.last_h, c_h_ + r * stride_);
       take_last(r, places_.last_c, c_c_ + r * stride_);
@@ -166,19 +146,7 @@ class RecurrentLayer<T>::Way {
         cell.kind == CellKind::kLSTM ? step_of_usual_lstm(r, t, c_h, taken, q) : step_of_state(r, t, c_h, taken, q);
         continue;
       }
-      Spread& spread = spread_[static_cast<std::size_t>(r)];
-      switch (cell.kind) {
-        case CellKind::kLSTM:
-          step_of_lstm(r, t, q, &spread);
-          break;
-        case CellKind::kGRU:
-          step_of_gru(r, t, q);
-          break;
-        case CellKind::kRNN:
-          step_of_rnn(r, t, q);
-          break;
-      }
-      through_sum(r, t, q, &spread, &spread_x_[static_cast<std::size_t>(at * rows_ + r)]);
+      general_step(r, t, q, &spread_x_[static_cast<std::size_t>(at * rows_ + r)]);
     }
     if (any) {
       hand_to_state_before(t, inner);
@@ -224,96 +192,22 @@ class RecurrentLayer<T>::Way {
     }
   }
 
-  // What each input gets of that which stabilisers and biases took, of the step behind.
-  struct Spread {
-    T h = 0, c = 0;
-  };
-
-  // A sum's coefficient with its stabiliser: of R = value coefficient + more.
-  void stabilise(Index r, const T* value, T more, T* coefficient, double* taken) {
-    for (Index j = 0; j < units_; ++j) {
-      const T guard = value[j] < 0 ? -epsilon_ : epsilon_;
-      const T arrived = value[j] * coefficient[j] + more;
-      coefficient[j] = arrived == 0 ? T(0) : arrived / (value[j] + guard);
-      *taken += static_cast<double>(guard * coefficient[j]);
-    }
-    if (!spreads_) {
-      lost_[static_cast<std::size_t>(r)].stabilizer += *taken;
-    }
-  }
-
-  void step_of_lstm(Index r, Index t, T* q, Spread* spread) {
-    T *const c_h = c_h_ + r * stride_, *const c_c = c_c_ + r * stride_;
-    const T *const past = kept(r, t, arrays_->past), *const outer = kept(r, t, arrays_->outer),
-                   *const inner = kept(r, t, arrays_->inner);
-    if (arrays_->outer_0 >= 0) {
-      lost_[static_cast<std::size_t>(r)].constant += dot(kept(r, t, arrays_->outer_0), c_h, units_);
-    }
-    for (Index j = 0; j < units_; ++j) {
-      c_c[j] += outer[j] * c_h[j];
-    }
-    if (stabilised_) {
-      double taken = 0;
-      stabilise(r, kept(r, t, arrays_->total), spread->h + spread->c, c_c, &taken);
-      spread->c = spreads_ ? static_cast<T>(taken / static_cast<double>(2 * units_)) : T(0);
-    }
-    constants(r, t, c_c);
-    for (Index j = 0; j < units_; ++j) {
-      q[j] = inner[j] * c_c[j];
-      c_c[j] *= past[j];
-    }
-  }
-
-  void step_of_gru(Index r, Index t, T* q) {
-    T* const c_h = c_h_ + r * stride_;
-    const T *const past = kept(r, t, arrays_->past), *const inner = kept(r, t, arrays_->inner);
-    if (stabilised_) {
-      double taken = 0;
-      stabilise(r, kept(r, t, arrays_->total), T(0), c_h, &taken);
-    }
-    constants(r, t, c_h);
-    for (Index j = 0; j < units_; ++j) {
-      q[j] = inner[j] * c_h[j];
-      c_h[j] *= past[j];
-    }
-  }
-
-  void step_of_rnn(Index r, Index t, T* q) {
-    T* const c_h = c_h_ + r * stride_;
-    const T* const inner = kept(r, t, arrays_->inner);
-    constants(r, t, c_h);
-    for (Index j = 0; j < units_; ++j) {
-      q[j] = inner[j] * c_h[j];
-      c_h[j] = 0;
-    }
-  }
-
-  // What G(0) takes.
-  void constants(Index r, Index t, const T* coefficient) {
-    if (arrays_->inner_0 >= 0) {
-      lost_[static_cast<std::size_t>(r)].constant += dot(kept(r, t, arrays_->inner_0), coefficient, units_);
-    }
-  }
-
-  // Through the sum in G: its stabiliser, its biases.
-  void through_sum(Index r, Index t, T* q, Spread* spread, T* spread_x) {
-    double taken = 0;
-    if (stabilised_) {
-      stabilise(r, kept(r, t, arrays_->z), spread->c, q, &taken);
-    }
-    double biases = dot(of_->bias.data() + of_->cell.sums() - units_, q, units_);
-    if (of_->cell.reset_after) {
-      const T* const reset = kept(r, t, arrays_->reset);
-      const T* const own = of_->state_bias.data() + of_->cell.sums() - units_;
-      for (Index j = 0; j < units_; ++j) {
-        biases += static_cast<double>(own[j] * (reset[j] * q[j]));
-      }
-    }
-    if (spreads_) {
-      *spread_x = spread->h = static_cast<T>((taken + biases) / static_cast<double>(places_.features + units_));
-    } else {
-      lost_[static_cast<std::size_t>(r)].bias += biases;
-    }
+  // With all that a kernel leaves out.
+  void general_step(Index r, Index t, T* q, T* spread_x) {
+    const Index inner = of_->cell.sums() - units_;
+    run_back<T>({.cell = of_->cell,
+                 .arrays = *arrays_,
+                 .kept = kept(r, t, 0),
+                 .stabiliser = stabiliser_,
+                 .bias = of_->bias.data() + inner,
+                 .state_bias = of_->cell.reset_after ? of_->state_bias.data() + inner : nullptr,
+                 .features = places_.features,
+                 .c_h = c_h_ + r * stride_,
+                 .c_c = c_c_ + r * stride_,
+                 .q = q,
+                 .spread = &spread_[static_cast<std::size_t>(r)],
+                 .spread_x = spread_x,
+                 .lost = &lost_[static_cast<std::size_t>(r)]});
   }
 
   // c_h of the state before, where a sample took part: U_g^T q, with the reset gate where it stands; of a GRU and of a
@@ -370,7 +264,7 @@ class RecurrentLayer<T>::Way {
   // What is left at the start belongs to the states that the layer began with.
   void hand_to_states() {
     for (Index r = 0; r < rows_; ++r) {
-      const Spread& spread = spread_[static_cast<std::size_t>(r)];
+      const SpreadOfStep<T>& spread = spread_[static_cast<std::size_t>(r)];
       hand_to_state(r, layer_.inputs_.h, of_->first_h, c_h_ + r * stride_, spread.h);
       hand_to_state(r, layer_.inputs_.c, of_->first_c, c_c_ + r * stride_, spread.c);
     }
@@ -398,13 +292,12 @@ class RecurrentLayer<T>::Way {
   const SequencePlaces& places_;
   const RelevanceJob<T>& job_;
   const Index first_, rows_, units_, stride_, x_stride_, ahead_;
-  const T epsilon_;
-  const bool spreads_, stabilised_;
+  const StabiliserOfStep<T> stabiliser_;
   Stabilizer<T> exact_{nullptr};
   const TaskArrays<T, 5> memory_;
   T *const c_h_, *const c_c_, *const inner_, *const x_, *const taken_, *const recurrent_;
   std::vector<T> sum_q_, sum_down_;
-  std::vector<Spread> spread_;
+  std::vector<SpreadOfStep<T>> spread_;
   std::vector<T> spread_x_;
   std::vector<kernels::Absorbed> lost_;
   Matrix<const T> lengths_;
