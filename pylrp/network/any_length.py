@@ -16,10 +16,10 @@ from pylrp.layers.recurrent import Recurrent
 from pylrp.network.graph import Graph
 from pylrp.network.lengths import Lengths
 
-__all__ = ["sequential"]
+__all__ = ["FIRST_SIZES", "sequential"]
 
 #: For which size an axis of any length is laid out first: the first one that the layers can take.
-_FIRST = (8, 32, 128, 512, 2048, 8192)
+FIRST_SIZES = (8, 32, 128, 512, 2048, 8192)
 
 
 def sequential(layers: Sequence[Layer], shape: Sequence[int | None] | None = None) -> Graph:
@@ -53,7 +53,7 @@ def sequential(layers: Sequence[Layer], shape: Sequence[int | None] | None = Non
 
 def _laid_out(layers: Sequence[Layer], shape: Sequence[int | None]) -> Graph:
     error: ValueError | None = None
-    for size in _FIRST:
+    for size in FIRST_SIZES:
         try:
             return Graph.sequential(layers, tuple(size if n is None else n for n in shape))
         except ValueError as given:

@@ -175,7 +175,13 @@ class ByLength:
         except (UnsupportedLayer, ValueError) as error:
             sizes = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
             raise ValueError(f"the network can't take inputs of these lengths, {sizes}: {error}") from error
-        if self._tries and self._pattern is None and length > 1 and self._learning.acquire(blocking=False):
+        if (
+            self._tries
+            and self._pattern is None
+            and length > 1
+            and reading.trace is not None
+            and self._learning.acquire(blocking=False)
+        ):
             try:
                 self._tries -= 1
                 self._pattern = self._learnt(reading)

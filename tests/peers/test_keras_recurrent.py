@@ -126,3 +126,46 @@ def test_refused() -> None:
         with pytest.raises(pylrp.UnsupportedLayer) as caught:
             pylrp.load(keras.Sequential([keras.Input(shape), layer, L.Flatten(), L.Dense(2)]))
         assert caught.value.operator == type(layer).__name__
+
+
+OPEN: dict[str, Callable[[], list[Any]]] = {
+    "last state": lambda: [L.Bidirectional(L.LSTM(3)), L.Dense(2)],
+    "masked": lambda: [L.Masking(), L.GRU(3, return_sequences=True), L.LSTM(2)],
+    "step by step": lambda: [L.Conv1D(5, 3), L.LSTM(3, return_sequences=True), L.GlobalMaxPooling1D()],
+}
+
+
+@pytest.mark.parametrize("name", OPEN)
+def test_any_number_of_steps(name: str) -> None:
+    """An open number of steps stays open; each length has the map of a model that is loaded for it."""
+    model = randomised(keras.Sequential([keras.Input((None, 4)), *OPEN[name]()]))
+    net = pylrp.load(model)
+    for steps in (3, 8, 21):
+        x = np.random.default_rng(steps).normal(size=(2, steps, 4)).astype(np.float32)
+        x[0, -1] = 0
+        found = net.explain(x, target=1)
+        np.testing.assert_allclose(found.output, model.predict(x, verbose=0), atol=2e-5)
+        fixed = pylrp.load(model, input_shape=(steps, 4)).explain(x, target=1)
+        np.testing.assert_array_equal(found.relevance, fixed.relevance)
+    assert any("any number of steps" in note for note in net.notes)
+
+
+def test_any_number_of_ids() -> None:
+    model = randomised(keras.Sequential([keras.Input((None,)), L.Embedding(9, 4, mask_zero=True), L.LSTM(3)]))
+    net = pylrp.load(model)
+    for steps in (2, 11):
+        ids = np.random.default_rng(steps).integers(1, 9, (3, steps))
+        ids[1, 1:] = 0
+        found = net.explain(ids, target=1)
+        np.testing.assert_allclose(found.output, model.predict(ids, verbose=0), atol=2e-5)
+        assert found.relevance.shape == ids.shape
+        assert not found.relevance[1, 1:].any()
+
+
+def test_what_has_no_length_of_its_own(tmp_path: Any) -> None:
+    images = keras.Sequential([keras.Input((None, None, 3)), L.Conv2D(2, 3), L.GlobalMaxPooling2D()])
+    with pytest.raises(ValueError, match="give the sizes"):
+        pylrp.load(images)
+    net = pylrp.load(keras.Sequential([keras.Input((None, 4)), L.LSTM(3)]))
+    with pytest.raises(TypeError, match="input_shape"):
+        net.save(tmp_path / "net.pylrp.npz")

@@ -26,6 +26,7 @@ import pylrp.loaders.keras.signals  # noqa: F401  # all register in builder.py
 from pylrp.layers import Identity, Shape
 from pylrp.loaders.keras.builder import Builder, Operators, Value, convert
 from pylrp.loaders.keras.file import LEAST_KERAS, read_keras
+from pylrp.loaders.keras.lengths import OpenShape, is_sequence, of_any_length
 from pylrp.loaders.keras.lookup import looked_up, sides_of
 from pylrp.loaders.keras.walk import function_of, nodes_of, operations_of, run
 from pylrp.network.facts import Facts
@@ -37,7 +38,7 @@ __all__ = ["load_keras"]
 def load_keras(
     model: Any,
     *,
-    input_shape: Sequence[int] | Mapping[str, Sequence[int]] | None = None,
+    input_shape: Sequence[int | None] | Mapping[str, Sequence[int | None]] | None = None,
     operators: Operators | None = None,
 ) -> Graph:
     """Return the graph of a Keras 3 model.
@@ -52,7 +53,8 @@ def load_keras(
         Sequential or functional, of any backend; or the path of a ``.keras`` file.
     input_shape : sequence of int or mapping of str to sequence of int, optional
         The shape of the input as Keras has it, without the batch, or of each input by name. Needed where the model
-        leaves the size of an axis open.
+        leaves the size of an axis open that is not the steps of a sequence: of (steps, features) or ids it takes any
+        number of steps.
     operators : mapping of str to function, optional
         For layers that pylrp does not know, or to be read in another way: by the name of their class, a function that
         takes the Keras layer and returns a :class:`pylrp.layers.Layer`. That gets values with their axes in Keras's
@@ -87,13 +89,26 @@ def load_keras(
             " of Model as a functional one, or call the model once and load the file that model.export(path, "
             "format='onnx') writes"
         )
+    names = [tensor._keras_history.operation.name for tensor in function.inputs]
+    declared = {name: tensor.shape[1:] for name, tensor in zip(names, function.inputs, strict=True)}
+    asked = _input_shapes(declared, input_shape)
+
+    def read(shapes: Mapping[str, Shape]) -> Graph:
+        return _translated(keras, model, function, shapes, operators)
+
+    if not any(None in shape for shape in asked.values()):
+        return read({name: _whole(shape) for name, shape in asked.items()})
+    return of_any_length(asked, read, str(model.name))
+
+
+def _translated(
+    keras: Any, model: Any, function: Any, shapes: Mapping[str, Shape], operators: Operators | None
+) -> Graph:
+    """Return the graph for inputs of these shapes, as Keras has them."""
     operations = list(operations_of(keras, function))
     # Images of a model that has them so anywhere come with their channels first.
     last = not any(getattr(operation, "data_format", "") == "channels_first" for operation in operations)
-    names = [tensor._keras_history.operation.name for tensor in function.inputs]
-    shapes = _input_shapes(
-        {name: tensor.shape[1:] for name, tensor in zip(names, function.inputs, strict=True)}, input_shape
-    )
+    names = list(shapes)
     inputs = {name: (shape[-1], *shape[:-1]) if last and len(shape) > 1 else shape for name, shape in shapes.items()}
     values = [Value(name, last and len(shape) > 1) for name, shape in inputs.items()]
     build = Builder(_dtype(keras, model), inputs, operators)
@@ -149,9 +164,9 @@ def _named(function: Any, values: Sequence[str], build: Builder) -> dict[str, st
 
 
 def _input_shapes(
-    declared: Mapping[str, tuple[int | None, ...]], given: Sequence[int] | Mapping[str, Sequence[int]] | None
-) -> dict[str, Shape]:
-    """Return the shape of each input without the batch, as Keras has it."""
+    declared: Mapping[str, OpenShape], given: Sequence[int | None] | Mapping[str, Sequence[int | None]] | None
+) -> dict[str, OpenShape]:
+    """Return the shape of each input without the batch, as Keras has it; None: any number of steps."""
     if given is not None and not isinstance(given, Mapping):
         if len(declared) > 1:
             raise ValueError(
@@ -168,10 +183,14 @@ def _input_shapes(
         shape = tuple(given.get(name, sizes))
         if len(shape) != len(sizes) or any(m not in (None, n) for n, m in zip(shape, sizes, strict=True)):
             raise ValueError(f"input_shape is {shape}, input {name!r} takes {sizes} (without the batch)")
-        if None in shape:
+        if not is_sequence(shape):
             raise ValueError(f"input {name!r} has the shape {shape}: give the sizes you mean as input_shape=")
-        shapes[name] = tuple(int(n) for n in shape if n is not None)
+        shapes[name] = shape
     return shapes
+
+
+def _whole(shape: OpenShape) -> Shape:
+    return tuple(int(n) for n in shape if n is not None)
 
 
 def _dtype(keras: Any, model: Any) -> np.dtype[Any]:
