@@ -317,6 +317,14 @@ def _rotary(parts: Parts, makers: Mapping[str, str], read: set[str]) -> None:
     parts.step("RotaryEmbedding", value, cos, sin, numbers, output=parts.node.output[0], **settings)
 
 
+def _relative_bias(parts: Parts, makers: Mapping[str, str], read: set[str]) -> None:
+    buckets, heads = parts.sizes(parts.input(0)) or (0, 0)
+    numbers = parts.step(f"{OWN}.Distances", parts.input(1), parts.input(2), part="numbers", buckets=buckets,
+                         most=parts.get("max_distance"), both=parts.get("is_bidirectional", 0))  # fmt: skip
+    table = parts.step("Reshape", parts.input(0), parts.constant([1, heads, buckets]), part="table")  # by columns
+    parts.step("Gather", table, numbers, output=parts.node.output[0], axis=2)
+
+
 _APART: dict[str, Write] = {
     "Attention": _attention,
     "BiasAdd": _bias_add,
@@ -329,6 +337,7 @@ _APART: dict[str, Write] = {
     "FusedMatMul": _matmul,
     "GroupQueryAttention": _grouped_query,
     "MultiHeadAttention": _multi_head,
+    "RelativePositionBias": _relative_bias,
     "RotaryEmbedding": _rotary,
     "SimplifiedLayerNormalization": _plain_norm,
     "SkipLayerNormalization": _skip("LayerNormalization", 4),

@@ -52,6 +52,22 @@ def _biases(step: Step, bias: Array, query: Array, key: Array) -> tuple[Array, .
     return (parts[0], np.zeros(1), np.zeros(1)) if key.ndim == 4 and query.ndim == 3 else tuple(parts)
 
 
+def _distances(step: Step, query: Array, key: Array) -> Array:
+    """Return the row of a table of distances for each query and key, as T5 counts them."""
+    ahead = np.arange(int(np.ravel(key)[0]))[None] - np.arange(int(np.ravel(query)[0]))[:, None]
+    rows, start = step.get("buckets"), np.zeros_like(ahead)
+    if step.get("both", 0):
+        rows //= 2
+        start, distance = rows * (ahead > 0), np.abs(ahead)
+    else:
+        distance = np.maximum(-ahead, 0)
+    exact = rows // 2
+    # Single precision decides at distances that are powers of each other.
+    share = np.log(np.maximum(distance, 1).astype(np.float32) / np.float32(exact))
+    far = share / np.float32(np.log(step.get("most") / exact)) * np.float32(rows - exact)
+    return start + np.where(distance < exact, distance, np.minimum(exact + far.astype(np.int64), rows - 1))
+
+
 def dequantised(step: Step, whole: Array, scale: Array, zero: Array | None = None) -> Array:
     """Return DequantizeLinear: one scale, one along an axis, or one for each block along it."""
 
@@ -73,5 +89,10 @@ def dequantised(step: Step, whole: Array, scale: Array, zero: Array | None = Non
 
 #: What moves values, what depends on sizes and masks, and which of these no relevance goes to.
 MOVING: dict[str, Any] = {f"{OWN}.Parts": _parts, f"{OWN}.Turned": lambda step, x: x.swapaxes(-1, -2)}
-SIDES: dict[str, Any] = {f"{OWN}.Biases": _biases, f"{OWN}.KeyMask": _key_mask, f"{OWN}.Positions": _positions}
+SIDES: dict[str, Any] = {
+    f"{OWN}.Biases": _biases,
+    f"{OWN}.Distances": _distances,
+    f"{OWN}.KeyMask": _key_mask,
+    f"{OWN}.Positions": _positions,
+}
 ENDS = frozenset(SIDES)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pylrp.layers import Layer, Multiply, Recurrent, ShiftBy
+from pylrp.layers import Affine, Layer, Multiply, Recurrent, ShiftBy
 from pylrp.network.graph import Graph, Node
 from pylrp.rules.assignment import Assignment
 from pylrp.rules.choice import rule_kinds
@@ -186,11 +186,26 @@ class Matching:
 
     def _made(self, node: Node, step: Step) -> str:
         """Return the value of a step that the layer of its name is: of states, the sequence or the last ones."""
+        if isinstance(node.layer, Affine):
+            return self._scaled(node, step)
         if step.op not in RECURRENT:
             return step.outputs[0]
         below = self._nodes.get(node.inputs[0])
         last = isinstance(below.layer, Recurrent) and below.layer.returns == "last" if below is not None else False
         return step.outputs[1] if last else step.outputs[0]
+
+    def _scaled(self, node: Node, step: Step) -> str:
+        """Return the value of a scaling: it may be one layer with those behind it, and a constant mask there."""
+        candidates, carries = [step.outputs[0]], self.program.carries
+        while len(candidates) < _MOST_ABOVE:
+            readers = [each for each in self.program.readers.get(candidates[-1], []) if each.outputs[0] in carries]
+            if len(readers) != 1 or readers[0].name in self._nodes:
+                break
+            masks = readers[0].op == "Where" and readers[0].inputs[0] not in carries
+            if not (masks or is_scaling(self.program, readers[0])):
+                break
+            candidates.append(readers[0].outputs[0])
+        return candidates[0] if len(candidates) == 1 else self.nearest(node.name, candidates)
 
     def _signal(self, node: Node, step: Step) -> None:
         """Keep which factor of a product the network takes for the signal: the file's own nodes may not tell."""

@@ -52,7 +52,8 @@ def _by_runtime(model: onnx.ModelProto, given: dict[str, Array], names: Sequence
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
-    if rounds:  # other levels put operators in the place of others that round elsewhere
+    # Other levels put operators in the place of others that round elsewhere, or that round activations, too.
+    if rounds or any(node.op_type == "DequantizeLinear" for node in model.graph.node):
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     return session.run(list(names), given)

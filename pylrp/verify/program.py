@@ -308,7 +308,13 @@ def _makes_integers(step: Step) -> bool:
     return step.op == "Cast" and step.get("to") not in (1, 10, 11, 16)  # float, float16, double, bfloat16
 
 
+#: Whole numbers of few bits, which NumPy knows by an extension, and what holds them.
+_SMALL = {"int4": np.int8, "uint4": np.uint8}
+
+
 def _settled(array: Array) -> Array:
+    if array.dtype.name in _SMALL:
+        return array.astype(_SMALL[array.dtype.name])
     array = meant(array)
     return array if array.dtype.kind in "biuSUO" else array.astype(np.float64)
 

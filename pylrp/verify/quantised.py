@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
+from pylrp.verify import blockwise
 from pylrp.verify.fused import Parts
 from pylrp.verify.roundings import DYNAMIC, ROUNDED
 from pylrp.verify.step import Array
@@ -330,6 +331,8 @@ _SPECS: Mapping[str, _Spec] = {
 _WRITE: Mapping[str, Callable[[_Rewriting, Parts], None]] = {
     "DequantizeLinear": _Rewriting.dequantize,
     "DynamicQuantizeMatMul": _Rewriting.dynamic_matmul,
+    "GatherBlockQuantized": lambda _, parts: blockwise.gather(parts),
+    "MatMulNBits": lambda _, parts: blockwise.matmul(parts),
     "MatMulIntegerToFloat": _Rewriting.to_float,
     "QAttention": _Rewriting.attention,
     "QEmbedLayerNormalization": _Rewriting.embed,

@@ -275,3 +275,18 @@ def test_the_evaluation_alone_takes_recurrent_models_by_their_equations() -> Non
     top = np.tanh(0.5)
     np.testing.assert_allclose(found.values["y"], [[top]], atol=1e-15)
     np.testing.assert_allclose(found.relevance["x"], [[[top * 0.6, top * 0.4]]], atol=1e-15)
+
+
+@pytest.mark.parametrize("divided", [True, False])
+def test_a_constant_mask_is_part_of_the_scaling_before_it(divided: bool) -> None:
+    text = f"""q = MatMul(x, Q); k = MatMul(x, K); t = Transpose<perm=[0, 2, 1]>(k); s = MatMul(q, t);
+    d = {"Div(s, two)" if divided else "Mul(s, two)"}; m = Where(seen, d, low); p = Softmax(m); v = MatMul(x, V);
+    a = MatMul(p, v); y = ReduceMean<axes=[1], keepdims=0>(a)"""
+    weights = {name: normal(4, 4) for name in "QKV"}
+    made = model(text, {"x": (1, ("n", 5, 4))}, two=2.0, low=-1e4, seen=np.tri(5, dtype=np.uint8)[None], **weights)
+    made.graph.node.insert(0, helper.make_node("Cast", ["seen"], ["kept"], "kept", to=9))
+    next(node for node in made.graph.node if node.op_type == "Where").input[0] = "kept"
+    net = pylrp.load(made, dtype="float64")
+    for composite in ("attnlrp", "cp_lrp"):
+        found = net.verify(RNG.standard_normal((2, 5, 4)), target=1, composite=composite)
+        assert found, str(found)

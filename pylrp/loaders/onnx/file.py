@@ -30,6 +30,8 @@ _MOST_FIELDS = 1 << 20
 _LEAST_NODE = 6  # bytes, with an operator and an output of one letter each
 _MOST_GRAPHS = 1 << 8  # protobuf merges pieces of one, exporters write one
 _MOST_BITS = 63
+#: Bits of types of which a byte holds several.
+_PACKED = {TensorProto.INT4: 4, TensorProto.UINT4: 4}
 # Numbers of fields in onnx.proto, and the wire types of protobuf.
 _GRAPH, _NODE, _INITIALIZER, _TENSOR_NAME, _RAW_DATA = 7, 1, 5, 8, 9
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
@@ -102,7 +104,7 @@ class ModelFile:
             external = tensor.data_location == TensorProto.EXTERNAL or tensor.external_data
             span = self._external(tensor) if external else self.spans.get(tensor.name)
             if span is not None:
-                return _from_file(*span, dtype, tuple(tensor.dims))
+                return _from_file(*span, tensor, dtype)
             inline: Array = numpy_helper.to_array(tensor)
         except Exception as error:  # onnx raises whatever a broken tensor leads it to
             text = str(error) or type(error).__name__
@@ -126,24 +128,28 @@ def _require_text(*names: str | bytes) -> None:
             name.decode()
 
 
-def _from_file(path: Path, offset: int, length: int, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Array:
+def _from_file(path: Path, offset: int, length: int, tensor: TensorProto, dtype: np.dtype[Any]) -> Array:
     """Return an array whose raw data lie in a file; its size is looked at before anything is read."""
     if not path.is_file():  # a pipe would be waited for
         raise ValueError(
             f"lies in {path}, which is {'no ordinary file' if path.exists() else 'missing'}: "
             "keep the model's data file beside it"
         )
-    there, wanted = path.stat().st_size - offset, math.prod(shape) * dtype.itemsize
+    shape, bits = tuple(tensor.dims), _PACKED.get(tensor.data_type, 8 * dtype.itemsize)
+    there, wanted = path.stat().st_size - offset, -(-math.prod(shape) * bits // 8)
     given = there if length < 0 else length
     if offset < 0 or given > there or given != wanted:
         raise ValueError(
             f"has {min(given, max(there, 0))} bytes in {path}, expected {math.prod(shape)} numbers of "
-            f"{dtype.itemsize}: copy the model's data file again"
+            f"{bits} bits: copy the model's data file again"
         )
     try:
         raw = np.fromfile(path, np.uint8, given, offset=offset)
     except OSError as error:
         raise ValueError(f"lies in {path}, which can't be read: {error}") from None
+    if tensor.data_type in _PACKED:  # several in a byte
+        packed = TensorProto(data_type=tensor.data_type, dims=shape, raw_data=raw.tobytes())
+        return np.asarray(numpy_helper.to_array(packed))
     array: Array = raw.view(dtype.newbyteorder("<")).astype(dtype, copy=False)
     return array.reshape(shape)
 

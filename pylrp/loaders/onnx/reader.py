@@ -18,6 +18,7 @@ from pylrp.errors import BrokenFile, BrokenNode, NotFinite, UnsupportedLayer
 from pylrp.layers import Shape
 from pylrp.loaders import refusals
 from pylrp.loaders.onnx.arithmetic import curve
+from pylrp.loaders.onnx.blockwise import BLOCKWISE
 from pylrp.loaders.onnx.branches import branch, captured
 from pylrp.loaders.onnx.by_hand import Operator, checked, made_by_hand
 from pylrp.loaders.onnx.constants import Constant, Constants, Stored
@@ -53,7 +54,8 @@ __all__ = ["Reader"]
 
 _ONNX = ("", "ai.onnx")
 _OPERATORS = {**OPERATORS, **FUSED, **QUANTISED}
-_KNOWN = {*_OPERATORS, *WRITTEN_OUT}
+_INSTEAD = WRITTEN_OUT | BLOCKWISE
+_KNOWN = {*_OPERATORS, *_INSTEAD}
 #: Operators that move a part of a pattern along.
 _WAIT = {"Cast", "CastLike", "Expand", "Reshape", "Squeeze", "Unsqueeze"}
 #: What code raises that meets something else than it was written for.
@@ -253,7 +255,7 @@ class Reader:
         """Return the nodes that stand in the place of a fused one; none for others."""
         if operator_of(node) == "If" and not {node.name, "If"} & set(self.operators):
             return self._branch(node)
-        write = WRITTEN_OUT.get(operator_of(node))
+        write = _INSTEAD.get(operator_of(node))
         if write is None or {node.name, operator_of(node)} & set(self.operators):
             return []
         self._require_made(node)

@@ -7,6 +7,7 @@ and ``onnx/norms.py``.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -316,6 +317,52 @@ def _bias_add(call: Call) -> list[NodeProto]:
     return write.nodes
 
 
+def _relative_bias(call: Call) -> list[NodeProto]:
+    """A number for each head, query and key, by their distance: near ones each have a row, far ones share some."""
+    write = Writer(call.node)
+    (buckets, heads), both = _sizes(call, 0), bool(call.attribute("is_bidirectional", 0))
+    each = buckets // 2 if both else buckets
+    exact, most = each // 2, call.required("max_distance")
+    if exact < 1 or most <= exact:
+        raise call.unsupported(f"has {buckets} numbers for distances up to {most}")
+    zero, one = write.constant(0, "zero"), write.constant(1, "one")
+    query, key = (
+        write.add("Range", zero, write.add("Reshape", call.node.input[at], write.constant([], f"{part}_scalar"),
+                                           part=f"{part}_length"), one, part=part)
+        for at, part in ((1, "query"), (2, "key"))
+    )  # fmt: skip
+    column = write.add("Unsqueeze", query, write.constant([1], "second"), part="queries")
+    ahead = write.add("Sub", key, column, part="ahead")
+    distance = (
+        write.add("Abs", ahead, part="distance")
+        if both
+        else write.add("Max", write.add("Neg", ahead, part="behind"), zero, part="distance")
+    )
+    # In the order and the precision in which the models compute it.
+    far = write.add(
+        "Cast", write.add("Max", distance, one, part="at_least_one"), part="as_number", to=TensorProto.FLOAT
+    )
+    for op, number, part in (("Div", exact, "share"), ("Log", None, "log"), ("Div", math.log(most / exact), "of_log"),
+                             ("Mul", each - exact, "far")):  # fmt: skip
+        given = [] if number is None else [write.constant(number, f"{part}_by", np.float32)]
+        far = write.add(op, far, *given, part=part)
+    whole = write.add("Cast", far, part="whole", to=TensorProto.INT64)
+    bucket = write.add("Add", whole, write.constant(exact, "exact"), part="far_bucket")
+    bucket = write.add("Min", bucket, write.constant(each - 1, "last"), part="at_most")
+    near = write.add("Less", distance, write.constant(exact, "from"), part="near")
+    bucket = write.add("Where", near, distance, bucket, part="bucket")
+    if both:
+        side = write.add("Cast", write.add("Greater", ahead, zero, part="is_ahead"), part="side", to=TensorProto.INT64)
+        bucket = write.add(
+            "Add", bucket, write.add("Mul", side, write.constant(each, "half"), part="other"), part="place"
+        )
+    # The table's numbers lie by columns, whatever its shape says.
+    table = write.add("Reshape", call.node.input[0], write.constant([heads, buckets], "by_columns"), part="table")
+    rows = write.add("Gather", table, bucket, part="by_head", axis=1)
+    write.add("Unsqueeze", rows, write.constant([0], "first"), part="", output=call.node.output[0])
+    return write.nodes
+
+
 #: By operator: the nodes in its place, as functions of ``Call.again``; an empty list leaves it as it is.
 WRITTEN_OUT: dict[str, Callable[[Call], list[NodeProto]]] = {
     "com.microsoft.Attention": _attention,
@@ -325,6 +372,7 @@ WRITTEN_OUT: dict[str, Callable[[Call], list[NodeProto]]] = {
     "com.microsoft.FusedMatMul": _product,
     "com.microsoft.GroupQueryAttention": _grouped_query,
     "com.microsoft.MultiHeadAttention": _multi_head,
+    "com.microsoft.RelativePositionBias": _relative_bias,
     "com.microsoft.RotaryEmbedding": _rotary,
     "com.microsoft.TransposeMatMul": _product,
 }
