@@ -241,13 +241,32 @@ struct RowProducts {
   void (*step)(const RowsStep<T, W>& args);
 };
 
+// Some rows of weights times samples that lie along the lanes: sums(row, sample) = or += sum_k w(row, k) x(k, sample).
+template <class T>
+struct SampleTile {
+  int part;  // of the panel's tile_cols rows: [tile_cols * part / sample_parts, tile_cols * (part + 1) / sample_parts)
+  int samples;  // 1 ... tile_cols
+  Index k;
+  const T* w;  // row 0 of the panel
+  Index stride;
+  const T* x;  // (k, samples), with tile_cols entries behind it
+  bool add;
+  T* sums;        // (tile_cols, tile_cols)
+  const T* next;  // as many rows of weights that are fetched meanwhile; may be null
+};
+
 template <class T>
 struct Table {
-  int tile_rows;  // most rows of a tile
-  int tile_cols;  // columns of a tile: the width of a packed panel
+  int tile_rows;     // most rows of a tile
+  int tile_cols;     // columns of a tile: the width of a packed panel
+  int sample_parts;  // of a panel: see SampleTile
 
-  // out(rows, tile_cols) = or += left(k, rows)^T panel(k, tile_cols); all packed, rows <= tile_rows.
-  void (*tile)(int rows, Index k, const T* left, const T* panel, bool add, T* out);
+  // out(rows, tile_cols) = or += left(k, rows)^T panel(k, tile_cols); left is packed, row i of the panel lies at
+  // i * step; rows <= tile_rows.
+  void (*tile)(int rows, Index k, const T* left, const T* panel, Index step, bool add, T* out);
+  void (*samples)(const SampleTile<T>& args);
+  // out = rho(w); may be in place.
+  void (*map_weights)(Index n, const T* w, Weights<T> map, T* out);
   void (*tile_taps)(const TileTaps<T>& args);
   void (*depthwise)(const Depthwise<T>& args);
   // How many of x are not zero, in the part that is taken (as in pack_left); NaN is not zero, -0 is.

@@ -1,8 +1,9 @@
 // The one building block: a register tile of a product, out(rows, 2 vectors) (+)= left(k, rows)^T panel(k, 2 vectors),
-// and the packing that feeds it. Weight maps and input parts are applied while packing: no modified matrix exists.
+// where the panel's rows may lie apart, and the packing that feeds it. Weight maps and input parts are applied while
+// packing: no modified matrix exists.
 
 template <class T, int kRows>
-void tile_rows(Index k, const T* __restrict left, const T* __restrict panel, bool add, T* __restrict out) {
+void tile_rows(Index k, const T* __restrict left, const T* __restrict panel, Index step, bool add, T* __restrict out) {
   constexpr int lanes = kLanes<T>;
   if (add) {
 #pragma GCC unroll 32
@@ -20,7 +21,7 @@ void tile_rows(Index k, const T* __restrict left, const T* __restrict panel, boo
       acc[i][1] += left[i] * b1;
     }
     left += kRows;
-    panel += 2 * lanes;
+    panel += step;
   }
 #pragma GCC unroll 16
   for (int i = 0; i < kRows; ++i) {
@@ -32,13 +33,13 @@ void tile_rows(Index k, const T* __restrict left, const T* __restrict panel, boo
 
 // Picks the tile of `rows` rows: tiles of nearly equal height waste less than one short tile at the end.
 template <class T, int kRows = PYLRP_TILE_ROWS>
-void tile(int rows, Index k, const T* left, const T* panel, bool add, T* out) {
+void tile(int rows, Index k, const T* left, const T* panel, Index step, bool add, T* out) {
   if constexpr (kRows > 1) {
     if (rows < kRows) {
-      return tile<T, kRows - 1>(rows, k, left, panel, add, out);
+      return tile<T, kRows - 1>(rows, k, left, panel, step, add, out);
     }
   }
-  tile_rows<T, kRows>(k, left, panel, add, out);
+  tile_rows<T, kRows>(k, left, panel, step, add, out);
 }
 
 // In-register transpose of a (lanes, lanes) block: at step d, rows i and i + d exchange their off-diagonal blocks.

@@ -38,11 +38,34 @@ class Left {
         by_lists_(!operands.words()),
         regions_(panels_.size() * static_cast<std::size_t>(blocks_ * bands_)) {}
 
-  // fill(operand, row, rows, first, depth, to): packs columns [first, first + depth) of some rows as a tile.
+  // Where lists are worth it, by a sample of the rows: comes first.
   // pieces(operand, row, first, depth, body): calls body(at, count, x, part) for their pieces, `at` columns on.
+  template <class Pieces>
+  void choose(const Threads& threads, Pieces pieces) {
+    const Index steps = std::min({reduction_, kReductionBlock, list_steps<T>()});
+    const auto counts = [&](Index panels) {
+      return zeros_count<T>(std::min(tiles_.rows, kBandRows), panels, 1, steps);
+    };
+    if (!by_lists_ || std::none_of(panels_.begin(), panels_.end(), counts)) {
+      return;
+    }
+    parallel_for(static_cast<Index>(regions_.size()), threads, [&](Index i) {
+      const Place at = place_of(i);
+      const Index panels = panels_[static_cast<std::size_t>(at.operand)];
+      const Index apart = rows_from_count_to_count(at.rows);
+      Index entries = 0, kept = 0;
+      for (Index row = at.row + apart / 2; row < at.row + at.rows; row += apart) {
+        pieces(at.operand, row, at.first, at.depth,
+               [&](Index, Index count, const T* x, int part) { kept += kernels::table<T>().nonzeros(count, x, part); });
+        entries += at.depth;
+      }
+      const double share = static_cast<double>(kept) / static_cast<double>(std::max<Index>(entries, 1));
+      regions_[static_cast<std::size_t>(i)].lists = lists_forced() || lists_win<T>(share, at.rows, panels, 1, steps);
+    });
+  }
+  // fill(operand, row, rows, first, depth, to): packs columns [first, first + depth) of some rows as a tile.
   template <class Fill, class Pieces>
   void pack(const Threads& threads, Fill fill, Pieces pieces) {
-    choose(threads, pieces);
     place();
     parallel_for(static_cast<Index>(regions_.size()), threads, [&](Index i) {
       const Place at = place_of(i);
@@ -60,6 +83,10 @@ class Left {
   // The tile behind the last one of t's band.
   Index band_end(Index t) const { return std::min((t / band_tiles_ + 1) * band_tiles_, tiles_.count); }
   bool has_lists(Index operand, Index first, Index t) const { return region(operand, first, t).lists; }
+  // Anywhere; known once they are chosen.
+  bool has_lists() const {
+    return std::any_of(regions_.begin(), regions_.end(), [](const Region& r) { return r.lists; });
+  }
   // In any band.
   bool has_lists(Index operand, Index first) const {
     const Region* const all = &region(operand, first, 0);
@@ -120,29 +147,6 @@ class Left {
                                       kernels::table<T>().tile_cols);
   }
 
-  template <class Pieces>
-  void choose(const Threads& threads, Pieces pieces) {
-    const Index steps = std::min({reduction_, kReductionBlock, list_steps<T>()});
-    const auto counts = [&](Index panels) {
-      return zeros_count<T>(std::min(tiles_.rows, kBandRows), panels, 1, steps);
-    };
-    if (!by_lists_ || std::none_of(panels_.begin(), panels_.end(), counts)) {
-      return;
-    }
-    parallel_for(static_cast<Index>(regions_.size()), threads, [&](Index i) {
-      const Place at = place_of(i);
-      const Index panels = panels_[static_cast<std::size_t>(at.operand)];
-      const Index apart = rows_from_count_to_count(at.rows);
-      Index entries = 0, kept = 0;
-      for (Index row = at.row + apart / 2; row < at.row + at.rows; row += apart) {
-        pieces(at.operand, row, at.first, at.depth,
-               [&](Index, Index count, const T* x, int part) { kept += kernels::table<T>().nonzeros(count, x, part); });
-        entries += at.depth;
-      }
-      const double share = static_cast<double>(kept) / static_cast<double>(std::max<Index>(entries, 1));
-      regions_[static_cast<std::size_t>(i)].lists = lists_forced() || lists_win<T>(share, at.rows, panels, 1, steps);
-    });
-  }
   // One after the other in memory; each a little longer, for what packing writes beyond the end.
   void place() {
     Index size = 0;

@@ -64,7 +64,15 @@ void multiply_band(const Left<T>& left, Index operand, Index first, Index t, Ind
   multiply_lists(product, panel, out);
 }
 
-// All products over all panels. pack(panel, first, depth, map, to) packs a panel of W; out(task, panel, output) is
+// A panel of weights, packed, or rows of `step` where it stands.
+template <class T>
+struct Panel {
+  const T* data;
+  Index step;
+};
+
+// All products over all panels. pack(panel, first, depth, map, to) packs a panel of W, or says where it stands (there
+// is no packed one for lists then); out(task, panel, output) is
 // where its (rows, tile_cols) sums go; done(task, panel, first row, rows) follows when they are complete.
 // The reduction is counted in places of the operands, as is its `first` and `depth`. block(first panel, last panel,
 // first, depth) is the piece of W they come from: the next one is fetched meanwhile.
@@ -79,6 +87,7 @@ void multiply_panels(const Tiles& tiles, const Grid& grid, const Left<T>& left, 
   const Buffer<T> panels(grid.tasks() * slab * count * panel_size);
   parallel_for(grid.tasks(), threads, [&](Index task) {
     T* const packed = panels.data() + task * slab * count * panel_size;
+    std::vector<Panel<T>> at(static_cast<std::size_t>(slab * count));
     std::vector<char> not_finite(static_cast<std::size_t>(slab * count));  // what is packed, where lists read it
     const Index row_begin = tiles.begin(grid.tile_begin(task));
     const Index row_count = tiles.begin(grid.tile_end(task)) - row_begin;
@@ -90,7 +99,7 @@ void multiply_panels(const Tiles& tiles, const Grid& grid, const Left<T>& left, 
           for (Index p = begin; p < end; ++p) {
             const Product<T>& product = products[static_cast<std::size_t>(i)];
             T* const to = packed + (i * slab + p - begin) * panel_size;
-            pack(p, first, depth, product.map, to);
+            at[static_cast<std::size_t>(i * slab + p - begin)] = pack(p, first, depth, product.map, to);
             not_finite[static_cast<std::size_t>(i * slab + p - begin)] =
                 left.has_lists(product.operand, first) && has_not_finite(to, depth);
           }
@@ -135,7 +144,8 @@ void multiply_panels(const Tiles& tiles, const Grid& grid, const Left<T>& left, 
               const T* const x = left.at(product.operand, first, u);
               for (Index p = 0; p < end - begin; ++p) {
                 fetch_next(1);
-                operands.tile(static_cast<int>(rows), depth, x, panel(p), add,
+                const Panel<T>& weights = at[static_cast<std::size_t>(i * slab + p)];
+                operands.tile(static_cast<int>(rows), depth, x, weights.data, weights.step, add,
                               sums(p) + (row - tiles.begin(t)) * width);
               }
             }

@@ -59,14 +59,14 @@ class Operands {
     }
   }
 
-  // The kernels' tiles, with places in place of steps.
-  void tile(int rows, Index places, const T* left, const T* panel, bool add, T* out) const {
+  // The kernels' tiles, with places in place of steps; panels of words are packed.
+  void tile(int rows, Index places, const T* left, const T* panel, Index step, bool add, T* out) const {
     if constexpr (std::is_same_v<T, float>) {
       if (words_) {
         return kernels::bfloat16_table().tile(rows, places, left, panel, add, out);
       }
     }
-    kernels::table<T>().tile(rows, places, left, panel, add, out);
+    kernels::table<T>().tile(rows, places, left, panel, step, add, out);
   }
   void tile_taps(const kernels::TileTaps<T>& args) const {
     if constexpr (std::is_same_v<T, float>) {

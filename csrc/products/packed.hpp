@@ -117,7 +117,7 @@ class ColumnSums {
         pack<kernels::kSpare>(x, first, height);
       }
       for (Index p = 0; p < right_.all().last; ++p) {
-        kernel.tile(static_cast<int>(height), x.rows, left_.data(), right_.panel(p), true,
+        kernel.tile(static_cast<int>(height), x.rows, left_.data(), right_.panel(p), width, true,
                     memory_.data() + (p * rows_ + first) * width);
       }
     }

@@ -30,7 +30,7 @@ TEST(tile_is_a_product) {
           if (add) {
             std::copy_n(before.data(), rows * width, out.data());
           }
-          kernel.tile(rows, k, left.data(), panel.data(), add, out.data());
+          kernel.tile(rows, k, left.data(), panel.data(), width, add, out.data());
           for (Index i = 0; i < rows; ++i) {
             for (Index j = 0; j < width; ++j) {
               Sum64 expected;

@@ -24,14 +24,21 @@ void backward_panels(Matrix<const T> weight, Index batch, const Tiles& tiles, co
   const auto sum_of = [&](Index task, Index p, Index b) {
     return memory.data() + ((task * kSlabPanels + (p - grid.panel_begin(task)) % kSlabPanels) * backs + b) * size;
   };
+  // Rows that lie a multiple of 4 KB apart meet in a few sets of the caches.
+  const bool in_place = !operands.rounded() && !left.has_lists() &&
+                        (tiles.count <= kTilesInPlace || weight.stride * Index{sizeof(T)} % 4096 != 0);
   multiply_panels<T>(
       tiles, grid, left, products, operands.places(weight.rows), operands, threads,
       [&](Index p, Index first, Index places, kernels::Weights<T> map, T* to) {
+        if (in_place && map.read == kernels::Read::kPlain && (p + 1) * width <= n_in) {
+          return Panel<T>{weight.row(first) + p * width, weight.stride};
+        }
         const Index depth = steps_of(first, places);
         operands.pack(depth, width, to, [&](T* panel) {
           kernel.pack_backward(static_cast<int>(std::min(width, n_in - p * width)), depth,
                                weight.row(operands.step(first)) + p * width, weight.stride, map, panel);
         });
+        return Panel<T>{to, width};
       },
       [&](Index begin, Index end, Index first, Index places) {
         const Index column = begin * width;

@@ -11,6 +11,7 @@
 #include "layers/dense/backward_panels.hpp"
 #include "layers/dense/dense.hpp"
 #include "products/matrix_product.hpp"
+#include "products/samples_in_lanes.hpp"
 
 namespace pylrp {
 namespace {
@@ -54,34 +55,40 @@ void forward_products(const std::vector<Sum>& sums, Matrix<const T> input, Matri
   const auto steps_of = [&](Index first, Index places) { return operands.steps(first, places, weight.cols); };
   Left<T> left(tiles, kernel.tile_rows, panels, reduction, operands);
   const auto sign = [&](Index operand) { return sign_of(parts[static_cast<std::size_t>(operand)]); };
-  left.pack(
-      threads,
-      [&](Index operand, Index row, Index rows, Index first, Index places, T* to) {
-        const Index step = operands.step(first), depth = steps_of(first, places);
-        const bool magnitude = parts[static_cast<std::size_t>(operand)] == Part::kMagnitude;
-        const Buffer<T> magnitudes(magnitude ? rows * depth : 0);
-        for (Index i = 0; magnitude && i < rows; ++i) {
-          kernel.part_of(depth, input.row(row + i) + step, 0, magnitudes.data() + i * depth);
-        }
-        operands.pack(depth, rows, to, [&](T* x) {
-          kernel.pack_left(static_cast<int>(rows), depth, magnitude ? magnitudes.data() : input.row(row) + step,
-                           magnitude ? depth : input.stride, magnitude ? 0 : sign(operand), x);
-        });
-      },
-      [&](Index operand, Index row, Index first, Index depth, auto body) {
-        const T* x = input.row(row) + first;
-        const bool magnitude = parts[static_cast<std::size_t>(operand)] == Part::kMagnitude;
-        const Buffer<T> made(magnitude || operands.rounded() ? depth : 0);
-        if (magnitude) {
-          kernel.part_of(depth, x, 0, made.data());
-          x = made.data();
-        }
-        if (operands.rounded()) {
-          operands.round_row(depth, x, made.data());
-          x = made.data();
-        }
-        body(0, depth, x, sign(operand));
-      });
+  const auto fill = [&](Index operand, Index row, Index rows, Index first, Index places, T* to) {
+    const Index step = operands.step(first), depth = steps_of(first, places);
+    const bool magnitude = parts[static_cast<std::size_t>(operand)] == Part::kMagnitude;
+    const Buffer<T> magnitudes(magnitude ? rows * depth : 0);
+    for (Index i = 0; magnitude && i < rows; ++i) {
+      kernel.part_of(depth, input.row(row + i) + step, 0, magnitudes.data() + i * depth);
+    }
+    operands.pack(depth, rows, to, [&](T* x) {
+      kernel.pack_left(static_cast<int>(rows), depth, magnitude ? magnitudes.data() : input.row(row) + step,
+                       magnitude ? depth : input.stride, magnitude ? 0 : sign(operand), x);
+    });
+  };
+  const auto pieces = [&](Index operand, Index row, Index first, Index depth, auto body) {
+    const T* x = input.row(row) + first;
+    const bool magnitude = parts[static_cast<std::size_t>(operand)] == Part::kMagnitude;
+    const Buffer<T> made(magnitude || operands.rounded() ? depth : 0);
+    if (magnitude) {
+      kernel.part_of(depth, x, 0, made.data());
+      x = made.data();
+    }
+    if (operands.rounded()) {
+      operands.round_row(depth, x, made.data());
+      x = made.data();
+    }
+    body(0, depth, x, sign(operand));
+  };
+  const auto out = [&](Index p, Index q) { return z[q] + p * width * input.rows; };
+  left.choose(threads, pieces);
+  if (!operands.rounded() && !left.has_lists() && reduction > 0 && !products.empty()) {
+    const SamplesInLanes<T> samples(static_cast<Index>(parts.size()), input.rows, reduction, threads, fill);
+    SampleProducts(weight, samples, products, out, done).run(input.rows, threads);
+    return;
+  }
+  left.pack(threads, fill, pieces);
   multiply_panels<T>(
       tiles, grid, left, products, products.empty() ? 0 : reduction, operands, threads,
       [&](Index p, Index first, Index places, kernels::Weights<T> map, T* to) {
@@ -90,13 +97,14 @@ void forward_products(const std::vector<Sum>& sums, Matrix<const T> input, Matri
           kernel.pack_forward(static_cast<int>(std::min(width, n_out - p * width)), depth,
                               weight.row(p * width) + operands.step(first), weight.stride, map, panel);
         });
+        return Panel<T>{to, width};
       },
       [&](Index begin, Index end, Index first, Index places) {
         const Index row = begin * width;
         return Matrix<const T>{weight.row(row) + operands.step(first), std::min(end * width, n_out) - row,
                                steps_of(first, places), weight.stride};
       },
-      [&](Index, Index p, Index q) { return z[q] + p * width * input.rows; },
+      [&](Index, Index p, Index q) { return out(p, q); },
       [&](Index, Index p, Index row, Index rows) { done(p, row, rows); });
 }
 
@@ -122,6 +130,19 @@ void backward_products(const DenseJob<T>& job, Matrix<const T> input, T* const* 
   const Index reduction = operands.places(weight.rows);
   const auto steps_of = [&](Index first, Index places) { return operands.steps(first, places, weight.rows); };
   Left<T> left(tiles, kernel.tile_rows, panels, reduction, operands);
+  const auto pieces = [&](Index g, Index row, Index first, Index depth, auto body) {
+    const Buffer<T> rounded(operands.rounded() ? width : 0);
+    for (Index k = 0; k < depth; k += width) {
+      const Index count = std::min(width, depth - k);
+      const T* x = s[g] + (first + k) * batch + row * width;
+      if (operands.rounded()) {
+        operands.round_row(count, x, rounded.data());
+        x = rounded.data();
+      }
+      body(k, count, x, 0);
+    }
+  };
+  left.choose(threads, pieces);
   left.pack(
       threads,
       [&](Index g, Index row, Index rows, Index first, Index places, T* to) {
@@ -133,18 +154,7 @@ void backward_products(const DenseJob<T>& job, Matrix<const T> input, T* const* 
           }
         });
       },
-      [&](Index g, Index row, Index first, Index depth, auto body) {
-        const Buffer<T> rounded(operands.rounded() ? width : 0);
-        for (Index k = 0; k < depth; k += width) {
-          const Index count = std::min(width, depth - k);
-          const T* x = s[g] + (first + k) * batch + row * width;
-          if (operands.rounded()) {
-            operands.round_row(count, x, rounded.data());
-            x = rounded.data();
-          }
-          body(k, count, x, 0);
-        }
-      });
+      pieces);
   backward_panels<T>(weight, batch, tiles, grid, left, products, operands, threads,
                      [&](Index column, Index cols, Index row, Index rows, auto sums) {
                        kernels::Mixed<T> mixed = mixed_of<T>(rule);

@@ -22,6 +22,17 @@ void by_products(Matrix<const T> weight, Matrix<const T> c, Matrix<T> result, co
   const Index reduction = operands.places(weight.rows);
   const auto steps_of = [&](Index first, Index places) { return operands.steps(first, places, weight.rows); };
   Left<T> left(tiles, kernel.tile_rows, {grid.panels}, reduction, operands);
+  const auto pieces = [&](Index, Index row, Index first, Index places, auto body) {
+    const Index depth = steps_of(first, places);
+    const T* x = c.row(row) + operands.step(first);
+    const Buffer<T> rounded(operands.rounded() ? depth : 0);
+    if (operands.rounded()) {
+      operands.round_row(depth, x, rounded.data());
+      x = rounded.data();
+    }
+    body(0, depth, x, 0);
+  };
+  left.choose(threads, pieces);
   left.pack(
       threads,
       [&](Index, Index row, Index rows, Index first, Index places, T* to) {
@@ -30,16 +41,7 @@ void by_products(Matrix<const T> weight, Matrix<const T> c, Matrix<T> result, co
           kernel.pack_left(static_cast<int>(rows), depth, c.row(row) + step, c.stride, 0, x);
         });
       },
-      [&](Index, Index row, Index first, Index places, auto body) {
-        const Index depth = steps_of(first, places);
-        const T* x = c.row(row) + operands.step(first);
-        const Buffer<T> rounded(operands.rounded() ? depth : 0);
-        if (operands.rounded()) {
-          operands.round_row(depth, x, rounded.data());
-          x = rounded.data();
-        }
-        body(0, depth, x, 0);
-      });
+      pieces);
   backward_panels<T>(weight, c.rows, tiles, grid, left, products, operands, threads,
                      [&](Index column, Index cols, Index row, Index rows, auto sums) {
                        for (Index i = 0; i < rows; ++i) {
