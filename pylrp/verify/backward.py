@@ -15,7 +15,7 @@ from pylrp.verify import pooling
 from pylrp.verify.attention import attention_back, rotary_back
 from pylrp.verify.elementwise import FUNCTIONS
 from pylrp.verify.folding import carried, factor_of, is_scaling, is_weighted
-from pylrp.verify.linear import unbroadcast
+from pylrp.verify.linear import CONVOLVING, unbroadcast
 from pylrp.verify.moving import MOVES
 from pylrp.verify.operators import FORWARD
 from pylrp.verify.placing import places
@@ -46,7 +46,7 @@ def step_back(tape: Tape, step: Step) -> None:
     elif step.name in tape.folding.folded:
         _folded(tape, step, share)
     elif is_weighted(tape.program, step):
-        _weighted(tape, step, share, "conv" if step.op.startswith("Conv") else "dense")
+        _weighted(tape, step, share, "conv" if step.op in CONVOLVING else "dense")
     elif is_scaling(tape.program, step):
         _scaled(tape, step, share)
     elif (step.op in MOVES or step.op in ("MaxPool", "GlobalMaxPool", "Where")) and not is_linear(step):

@@ -14,7 +14,7 @@ import numpy as np
 
 from pylrp.verify.program import Array, Step
 
-__all__ = ["WEIGHTED", "Linear", "linear_of", "unbroadcast"]
+__all__ = ["CONVOLVING", "WEIGHTED", "Linear", "linear_of", "unbroadcast"]
 
 
 @dataclass(frozen=True)
@@ -251,7 +251,35 @@ def _einsum(step: Step, given: Sequence[Array | None], at: int) -> Linear:
     return Linear(arrays[1 - at], 0.0, at, times, lambda w, q: einsum_back(terms, result, at, q, [w], shape))
 
 
-WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum")
+def _stft(step: Step, given: Sequence[Array | None]) -> Linear:
+    """A short-time Fourier transform: frames times the discrete Fourier transform of what is 1 at one place."""
+    x, hop, window, length = (*given, None, None)[:4]
+    assert x is not None
+    assert hop is not None
+    if x.ndim > 2 and x.shape[2] != 1:
+        raise step.refuse("takes a complex signal")
+    size, every, total = int(np.max(len(window) if length is None else length)), int(np.max(hop)), x.shape[1]  # type: ignore[arg-type]
+    waves = np.fft.fft(np.eye(size) if window is None else np.diag(window), axis=0)
+    waves = waves[: size // 2 + 1] if step.get("onesided", 1) else waves
+    weight = np.stack([waves.real, waves.imag], axis=1)  # (frequencies, 2, places of a frame)
+    starts = range(0, total - size + 1, every)
+
+    def times(w: Array, a: Array) -> Array:
+        flat = a.reshape(len(a), total)
+        return np.stack([np.tensordot(flat[:, at : at + size], w, (1, 2)) for at in starts], axis=1)
+
+    def back(w: Array, q: Array) -> Array:
+        made = np.zeros((len(q), total))
+        for number, at in enumerate(starts):
+            made[:, at : at + size] += np.tensordot(q[:, number], w, 2)
+        return made.reshape(x.shape)
+
+    return Linear(weight, 0.0, 0, times, back)
+
+
+#: Those whose weights are the same at every place, as a composite's kinds have them.
+CONVOLVING = ("Conv", "ConvTranspose", "STFT")
+WEIGHTED = (*CONVOLVING, "Gemm", "MatMul", "Einsum")
 
 
 def linear_of(step: Step, given: Sequence[Array | None], at: int = 0) -> Linear:
@@ -260,4 +288,5 @@ def linear_of(step: Step, given: Sequence[Array | None], at: int = 0) -> Linear:
         return (_matmul if step.op == "MatMul" else _einsum)(step, given, at)
     if at != 0:
         raise step.refuse("takes computed weights")
-    return {"Conv": _conv, "ConvTranspose": _conv_transpose, "Gemm": _gemm}[step.op](step, given)
+    made = {"Conv": _conv, "ConvTranspose": _conv_transpose, "Gemm": _gemm, "STFT": _stft}
+    return made[step.op](step, given)

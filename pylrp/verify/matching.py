@@ -114,9 +114,11 @@ class Matching:
                 self.scaled.update([name] if made is not None and made.layer.rule_kind != "batchnorm" else [])
 
     def _is_part_of_known(self, node: Node) -> bool:
-        """Tell whether a recurrent layer's states are those of a step, whose outputs are cut out of them."""
+        """Tell whether a layer does what a step does: states that outputs are cut out of, an STFT's convolution."""
         whole = self._steps.get(node.name.rpartition("/")[0])
-        return isinstance(node.layer, Recurrent) and whole is not None and whole.op in RECURRENT
+        if whole is None:
+            return False
+        return whole.op == "STFT" or (isinstance(node.layer, Recurrent) and whole.op in RECURRENT)
 
     def _output_of(self, name: str) -> None:
         """Take a layer for one of several outputs of a step: a part that is cut off, or the last states."""
@@ -288,7 +290,8 @@ class Matching:
                     named.update({each.name: rule for each in inner if each.op in NORMALISATIONS})
                     if name_of(rule) == "detachall":
                         self.fixed.update(each.outputs[0] for each in inner if self._counts(each))
-        for name in [each for each in named if each.endswith("/product")]:  # what an Einsum is but for transposes
+        # What an Einsum is but for transposes, and an STFT but for reshapes.
+        for name in [each for each in named if each.endswith(("/product", "/waves"))]:
             step = self._steps.get(name.rpartition("/")[0])
             if step is not None:
                 named.setdefault(step.name, named[name])

@@ -14,7 +14,7 @@ from pylrp.verify import pooling
 from pylrp.verify.attention import attention, rotary
 from pylrp.verify.elementwise import FUNCTIONS, JOINED
 from pylrp.verify.helpers import dequantised
-from pylrp.verify.linear import einsum_terms, linear_of
+from pylrp.verify.linear import WEIGHTED, einsum_terms, linear_of
 from pylrp.verify.moving import MOVES, SIZES
 from pylrp.verify.program import Array, Step
 from pylrp.verify.recurrent import RECURRENT, recurrent
@@ -57,7 +57,7 @@ FORWARD: dict[str, Callable[..., Any]] = {
     **JOINED,
     **MOVES,
     **SIZES,
-    **dict.fromkeys(("Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum"), _weighted),
+    **dict.fromkeys(WEIGHTED, _weighted),
     **dict.fromkeys(pooling.REDUCTIONS, pooling.reduced),
     **dict.fromkeys(pooling.NORMALISATIONS, _normalised),
     **dict.fromkeys(("AveragePool", "GlobalAveragePool"), pooling.average),

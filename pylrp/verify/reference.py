@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike
 
 from pylrp.verify.elementwise import FUNCTIONS
 from pylrp.verify.folding import Folding, carried, is_scaling, is_weighted
+from pylrp.verify.linear import CONVOLVING
 from pylrp.verify.pooling import NORMALISATIONS
 from pylrp.verify.program import Array, Program, Step
 from pylrp.verify.recurrent import RECURRENT
@@ -190,7 +191,7 @@ def kind_of(program: Program, step: Step) -> str | None:
     if not carried(program, step):
         return None
     if is_weighted(program, step):
-        return "conv" if step.op.startswith("Conv") else "dense"
+        return "conv" if step.op in CONVOLVING else "dense"
     if is_scaling(program, step):
         return "batchnorm"
     if step.op in ("Add", "Sub", "Sum", "Mean"):

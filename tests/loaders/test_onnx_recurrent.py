@@ -181,3 +181,33 @@ def test_stacked_layers() -> None:
 def test_refused(body: str, more: dict[str, Any]) -> None:
     with pytest.raises((pylrp.UnsupportedLayer, ValueError)):
         pylrp.load(_model(body, "float[5, n, 4] x", "float[a, p, n, d] Y", **more))
+
+
+@pytest.mark.parametrize(("kind", "gates"), [("LSTM", 4), ("GRU", 3), ("RNN", 1)])
+def test_layouts_hold_the_same(kind: str, gates: int) -> None:
+    """Layout 1 has the batch first, in the sequence, its output and the states: the same numbers, the same maps."""
+    settings = 'hidden_size=3, direction="bidirectional"'
+    states = ", h, c, P" if kind == "LSTM" else ", h"
+    more = {"P": np.random.default_rng(5).normal(size=(2, 9))} if kind == "LSTM" else {}
+    rng = np.random.default_rng(6)
+    x, lengths = rng.normal(size=(3, 5, 4)).astype(np.float32), np.array([5, 0, 2], np.int32)
+    given = {name: rng.normal(size=(3, 2, 3)).astype(np.float32) for name in ("h", "c")[: 1 + (kind == "LSTM")]}
+    found = []
+    for layout in (0, 1):
+        sizes = dict.fromkeys(given, "n, 2, 3" if layout else "2, n, 3")
+        inputs = ", ".join(
+            ["float[n, 5, 4] x" if layout else "float[5, n, 4] x", "int32[n] k"]
+            + [f"float[{size}] {name}" for name, size in sizes.items()]
+        )
+        body = f"Y, H = {kind}<{settings}, layout={layout}>(x, W, R, B, k{states})"
+        model = _model(body, inputs, "float[a, p, b, d] Y, float[p, b, d] H", gates=gates, directions=2, **more)
+        net = pylrp.load(model)
+        ex = net.explain({"x": x, "k": lengths, **given}, output="H", target=(1, 2), composite="cp_lrp")
+        found.append((net.forward({"x": x, "k": lengths, **given}), ex.relevance))
+    for name in ("Y", "H"):
+        np.testing.assert_array_equal(found[0][0][name], found[1][0][name])
+    for name in ("x", *given):
+        np.testing.assert_array_equal(found[0][1][name], found[1][1][name])
+    assert found[0][1]["x"][2, :2].any()
+    assert not found[0][1]["x"][1].any()
+    assert not found[0][1]["x"][2, 2:].any()
