@@ -192,13 +192,18 @@ def read_texts(paths: Sequence[Path]) -> list[TextInput]:
     Raises
     ------
     ValueError
-        If a line is no such object.
+        If a line is no such object, or a file is not in UTF-8.
     """
     found = []
     for path in paths:
-        for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
+        try:
+            text = path.read_text(encoding="utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path} is not in UTF-8, from byte {error.start} on: save it as UTF-8") from None
+        # Not splitlines(): JSON's strings may hold what Unicode has for ends of lines beside the usual one.
+        for number, line in enumerate(text.split("\n"), start=1):
             if line.strip():
-                found.append(_line(path, number, line))
+                found.append(_line(path, number, line.rstrip("\r")))
     return found
 
 

@@ -139,6 +139,16 @@ def test_texts_are_verified(folder: Any, capsys: pytest.CaptureFixture[str]) -> 
     assert "lines.jsonl" not in capsys.readouterr().out
 
 
+def test_lines_end_where_editors_end_them(folder: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "lines.txt").write_bytes(b"\xef\xbb\xbfthe film\r\ngood\r\n")
+    (folder / "lines.jsonl").write_text('{"text": "the\u2028film"}\n', encoding="utf-8")  # one object
+    assert main(["explain", "model.onnx", "lines.txt", "lines.jsonl", "--target", "1", "-o", "ex.npz"]) == 0
+    assert [len(row) for row in pylrp.Explanation.load("ex.npz").relevance] == [4, 3, 4]
+    (folder / "latin.txt").write_bytes("gut für".encode("latin-1"))
+    assert main(["explain", "model.onnx", "latin.txt"]) == 1
+    assert "latin.txt is not in UTF-8, from byte 5" in capsys.readouterr().err
+
+
 def test_notes_of_loading_are_printed(folder: Any, capsys: pytest.CaptureFixture[str]) -> None:
     for command in ("explain", "verify"):
         words = [command, "model.onnx", "--text", "the film", "--target", "1"]
