@@ -29,4 +29,8 @@ bool bfloat16_in_words() {
   return std::strcmp(kernels::bfloat16_table().name, "emulated") != 0;
 }
 
+bool bfloat16_open() {
+  return static_cast<Bfloat16Path>(forced.load(std::memory_order_relaxed)) == Bfloat16Path::kBest;
+}
+
 }  // namespace pylrp

@@ -18,6 +18,8 @@ enum class Bfloat16Path : int { kBest, kWords, kEmulatedWords, kNumbers };
 void force_bfloat16_path(Bfloat16Path path);
 // Whether operands in bfloat16 are words.
 bool bfloat16_in_words();
+// Whether a product may take them as numbers all the same, where that is faster.
+bool bfloat16_open();
 
 template <class T>
 class Operands {
@@ -25,6 +27,12 @@ class Operands {
   // bfloat16: float only; double is computed as it is.
   explicit Operands(bool bfloat16 = false)
       : rounded_(bfloat16 && std::is_same_v<T, float>), words_(rounded_ && bfloat16_in_words()) {}
+  // The same as numbers, which lists of what is not zero can read.
+  Operands as_numbers() const {
+    Operands numbers(*this);
+    numbers.words_ = false;
+    return numbers;
+  }
   bool rounded() const { return rounded_; }
   bool words() const { return words_; }
 

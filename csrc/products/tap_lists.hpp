@@ -65,6 +65,10 @@ double pairs_cost(double share, Index rows, Index panels, Index taps, Index chan
 template <class T>
 bool tap_zeros_count(Index rows, Index panels, Index taps, Index channels);
 
+// Whether lists of numbers take less time than tiles of words (operands.hpp), for all products together.
+template <class T>
+bool lists_beat_words(const TapWork<T>& work);
+
 // Panels side by side, and the reduction's steps that a list of a pair covers: such panels take 24 kB of the L1 cache
 // with three side by side. Vectors of 64 bytes have two panels of 128 steps: four vectors of weights for eight
 // multiply-adds keep them at work (Zen 4: of the peak 4.4, 2.4 and 1.5 with 0.22, 0.40 and 0.63 of the entries

@@ -7,6 +7,7 @@
 #include "kernels/dispatch.hpp"
 #include "layers/conv/plan.hpp"
 #include "products/rounded_images.hpp"
+#include "products/tap_lists.hpp"
 
 namespace pylrp {
 
@@ -79,10 +80,13 @@ void conv_sums(const ConvSums<T>& sums, const Threads& threads) {
   }
   count_run(ConvPath::kProduct);
   const Index width = kernels::table<T>().tile_cols;
-  const Operands<T> operands(threads.bfloat16);
+  Operands<T> operands(threads.bfloat16);
   const std::vector<Walk> walks = sums.walks();
   if (walks.empty()) {
     return;
+  }
+  if (operands.words() && bfloat16_open() && lists_beat_words(work_of(sums, &walks.front(), operands.as_numbers()))) {
+    operands = operands.as_numbers();
   }
   const RoundedImages<T> images(operands, work_of(sums, &walks.front(), operands), threads);
   Index base = 0;
