@@ -8,8 +8,8 @@ One line for each batch size: medians over rounds in turns, and their ratios. Th
 relevance of one target a sample. The cells compute the same relevance (Arras et al. 2017), step by step with products
 of torch; what they give is compared before anything is timed. The last line is how the time grows with the steps.
 
-With two threads times may be of two kinds, one twice the other: Linux wakes a helper that has slept on its caller's
-processor now and then, and both take turns there. With the real-time class it does not, `chrt -f 10 python bench/...`.
+With two threads times may be of two kinds, one twice the other: then both threads take turns on one processor. In the
+real-time class the system keeps them apart, `chrt -f 10 python bench/...`.
 """
 
 from __future__ import annotations
