@@ -18,6 +18,8 @@ from pylrp.verify.program import Array, Program
 
 __all__ = ["Feed"]
 
+_JOINED = 5  # axes of earlier keys and values in one input, (2, batch, heads, tokens, width)
+
 
 @dataclass
 class Feed:
@@ -89,8 +91,11 @@ class Feed:
                 array = np.asarray(self.inputs.given[name])
                 given[name] = (array[None] if self.inputs.single else array)[rows]
             else:  # it changes no output, or holds no tokens
-                size = 0 if self.graph.facts.sides and name in self.graph.facts.sides.past else 1
-                given[name] = np.zeros([len(rows), *(n or size for n in sizes[1:])])
+                past = self.graph.facts.sides is not None and name in self.graph.facts.sides.past
+                joined = past and len(sizes) == _JOINED and sizes[0] == 2
+                shape = [n or (0 if past else 1) for n in sizes]
+                shape[1 if joined else 0] = len(rows)
+                given[name] = np.zeros(shape)
         return given
 
 

@@ -82,7 +82,9 @@ def taken_apart(
 ) -> list[onnx.NodeProto]:
     """Return the nodes with steps in the place of fused operators; those that there is no formula for stay."""
     makers = {name: node.op_type for node in nodes for name in node.output if name}
-    read = {name for node in nodes for name in node.input} | set(outputs)
+    # Keys and values for later calls are no outputs of a network.
+    shown = {name for name in outputs if not name.lower().startswith("present")}
+    read = {name for node in nodes for name in node.input} | (shown or set(outputs))
     found: list[onnx.NodeProto] = []
     for node in nodes:
         write = _APART.get(node.op_type) if node.domain == _MICROSOFT else None

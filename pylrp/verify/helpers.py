@@ -65,7 +65,7 @@ def _distances(step: Step, query: Array, key: Array) -> Array:
     # Single precision decides at distances that are powers of each other.
     share = np.log(np.maximum(distance, 1).astype(np.float32) / np.float32(exact))
     far = share / np.float32(np.log(step.get("most") / exact)) * np.float32(rows - exact)
-    return start + np.where(distance < exact, distance, np.minimum(exact + far.astype(np.int64), rows - 1))
+    return np.asarray(start + np.where(distance < exact, distance, np.minimum(exact + far.astype(np.int64), rows - 1)))
 
 
 def dequantised(step: Step, whole: Array, scale: Array, zero: Array | None = None) -> Array:

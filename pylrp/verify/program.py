@@ -99,7 +99,8 @@ class Program:
                           if name not in made}  # fmt: skip
         self.inputs = {each.name: _sizes(each) for each in graph.input if each.name not in self.constants}
         self._floats = {each.name for each in graph.input if _is_float(each) and each.name in self.inputs}
-        self.outputs = names
+        there = made | {*self.constants, *self.inputs}
+        self.outputs = [name for name in names if name in there]
         self.steps = [_step(node, opset) for node in nodes]
         self._opsets = list(model.opset_import)
         self._nodes = {step.outputs[0]: node for step, node in zip(self.steps, nodes, strict=True) if step.outputs}

@@ -31,7 +31,7 @@ _LEAST_NODE = 6  # bytes, with an operator and an output of one letter each
 _MOST_GRAPHS = 1 << 8  # protobuf merges pieces of one, exporters write one
 _MOST_BITS = 63
 #: Bits of types of which a byte holds several.
-_PACKED = {TensorProto.INT4: 4, TensorProto.UINT4: 4}
+_PACKED: dict[int, int] = {TensorProto.INT4: 4, TensorProto.UINT4: 4}
 # Numbers of fields in onnx.proto, and the wire types of protobuf.
 _GRAPH, _NODE, _INITIALIZER, _TENSOR_NAME, _RAW_DATA = 7, 1, 5, 8, 9
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5

@@ -37,6 +37,7 @@ InputShape = Sequence[int] | Mapping[str, Sequence[int]]
 #: The length of what has any, for a start; the others where the model can't take it: a table of fewer positions.
 USUAL = 8
 SHORTER = (4, 2)
+_JOINED = 5  # axes of keys and values in one input
 _PAST = re.compile(r"past(_|\.|$)", re.IGNORECASE)
 _PRESENT = re.compile(r"present(_|\.|$)", re.IGNORECASE)
 
@@ -59,19 +60,23 @@ def with_batch_first(info: ValueInfoProto, view: View, example: Shape | None = N
     return made
 
 
-def pasts(inputs: Mapping[str, ValueInfoProto], given: InputShape | None) -> dict[str, Shape]:
-    """Return the inputs of earlier tokens' keys and values, with the shape of an empty one without the batch.
+def pasts(inputs: Mapping[str, ValueInfoProto], given: InputShape | None) -> dict[str, tuple[Shape, int]]:
+    """Return the inputs of earlier keys and values, with the shape of an empty one of one sample, and its batch.
 
-    They are called so in all decoders, have an axis of any length and stand beside token ids.
+    They are called so in all decoders, have an axis of any length and stand beside token ids. The batch is axis 0, or
+    axis 1 where keys and values are one input, (2, batch, heads, tokens, width).
     """
     if not any(info.type.tensor_type.elem_type in SIDE_KINDS for info in inputs.values()):
         return {}
-    found: dict[str, Shape] = {}
+    found: dict[str, tuple[Shape, int]] = {}
     for name, info in inputs.items():
-        sizes = (declared(info) or [])[1:]
-        float_and_open = info.type.tensor_type.elem_type in FLOATS and sizes.count(None) == 1
+        sizes = list(declared(info) or [])
+        axis = 1 if len(sizes) == _JOINED and sizes[0] == 2 else 0
+        rest = sizes[:axis] + sizes[axis + 1 :]
+        float_and_open = info.type.tensor_type.elem_type in FLOATS and rest.count(None) == 1
         if float_and_open and _PAST.match(name) and _given(name, given) is None:
-            found[name] = tuple(n or 0 for n in sizes)
+            shape = [n or 0 for n in rest]
+            found[name] = (*shape[:axis], 1, *shape[axis:]), axis
     return found
 
 

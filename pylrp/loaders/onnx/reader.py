@@ -131,9 +131,9 @@ class Reader:
                 translation.values[name] = Value(translation.unique(name), shape, self.views.get(name, PLAIN))
             else:
                 translation.sides.add_input(name, shape, kind)
-        for name, shape in self.past.items():
-            empty = np.zeros((1, *shape), translation.constants.dtype)
-            translation.constants[name] = Constant(empty, empty, per_sample=True)
+        for name, (shape, axis) in self.past.items():
+            empty = np.zeros(shape, translation.constants.dtype)
+            translation.constants[name] = Constant(empty, empty, per_sample=True, axis=axis)
         self._require_explicable()
         waiting = self.nodes[::-1]
         while waiting:
