@@ -412,10 +412,14 @@ class Square(L.Layer):
         return x * x
 
 
+class OfArrays(L.Layer):
+    def call(self, x):
+        return keras.ops.convert_to_tensor(np.square(keras.ops.convert_to_numpy(x)))
+
+
 REFUSED = {
     "unknown": ((6, 5, 4), lambda: L.ConvLSTM1D(3, 2, name="rnn"), r"node 'rnn' \(ConvLSTM1D\) is a recurrent layer"),
-    "own": ((4,), lambda: Square(name="square"), r"node 'square' \(Square\) can't be explained"),
-    "own by a known name": ((4,), lambda: Dense(3, name="mine"), r"node 'mine' \(Dense\)"),
+    "own": ((4,), lambda: OfArrays(name="mine"), r"node 'mine' \(OfArrays\) can't be run on symbols"),
     "lambda": ((4,), lambda: L.Lambda(lambda x: x.cumsum(-1), name="lam"), r"node 'lam' \(Lambda\)"),
     "activation": ((4,), lambda: L.Dense(3, activation="sparsemax", name="d"), "activation 'sparsemax'"),
     "own activation": ((4,), lambda: L.Dense(3, activation=lambda x: x, name="d"), "activation '<lambda>'"),
@@ -493,6 +497,8 @@ def test_models_without_a_graph():
 
     with pytest.raises(ValueError, match=r"has no fixed graph: begin a Sequential with keras\.Input"):
         load_keras(Own())
+    with pytest.raises(ValueError, match="has no weights yet: call it once"):
+        load_keras(Own(), input_shape=(3,))
     with pytest.raises(ValueError, match="has no fixed graph"):
         load_keras(keras.Sequential([L.Dense(3)]))
     with pytest.raises(TypeError, match="expected a model of Keras 3"):

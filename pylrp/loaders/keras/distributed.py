@@ -16,7 +16,8 @@ from pylrp.errors import UnsupportedLayer
 from pylrp.layers import AveragePool, Concat, MaxPool, Reshape, Slice, Transpose
 from pylrp.loaders.keras.builder import Builder, Value, convert, reads
 from pylrp.loaders.keras.layers import pairs
-from pylrp.loaders.keras.walk import function_of, operations_of, run
+from pylrp.loaders.keras.traced import function_of
+from pylrp.loaders.keras.walk import operations_of, run
 
 __all__: list[str] = []
 
@@ -46,7 +47,7 @@ _MASKED = {"LSTM", "GRU", "SimpleRNN", "Bidirectional", "TimeDistributed", "Glob
 def time_distributed(build: Builder, layer: Any, name: str, value: Value, mask: Value | None = None) -> Value:
     """A layer or a model at every step."""
     inner = layer.layer
-    kinds = {type(one).__name__ for one in _layers_of(inner)}
+    kinds = {type(one).__name__ for one in _layers_of(build, inner)}
     if (mask is not None or value.name in build.masks) and kinds & _MASKED:
         build.refuse(name, layer, f"hands the mask of its steps to {', '.join(sorted(kinds & _MASKED))}")
     before = build.state()
@@ -65,11 +66,11 @@ def time_distributed(build: Builder, layer: Any, name: str, value: Value, mask: 
     return build.emit(name, Concat(0), *rows)
 
 
-def _layers_of(layer: Any) -> list[Any]:
+def _layers_of(build: Builder, layer: Any) -> list[Any]:
     import keras
 
     function = function_of(keras, layer)
-    return [layer] if function is None else list(operations_of(keras, function))
+    return [layer] if function is None else list(operations_of(keras, build, function))
 
 
 def _run(build: Builder, layer: Any, name: str, value: Value, how: Callable[..., Any]) -> list[Value]:

@@ -26,12 +26,12 @@ def looked_up(function: Any, nodes: Callable[[Any], Iterator[Any]], inner: Calla
     nodes : function
         The calls of layers of a function.
     inner : function
-        The function of a layer that is a model, None for others.
+        The function of a call of a layer that is read as a model, None for others.
     """
     positions = {id(tensor): at for at, tensor in enumerate(function.inputs)}
     found = set()
     for node in nodes(function):
-        within = inner(node.operation)
+        within = inner(node)
         if within is not None:
             read = [node.input_tensors[at] for at in looked_up(within, nodes, inner)]
         else:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import pylrp.loaders.keras.distributed
 import pylrp.loaders.keras.joining
 import pylrp.loaders.keras.layers
 import pylrp.loaders.keras.lookup
+import pylrp.loaders.keras.moves
 import pylrp.loaders.keras.norms
 import pylrp.loaders.keras.operations
 import pylrp.loaders.keras.recurrent
@@ -28,7 +30,8 @@ from pylrp.loaders.keras.builder import Builder, Operators, Value, convert
 from pylrp.loaders.keras.file import LEAST_KERAS, read_keras
 from pylrp.loaders.keras.lengths import OpenShape, is_sequence, of_any_length
 from pylrp.loaders.keras.lookup import looked_up, sides_of
-from pylrp.loaders.keras.walk import function_of, nodes_of, operations_of, run
+from pylrp.loaders.keras.traced import function_of, is_own, of_call, of_model
+from pylrp.loaders.keras.walk import nodes_of, operations_of, run
 from pylrp.network.facts import Facts
 from pylrp.network.graph import Graph
 
@@ -82,37 +85,39 @@ def load_keras(
         model = read_keras(keras, Path(model))
     if not isinstance(model, keras.Model):
         raise TypeError(f"expected a model of Keras {keras.__version__}, got {model!r}")
-    function = function_of(keras, model)
-    if function is None:
-        raise ValueError(
-            f"the model {model.name!r} has no fixed graph: begin a Sequential with keras.Input(shape), write a subclass"
-            " of Model as a functional one, or call the model once and load the file that model.export(path, "
-            "format='onnx') writes"
-        )
+    function, input_shape = _function(keras, model, input_shape)
     names = [tensor._keras_history.operation.name for tensor in function.inputs]
     declared = {name: tensor.shape[1:] for name, tensor in zip(names, function.inputs, strict=True)}
     asked = _input_shapes(declared, input_shape)
+    # Code of the user's own may ask for the sizes.
+    sized = any(None in shape for shape in declared.values()) and any(map(partial(is_own, keras), _within(model)))
 
     def read(shapes: Mapping[str, Shape]) -> Graph:
-        return _translated(keras, model, function, shapes, operators)
+        of_sizes = of_model(keras, model, shapes) if sized else function
+        return _translated(keras, model, of_sizes, shapes, operators)
 
     if not any(None in shape for shape in asked.values()):
         return read({name: _whole(shape) for name, shape in asked.items()})
     return of_any_length(asked, read, str(model.name))
 
 
+def _within(model: Any) -> list[Any]:
+    return list(model._flatten_layers())
+
+
 def _translated(
     keras: Any, model: Any, function: Any, shapes: Mapping[str, Shape], operators: Operators | None
 ) -> Graph:
     """Return the graph for inputs of these shapes, as Keras has them."""
-    operations = list(operations_of(keras, function))
+    build = Builder(_dtype(keras, model), {}, operators)
+    operations = list(operations_of(keras, build, function))
     # Images of a model that has them so anywhere come with their channels first.
     last = not any(getattr(operation, "data_format", "") == "channels_first" for operation in operations)
     names = list(shapes)
     inputs = {name: (shape[-1], *shape[:-1]) if last and len(shape) > 1 else shape for name, shape in shapes.items()}
     values = [Value(name, last and len(shape) > 1) for name, shape in inputs.items()]
-    build = Builder(_dtype(keras, model), inputs, operators)
-    ids = looked_up(function, nodes_of, lambda operation: function_of(keras, operation))
+    build.shapes.update(inputs)
+    ids = looked_up(function, nodes_of, lambda node: of_call(keras, build, node))
     build.ids = {names[at]: shapes[names[at]] for at in sorted(ids)}
     outputs = [build.in_order(value) for value in run(keras, build, function, "", values, convert)]
     named = _named(function, [value.name for value in outputs], build)
@@ -128,6 +133,43 @@ def _translated(
         facts=Facts(sides=sides),
         dtype=build.dtype,
     )
+
+
+def _function(keras: Any, model: Any, given: Any) -> tuple[Any, Any]:
+    """Return a model's graph, and the shapes that are to be asked for yet.
+
+    That of a subclass of Model is read for the input it was built with, or that is given.
+    """
+    function = function_of(keras, model)
+    if function is None:
+        shape = given if given is not None else _built_shape(model)
+        if shape is None or isinstance(model, keras.Sequential):
+            raise ValueError(
+                f"the model {model.name!r} has no fixed graph: begin a Sequential with keras.Input(shape), call a "
+                "subclass of Model once on an array or give its input_shape=, write it as a functional one, or load "
+                "the file that model.export(path, format='onnx') writes"
+            )
+        if not model.built:
+            raise ValueError(f"the model {model.name!r} has no weights yet: call it once on an array")
+        shapes = shape if isinstance(shape, Mapping) else {"input": shape}
+        try:
+            return of_model(keras, model, shapes), None
+        except Exception as error:  # whatever a user's code does that is none of keras.ops
+            reason = str(error).strip().partition("\n")[0][:200]
+            raise ValueError(
+                f"the call of the model {model.name!r} can't be run on symbols ({type(error).__name__}: {reason}): "
+                "compute with layers and keras.ops alone, or load the file that "
+                "model.export(path, format='onnx') writes"
+            ) from error
+    return function, given
+
+
+def _built_shape(model: Any) -> tuple[int, ...] | None:
+    """Return the shape of the array a subclass of Model was called with, without the batch."""
+    shapes = list((getattr(model, "_build_shapes_dict", None) or {}).values())
+    shape = shapes[0] if len(shapes) == 1 else None
+    plain = isinstance(shape, tuple | list) and all(isinstance(n, int) for n in shape[1:])
+    return tuple(shape[1:]) if plain and shape else None
 
 
 def _import_keras() -> Any:

@@ -90,9 +90,14 @@ def join(build: Builder, op: Any, name: str, values: list[Value]) -> Value:
 @operation("Reshape")
 def reshape(build: Builder, op: Any, name: str, value: Value) -> Value:
     """In Keras's order; the batch is the first entry."""
-    if op.newshape[0] not in (-1, None) or -1 in op.newshape[1:]:
+    value = build.in_order(value)
+    whole = math.prod(build.shapes[value.name])
+    shape = list(op.newshape[1:])
+    if shape.count(-1) == 1 and op.newshape[0] != -1:
+        shape[shape.index(-1)] = whole // -math.prod(shape)
+    if op.newshape[0] not in (-1, None, 1) or math.prod(shape) != whole:
         build.refuse(name, op, f"makes the shape {op.newshape}, where the first entry must be -1 for the batch")
-    return build.emit(name, Reshape(op.newshape[1:]), build.in_order(value))
+    return build.emit(name, Reshape(tuple(shape)), value)
 
 
 @operation("Relu", "Relu6", "Silu", "HardSilu", "HardSigmoid", "HardTanh", "Sigmoid", "Tanh", "Softplus", "Exp", "Log")

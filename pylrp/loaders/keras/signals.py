@@ -27,9 +27,17 @@ def get_item(build: Builder, op: Any, name: str, value: Value, key: Any) -> Valu
         given[at : at + 1] = [slice(None)] * (rank - len(given) + 1)
     given += [slice(None)] * (rank - len(given))
     whole = slice(None)
-    if len(given) != rank or given[0] != whole or not all(isinstance(part, slice) for part in given):
-        build.refuse(name, op, f"takes the part {key} of a value, slices of other axes than the batch can be explained")
+    known = all(isinstance(part, slice | int) and not isinstance(part, bool) for part in given)
+    if len(given) != rank or given[0] != whole or not known:
+        build.refuse(
+            name,
+            op,
+            f"takes the part {key} of a value, slices and numbers on other axes than the batch can be explained",
+        )
     value = build.in_order(value)
+    singles = [axis for axis, part in enumerate(given[1:]) if isinstance(part, int)]
+    sizes = build.shapes[value.name]
+    given = [slice(n := part % sizes[i - 1], n + 1) if isinstance(part, int) else part for i, part in enumerate(given)]
     for axis, part in enumerate(given[1:]):
         if part == whole:
             continue
@@ -37,7 +45,10 @@ def get_item(build: Builder, op: Any, name: str, value: Value, key: Any) -> Valu
         if step < 0:
             build.refuse(name, op, f"goes backwards, {part}, which can't be explained")
         value = build.emit(name, Slice([start], [max(start, stop)], [axis], [step]), value)
-    return value
+    if not singles:
+        return value
+    rest = tuple(n for axis, n in enumerate(build.shapes[value.name]) if axis not in singles)
+    return build.emit(f"{name}.one", Reshape(rest or (1,)), value)
 
 
 @reads("Split", module="ops")

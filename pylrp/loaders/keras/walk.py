@@ -5,25 +5,19 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from inspect import signature
 from typing import Any
 
 from pylrp.loaders.keras.attention import TAKES_SEVERAL
 from pylrp.loaders.keras.builder import Builder, Value
 from pylrp.loaders.keras.recurrent import KEYWORDS
+from pylrp.loaders.keras.traced import is_own, of_call
 
-__all__ = ["function_of", "nodes_of", "operations_of", "run"]
+__all__ = ["nodes_of", "operations_of", "run"]
 
 #: As :func:`pylrp.loaders.keras.builder.convert`.
 How = Callable[..., Any]
-
-
-def function_of(keras: Any, model: Any) -> Any:
-    """Return what holds a model's graph, None if it has none."""
-    if isinstance(model, keras.Sequential):
-        return model._functional
-    return model if hasattr(model, "_nodes_by_depth") else None
 
 
 def nodes_of(function: Any) -> Iterator[Any]:
@@ -32,11 +26,11 @@ def nodes_of(function: Any) -> Iterator[Any]:
         yield from (node for node in function._nodes_by_depth[depth] if not node.is_input)
 
 
-def operations_of(keras: Any, function: Any) -> Iterator[Any]:
-    """Yield the layers of a model and of the models within it."""
+def operations_of(keras: Any, build: Builder, function: Any) -> Iterator[Any]:
+    """Yield the layers of a model and of what is read as one within it."""
     for node in nodes_of(function):
-        inner = function_of(keras, node.operation)
-        yield from [node.operation] if inner is None else operations_of(keras, inner)
+        inner = of_call(keras, build, node)
+        yield from [node.operation] if inner is None else operations_of(keras, build, inner)
 
 
 def run(keras: Any, build: Builder, function: Any, within: str, values: Sequence[Value], how: How) -> list[Value]:
@@ -46,9 +40,13 @@ def run(keras: Any, build: Builder, function: Any, within: str, values: Sequence
         operation = node.operation
         name = f"{within}{operation.name}"
         inputs = [known[id(tensor)] for tensor in node.input_tensors]
-        inner = function_of(keras, operation) or _traced(keras, build, node)
+        inner = of_call(keras, build, node)
         if inner is not None:
+            if is_own(keras, operation) and _masked(build, inputs) and "mask" in signature(operation.call).parameters:
+                build.refuse(name, operation, "takes the mask of the layers below")
             made = run(keras, build, inner, f"{name}.", inputs, how)
+            if is_own(keras, operation):
+                _pass_mask_on(build, operation, inputs, made)
         else:
             # Whatever a layer is told about training, predicting means none.
             kwargs = {key: v for key, v in node.arguments.kwargs.items() if v is not None and key != "training"}
@@ -67,12 +65,14 @@ def run(keras: Any, build: Builder, function: Any, within: str, values: Sequence
             extra = [*kwargs, *(["a second argument"] if second else [])]
             if extra:
                 build.refuse(name, operation, f"is called with {', '.join(extra)}, which can't be explained")
+            if _is_layer(keras, operation) and not all(isinstance(value, Value) for value in inputs):
+                build.refuse(name, operation, "takes what no input changes", "compute it once, as a constant")
             arguments = inputs if _is_layer(keras, operation) else _known(args, known)
             found = how(build, operation, name, *arguments, **keywords)
             made = found if isinstance(found, list) else [found]
             _pass_mask_on(build, operation, inputs, made)
         known.update(zip(map(id, node.outputs), made, strict=True))
-    return [known[id(tensor)] for tensor in function.outputs]
+    return [known.get(id(tensor), tensor) for tensor in function.outputs]  # of a layer's own also constants
 
 
 def _by_name(
@@ -84,7 +84,7 @@ def _by_name(
     known: Mapping[int, Value],
 ) -> tuple[list[Value], dict[str, Any]]:
     """Return the first value of a call, and its other arguments by name: values, constants and switches."""
-    given = inspect.signature(operation.call).bind(*args, **kwargs).arguments
+    given = signature(operation.call).bind(*args, **kwargs).arguments
     given = {key: _known(value, known) for key, value in given.items() if value is not None and value is not False}
     wrong = [key for key in given if key not in ("query", "value", "key", "attention_mask", "use_causal_mask")]
     if wrong:
@@ -92,20 +92,14 @@ def _by_name(
     return [given.pop("query")], given
 
 
-def _traced(keras: Any, build: Builder, node: Any) -> Any:
-    """Return what a Lambda computes as a model's graph, None for others: its function runs once, on symbols."""
-    layer = node.operation
-    if not isinstance(layer, keras.layers.Lambda) or "Lambda" in build.operators or len(node.input_tensors) != 1:
-        return None
-    given = keras.Input(batch_shape=node.input_tensors[0].shape, dtype=node.input_tensors[0].dtype)
-    try:
-        return keras.Model(given, layer.function(given, **(layer.arguments or {})))
-    except Exception:  # whatever a user's function does that is none of keras.ops
-        build.refuse(layer.name, layer, "runs code that is none of keras.ops on its input")
+def _masked(build: Builder, values: Sequence[Any]) -> bool:
+    return any(isinstance(value, Value) and value.name in build.masks for value in values)
 
 
 def _pass_mask_on(build: Builder, operation: Any, inputs: Sequence[Value], made: Sequence[Value]) -> None:
     """Note that the mask of a layer's input is that of its output, as Keras does when it runs."""
+    if not all(isinstance(value, Value) for value in (*inputs, *made)):
+        return
     masks = {build.masks.get(value.name) for value in inputs}  # of several inputs Keras passes it if all have one
     mask = masks.pop() if len(masks) == 1 else None
     if (
@@ -121,7 +115,7 @@ def _is_layer(keras: Any, operation: Any) -> bool:
 
 
 def _first_argument(operation: Any) -> str:
-    return next(iter(inspect.signature(operation.call).parameters), "")
+    return next(iter(signature(operation.call).parameters), "")
 
 
 def _known(argument: Any, known: Mapping[int, Value]) -> Any:
