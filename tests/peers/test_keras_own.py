@@ -123,7 +123,8 @@ def functional(*parts):
 
 def summed():
     given = keras.Input((TOKENS, WIDTH))
-    return keras.Model(given, L.Dense(3)(L.GlobalAveragePooling1D()(Block()(given + Positions()(given)))))
+    x = L.Dense(WIDTH)(given)  # what is added to an input itself prepares it, and takes nothing
+    return keras.Model(given, L.Dense(3)(L.GlobalAveragePooling1D()(Block()(x + Positions()(x)))))
 
 
 MODELS = {
