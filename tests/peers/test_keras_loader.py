@@ -412,14 +412,8 @@ class Square(L.Layer):
         return x * x
 
 
-class OfArrays(L.Layer):
-    def call(self, x):
-        return keras.ops.convert_to_tensor(np.square(keras.ops.convert_to_numpy(x)))
-
-
 REFUSED = {
     "unknown": ((6, 5, 4), lambda: L.ConvLSTM1D(3, 2, name="rnn"), r"node 'rnn' \(ConvLSTM1D\) is a recurrent layer"),
-    "own": ((4,), lambda: OfArrays(name="mine"), r"node 'mine' \(OfArrays\) can't be run on symbols"),
     "lambda": ((4,), lambda: L.Lambda(lambda x: x.cumsum(-1), name="lam"), r"node 'lam' \(Lambda\)"),
     "activation": ((4,), lambda: L.Dense(3, activation="sparsemax", name="d"), "activation 'sparsemax'"),
     "own activation": ((4,), lambda: L.Dense(3, activation=lambda x: x, name="d"), "activation '<lambda>'"),

@@ -203,10 +203,16 @@ def test_what_is_not_read(rng):
         def compute_mask(self, x, mask=None):
             return ops.ones((1, TOKENS), bool)
 
+    class OfArrays(L.Layer):
+        def call(self, x):
+            return ops.convert_to_tensor(np.square(ops.convert_to_numpy(x)))
+
     class TakesMask(L.Layer):
         def call(self, x, mask=None):
             return x
 
+    with pytest.raises(UnsupportedLayer, match=r"\(OfArrays\) can't be run on symbols"):
+        pylrp.load(functional(OfArrays()))
     with pytest.raises(UnsupportedLayer, match="makes a mask of its own"):
         pylrp.load(functional(OwnMask()))
     with pytest.raises(UnsupportedLayer, match="takes the mask of the layers below"):
