@@ -89,6 +89,7 @@ def build(pythons: list[str], folder: Path) -> None:
                     "repair",
                     "--plat",
                     PLATFORM,
+                    "--zip-compression-level=9",
                     "-w",
                     str(folder),
                     str(wheel),
