@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pylrp.cli import options, texts
 from pylrp.cli.arguments import VerifyArguments
@@ -12,7 +12,9 @@ from pylrp.cli.progress import print_error
 from pylrp.cli.session import open_session, rules_for
 from pylrp.network.network import Network
 from pylrp.rules.composites import Composite
-from pylrp.verify.verification import Verification
+
+if TYPE_CHECKING:  # its package imports onnx, which the other commands do without
+    from pylrp.verify.verification import Verification
 
 __all__ = ["add"]
 

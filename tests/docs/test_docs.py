@@ -95,7 +95,7 @@ def load_example(name: str) -> ModuleType:
     return module
 
 
-def differs(expected: str, got: str, *, last_digit: int = 0, floor: float = 1e-6) -> str:
+def differs(expected: str, got: str, *, last_digit: int = 0, floor: float = 2e-6) -> str:
     """Say where two texts differ by more than white space, ``floor``, or so many units of a number's last digit."""
     wanted, have = (" ".join(text.split()) for text in (expected, got))
     if NUMBER.sub("#", wanted) != NUMBER.sub("#", have):

@@ -91,7 +91,8 @@ class SideValues:
         if op not in OPERATORS:
             raise KeyError(op)
         if op == "Cast":
-            settings = {"to": np.dtype(helper.tensor_dtype_to_np_dtype(settings["to"])).name}
+            kind = np.dtype(helper.tensor_dtype_to_np_dtype(settings["to"])).name
+            settings = {"to": "float32" if kind in ("float16", "bfloat16") else kind}  # as all that has 16 bits
         given = tuple(fixed(each) if isinstance(each, Constant) else each for each in inputs)
         step = Step(op, given, output, settings)
         trial = replace(step, attributes=settings | {"trial": True})  # what is tried has no ids of a user's
