@@ -111,6 +111,7 @@ class Check:
             prediction=self.prediction.found,
             rounding=self.rounding.found,
             prediction_rounding=self.prediction_rounding.found,
+            coarseness=self.program.coarseness,
             tolerance=self.tolerance,
             evaluator=self.evaluator,
             notes=self.notes,

@@ -117,6 +117,14 @@ class Program:
         return any(each.type.tensor_type.elem_type == onnx.TensorProto.DOUBLE for each in self.model.graph.output)
 
     @property
+    def coarseness(self) -> float:
+        """How many times as coarsely as float32 the file's program rounds: one that has weights in 16 bits."""
+        kinds = {each.data_type for each in self.model.graph.initializer}
+        kinds |= {step.get("to") for step in self.steps if step.op == "Cast"}
+        # 24 bits of float32, 11 and 8 of these.
+        return next((2.0**bits for kind, bits in ((16, 16), (10, 13)) if kind in kinds), 1.0)
+
+    @property
     def is_recurrent(self) -> bool:
         """Whether there are recurrent layers."""
         return any(step.op in ("LSTM", "GRU", "RNN") for step in self.steps)

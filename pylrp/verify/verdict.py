@@ -28,6 +28,8 @@ class Found:
         What float32 alone does to relevance, where it was measured.
     prediction_rounding : mapping of str to float
         What float32 alone does to outputs of the file's nodes, where it was measured.
+    coarseness : float
+        How many times as coarsely the file's numbers are rounded as float32.
     tolerance : float
     evaluator : str
     notes : sequence of str
@@ -51,6 +53,7 @@ class Found:
     prediction: Mapping[str, float]
     rounding: Mapping[str, float]
     prediction_rounding: Mapping[str, float]
+    coarseness: float
     tolerance: float
     evaluator: str
     notes: Sequence[str]
@@ -77,8 +80,9 @@ class Found:
         )
 
     def predicts(self, name: str) -> bool:
-        """Tell whether an output is the evaluator's, which computes in single precision."""
-        limit = max(self.tolerance, _PREDICTION, _OF_ROUNDING * self.prediction_rounding.get(name, 0.0))
+        """Tell whether an output is the evaluator's, which computes in single precision, or in the file's 16 bits."""
+        rounding = self.coarseness * self.prediction_rounding.get(name, 0.0)
+        limit = max(self.tolerance, _PREDICTION, _OF_ROUNDING * rounding)
         return self.prediction[name] <= limit
 
 
@@ -110,6 +114,7 @@ def judged(layers: Sequence[LayerCheck], found: Found) -> Verification:
         notes.append(
             f"the file's prediction is sensitive to rounding: its nodes in float32 change it by {most:.1e}, "
             "beside the same in float64, whose values the network has"
+            + ("; other programs compute this one in 16 bits" if found.coarseness > 1 else "")
         )
     made = Verification(
         passed=first.deviation is None,
