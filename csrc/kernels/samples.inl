@@ -19,7 +19,7 @@ void sample_rows(const SampleTile<T>& tile, Index first) {
   Vec<T> acc[kRows][kVectors] = {};
   for (Index p = 0; p < tile.k; ++p, x += step) {
     if (tile.next != nullptr && p % kLine < kRows) {
-      __builtin_prefetch(tile.next + p % kLine * stride + p / kLine * kLine, 0, 2);
+      __builtin_prefetch(tile.next + p % kLine * tile.next_stride + p / kLine * kLine, 0, 2);
     }
 #pragma GCC unroll 8
     for (int i = 0; i < kBases; ++i) {

@@ -252,7 +252,8 @@ struct SampleTile {
   const T* x;  // (k, samples), with tile_cols entries behind it
   bool add;
   T* sums;        // (tile_cols, tile_cols)
-  const T* next;  // as many rows of weights that are fetched meanwhile; may be null
+  const T* next;  // as many rows of weights, for as many steps, that are fetched meanwhile; may be null
+  Index next_stride;
 };
 
 template <class T>

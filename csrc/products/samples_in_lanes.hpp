@@ -63,23 +63,21 @@ class WeightRows {
     const kernels::Table<T>& kernel = kernels::table<T>();
     const Index rows = std::min<Index>(kernel.tile_cols, weight_.rows - row);
     here_ = {weight_.row(row) + first, kernel.tile_cols, depth, weight_.stride};
-    copied_ = map.read != kernels::Read::kPlain || rows < kernel.tile_cols || in_one_set(weight_.stride);
-    if (copied_) {
+    if (map.read != kernels::Read::kPlain || rows < kernel.tile_cols || in_one_set(weight_.stride)) {
       for (Index i = 0; i < rows; ++i) {
         kernel.map_weights(depth, here_.row(i), map, copy_.data() + i * kStride);
       }
       std::fill(copy_.data() + rows * kStride, copy_.data() + kernel.tile_cols * kStride, T(0));
       here_ = {copy_.data(), kernel.tile_cols, depth, kStride};
     }
-    after_ = row + kernel.tile_cols < weight_.rows;
   }
   const T* data() const { return here_.data; }
   Index stride() const { return here_.stride; }
-  // The rows behind those of a part, if they are read in place.
-  const T* next(Index part_begin, Index part_end) const {
-    const Index most = kernels::table<T>().tile_cols, last = part_end + (part_end - part_begin) + 1;
-    return copied_ || (last > most && !after_) || last > 2 * most ? nullptr : here_.data + part_end * here_.stride;
+  // Rows that will be read, to be fetched; null where there are none.
+  const T* ahead(Index row, Index first) const {
+    return row < weight_.rows && first < weight_.cols ? weight_.row(row) + first : nullptr;
   }
+  Index stride_ahead() const { return weight_.stride; }
 
  private:
   // Rows that lie a multiple of 4 KB apart meet in one set of the L1 cache.
@@ -87,7 +85,6 @@ class WeightRows {
   static constexpr Index kStride = kSampleBlock + kCacheLine / Index{sizeof(T)};
   Matrix<const T> weight_, here_{};
   Buffer<T> copy_;
-  bool copied_ = false, after_ = false;
 };
 
 // All products over all panels of weight rows; out(panel, output) is where its (samples, tile_cols) sums go; then comes
@@ -132,16 +129,20 @@ class SampleProducts {
     for (Index first = 0; first < weight_.cols; first += kSampleBlock) {
       const Index depth = samples_.depth_of(first);
       for (Index p = panels.first; p < panels.last; ++p) {
+        // The next panel; behind a block's last one the first of the next block.
+        const bool last = p + 1 == panels.last && first + depth < weight_.cols;
+        const Index next_row = (last ? panels.first : p + 1) * width, next_first = last ? first + depth : first;
         for (std::size_t i = 0; i < products_.size(); ++i) {
           const Product<T>& product = products_[i];
           const bool add = first > 0 || (i > 0 && products_[i - 1].output == product.output);
           rows->read(p * width, first, depth, product.map);
           for (int part = 0; part < kernel.sample_parts; ++part) {
-            const Index begin = width * part / kernel.sample_parts, end = width * (part + 1) / kernel.sample_parts;
+            const Index begin = width * part / kernel.sample_parts;
             for (Index g = groups.first; g < groups.last; ++g) {
               kernel.samples({part, static_cast<int>(samples_.count_of(g)), depth, rows->data(), rows->stride(),
                               samples_.at(product.operand, first, g), add, sum_of(p, product.output, g),
-                              g == groups.first ? rows->next(begin, end) : nullptr});
+                              g == groups.first && i == 0 ? rows->ahead(next_row + begin, next_first) : nullptr,
+                              rows->stride_ahead()});
             }
           }
         }

@@ -24,7 +24,8 @@ void check_samples(int count, Index k, bool add, Index gap) {
   before.fill(random);
   std::copy_n(before.data(), width * width, sums.data());
   for (int part = 0; part < kernel.sample_parts; ++part) {
-    kernel.samples({part, count, k, w.data(), k + gap, x.data(), add, sums.data(), part % 2 == 0 ? w.data() : nullptr});
+    kernel.samples(
+        {part, count, k, w.data(), k + gap, x.data(), add, sums.data(), part % 2 == 0 ? w.data() : nullptr, k + gap});
   }
   for (Index i = 0; i < width; ++i) {
     for (Index j = 0; j < count; ++j) {

@@ -182,9 +182,25 @@ class Subclass(keras.Model):
         return self.dense(x)
 
 
+class SubclassOfTwo(keras.Model):
+    """Of several inputs: its call can't be followed."""
+
+    def __init__(self):
+        super().__init__()
+        self.dense = L.Dense(2)
+
+    def call(self, inputs):
+        return self.dense(inputs[0] + inputs[1])
+
+
 class Doubled(L.Layer):
     def call(self, x):
         return ops.square(x)
+
+
+class Rooted(L.Layer):
+    def call(self, x):
+        return ops.cbrt(x)
 
 
 def model(*parts, shape=(4,)):
@@ -196,8 +212,9 @@ def functional(function, *shapes):
     return keras.Model(inputs if len(inputs) > 1 else inputs[0], function(*inputs))
 
 
-def built(network):
-    network(np.zeros((1, 4), np.float32))
+def built(network, inputs=1):
+    zeros = np.zeros((1, 4), np.float32)
+    network(zeros if inputs == 1 else [zeros] * inputs)
     return network
 
 
@@ -214,6 +231,11 @@ def wide():
     return keras.Model(x, L.Dense(2)(L.GlobalAveragePooling1D()(L.Conv1D(4, 3)(x))))
 
 
+def open_image():
+    x = keras.Input((None, None, 3), name="image")
+    return keras.Model(x, L.Dense(2)(L.GlobalAveragePooling2D()(L.Conv2D(4, 3)(x))))
+
+
 def two_wide():
     inputs = [keras.Input((None, 3), name="one"), keras.Input((None, 2), name="other")]
     parts = [L.Dense(2)(L.GlobalAveragePooling1D()(L.Conv1D(4, 3)(x))) for x in inputs]
@@ -227,18 +249,18 @@ KERAS = {
         lambda: (keras.Sequential([keras.Input((4,)), L.Dense(2)]), {}),
     ),
     "a subclass": (
-        lambda: (built(Subclass()), {}), "write a subclass of Model as a functional one",
-        lambda: (functional(L.Dense(2), (4,)), {}),
+        lambda: (built(SubclassOfTwo(), 2), {}), "write it as a functional one",
+        lambda: (functional(lambda a, b: L.Dense(2)(a + b), (4,), (4,)), {}),
     ),
-    "an open size": (lambda: (wide(), {}), "give the sizes you mean as input_shape=",
-                     lambda: (wide(), {"input_shape": (7, 3)})),
+    "an open size": (lambda: (open_image(), {}), "give the sizes you mean as input_shape=",
+                     lambda: (open_image(), {"input_shape": (7, 9, 3)})),
     "open sizes of several inputs": (
         lambda: (two_wide(), {"input_shape": (7, 3)}), "give a dict of name to shape",
         lambda: (two_wide(), {"input_shape": {"one": (7, 3), "other": (5, 2)}}),
     ),
     "a layer of one's own": (
-        lambda: (model(Doubled(), L.Dense(2)), {}), "operators={'Doubled': function}",
-        lambda: (model(Doubled(), L.Dense(2)), {"operators": {"Doubled": own(np.square)}}),
+        lambda: (model(Rooted(), L.Dense(2)), {}), "operators={'Cbrt': function}",
+        lambda: (model(Rooted(), L.Dense(2)), {"operators": {"Rooted": own(np.cbrt)}}),
     ),
     "an operation": (
         lambda: (functional(lambda x: L.Dense(2)(ops.cbrt(x)), (4,)), {}), "operators={'Cbrt': function}",
@@ -281,16 +303,35 @@ def shapes_of(network, options):
     return list(given.values()) if isinstance(given, dict) else [given]
 
 
+#: What loads as it is: a subclass and a layer by their call, steps of any number.
+LOADS = {
+    "a subclass": (lambda: built(Subclass()), (4,)),
+    "a layer of one's own": (lambda: model(Doubled(), L.Dense(2)), (4,)),
+    "an open number of steps": (wide, (7, 3)),
+}
+
+
+@pytest.mark.parametrize("name", LOADS)
+def test_keras_without_a_way_out(name):
+    made, shape = LOADS[name]
+    network = made()
+    net, x = pylrp.load(network), np.random.default_rng(3).standard_normal((3, *shape)).astype(np.float32)
+    np.testing.assert_allclose(net.forward(x), keras.ops.convert_to_numpy(network(x)), rtol=1e-4, atol=1e-5)
+    assert net.explain(x, target=1, composite="epsilon").relevance.shape == x.shape
+
+
 @pytest.mark.filterwarnings("ignore")  # torch's exporter
 def test_a_subclass_as_an_onnx_file(tmp_path):
     if tuple(map(int, keras.__version__.split(".")[:2])) < (3, 15):
         pytest.importorskip("onnxscript")  # which Keras 3.11 writes the file with
-    network = built(Subclass())
-    with pytest.raises(ValueError, match="call the model once and load the file"):
+    network = built(SubclassOfTwo(), 2)
+    with pytest.raises(ValueError, match=r"load the file that model\.export"):
         pylrp.load(network)
     network.export(str(tmp_path / "net.onnx"), format="onnx", verbose=False)
-    wanted = keras.ops.convert_to_numpy(network(X[:1]))
-    np.testing.assert_allclose(pylrp.load(tmp_path / "net.onnx").forward(X[:1].numpy()), wanted, rtol=1e-4, atol=1e-5)
+    one, other = X[:1], X[1:2]
+    wanted = keras.ops.convert_to_numpy(network([one, other]))
+    found = pylrp.load(tmp_path / "net.onnx").forward((one.numpy(), other.numpy()))
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
 
 
 def test_code_in_a_file_of_keras(tmp_path):
