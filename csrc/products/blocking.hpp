@@ -16,10 +16,12 @@ inline constexpr Index kSlabPanels = 8;
 // Tiles that read weights of the backward pass where they stand even if those meet in few sets of the caches: packing
 // takes longer.
 inline constexpr Index kTilesInPlace = 3;
-// Products whose samples lie along the lanes: steps of the reduction at a time, and samples whose block stays in the L2
-// cache. 384 x 1536, 128 samples, AVX-512, one thread, weights from memory: 108 of 117 GFLOP/s.
+// Products whose samples lie along the lanes: steps of the reduction at a time, whose samples stay in the L2 cache. 384
+// x 1536, 128 samples, AVX-512, one thread, weights from memory: 108 of 117 GFLOP/s.
 inline constexpr Index kSampleBlock = 384;
-inline constexpr Index kSampleBand = 128;
+// Samples at most: with more of them packing weights costs less than lanes that stay empty. 768 x 3072 (two ways, old
+// and new, GFLOP/s): 128 samples 93 and 97, 197 samples 99 and 92.
+inline constexpr Index kMostSamplesInLanes = 192;
 
 // Rows that go the same way, as tiles or as lists of what is not zero: a panel's rows that were read into the L1 cache
 // serve all of them. Not measured alone.

@@ -3,8 +3,8 @@
 // products whose left operands are lists or words of bfloat16; this one has neither.
 //
 // Samples are packed once for all tasks, (k, samples) for each block of the reduction and group of tile_cols samples.
-// A task owns a range of panels of weight rows and takes them in slabs, band of samples by band: the block of a band
-// and the slab's sums stay in the L2 cache. The sums are turned at the end, one panel after the other.
+// A task owns a range of panels of weight rows and takes them in slabs: a block of the samples and the slab's sums stay
+// in the L2 cache. The sums are transposed at the end, one panel after the other.
 #pragma once
 
 #include <algorithm>
@@ -36,6 +36,7 @@ class SamplesInLanes {
            memory_.data() + i * slot());
     });
   }
+  Index count() const { return samples_; }
   Index groups() const { return (samples_ + width() - 1) / width(); }
   Index first_of(Index group) const { return group * width(); }
   Index count_of(Index group) const { return std::min(width(), samples_ - first_of(group)); }
@@ -88,7 +89,7 @@ class WeightRows {
 };
 
 // All products over all panels of weight rows; out(panel, output) is where its (samples, tile_cols) sums go; then comes
-// done(panel, first sample, samples). Outputs are numbered from 0, products of the same one follow each other.
+// done(panel, 0, samples). Outputs are numbered from 0, products of the same one follow each other.
 template <class T, class Out, class Done>
 class SampleProducts {
  public:
@@ -100,31 +101,27 @@ class SampleProducts {
     }
   }
 
-  void run(Index count, const Threads& threads) const {
+  void run(const Threads& threads) const {
     const Index width = kernels::table<T>().tile_cols, panels = (weight_.rows + width - 1) / width;
-    const Tiles bands(samples_.groups(), static_cast<int>(std::max<Index>(1, kSampleBand / width)));
-    const Grid grid(panels, bands.count, threads.count);
+    const Grid grid(panels, 1, threads.count);
     parallel_for(grid.tasks(), threads, [&](Index task) {
       WeightRows<T> rows(weight_);
       const Index slab = std::max<Index>(1, kSlabPanels / outputs_);
-      const Index most = (samples_.groups() + bands.count - 1) / bands.count;
-      const Buffer<T> sums(slab * outputs_ * most * width * width);
-      for (Index t = grid.tile_begin(task); t < grid.tile_end(task); ++t) {
-        for (Index p = grid.panel_begin(task); p < grid.panel_end(task); p += slab) {
-          const Range panel{p, std::min(p + slab, grid.panel_end(task))};
-          multiply(panel, {bands.begin(t), bands.begin(t + 1)}, &rows, sums.data());
-        }
+      const Buffer<T> sums(slab * outputs_ * samples_.groups() * width * width);
+      for (Index p = grid.panel_begin(task); p < grid.panel_end(task); p += slab) {
+        multiply({p, std::min(p + slab, grid.panel_end(task))}, &rows, sums.data());
       }
     });
-    count_left_work({static_cast<std::uint64_t>(count * weight_.cols * panels * width) * products_.size(), 0, 0});
+    const Index work = samples_.count() * weight_.cols * panels * width;
+    count_left_work({static_cast<std::uint64_t>(work) * products_.size(), 0, 0});
   }
 
  private:
-  void multiply(Range panels, Range groups, WeightRows<T>* rows, T* sums) const {
+  void multiply(Range panels, WeightRows<T>* rows, T* sums) const {
     const kernels::Table<T>& kernel = kernels::table<T>();
-    const Index width = kernel.tile_cols, size = width * width, count = groups.last - groups.first;
+    const Index width = kernel.tile_cols, size = width * width, groups = samples_.groups();
     const auto sum_of = [&](Index p, Index output, Index group) {
-      return sums + (((p - panels.first) * outputs_ + output) * count + group - groups.first) * size;
+      return sums + (((p - panels.first) * outputs_ + output) * groups + group) * size;
     };
     for (Index first = 0; first < weight_.cols; first += kSampleBlock) {
       const Index depth = samples_.depth_of(first);
@@ -138,10 +135,10 @@ class SampleProducts {
           rows->read(p * width, first, depth, product.map);
           for (int part = 0; part < kernel.sample_parts; ++part) {
             const Index begin = width * part / kernel.sample_parts;
-            for (Index g = groups.first; g < groups.last; ++g) {
+            for (Index g = 0; g < groups; ++g) {
               kernel.samples({part, static_cast<int>(samples_.count_of(g)), depth, rows->data(), rows->stride(),
                               samples_.at(product.operand, first, g), add, sum_of(p, product.output, g),
-                              g == groups.first && i == 0 ? rows->ahead(next_row + begin, next_first) : nullptr,
+                              g == 0 && i == 0 ? rows->ahead(next_row + begin, next_first) : nullptr,
                               rows->stride_ahead()});
             }
           }
@@ -149,14 +146,13 @@ class SampleProducts {
       }
     }
     for (Index p = panels.first; p < panels.last; ++p) {
-      for (Index g = groups.first; g < groups.last; ++g) {
+      for (Index g = 0; g < groups; ++g) {
         for (Index output = 0; output < outputs_; ++output) {
           kernel.pack_left(static_cast<int>(width), samples_.count_of(g), sum_of(p, output, g), width, 0,
                            out_(p, output) + samples_.first_of(g) * width);
         }
       }
-      const Index begin = samples_.first_of(groups.first);
-      done_(p, begin, samples_.first_of(groups.last - 1) + samples_.count_of(groups.last - 1) - begin);
+      done_(p, Index{0}, samples_.count());
     }
   }
 

@@ -83,9 +83,10 @@ void forward_products(const std::vector<Sum>& sums, Matrix<const T> input, Matri
   };
   const auto out = [&](Index p, Index q) { return z[q] + p * width * input.rows; };
   left.choose(threads, pieces);
-  if (!operands.rounded() && !left.has_lists() && reduction > 0 && !products.empty()) {
+  if (input.rows <= kMostSamplesInLanes && !operands.rounded() && !left.has_lists() && reduction > 0 &&
+      !products.empty()) {
     const SamplesInLanes<T> samples(static_cast<Index>(parts.size()), input.rows, reduction, threads, fill);
-    SampleProducts(weight, samples, products, out, done).run(input.rows, threads);
+    SampleProducts(weight, samples, products, out, done).run(threads);
     return;
   }
   left.pack(threads, fill, pieces);
