@@ -13,6 +13,11 @@ inline constexpr Index kReductionBlock = 256;
 // 0.86 of the peak with 2, 4 and 8.
 inline constexpr Index kSlabPanels = 8;
 
+// Rows that lie a multiple of 4 KB apart meet in one set of the L1 cache, and in few of the L2 cache.
+template <class T>
+constexpr bool meet_in_few_sets(Index stride) {
+  return stride * Index{sizeof(T)} % 4096 == 0;
+}
 // Tiles that read weights of the backward pass where they stand even if those meet in few sets of the caches: packing
 // takes longer.
 inline constexpr Index kTilesInPlace = 3;

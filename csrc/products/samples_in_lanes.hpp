@@ -64,7 +64,7 @@ class WeightRows {
     const kernels::Table<T>& kernel = kernels::table<T>();
     const Index rows = std::min<Index>(kernel.tile_cols, weight_.rows - row);
     here_ = {weight_.row(row) + first, kernel.tile_cols, depth, weight_.stride};
-    if (map.read != kernels::Read::kPlain || rows < kernel.tile_cols || in_one_set(weight_.stride)) {
+    if (map.read != kernels::Read::kPlain || rows < kernel.tile_cols || meet_in_few_sets<T>(weight_.stride)) {
       for (Index i = 0; i < rows; ++i) {
         kernel.map_weights(depth, here_.row(i), map, copy_.data() + i * kStride);
       }
@@ -81,8 +81,6 @@ class WeightRows {
   Index stride_ahead() const { return weight_.stride; }
 
  private:
-  // Rows that lie a multiple of 4 KB apart meet in one set of the L1 cache.
-  static bool in_one_set(Index stride) { return stride * Index{sizeof(T)} % 4096 == 0; }
   static constexpr Index kStride = kSampleBlock + kCacheLine / Index{sizeof(T)};
   Matrix<const T> weight_, here_{};
   Buffer<T> copy_;

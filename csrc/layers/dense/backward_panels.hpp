@@ -24,9 +24,8 @@ void backward_panels(Matrix<const T> weight, Index batch, const Tiles& tiles, co
   const auto sum_of = [&](Index task, Index p, Index b) {
     return memory.data() + ((task * kSlabPanels + (p - grid.panel_begin(task)) % kSlabPanels) * backs + b) * size;
   };
-  // Rows that lie a multiple of 4 KB apart meet in a few sets of the caches.
-  const bool in_place = !operands.rounded() && !left.has_lists() &&
-                        (tiles.count <= kTilesInPlace || weight.stride * Index{sizeof(T)} % 4096 != 0);
+  const bool in_place =
+      !operands.rounded() && !left.has_lists() && (tiles.count <= kTilesInPlace || !meet_in_few_sets<T>(weight.stride));
   multiply_panels<T>(
       tiles, grid, left, products, operands.places(weight.rows), operands, threads,
       [&](Index p, Index first, Index places, kernels::Weights<T> map, T* to) {
