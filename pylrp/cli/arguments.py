@@ -139,6 +139,8 @@ class ExplainArguments(TextArguments):
         Do not go on with what is there.
     dataset : str or None
         The array in a file with several.
+    columns : tuple of str or None
+        The features in Parquet.
     """
 
     output: tuple[str, ...]
@@ -151,6 +153,7 @@ class ExplainArguments(TextArguments):
     on_error: Literal["raise", "skip"] = "raise"
     fresh: bool = False
     dataset: str | None = None
+    columns: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,6 +7,7 @@ from typing import Any
 
 from pylrp.cli.arguments import ExplainArguments
 from pylrp.cli.labels import class_number, read_labels
+from pylrp.cli.options import names
 from pylrp.cli.progress import print_error
 from pylrp.cli.session import open_network, rules_for
 from pylrp.inputs import ImagePlan, Wanted
@@ -38,6 +39,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--fresh", action="store_true", help="begin anew, whatever is there")
     group.add_argument("--dataset", metavar="NAME", help="the array in an .h5 or .zarr with several")
+    group.add_argument("--columns", type=names, metavar="A,B", help="the features in a .parquet, in order")
 
 
 def run(args: ExplainArguments) -> int:
@@ -104,6 +106,7 @@ def _streamed(args: ExplainArguments, network: Network) -> StreamResult:
         convention=args.convention,
         precision=args.precision,
         dataset=args.dataset,
+        columns=args.columns,
         **files,
     )
 

@@ -5,6 +5,7 @@ A data frame of several types of columns comes as an array of objects. Gaps are 
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Sequence
 from decimal import Decimal
 from numbers import Real
@@ -71,7 +72,7 @@ def columns_as_numbers(block: Array, names: Sequence[str] | None, what: str) -> 
                 value = next(value for value in column if type(value) is kind)
                 name = repr(names[place]) if names is not None else place
                 raise TypeError(
-                    f"{what}: column {name} holds {value!r}, no number: encode it first, or load the whole pipeline "
-                    "that does"
+                    f"{what}: column {name} holds {reprlib.repr(value)}, no number: encode it first, or load the whole "
+                    "pipeline that does"
                 )
     return numbers(block)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -63,7 +63,7 @@ class Blocks:
         threads: int | None,
     ):
         self.network, self.settings, self.source = network, settings, source
-        self._reductions, self._threads = reductions, threads
+        self.reductions, self._threads = reductions, threads
         self.fields: dict[str, Field] | None = None
         self.about: dict[str, Any] = {}
         self.notes: dict[str, None] = {}
@@ -83,7 +83,7 @@ class Blocks:
             x = self.settings.prepare(x)
         if isinstance(x, np.ndarray) and x.dtype.kind in "biu" and self.network.graph.facts.sides is None:
             x = x.astype(self.network.dtype)
-        return Read(x, read.count, read.bad, read.last)
+        return replace(read, x=x)
 
     def explain(self, number: int, read: Read) -> Done:
         """Return a block's results.
@@ -111,15 +111,15 @@ class Blocks:
         if ex is not None:
             self._any = True
             self.notes.update(dict.fromkeys(ex.notes))
-            for reduction in self._reductions:
+            for reduction in self.reductions:
                 reduction.add(ex, self.network)
             arrays = self._arrays(ex)
             if self.fields is None:
                 self.fields = {name: _field(array) for name, array in arrays.items()}
                 self.about = _about(ex)
-        for i, reduction in enumerate(self._reductions):
+        for i, reduction in enumerate(self.reductions):
             state |= {f"{i}/{key}": np.asarray(array) for key, array in reduction.state().items()}
-        block = Block(number, start + read.count, skipped, read.last)
+        block = Block(number, start + read.count, skipped, read.last, read.content, read.stamp)
         return Done(block, good, arrays, self.fields if ex is not None else None, state)
 
     def _refuse(self, start: int, bad: Mapping[int, tuple[str, str]]) -> None:

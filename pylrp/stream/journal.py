@@ -20,8 +20,10 @@ import numpy as np
 
 from pylrp._files import atomically
 
-__all__ = ["BadRecord", "Block", "DifferentRun", "Journal", "sync_file", "sync_folder"]
+__all__ = ["JOURNAL", "BadRecord", "Block", "DifferentRun", "Journal", "sync_file", "sync_folder"]
 
+#: What a line holds, counted up when that changes.
+JOURNAL = 2
 _RUN, _LINES, _LOCK = "run.json", "journal", "lock"
 
 
@@ -79,12 +81,16 @@ class Block:
     skipped : list of (index, name, reason)
     last : bool
         Whether the source ends with it.
+    content, stamp : str
+        Of its samples, as they were read, and of the files behind them; ``content.py`` compares them.
     """
 
     number: int
     stop: int
     skipped: list[tuple[int, str, str]] = field(default_factory=list)
     last: bool = False
+    content: str = ""
+    stamp: str = ""
 
 
 class Journal:
@@ -154,6 +160,9 @@ class Journal:
         if differences:
             raise DifferentRun(self.result, differences)
         self._read()
+        for path in self.folder.glob("state-*"):  # what a killed process had not come to remove
+            if path != self._state(len(self.blocks) - 1):
+                path.unlink()
         return stored
 
     def stored(self) -> dict[str, Any]:
@@ -193,7 +202,7 @@ class Journal:
             self._lines = (self.folder / _LINES).open("ab")
             if fresh:
                 sync_folder(self.folder)
-        content = json.dumps([number, block.stop, block.skipped, block.last]).encode()
+        content = json.dumps([number, block.stop, block.skipped, block.last, block.content, block.stamp]).encode()
         self._lines.write(b"%08x %s\n" % (zlib.crc32(content), content))
         self._lines.flush()
         os.fsync(self._lines.fileno())
@@ -223,8 +232,8 @@ def _parsed(line: bytes, number: int) -> Block | None:
     check, _, content = line.rstrip(b"\n").partition(b" ")
     if not line.endswith(b"\n") or check != b"%08x" % zlib.crc32(content):
         return None
-    found, stop, skipped, last = json.loads(content)
-    return Block(found, stop, [(i, name, why) for i, name, why in skipped], last) if found == number else None
+    found, stop, skipped, *rest = json.loads(content)
+    return Block(found, stop, [(i, name, why) for i, name, why in skipped], *rest) if found == number else None
 
 
 def _write_synced(path: Path, data: bytes) -> None:

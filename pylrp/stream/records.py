@@ -9,20 +9,22 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from pylrp._files import is_of_system
 from pylrp.info import get_threads
 from pylrp.inputs import Preparation, TableOptions, Wanted, read_inputs
 from pylrp.network.columns import Table
 from pylrp.network.network import Network
 from pylrp.stream.sources import ArraySource, Read, Source, missing
+from pylrp.stream.stamps import stamp_of
 
 __all__ = ["FileSource", "ParquetSource", "TableSource", "open_path"]
 
-_ROWS = 4096  # of a data frame, looked at together
 _HDF5 = (".h5", ".hdf5", ".hdf")
 
 
@@ -45,26 +47,47 @@ def open_path(
     preparation : Preparation, optional
         How pixels become numbers.
     table : TableOptions, optional
-        Which columns of a .csv are no features.
+        Which columns of a .csv or of Parquet are no features.
     recursive : bool
         Go into the folders of a folder of images.
     dataset : str, optional
         The array in an HDF5 file or a Zarr group; needed where there are several.
     columns : sequence of str, optional
-        Of Parquet: the features, in order. Default: those that the network knows by name, else all.
+        Of Parquet: the features, in order. Default: those that the network knows by name, else all but ``table``'s.
     """
     if isinstance(path, str):
         place = Path(path)
         suffix = place.suffix.lower()
         if suffix == ".npy" and place.is_file():
-            return ArraySource(np.load(place, mmap_mode="r", allow_pickle=False), str(place))
+            with _opening(place, "an .npy"):
+                return ArraySource(np.load(place, mmap_mode="r", allow_pickle=False), str(place))
         if suffix in _HDF5:
-            return ArraySource(_dataset(_hdf5(place), dataset, place), f"{place}/{dataset or ''}".rstrip("/"))
+            file = _hdf5(place)
+            try:
+                array = _dataset(file, dataset, place)
+            except ValueError:
+                file.close()
+                raise
+            return ArraySource(array, f"{place}/{dataset or ''}".rstrip("/"), file.close)
         if suffix == ".zarr" or (place / "zarr.json").exists() or (place / ".zarray").exists():
             return ArraySource(_dataset(_zarr(place), dataset, place), f"{place}/{dataset or ''}".rstrip("/"))
         if suffix == ".parquet" or (place.is_dir() and any(place.glob("*.parquet"))):
-            return ParquetSource(place, network, columns)
+            return ParquetSource(place, network, columns, table)
     return FileSource([path] if isinstance(path, str) else path, network, preparation, table, recursive)
+
+
+@contextmanager
+def _opening(path: Path, kind: str) -> Iterator[None]:
+    """Let errors name the file: what h5py, zarr, pyarrow and NumPy say of a broken one does not."""
+    if not path.exists():
+        raise FileNotFoundError(f"there is no file {path}")
+    try:
+        yield
+    except Exception as error:  # broken files raise many kinds
+        if isinstance(error, OSError) and is_of_system(error):
+            raise
+        reason = "it is broken, or holds Python objects" if "pickle" in str(error) else str(error)
+        raise ValueError(f"{path} can't be read as {kind}: {reason or type(error).__name__}") from None
 
 
 def _hdf5(path: Path) -> Any:
@@ -72,7 +95,8 @@ def _hdf5(path: Path) -> Any:
         import h5py
     except ImportError as error:
         raise missing("h5py", "HDF5 is read", error) from None
-    return h5py.File(path, "r")
+    with _opening(path, "HDF5"):
+        return h5py.File(path, "r")
 
 
 def _zarr(path: Path) -> Any:
@@ -80,7 +104,8 @@ def _zarr(path: Path) -> Any:
         import zarr
     except ImportError as error:
         raise missing("zarr", "Zarr is read", error) from None
-    return zarr.open(str(path), mode="r")
+    with _opening(path, "Zarr"):
+        return zarr.open(str(path), mode="r")
 
 
 def _dataset(found: Any, name: str | None, path: Path) -> Any:
@@ -93,7 +118,9 @@ def _dataset(found: Any, name: str | None, path: Path) -> Any:
         return found[name]
     arrays = list(_arrays_in(found))
     if len(arrays) != 1:
-        raise ValueError(f"{path} holds {', '.join(arrays) or 'no arrays'}: say which, dataset='...'")
+        if not arrays:
+            raise ValueError(f"{path} holds no arrays")
+        raise ValueError(f"{path} holds {', '.join(arrays)}: say which, dataset={arrays[0]!r} (--dataset {arrays[0]})")
     return found[arrays[0]]
 
 
@@ -165,6 +192,10 @@ class FileSource:
         found = {"source": self._words, "files": self.count, "names": hashlib.sha256(names).hexdigest()[:16]}
         return {**found, "preparation": self._settings}
 
+    def stamp(self, start: int, stop: int) -> str:
+        """Return that of these samples' files, as they are now."""
+        return stamp_of(dict.fromkeys(entry.path for entry in self._entries[start:stop]))
+
 
 class TableSource:
     """A data frame of pandas or polars; its columns keep their names."""
@@ -187,17 +218,12 @@ class TableSource:
         return f"row {index}"
 
     def identity(self) -> dict[str, Any]:
-        """Return shape, columns and a hash of the rows."""
-        seen = hashlib.sha256()
-        for start in range(0, self.count, _ROWS):
-            rows = self.read(start, start + _ROWS).x.to_numpy()
-            seen.update(repr(rows.tolist()).encode() if rows.dtype.hasobject else np.ascontiguousarray(rows).tobytes())
-        return {
-            "source": "a data frame",
-            "columns": list(map(str, self._frame.columns)),
-            "rows": self.count,
-            "content": seen.hexdigest()[:16],
-        }
+        """Return columns and the number of rows."""
+        return {"source": "a data frame", "columns": list(map(str, self._frame.columns)), "rows": self.count}
+
+    def stamp(self, start: int, stop: int) -> str:
+        """Return nothing: a frame is in memory."""
+        return ""
 
 
 def _of_lists(kind: Any) -> bool:
@@ -228,20 +254,28 @@ def _rows_of_lists(column: Any) -> tuple[Any, dict[int, str]]:
 class ParquetSource:
     """Rows of a Parquet file, or of a folder of its parts, in the order of their names; a row group at a time."""
 
-    def __init__(self, path: Path, network: Network, columns: Sequence[str] | None = None):
+    def __init__(
+        self, path: Path, network: Network, columns: Sequence[str] | None = None, table: TableOptions | None = None
+    ):
         try:
             import pyarrow.parquet as parquet
         except ImportError as error:
             raise missing("pyarrow", "Parquet is read", error) from None
         self._path = path
         paths = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
-        self._files = [parquet.ParquetFile(part) for part in paths]
-        self._bytes = [part.stat().st_size for part in paths]
+        if not paths:
+            raise ValueError(f"{path} is a folder without a .parquet file in it")
+        self._files = []
+        for part in paths:
+            with _opening(part, "Parquet"):
+                self._files.append(parquet.ParquetFile(part))
+        self._stamp = stamp_of(paths)
         names = self._files[0].schema_arrow.names
         self._shape = network.graph.user_shape(next(iter(network.graph.inputs)))
         known = next((list(f) for f in network.graph.facts.features.values()), None)
-        self._columns = list(columns) if columns is not None else known or names
-        unknown = [name for name in self._columns if name not in names]
+        left = [] if table is None else [*table.drop, *([] if table.label is None else [table.label])]
+        self._columns = list(columns) if columns is not None else known or [n for n in names if n not in left]
+        unknown = [name for name in [*self._columns, *left] if name not in names]
         if unknown:
             raise ValueError(f"{path} has no column {', '.join(unknown)}; there are {', '.join(names)}")
         self._groups = [
@@ -289,6 +323,10 @@ class ParquetSource:
         return f"{self._path}, row {index}"
 
     def identity(self) -> dict[str, Any]:
-        """Return path, rows, bytes and columns."""
+        """Return path, rows of each part, and columns."""
         rows = [file.metadata.num_rows for file in self._files]
-        return {"source": str(self._path), "rows": rows, "bytes": self._bytes, "columns": self._columns}
+        return {"source": str(self._path), "rows": rows, "columns": self._columns}
+
+    def stamp(self, start: int, stop: int) -> str:
+        """Return one stamp for all, that of the files when they were opened."""
+        return self._stamp

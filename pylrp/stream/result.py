@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -28,8 +29,8 @@ class StreamResult:
         Whether the source ended.
     skipped : list of (index, name, reason)
     run : dict
-        What reproduces it: network (a hash), source, batch, settings, version, instruction set; ``fields``, the names
-        of the ledger's layers, rules and columns, and features.
+        What reproduces it: network (a hash), source, ``content`` (a hash of the samples that are done), batch,
+        settings, version, instruction set; the names of the ledger's layers, rules and columns, and features.
     reductions : dict of str to object
         What each reduction found, by its ``name``; empty where the result was only opened.
     notes : tuple of str
@@ -65,12 +66,13 @@ class StreamResult:
         """Return what a journal says."""
         stored = journal.stored()
         blocks = journal.blocks
+        content = hashlib.sha256("".join(block.content for block in blocks).encode())
         return cls(
             journal.result,
             blocks[-1].stop if blocks else 0,
             bool(blocks) and blocks[-1].last,
             [told for block in blocks for told in block.skipped],
-            {**stored["run"], **stored["about"]},
+            {**stored["run"], **stored["about"], "content": content.hexdigest()[:16]},
             dict(reductions or {}),
             notes,
         )

@@ -17,12 +17,13 @@ from typing import Any, Literal
 from pylrp.network.network import Network
 from pylrp.present.progress import reporting
 from pylrp.stream.blocks import Blocks, Done
+from pylrp.stream.content import compare, read_marked
 from pylrp.stream.journal import Journal
 from pylrp.stream.reductions import Reduction
 from pylrp.stream.result import StreamResult
 from pylrp.stream.settings import KEPT, Settings, settle
 from pylrp.stream.sinks import Field, Sink, open_sink
-from pylrp.stream.sources import Read, open_source
+from pylrp.stream.sources import ArraySource, Read, open_source
 
 __all__ = ["explain"]
 
@@ -129,33 +130,42 @@ def explain(
         "start": start, "output": output, "convention": convention, "precision": precision,
     }  # fmt: skip
     opened = open_source(source, network, **files)
-    settings = settle(network, opened, batch, memory, keep, reductions, prepare, on_error, asked)
-    target_sink, journal = open_sink(sink), Journal(Path(sink))
-    if not journal.exists and Path(sink).exists():
+    try:
+        settings = settle(network, opened, batch, memory, keep, reductions, prepare, on_error, asked)
+        return _explain(Blocks(network, settings, opened, reductions, threads), Path(sink), resume, progress)
+    finally:
+        if isinstance(opened, ArraySource):
+            opened.close()
+
+
+def _explain(blocks: Blocks, sink: Path, resume: bool, progress: bool | Callable[[int, int], object]) -> StreamResult:
+    """Go on with what a sink holds, or begin; return what is there in the end."""
+    settings, source, reductions = blocks.settings, blocks.source, blocks.reductions
+    target_sink, journal = open_sink(sink), Journal(sink)
+    if not journal.exists and sink.exists():
         raise FileExistsError(f"{sink} exists and was not written by pylrp.stream: move it, or choose another name")
     with journal.alone():
-        if journal.exists and resume:
-            stored = journal.go_on(settings.run)
+        stored = journal.go_on(settings.run) if journal.exists and resume else {}
+        if journal.blocks:
+            with reporting(progress is True, "comparing what is explained", source.count) as report:
+                compare(source, journal.blocks, settings.batch, sink, report)
+            if source.count is None and not journal.blocks[-1].last:
+                raise ValueError(
+                    f"{sink} holds {journal.blocks[-1].stop} samples of an iterator, which can't be read again to go "
+                    "on: resume=False begins anew"
+                )
             fields = {name: Field(tuple(s), d, m) for name, (s, d, m) in stored["fields"].items()}
+            target_sink.reopen(fields, settings.batch, _attributes(stored["about"], settings))
         else:
-            fields, stored = {}, {}
-        if not journal.blocks:
-            fields, stored = {}, {}
-        elif opened.count is None and not journal.blocks[-1].last:
-            raise ValueError(
-                f"{sink} holds {journal.blocks[-1].stop} samples of an iterator, which can't be read again to go on: "
-                "resume=False begins anew"
-            )
+            fields = {}
         for reduction, state in zip(reductions, _states(journal, reductions), strict=True):
             reduction.restore(state)
-        run = _Run(Blocks(network, settings, opened, reductions, threads), target_sink, journal, fields)
-        if fields:
-            target_sink.reopen(fields, settings.batch, _attributes(stored["about"], settings))
+        run = _Run(blocks, target_sink, journal, fields)
         if not (journal.blocks and journal.blocks[-1].last):
-            with reporting(progress, "explaining", opened.count) as report:
+            with reporting(progress, "explaining", source.count) as report:
                 run.go(report)
         found = {reduction.name: reduction.result() for reduction in reductions}
-        return StreamResult.of(journal, found, tuple(run.blocks.notes))
+        return StreamResult.of(journal, found, tuple(blocks.notes))
 
 
 def _states(journal: Journal, reductions: Sequence[Reduction]) -> list[dict[str, Any]]:
@@ -223,7 +233,7 @@ class _Run:
             last = False
             while not last and not self._over.is_set():
                 start = number * self.settings.batch
-                read = self.source.read(start, start + self.settings.batch)
+                read = read_marked(self.source, start, start + self.settings.batch)
                 last = read.last
                 if read.count == 0 and number > 0:
                     break

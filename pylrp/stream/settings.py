@@ -15,6 +15,7 @@ from pylrp.network.identity import digest, fingerprint
 from pylrp.network.network import Network
 from pylrp.rules.composites import either
 from pylrp.rules.defaults import default_for
+from pylrp.stream.journal import JOURNAL
 from pylrp.stream.reductions import Reduction
 from pylrp.stream.sources import Source
 
@@ -94,6 +95,7 @@ def settle(
     found = info()
     run = {
         "pylrp": found["pylrp"],
+        "journal": JOURNAL,
         "instruction set": found["isa"],
         "network": fingerprint(network.graph),
         **source.identity(),

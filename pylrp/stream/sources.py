@@ -6,9 +6,8 @@ slices; the extra ``stream`` brings them.
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -18,13 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pylrp.network.network import Network
+from pylrp.stream.stamps import files_behind, stamp_of
 
-__all__ = ["ArraySource", "DictSource", "IteratorSource", "Read", "Source", "describe_array", "missing", "open_source"]
+__all__ = ["ArraySource", "DictSource", "IteratorSource", "Read", "Source", "missing", "open_source"]
 
 Array = NDArray[Any]
-#: What tells an array from another one: all of it, up to 1 GB in memory, hashed in pieces of so many entries; else a
-#: few samples that are spread over it.
-_MOST_HASHED, _AT_ONCE, _SEEN = 1 << 30, 1 << 20, 16
 
 
 @dataclass
@@ -41,12 +38,16 @@ class Read:
         By position in the block.
     last : bool
         Whether the source ends with it.
+    content, stamp : str
+        A hash of the samples, and the stamp of the files behind them: ``content.py`` fills them in.
     """
 
     x: Any
     count: int
     bad: dict[int, tuple[str, str]] = field(default_factory=dict)
     last: bool = False
+    content: str = ""
+    stamp: str = ""
 
 
 class Source(Protocol):
@@ -63,7 +64,13 @@ class Source(Protocol):
         """Return what a sample is called in errors."""
 
     def identity(self) -> dict[str, Any]:
-        """Return what tells this source from another one, as JSON has it."""
+        """Return what tells this source from another one, as JSON has it; its samples are compared beside it."""
+
+    def stamp(self, start: int, stop: int) -> str:
+        """Return what changes when a file behind these samples does, without reading it; "" where nothing tells that.
+
+        Optional.
+        """
 
 
 def missing(package: str, what: str, error: Exception) -> ImportError:
@@ -80,12 +87,16 @@ class ArraySource:
     array : array_like with ``shape``, ``dtype`` and slices
     label : str
         For errors and the description of the run.
+    close : callable, optional
+        Closes the file that was opened for it.
     """
 
-    def __init__(self, array: Any, label: str = "source"):
-        self._array, self._label = array, label
+    def __init__(self, array: Any, label: str = "source", close: Callable[[], None] | None = None):
+        self._array, self._label, self._close = array, label, close
         if not array.shape:
             raise ValueError(f"{label} has no axis of samples: its shape is ()")
+        files = files_behind(array)
+        self._stamp = stamp_of(files) if files else ""
 
     @property
     def count(self) -> int:
@@ -116,25 +127,17 @@ class ArraySource:
         return f"{self._label}[{index}]"
 
     def identity(self) -> dict[str, Any]:
-        """Return label, shape, dtype, and a hash of the content."""
-        return {"source": self._label, **describe_array(self._array)}
+        """Return label, shape and dtype."""
+        return {"source": self._label, "shape": list(map(int, self._array.shape)), "dtype": str(self._array.dtype)}
 
+    def stamp(self, start: int, stop: int) -> str:
+        """Return one stamp for all, that of the files when they were opened."""
+        return self._stamp
 
-def describe_array(array: Any) -> dict[str, Any]:
-    """Return an array's shape, dtype and a hash: of all samples in memory, of some on a disk, to notice another one."""
-    seen = hashlib.sha256()
-    count = int(array.shape[0])
-    held = type(array) is np.ndarray and array.nbytes <= _MOST_HASHED
-    step = -(-_AT_ONCE // max(array[:1].size, 1)) if held and count else 1
-    places = (
-        range(0, count, step) if held else sorted({(count - 1) * i // _SEEN for i in range(_SEEN + 1)} if count else ())
-    )
-    for index in places:
-        try:
-            seen.update(np.ascontiguousarray(array[index : index + step]).tobytes())
-        except (OSError, ValueError, RuntimeError):
-            seen.update(b"unreadable")
-    return {"shape": list(map(int, array.shape)), "dtype": str(array.dtype), "content": seen.hexdigest()[:16]}
+    def close(self) -> None:
+        """Close the file; the samples can't be read afterwards."""
+        if self._close is not None:
+            self._close()
 
 
 class DictSource:
@@ -171,6 +174,11 @@ class DictSource:
     def identity(self) -> dict[str, Any]:
         """Return that of each input."""
         return {"source": {name: part.identity() for name, part in self._parts.items()}}
+
+    def stamp(self, start: int, stop: int) -> str:
+        """Return the inputs' stamps, none where one has none."""
+        stamps = [part.stamp(start, stop) for part in self._parts.values()]
+        return " ".join(stamps) if all(stamps) else ""
 
 
 class IteratorSource:
@@ -213,6 +221,10 @@ class IteratorSource:
     def identity(self) -> dict[str, Any]:
         """Return nothing that could be compared."""
         return {"source": "an iterator"}
+
+    def stamp(self, start: int, stop: int) -> str:
+        """Return nothing."""
+        return ""
 
 
 def as_array(source: Any) -> Any:

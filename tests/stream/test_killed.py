@@ -37,6 +37,8 @@ def content(result: StreamResult) -> dict[str, bytes]:
         curve.tobytes() for part in ("mean", "standard_error") for curve in curves[part].values()
     )
     found["features"] = repr(result.reductions["top_features"]).encode()
+    states = list(result.path.with_name(f"{result.path.name}.journal").glob("state-*"))
+    assert [path.name for path in states] == [f"state-{(COUNT - 1) // BATCH}.npz"]
     return found
 
 
@@ -72,6 +74,8 @@ def test_five_moments(whole, tmp_path, ending, moment):
     killed(sink, moment, 2)
     counts = 3 if moment == "after the line" else 2
     assert StreamResult.open(sink).count == counts * BATCH
+    if moment == "after the state":
+        (tmp_path / f"maps.{ending}.journal" / "state-0.npz").write_bytes(b"killed before it was removed")
     if moment == "within the line":
         killed(sink, moment, 7)  # the last block, of a process that had gone on
     result = stream(sink)
