@@ -27,6 +27,7 @@ _TOPS = {"logistic": "sigmoid", "softmax": "softmax", "exp": "exp"}
 _LINEAR = {
     "LogisticRegression": "logistic",
     "LogisticRegressionCV": "logistic",
+    "LinearDiscriminantAnalysis": "logistic",
     **dict.fromkeys(("PoissonRegressor", "GammaRegressor"), "exp"),
     **dict.fromkeys(
         (
@@ -55,9 +56,11 @@ def load_sklearn(estimator: Any, expanded: bool = False) -> Graph:
     estimator : MLPClassifier, MLPRegressor, linear model or Pipeline
         Linear models are ``LogisticRegression``, ``LinearRegression``, ``Ridge``, ``LinearSVC``, ``SGDClassifier`` and
         their like. A pipeline may scale its input with ``StandardScaler``, ``MinMaxScaler``, ``MaxAbsScaler`` or
-        ``RobustScaler``, fill gaps (NaN) with an imputer, encode words with ``OneHotEncoder`` or ``OrdinalEncoder``,
-        project with ``PCA``, choose features (``SelectKBest``), treat columns differently in a ``ColumnTransformer`` or
-        ``FeatureUnion``, and have a ``Normalizer``; relevance is then that of the pipeline's input.
+        ``RobustScaler``, fill gaps (NaN) with an imputer, encode words with ``OneHotEncoder``, ``OrdinalEncoder`` or
+        ``TargetEncoder``, transform single columns (``PowerTransformer``, ``KBinsDiscretizer``, ``numpy.log1p`` in a
+        ``FunctionTransformer``, ...), project with ``PCA``, choose features (``SelectKBest``), treat columns apart in a
+        ``ColumnTransformer`` or ``FeatureUnion``, and have a ``Normalizer``; relevance is then that of the pipeline's
+        input.
     expanded : bool, default False
         Relevance of each category that a one-hot encoder makes, instead of the column's sum.
 
@@ -83,6 +86,11 @@ def load_sklearn(estimator: Any, expanded: bool = False) -> Graph:
         raise TypeError(
             f"expected an estimator, got the search over some, {type(estimator).__name__}: pass the one that it has "
             f"found{fitted} search.best_estimator_"
+        )
+    if hasattr(estimator, "regressor") and hasattr(estimator, "transformer"):
+        raise TypeError(
+            f"expected an estimator, got {type(estimator).__name__}, which transforms what one predicts: pass the "
+            "fitted one that it holds, model.regressor_"
         )
     steps = list(pipeline_steps("", estimator))
     first = steps[0][1] if steps else None  # the step that the features' names were given to

@@ -16,15 +16,16 @@ from numpy.typing import NDArray
 
 from pylrp.errors import UnsupportedLayer
 from pylrp.layers import Affine, Concat, Dense, Layer, Take
+from pylrp.loaders.sklearn.columnwise import COLUMN_BY_COLUMN, IMPUTERS, features_of, knows_none, takes_words
 from pylrp.loaders.sklearn.steps import WAY_OUT, layers_of, pipeline_steps, places_of, require_fitted
 from pylrp.network.front import Front, Part
 from pylrp.network.graph import Graph, Node
 
 __all__ = ["front_of", "needs_front", "with_front"]
 
-_ENCODERS = ("OneHotEncoder", "OrdinalEncoder")
-_IMPUTERS = ("SimpleImputer", "KNNImputer", "IterativeImputer")
-_PROJECTIONS = ("PCA", "TruncatedSVD", "IncrementalPCA")
+_PROJECTIONS = (
+    "PCA", "TruncatedSVD", "IncrementalPCA", "FastICA", "GaussianRandomProjection", "SparseRandomProjection",
+)  # fmt: skip
 _BRANCHING = ("ColumnTransformer", "FeatureUnion")
 _SCALERS = ("StandardScaler", "MinMaxScaler", "MaxAbsScaler", "RobustScaler")
 
@@ -39,7 +40,7 @@ def needs_front(steps: Sequence[tuple[str, Any]]) -> bool:
     Or leaves out columns of a data frame: they may hold words.
     """
     for name, step in steps:
-        if _kind(step) in (*_ENCODERS, *_IMPUTERS, *_PROJECTIONS, "FeatureUnion") or _chooses(step):
+        if _kind(step) in (*COLUMN_BY_COLUMN, *_PROJECTIONS, "FeatureUnion") or _chooses(step):
             return True
         if _kind(step) == "ColumnTransformer" and hasattr(step, "transformers_"):
             inner = [pair for each, part, _ in step.transformers_ for pair in pipeline_steps(f"{name}.{each}", part)]
@@ -81,7 +82,7 @@ class _Branch:
     def part(self) -> Part:
         """Return what is done before the core."""
         origins = np.array(self.origins, np.intp)
-        gap = None if any(map(_knows_none, self.steps)) else np.nan  # an imputer of NaN leaves None as it is
+        gap = None if any(map(knows_none, self.steps)) else np.nan  # an imputer of NaN leaves None as it is
         return Part(np.array(self.places, np.intp), tuple(self.steps), self.words, origins, tuple(self.labels), gap)
 
 
@@ -144,10 +145,10 @@ class _Front:
     def _step(self, name: str, step: Any, branch: _Branch, later: list[Any], *, layers_only: bool = False) -> None:
         """Add one step to a branch: to what is done before the core, or as layers."""
         kind = _kind(step)
-        ahead = [each for each in later if _kind(each) in (*_ENCODERS, *_IMPUTERS) or _kind(each) in _BRANCHING]
-        if kind in (*_ENCODERS, *_IMPUTERS):
+        ahead = [each for each in later if _kind(each) in (*COLUMN_BY_COLUMN, *_BRANCHING)]
+        if kind in COLUMN_BY_COLUMN:
             if layers_only or branch.layers:
-                if kind in _IMPUTERS and not getattr(step, "add_indicator", False):
+                if kind in IMPUTERS and not getattr(step, "add_indicator", False):
                     return  # behind layers there are no gaps
                 raise UnsupportedLayer(name, kind, "stands behind layers", WAY_OUT)
             require_fitted(step)
@@ -157,7 +158,7 @@ class _Front:
             branch.steps.append(step)  # an imputer behind it fills gaps of what it has scaled
         elif kind in _PROJECTIONS:
             branch.layers += _projection(name, step, self.dtype)
-            branch.width = len(step.components_)
+            branch.width = step.components_.shape[0]
         elif _chooses(step):
             kept = np.flatnonzero(step.get_support())
             branch.layers.append(Take(kept, name=name))
@@ -205,72 +206,24 @@ def _chooses(step: Any) -> bool:
 def _encoded(name: str, step: Any, branch: _Branch) -> None:
     """Let a fitted encoder or imputer come next, and say which feature belongs to which column."""
     if not branch.steps:
-        branch.words = _takes_words(step)
-    kind, before = _kind(step), (list(branch.origins), list(branch.labels))
+        branch.words = takes_words(step)
+    before = list(branch.origins), list(branch.labels)
     branch.steps.append(step)
-    if kind == "OneHotEncoder":
-        chosen, labels = _one_hot(step)
-    elif kind == "OrdinalEncoder":
-        chosen, labels = list(range(len(before[0]))), [""] * len(before[0])
-    else:
-        chosen, labels = _imputed(name, step, len(before[0]))
+    chosen, labels = features_of(name, step, len(before[0]))
     branch.origins = [before[0][i] for i in chosen]
     branch.labels = [f"{before[1][i]}{label}" for i, label in zip(chosen, labels, strict=True)]
     branch.width = len(chosen)
 
 
-def _takes_words(step: Any) -> bool:
-    """Return whether a fitted step was fitted with words, or with what is not all numbers."""
-    if _kind(step) in _ENCODERS:
-        return any(np.asarray(known).dtype.kind not in "biuf" for known in step.categories_)
-    if _kind(step) == "SimpleImputer":
-        return np.asarray(step.statistics_).dtype.kind not in "biuf"
-    return False
-
-
-def _knows_none(step: Any) -> bool:
-    """Return whether a gap was None when the step was fitted."""
-    if _kind(step) in _ENCODERS:
-        return any(value is None for known in step.categories_ for value in known)
-    return getattr(step, "missing_values", np.nan) is None
-
-
-def _one_hot(step: Any) -> tuple[list[int], list[str]]:
-    """Return for each feature of a OneHotEncoder its column and its category."""
-    chosen, labels = [], []
-    rare = getattr(step, "infrequent_categories_", [None] * len(step.categories_))
-    for column, known in enumerate(step.categories_):
-        few = [] if rare[column] is None else list(rare[column])
-        named = [f"={value}" for value in known if value not in few] + (["=others"] if few else [])
-        dropped = None if step.drop_idx_ is None else step.drop_idx_[column]
-        if dropped is not None:
-            value = known[dropped]
-            named.remove("=others" if value in few else f"={value}")
-        chosen += [column] * len(named)
-        labels += named
-    return chosen, labels
-
-
-def _imputed(name: str, step: Any, columns: int) -> tuple[list[int], list[str]]:
-    """Return for each feature of an imputer its column; of the indicators of gaps, too."""
-    kept = list(range(columns))
-    if _kind(step) == "SimpleImputer" and not getattr(step, "keep_empty_features", False):
-        empty = [value is None or value != value for value in np.asarray(step.statistics_, object)]
-        kept = [i for i in kept if not empty[i] or step.strategy == "constant"]
-    labels = [""] * len(kept)
-    if getattr(step, "add_indicator", False):
-        gaps = list(map(int, step.indicator_.features_))
-        kept, labels = kept + gaps, labels + [" is missing"] * len(gaps)
-    if hasattr(step, "get_feature_names_out") and len(step.get_feature_names_out()) != len(kept):
-        raise UnsupportedLayer(name, _kind(step), "adds or drops columns", WAY_OUT)
-    return kept, labels
-
-
 def _projection(name: str, step: Any, dtype: np.dtype[Any]) -> list[Layer]:
-    """Return a PCA's layers: the mean is subtracted, which passes relevance on, then comes a layer with weights."""
+    """Return a PCA's layers: the mean is subtracted, which passes relevance on, then comes a layer with weights.
+
+    Those of FastICA and of random projections, too.
+    """
     require_fitted(step, "components_")
-    weight = np.asarray(step.components_, np.float64)
-    if getattr(step, "whiten", False):
+    components = step.components_
+    weight = np.asarray(components.toarray() if hasattr(components, "toarray") else components, np.float64)
+    if getattr(step, "whiten", False) and hasattr(step, "explained_variance_"):  # FastICA's are whitened
         weight = weight / np.sqrt(np.maximum(step.explained_variance_, np.finfo(dtype).eps))[:, None]
     mean = getattr(step, "mean_", None)
     centred = (
