@@ -31,8 +31,13 @@ _POSITION = Cause(
 
 
 def closed(array: Array) -> Array:
-    """Return what is added, with -inf, which closes a place, as the core has it: the largest number of the dtype."""
-    return np.where(np.isneginf(array), np.finfo(array.dtype).max, array)
+    """Return what is added, with -inf, which closes a place, as the core has it: the largest number of the dtype.
+
+    That number itself is added as the one below it: a mask of 2 makes it in files that add (1 - mask) times the lowest.
+    """
+    most = np.finfo(array.dtype).max
+    below: Array = np.minimum(array, np.nextafter(most, array.dtype.type(0)))
+    return np.where(np.isneginf(array), most, below)
 
 
 @dataclass(frozen=True, eq=False, repr=False)

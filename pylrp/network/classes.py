@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pylrp._arrays import plain
+from pylrp.errors import UnfitTarget, UnfitTargetType
 from pylrp.layers import HardSigmoid, Sigmoid
 from pylrp.layers.base import product
 from pylrp.network.graph import Graph
@@ -116,7 +117,7 @@ class Classes:
         except (KeyError, TypeError):
             shown = ", ".join(map(repr, by_label))
             near = nearest(label, [known for known in by_label if isinstance(known, str)])
-            raise ValueError(f"no class is called {label!r}{near}; there are {shown}") from None
+            raise UnfitTarget(f"no class is called {label!r}{near}; there are {shown}", label) from None
 
     def resolve(self, target: Any, what: str = "target") -> Array:
         """Return indices of classes, from indices or labels; of one class without axes.
@@ -138,7 +139,8 @@ class Classes:
         if self.labels is not None and (array.dtype.kind in "UO" or (array.dtype.kind == "b" and self._truths)):
             return np.asarray(self.index(target))
         if array.dtype.kind not in "iu":
-            raise TypeError(f"{what} must be an integer{self._or_label()}, got {_shown(target, array)}")
+            said = f"{what} must be an integer{self._or_label()}, got {_shown(target, array)}"
+            raise UnfitTargetType(said, target)
         if not self.numbered:
             for i in array.ravel().tolist():
                 self._require_label(i, what)
@@ -174,6 +176,8 @@ class Classes:
 
 
 def _shown(target: Any, array: Array) -> str:
+    if isinstance(target, np.ndarray) and not target.ndim:
+        target = target.item()
     return f"an array of {array.dtype}" if array.ndim else repr(target)
 
 

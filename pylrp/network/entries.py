@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from pylrp.errors import UnfitTarget, UnfitTargetType
 from pylrp.layers import Shape
 from pylrp.layers.base import Array
 from pylrp.network.classes import Classes
@@ -62,7 +63,7 @@ def entries_of(target: Any, shape: Shape, batch: int, single: bool, top: str, cl
         each: Sequence[Any] = [target] * batch
     elif isinstance(target, list) and target and all(_is_one(one, shape) for one in target):
         if len(target) != batch:
-            raise ValueError(f"target has {len(target)} entries, x has {batch} samples")
+            raise UnfitTarget(f"target has {len(target)} entries, x has {batch} samples", target, shape)
         each = target
     elif _is_table(target, shape, batch) and not single:
         each = [tuple(row) for row in np.asarray(target).tolist()]
@@ -72,7 +73,8 @@ def entries_of(target: Any, shape: Shape, batch: int, single: bool, top: str, cl
     for sample, one in enumerate(each):
         weighted = one if isinstance(one, Mapping) else {one: 1.0}
         if not weighted:
-            raise ValueError("target is an empty dict: give it an entry of the output, {(position, class): 1}")
+            entry = "{(position, class): 1}" if len(shape) > 1 else "{class: 1}"
+            raise UnfitTarget(f"target is an empty dict: give it an entry of the output, {entry}", target, shape)
         for key, weight in weighted.items():
             place, sign = _place(key, shape, top, classes)
             places.append((sample, place))
@@ -105,9 +107,9 @@ def _is_integer(value: Any) -> bool:
 
 def _weight(weight: Any, key: Any) -> float:
     if isinstance(weight, bool) or not isinstance(weight, int | float | np.integer | np.floating):
-        raise TypeError(f"target: the weight of {key!r} is {weight!r}, it must be a number")
+        raise UnfitTargetType(f"target: the weight of {key!r} is {weight!r}, it must be a number", {key: weight})
     if not math.isfinite(weight):
-        raise ValueError(f"target: the weight of {key!r} is {weight}")
+        raise UnfitTarget(f"target: the weight of {key!r} is {weight}, it must be finite", {key: weight})
     return float(weight)
 
 
@@ -115,22 +117,30 @@ def _place(key: Any, shape: Shape, top: str, classes: Classes) -> tuple[int, int
     """Return where an entry lies, and by what its value is multiplied."""
     if len(shape) < _PAIR:
         key = key[0] if isinstance(key, tuple) and len(key) == 1 else key
-        found = classes.resolve(key, "target")
+        found = np.empty(1) if isinstance(key, tuple) else classes.resolve(key, "target")
         if found.ndim or not 0 <= found < classes.count:
-            raise ValueError(f"target {key!r} is no class: the network has {classes.count}")
+            said = f"target {key!r} is no class: the network has {classes.count}, 0 to {classes.count - 1}"
+            raise UnfitTarget(said, key, shape)
         sign = classes.sign(np.atleast_1d(found))
         return int(classes.channel(np.atleast_1d(found))[0]), 1 if sign is None else int(sign[0])
     if not isinstance(key, tuple) or len(key) != len(shape) or not all(map(_is_integer, key)):
-        raise TypeError(f"target: {key!r} is no entry of {top!r}, whose shape is {shape}: give an index for each axis")
+        raise UnfitTargetType(
+            f"target: {key!r} is no entry of {top!r}, whose shape is {shape}: give an index for each axis, "
+            f"{{{(-1,) * (len(shape) - 1) + (0,)}: 1}}",
+            key,
+            shape,
+        )
     of_classes = len(shape) - 1 if len(shape) == _PAIR else 0
     indices = []
     for axis, (index, count) in enumerate(zip(key, shape, strict=True)):
         least = 0 if axis == of_classes else -count
         if not least <= index < count:
             what = "class" if axis == of_classes else "position"
-            raise ValueError(
+            raise UnfitTarget(
                 f"target {tuple(map(int, key))}: {top!r} has shape {shape}, there is no {what} {index} along axis "
-                f"{axis}: {least} to {count - 1}"
+                f"{axis}: {least} to {count - 1}",
+                key,
+                shape,
             )
         indices.append(int(index) % count)
     return int(np.ravel_multi_index(indices, shape)), 1

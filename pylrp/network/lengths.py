@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from pylrp.errors import UnsupportedLayer
+from pylrp.errors import UnfitInput, UnfitLength, UnsupportedLayer
 from pylrp.layers import Shape
 from pylrp.layers.base import product
 from pylrp.network.sides import without_past
@@ -66,12 +66,17 @@ class Lengths:
     keep_top: bool = False
     past: tuple[str, ...] = ()
 
+    def said(self, name: str) -> str:
+        """Return the shape that an input must have, in words."""
+        sizes = ("any length" if axis in self.free[name] else str(n) for axis, n in enumerate(self.shapes[name]))
+        return f"(batch, {', '.join(sizes)})"
+
     def of(self, x: Any) -> dict[str, Shape] | None:
         """Return the shapes of a user's inputs; None where they are no inputs of this network at all.
 
         Raises
         ------
-        ValueError
+        UnfitInput
             If sizes that must be equal are not, or one is 0.
         """
         names = list(self.shapes)
@@ -86,20 +91,34 @@ class Lengths:
         found: dict[str, Shape] = {}
         sizes: dict[str, tuple[str, int]] = {}
         for name, expected in self.shapes.items():
-            shape = np.shape(given[name])
-            own = shape[len(shape) - len(expected) :] if len(shape) >= len(expected) else ()
-            if len(shape) not in (len(expected), len(expected) + 1):
-                return None
+            shape = self._shape(name, given[name])
+            own = shape[len(shape) - len(expected) :]
             made = list(expected)
             for axis, symbol in self.free[name].items():
                 made[axis] = own[axis]
                 if own[axis] < 1:
-                    raise ValueError(f"{name} has shape {shape}: axis {axis} of a sample is empty")
+                    raise UnfitInput(f"{name} has shape {shape}: axis {axis} of a sample is empty", name, shape)
                 other, size = sizes.setdefault(symbol, (name, own[axis])) if symbol else (name, own[axis])
                 if size != own[axis]:
-                    raise ValueError(f"{name} has length {own[axis]}, {other} has length {size}: they must be equal")
+                    said = f"{name} has length {own[axis]}, {other} has length {size}: they must be equal"
+                    raise UnfitInput(said, name, shape)
             found[name] = tuple(made)
         return found
+
+    def _shape(self, name: str, value: Any) -> Shape:
+        """Return the shape of an input as it was given, with or without the batch."""
+        try:
+            shape: Shape = tuple(np.shape(value))
+        except ValueError:  # a list of lists of unequal length
+            raise UnfitInput(
+                f"{name} is no array, its rows differ in length: pass a list of samples, "
+                f"[{{{name!r}: ..., ...}}, ...], each of its own length",
+                name,
+            ) from None
+        if len(shape) - len(self.shapes[name]) not in (0, 1):
+            what = "x" if len(self.shapes) == 1 else f"x[{name!r}]"
+            raise UnfitInput(f"{what} has shape {shape}, the network takes {self.said(name)}", name, shape)
+        return shape
 
 
 class Patterns(Protocol):
@@ -173,8 +192,7 @@ class ByLength:
             graph = self._read(shapes)
             reading = self._patterns.reading(length, graph)
         except (UnsupportedLayer, ValueError) as error:
-            sizes = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
-            raise ValueError(f"the network can't take inputs of these lengths, {sizes}: {error}") from error
+            raise self._unfit(shapes, length, error) from error
         if (
             self._tries
             and self._pattern is None
@@ -188,6 +206,26 @@ class ByLength:
             finally:
                 self._learning.release()
         return reading.execution
+
+    def _unfit(self, shapes: dict[str, Shape], length: int, error: ValueError) -> UnfitInput:
+        """Return what to say of shapes that the model was not read for."""
+        reason = error.sentence if isinstance(error, UnsupportedLayer) else str(error)
+        fits = self._length(self._lengths.shapes)
+        if not length or not fits:
+            sizes = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+            return UnfitInput(f"the network can't take inputs of these lengths, {sizes}: {reason}")
+        fails, step = length, 1 if length > fits else -1
+        while abs(fails - fits) > 1:  # in growing steps: for lengths far beyond a bound much would be laid out
+            tried = fits + step
+            if abs(tried - fits) >= abs(fails - fits):
+                tried, step = (fits + fails) // 2, step // abs(step)
+            try:
+                self._read(self._shapes(tried))
+                fits, step = tried, 2 * step
+            except (UnsupportedLayer, ValueError):
+                fails, step = tried, step // abs(step)
+        bound = f"at most {fits}: cut them, or explain them in parts" if fits < length else f"at least {fits}"
+        return UnfitLength(f"the network can't take inputs of length {length}, it takes {bound}", length, fits)
 
     def _length(self, shapes: Mapping[str, Shape]) -> int:
         """Return the size of the axes of any length; 0 where there are several."""

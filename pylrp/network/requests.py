@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pylrp._arrays import plain, settle
-from pylrp.errors import AbsorbedValue, NotFinite
+from pylrp.errors import AbsorbedValue, NotFinite, UnfitInput, UnfitInputType
 from pylrp.layers import Shape
 from pylrp.layers.base import product
 from pylrp.network.columns import Columns, columns_of
@@ -91,8 +91,9 @@ class Inputs:
         columns = columns_of(value, graph.facts.features.get(name), what)
         array = settle(self._numbers_of(columns, what), what)
         if array.shape[-len(shape) :] != shape or array.ndim not in (len(shape), len(shape) + 1):
-            raise ValueError(_misfit(array, shape, what, name in graph.channels_last))
-        batch = self._count(array, shape, what)
+            text = _misfit(array, shape, what, name in graph.channels_last, self._said(name))
+            raise UnfitInput(text, name, array.shape)
+        batch = self._count(array, shape, what, name)
         self.given[name], self.columns[name] = array, columns
         if columns.order is not None:
             self.notes.append(f"{what}: columns were put into the network's order by name")
@@ -114,8 +115,8 @@ class Inputs:
         columns = columns_of(value, known, what)
         array = np.asarray(columns.values)
         if array.ndim not in (1, 2) or array.shape[-1] != front.columns:
-            raise ValueError(_misfit(array, (front.columns,), what, False))
-        self._count(array, (front.columns,), what)
+            raise UnfitInput(_misfit(array, (front.columns,), what, False), name, array.shape)
+        self._count(array, (front.columns,), what, name)
         self.given[name], self.table = array, columns
         self.columns[name] = Columns(array, columns.names)  # of features, in the network's order
         if columns.order is not None:
@@ -125,26 +126,29 @@ class Inputs:
         self.fed[name] = encoded[0] if self.single else encoded
         self.flat.append(encoded)
 
-    def _count(self, array: Array, shape: Shape, what: str) -> int:
+    def _said(self, name: str) -> str | None:
+        """Return the shape that an input must have in words, where axes of it have any length."""
+        lengths = self._graph.facts.lengths
+        return None if lengths is None else lengths.said(name)
+
+    def _count(self, array: Array, shape: Shape, what: str, name: str) -> int:
         """Return the number of samples of an input, which is that of the others."""
         single = array.ndim == len(shape)
         batch = 1 if single else len(array)
         if self.batch >= 0 and (batch != self.batch or single != self.single):
-            raise ValueError(f"{what} has {batch} samples, the inputs before it have {self.batch}")
+            text = f"{what} has {batch} samples, the inputs before it have {self.batch}"
+            raise UnfitInput(text, name, array.shape)
         self.batch, self.single = batch, single
         return batch
 
     def _add_side(self, name: str, side: SideInput, value: Any, what: str) -> None:
         """Take token ids or a mask."""
         array = np.asarray(plain(value, what))
-        kinds = "iu" if side.kind == "int" else "iub"
-        if array.dtype.kind not in (kinds if array.size else f"{kinds}f"):
-            held = "token ids or a mask, whole numbers" if side.kind == "int" else "truth values"
-            raise TypeError(f"{what} has dtype {array.dtype}, the network takes {held}: pass an array of integers")
+        require_whole(array, side, what, name)
         shape = side.shape
         if array.ndim not in (len(shape), len(shape) + 1) or array.shape[array.ndim - len(shape) :] != shape:
-            raise ValueError(_misfit(array, shape, what, False))
-        self._count(array, shape, what)
+            raise UnfitInput(_misfit(array, shape, what, False, self._said(name)), name, array.shape)
+        self._count(array, shape, what, name)
         self.given[name] = array
 
     def _feed(self, sides: Sides) -> None:
@@ -244,18 +248,38 @@ def as_rows(array: Array, batch: int, shape: Shape) -> Array:
 
 def _by_name(names: Sequence[str], x: Any) -> dict[str, Any]:
     if isinstance(x, Mapping):
-        if set(x) != set(names):
-            raise ValueError(f"x has inputs {', '.join(map(str, x))}, the network takes {', '.join(names)}")
+        require_names(x, names, "x")
         return {name: x[name] for name in names}
     if len(names) == 1:
         return {names[0]: x}
     if not isinstance(x, tuple) or len(x) != len(names):
-        raise ValueError(f"the network takes {len(names)} inputs, {', '.join(names)}: pass a dict by name or a tuple")
+        raise UnfitInput(f"the network takes {len(names)} inputs, {', '.join(names)}: pass a dict by name or a tuple")
     return dict(zip(names, x, strict=True))
 
 
-def _misfit(array: Array, shape: Shape, what: str, channels_last: bool) -> str:
-    text = f"{what} has shape {array.shape}, the network takes (batch, {', '.join(map(str, shape))})"
+def require_whole(array: Array, side: SideInput, what: str, name: str, sample: int | None = None) -> None:
+    """Raise UnfitInputType where token ids or a mask are no whole numbers; an empty array may be of any kind."""
+    kinds = "iu" if side.kind == "int" else "iub"
+    if array.dtype.kind not in (kinds if array.size else f"{kinds}f"):
+        held = "token ids or a mask, whole numbers" if side.kind == "int" else "truth values"
+        said = f"{what} has dtype {array.dtype}, the network takes {held}: pass an array of integers"
+        raise UnfitInputType(said, name, array.shape, sample)
+
+
+def require_names(given: Mapping[str, Any], names: Sequence[str], what: str) -> None:
+    """Raise UnfitInput where inputs are missing, or there are others than the network's."""
+    missing = [name for name in names if name not in given]
+    unknown = [name for name in given if name not in names]
+    if not missing and not unknown:
+        return
+    text = f"{what} has inputs {', '.join(map(str, given)) or 'none'}, the network takes {', '.join(names)}"
+    said = [f"add {', '.join(missing)}"] * bool(missing) + [f"leave {', '.join(map(str, unknown))} out"] * bool(unknown)
+    raise UnfitInput(f"{text}: {', '.join(said)}", missing[0] if missing else str(unknown[0]))
+
+
+def _misfit(array: Array, shape: Shape, what: str, channels_last: bool, said: str | None = None) -> str:
+    said = said or f"(batch, {', '.join(map(str, shape))})"
+    text = f"{what} has shape {array.shape}, the network takes {said}"
     if len(shape) == 1:
         if array.ndim == 2 and array.shape[0] == shape[0]:
             text += "; samples are rows here, yours are columns: pass x.T"

@@ -7,13 +7,15 @@ differ its arrays are lists, one entry a sample.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from pylrp._arrays import plain
+from pylrp.errors import NotFinite, NotInVocabulary, UnfitInput
 from pylrp.layers import Shape
 from pylrp.layers.base import Array
 from pylrp.network.classes import as_indices
@@ -25,7 +27,7 @@ from pylrp.network.graph import Graph
 from pylrp.network.ledger import COLUMNS, Ledger
 from pylrp.network.masks import by_value, has_rows, kept
 from pylrp.network.packed import Packs
-from pylrp.network.requests import Inputs, shapes_of_inputs, start_value
+from pylrp.network.requests import Inputs, require_names, require_whole, shapes_of_inputs, start_value
 from pylrp.network.sides import without_past
 
 __all__ = ["Samples", "explained", "own_request", "own_targets", "predicted", "samples_in"]
@@ -85,11 +87,15 @@ def samples_in(x: Any, graph: Graph) -> Samples | None:
     else:
         return None
     made: dict[str, list[Array]] = {name: [] for name in names}
+    whole = {} if graph.facts.sides is None else graph.facts.sides.inputs
     for i, sample in enumerate(given):
-        if set(sample) != set(names):
-            raise ValueError(f"x[{i}] has inputs {', '.join(map(str, sample))}, the network takes {', '.join(names)}")
+        require_names(sample, names, f"x[{i}]")
         for name in names:
-            made[name].append(_sample(sample[name], f"x[{i}][{name!r}]", len(shapes[name])))
+            what = f"x[{i}][{name!r}]"
+            array = _sample(sample[name], what, len(shapes[name]))
+            if name in whole:
+                require_whole(array, whole[name], what, name, i)
+            made[name].append(array)
     return Samples(made, not isinstance(x[0], Mapping | tuple))
 
 
@@ -106,7 +112,8 @@ def _sample(value: Any, what: str, rank: int) -> Array:
     if array.ndim == rank + 1 and len(array) == 1:
         array = array[0]
     if array.ndim != rank:
-        raise ValueError(f"{what} has shape {array.shape}: in a list each entry is one sample, of {rank} axes")
+        said = f"{what} has shape {array.shape}: in a list each entry is one sample, of {rank} axes"
+        raise UnfitInput(said, shape=array.shape)
     return array
 
 
@@ -142,7 +149,20 @@ def in_groups(
     groups: dict[tuple[Shape, ...], list[int]] = {}
     for i in places:
         groups.setdefault(tuple(arrays[i].shape for arrays in samples.by_input.values()), []).append(i)
-    return [(which, run(samples.batch(which), which)) for which in groups.values()]
+    made: list[tuple[Sequence[int], Any]] = []
+    for which in groups.values():
+        with _placed(which):
+            made.append((which, run(samples.batch(which), which)))
+    return made
+
+
+@contextmanager
+def _placed(which: Sequence[int]) -> Iterator[None]:
+    """Let an error about a batch of some samples say which of the list it means."""
+    try:
+        yield
+    except (NotFinite, NotInVocabulary, UnfitInput) as error:
+        raise error.among(which) from error.__cause__
 
 
 def predicted(
@@ -155,14 +175,21 @@ def predicted(
     made: list[tuple[Sequence[int], Any]] = []
     for part in _parts(samples, packs):
         groups = in_groups(samples, lambda batch, which: batch, part)
-        executions = [execution_of(batch) for _, batch in groups]
+        executions = []
+        for which, batch in groups:
+            with _placed(which):
+                executions.append(execution_of(batch))
         found: list[Any] = [None] * len(groups)
         if packs is not None and len(groups) > 1:
-            pairs = zip(executions, groups, strict=True)
-            found = packs.predict([(each, Inputs(each.graph, batch)) for each, (_, batch) in pairs], threads)
+            inputs = []
+            for execution, (which, batch) in zip(executions, groups, strict=True):
+                with _placed(which):
+                    inputs.append((execution, Inputs(execution.graph, batch)))
+            found = packs.predict(inputs, threads)
         for i, (execution, (_, batch)) in enumerate(zip(executions, groups, strict=True)):
             if found[i] is None:
-                found[i] = execution.predict(batch, threads)
+                with _placed(groups[i][0]):
+                    found[i] = execution.predict(batch, threads)
         made += [(which, outputs) for (which, _), outputs in zip(groups, found, strict=True)]
     return _joined(made)
 

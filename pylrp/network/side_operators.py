@@ -66,6 +66,9 @@ def _reshape(attributes: Attributes, array: Array, shape: Array | None = None) -
     sizes = _ints(shape, attributes.get("shape"))
     if not attributes.get("allowzero", 0):
         sizes = [array.shape[i] if n == 0 else n for i, n in enumerate(sizes)]
+    if not array.size and -1 in sizes and 0 in sizes:  # no samples: -1 stands for what it is for one
+        known = int(np.prod([n for n in sizes if n > 0]))
+        sizes = [int(np.prod([n for n in array.shape if n])) // known if n == -1 else n for n in sizes]
     return array.reshape(sizes)
 
 

@@ -217,9 +217,15 @@ def _array(feed: Feed, value: Array, batch: int, dtype: np.dtype[Any]) -> Array:
     if len(value) == 1 and batch != 1:
         value = np.broadcast_to(value, (batch, *value.shape[1:]))
     made: Array = np.ascontiguousarray(value.reshape(batch, *feed.shape), dtype=dtype)
-    what = f"what is computed of the inputs for {feed.value!r}"
-    if np.isnan(made).any() or np.isposinf(made).any() or not (feed.adds or np.isfinite(made).all()):
-        raise NotFinite(f"{what} is NaN or infinite", what=feed.value)
+    bad = np.isnan(made) | np.isposinf(made) if feed.adds else ~np.isfinite(made)
+    if bad.any():
+        sample = int(np.argwhere(bad)[0][0])
+        raise NotFinite(
+            f"what is computed of the inputs for {feed.value!r} is NaN or infinite: where a model divides by "
+            "the number of tokens, a sample whose mask is 0 throughout has no result; leave it out",
+            what=feed.value,
+            sample=sample,
+        )
     return closed(made) if feed.adds else made
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from pylrp._arrays import plain, require_finite, settle
+from pylrp.errors import UnfitTarget, UnfitTargetType
 from pylrp.layers import Shape
 from pylrp.layers.base import Array, product
 from pylrp.network.classes import Classes, ClassIndex
@@ -87,9 +88,10 @@ def starts(
         return asked
     if target is None:
         if len(shape) > 1 and product(shape[1:]) > 1:
-            raise ValueError(
+            raise UnfitTarget(
                 f"{top!r} has shape {shape}, no single class is on top: pass target=, an entry such as "
-                f"{(-1,) * (len(shape) - 1) + (0,)}, a channel or an array"
+                f"{(-1,) * (len(shape) - 1) + (0,)}, a channel or an array",
+                shape=shape,
             )
         asked.add(None)
         return asked
@@ -118,16 +120,19 @@ def _add(asked: Target, target: Any, inputs: Inputs, shape: Shape, top: str, cla
         return
     if array.dtype.kind != "f":
         given_as = f"an array of {array.dtype}" if array.ndim else repr(target)
-        raise TypeError(
+        raise UnfitTargetType(
             f"target is {given_as}: a class must be an integer, relevance an array of {inputs.dtype} with the output's "
-            f"shape {expected}"
+            f"shape {expected}",
+            target,
+            shape,
         )
     if one and not array.ndim:
-        raise TypeError(f"{what} must be an integer, got {target!r}")
+        raise UnfitTargetType(f"{what} must be an integer, got {target!r}", target, shape)
     given = settle(target, what)
     if given.shape != expected:
         also = ", or an integer for a class" if given.ndim < _TABLE else ""
-        raise ValueError(f"{what} has shape {given.shape}, the output has shape {expected}{also}")
+        said = f"has shape {given.shape}" if given.ndim else f"is {target!r}"
+        raise UnfitTarget(f"{what} {said}, the output has shape {expected}{also}", target, shape)
     require_finite(given, what)
     if given.dtype != inputs.dtype:
         given = converted(given, inputs.dtype, what, asked.notes)
@@ -137,22 +142,28 @@ def _add(asked: Target, target: Any, inputs: Inputs, shape: Shape, top: str, cla
 def _require_position(target: Any, inputs: Inputs, shape: Shape, top: str) -> None:
     """Raise where a class of an output of tokens by classes is asked for without its token."""
     if inputs.takes_ids and len(shape) == _TABLE:
-        raise ValueError(
-            f"{top!r} has shape {shape}, tokens by classes: say of which token, target=(position, {target!r}), or pass "
-            "an array of relevance"
+        one = np.ndim(target) == 0
+        entry = f"(-1, {target!r})" if one else f"[(-1, {np.ravel(target)[0]}), ...], one a sample"
+        raise UnfitTarget(
+            f"{top!r} has shape {shape}, tokens by classes: say of which token, target={entry}, or pass "
+            "an array of relevance",
+            target,
+            shape,
         )
 
 
 def _classes(target: Any, inputs: Inputs, shape: Shape, top: str, classes: Classes, what: str) -> Array:
     found = classes.resolve(target, what)
     if found.ndim > 1:
-        raise ValueError(f"a target must be one class, or one a sample, got an array of shape {found.shape}")
+        said = f"a target must be one class, or one a sample, got an array of shape {found.shape}"
+        raise UnfitTarget(said, target, shape)
     if found.ndim == 1 and len(found) != inputs.batch:
-        raise ValueError(f"target has {len(found)} entries, x has {inputs.batch} samples")
+        raise UnfitTarget(f"target has {len(found)} entries, x has {inputs.batch} samples", target, shape)
     wrong = (found < 0) | (found >= classes.count)
     if wrong.any():
         kind = "classes" if classes.two else "outputs" if len(shape) < 2 else f"channels in {top!r}"
-        raise ValueError(f"target {found[wrong].flat[0]} is no class: the network has {classes.count} {kind}")
+        said = f"target {found[wrong].flat[0]} is no class: the network has {classes.count} {kind}"
+        raise UnfitTarget(f"{said}, 0 to {classes.count - 1}", target, shape)
     return np.atleast_1d(found).astype(np.int64)
 
 

@@ -1,7 +1,7 @@
 """Names from model files and users, made safe to print: in terminals, reports and messages.
 
 Names of layers, classes and files may hold characters that control a terminal, turn the direction of writing, or are
-no Unicode at all. ``graph.py``, ``errors.py`` and the command line show them by their numbers instead.
+no Unicode at all. ``graph.py``, ``pylrp.errors`` and the command line show them by their numbers instead.
 """
 
 from __future__ import annotations

@@ -125,7 +125,7 @@ def test_saved(net, x, tmp_path):
         ({(0, 1): np.nan}, ValueError, "is nan"),
         ({}, ValueError, "empty dict"),
         ([(0, 1), (0, 2)], ValueError, "target has 2 entries, x has 3 samples"),
-        (3, ValueError, r"say of which token, target=\(position, 3\)"),
+        (3, ValueError, r"say of which token, target=\(-1, 3\)"),
         (None, ValueError, "no single class is on top"),
     ],
 )

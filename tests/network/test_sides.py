@@ -289,7 +289,7 @@ def test_many_lengths_are_not_all_kept(any_length, monkeypatch):
 @pytest.mark.parametrize(
     ("ids", "mask", "words"),
     [
-        ((1, 10), (1, 10), "these lengths"),  # positions end at 9
+        ((1, 10), (1, 10), "at most 9"),  # positions end at 9
         ((1, 0), (1, 0), "empty"),
         ((1, 4), (1, 5), "equal"),
         ((2, 4), (1, 4), "samples"),
