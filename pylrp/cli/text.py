@@ -22,7 +22,7 @@ from pylrp.present.words import joined, terminal_of
 
 __all__ = ["run"]
 
-_AT_ONCE = 64
+_AT_ONCE, _NAME = 64, 60
 
 
 def run(args: ExplainArguments) -> int:
@@ -115,7 +115,7 @@ class _Job:
             self._report = Report(self.texts.network, self.texts.labels, probability=probability)
         asked = targets if targets is not None else None if target is None else [target]
         self._report.add(
-            sample.x, name=shown(sample.given.text[:60]), tokens=sample.tokens, composites=self.texts.rules,
+            sample.x, name=_name(sample), tokens=sample.tokens, composites=self.texts.rules,
             targets=asked, top=self.args.top, output=self.args.top_name, convention=self.args.convention,
         )  # fmt: skip
 
@@ -126,6 +126,13 @@ class _Job:
                 self._report.write(path)
                 self.written.append(path)
         return list(dict.fromkeys(self.written))
+
+
+def _name(sample: TextSample) -> str:
+    """Return what a report calls a text: where it begins, and where its second sentence does."""
+    parts = [sample.given.text] if sample.given.pair is None else [sample.given.text, sample.given.pair]
+    most = _NAME // len(parts)
+    return shown(" / ".join(part if len(part) <= most else part[: most - 1] + "…" for part in parts))
 
 
 def _print_words(words: Any) -> None:

@@ -119,9 +119,8 @@ class NotInVocabulary(ValueError):
     def __init__(self, input: str, token: int, size: int, at: tuple[int, ...]):
         self.input, self.token, self.size, self.at = input, token, size, at
         place = ", ".join(map(str, at))
-        super().__init__(
-            shown(f"{input}[{place}] is {token}, the table has rows 0 to {size - 1}: use the network's own tokenizer")
-        )
+        way_out = "shorten the text" if "position" in input.lower() else "use the network's own tokenizer"
+        super().__init__(shown(f"{input}[{place}] is {token}, the table has rows 0 to {size - 1}: {way_out}"))
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Return how to make it again: an exception crosses processes by its constructor's arguments."""

@@ -217,6 +217,9 @@ def _line(path: Path, number: int, line: str) -> TextInput:
         raise ValueError(f"{name} is no JSON: {error}") from None
     if not isinstance(given, Mapping) or not isinstance(given.get("text"), str):
         raise ValueError(f'{name} has no "text": each line is an object like {{"text": "...", "target": 1}}')
+    pair = given.get("text_pair")
+    if pair is not None and not isinstance(pair, str):
+        raise ValueError(f'{name} has a "text_pair" that is no text: {shown(json.dumps(pair)[:60])}')
     target = given.get("target")
     target = tuple(target) if isinstance(target, list) else target
-    return TextInput(shown(name), stem, given["text"], given.get("text_pair"), target)
+    return TextInput(shown(name), stem, given["text"], pair, target)

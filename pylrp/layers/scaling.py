@@ -21,7 +21,7 @@ __all__ = ["Affine", "BatchNorm", "one_a_channel"]
 
 _SHIFT = Cause(
     "batchnorm",
-    label="BatchNorm shifts",
+    label="normalisation shifts",
     legend="normalisation shifts",
     stayed="in the shifts of its normalisations",
     help="Share of an unfolded BatchNorm's shift.",

@@ -22,6 +22,9 @@ from pylrp.present.text import shown
 __all__ = ["Word", "colour", "html_of", "joined", "largest", "segments_of", "terminal_of"]
 
 _SPECIAL = re.compile(r"\[[A-Z]+\d*\]|<[^<>\s]+>|<\|[^|]*\|>|\{[A-Z]+\}")
+_IN_PLACE = re.compile(
+    r"\[UNK\]|\[MASK\]|<unk>|<mask>", re.IGNORECASE
+)  # words of the text: unknown ones, and gaps in it
 _PADDING = re.compile(r"\[PAD\]|<pad>|<\|pad\|>", re.IGNORECASE)
 _SEPARATORS = ("[SEP]", "</s>", "<sep>", "<|sep|>")
 _BYTE = re.compile(r"<0x[0-9A-Fa-f]{2}>")  # of letters that SentencePiece has no token for
@@ -98,13 +101,15 @@ def joined(tokens: Sequence[str], relevance: ArrayLike, *, segments: ArrayLike |
 
 
 def _is_special(token: str) -> bool:
-    return _SPECIAL.fullmatch(token) is not None and _BYTE.fullmatch(token) is None
+    return _SPECIAL.fullmatch(token) is not None and not (_BYTE.fullmatch(token) or _IN_PLACE.fullmatch(token))
 
 
 def _begins(token: str, marks: tuple[str, ...]) -> bool:
     """Tell whether a token begins a word."""
     if token.startswith("##") and len(token) > 2:
         return False
+    if token.lower() in ("<mask>", "[mask]"):
+        return True
     return token.startswith(marks) if marks else _BYTE.fullmatch(token) is None
 
 

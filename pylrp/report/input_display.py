@@ -229,6 +229,10 @@ class InputDisplay:
         """Return values by channel and position, summed over blocks where there are too many, and the blocks' side."""
         return block_sum(values, MOST_POINTS)
 
+    def speaks(self, index: int) -> bool:
+        """Tell whether a feature may be named among the strongest."""
+        return True
+
     def feature(self, index: int) -> str:
         """Return the name of a feature of a flat input."""
         return f"feature {index}" if self._names is None else self._names[index]

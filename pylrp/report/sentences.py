@@ -71,7 +71,7 @@ def _features(view: InputDisplay | TextDisplay, values: Array) -> str:
     order = np.argsort(-values, kind="stable")
     text = []
     for what, ranked, sign in (("for it", order, 1), ("against it", order[::-1], -1)):
-        best = [i for i in ranked[:2] if sign * values[i] > 0]
+        best = [i for i in ranked if sign * values[i] > 0 and view.speaks(i)][:2]
         if best:
             text.append(f"Most {what}: " + " and ".join(f"{view.feature(i)} ({figure(values[i])})" for i in best) + ".")
     return " ".join(text)

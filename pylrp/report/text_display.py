@@ -58,6 +58,10 @@ class TextDisplay:
             made["positions"] = [short(value) for value in self.plane(positions)[0]]
         return made
 
+    def speaks(self, index: int) -> bool:
+        """Tell whether a word is one of the text: special tokens stand apart."""
+        return not self._words[index].special
+
     def feature(self, index: int) -> str:
         """Return a word."""
         return f"“{self._words[index].text}”"

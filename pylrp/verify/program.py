@@ -27,6 +27,7 @@ from pylrp.verify.helpers import ENDS
 from pylrp.verify.quantised import in_own_units
 from pylrp.verify.roundings import DYNAMIC, ROUNDINGS, nudged, settled
 from pylrp.verify.step import Array, Step, setting
+from pylrp.verify.twins import without_twins
 
 __all__ = ["Array", "Program", "Step"]
 
@@ -94,6 +95,7 @@ class Program:
                         for each in node.attribute if each.name == "value"})  # fmt: skip
         names = [each.name for each in graph.output]
         nodes = taken_apart(in_own_units(list(graph.node), tensors, names), tensors, names)
+        nodes = without_twins(nodes, tensors, names)
         made = {name for node in nodes for name in node.output}
         self.constants = {name: _settled(numpy_helper.to_array(tensor)) for name, tensor in tensors.items()
                           if name not in made}  # fmt: skip

@@ -171,6 +171,8 @@ def test_notes_of_loading_are_printed(folder: Any, capsys: pytest.CaptureFixture
         (["explain", "model.onnx", "bad.jsonl"], 'bad.jsonl:1 has no "text"'),
         (["explain", "decoder.onnx", "--text", "a", "--target", "0,nothing"], "no token 'nothing'"),
         (["explain", "decoder.onnx", "--text", "a", "--target", "9,3"], "no position 9"),
+        (["explain", "model.onnx", "pair.jsonl"], 'pair.jsonl:1 has a "text_pair" that is no text: 4'),
+        (["explain", "model.onnx", "long.txt"], "of length 703, it takes at most 600"),
         (["verify", "model.onnx", "x.npy"], "pylrp explain and verify take texts"),
         (["verify", "model.onnx", "x.npy", "--text", "a"], "x.npy is no text"),
         (["explain", "decoder.onnx", "--text", "a", "-o", "r.html"], "a report shows classes"),
@@ -178,5 +180,7 @@ def test_notes_of_loading_are_printed(folder: Any, capsys: pytest.CaptureFixture
 )
 def test_what_is_refused(folder: Any, capsys: pytest.CaptureFixture[str], words: list[str], message: str) -> None:
     (folder / "bad.jsonl").write_text('{"words": 1}')
+    (folder / "pair.jsonl").write_text('{"text": "good", "text_pair": 4}')
+    (folder / "long.txt").write_text("good " * 701)
     assert main(words) == 1
     assert message in capsys.readouterr().err

@@ -42,6 +42,17 @@ def test_pieces_are_joined(case):
     assert [word.text for word in words if word.special] == [t for t in expected if re.fullmatch(r"[\[<].*[\]>]", t)]
 
 
+def test_unknown_and_masked_words_stand_in_their_places():
+    tokens = ["[CLS]", "the", "[MASK]", "of", "[UNK]", "!", "[SEP]", "[UNK]", "[SEP]"]
+    words = joined(tokens, np.ones(9))
+    assert [word.text for word in words if not word.special] == ["the", "[MASK]", "of", "[UNK]", "!", "[UNK]"]
+    assert [word.segment for word in words if word.text == "[UNK]"] == [0, 1]
+    words = joined(["<s>", "Paris", "Ġis", "<mask>", ".", "</s>"], np.ones(6))
+    assert [(word.text, word.special) for word in words[1:-1]] == [("Paris", False), ("is", False), ("<mask>.", False)]
+    words = joined(["▁a", "▁", "<unk>", "▁b"], np.ones(4))
+    assert [word.text for word in words] == ["a", "<unk>", "b"]
+
+
 def test_padding_that_has_relevance_is_shown():
     assert [word.text for word in joined(["a", "[PAD]"], [1.0, 0.5])] == ["a", "[PAD]"]
 

@@ -56,3 +56,35 @@ def test_another_network_is_not_taken_for_rounding() -> None:
     x = {"ids": rng.integers(0, WORDS, (1, TOKENS)), "mask": np.ones((1, TOKENS), np.int64)}
     other = model(onnx.TensorProto.FLOAT16, table, 1.01 * W)
     assert not net.verify(x, other, target=0, composite="cp_lrp")
+
+
+@pytest.mark.parametrize("kind", [onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_constants_that_a_file_computes_are_not_rounded_to_sixteen_bits(kind: int, dtype: str) -> None:
+    """1 / sqrt(width), as exporters write it: out of the shape, cast into 16 bits, or of a filled shape."""
+    made = onnx.parser.parse_model(f"""
+    <ir_version: 10, opset_import: ["": 21]>
+    g (float[N, 7] x) => (float[N, 3] y)
+    <int64 one = {{1}}, int64[1] shape = {{1}}> {{
+      sizes = Shape(x)
+      width = Gather(sizes, one)
+      number = Cast<to={kind}>(width)
+      root = Sqrt(number)
+      low = Cast<to={kind}>(x)
+      scaled = Div(low, root)
+      part = ConstantOfShape(shape)
+      third = Mul(part, root)
+      all = Mul(scaled, third)
+      hidden = MatMul(all, W)
+      y = Cast<to=1>(hidden)
+    }}""")
+    filled = next(node for node in made.graph.node if node.op_type == "ConstantOfShape")
+    filled.attribute.append(helper.make_attribute("value", helper.make_tensor("", kind, [1], [0.1])))
+    tenth = float(numpy_helper.to_array(filled.attribute[0].t).astype(np.float64)[0])
+    W = np.random.default_rng(2).normal(size=(7, 3))
+    made.graph.initializer.append(helper.make_tensor("W", kind, W.shape, W.ravel()))
+    W = numpy_helper.to_array(made.graph.initializer[-1]).astype(np.float64)
+    net = pylrp.load(made, dtype=dtype)
+    x = np.random.default_rng(3).normal(size=(2, 7)).astype(dtype)
+    np.testing.assert_allclose(net.forward(x), x @ W * tenth, rtol=0, atol=5e-7)
+    assert net.verify(x, target=0, composite="epsilon")

@@ -40,6 +40,8 @@ _OF_WHOLE = {
     "Add", "And", "Concat", "Equal", "Expand", "Gather", "Greater", "Less", "Mul", "Neg", "Not", "Or", "Range",
     "ReduceProd", "Reshape", "Slice", "Squeeze", "Sub", "Transpose", "Unsqueeze", "Where",
 }  # fmt: skip
+#: Whose axes or sizes were an attribute before opset 13.
+_BY_INPUT, _INPUTS_SINCE = {"ReduceSum", "Split", "Squeeze", "Unsqueeze"}, 13
 _MOST_ENTRIES, _MOST_STEPS = 160 << 20, 1 << 30  # VGG19 has 144 million weights
 #: Results are kept of inputs of so many bytes each, so many of them.
 _SMALL, _MOST_COMPUTED = 256, 4096
@@ -288,11 +290,13 @@ class Constants:
         names = [name if array is not None else "" for name, array in zip(node.input, inputs, strict=True)]
         lone = NodeProto()
         lone.CopyFrom(node)
-        if self.dtype == np.float64:  # what is computed of constants has the network's precision
+        # What is computed of constants has the network's precision, also where the file has 16 bits.
+        own = TensorProto.DOUBLE if self.dtype == np.float64 else TensorProto.FLOAT
+        if self.dtype == np.float64:
             inputs = [a.astype(np.float64) if a is not None and a.dtype == np.float32 else a for a in inputs]
-            for attribute in lone.attribute:
-                if node.op_type == "Cast" and attribute.name == "to" and attribute.i == TensorProto.FLOAT:
-                    attribute.i = TensorProto.DOUBLE
+        for attribute in lone.attribute:
+            if node.op_type == "Cast" and attribute.name == "to" and attribute.i in (TensorProto.FLOAT, *_LARGEST):
+                attribute.i = own
         del lone.input[:]
         lone.input.extend(names)
         graph = helper.make_graph(
@@ -301,7 +305,7 @@ class Constants:
             [onnx.ValueInfoProto(name=name) for name in dict.fromkeys(filter(None, names))],
             [onnx.ValueInfoProto(name=name) for name in node.output if name],
         )
-        model = helper.make_model(graph, opset_imports=self._opsets, ir_version=self._ir_version)
+        model = helper.make_model(graph, opset_imports=self._opsets_of(node), ir_version=self._ir_version)
         feeds = {name: array for name, array in zip(names, inputs, strict=True) if array is not None}
         try:
             # Integer divisions by zero and the like: the reference warns, we look at the result.
@@ -310,11 +314,19 @@ class Constants:
         except Exception as error:  # whatever the reference meets, the node can't be computed here
             raise ValueError("can't be computed from its constants") from error
 
+    def _opsets_of(self, node: NodeProto) -> list[Any]:
+        """Return the opsets of a node that is evaluated: what stands for a fused one is in the form of opset 13."""
+        if node.op_type not in _BY_INPUT or len(node.input) == 1:
+            return self._opsets
+        newest = max((each.version for each in self._opsets if each.domain in _ONNX), default=1)
+        return [helper.make_opsetid("", max(newest, _INPUTS_SINCE))]
+
     @staticmethod
     def fill(node: NodeProto) -> Array:
         """Return the number that a ConstantOfShape repeats."""
         value: Array = attributes_of(node).get("value", np.zeros(1, np.float32))
-        return value.reshape(-1)[:1].reshape(())
+        kept = value.reshape(-1)[:1].reshape(())
+        return kept.astype(np.float32) if kept.dtype.kind not in "biu" and kept.dtype.itemsize < 4 else kept
 
     def _constant(self, node: NodeProto) -> Array:
         if len(node.attribute) != 1:

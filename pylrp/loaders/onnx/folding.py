@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pylrp.errors import UnsupportedLayer
 from pylrp.loaders.onnx.constants import BATCHES, Constant
 from pylrp.loaders.onnx.node import Call
-from pylrp.loaders.onnx.quantised import WEIGHTS, dequantised, note
+from pylrp.loaders.onnx.quantised import WEIGHTS, dequantised, note, whole_numbers
 from pylrp.loaders.onnx.resized import resized
 from pylrp.loaders.onnx.sides import fixed
 from pylrp.loaders.onnx.views import Times
@@ -218,6 +218,10 @@ def _compute(call: Call, inputs: Sequence[Array | None]) -> list[Array]:
     if call.node.op_type == "DequantizeLinear" and len(inputs) > 1 and inputs[0] is not None and inputs[1] is not None:
         note(call, WEIGHTS)
         return [dequantised(inputs[0], inputs[1], inputs[2] if len(inputs) > 2 else None, call.attributes)]
+    if call.op == "com.microsoft.QuantizeLinear" and len(inputs) > 2:
+        x, scale, zero = inputs
+        if x is not None and scale is not None and zero is not None:
+            return [whole_numbers(x, scale, zero, call.attributes)]
     if call.op in ("Softmax", "LogSoftmax") and inputs and inputs[0] is not None:
         return [_softmax(call, inputs[0])]
     if call.op in ("LayerNormalization", "RMSNormalization") and len(inputs) > 1 and inputs[0] is not None:

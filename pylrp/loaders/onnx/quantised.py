@@ -17,7 +17,7 @@ from onnx import TensorProto, helper
 from pylrp.layers import Affine, DynamicQuantize, Identity, Quantize
 from pylrp.loaders.onnx.node import Call, Value
 
-__all__ = ["DYNAMIC", "QUANTISED", "WEIGHTS", "dequantised", "note"]
+__all__ = ["DYNAMIC", "QUANTISED", "WEIGHTS", "dequantised", "note", "whole_numbers"]
 
 Array = NDArray[Any]
 
@@ -60,6 +60,14 @@ def dequantised(x: Array, scale: Array, zero: Array | None, settings: Mapping[st
         return made
     with np.errstate(over="ignore"):  # a mask's lowest number is -inf there, as in the file
         return made.astype(scale.dtype)
+
+
+def whole_numbers(x: Array, scale: Array, zero: Array, settings: Mapping[str, Any]) -> Array:
+    """Return a constant rounded as QuantizeLinear does it, in the type of the zero point; ``axis`` as ONNX has it."""
+    unit, offset = (_along(x.shape, array, settings) for array in (scale, zero))
+    limits = _BITS.get(zero.dtype.name) or (np.iinfo(zero.dtype).min, np.iinfo(zero.dtype).max)
+    made: Array = np.clip(np.rint(x.astype(np.float64) / unit) + offset, *limits).astype(zero.dtype)
+    return made
 
 
 def _along(shape: tuple[int, ...], array: Array | None, settings: Mapping[str, Any]) -> Any:
