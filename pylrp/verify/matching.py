@@ -239,6 +239,9 @@ class Matching:
             if not self._transparent(readers[0]):
                 break
             candidates.append(readers[0].outputs[0])
+        steps = [self.program.made_by[value] for value in candidates[1:]]
+        if len(self.program.readers.get(candidates[-1], [])) > 1 and all(each.op == "Identity" for each in steps):
+            return candidates[-1]  # others read what is dequantised, too
         return candidates[0] if len(candidates) == 1 else self.nearest(name, candidates)
 
     def _above_removed_top(self, kind: str | None, inner: list[Step]) -> bool:

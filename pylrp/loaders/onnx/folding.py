@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from pylrp.errors import UnsupportedLayer
 from pylrp.loaders.onnx.constants import BATCHES, Constant
+from pylrp.loaders.onnx.masks_rounded import require_steps
 from pylrp.loaders.onnx.node import Call
 from pylrp.loaders.onnx.quantised import WEIGHTS, dequantised, note, whole_numbers
 from pylrp.loaders.onnx.resized import resized
@@ -217,6 +218,7 @@ def _compute(call: Call, inputs: Sequence[Array | None]) -> list[Array]:
         return [_batch_norm(*inputs, epsilon=call.attribute("epsilon", 1e-5))]
     if call.node.op_type == "DequantizeLinear" and len(inputs) > 1 and inputs[0] is not None and inputs[1] is not None:
         note(call, WEIGHTS)
+        require_steps(call, inputs[1])
         return [dequantised(inputs[0], inputs[1], inputs[2] if len(inputs) > 2 else None, call.attributes)]
     if call.op == "com.microsoft.QuantizeLinear" and len(inputs) > 2:
         x, scale, zero = inputs

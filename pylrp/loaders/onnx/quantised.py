@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from pylrp.layers import Affine, DynamicQuantize, Identity, Quantize
+from pylrp.loaders.onnx.masks_rounded import require_steps
 from pylrp.loaders.onnx.node import Call, Value
 
 __all__ = ["DYNAMIC", "QUANTISED", "WEIGHTS", "dequantised", "note", "whole_numbers"]
@@ -113,6 +114,7 @@ def _quantize(call: Call) -> Value:
         scale, zero = (v.reshape(shape if v.size > 1 else ()) for v in (scale, zero))
     else:
         scale, zero = scale.reshape(()), zero.reshape(())
+    require_steps(call, scale)
     call.translation.quantised[call.node.output[0]] = scale, zero
     note(call, _ROUNDED)
     low, high = least - zero, most - zero

@@ -57,6 +57,8 @@ _OPERATORS = {**OPERATORS, **FUSED, **QUANTISED}
 _INSTEAD = WRITTEN_OUT | BLOCKWISE
 _KNOWN = {*_OPERATORS, *_INSTEAD}
 #: Operators that move a part of a pattern along.
+#: onnxruntime's own, for 16 bits before opset 21.
+_OWN_QUANTISERS = {f"com.microsoft.{op}": op for op in ("QuantizeLinear", "DequantizeLinear")}
 _WAIT = {"Cast", "CastLike", "Expand", "Reshape", "Squeeze", "Unsqueeze"}
 #: What code raises that meets something else than it was written for.
 _MALFORMED = (ArithmeticError, AttributeError, LookupError, RuntimeError, StopIteration, TypeError)
@@ -348,7 +350,7 @@ class Reader:
             return call.lookup(call.node.input[0], call.weight(1))
         inputs = [None if not n else n if n in sides else constants[n] for n in call.node.input]
         try:
-            sides.step(call.op, call.attributes, inputs, output)
+            sides.step(_OWN_QUANTISERS.get(call.op, call.op), call.attributes, inputs, output)
         except KeyError:
             raise call.unsupported("computes of token ids or masks what is not known") from None
         return None
