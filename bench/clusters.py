@@ -2,6 +2,7 @@
 
     python bench/clusters.py                  256 images, EfficientNet-Lite0
     python bench/clusters.py --images 64
+    python bench/clusters.py --data FOLDER    keeps the network's file there, for the next time
 
 Images and maps lie in Zarr, a chunk a block. Wanted: at least 90 % of the one process's rate, by the clock. Beside
 other programs the clock says little: then the processor's time of all processes is what counts. The cluster and its
@@ -75,10 +76,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--images", type=int, default=256)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--data", type=Path)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as raw:
         folder = Path(raw)
-        network = streams.lite0(folder)
+        network = streams.lite0(args.data or folder)
         x = np.random.default_rng(0).normal(size=(args.images, 3, 224, 224)).astype(np.float32)
         zarr: Any = peers.load("zarr")
         zarr.create_array(str(folder / "images.zarr"), data=x, chunks=(BLOCK, 3, 224, 224))

@@ -5,10 +5,11 @@
     python bench/streams.py photographs                2,000 JPEG files, EfficientNet-Lite0, folder to Zarr
     python bench/streams.py photographs --paper        and what 100 million of them would take on 64 machines
 
-Each part runs in a process of its own. Wanted: digits by the clock in at most 1.1 times the parts' processor times
-over the cores, at most 500 MB; photographs at 80 % or more of the rate of ``Network.explain`` alone. Beside other
-programs the clock says little: then the same with the processor's time of the whole stream is what counts. Photographs
-are crops of those that scikit-image and scikit-learn bring; they need these, torch and EfficientNet-Lite0's packages.
+``--data FOLDER`` keeps what is made up, and takes it from there the next time. Each part runs in a process of its own.
+Wanted: digits by the clock in at most 1.1 times the parts' processor times over the cores, at most 500 MB; photographs
+at 80 % or more of the rate of ``Network.explain`` alone. Beside other programs the clock says little: then the same with
+the processor's time of the whole stream is what counts. Photographs are crops of those that scikit-image and
+scikit-learn bring; they need these, torch and EfficientNet-Lite0's packages.
 """
 
 from __future__ import annotations
@@ -155,19 +156,25 @@ def made_up_digits(folder: Path, count: int, threads: int) -> Case:
     stack = [layers.Dense(weights[0], biases[0]), layers.ReLU(), layers.Dense(weights[1], biases[1])]
     pylrp.Network(stack).save(folder / "digits.pylrp.npz")
     images, batch = demo.load_demo_digits()[0].reshape(-1, 784), 4096
-    array = peers.load("zarr").create_array(
-        str(folder / "digits.zarr"), shape=(count, 784), chunks=(batch, 784), dtype="uint8"
-    )
+    place = folder / f"digits-{count}.zarr"
+    case = Case(str(folder / "digits.pylrp.npz"), str(place), count, batch, threads, "digits")
+    if place.exists():
+        return case
+    array = peers.load("zarr").create_array(str(place), shape=(count, 784), chunks=(batch, 784), dtype="uint8")
     rng = np.random.default_rng(0)
     for start in range(0, count, batch):
         chosen = images[rng.integers(0, len(images), min(batch, count - start))]
         noise = rng.integers(0, 40, chosen.shape, np.uint8) * (chosen > 0)
         array[start : start + len(chosen)] = np.maximum(chosen, noise)
-    return Case(str(folder / "digits.pylrp.npz"), str(folder / "digits.zarr"), count, batch, threads, "digits")
+    return case
 
 
 def photographs(folder: Path, count: int, threads: int) -> Case:
     """Write crops of photographs as JPEG files, and EfficientNet-Lite0 to a file."""
+    place = folder / f"photographs-{count}"
+    case = Case(lite0(folder), str(place), count, 16, threads, "photographs")
+    if place.exists():
+        return case
     image = peers.load("PIL.Image")
     places = {"skimage": "data", "sklearn": "datasets/images"}
     photos = [
@@ -175,24 +182,27 @@ def photographs(folder: Path, count: int, threads: int) -> Case:
         for package, names in SOURCES.items()
         for name in names
     ]
-    (folder / "photographs").mkdir()
+    place.mkdir()
     rng = np.random.default_rng(0)
     for i in range(count):
         photo = photos[i % len(photos)]
         side = int(rng.integers(256, min(photo.size) + 1))
         left, top = (int(rng.integers(0, whole - side + 1)) for whole in photo.size)
-        photo.crop((left, top, left + side, top + side)).save(folder / "photographs" / f"{i:06d}.jpg", quality=90)
-    return Case(lite0(folder), str(folder / "photographs"), count, 16, threads, "photographs")
+        photo.crop((left, top, left + side, top + side)).save(place / f"{i:06d}.jpg", quality=90)
+    return case
 
 
 def lite0(folder: Path) -> str:
     """Write EfficientNet-Lite0 with its trained weights to a file that can be mapped, and return it."""
+    path = folder / "lite0.pylrp.npz"
+    if path.exists():
+        return str(path)
     import convnets
 
     torch, pylrp = peers.load("torch"), peers.load("pylrp")
     net = pylrp.load(convnets.network("efficientnet-lite0"), torch.zeros(1, 3, 224, 224))
-    net.save(folder / "lite0.pylrp.npz")
-    return str(folder / "lite0.pylrp.npz")
+    net.save(path)
+    return str(path)
 
 
 def report(case: Case, parts: dict[str, Taken]) -> bool:
@@ -236,13 +246,16 @@ def main() -> int:
     parser.add_argument("--count", type=int)
     parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1))
     parser.add_argument("--paper", action="store_true")
+    parser.add_argument("--data", type=Path, help="where made-up data is kept")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as raw:
         folder = Path(raw)
+        data = args.data or folder
+        data.mkdir(parents=True, exist_ok=True)
         if args.what == "digits":
-            case = made_up_digits(folder, args.count or 200_000, args.threads)
+            case = made_up_digits(data, args.count or 200_000, args.threads)
         else:
-            case = photographs(folder, args.count or 2_000, args.threads)
+            case = photographs(data, args.count or 2_000, args.threads)
         found = {"read": reading, "explain": explaining, "write": writing, "stream": streaming}
         parts = {name: measured(part, case, raw) for name, part in found.items()}
         good = report(case, parts)

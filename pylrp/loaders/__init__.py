@@ -155,6 +155,9 @@ def load(
         outputs = listed_outputs(outputs)
         if "outputs" in taken:
             given["outputs"] = outputs
+    keep_top = keep_top or keep_softmax
+    if keep_top and "keep_top" in taken:  # a loader that does not put it into the graph
+        given["keep_top"] = True
     wrong = [name for name in given if name not in taken]
     if wrong:
         raise UnknownOption(what, wrong[0], list(taken)[1:])
@@ -169,7 +172,7 @@ def load(
             graph = with_outputs(graph, outputs)
         # A softmax in a file of our own was kept on purpose; one with a model says so.
         own = what == _OWN and (graph.facts.lengths is None or graph.facts.lengths.keep_top)
-        network = Network.from_graph(graph, keep_top=keep_top or keep_softmax or own)
+        network = Network.from_graph(graph, keep_top=keep_top or own)
         if what in _ONNX:  # for Network.verify
             network._model = os.path.abspath(source) if isinstance(source, str | os.PathLike) else source
     if what == _TORCH:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 
@@ -15,7 +17,8 @@ from sklearn.compose import ColumnTransformer, TransformedTargetRegressor
 from sklearn.decomposition import PCA, FastICA
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.impute import MissingIndicator, SimpleImputer
-from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.linear_model import LogisticRegression, PoissonRegressor, Ridge
+from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import FeatureUnion, make_pipeline
 from sklearn.preprocessing import (
     Binarizer,
@@ -155,3 +158,29 @@ def test_what_transforms_the_target_names_what_it_holds(table):
     with pytest.raises(TypeError, match=r"model\.regressor_"):
         pylrp.load(model)
     assert pylrp.load(model.regressor_).output_size == 1
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_probabilities_are_kept_on_request(table, classes):
+    frame, y = table
+    y = y if classes == 3 else y > 0
+    network = MLPClassifier((6,), max_iter=30, random_state=0)
+    for model in (LogisticRegression(max_iter=300), network, LinearDiscriminantAnalysis()):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it has not converged
+            pipeline = make_pipeline(StandardScaler(), model).fit(frame, y)
+        net = pylrp.load(pipeline, keep_top=True)
+        wanted = pipeline.predict_proba(frame)
+        np.testing.assert_allclose(net.forward(frame), wanted if classes == 3 else wanted[:, 1:], rtol=1e-8, atol=1e-10)
+        assert net.top is None
+        assert not net.notes
+        ex = net.explain(frame, target=1, rules=pylrp.Zero())
+        total = ex.relevance.sum(1) + sum(row.absorbed for row in ex.ledger)
+        np.testing.assert_allclose(total, wanted[:, 1], rtol=1e-6, atol=1e-9)
+
+
+def test_the_exponential_function_is_kept_on_request(table):
+    frame, _ = table
+    model = make_pipeline(StandardScaler(), PoissonRegressor()).fit(frame[["a", "b"]], frame.c)
+    kept = pylrp.load(model, keep_top=True)
+    np.testing.assert_allclose(kept.forward(frame[["a", "b"]])[:, 0], model.predict(frame[["a", "b"]]), rtol=1e-8)

@@ -43,7 +43,7 @@ _LINEAR = {
 }  # fmt: skip
 
 
-def load_sklearn(estimator: Any, expanded: bool = False) -> Graph:
+def load_sklearn(estimator: Any, expanded: bool = False, keep_top: bool = False) -> Graph:
     """Return the network of a fitted ``MLPClassifier``, ``MLPRegressor`` or linear model.
 
     The softmax or logistic function at the end of a classifier is left out, and a note says so: its logits are
@@ -63,6 +63,8 @@ def load_sklearn(estimator: Any, expanded: bool = False) -> Graph:
         input.
     expanded : bool, default False
         Relevance of each category that a one-hot encoder makes, instead of the column's sum.
+    keep_top : bool, default False
+        Leave the function at the end in: outputs are probabilities, of ``classes_[1]`` for two classes.
 
     Returns
     -------
@@ -104,15 +106,15 @@ def load_sklearn(estimator: Any, expanded: bool = False) -> Graph:
     else:
         before = [layer for name, step in steps for layer in layers_of(name, step, weights[0].dtype)]
     notes = []
-    if parts.top != "identity":
+    if parts.top != "identity" and not keep_top:
         of = "the logit of classes_[1] is" if len(weights[-1]) == 1 else "the logits are"
         of = "the logarithm of the prediction is" if parts.top == "exp" else of
         notes.append(f"{parts.top} at the top removed: {of} explained")
-    activations = [*[parts.activation] * (len(layers) - 1), "identity"]
+    activations = [*[parts.activation] * (len(layers) - 1), parts.top if keep_top else "identity"]
     graph = chain(layers, activations, notes=notes, first=before, inputs=inputs)
     if front is not None:
         graph = with_front(front, nodes, graph)
-    return graph.changed(facts=replace(_facts(parts, first, graph), front=front))
+    return graph.changed(facts=replace(_facts(parts, first, graph, keep_top), front=front))
 
 
 @dataclass(frozen=True)
@@ -150,12 +152,12 @@ def _parts(estimator: Any) -> _Parts:
     return _Parts([weight], [bias], "identity", top, labels)
 
 
-def _facts(parts: _Parts, first: Any, graph: Graph) -> Facts:
+def _facts(parts: _Parts, first: Any, graph: Graph, keep_top: bool) -> Facts:
     """Return the function at the top that was left out, the classes' labels and the features' names."""
     (source,), (output,) = graph.inputs, graph.outputs
     names = getattr(first, "feature_names_in_", None)
     return Facts(
-        top={} if parts.top == "identity" else {output: _TOPS[parts.top]},
+        top={} if keep_top or parts.top == "identity" else {output: _TOPS[parts.top]},
         classes=None if parts.labels is None else tuple(np.asarray(parts.labels).tolist()),
         features={} if names is None else {source: tuple(map(str, names))},
     )
