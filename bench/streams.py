@@ -7,8 +7,8 @@
 
 ``--data FOLDER`` keeps what is made up, and takes it from there the next time. Each part runs in a process of its own.
 Wanted: digits by the clock in at most 1.1 times the parts' processor times over the cores, at most 500 MB; photographs
-at 80 % or more of the rate of ``Network.explain`` alone. Beside other programs the clock says little: then the same with
-the processor's time of the whole stream is what counts. Photographs are crops of those that scikit-image and
+at 80 % or more of the rate of ``Network.explain`` alone. Beside other programs the clock says little: then the same
+with the processor's time of the whole stream is what counts. Photographs are crops of those that scikit-image and
 scikit-learn bring; they need these, torch and EfficientNet-Lite0's packages.
 """
 
