@@ -27,7 +27,7 @@ class Plan:
         threads: int,
         zeros: tuple[int, float] | None = ...,
         checkpoint: bool = ...,
-    ) -> tuple[list[NDArray[Any]], list[NDArray[Any] | None], list[NDArray[Any]], NDArray[Any]]: ...
+    ) -> tuple[list[NDArray[Any]], list[NDArray[Any] | None], list[NDArray[Any]], NDArray[Any], bool]: ...
 
 class Graph:
     def __init__(

@@ -312,7 +312,6 @@ bool Team::in_task() { return busy; }
 Team::Team(int helpers) : helpers_(helpers), forks_(forks.load()), pool_(Pool::get()), slot_(pool_->lease()) {
   if (slot_ != nullptr) {
     lease_ = slot_->crew.load(std::memory_order_relaxed) >> kCrewBits;
-    pool_->recruit(slot_, lease_, helpers_, helpers_);
   }
 }
 

@@ -71,7 +71,9 @@ struct GraphWithLayouts {
     return threads_for(count).alone_if(work < kWorthTeam);
   }
 
-  py::list outputs_of(const Run& run, const std::vector<std::size_t>& wanted, const Threads& threads) const {
+  // finite: becomes false where a number is not.
+  py::list outputs_of(const Run& run, const std::vector<std::size_t>& wanted, const Threads& threads,
+                      bool* finite = nullptr) const {
     py::list outputs;
     for (const std::size_t value : wanted) {
       const Layout& layout = layouts[value];
@@ -84,6 +86,9 @@ struct GraphWithLayouts {
         }
       } else {
         to_user(layout, core, user, threads);
+      }
+      if (finite != nullptr && (scan_rows(core) & kernels::kNotFinite)) {
+        *finite = false;
       }
     }
     return outputs;

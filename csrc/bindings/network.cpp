@@ -236,8 +236,10 @@ struct PlanOfGraph {
     if (!finite) {
       throw Error("the relevance overflows: a denominator is nearly zero; use a rule with a larger stabilizer");
     }
-    return py::make_tuple(graph->outputs_of(run, asked.outputs, threads), std::move(top.chosen), results.arrays(),
-                          std::move(ledger));
+    const Index entries = Index{kLedgerColumns} * rows;
+    finite = !(scan_rows(Matrix<const double>{ledger.data(), ledger.shape(0), entries, entries}) & kernels::kNotFinite);
+    py::list outputs = graph->outputs_of(run, asked.outputs, threads, &finite);
+    return py::make_tuple(std::move(outputs), std::move(top.chosen), results.arrays(), std::move(ledger), finite);
   }
 
   py::tuple owned;
@@ -263,8 +265,8 @@ class AnyPlan {
   // targets: one, each None (the top class), an int64 array (1) or (batch) of channels (-2: the top one, -1: none), an
   // array (batch, size of the start) of relevance, or a tuple (entries, weights), see entries.hpp. Returns (values of
   // `outputs`, chosen channels a target or None, relevance (targets * batch, size) of `wanted`, ledger (nodes, columns,
-  // targets * batch)). zeros: of one of the outputs' values, and the number to take for them. checkpoint: keep little
-  // of the forward pass, and compute it again.
+  // targets * batch), whether all of these are finite). zeros: of one of the outputs' values, and the number to take
+  // for them. checkpoint: keep little of the forward pass, and compute it again.
   py::tuple explain(const py::list& inputs, const py::list& targets, bool one, std::size_t start,
                     const std::vector<std::size_t>& outputs, const std::vector<std::size_t>& wanted, const Masks& masks,
                     int threads, const std::optional<std::pair<std::size_t, double>>& zeros, bool checkpoint) const {

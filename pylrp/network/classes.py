@@ -162,7 +162,7 @@ class Classes:
 
     def channel(self, index: Array) -> NDArray[np.int64]:
         """Return the channels of classes."""
-        return np.zeros_like(index, np.int64) if self.two else index.astype(np.int64)
+        return np.zeros_like(index, np.int64) if self.two else np.asarray(index, np.int64)
 
     def sign(self, index: Array) -> Array | None:
         """Return by what the channel is multiplied, 1 or -1; None where it is 1 for all."""

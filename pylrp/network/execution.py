@@ -69,6 +69,8 @@ class Execution:
         What is known of the scale of each input.
     largest_batch : int
         How many samples it has run at once, at most: none as long as other executions do it for it.
+    questions : dict
+        What ``explain.py`` has settled of earlier requests.
     """
 
     def __init__(self, graph: Graph | Laid, like: Execution | None = None):
@@ -80,6 +82,7 @@ class Execution:
         self._like = like
         self._whole: CoreGraph | None = None
         self.largest_batch = 0
+        self.questions: dict[Any, Any] = {}
         self._plans: dict[Any, Prepared] = {}
         self._assignments: dict[tuple[str, str], Assignment] = {}
         self._composed: dict[Any, CoreGraph] = {}
@@ -179,6 +182,7 @@ class Execution:
             if len(self._plans) >= _MOST_PLANS:  # a sweep over parameters must not collect them
                 self._plans.clear()
                 self._composed.clear()
+                self.questions.clear()
             self._plans[inner] = known
         if key is not None:
             self._plans[key] = known

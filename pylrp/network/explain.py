@@ -6,7 +6,7 @@ core's plan, ``explanation.py`` is what comes back.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -32,6 +32,7 @@ __all__ = ["Call", "Request", "explain"]
 
 #: Frames from the user's call down to the one that warns of its input.
 _TO_CALLER = 6
+_MOST_QUESTIONS = 64  # that a network keeps
 
 
 @dataclass
@@ -63,6 +64,40 @@ def explain(execution: Execution, request: Request) -> Explanation:
     return call.explanation()
 
 
+class Question:
+    """What a request asks of a network, whatever its input and its target are.
+
+    Attributes
+    ----------
+    top : str
+        The value where relevance starts.
+    names, outputs : list of str
+        The values whose relevance is asked for, and those that are.
+    masks : mapping or None
+    prepared : Prepared
+    absorbed : mapping of str to AbsorbedValue
+    positions : Positions
+    classes : Classes
+    """
+
+    def __init__(self, execution: Execution, request: Request, bfloat16: bool):
+        graph = execution.graph
+        self.top = requests.start_value(graph, request.output)
+        wanted = requests.wanted_values(graph, request.layers)
+        self.masks: Mapping[str, Any] | None = masks.by_value(graph, request.masks)
+        masked = [name for name in self.masks or () if isinstance(name, str)]
+        needed = [*wanted, *masked, graph.value(self.top)]
+        self.prepared = execution.plan(request.composite, request.convention, needed, bfloat16)
+        self.absorbed = self.prepared.absorbed(self.top)
+        if request.layers == "all":
+            wanted = [name for name in wanted if name not in self.absorbed]
+        requests.require_outside([*wanted, *(self.masks or ())], self.absorbed)
+        self.positions = Positions(graph, self.prepared, request.convention, self.absorbed)
+        self.classes: Classes = execution.classes_at(self.top)
+        self.names = list(dict.fromkeys([*graph.inputs, *wanted]))
+        self.outputs = list(dict.fromkeys([*graph.outputs, self.top]))
+
+
 class Call:
     """One request on its way: settled when it is made, then run, then told."""
 
@@ -73,24 +108,28 @@ class Call:
         if request.expanded is not None:
             requests.require_front(self.graph)
             self.inputs.expanded = request.expanded
-        self.top = requests.start_value(self.graph, request.output)
-        wanted = requests.wanted_values(self.graph, request.layers)
-        self.masks: Mapping[str, Any] | None = masks.by_value(self.graph, request.masks)
-        masked = [name for name in self.masks or () if isinstance(name, str)]
-        needed = [*wanted, *masked, self.graph.value(self.top)]
-        self.prepared = self._plan(needed)
+        question = self._question()
+        self.top, self.prepared, self.masks = question.top, question.prepared, question.masks
+        self.absorbed, self.positions, self.classes = question.absorbed, question.positions, question.classes
+        self.names, self.outputs = question.names, question.outputs
         self._warn()
-        self.absorbed = self.prepared.absorbed(self.top)
-        if request.layers == "all":
-            wanted = [name for name in wanted if name not in self.absorbed]
-        requests.require_outside([*wanted, *(self.masks or ())], self.absorbed)
         self.stays = masks.settled(self.graph, self.masks, self.inputs.batch, self.inputs.single)
-        self.positions = Positions(self.graph, self.prepared, request.convention, self.absorbed)
-        self.classes: Classes = execution.classes_at(self.top)
         self.contrasted: Array | None = None
         self._settle_target()
-        self.names = list(dict.fromkeys([*self.graph.inputs, *wanted]))
-        self.outputs = list(dict.fromkeys([*self.graph.outputs, self.top]))
+
+    def _question(self) -> Question:
+        """Return what is asked whatever the input is; it is settled once where the rules have a name."""
+        request, known = self.request, self.execution.questions
+        usual = request.layers is None and request.masks is None and isinstance(request.composite, str)
+        if not usual or not isinstance(request.output, str | None):
+            return Question(self.execution, request, self.bfloat16)
+        key = request.composite, request.convention, request.output, self.bfloat16
+        found = known.get(key)
+        if found is None:
+            if len(known) >= _MOST_QUESTIONS:
+                known.clear()
+            found = known[key] = Question(self.execution, request, self.bfloat16)
+        return found
 
     def _plan(self, values: Sequence[str]) -> Prepared:
         return self.execution.plan(self.request.composite, self.request.convention, values, self.bfloat16)
@@ -145,12 +184,12 @@ class Call:
     def propagate(self) -> None:
         """Run the forward pass and the backward pass, and look at what came back."""
         outputs, names = self.asked_values()
-        found, chosen, relevance, pages = self.execution.run(
+        found, chosen, relevance, pages, finite = self.execution.run(
             self.inputs,
             lambda: self._in_core(outputs, names),
             lambda: overflow_in_relevance(self.graph, self.top, self._of_one),
         )
-        self.take(found, chosen, relevance, self.prepared.pages(pages))
+        self.take(found, chosen, relevance, self.prepared.pages(pages), finite)
 
     def asked_values(self) -> tuple[list[str], list[str]]:
         """Return the values, and those whose relevance is asked for."""
@@ -168,16 +207,18 @@ class Call:
             if sign is not None:
                 array[t * batch : (t + 1) * batch] *= sign.reshape(-1, 1)
 
-    def take(self, found: list[Array], chosen: list[Any], relevance: list[Array], pages: Array) -> None:
-        """Take what the core returns, with the pages of the graph's nodes."""
+    def take(self, found: list[Array], chosen: list[Any], relevance: list[Array], pages: Array, finite: bool) -> None:
+        """Take what the core returns, with the pages of the graph's nodes; ``finite``: all of it is."""
         names = self.asked_values()[1]
         self.chosen, self.relevance, self.pages = chosen, relevance, pages
         self.found, at_positions = found[: len(self.outputs)], found[len(self.outputs) :]
-        self.execution.require_finite(self.inputs, self.outputs, self.found)
-        require_ledger(self.prepared.graph, self.pages)
+        if not finite:
+            self.execution.require_finite(self.inputs, self.outputs, self.found)
+            require_ledger(self.prepared.graph, self.pages)
         count = len(self.starts)
-        for array in (*self.relevance, *self.pages.transpose(0, 2, 1)):
-            self._give_signs(array)
+        if any(sign is not None for sign in self.signs):
+            for array in (*self.relevance, *self.pages.transpose(0, 2, 1)):
+                self._give_signs(array)
         values = dict(zip(self.positions.values, at_positions, strict=True))
         self.at_positions = self.positions.took(
             self.inputs, values, dict(zip(names, self.relevance, strict=True)), count
@@ -195,7 +236,6 @@ class Call:
             for name, a in zip(self.names, self.relevance, strict=True)
         }
         by_input = inputs.by_input(maps)
-        ledgers = self._ledgers()
         positions = self.at_positions
         if isinstance(positions, dict):
             positions = {name: inputs.with_target_axis(a, a.shape[1:], count, "") for name, a in positions.items()}
@@ -205,21 +245,32 @@ class Call:
         if explained is None:
             explained = targets.explained(self.chosen, self.asked, several)
         features = {name: inputs.features(name) for name in by_input}
-        layers = self._layers(maps)
-        return Explanation(
+        return Explanation.with_later(
+            self._later(maps),
             relevance=_sole(by_input),
             output=predicted[self.top] if len(graph.outputs) == 1 or self.request.output is not None else predicted,
             target=explained if explained is None or self.classes.numbered else as_indices(explained),
-            layers=layers,
-            ledger=ledgers if several else ledgers[0],
             input=_sole({name: inputs.given[name] for name in by_input}),
-            settings=self._settings(),
             notes=tuple(dict.fromkeys([*inputs.notes, *self.asked.notes])),
             features=_sole(features),
             origin=inputs.origin,
             positions=positions,
-            coefficients=self._coefficients(layers),
         )
+
+    def _later(self, maps: dict[str, Array]) -> dict[str, Callable[[Explanation], Any]]:
+        """Return how an explanation makes the rest when it is asked for."""
+        several, request = self.request.targets is not None, self.request
+        self.inputs.flat, self.found, self.relevance = [], [], []  # nothing else needs them any more
+        later: dict[str, Callable[[Explanation], Any]] = {
+            "layers": lambda _: self._layers(maps),
+            "ledger": lambda _: self._ledgers() if several else self._ledgers()[0],
+            "settings": lambda _: self._settings(),
+            "coefficients": lambda ex: self._coefficients(ex.layers),
+        }
+        if several or request.against is not None or self.masks is not None:  # which the caller may change
+            settings = self._settings()
+            later["settings"] = lambda _: settings
+        return later
 
     def _ledgers(self) -> list[Ledger]:
         rows, applied = self.prepared.accounts(self.graph, self.masks or ())
@@ -269,7 +320,7 @@ class Call:
             inputs.flat[at] = np.where(inputs.flat[at] == 0, inputs.dtype.type(by), inputs.flat[at])
         else:
             zeros = name, by
-        _, _, (small,), _ = self.execution.run(inputs, lambda: self._in_core([name], [name], zeros))
+        _, _, (small,), *_ = self.execution.run(inputs, lambda: self._in_core([name], [name], zeros))
         self._give_signs(small)
         values = inputs.with_target_axis(np.tile(values, (count, 1)), shape, axis, name)
         return quotient(relevance, values, inputs.with_target_axis(small, shape, axis, name), by)

@@ -7,7 +7,7 @@ import operator
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -163,6 +163,36 @@ class Explanation:
     origin: Origin | None = None
     positions: Any = None
     coefficients: Coefficients = field(default_factory=lambda: Coefficients({}, [], None))
+
+    @classmethod
+    def with_later(cls, later: Mapping[str, Callable[[Explanation], Any]], **known: Any) -> Explanation:
+        """Return an explanation of which some attributes are made when they are first asked for.
+
+        One sample of a small network is explained in less time than it takes to make them all.
+
+        Parameters
+        ----------
+        later : mapping of str to callable
+            By name, what makes an attribute of the explanation. What it looks at must not change.
+        **known
+            The other attributes.
+        """
+        made = object.__new__(cls)
+        made.__dict__.update(known, _later=later)
+        return made
+
+    if not TYPE_CHECKING:  # there attributes are what the class says
+
+        def __getattr__(self, name: str) -> Any:
+            """Make an attribute that is not there yet; of two threads that ask at once both may make it."""
+            make = self.__dict__.get("_later", {}).get(name)
+            if make is None:
+                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
+            return self.__dict__.setdefault(name, make(self))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what is pickled: all attributes, made."""
+        return {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
 
     @property
     def composite(self) -> str:

@@ -160,7 +160,7 @@ class Packs:
         }
         starts = starts_of(calls, parts, packed.axes[top], count)
         try:
-            found, chosen, relevance, ledger = form.plan(first).explain(
+            found, chosen, relevance, ledger, finite = form.plan(first).explain(
                 flat, starts, first.request.start == "one", numbers[top], [numbers[name] for name in outputs],
                 [numbers[name] for name in wanted], masks.for_core(stays, numbers), first.request.threads, None,
                 first.request.checkpoint,
@@ -180,6 +180,7 @@ class Packs:
                     for name in names
                 ],
                 pages_of(form.lowered.graph, call.prepared.graph, pages[..., at : at + part.batch]),
+                finite,
             )  # fmt: skip
             at += part.batch
 

@@ -57,7 +57,7 @@ def part_size(x: Any, graph: Graph, told: bool) -> int | None:
     told : bool
         Whether progress is to be told.
     """
-    table = all(len(shape) == 1 for shape in graph.inputs.values())
+    table = set(map(len, graph.inputs.values())) == {1}
     count = _count(x, graph) if table or told else None
     if count is None:
         return None

@@ -243,7 +243,8 @@ def converted(array: Array, dtype: np.dtype[Any], what: str, notes: list[str]) -
 
 def as_rows(array: Array, batch: int, shape: Shape) -> Array:
     """Return samples as rows, (batch, size), for the core; there may be none of them."""
-    return np.ascontiguousarray(array).reshape(batch, product(shape))
+    array = array if array.flags.c_contiguous else np.ascontiguousarray(array)
+    return array.reshape(batch, product(shape))
 
 
 def _by_name(names: Sequence[str], x: Any) -> dict[str, Any]:

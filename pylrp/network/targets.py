@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -46,6 +47,11 @@ class Target:
         self.classes: list[Array | None] = []
         self.signs: list[Array | None] = []
         self.notes: list[str] = []
+
+    @property
+    def two(self) -> bool:
+        """Whether one logit decides between two classes."""
+        return self._of.two
 
     def add(self, classes: Array | None, relevance: Array | None = None, entries: Entries | None = None) -> None:
         """Take one more: classes, relevance, entries of the output, or None for the top class."""
@@ -103,7 +109,7 @@ def _add(asked: Target, target: Any, inputs: Inputs, shape: Shape, top: str, cla
     """Take one target, of whatever kind."""
     if type(target) is int and classes.labels is None and 0 <= target < classes.count:  # as nearly always
         _require_position(target, inputs, shape, top)
-        asked.add(np.array((target,), np.int64))
+        asked.add(_one(target))
         return
     entries = entries_of(target, shape, inputs.batch, inputs.single, top, classes)
     if entries is not None:
@@ -137,6 +143,14 @@ def _add(asked: Target, target: Any, inputs: Inputs, shape: Shape, top: str, cla
     if given.dtype != inputs.dtype:
         given = converted(given, inputs.dtype, what, asked.notes)
     asked.add(None, given if given.ndim == _TABLE and not inputs.single else as_rows(given, inputs.batch, shape))
+
+
+@lru_cache(1024)
+def _one(index: int) -> Array:
+    """Return the index of a class as an array, which nobody may write to."""
+    made = np.array((index,), np.int64)
+    made.setflags(write=False)
+    return made
 
 
 def _require_position(target: Any, inputs: Inputs, shape: Shape, top: str) -> None:
@@ -213,7 +227,7 @@ def explained(chosen: list[Array | None], asked: Target, several: bool) -> Array
     several : bool
     """
     found = [
-        one if one is None or classes is None else _repeated(classes, one.shape)
+        one if one is None or classes is None or not asked.two else _repeated(classes, one.shape)
         for one, classes in zip(chosen, asked.classes, strict=True)
     ]
     if not several:

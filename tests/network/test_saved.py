@@ -191,3 +191,31 @@ def test_pickles_by_old_names(place: str) -> None:
     found = pickle.loads(f"c{module}\n{name}\n.".encode())
     assert found.__name__ == name
     assert found.__module__ != module
+
+
+def test_what_is_made_late_is_as_it_was_asked_for(net, x):
+    asked = [1, 2]
+    ex = net.explain(x, targets=asked, composite="epsilon")
+    asked[0] = 0
+    x_again = x.copy()
+    other = net.explain(x_again, targets=[1, 2], composite="epsilon")
+    x_again[:] = 0  # which the account does not look at
+    copied = pickle.loads(pickle.dumps(net.explain(x, targets=[1, 2], composite="epsilon")))
+    assert not hasattr(ex, "lodger")
+    with pytest.raises(AttributeError, match="'Explanation' object has no attribute 'lodger'"):
+        ex.lodger  # noqa: B018  # the error is what is tried
+    for each in (ex, other, copied):
+        assert each.settings["targets"] == [1, 2]
+        np.testing.assert_array_equal(each.ledger[0].data, ex.ledger[0].data)
+        assert each.ledger is each.ledger
+        assert list(each.layers) == list(ex.layers)
+
+
+def test_questions_are_kept_with_their_plans(net, x):
+    once = net.explain(x, 1, "epsilon")
+    for number in range(70):
+        net.explain(x, 1, pylrp.Epsilon(1e-3 * (number + 1)))
+    net.explain(x, 1, "epsilon", output="below")
+    again = net.explain(x, 1, "epsilon")
+    np.testing.assert_array_equal(once.relevance, again.relevance)
+    assert once.settings == again.settings
