@@ -239,7 +239,7 @@ def test_the_batch_on_another_axis(text: str, shape: tuple[int, ...], axis: int)
         ("y = Pad(x, a)", {"a": [1, 0, 0, 0, 0, 0, 0, 0]}, "pads the batch axis"),
         (
             "y = Add(x, a)",
-            {"a": np.ones((5, 1, 1, 1), "f")},
+            {"a": np.arange(5, dtype="f").reshape(5, 1, 1, 1)},
             r"has a constant of shape \(5, 1, 1, 1\), another one for",
         ),
         ("s = Shape(x); t = Concat<axis=0>(s, s); y = Reshape(x, t)", {}, r"to \(batch, 2, 3, 4, batch"),

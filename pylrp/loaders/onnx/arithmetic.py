@@ -122,8 +122,8 @@ def operand(call: Call, position: int, value: Value) -> Array | float:
         return array.item()
     if value.view != PLAIN:
         return _viewed(call, position, array, value)
-    if array.ndim == rank + 1 and array.shape[0] == 1:
-        array = array[0]
+    if array.ndim == rank + 1 and len(array) and np.array_equal(array, np.broadcast_to(array[:1], array.shape)):
+        array = array[0]  # the same one for each sample
     if array.ndim > rank:
         raise call.mixes_batch(f"has a constant of shape {array.shape}, another one for each sample of the batch")
     return array

@@ -1,10 +1,10 @@
 """Constants under a gate: what cells that are written out step by step have where their state is a constant.
 
-A GRU that starts from 0 adds r b at its first step, a gate times the bias of a state; from a constant state, u h. The
-signal is the constant, so the sum's other part alone hands relevance on, and the gate gets none, as at every other
-step. By itself such a product looks like an activation with a scale. That it is a gate is known where the same sigmoid,
-or one of the same product with the same weights, is the gate of a product elsewhere. ``__init__.py`` calls in when
-products know their signals.
+A GRU that starts from 0 adds r b at its first step, a gate times the bias of a state; from a constant state, u h, and
+where the gate stands before the product U (r h). The signal is the constant, so the sum's other part alone hands
+relevance on, and the gate gets none, as at every other step. By itself such a product looks like an activation with a
+scale. That it is a gate is known where the same sigmoid, or one of the same product with the same weights, is the gate
+of a product elsewhere. ``__init__.py`` calls in when products know their signals.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from pylrp.layers import Add, Affine, HardSigmoid, Identity, Movement, Multiply, ShiftBy, Sigmoid
+from pylrp.layers import Add, Affine, Dense, HardSigmoid, Identity, LayerNorm, Movement, Multiply, ShiftBy, Sigmoid
 from pylrp.network.graph import Graph, Node
 
 __all__ = ["shift_by_gated_constants"]
@@ -53,18 +53,28 @@ def _changed(
     if not isinstance(node.layer, Add) or len(node.inputs) != 2:
         return node
     for at, value in enumerate(node.inputs):
-        factor, other = nodes.get(value), node.inputs[1 - at]
-        if (
-            factor is not None
-            and isinstance(factor.layer, Affine)
-            and not np.any(factor.layer.shift)
-            and readers[value] == 1
-            and value not in graph.output_values.values()
-            and graph.shapes[other] == graph.shapes[node.name]
-            and _origin(nodes, _sigmoid(nodes, factor.inputs[0])) & gates
-        ):
+        other = node.inputs[1 - at]
+        if graph.shapes[other] == graph.shapes[node.name] and _is_gated_constant(value, nodes, readers, gates, graph):
             return replace(node, layer=ShiftBy(name=node.layer.name), inputs=(other, value))
     return node
+
+
+def _is_gated_constant(
+    value: str, nodes: dict[str, Node], readers: dict[str, int], gates: set[tuple[Any, ...]], graph: Graph
+) -> bool:
+    """Whether a value is a gate times a constant, or a linear map or a norm of that, and nothing else reads it."""
+    for _ in range(_MOST_STEPS):
+        node = nodes.get(value)
+        if node is None or readers.get(value) != 1 or value in graph.output_values.values():
+            return False
+        layer = node.layer
+        if isinstance(layer, Affine) and not np.any(layer.shift):
+            if _origin(nodes, _sigmoid(nodes, node.inputs[0])) & gates:
+                return True
+        elif not isinstance(layer, Affine | Dense | Identity | LayerNorm | Movement):
+            return False
+        value = node.inputs[0]
+    return False
 
 
 def _sigmoid(nodes: dict[str, Node], value: str) -> str:
@@ -98,7 +108,7 @@ def _origin(nodes: dict[str, Node], sigmoid: str) -> Origin:
             weight = getattr(node.layer, "weight", None)
             memory = (weight.ctypes.data, weight.shape) if isinstance(weight, np.ndarray) else (id(node.layer),)
             found.add((*memory, moves))
-        elif isinstance(node.layer, Add | Affine | Identity | Movement):
+        elif isinstance(node.layer, Add | Affine | Identity | LayerNorm | Movement):
             more = (repr(node.layer),) if isinstance(node.layer, Movement) else ()
             waiting += [(source, (*moves, *more)) for source in node.inputs]
     return frozenset(found)
