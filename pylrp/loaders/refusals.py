@@ -34,7 +34,7 @@ class Refusal:
 
 _BEHIND = "load the part of the network behind it by itself, and explain that on this layer's outputs"
 _RECURRENT = Refusal(
-    "is a recurrent layer of another kind than LSTM, GRU and RNN without projections, for which pylrp has no rule",
+    "is a recurrent layer of another kind than LSTM, GRU and RNN, for which pylrp has no rule",
     _BEHIND,
 )
 _ATTENTION = Refusal("is attention, products of values that are both computed, for which pylrp has no rule", _BEHIND)

@@ -155,6 +155,8 @@ W, U = np.ones((12, 3)), np.ones((12, 4))
         {"weight_ih_l0": W, "weight_hh_l0": U, "weight_ih_l1": W},
         {"weight_ih_l0": W, "weight_hh_l0": U, "weight_ih_l0_reverse": W},
         {"weight_ih_l0": W, "weight_hh_l0": U, "weight_hr_l0": np.ones((2, 4))},
+        {"weight_ih_l0": W, "weight_hh_l0": U, "weight_hr_l0": np.ones((4, 4))},
+        {"weight_ih_l0": W, "weight_hh_l0": U, "weight_hr_l0": np.ones(4)},
         {"weight_ih_l0": W, "weight_hh_l0": U, "returns": "first"},
         {"weight_ih_l0": W, "weight_hh_l0": U, "bias_ih_l0": np.ones(5)},
         {"weight_ih_l0": W, "weight_hh_l0": U, "a.weight": np.ones((2, 4)), "b.weight": np.ones((2, 2))},

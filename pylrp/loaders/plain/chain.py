@@ -126,7 +126,7 @@ def recurrent_chain(
         One for each dense layer.
     notes : sequence of str, optional
     """
-    whole: list[Layer] = list(front.layers)
+    whole = front.chain
     for layer, name in zip(layers, activations, strict=True):
         function = activation(name)
         whole += per_step(layer) if front.every_step else [layer]

@@ -6,6 +6,7 @@ are kept as MATLAB has them.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -41,11 +42,24 @@ class Front:
     rest : dict of str to object
         The file's other entries.
     notes : list of str
+    projections : list of ndarray or None
+        The linear maps behind the layers, where there are any: the states of LSTMs with ``weight_hr``.
     """
 
     layers: list[Recurrent]
     rest: dict[str, Any]
     notes: list[str] = field(default_factory=list)
+    projections: list[Array | None] = field(default_factory=list)
+
+    @property
+    def chain(self) -> list[Layer]:
+        """Return the layers with the linear maps behind them."""
+        found: list[Layer] = []
+        for layer, weight in itertools.zip_longest(self.layers, self.projections):
+            found.append(layer)
+            if weight is not None:
+                found += per_step(Dense(weight)) if layer.returns == "sequence" else [Dense(weight)]
+        return found
 
     @property
     def features(self) -> int:
@@ -65,7 +79,8 @@ class Front:
         elif returns not in ("last", "sequence"):
             raise ValueError(f"returns is {returns!r}, expected 'last' or 'sequence'")
         layers = [replace(layer, returns="sequence") for layer in self.layers[:-1]]
-        return Front([*layers, replace(self.layers[-1], returns=returns or "last")], self.rest, notes)
+        layers.append(replace(self.layers[-1], returns=returns or "last"))
+        return Front(layers, self.rest, notes, self.projections)
 
 
 def is_of_torch(name: str, *, beside: bool = False) -> bool:
@@ -96,8 +111,9 @@ def of_torch(entries: Mapping[str, Any]) -> Front | None:
     if not modules:
         return None
     returns, function = rest.pop(_RETURNS, None), rest.pop(_FUNCTION, "tanh")
-    layers = [layer for stem in in_order(list(modules)) for layer in _stack(stem, modules[stem], str(function))]
-    front = Front(layers, rest)
+    found = [pair for stem in in_order(list(modules)) for pair in _stack(stem, modules[stem], str(function))]
+    layers = [layer for layer, _ in found]
+    front = Front(layers, rest, projections=[projection for _, projection in found])
     if any(isinstance(layer, RNN) for layer in layers) and _FUNCTION not in entries:
         front.notes.append("no entry nonlinearity: tanh assumed in the simple recurrent layers")
     return front.ending(returns)
@@ -117,26 +133,55 @@ def in_order(stems: list[str]) -> list[str]:
     return [numbers[number] for number in sorted(numbers)]
 
 
-def _stack(stem: str, found: Mapping[tuple[int, int], dict[str, Any]], function: str) -> list[Recurrent]:
-    """Return the layers of one module."""
+def _stack(
+    stem: str, found: Mapping[tuple[int, int], dict[str, Any]], function: str
+) -> list[tuple[Recurrent, Array | None]]:
+    """Return the layers of one module, each with the linear map behind it.
+
+    A projected state is ``h = P m`` of what the cell puts out; ``U h = (U P) m``, so that m is the state of an LSTM.
+    """
     both = max(reverse for _, reverse in found) + 1
     count = max(number for number, _ in found) + 1
-    layers: list[Recurrent] = []
+    layers: list[tuple[Recurrent, Array | None]] = []
     for number in range(count):
         directions = [found.get((number, reverse), {}) for reverse in range(both)]
         for reverse, arrays in enumerate(directions):
             where = f"{shown(stem)}*_l{number}{'_reverse' * reverse}"
-            if "weight_hr" in arrays:
-                raise ValueError(f"{where} has a projection (weight_hr), which can't be explained: export it to ONNX")
             if not {"weight_ih", "weight_hh"} <= set(arrays) or set(arrays) != set(directions[0]):
                 raise ValueError(f"{where} has {', '.join(arrays) or 'no arrays'}, expected weight_ih, weight_hh and "
                                  "as many biases in each direction")  # fmt: skip
         joined = {name: _joined([arrays[name] for arrays in directions], name, number) for name in directions[0]}
+        projection = _projection(joined, number)
         more = {"activations": (function.lower(),)} if _rows_over_units(joined, number) == 1 else {}
         kind = KINDS[_rows_over_units(joined, number)]
-        layers.append(kind(joined["weight_ih"], joined["weight_hh"], _flat(joined.get("bias_ih"), both),
-                           _flat(joined.get("bias_hh"), both), **more))  # type: ignore[arg-type]  # fmt: skip
+        layer = kind(joined["weight_ih"], joined["weight_hh"], _flat(joined.get("bias_ih"), both),
+                     _flat(joined.get("bias_hh"), both), **more)  # type: ignore[arg-type]  # fmt: skip
+        layers.append((layer, projection))
     return layers
+
+
+def _projection(arrays: dict[str, Array], number: int) -> Array | None:
+    """Return the linear map of the states of all directions, and put it into the weights that take them."""
+    maps, recurrent = arrays.pop("weight_hr", None), arrays["weight_hh"]
+    if maps is None:
+        return None
+    if (
+        not maps.ndim == recurrent.ndim >= 2
+        or maps.shape[-2] != recurrent.shape[-1]
+        or recurrent.shape[-2] != 4 * maps.shape[-1]
+    ):
+        raise ValueError(
+            f"weight_hr_l{number} is {maps.shape[-2:]}, weight_hh_l{number} {recurrent.shape[-2:]}: expected "
+            "(projected, units) and (4 * units, projected)"
+        )
+    arrays["weight_hh"] = np.matmul(recurrent, maps)
+    if maps.ndim == 2:
+        return maps
+    (rows, units), count = maps.shape[1:], len(maps)
+    joined = np.zeros((count * rows, count * units), maps.dtype)
+    for d, weight in enumerate(maps):
+        joined[d * rows : (d + 1) * rows, d * units : (d + 1) * units] = weight
+    return joined
 
 
 def _joined(arrays: Sequence[Array], name: str, number: int) -> Array:

@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from pylrp.errors import UnsupportedLayer
+from pylrp.loaders.torch import projections
 
 __all__ = ["evaluating", "prepared"]
 
@@ -22,8 +23,8 @@ def prepared(torch: Any, module: Any) -> Iterator[None]:
     Weights that are computed by a parametrisation (``spectral_norm``, ``weight_norm``, ``orthogonal``, one's own) are
     weights, as ``torch.nn.utils.parametrize.remove_parametrizations`` makes them. An InstanceNorm with running
     statistics is the BatchNorm that it is in evaluation mode; a BatchNorm without them raises where it is called. An
-    RMSNorm is written out, for which the exporter has no operator. ``torch.vmap`` of a function of single numbers, by
-    which masks are made, is broadcasting.
+    LSTM with ``proj_size`` is one without, and a linear map behind it. An RMSNorm is written out, for which the
+    exporter has no operator. ``torch.vmap`` of a function of single numbers, by which masks are made, is broadcasting.
     """
     with ExitStack() as stack:
         stack.enter_context(evaluating(module))
@@ -36,6 +37,8 @@ def prepared(torch: Any, module: Any) -> Iterator[None]:
                 stack.enter_context(_materialised(torch, part))
             if isinstance(part, torch.nn.modules.batchnorm._NormBase) and not _is_plain(torch, part):
                 stack.enter_context(_norm(torch, name, part))
+            if isinstance(part, torch.nn.LSTM) and part.proj_size:
+                stack.enter_context(projections.written_out(torch, name, part))
         yield
 
 
