@@ -87,7 +87,7 @@ def _sides(network: Network) -> list[str]:
         if sides is None or name not in sides.inputs:
             lines.append(f"takes    {name}: {sizes} {network.dtype} a sample")
             continue
-        kind = "truth values" if sides.inputs[name].kind == "bool" else "whole numbers"
+        kind = {"int": "whole numbers", "bool": "truth values", "float": "numbers"}[sides.inputs[name].kind]
         what = _ROLES[roles[name]]
         carries = "relevance belongs to it" if name in sides.carrying else "takes no relevance"
         lines.append(f"takes    {name}: {sizes} {kind} a sample, {what}; {carries}")
@@ -99,6 +99,7 @@ _ROLES = {
     "mask": "a mask",
     "types": "which sentence a token belongs to",
     "positions": "positions",
+    "added": "a mask that is added to the scores of attention",
     "": "numbers that its name says nothing of",
 }
 

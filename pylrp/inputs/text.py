@@ -65,12 +65,14 @@ class TextSample:
 def roles_of(network: Network) -> dict[str, str]:
     """Return what each input of whole numbers is: "ids", "mask", "types", "positions"; "" where its name does not tell.
 
+    A mask of numbers that are added is "added": a text does not make it.
+
     An input that relevance belongs to is one of ids, if its name says nothing else.
     """
     sides = network.graph.facts.sides
     if sides is None:
         return {}
-    roles = {name: _role(name) for name in sides.inputs}
+    roles = {name: "added" if side.kind == "float" else _role(name) for name, side in sides.inputs.items()}
     open_ids = [name for name, role in roles.items() if not role and name in sides.carrying]
     if "ids" not in roles.values() and len(open_ids) == 1:
         roles[open_ids[0]] = "ids"
@@ -124,7 +126,7 @@ class Tokenizer:
             raise ValueError(f"{path} is no tokenizer: {error}") from error
         self._roles = roles_of(network)
         shapes = shapes_of_inputs(network.graph)
-        unknown = [name for name in shapes if not self._roles.get(name)]
+        unknown = [name for name in shapes if self._roles.get(name, "") in ("", "added")]
         if unknown or "ids" not in self._roles.values():
             raise ValueError(
                 f"it is not plain what the inputs {', '.join(unknown or shapes)} take: a text is made into ids, masks, "

@@ -144,7 +144,7 @@ class Inputs:
     def _add_side(self, name: str, side: SideInput, value: Any, what: str) -> None:
         """Take token ids or a mask."""
         array = np.asarray(plain(value, what))
-        require_whole(array, side, what, name)
+        require_kind(array, side, what, name)
         shape = side.shape
         if array.ndim not in (len(shape), len(shape) + 1) or array.shape[array.ndim - len(shape) :] != shape:
             raise UnfitInput(_misfit(array, shape, what, False, self._said(name)), name, array.shape)
@@ -153,11 +153,13 @@ class Inputs:
 
     def _feed(self, sides: Sides) -> None:
         """Compute what the graph takes of token ids and masks."""
-        given = {
-            name: (array[None] if self.single else array).astype(np.int64 if sides.inputs[name].kind == "int" else bool)
-            for name, array in self.given.items()
-            if name in sides.inputs
-        }
+        kinds = {"int": np.dtype(np.int64), "bool": np.dtype(bool), "float": self.dtype}
+        with np.errstate(over="ignore"):  # what is too low for float32 is -inf, and closes a place
+            given = {
+                name: (array[None] if self.single else array).astype(kinds[sides.inputs[name].kind])
+                for name, array in self.given.items()
+                if name in sides.inputs
+            }
         fed = sides.fed(given, self.batch, self.dtype)
         own = iter(self.flat)
         self.fed = fed
@@ -258,12 +260,19 @@ def _by_name(names: Sequence[str], x: Any) -> dict[str, Any]:
     return dict(zip(names, x, strict=True))
 
 
-def require_whole(array: Array, side: SideInput, what: str, name: str, sample: int | None = None) -> None:
-    """Raise UnfitInputType where token ids or a mask are no whole numbers; an empty array may be of any kind."""
-    kinds = "iu" if side.kind == "int" else "iub"
+#: What an input that is no activation holds, of which kinds of NumPy's, and what to pass.
+_HELD = {
+    "int": ("token ids or a mask, whole numbers", "iu", "integers"),
+    "bool": ("truth values", "iub", "integers"),
+    "float": ("a mask that is added, 0 and -inf for example", "f", "floating-point numbers"),
+}
+
+
+def require_kind(array: Array, side: SideInput, what: str, name: str, sample: int | None = None) -> None:
+    """Raise UnfitInputType where token ids or a mask are of another kind; an empty array may be of any."""
+    held, kinds, wanted = _HELD[side.kind]
     if array.dtype.kind not in (kinds if array.size else f"{kinds}f"):
-        held = "token ids or a mask, whole numbers" if side.kind == "int" else "truth values"
-        said = f"{what} has dtype {array.dtype}, the network takes {held}: pass an array of integers"
+        said = f"{what} has dtype {array.dtype}, the network takes {held}: pass an array of {wanted}"
         raise UnfitInputType(said, name, array.shape, sample)
 
 

@@ -27,7 +27,7 @@ from pylrp.network.graph import Graph
 from pylrp.network.ledger import COLUMNS, Ledger
 from pylrp.network.masks import by_value, has_rows, kept
 from pylrp.network.packed import Packs
-from pylrp.network.requests import Inputs, require_names, require_whole, shapes_of_inputs, start_value
+from pylrp.network.requests import Inputs, require_kind, require_names, shapes_of_inputs, start_value
 from pylrp.network.sides import without_past
 
 __all__ = ["Samples", "explained", "own_request", "own_targets", "predicted", "samples_in"]
@@ -50,6 +50,11 @@ class Samples:
 
     def __len__(self) -> int:
         return len(next(iter(self.by_input.values())))
+
+    def is_finite(self, i: int) -> bool:
+        """Tell whether a sample's numbers are."""
+        floats = (arrays[i] for arrays in self.by_input.values() if arrays[i].dtype.kind == "f")
+        return all(bool(np.isfinite(array).all()) for array in floats)
 
     def batch(self, which: Sequence[int]) -> Any:
         """Return some samples of equal shapes as a network takes a batch."""
@@ -87,14 +92,14 @@ def samples_in(x: Any, graph: Graph) -> Samples | None:
     else:
         return None
     made: dict[str, list[Array]] = {name: [] for name in names}
-    whole = {} if graph.facts.sides is None else graph.facts.sides.inputs
+    beside = {} if graph.facts.sides is None else graph.facts.sides.inputs
     for i, sample in enumerate(given):
         require_names(sample, names, f"x[{i}]")
         for name in names:
             what = f"x[{i}][{name!r}]"
             array = _sample(sample[name], what, len(shapes[name]))
-            if name in whole:
-                require_whole(array, whole[name], what, name, i)
+            if name in beside:
+                require_kind(array, beside[name], what, name, i)
             made[name].append(array)
     return Samples(made, not isinstance(x[0], Mapping | tuple))
 
@@ -151,17 +156,23 @@ def in_groups(
         groups.setdefault(tuple(arrays[i].shape for arrays in samples.by_input.values()), []).append(i)
     made: list[tuple[Sequence[int], Any]] = []
     for which in groups.values():
-        with _placed(which):
+        with _placed(samples, which):
             made.append((which, run(samples.batch(which), which)))
     return made
 
 
 @contextmanager
-def _placed(which: Sequence[int]) -> Iterator[None]:
+def _placed(samples: Samples, which: Sequence[int]) -> Iterator[None]:
     """Let an error about a batch of some samples say which of the list it means."""
     try:
         yield
-    except (NotFinite, NotInVocabulary, UnfitInput) as error:
+    except (NotInVocabulary, UnfitInput) as error:
+        raise error.among(which) from error.__cause__
+    except NotFinite as error:
+        if error.layer is not None:
+            raise
+        if error.sample is None:
+            error.sample = next((at for at, i in enumerate(which) if not samples.is_finite(i)), None)
         raise error.among(which) from error.__cause__
 
 
@@ -177,18 +188,18 @@ def predicted(
         groups = in_groups(samples, lambda batch, which: batch, part)
         executions = []
         for which, batch in groups:
-            with _placed(which):
+            with _placed(samples, which):
                 executions.append(execution_of(batch))
         found: list[Any] = [None] * len(groups)
         if packs is not None and len(groups) > 1:
             inputs = []
             for execution, (which, batch) in zip(executions, groups, strict=True):
-                with _placed(which):
+                with _placed(samples, which):
                     inputs.append((execution, Inputs(execution.graph, batch)))
             found = packs.predict(inputs, threads)
         for i, (execution, (_, batch)) in enumerate(zip(executions, groups, strict=True)):
             if found[i] is None:
-                with _placed(groups[i][0]):
+                with _placed(samples, groups[i][0]):
                     found[i] = execution.predict(batch, threads)
         made += [(which, outputs) for (which, _), outputs in zip(groups, found, strict=True)]
     return _joined(made)

@@ -27,14 +27,14 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class SideInput:
-    """An input of whole numbers or truth values.
+    """An input of whole numbers or truth values, or a mask that is added to scores.
 
     Attributes
     ----------
     shape : tuple of int
         Of a sample.
     kind : str
-        "int" or "bool".
+        "int", "bool" or "float".
     """
 
     shape: Shape
@@ -220,9 +220,13 @@ def _array(feed: Feed, value: Array, batch: int, dtype: np.dtype[Any]) -> Array:
     bad = np.isnan(made) | np.isposinf(made) if feed.adds else ~np.isfinite(made)
     if bad.any():
         sample = int(np.argwhere(bad)[0][0])
+        if feed.table is not None:
+            said = f"the table that {feed.value!r} looks up has a NaN or infinity"
+            raise NotFinite(f"{said}: the model's weights are broken", what=feed.value)
         raise NotFinite(
             f"what is computed of the inputs for {feed.value!r} is NaN or infinite: where a model divides by "
-            "the number of tokens, a sample whose mask is 0 throughout has no result; leave it out",
+            "the number of tokens, a sample whose mask is 0 throughout has no result, leave it out; a mask that is "
+            "added may hold -inf, no NaN and no inf",
             what=feed.value,
             sample=sample,
         )

@@ -20,12 +20,11 @@ from peers.test_huggingface import batch, made, main  # noqa: E402
 def run(name: str, implementation: str, path: str) -> None:
     from lxt.efficient import monkey_patch
 
-    kind = {"llama": "llama", "gpt2": "gpt2", "qwen2": "qwen2"}[name]
-    monkey_patch(importlib.import_module(f"transformers.models.{kind}.modeling_{kind}"))
+    monkey_patch(importlib.import_module(f"transformers.models.{name}.modeling_{name}"))
     model, x = made(name, implementation).double(), batch(name)
     rows = model.get_input_embeddings()(x["input_ids"]).detach().requires_grad_()
-    y = main(model(inputs_embeds=rows, attention_mask=x["attention_mask"], use_cache=False))
-    y[:, -2, 1].sum().backward()
+    y = main(model(inputs_embeds=rows, attention_mask=x["attention_mask"]))
+    (y[:, 1] if y.ndim == 2 else y[:, -2, 1]).sum().backward()
     np.savez(path, output=y.detach().numpy(), relevance=(rows * rows.grad).sum(-1).detach().numpy())
 
 

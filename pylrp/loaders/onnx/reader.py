@@ -17,6 +17,7 @@ from pylrp._limits import TooLarge
 from pylrp.errors import BrokenFile, BrokenNode, NotFinite, UnsupportedLayer
 from pylrp.layers import Shape
 from pylrp.loaders import refusals
+from pylrp.loaders.onnx.added_masks import added_masks
 from pylrp.loaders.onnx.arithmetic import curve
 from pylrp.loaders.onnx.blockwise import BLOCKWISE
 from pylrp.loaders.onnx.branches import branch, captured
@@ -127,8 +128,9 @@ class Reader:
         """Return the graph; ``traced`` notes with it what is computed of sizes."""
         translation = self.translation
         shapes = self._input_shapes()
+        masks = added_masks(self.nodes, self.inputs, self.outputs.values.values()) - self.views.keys()
         for name, shape in shapes.items():
-            kind = SIDE_KINDS.get(self.inputs[name].type.tensor_type.elem_type)
+            kind = "float" if name in masks else SIDE_KINDS.get(self.inputs[name].type.tensor_type.elem_type)
             if kind is None:
                 translation.values[name] = Value(translation.unique(name), shape, self.views.get(name, PLAIN))
             else:

@@ -68,9 +68,9 @@ class SideValues:
         return name in self._tried
 
     def add_input(self, name: str, shape: Shape, kind: str) -> None:
-        """Note an input of whole numbers or truth values."""
+        """Note an input of whole numbers, of truth values, or a mask that is added."""
         self.inputs[name] = SideInput(shape, kind)
-        dtype = np.int64 if kind == "int" else np.bool_
+        dtype = {"int": np.int64, "bool": np.bool_, "float": np.float32}[kind]
         self._tried[name] = np.zeros((_TRIALS[0], *shape), dtype), np.zeros((_TRIALS[1], *shape), dtype)
         self._origin[name] = name
         self._inputs[name] = frozenset({name})
