@@ -17,14 +17,20 @@ __all__ = ["meant", "meant_product"]
 #: Of whole numbers up to this one, roots are looked for: widths, numbers of heads and of groups.
 _MOST = 4096
 _DIGITS = 6
-_OTHERS = (math.sqrt(2 / math.pi), math.sqrt(math.pi / 2), 1 / math.pi, math.pi)
+_OF_A_SCALE = 3  # digits
+#: Among them those of SELU.
+_OTHERS = (
+    *(math.sqrt(2 / math.pi), math.sqrt(math.pi / 2), 1 / math.pi, math.pi),
+    *(math.log(2), math.e, 1.6732632423543772, 1.0507009873554805),
+)
 
 
 def meant(array: NDArray[Any]) -> NDArray[Any]:
     """Return a single number of float32 as the float64 that it stands for; any other array as it is.
 
-    That is a short decimal, n, 1 / n, a square or fourth root of one of them for a whole n up to 4096, or one of a few
-    constants, if its nearest float32 is the given number. Else it is the number itself.
+    That is a short decimal, n, 1 / n, a square or fourth root of one of them for a whole n up to 4096, a root of a
+    decimal of three digits, or one of a few constants, if its nearest float32 is the given number. Else it is the
+    number itself.
     """
     if array.size != 1 or array.dtype != np.float32:
         return array
@@ -52,5 +58,6 @@ def _meant(value: np.float32) -> float:
             root = math.sqrt(n) if power == 2 else math.sqrt(math.sqrt(n)) if power == 4 else float(n)
             if 1 <= n <= _MOST and np.float32(root**sign) == abs(value):
                 return math.copysign(root**sign, value)
-    found = [number for number in _OTHERS if np.float32(number) == abs(value)]
+    root = math.sqrt(float(f"{min(size, _MOST) ** 2:.{_OF_A_SCALE}g}"))
+    found = [number for number in (root, *_OTHERS) if np.float32(number) == abs(value)]
     return math.copysign(found[0], value) if found else float(value)

@@ -291,6 +291,7 @@ OPERATORS: dict[str, Operator] = {
     "CumSum": _cumsum,
     "DequantizeLinear": _dequantize,
     "Dropout": lambda attributes, x, *rest: x,
+    "Einsum": lambda attributes, *arrays: np.einsum(attributes["equation"], *arrays),
     "Expand": _expand,
     "Flatten": _flatten,
     "Gather": _gather,

@@ -118,7 +118,8 @@ def _orders(
             split = (*theirs[:axis], before, batch, size // batch // before, *theirs[axis + 1 :])
             rest = tuple(i for i in range(len(split)) if i != axis + 1)
             transposed = rest[:-2] + rest[-1:] + rest[-2:-1]
-            for order in (rest, (rest[-1:] + rest[:-1]), (rest[1:] + rest[:1]), transposed):  # channels last, or first
+            steps_second = rest[:1] + rest[2:3] + rest[1:2] + rest[3:]  # behind the channels
+            for order in (rest, rest[-1:] + rest[:-1], rest[1:] + rest[:1], transposed, steps_second):
                 yield partial(_turned, split=split, order=(axis + 1, *order), shape=(batch, -1))
 
 

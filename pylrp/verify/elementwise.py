@@ -18,7 +18,7 @@ from pylrp.verify.step import Array, Step
 __all__ = ["FUNCTIONS", "JOINED", "SELU_GAMMA", "aligned"]
 
 Forward = Callable[..., Any]
-SELU_GAMMA = 1.05070102214813232421875
+SELU_GAMMA = 1.0507009873554805
 _erf = np.vectorize(math.erf, otypes=[np.float64])
 
 
@@ -102,7 +102,7 @@ FUNCTIONS: dict[str, Forward] = {
     "Reciprocal": _plain(lambda x: 1 / x),
     "Relu": _plain(lambda x: np.maximum(x, 0)),
     "Round": _plain(np.rint),
-    "Selu": lambda step, x: step.get("gamma", SELU_GAMMA) * _elu(x, step.get("alpha", 1.67326319217681884765625)),
+    "Selu": lambda step, x: step.get("gamma", SELU_GAMMA) * _elu(x, step.get("alpha", 1.6732632423543772)),
     "Shrink": _shrink,
     "Sigmoid": _plain(sigmoid),
     "Sign": _plain(np.sign),

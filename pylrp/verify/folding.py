@@ -8,7 +8,7 @@ rules of layers with weights are meant for the layer with its scalings in it. ``
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -19,15 +19,20 @@ from pylrp.verify.linear import WEIGHTED
 from pylrp.verify.moving import MOVES
 from pylrp.verify.program import Program, Step
 
-__all__ = ["Folding", "Placed", "factor_of", "is_choice", "is_scaling", "is_weighted", "moves"]
+__all__ = ["Folding", "Placed", "carried", "factor_of", "is_choice", "is_scaling", "is_weighted", "moves"]
 
 #: They may read other entries than those that are scaled.
 _CUTTING = ("Slice", "Split", "Gather", f"{OWN}.Parts")
 _WITH_CONSTANTS = ("Add", "Sub", "Mul", "Div", "Sum")
 
 
+_ONE = "one of what is joined"
+
+
 def carried(program: Program, step: Step) -> list[int]:
-    """Return the positions of a step's inputs that carry relevance."""
+    """Return the positions of a step's inputs that carry relevance; of a Concat on a way the one that it leads to."""
+    if _ONE in step.attributes:
+        return [step.get(_ONE)]
     return [i for i, name in enumerate(step.inputs) if name in program.carries]
 
 
@@ -144,14 +149,12 @@ class Folding:
                 continue
             firsts = [each for each in first_factors(self.program, step) if f"{step.name}/{each[0]}" not in kept]
             for _, at, factor in firsts:
-                found = self._down(step.inputs[at], step)
-                if found is not None:
-                    self.after.setdefault(found[0].name, []).append(Placed(step, found[1], factor, at))
+                for below, way in self._down(step.inputs[at], step) or ():
+                    self.after.setdefault(below.name, []).append(Placed(step, way, factor, at))
             if not firsts and is_scaling(self.program, step) and step.name not in kept:
                 scalings.append(step)
-                found = self._down(step.inputs[carried(self.program, step)[0]], step)
-                if found is not None:
-                    self.after.setdefault(found[0].name, []).append(Placed(step, found[1]))
+                for below, way in self._down(step.inputs[carried(self.program, step)[0]], step) or ():
+                    self.after.setdefault(below.name, []).append(Placed(step, way))
                     self.folded.add(step.name)
         more = [s for s in self.program.steps if factor_of(s) != 1 and s.name not in {*kept, *self.apart}]
         for step in reversed([*scalings, *more]):
@@ -185,21 +188,36 @@ class Folding:
             return False
         return self.program.leads_on(other) and not self.program.same(other, reader)
 
-    def _down(self, value: str, reader: Step) -> tuple[Step, tuple[Step, ...]] | None:
-        """Return the step that takes a scaling of what it makes in, and what lies between."""
+    def _down(self, value: str, reader: Step) -> list[tuple[Step, tuple[Step, ...]]] | None:
+        """Return the steps that take a scaling of what they make in, each with what lies between.
+
+        Several where values are joined; None where there is none that makes all of the value.
+        """
         way: list[Step] = []
         while self._alone(value, way[-1] if way else reader) and (below := self.program.made_by.get(value)) is not None:
             if below.name in self.taking:
-                return below, tuple(reversed(way))
+                return [(below, tuple(reversed(way)))]
             if below.name in self.apart:
                 return None
             if is_weighted(self.program, below) or (is_scaling(self.program, below) and below.name not in self.folded):
-                return below, tuple(reversed(way))
+                return [(below, tuple(reversed(way)))]
+            if below.op == "Concat" and len(carried(self.program, below)) == len(below.inputs) > 1:
+                return self._down_all(below, way)
             if not (below.name in self.folded or moves(self.program, below)):
                 return None
             way.append(below)
             value = below.inputs[carried(self.program, below)[0]]
         return None
+
+    def _down_all(self, joined: Step, way: list[Step]) -> list[tuple[Step, tuple[Step, ...]]] | None:
+        found: list[tuple[Step, tuple[Step, ...]]] = []
+        for i, value in enumerate(joined.inputs):
+            one = replace(joined, attributes={**joined.attributes, _ONE: i})
+            rest = self._down(value, joined)
+            if rest is None:
+                return None
+            found += [(step, (*below, one, *reversed(way))) for step, below in rest]
+        return found
 
     def _up(self, value: str) -> list[tuple[Step, tuple[Step, ...]]] | None:
         """Return the layers with weights that take in a scaling of their input, None where anything else reads it."""

@@ -106,7 +106,7 @@ def _activated(parts: Parts, value: str, settings: Sequence[Any]) -> None:
     if not name:
         parts.made[-1].output[0] = out
     elif name == "Selu":
-        made = parts.step("Elu", value, part=name, alpha=numbers.get("alpha", 1.67326319217681884765625))
+        made = parts.step("Elu", value, part=name, alpha=numbers.get("alpha", 1.6732632423543772))
         parts.step(
             "Mul", made, parts.constant(numbers.get("gamma", SELU_GAMMA), np.float64), part=f"{name}1", output=out
         )

@@ -253,9 +253,15 @@ class Tape:
     def effective(self) -> dict[str, Array]:
         """Return the values that differ by a scaling where it is part of a layer, as they are then."""
         found: dict[str, Array] = {}
+        parts: dict[tuple[str, str], Any] = {}
         for step in self.program.steps:
             for placed in self.folding.after.get(step.name, ()):
-                found.update(self._upwards(placed.way, placed.scaling, self.output(step)))
+                moved = dict(self._upwards(placed.way, placed.scaling, self.output(step)))
+                joins = [i for i, each in enumerate(placed.way) if each.op == "Concat"]
+                for i, (name, array) in enumerate(moved.items()):
+                    key = (placed.scaling.name, name)  # of what is joined there is one part by each way, else zeros
+                    parts[key] = parts.get(key, 0.0) + array if joins and i >= joins[0] else array
+                    found[name] = parts[key]
             for placed in self.folding.before.get(step.name, ()):
                 below = self.values[placed.scaling.inputs[carried(self.program, placed.scaling)[0]]]
                 made = self.values[placed.scaling.outputs[0]]

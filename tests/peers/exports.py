@@ -15,7 +15,7 @@ __all__ = ["WAYS", "exported", "rewritten"]
 WAYS = {"torchscript 14": (False, 14), "torchscript 17": (False, 17), "dynamo 20": (True, 20), "dynamo 23": (True, 23)}
 
 
-def exported(module, example, path, way, lengths=True):
+def exported(module, example, path, way, lengths=True, batch=0):
     """Write a module with open batch and perhaps open lengths.
 
     Parameters
@@ -28,13 +28,16 @@ def exported(module, example, path, way, lengths=True):
         Of ``WAYS``.
     lengths : bool, default True
         Whether axis 1 is open.
+    batch : int, default 0
+        The axis of the batch, which is open.
     """
     by_export, opset = WAYS[way]
     names = list(example)
-    open_axes = {0: "n", 1: "t"} if lengths else {0: "n"}
+    open_axes = {batch: "n", 1: "t"} if lengths else {batch: "n"}
     settings = {"input_names": names, "output_names": ["y"], "opset_version": opset, "dynamo": by_export}
     if by_export:
-        dims = {axis: torch.export.Dim(name, min=1 if axis == 0 else 2, max=512) for axis, name in open_axes.items()}
+        least = {axis: 1 if axis == batch else 2 for axis in open_axes}
+        dims = {axis: torch.export.Dim(name, min=least[axis], max=512) for axis, name in open_axes.items()}
         settings |= {"dynamic_shapes": dict.fromkeys(names, dims), "external_data": False, "verbose": False}
     else:
         settings["dynamic_axes"] = dict.fromkeys(names, open_axes)

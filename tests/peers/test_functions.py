@@ -56,6 +56,13 @@ FUNCTIONS = {
     "squared relu": lambda z: torch.relu(z) ** 2,
     "maximum": lambda z: torch.maximum(z, 0.2 * z),
     "sine and itself": lambda z: z + torch.sin(z),
+    "inverse hyperbolic sine": torch.asinh,
+    "hyperbolic sine": lambda z: torch.sinh(z / 2),
+    "hyperbolic cosine": lambda z: torch.log(torch.cosh(z)),
+    "exponential linear": lambda z: torch.where(z > 0, z, torch.expm1(z)),
+    "threshold": lambda z: F.threshold(z, 0.2, -0.5),
+    "selu": F.selu,
+    "hard sigmoid": F.hardsigmoid,
     "selu with other numbers": lambda z: torch.where(z > 0, 1.2 * z, 0.7 * (torch.exp(z) - 1)),
 }
 

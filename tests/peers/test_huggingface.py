@@ -50,6 +50,8 @@ MODELS = {
     "t5 with relu": ("T5EncoderModel", "T5Config", T5),
     "roberta": ("RobertaForSequenceClassification", "RobertaConfig", SIZES | {"num_labels": 4, "pad_token_id": 1}),
     "qwen2": ("Qwen2ForCausalLM", "Qwen2Config", GROUPED),
+    "cohere": ("CohereForCausalLM", "CohereConfig", GROUPED | {"pad_token_id": 0}),
+    "glm": ("GlmForCausalLM", "GlmConfig", GROUPED | {"pad_token_id": 0}),
     "gemma2": ("Gemma2ForCausalLM", "Gemma2Config", GROUPED | {"sliding_window": 4}),
     "opt": (
         "OPTForCausalLM",

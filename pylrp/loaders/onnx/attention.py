@@ -20,56 +20,65 @@ from pylrp.loaders.onnx.views import PLAIN, View
 
 __all__ = ["ATTENTION", "einsum_of_two"]
 
-_HEADS, _PACKED = 3, 2  # axes of (heads, tokens, width) and of (tokens, heads * width)
+_HEADS, _PACKED = 4, 3  # axes of (batch, heads, tokens, width) and of (batch, tokens, heads * width)
 
 
 def _attention(call: Call) -> Value:
     if any(call.has(position) for position in (4, 5, 6)) or any(call.node.output[1:]):
         raise call.unsupported("has a cache of keys and values, or gives more than its output")
     query, key, value = (_heads(call, at, name) for at, name in enumerate(("q", "kv", "kv")))
-    heads, tokens, width = query.shape
-    groups = key.shape[0]
-    if groups == 0 or heads % groups or value.shape[0] != groups or key.shape[1] != value.shape[1]:
+    view = call.common_view([query, key, value])
+    lead = query.shape[: view.merged]  # axes that are merged with the batch
+    own = len(lead)
+    (heads, tokens, width), (groups, keys) = query.shape[own:], key.shape[own : own + 2]
+    fits = value.shape[: own + 2] == (*lead, groups, keys) and key.shape[:own] == lead
+    if groups == 0 or heads % groups or not fits:
         raise call.broken(f"has queries {query.shape}, keys {key.shape} and values {value.shape}")
     scale = call.attribute("scale") or 1 / math.sqrt(width)
-    turned = call.emit(Transpose((0, 2, 1)), key, part="keys_transposed")
-    if groups < heads:  # several heads share keys and values
-        query = call.emit(Reshape((groups, heads // groups, tokens, width)), query, part="query_groups")
+    turned = call.emit(Transpose((*range(own + 1), own + 2, own + 1)), key, part="keys_transposed")
+    shared = groups < heads  # several heads share keys and values
+    if shared and view.batch:
+        raise call.mixes_batch("has heads that share keys, and the batch on axis 1")
+    if shared:
+        query = call.emit(Reshape((*lead, groups, heads // groups, tokens, width)), query, part="query_groups")
         turned, value = (
-            call.emit(Reshape((groups, 1, *each.shape[1:])), each, part=part)
+            call.emit(Reshape((*lead, groups, 1, *each.shape[-2:])), each, part=part)
             for each, part in ((turned, "key_groups"), (value, "value_groups"))
         )
     scores = call.emit(MatMul(float(scale)), query, turned, part="scores")
-    grouped = scores.shape
-    if groups < heads:
-        scores = call.emit(Reshape((heads, *grouped[2:])), scores, part="scores_by_head")
+    by_group = scores.shape
+    if shared:
+        scores = call.emit(Reshape((*lead, heads, tokens, keys)), scores, part="scores_by_head")
     scores = _masked(call, _capped(call, scores))
     shares = call.emit(Softmax(-1), scores, part="softmax")
-    if groups < heads:
-        shares = call.emit(Reshape(grouped), shares, part="shares_by_group")
-    packed = len(call.value(0).shape) == _PACKED
-    plain = groups == heads and not packed
-    made = call.emit(MatMul(), shares, value, part="" if plain else "values")
-    if groups < heads:
-        made = call.emit(Reshape((heads, *made.shape[2:])), made, part="heads" if packed else "")
+    if shared:
+        shares = call.emit(Reshape(by_group), shares, part="shares_by_group")
+    packed = call.viewed(0).rank == _PACKED
+    made = call.emit(MatMul(), shares, value, part="values" if shared or packed else "")
+    if shared:
+        made = call.emit(Reshape((*lead, heads, *made.shape[-2:])), made, part="heads" if packed else "")
     if packed:
-        made = call.emit(Transpose((1, 0, 2)), made, part="tokens_first")
-        made = call.emit(Reshape((made.shape[0], made.shape[1] * made.shape[2])), made)
+        made = call.emit(Transpose((*range(own), own + 1, own, own + 2)), made, part="tokens_first")
+        made = call.emit(Reshape((*lead, tokens, heads * made.shape[-1])), made)
     return made
 
 
 def _heads(call: Call, position: int, name: str) -> Value:
-    """Return queries, keys or values as (heads, tokens, width)."""
-    value = call.value(position)
-    if len(value.shape) == _HEADS:
+    """Return queries, keys or values as (heads, tokens, width), behind axes that are merged with the batch."""
+    value = call.viewed(position)
+    packed = value.rank == _PACKED
+    if value.view.batch > (0 if packed else 1):
+        raise call.mixes_batch(f"takes a value with the batch on axis {value.view.batch}")
+    if value.rank == _HEADS:
         return value
     count = call.attribute(f"{name}_num_heads", 0)
-    if len(value.shape) != _PACKED or count < 1 or value.shape[1] % count:
+    if not packed or count < 1 or value.shape[-1] % count:
         raise call.broken(f"has an input of shape {value.shape} (without the batch) for {count} heads")
-    tokens, width = value.shape[0], value.shape[1] // count
+    *lead, tokens, wide = value.shape
     part = ("query", "key", "value")[position]
-    split = call.emit(Reshape((tokens, count, width)), value, part=f"{part}_split")
-    return call.emit(Transpose((1, 0, 2)), split, part=f"{part}_heads")
+    split = call.emit(Reshape((*lead, tokens, count, wide // count)), value, part=f"{part}_split")
+    own = len(lead)
+    return call.emit(Transpose((*range(own), own + 1, own, own + 2)), split, part=f"{part}_heads")
 
 
 def _capped(call: Call, scores: Value) -> Value:

@@ -99,8 +99,10 @@ def attributes_of(node: NodeProto) -> dict[str, Any]:
 
 
 def _meant(value: float) -> float:
-    """Return the number that a float32 attribute stands for: 0.1, not 0.10000000149."""
-    return float(str(np.float32(value)))
+    """Return the number that a float32 attribute stands for: 0.1, not 0.10000000149, and 1 / 6."""
+    single = np.asarray(value, np.float32)
+    found = float(meant(single))
+    return float(str(single)) if found == float(single) else found
 
 
 def _key(node: NodeProto, inputs: Sequence[Array | None]) -> tuple[Any, ...] | None:

@@ -7,12 +7,11 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from pylrp.layers import Conv, ConvTranspose, Transpose
+from pylrp.layers import Conv, ConvTranspose, Layer, Transpose
 from pylrp.loaders.onnx.node import Call, Value
-from pylrp.loaders.onnx.recurrent import STEPS_FIRST
 from pylrp.loaders.onnx.views import PLAIN
 
-__all__ = ["CONVOLUTIONS", "conv", "padding"]
+__all__ = ["CONVOLUTIONS", "conv", "over_space", "padding"]
 
 Array = NDArray[Any]
 
@@ -25,12 +24,13 @@ def _pairs(pads: Sequence[int]) -> list[tuple[int, int]]:
     return list(zip(pads[:half], pads[half:], strict=True))
 
 
-def padding(call: Call) -> Any:
-    """Return a node's padding as layers take it."""
+def padding(call: Call, steps: int = 0, axes: int = 0) -> Any:
+    """Return a node's padding as layers take it; with so many axes in front of the node's own that have none."""
     auto = call.attribute("auto_pad", "NOTSET")
     if auto != "NOTSET":
         return auto.lower()
-    return _pairs(call.attribute("pads", ())) or 0
+    pads = _pairs(call.attribute("pads", ()))
+    return [*[(0, 0)] * steps, *(pads or [(0, 0)] * axes)] if steps else pads or 0
 
 
 def _bias(call: Call, position: int) -> Array | None:
@@ -39,42 +39,40 @@ def _bias(call: Call, position: int) -> Array | None:
 
 def conv(call: Call) -> Value:
     """Emit a Conv."""
-    value = call.viewed()
-    if value.view == STEPS_FIRST:
-        return _conv_of_steps(call, value)
-    return call.emit(
-        Conv(
-            call.weight(1),
-            _bias(call, 2),
-            stride=call.attribute("strides", 1),
-            padding=padding(call),
-            dilation=call.attribute("dilations", 1),
-            groups=call.attribute("group", 1),
-        ),
-        call.value(),
-    )
 
-
-def _conv_of_steps(call: Call, value: Value) -> Value:
-    """Emit a Conv of every step by itself: (steps, channels, ...), its kernel has length 1 along the steps."""
-    weight = call.weight(1, "of steps", lambda w: w[:, :, None])
-    axes = weight.ndim - 3
-    pads = padding(call)
-    order = (1, 0, *range(2, len(value.shape)))
-    value = call.emit(Transpose(order), value, part="channels_first", view=PLAIN)
-    made = call.emit(
-        Conv(
+    def make(steps: int) -> Layer:
+        one = (1,) * steps  # along them the kernel has length 1
+        weight = call.weight(1, "of steps", lambda w: w[:, :, None]) if steps else call.weight(1)
+        axes = weight.ndim - 2 - steps
+        return Conv(
             weight,
             _bias(call, 2),
-            stride=(1, *call.attribute("strides", [1] * axes)),
-            padding=pads if isinstance(pads, str) else [(0, 0), *(pads or [(0, 0)] * axes)],
-            dilation=(1, *call.attribute("dilations", [1] * axes)),
+            stride=(*one, *call.attribute("strides", [1] * axes)),
+            padding=padding(call, steps, axes),
+            dilation=(*one, *call.attribute("dilations", [1] * axes)),
             groups=call.attribute("group", 1),
-        ),
-        value,
-        part="conv",
-    )
-    return call.emit(Transpose(order), made, view=STEPS_FIRST)
+        )
+
+    return over_space(call, make)
+
+
+def over_space(call: Call, make: Callable[[int], Layer]) -> Value:
+    """Emit a layer over (channels, ...), of every step by itself where steps are merged with the batch.
+
+    Parameters
+    ----------
+    call : Call
+    make : callable
+        Makes the layer for so many axes, none or one, between the channels and the others, along which it does nothing.
+    """
+    value = call.viewed()
+    view = value.view
+    if view.batch or view.merged != 1:
+        return call.emit(make(0), call.value())
+    order = (1, 0, *range(2, len(value.shape)))
+    turned = call.emit(Transpose(order), value, part="channels_first", view=PLAIN)
+    made = call.emit(make(1), turned, view=PLAIN)  # which has the node's name, as of the layer with the weights
+    return call.emit(Transpose(order), made, part="steps_first", view=view)
 
 
 def _conv_transpose(call: Call) -> Value:

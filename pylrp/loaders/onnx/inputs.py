@@ -25,8 +25,10 @@ __all__ = [
     "declared",
     "free_axes",
     "left_out",
+    "open_batches",
     "pasts",
     "pixel_ranges",
+    "second_axes",
     "shape_of",
     "usual_shape",
     "with_batch_first",
@@ -37,6 +39,7 @@ InputShape = Sequence[int] | Mapping[str, Sequence[int]]
 #: The length of what has any, for a start; the others where the model can't take it: a table of fewer positions.
 USUAL = 8
 SHORTER = (4, 2)
+_SEQUENCE = 3  # axes of a batch of sequences
 _JOINED = 5  # axes of keys and values in one input
 _PAST = re.compile(r"past(_|\.|$)", re.IGNORECASE)
 _PRESENT = re.compile(r"present(_|\.|$)", re.IGNORECASE)
@@ -58,6 +61,26 @@ def with_batch_first(info: ValueInfoProto, view: View, example: Shape | None = N
     del made.type.tensor_type.shape.dim[:]
     made.type.tensor_type.shape.dim.extend([*batch, *dims])
     return made
+
+
+def open_batches(inputs: Mapping[str, ValueInfoProto]) -> list[dict[str, View]]:
+    """Return where the batch is if it is what the file leaves open: one axis of an input that is not its first."""
+    found = {}
+    for name, info in _activations(inputs).items():
+        left = [axis for axis, size in enumerate(declared(info) or []) if size is None]
+        if len(left) == 1 and left[0]:
+            found[name] = View(left[0])
+    return [found] if found else []
+
+
+def second_axes(inputs: Mapping[str, ValueInfoProto]) -> list[dict[str, View]]:
+    """Return the batch as axis 1 of all inputs that have features beside it: (tokens, batch, features)."""
+    found = {name: View(1) for name, info in _activations(inputs).items() if len(declared(info) or []) >= _SEQUENCE}
+    return [found] if found else []
+
+
+def _activations(inputs: Mapping[str, ValueInfoProto]) -> dict[str, ValueInfoProto]:
+    return {name: info for name, info in inputs.items() if info.type.tensor_type.elem_type in FLOATS}
 
 
 def pasts(inputs: Mapping[str, ValueInfoProto], given: InputShape | None) -> dict[str, tuple[Shape, int]]:

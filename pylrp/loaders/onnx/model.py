@@ -23,11 +23,22 @@ from pylrp.loaders.onnx.branches import with_branches_taken
 from pylrp.loaders.onnx.by_hand import Operator
 from pylrp.loaders.onnx.constants import Stored
 from pylrp.loaders.onnx.file import ModelFile
-from pylrp.loaders.onnx.inputs import SHORTER, USUAL, InputShape, free_axes, left_out, shape_of, usual_shape
+from pylrp.loaders.onnx.inputs import (
+    SHORTER,
+    USUAL,
+    InputShape,
+    free_axes,
+    left_out,
+    open_batches,
+    second_axes,
+    shape_of,
+    usual_shape,
+)
 from pylrp.loaders.onnx.integers import with_numbers_meant
 from pylrp.loaders.onnx.node import MixedBatch
 from pylrp.loaders.onnx.reader import Reader
 from pylrp.loaders.onnx.sizes import require_functions
+from pylrp.loaders.onnx.views import View
 from pylrp.network.graph import Graph
 from pylrp.network.lengths import Lengths
 
@@ -86,10 +97,14 @@ def load_onnx(
         file = replace(file, model=_written_out(file))
     file = with_samples_in_order(with_numbers_meant(with_branches_taken(file)))
     stored = Stored()
-    first = Reader(file, input_shape, operators or {}, outputs, dtype, stored, examples)
+
+    def reader(views: Mapping[str, View] | None = None) -> Reader:
+        return Reader(file, input_shape, operators or {}, outputs, dtype, stored, examples, views)
+
+    first = reader()
     free = free_axes(first.inputs, input_shape, first.is_recurrent)
     if not any(free.values()):
-        return first.read()
+        return _read_wherever_batch_is(first, reader)
 
     def read(shapes: Mapping[str, Sequence[int]]) -> Graph:
         return Reader(file, shapes, operators or {}, outputs, dtype, stored).read(traced=True)
@@ -119,6 +134,30 @@ def load_onnx(
         facts=replace(graph.facts, trace=None, lengths=Lengths(shapes, free, read, again, past=tuple(first.past))),
         notes=[*graph.notes, f"{lengths}: any length, for which the network is laid out when it comes"],
     )
+
+
+def _read_wherever_batch_is(first: Reader, reader: Callable[[Mapping[str, View]], Reader]) -> Graph:
+    """Return the graph with the batch on the one axis that the file leaves open, on axis 0, or on axis 1.
+
+    A place is right if samples meet nowhere.
+
+    Raises
+    ------
+    UnsupportedLayer
+        That of axis 0, if none is right.
+    """
+    if first.views or first.is_recurrent:
+        return first.read()
+    for views in open_batches(first.inputs):
+        with suppress(UnsupportedLayer, ValueError):
+            return reader(views).read()
+    try:
+        return first.read()
+    except MixedBatch:
+        for views in second_axes(first.inputs):
+            with suppress(UnsupportedLayer, ValueError):
+                return reader(views).read()
+        raise
 
 
 def _first_that_fits(

@@ -49,7 +49,7 @@ from pylrp.loaders.contraction import Contraction, dense_along
 from pylrp.loaders.onnx.arithmetic import ARITHMETIC, clip, curve
 from pylrp.loaders.onnx.attention import ATTENTION
 from pylrp.loaders.onnx.choices import CHOICES
-from pylrp.loaders.onnx.convolutions import CONVOLUTIONS, padding
+from pylrp.loaders.onnx.convolutions import CONVOLUTIONS, over_space, padding
 from pylrp.loaders.onnx.matrices import MATRICES
 from pylrp.loaders.onnx.ml import CLASSICAL
 from pylrp.loaders.onnx.movement import MOVEMENT
@@ -65,7 +65,7 @@ __all__ = ["FLOATS", "OPERATORS", "SELU", "gemm", "scaled"]
 Array = NDArray[Any]
 Translate = Callable[[Call], Value | list[Value] | None]
 
-SELU = 1.67326319217681884765625, 1.05070102214813232421875  # ONNX's defaults
+SELU = 1.6732632423543772, 1.0507009873554805  # what ONNX's defaults stand for
 #: The element types that are computed with.
 FLOATS = {TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16}
 
@@ -119,31 +119,33 @@ def _dropout(call: Call) -> Value:
     return call.emit(Dropout(), call.viewed())
 
 
+def _windows(call: Call, steps: int) -> dict[str, Any]:
+    """Return a pool's windows; of ``steps`` axes in front of its own each place is a window."""
+    one, kernel = [1] * steps, call.required("kernel_shape")
+    return {
+        "kernel": [*one, *kernel],
+        "stride": [*one, *call.attribute("strides", [1] * len(kernel))],
+        "padding": padding(call, steps, len(kernel)),
+        "dilation": [*one, *call.attribute("dilations", [1] * len(kernel))],
+        "ceil_mode": bool(call.attribute("ceil_mode", 0)),
+    }
+
+
 def _max_pool(call: Call) -> Value:
-    return call.emit(
-        MaxPool(
-            call.required("kernel_shape"),
-            call.attribute("strides", 1),
-            padding(call),
-            call.attribute("dilations", 1),
-            bool(call.attribute("ceil_mode", 0)),
-        ),
-        call.value(),
-    )
+    return over_space(call, lambda steps: MaxPool(**_windows(call, steps)))
 
 
 def _average_pool(call: Call) -> Value:
-    return call.emit(
-        AveragePool(
-            call.required("kernel_shape"),
-            call.attribute("strides", 1),
-            padding(call),
-            call.attribute("dilations", 1),
-            bool(call.attribute("ceil_mode", 0)),
-            count_include_pad=bool(call.attribute("count_include_pad", 0)),
-        ),
-        call.value(),
-    )
+    padded = bool(call.attribute("count_include_pad", 0))
+    return over_space(call, lambda steps: AveragePool(**_windows(call, steps), count_include_pad=padded))
+
+
+def _global_pool(whole: type[Layer], windows: type[MaxPool] | type[AveragePool]) -> Translate:
+    def translate(call: Call) -> Value:
+        sizes = call.viewed().shape[2:]
+        return over_space(call, lambda steps: windows([1, *sizes]) if steps else whole())
+
+    return translate
 
 
 def _softmax(kind: type[Softmax]) -> Translate:
@@ -251,8 +253,8 @@ OPERATORS: dict[str, Translate] = {
     "Elu": _activation(lambda call: ELU(call.attribute("alpha", 1.0))),
     "Gelu": _activation(lambda call: GELU(approximate=call.attribute("approximate", "none") == "tanh")),
     "Gemm": gemm,
-    "GlobalAveragePool": lambda call: call.emit(GlobalAveragePool(), call.value()),
-    "GlobalMaxPool": lambda call: call.emit(GlobalMaxPool(), call.value()),
+    "GlobalAveragePool": _global_pool(GlobalAveragePool, AveragePool),
+    "GlobalMaxPool": _global_pool(GlobalMaxPool, MaxPool),
     "HardSigmoid": _activation(lambda call: HardSigmoid(call.attribute("alpha", 0.2), call.attribute("beta", 0.5))),
     "HardSwish": _activation(lambda call: HardSwish()),
     "Identity": _activation(lambda call: Identity()),

@@ -77,6 +77,7 @@ class Reader:
         dtype: DTypeLike | None = None,
         stored: Stored | None = None,
         examples: Mapping[str, Shape] | None = None,
+        views: Mapping[str, View] | None = None,
     ):
         self.file, model = file, file.model
         if outputs is None:
@@ -97,7 +98,7 @@ class Reader:
         for name in self.past:
             self.inputs.pop(name)
         self.operators = checked(operators, model.graph.node)
-        self.views = self._batch_places(initial)
+        self.views = dict(views or self._batch_places(initial))
         for name, view in self.views.items():
             self.inputs[name] = with_batch_first(self.inputs[name], view, (examples or {}).get(name))
         self.left_out = [name for name in named if name not in needed]

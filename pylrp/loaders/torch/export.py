@@ -17,6 +17,7 @@ from pylrp.loaders import refusals
 from pylrp.loaders.torch.call import Call
 from pylrp.loaders.torch.packed import has_packed, padded_too, without_last_outputs
 from pylrp.loaders.torch.pools import as_operators
+from pylrp.loaders.torch.written import written_rightly
 
 __all__ = ["add_weights", "export"]
 
@@ -33,7 +34,13 @@ _ABOUT_ITSELF = (
 
 def export(torch: Any, module: Any, call: Call, path: Path) -> None:
     """Write a module as it runs for a call; raise where torch can't."""
-    with call.positional(module), _quiet(torch), _without_fast_path(torch), warnings.catch_warnings():
+    with (
+        call.positional(module),
+        _quiet(torch),
+        _without_fast_path(torch),
+        written_rightly(torch),
+        warnings.catch_warnings(),
+    ):
         for message in _ABOUT_ITSELF:
             warnings.filterwarnings("ignore", message)
         # torch's own modules compare sizes; what forward itself does with values is for the user to see.
