@@ -73,9 +73,13 @@ def open_batches(inputs: Mapping[str, ValueInfoProto]) -> list[dict[str, View]]:
     return [found] if found else []
 
 
-def second_axes(inputs: Mapping[str, ValueInfoProto]) -> list[dict[str, View]]:
-    """Return the batch as axis 1 of all inputs that have features beside it: (tokens, batch, features)."""
-    found = {name: View(1) for name, info in _activations(inputs).items() if len(declared(info) or []) >= _SEQUENCE}
+def second_axes(inputs: Mapping[str, ValueInfoProto], *, traced: bool) -> list[dict[str, View]]:
+    """Return the batch as axis 1 of all inputs that have features beside it: (tokens, batch, features).
+
+    Unless the file has been written just now, for an example, it must leave that axis open or have one sample there.
+    """
+    sizes = {name: declared(info) or [] for name, info in _activations(inputs).items()}
+    found = {name: View(1) for name, n in sizes.items() if len(n) >= _SEQUENCE and (traced or n[1] in (None, 1))}
     return [found] if found else []
 
 

@@ -104,7 +104,7 @@ def load_onnx(
     first = reader()
     free = free_axes(first.inputs, input_shape, first.is_recurrent)
     if not any(free.values()):
-        return _read_wherever_batch_is(first, reader)
+        return _read_wherever_batch_is(first, reader, traced=examples is not None)
 
     def read(shapes: Mapping[str, Sequence[int]]) -> Graph:
         return Reader(file, shapes, operators or {}, outputs, dtype, stored).read(traced=True)
@@ -136,7 +136,7 @@ def load_onnx(
     )
 
 
-def _read_wherever_batch_is(first: Reader, reader: Callable[[Mapping[str, View]], Reader]) -> Graph:
+def _read_wherever_batch_is(first: Reader, reader: Callable[[Mapping[str, View]], Reader], *, traced: bool) -> Graph:
     """Return the graph with the batch on the one axis that the file leaves open, on axis 0, or on axis 1.
 
     A place is right if samples meet nowhere.
@@ -154,7 +154,7 @@ def _read_wherever_batch_is(first: Reader, reader: Callable[[Mapping[str, View]]
     try:
         return first.read()
     except MixedBatch:
-        for views in second_axes(first.inputs):
+        for views in second_axes(first.inputs, traced=traced):
             with suppress(UnsupportedLayer, ValueError):
                 return reader(views).read()
         raise
