@@ -41,7 +41,7 @@ MORE = [
 
 def main() -> int:
     """Measure, and print the table."""
-    words = _example()
+    words = example()
     net, tokenizer = words.load()
     pairs = [*words.PAIRS, *MORE]
     texts = [words.encoded(tokenizer, one) for one, _ in pairs]
@@ -58,7 +58,8 @@ def main() -> int:
     return 0
 
 
-def _example() -> ModuleType:
+def example() -> ModuleType:
+    """Return examples/which_words.py."""
     here = Path(__file__).resolve().parent  # has a transformers.py of its own
     sys.path[:] = [path for path in sys.path if Path(path).resolve() != here]
     path = Path(__file__).parents[1] / "examples" / "which_words.py"

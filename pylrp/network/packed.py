@@ -225,6 +225,24 @@ class Packs:
             made.append(arrays if len(names) > 1 else arrays[names[0]])
         return made
 
+    def of_one_length(self, execution: Execution, inputs: Inputs) -> tuple[Part, Lowered, list[Array]]:
+        """Return the rows of samples of one length, the core's graph and its inputs.
+
+        Raises
+        ------
+        NotPacked
+            If the network, or this length of it, can't be packed.
+        """
+        (part,), form, flat = self._settled([(execution, inputs)])
+        return part, form.lowered, flat
+
+    def axis_of(self, value: str) -> int | None:
+        """Return the axis of the tokens of a value; None where it has none."""
+        axes = self._known_packing.axes
+        if value not in axes:
+            raise NotPacked(f"{value!r} is a value inside a layer")
+        return axes[value]
+
     @property
     def _known_packing(self) -> Packing:
         assert self._packing is not None  # _settled() made it
