@@ -2,6 +2,7 @@
 // All of it has internal linkage and uses no standard library: with weak symbols the linker could keep one
 // instruction set's copy for everybody.
 #include "kernels/cells.hpp"
+#include "kernels/quads.hpp"
 #include "kernels/table.hpp"
 
 #ifdef __AVX2__
@@ -21,6 +22,7 @@ namespace {
 #include "kernels/functions.inl"
 #include "kernels/lists.inl"
 #include "kernels/lstm.inl"
+#include "kernels/quads.inl"
 #include "kernels/rows.inl"
 #include "kernels/samples.inl"
 #include "kernels/scores.inl"
@@ -30,38 +32,17 @@ namespace {
 
 template <class T>
 constexpr Table<T> make_table() {
-  return {PYLRP_TILE_ROWS,
-          2 * kLanes<T>,
-          kSampleParts<T>,
-          tile<T>,
-          samples<T>,
-          map_weights<T>,
-          tile_taps<T>,
-          depthwise<T>,
-          nonzeros<T>,
-          compress<T>,
-          list_rows<T>,
-          compress_pair<T>,
-          list_pairs<T>,
-          pack_left<T>,
-          pack_forward<T>,
-          pack_backward<T>,
-          {rows_dot<T, T>, rows_axpy<T, T>, rows_step<T, T>},
-          accumulate<T>,
-          shares<T>,
-          left_over<T>,
-          finish<T>,
-          cancelled<T>,
-          part_of<T>,
-          pool_rows<T>,
-          to_winner<T>,
-          function<T>,
-          masked_scores<T>,
-          powers<T>,
-          taylor_of_scores<T>,
-          sum<T>,
-          dot<T>,
-          scan<T>,
+  return {PYLRP_TILE_ROWS,  2 * kLanes<T>,    kSampleParts<T>,
+          tile<T>,          samples<T>,       map_weights<T>,
+          tile_taps<T>,     depthwise<T>,     nonzeros<T>,
+          compress<T>,      shift_steps<T>,   list_rows<T>,
+          compress_pair<T>, list_pairs<T>,    pack_left<T>,
+          pack_forward<T>,  pack_backward<T>, {rows_dot<T, T>, rows_axpy<T, T>, rows_step<T, T>},
+          accumulate<T>,    shares<T>,        left_over<T>,
+          finish<T>,        cancelled<T>,     part_of<T>,
+          pool_rows<T>,     to_winner<T>,     function<T>,
+          masked_scores<T>, powers<T>,        taylor_of_scores<T>,
+          sum<T>,           dot<T>,           scan<T>,
           peak<T>};
 }
 constexpr Bfloat16Table make_bfloat16_table() {
@@ -78,12 +59,17 @@ constexpr Bfloat16Table make_bfloat16_table() {
 #define PYLRP_JOINED_(a, b) a##b
 #define PYLRP_JOINED(a, b) PYLRP_JOINED_(a, b)
 #define PYLRP_CELLS_SYMBOL PYLRP_JOINED(cells_of_, PYLRP_ISA_SYMBOL)
+#define PYLRP_QUADS_SYMBOL PYLRP_JOINED(quads_of_, PYLRP_ISA_SYMBOL)
 
-// Defined here, declared in dispatch.cpp and cells.cpp.
+// Defined here, declared in dispatch.cpp, cells.cpp and quads.cpp.
 extern const CellIsa PYLRP_CELLS_SYMBOL;
 const CellIsa PYLRP_CELLS_SYMBOL = {
     {few_rows<float>, lstm_step<float>, lstm_back<float>, state_back<float>, slopes<float>},
     {few_rows<double>, lstm_step<double>, lstm_back<double>, state_back<double>, slopes<double>}};
+#if defined(__AVX2__)
+extern const QuadTable PYLRP_QUADS_SYMBOL;
+const QuadTable PYLRP_QUADS_SYMBOL = {compress_quad, list_quads, choose_of_four, place_of_four};
+#endif
 extern const Isa PYLRP_ISA_SYMBOL;
 const Isa PYLRP_ISA_SYMBOL = {PYLRP_ISA_NAME, make_table<float>(), make_table<double>(), make_bfloat16_table()};
 

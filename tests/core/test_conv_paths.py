@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 import pylrp
 from pylrp import _core
-from pylrp.layers import Conv, Layer, ReLU
+from pylrp.layers import Conv, Layer, MaxPool, ReLU
 
 FAST = {
     "fused_1x1_forward",
@@ -21,6 +21,7 @@ FAST = {
     "depthwise",
     "pack_in_tasks",
     "output_as_sum",
+    "one_of_four",
     "sum_by_subtraction",
     "sum_by_subtraction_cancelled",
     "few_input_channels",
@@ -65,6 +66,7 @@ CASES: list[tuple[list[Layer], NDArray[np.float32], pylrp.Rule, set[str]]] = [
         ALPHA_BETA,
         {"sum_by_subtraction"},
     ),
+    ([Conv(weights(33, 40, 3, 3)), ReLU(), MaxPool(2)], image(40, 10), Z_PLUS, {"one_of_four"}),
     (
         [Conv(abs(weights(9, 5, 3, 3))), ReLU(), Conv(weights(4, 9, 2, 2))],
         image(5, 9) ** 2,
@@ -80,6 +82,8 @@ CASES: list[tuple[list[Layer], NDArray[np.float32], pylrp.Rule, set[str]]] = [
 @pytest.mark.parametrize("case", CASES, ids=lambda case: "+".join(sorted(case[3])))
 def test_paths_that_run(case: tuple[list[Layer], NDArray[np.float32], pylrp.Rule, set[str]]) -> None:
     layers, x, rule, expected = case
+    if expected == {"one_of_four"} and pylrp.info()["isa"] not in ("avx2", "avx512"):
+        pytest.skip("no instruction for it")
     ran = runs(layers, x, rule)
     assert expected <= ran
     assert ran - expected <= GENERAL | {"fused_1x1_forward", "pack_in_tasks"}

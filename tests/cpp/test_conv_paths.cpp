@@ -88,7 +88,8 @@ TEST(conv_paths_each_runs) {
 TEST(conv_paths_every_path_has_a_case) {
   std::map<ConvPath, int> met{{ConvPath::kForward, 1},        {ConvPath::kProduct, 1},
                               {ConvPath::kShares, 1},         {ConvPath::kBackward, 1},
-                              {ConvPath::kSignsCancelled, 1}, {ConvPath::kSubtractionCancelled, 1}};  // see below
+                              {ConvPath::kSignsCancelled, 1}, {ConvPath::kSubtractionCancelled, 1},  // see below
+                              {ConvPath::kOneOfFour, 1}};  // test_conv_one_of_four.cpp
   for (const PathCase& c : cases()) {
     ++met[c.path];
   }

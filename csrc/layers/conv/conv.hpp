@@ -9,6 +9,7 @@
 //   depthwise            every channel is its own group
 //   pack_in_tasks        few rows: a task packs the weights that it needs itself (in products/taps.cpp)
 //   output_as_sum        the layer's output is the rule's sum
+//   one_of_four          the sums below a pool of 2 x 2, where of four positions one has relevance
 //   sum_by_subtraction   the second of two sums is what the first leaves of the output
 //   few_input_channels   the backward pass to an image of few channels
 //   uniform_weights      the backward pass of rules that read every weight as 1

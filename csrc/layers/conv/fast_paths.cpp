@@ -33,6 +33,8 @@ const char* name_of(ConvPath path) {
       return "pack_in_tasks";
     case ConvPath::kOutputAsSum:
       return "output_as_sum";
+    case ConvPath::kOneOfFour:
+      return "one_of_four";
     case ConvPath::kSumBySubtraction:
       return "sum_by_subtraction";
     case ConvPath::kFewInputChannels:
@@ -66,6 +68,8 @@ bool is_built(ConvPath path) {
       return PYLRP_CONV_PACK_IN_TASKS;
     case ConvPath::kOutputAsSum:
       return PYLRP_CONV_OUTPUT_AS_SUM;
+    case ConvPath::kOneOfFour:
+      return PYLRP_CONV_ONE_OF_FOUR;
     case ConvPath::kSumBySubtraction:
     case ConvPath::kSubtractionCancelled:
       return PYLRP_CONV_SUM_BY_SUBTRACTION;

@@ -19,6 +19,7 @@ enum class ConvPath : int {
   kDepthwise,
   kPackInTasks,
   kOutputAsSum,
+  kOneOfFour,
   kSumBySubtraction,
   kFewInputChannels,
   kUniformWeights,
@@ -26,7 +27,7 @@ enum class ConvPath : int {
   kSignsCancelled,
   kSubtractionCancelled,
 };
-inline constexpr int kConvPaths = 15;
+inline constexpr int kConvPaths = 16;
 
 const char* name_of(ConvPath path);
 bool is_built(ConvPath path);

@@ -43,6 +43,9 @@ const std::vector<SharesPath<T>>& shares_paths() {
 #if PYLRP_CONV_OUTPUT_AS_SUM
       output_as_sum<T>(),
 #endif
+#if PYLRP_CONV_ONE_OF_FOUR
+      one_of_four<T>(),
+#endif
 #if PYLRP_CONV_SUM_BY_SUBTRACTION
       sum_by_subtraction<T>(),
 #endif

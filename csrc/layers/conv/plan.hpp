@@ -105,6 +105,8 @@ ProductPath<T> depthwise();
 template <class T>
 SharesPath<T> output_as_sum();
 template <class T>
+SharesPath<T> one_of_four();
+template <class T>
 SharesPath<T> sum_by_subtraction();
 template <class T>
 BackwardPath<T> uniform_weights();

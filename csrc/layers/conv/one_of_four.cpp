@@ -1,0 +1,193 @@
+// Below a pool of 2 x 2 one of four neighbouring positions has relevance, another one in each channel: only its sums
+// are computed, its share written, and zeros to the others. Whether it is so is looked up in the relevance.
+#include <algorithm>
+#include <atomic>
+#include <type_traits>
+
+#include "kernels/dispatch.hpp"
+#include "layers/conv/plan.hpp"
+#include "products/lists.hpp"
+#include "products/tap_quads.hpp"
+
+namespace pylrp {
+namespace {
+
+constexpr Index kMinChannels = 8;  // with fewer, making lists takes what they save. Not measured alone.
+
+template <class T>
+bool may_run(const ConvWeights<T>& w, const LoweredRule& rule) {
+  if (!std::is_same_v<T, float> || kernels::quads() == nullptr) {
+    return false;
+  }
+  const bool reads_samples = std::all_of(rule.sums.begin(), rule.sums.end(), [](const Sum& sum) {
+    return std::all_of(sum.begin(), sum.end(), [](const ProductTerm& tap) {
+      return tap.part == Part::kInput || tap.part == Part::kPositive || tap.part == Part::kNegative;
+    });
+  });
+  return reads_samples && !rule.sums.empty() && !rule.back.empty() && !w.transposed && !w.bias_by_position &&
+         w.shape.groups == 1 && w.shape.stride == Axes{1, 1, 1} && w.source_channels() >= kMinChannels &&
+         2 * w.target_channels() >= kernels::table<T>().tile_cols && w.target()[1] > 1 && w.target()[2] > 1;
+}
+
+// The four rows of a window in an image of `channels`, from a column on; null where it is cut off.
+template <class T>
+struct FourRows {
+  T* at[4] = {};
+  FourRows(const QuadWindows& windows, Index window, T* image, Index channels, Index column) {
+    windows.each(window, [&](Index q, Index position) { at[q] = image + position * channels + column; });
+  }
+};
+
+bool applies_to(const ConvCall<float>& call) {
+  const RelevanceJob<float>& job = call.job;
+  if (job.targets() != 1 || call.threads.bfloat16 || forced_left_path() != LeftPath::kCounted) {
+    return false;
+  }
+  constexpr Index kTogether = 128;  // windows of a task
+  const QuadWindows windows(call.weights.target());
+  const Index channels = call.weights.target_channels(), parts = (windows.count() + kTogether - 1) / kTogether;
+  const Index width = kernels::table<float>().tile_cols, stride = (channels + width - 1) / width * width;
+  std::atomic<bool> one{true};
+  parallel_for(job.batch * parts, call.threads, [&](Index task) {
+    const Buffer<std::int32_t> choice(stride);
+    const Buffer<float> sum(stride);
+    const Index first = windows.count() * (task % parts) / parts, end = windows.count() * (task % parts + 1) / parts;
+    for (Index i = first; i < end && one.load(std::memory_order_relaxed); ++i) {
+      const FourRows<const float> r(windows, i, job.relevance.row(task / parts), channels, 0);
+      if (!kernels::quads()->choose(channels, r.at, choice.data(), sum.data())) {
+        one.store(false, std::memory_order_relaxed);
+      }
+    }
+  });
+  return one.load();
+}
+
+// What the tasks share: their relevance, the shares of theirs, and where these go.
+class Windows {
+ public:
+  Windows(const ConvCall<float>& call, const BatchSlice& slice, const QuadWork& work, float* shares)
+      : call_(call),
+        slice_(slice),
+        constants_(call.weights, call.rule, false),
+        windows_(call.weights.target()),
+        channels_(call.weights.target_channels()),
+        splits_(work.splits()),
+        shares_(shares),
+        relevance_(static_cast<std::size_t>(work.tasks())),
+        lost_(static_cast<std::size_t>(work.tasks())) {}
+
+  void choose(const QuadBlock& block, std::int32_t* choice) {
+    Buffer<float>& relevance = relevance_[static_cast<std::size_t>(block.task)];
+    relevance.reset(block.windows * block.stride);
+    const float* const from = call_.job.relevance.row(slice_.row(call_.job, 0, block.sample));
+    for (Index i = 0; i < block.windows; ++i) {
+      const FourRows<const float> r(windows_, block.first + i, from, channels_, block.column);
+      kernels::quads()->choose(block.columns, r.at, choice + i * block.stride, relevance.data() + i * block.stride);
+    }
+  }
+
+  void write(const QuadBlock& block, const float* const* sums, const std::int32_t* choice, Index choice_stride) {
+    const std::size_t task = static_cast<std::size_t>(block.task);
+    const Index groups = static_cast<Index>(call_.rule.groups.size()), size = block.windows * block.stride;
+    const Buffer<float> memory(groups * size);
+    float* s[kernels::kMaxGroups] = {};
+    for (Index g = 0; g < groups; ++g) {
+      s[g] = memory.data() + g * size;
+    }
+    kernels::table<float>().shares({.rows = block.windows,
+                                    .cols = block.columns,
+                                    .rule = shares_at_column(constants_.args, block.column),
+                                    .z = sums,
+                                    .z_stride = block.stride,
+                                    .r = relevance_[task].data() + column_in_task(block),
+                                    .r_stride = choice_stride,
+                                    .s = s,
+                                    .s_stride = block.stride,
+                                    .ledger = &lost_[task],
+                                    .ledger_step = 0});
+    for (Index g = 0; g < groups; ++g) {
+      float* const to = shares_ + (g * slice_.rows() + block.sample) * call_.weights.target_size();
+      for (Index i = 0; i < block.windows; ++i) {
+        const FourRows<float> rows(windows_, block.first + i, to, channels_, block.column);
+        kernels::quads()->place(block.columns, choice + i * choice_stride, s[g] + i * block.stride, rows.at);
+      }
+    }
+  }
+
+  void add_losses() const {
+    const Index tasks_a_sample = static_cast<Index>(lost_.size()) / std::max<Index>(1, slice_.samples);
+    for (std::size_t task = 0; task < lost_.size(); ++task) {
+      add_lost(call_.job, slice_, static_cast<Index>(task) / tasks_a_sample, &lost_[task]);
+    }
+  }
+
+ private:
+  // Panels go to tasks as in QuadLoops::run_task.
+  Index column_in_task(const QuadBlock& block) const {
+    const Index width = kernels::table<float>().tile_cols, panels = (channels_ + width - 1) / width;
+    return block.column - panels * (block.task % splits_) / splits_ * width;
+  }
+
+  const ConvCall<float>& call_;
+  const BatchSlice& slice_;
+  ShareConstants<float> constants_;
+  QuadWindows windows_;
+  Index channels_, splits_;
+  float* shares_;
+  std::vector<Buffer<float>> relevance_;  // of each task's windows
+  std::vector<kernels::Absorbed> lost_;
+};
+
+void run_float(const ConvCall<float>& call, const BatchSlice& slice, float* shares) {
+  const ConvWeights<float>& w = call.weights;
+  const InputPartImages<float> images(call, slice);
+  const ConvSums<float> sums = sums_of_rule(call, slice, images, call.rule.sums.size());
+  const std::vector<Walk> walks = sums.walks();
+  QuadWork work{&walks.front(),
+                slice.samples,
+                w.source_channels(),
+                w.target_channels(),
+                sums.products,
+                sums.outputs,
+                [&w](const Cut& cut, kernels::Weights<float> map, float* to) {
+                  kernels::table<float>().pack_forward(static_cast<int>(cut.columns), cut.channels,
+                                                       w.at(cut.column, cut.tap, cut.channel), w.row_size(), map, to);
+                },
+                {},
+                {}};
+  Windows windows(call, slice, work, shares);
+  work.choose = [&](const QuadBlock& block, std::int32_t* choice) { windows.choose(block, choice); };
+  work.done = [&](const QuadBlock& block, const float* const* z, const std::int32_t* choice, Index stride) {
+    windows.write(block, z, choice, stride);
+  };
+  multiply_quads(work, call.threads);
+  windows.add_losses();
+}
+
+template <class T>
+bool applies(const ConvCall<T>& call) {
+  if constexpr (std::is_same_v<T, float>) {
+    return applies_to(call);
+  }
+  return false;
+}
+
+template <class T>
+bool run(const ConvCall<T>& call, const BatchSlice& slice, T* shares) {
+  if constexpr (std::is_same_v<T, float>) {
+    run_float(call, slice, shares);
+  }
+  return true;
+}
+
+}  // namespace
+
+template <class T>
+SharesPath<T> one_of_four() {
+  return {ConvPath::kOneOfFour, may_run<T>, applies<T>, false, run<T>};
+}
+
+template SharesPath<float> one_of_four<float>();
+template SharesPath<double> one_of_four<double>();
+
+}  // namespace pylrp
