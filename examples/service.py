@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 from fastapi import FastAPI, HTTPException, Response
-from pydantic import BaseModel
+from pydantic import BaseModel, NonNegativeInt
 
 import pylrp
 from pylrp.demo import load_demo_network
@@ -41,7 +41,7 @@ class Request(BaseModel):
     """What a client sends."""
 
     x: list[Any] | str
-    shape: list[int] | None = None
+    shape: list[NonNegativeInt] | None = None
     target: int | None = None
 
 
@@ -197,7 +197,30 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     worker.cancel()
 
 
+class Limited:
+    """Refuses bodies that are longer than any sample written as text, before they are read."""
+
+    def __init__(self, app: Any):
+        self.app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Hand a request on, counting its bytes."""
+        taken = 0
+
+        async def counted() -> Any:
+            nonlocal taken
+            message = await receive()
+            taken += len(message.get("body", b""))
+            most = (1 << 20) + 64 * int(np.prod(app.state.batches.shape))  # of each number, and what is wrong
+            if taken > most:
+                raise HTTPException(413, f"a sample as JSON takes at most {most} bytes")
+            return message
+
+        await self.app(scope, counted if scope["type"] == "http" else receive, send)
+
+
 app = FastAPI(title="pylrp", lifespan=lifespan)
+app.add_middleware(Limited)
 
 
 @app.post("/explain")

@@ -60,12 +60,14 @@ def test_service(monkeypatch: pytest.MonkeyPatch) -> None:
             {"x": "!"},
             {"x": coded, "shape": [7]},
             {"x": coded, "shape": [10**30]},
+            {"x": coded, "shape": [-1]},
             {"x": [{"a": 1}] * 784},
             {"x": [10**400] * 784},
             {"x": [1e300] * 784},
             {},
         ):
             assert client.post("/explain", json=wrong).status_code == 422, wrong
+        assert client.post("/explain", json={"x": [0.25] * 400_000}).status_code == 413
         counted = dict(line.split() for line in client.get("/metrics").text.splitlines())
         assert int(counted["pylrp_requests_total"]) >= 41
         assert int(counted["pylrp_samples_total"]) == 41
