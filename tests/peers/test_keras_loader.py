@@ -399,12 +399,15 @@ def test_dtypes(rng):
         load_keras(half)
 
 
-@keras.saving.register_keras_serializable("tests")
 class Dense(L.Dense):
     """A layer of the user's, with a name that Keras has too."""
 
     def call(self, x):
         return super().call(x) ** 2
+
+
+def test_a_layer_of_ones_own_with_a_name_of_keras(rng):
+    agree(sequential((4,), Dense(3), L.Dense(2)), rng)
 
 
 class Square(L.Layer):

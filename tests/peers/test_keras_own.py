@@ -218,3 +218,33 @@ def test_what_is_not_read(rng):
     with pytest.raises(UnsupportedLayer, match="takes the mask of the layers below"):
         pylrp.load(ids_in(L.Embedding(20, WIDTH, mask_zero=True), TakesMask(), L.Flatten(), L.Dense(2)))
     assert pylrp.load(ids_in(L.Embedding(20, WIDTH), TakesMask(), L.Flatten(), L.Dense(2)))
+
+
+class Noise(L.Layer):
+    """Random at prediction, too."""
+
+    def call(self, x):
+        return x + keras.random.normal(ops.shape(x)[1:])
+
+
+class Counting(L.Layer):
+    """Another function at every call."""
+
+    calls = 0
+
+    def call(self, x):
+        self.calls += 1
+        return x * self.calls
+
+
+@pytest.mark.parametrize("kind", [Noise, Counting])
+def test_code_that_computes_something_else_each_time(kind):
+    with pytest.raises(ValueError, match="with noise in training only"):
+        pylrp.load(keras.Sequential([keras.Input((6,)), L.Dense(4), kind(), L.Dense(3)]))
+    way_out = L.GaussianNoise(0.1)
+    assert pylrp.load(keras.Sequential([keras.Input((6,)), L.Dense(4), way_out, Half(), L.Dense(3)]))
+
+
+class Half(L.Layer):
+    def call(self, x):
+        return ops.tanh(x) / 2

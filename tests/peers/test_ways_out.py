@@ -304,22 +304,6 @@ def shapes_of(network, options):
 
 
 #: What loads as it is: a subclass and a layer by their call, steps of any number.
-LOADS = {
-    "a subclass": (lambda: built(Subclass()), (4,)),
-    "a layer of one's own": (lambda: model(Doubled(), L.Dense(2)), (4,)),
-    "an open number of steps": (wide, (7, 3)),
-}
-
-
-@pytest.mark.parametrize("name", LOADS)
-def test_keras_without_a_way_out(name):
-    made, shape = LOADS[name]
-    network = made()
-    net, x = pylrp.load(network), np.random.default_rng(3).standard_normal((3, *shape)).astype(np.float32)
-    np.testing.assert_allclose(net.forward(x), keras.ops.convert_to_numpy(network(x)), rtol=1e-4, atol=1e-5)
-    assert net.explain(x, target=1, composite="epsilon").relevance.shape == x.shape
-
-
 @pytest.mark.filterwarnings("ignore")  # torch's exporter
 def test_a_subclass_as_an_onnx_file(tmp_path):
     if tuple(map(int, keras.__version__.split(".")[:2])) < (3, 15):

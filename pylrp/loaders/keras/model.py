@@ -31,6 +31,7 @@ from pylrp.loaders.keras.file import LEAST_KERAS, read_keras
 from pylrp.loaders.keras.lengths import OpenShape, is_sequence, of_any_length
 from pylrp.loaders.keras.lookup import looked_up, sides_of
 from pylrp.loaders.keras.traced import function_of, is_own, of_call, of_model
+from pylrp.loaders.keras.trial import is_traced, require_agreement
 from pylrp.loaders.keras.walk import nodes_of, operations_of, run
 from pylrp.network.facts import Facts
 from pylrp.network.graph import Graph
@@ -76,7 +77,8 @@ def load_keras(
     TypeError
         If it is no Keras model, or its weights are neither float32 nor float64.
     ValueError
-        If the model is not built, or the size of an input is open.
+        If the model is not built, the size of an input is open, or code of a user's own predicts something else than
+        what was read of it.
     UnsupportedLayer
         If a layer can't be explained.
     """
@@ -96,9 +98,17 @@ def load_keras(
         of_sizes = of_model(keras, model, shapes) if sized else function
         return _translated(keras, model, of_sizes, shapes, operators)
 
-    if not any(None in shape for shape in asked.values()):
-        return read({name: _whole(shape) for name, shape in asked.items()})
-    return of_any_length(asked, read, str(model.name))
+    shapes = {name: _whole(shape) for name, shape in asked.items()}
+    if any(None in shape for shape in asked.values()):
+        graph = of_any_length(asked, read, str(model.name))
+        assert graph.facts.lengths is not None
+        shapes = dict(graph.facts.lengths.shapes)
+    else:
+        graph = read(shapes)
+    # Layers that a user's own replace, and those that Keras computes in another precision, may differ.
+    if is_traced(keras, model) and not operators and not _others(_within(model), graph.dtype):
+        require_agreement(keras, model, graph, shapes)
+    return graph
 
 
 def _within(model: Any) -> list[Any]:
@@ -243,7 +253,12 @@ def _dtype(keras: Any, model: Any) -> np.dtype[Any]:
     return np.dtype(name)
 
 
+def _others(operations: Sequence[Any], dtype: Any) -> set[str]:
+    """Return the precisions in which Keras computes some layers, other than the network's."""
+    return {str(getattr(operation, "compute_dtype", dtype)) for operation in operations} - {str(dtype)}
+
+
 def _notes(operations: Sequence[Any], dtype: np.dtype[Any]) -> list[str]:
     """Return a word on layers that Keras itself computes in another precision."""
-    others = {str(getattr(operation, "compute_dtype", dtype)) for operation in operations} - {str(dtype)}
+    others = _others(operations, dtype)
     return [f"computed in {dtype}; in Keras some layers compute in {', '.join(sorted(others))}"] if others else []
