@@ -4,16 +4,18 @@
     python bench/packed.py --threads 2              wall time
     python bench/packed.py --model minilm.onnx      another model of input_ids and attention_mask
 
-``packed``: eight sentences of 12 to 128 tokens in one call, as a multiple of (tokens / 128) times a call with one
-of 128. ``leave-one-out``: the scores of a text of 64 tokens without each of them, as a multiple of 64 predictions of
-it. ``products alone``: those of the layers with weights for all 64 texts as dense networks, and what they would take
-at the peak of multiply-adds, which no way of packing goes below. All take turns in one process, with a pause before
-each; given is the median of the rounds' ratios. Before that, results are compared with those of each sample alone.
+``packed``: eight sentences of 12 to 128 tokens in one call, as a multiple of (tokens / 128) times a call with one of
+128. ``leave-one-out``: the scores of a text of 64 tokens without each of them, as a multiple of 64 predictions of it
+in float32, of classes from the mean over tokens and (without --model) from the first; with products in bfloat16, too.
+``products alone``: those of the layers with weights for all 64 texts as dense networks, and what they would take at
+the peak of multiply-adds, which no way of packing goes below. All take turns in one process, with a pause before each;
+given is the median of the rounds' ratios. Before that, results are compared with those of each sample alone.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import math
 import tempfile
 import time
@@ -33,11 +35,11 @@ LONGEST, TOKENS = 128, 64
 NEAR = 1e-5
 
 
-def load(path: Path | None, folder: str) -> pylrp.Network:
+def load(path: Path | None, folder: str, of_first: bool = False) -> pylrp.Network:
     """Return the network of a file, or one of MiniLM's sizes with random weights, in a folder that has to stay."""
     if path is None:
-        path = Path(folder) / "model.onnx"
-        transformers.encoder(6, 384, 12, LONGEST, path, open_length=True)
+        path = Path(folder) / f"model{int(of_first)}.onnx"
+        transformers.encoder(6, 384, 12, LONGEST, path, open_length=True, of_first=of_first)
     return pylrp.load(path)
 
 
@@ -79,32 +81,47 @@ def packed(net: pylrp.Network, target: Any, threads: int, rounds: int, clock: Ca
         print(f"packed, {way}: {1e3 * np.median(seconds['all']):.1f} ms, {ratio:.2f} x one of {LONGEST} by tokens")
 
 
-def left_out(net: pylrp.Network, target: Any, threads: int, rounds: int, clock: Callable[[], float]) -> None:
+def left_out(
+    net: pylrp.Network, target: Any, threads: int, rounds: int, clock: Callable[[], float], what: str = ""
+) -> None:
     """Print what leaving out each token of a text takes."""
     one = text(np.random.default_rng(2), TOKENS)
-    place = target if isinstance(target, tuple) else (target,)
     for how in ("delete", "mask"):
-        found = leave_one_out(net, one, target, how=how, mask=0)
-        before = net.forward(one)[place]
-        for i in (5, 20, TOKENS - 1):  # the first is what is scored where each token has an output
-            if how == "delete":
-                less = {name: np.delete(row, i) for name, row in one.items()}
-            else:
-                less = {**one, "input_ids": np.where(np.arange(TOKENS) == i, 0, one["input_ids"])}
-            if abs(before - net.forward(less)[place] - found[i]) > NEAR * abs(before):
-                raise ValueError(f"token {i} left out: the score is off")
+        _require_scores(net, one, target, how)
 
-        def singles() -> None:
-            for _ in range(TOKENS):
-                net.forward(one, threads=threads)
+    def singles() -> None:
+        for _ in range(TOKENS):
+            net.forward(one, threads=threads)
 
-        def all_at_once(how: Any = how) -> None:
-            leave_one_out(net, one, target, how=how, mask=0, threads=threads)
+    def all_at_once(how: Any, precision: str | None) -> None:
+        leave_one_out(net, one, target, how=how, mask=0, threads=threads, precision=precision)
 
-        seconds = transformers.ratios({"singles": singles, "all": all_at_once}, rounds, clock)
-        ratio = np.median(seconds["all"] / seconds["singles"])
-        took = 1e3 * np.median(seconds["all"])
-        print(f"leave-one-out, {how}: {took:.0f} ms, {ratio:.2f} x {TOKENS} single predictions")
+    ways = {
+        f"{how}{what}{'' if precision is None else ', bfloat16'}": functools.partial(all_at_once, how, precision)
+        for how in ("delete", "mask")
+        for precision in (None, "bfloat16")
+    }
+    for call in ways.values():
+        call()
+    seconds = transformers.ratios({"singles": singles, **ways}, rounds, clock)
+    for name in ways:
+        ratio = np.median(seconds[name] / seconds["singles"])
+        took = 1e3 * np.median(seconds[name])
+        print(f"leave-one-out, {name}: {took:.0f} ms, {ratio:.2f} x {TOKENS} single predictions")
+
+
+def _require_scores(net: pylrp.Network, one: dict[str, Any], target: Any, how: Any) -> None:
+    """Raise where the score without a token is not what it is alone."""
+    place = target if isinstance(target, tuple) else (target,)
+    found = leave_one_out(net, one, target, how=how, mask=0)
+    before = net.forward(one)[place]
+    for i in (5, 20, TOKENS - 1):  # the first is what is scored where each token has an output
+        if how == "delete":
+            less = {name: np.delete(row, i) for name, row in one.items()}
+        else:
+            less = {**one, "input_ids": np.where(np.arange(TOKENS) == i, 0, one["input_ids"])}
+        if abs(before - net.forward(less)[place] - found[i]) > NEAR * abs(before):
+            raise ValueError(f"token {i} left out: the score is off")
 
 
 def bound(net: pylrp.Network, rounds: int, threads: int, clock: Callable[[], float]) -> None:
@@ -158,6 +175,8 @@ def main() -> None:
         target = 0 if rank == 1 else (0,) * rank
         packed(net, target, asked.threads, asked.rounds, clock)
         left_out(net, target, asked.threads, asked.rounds, clock)
+        if asked.model is None:
+            left_out(load(None, folder, of_first=True), 0, asked.threads, asked.rounds, clock, " of the first")
         bound(net, asked.rounds, asked.threads, clock)
 
 

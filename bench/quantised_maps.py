@@ -60,7 +60,9 @@ def ways(texts: list[dict[str, Any]]) -> Ways:
     return {
         "dynamic, int8": lambda s, t: q.quantize_dynamic(s, t, weight_type=q.QuantType.QInt8),
         "dynamic, uint8": lambda s, t: q.quantize_dynamic(s, t, weight_type=q.QuantType.QUInt8),
-        "dynamic, int8 by channel": lambda s, t: q.quantize_dynamic(s, t, per_channel=True, weight_type=q.QuantType.QInt8),
+        "dynamic, int8 by channel": lambda s, t: q.quantize_dynamic(
+            s, t, per_channel=True, weight_type=q.QuantType.QInt8
+        ),
         "fused, static QDQ": fused,
         "static QDQ, all nodes": static,
         "static QDQ, MatMul alone": lambda s, t: static(s, t, op_types_to_quantize=["MatMul"], per_channel=True),

@@ -101,8 +101,10 @@ class _Model:
         onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
 
 
-def encoder(layers: int, width: int, heads: int, tokens: int, path: Path, open_length: bool = False) -> None:
-    """Write a text encoder, the norm behind each sum, as BERT's; classes from the mean over tokens."""
+def encoder(
+    layers: int, width: int, heads: int, tokens: int, path: Path, open_length: bool = False, of_first: bool = False
+) -> None:
+    """Write a text encoder, the norm behind each sum, as BERT's; classes from the mean over tokens, or the first."""
     model = _Model(width, heads)
     words = model.add("Gather", model.weights(WORDS, width, size=1), "input_ids")
     places = model.weights(tokens, width, size=0.5)
@@ -116,7 +118,11 @@ def encoder(layers: int, width: int, heads: int, tokens: int, path: Path, open_l
     for _ in range(layers):
         value = model.norm(model.add("Add", value, model.attention(value, mask)))
         value = model.norm(model.add("Add", value, model.wide(value)))
-    model.linear(model.add("ReduceMean", value, axes=[1], keepdims=0), width, CLASSES)
+    first = model.constant(0, np.int64)
+    pooled = (
+        model.add("Gather", value, first, axis=1) if of_first else model.add("ReduceMean", value, axes=[1], keepdims=0)
+    )
+    model.linear(pooled, width, CLASSES)
     names, shape = ("input_ids", "attention_mask"), ["N", "T" if open_length else tokens]
     model.save([helper.make_tensor_value_info(n, TensorProto.INT64, shape) for n in names], path)
 

@@ -37,9 +37,12 @@ def size(kind: str, view: View, options: dict[str, Any]) -> tuple[float, float]:
 def _tokens(options: dict[str, Any], view: View) -> Any:
     if options["tokens"] is None:
         raise ValueError("kind text needs tokens=, the text of each: what the tokenizer calls them")
-    if np.ndim(options["tokens"]) > 1:
-        return options["tokens"][view.sample]
-    return options["tokens"]
+    return of_sample(options["tokens"], view.sample)
+
+
+def of_sample(tokens: Any, sample: int) -> Any:
+    """Return the tokens of a sample: of several, each of which may have its own number of them, its own."""
+    return tokens if len(tokens) and isinstance(tokens[0], str) else tokens[sample] if len(tokens) else tokens
 
 
 def _by_token(view: View) -> Any:

@@ -5,7 +5,9 @@ Axes in, Axes out, like the other kinds of pictures; ``explanations.py`` calls i
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["by_head", "heads", "lines_of", "patches", "positions", "text"]
 
 _SIZE, _LETTER, _LINE = 10.0, 0.602, 1.9  # points; of DejaVu Sans Mono, width over size; line height over size
+_EAST_ASIAN = 1.0 / _LETTER
 _GAP = 24.0  # between sentences, points
 _APART = 7.5  # the size of special tokens
 
@@ -89,10 +92,11 @@ def _placed(words: Sequence[Word], width: float) -> tuple[list[tuple[Word, float
     for k, segment in enumerate(segments):
         left, y = k * (column + _GAP), 0.5 * _LINE * _SIZE
         for special, size in ((False, _SIZE), (True, _APART)):
-            own = [word for word in words if word.segment == segment and word.special == special]
+            own = [piece for word in words if word.segment == segment and word.special == special
+                   for piece in _pieces(word, column, size)]  # fmt: skip
             x = 0.0
             for word in own:
-                wide = len(word.text) * _LETTER * size
+                wide = _letters(word.text) * _LETTER * size
                 if x and x + wide > column:
                     x, y = 0.0, y + _LINE * size
                 placed.append((word, left + x + 3, y))
@@ -101,6 +105,22 @@ def _placed(words: Sequence[Word], width: float) -> tuple[list[tuple[Word, float
                 height = max(height, y + _LINE * size)
                 y += _LINE * _SIZE
     return placed, height
+
+
+def _letters(text: str) -> float:
+    """Return how many letters of the font are as wide as a text: those of East Asia are wider."""
+    return sum(_EAST_ASIAN if unicodedata.east_asian_width(letter) in "WF" else 1.0 for letter in text)
+
+
+def _pieces(word: Word, column: float, size: float) -> list[Word]:
+    """Return a word, cut where it is longer than a line."""
+    found, begin, length = [], 0, 0.0
+    for end, letter in enumerate(word.text):
+        length += _letters(letter) * _LETTER * size
+        if end > begin and length > column - _LETTER * size:
+            found.append(replace(word, text=word.text[begin:end]))
+            begin, length = end, _letters(letter) * _LETTER * size
+    return [*found, replace(word, text=word.text[begin:])]
 
 
 def by_head(layers: Mapping[str, ArrayLike]) -> np.ndarray[Any, np.dtype[np.float64]]:

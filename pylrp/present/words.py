@@ -178,7 +178,7 @@ def html_of(words: Sequence[Word], limit: float | None = None) -> str:
         text = " ".join(_span(word, limit) for word in own if not word.special)
         apart = " ".join(_span(word, limit) for word in own if word.special)
         rest = f'<div style="margin-top:.4em;font-size:80%;color:{GREY}">{apart}</div>' if apart else ""
-        columns.append(f'<div style="flex:1 1 16em;min-width:0">{text}{rest}</div>')
+        columns.append(f'<div style="flex:1 1 16em;min-width:0;overflow-wrap:anywhere">{text}{rest}</div>')
     return f'<div style="display:flex;flex-wrap:wrap;gap:1.5em;line-height:1.9">{"".join(columns)}</div>'
 
 

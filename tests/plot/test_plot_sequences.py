@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import small_text
@@ -40,6 +42,40 @@ def test_words_are_drawn(ex, tmp_path):
         ex.with_tokens([TOKENS])
     with pytest.raises(ValueError, match="3 tokens"):
         ex.plot(tokens=["a", "b", "c"])
+
+
+def test_texts_of_unequal_length_have_their_own_words(net, rng):
+    samples = [{"ids": rng.integers(0, 10, n), "mask": np.ones(n, int)} for n in (3, 5)]
+    ex = net.explain(samples, 1).with_tokens([["a", "b", "c"], TOKENS])
+    assert texts(ex.plot().axes[0])[:3] == ["a", "b", "c"]
+    assert texts(ex.plot(sample=1).axes[0])[:2] == ["unseen", "film"]
+
+
+@pytest.mark.parametrize("second", [False, True])
+def test_words_longer_than_a_line_are_cut(ex, second):
+    long = "Donaudampfschifffahrtsgesellschaft" * 4
+    tokens = ["a", "[SEP]", long, "b", "c"] if second else [long, "a", "b", "c", "d"]
+    figure = ex.plot(tokens=tokens)
+    (ax,) = figure.axes
+    pieces = [
+        each for each in ax.texts if each.get_text() not in ("a", "b", "c", "d", "[SEP]") and each.get_text() in long
+    ]
+    assert "".join(each.get_text() for each in pieces) == long
+    assert len({each.get_position()[1] for each in pieces}) == len(pieces) > 1  # each in its line
+    figure.canvas.draw()
+    ends = [each.get_window_extent().x1 for each in ax.texts]
+    assert max(ends) <= figure.bbox.x1
+    placed = sorted((each.get_position()[1], each.get_window_extent().x0, each.get_window_extent().x1)
+                    for each in ax.texts)  # fmt: skip
+    for (y, _, right), (other, left, _) in itertools.pairwise(placed):
+        assert y != other or right <= left
+
+
+def test_letters_of_east_asia_take_their_room(ex):
+    ax = ex.plot(tokens=["世界世界", "a", "b", "c", "d"]).axes[0]
+    (first, *_), (second, *_) = (each.get_position() for each in ax.texts[:2])
+    (third, *_) = ax.texts[2].get_position()
+    assert second - first > 4 * 10 > third - second  # points: four letters as wide as the font is high
 
 
 def test_panels_of_targets(net, rng):
