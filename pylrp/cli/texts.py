@@ -109,9 +109,9 @@ class Texts:
         return found
 
     def print_notes(self) -> None:
-        """Print the notes of loading."""
+        """Print the notes of loading, and doubts about the tokenizer."""
         if not self.args.quiet:
-            for note in self.network.notes:
+            for note in (*self.network.notes, *self.tokenizer.doubts):
                 print(f"note: {note}")
 
     def target(self, samples: Sequence[TextSample]) -> Any:

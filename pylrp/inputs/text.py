@@ -91,6 +91,10 @@ def _role(name: str) -> str:
     return "ids" if low in ("ids", "tokens", "input", "inputs") else ""
 
 
+#: The least share of a table's rows that its own tokenizer knows.
+_PADDED = 0.9
+
+
 class Tokenizer:
     """A tokenizer's file, for a network's inputs.
 
@@ -100,6 +104,11 @@ class Tokenizer:
         Of token ids.
     path : path-like
         ``tokenizer.json``, as the model's own tokenizer is saved.
+
+    Attributes
+    ----------
+    doubts : list of str
+        Notes where it seems to be another network's.
 
     Raises
     ------
@@ -135,6 +144,18 @@ class Tokenizer:
         self._kinds = {} if network.graph.facts.sides is None else network.graph.facts.sides.inputs
         self._length = None if network.graph.facts.lengths is not None else next(iter(shapes.values()))[-1]
         self._read.no_padding()
+        self.doubts = self._doubts(network)
+
+    def _doubts(self, network: Network) -> list[str]:
+        """Return notes where the network's table has another size than the tokenizer's vocabulary."""
+        size = self._read.get_vocab_size()
+        feeds = {} if network.graph.facts.sides is None else network.graph.facts.sides.feeds
+        names = [name for name, role in self._roles.items() if role == "ids"]
+        rows = {len(feed.table.array) for feed in feeds.values() if feed.table is not None and feed.source in names}
+        most = max(rows, default=size)
+        if _PADDED * most <= size <= most:  # tables are made a little larger, for multiples of 64
+            return []
+        return [f"the tokenizer knows {size} tokens, the network's table has {most} rows: is it the model's own?"]
 
     def __call__(self, given: TextInput) -> TextSample:
         """Return a text as the network takes it; of a network of one length it is padded where there is a mask.

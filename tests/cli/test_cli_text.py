@@ -160,6 +160,17 @@ def test_notes_of_loading_are_printed(folder: Any, capsys: pytest.CaptureFixture
         assert "note: " not in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("count", "doubted"), [(5, True), (10, False), (11, False), (12, True)])
+def test_another_networks_tokenizer_is_doubted(
+    folder: Any, capsys: pytest.CaptureFixture[str], count: int, doubted: bool
+) -> None:
+    words = {("[UNK]" if i == 0 else f"w{i}"): i for i in range(count)}
+    tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="[UNK]")).save(str(folder / "other.json"))
+    assert main(["explain", "model.onnx", "--text", "w1", "--tokenizer", "other.json"]) == 0
+    note = f"note: the tokenizer knows {count} tokens, the network's table has 11 rows: is it the model's own?"
+    assert (note in capsys.readouterr().out) == doubted
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
