@@ -32,8 +32,12 @@
 //
 // A helper that loses its processor in the middle of a loop's last task keeps its caller waiting for a time slice of
 // the system, some milliseconds. That can't be helped, but it need not happen in every call: where another program
-// wants the processor, the helper stays away for a while (`Loss`), for sixteen times as long as was lost. The caller
-// looks for helpers between its own tasks, so that a long loop gets them back.
+// wants the processor so often that the caller waits longer than the helper has worked for it (`Balance`), the helper
+// stays away for a while, for sixteen times as long as was lost. The caller looks for helpers between its own tasks, so
+// that a long loop gets them back.
+//
+// A helper that sleeps is kept off its caller's processor when it is woken (`Placement`): some systems let it wait
+// behind the caller for milliseconds though another processor is idle.
 //
 // No lock is shared with a helper. Callers share one lock, to start new threads, and only try it.
 #include "base/pool.hpp"
@@ -46,6 +50,7 @@
 #include <thread>
 
 #include "base/error.hpp"
+#include "base/placement.hpp"
 #include "base/semaphore.hpp"
 #include "base/system.hpp"
 #include "base/waiting.hpp"
@@ -114,6 +119,7 @@ struct alignas(kLine) Helper {
   std::atomic<std::uint64_t> lease{0};
   std::atomic<bool> asleep{false};
   std::atomic<Loss::Clock::rep> away{0};  // until then; 0: it is not
+  Placement placement;
   Semaphore wake;
   std::thread thread;
 };
@@ -188,6 +194,7 @@ class Pool {
     helper.lease.store(lease, std::memory_order_relaxed);
     helper.post.store(slot);
     if (helper.asleep.load() && helper.asleep.exchange(false)) {
+      helper.placement.keep_off_here();
       helper.wake.post();
     }
     return true;
@@ -222,12 +229,15 @@ class Pool {
     pthread_setname_np(pthread_self(), "pylrp");
 #endif
     busy = true;
+    me->placement.begin();
     Patience patience;
+    Loss loss;
     while (!stopping_.load(std::memory_order_relaxed)) {
       Slot* const slot = me->post.load(std::memory_order_acquire);
       if (slot != nullptr && slot != &claimed_) {
-        const Loss::Clock::duration lost = help(slot, me->lease.load(std::memory_order_relaxed), &patience);
-        if (lost > Loss::kSlice) {
+        me->placement.go_anywhere();
+        const Loss::Clock::duration lost = help(slot, me->lease.load(std::memory_order_relaxed), &patience, &loss);
+        if (lost > Loss::Clock::duration::zero()) {
           constexpr Loss::Clock::duration kLongest = std::chrono::seconds(1);
           const auto until = Loss::Clock::now() + std::min(16 * lost, kLongest);
           me->away.store(until.time_since_epoch().count(), std::memory_order_relaxed);
@@ -245,28 +255,29 @@ class Pool {
     me->post.store(&claimed_);  // nobody can have it any more
   }
 
-  // Until the lease is over, or patience, or the caller had to wait while the processor was lost: then for how long.
-  Loss::Clock::duration help(Slot* slot, std::uint64_t lease, Patience* patience) {
+  // Until the lease is over, or patience, or the caller waited too long while the processor was lost: then for how
+  // long.
+  Loss::Clock::duration help(Slot* slot, std::uint64_t lease, Patience* patience, Loss* loss) {
     Slot::Group group;
-    Loss loss;
+    loss->forget();
     while (slot->crew.load(std::memory_order_relaxed) >> kCrewBits == lease &&
            !stopping_.load(std::memory_order_relaxed)) {
       if (slot->take(lease, &group)) {
-        loss.begin();
+        loss->begin();
         Slot::run(group, false);
         const bool awaited = slot->closed();  // still of this loop: its caller waits for this task
         slot->done.fetch_add(1);
-        const Loss::Clock::duration lost = loss.end(Loss::Clock::now());
+        const Loss::Clock::duration lost = loss->end(Loss::Clock::now(), awaited);
         if (slot->asleep.load() && slot->asleep.exchange(false)) {
           slot->wake.post();
         }
         patience->renew();
-        if (awaited && lost > Loss::kSlice) {
+        if (lost > Loss::Clock::duration::zero()) {
           slot->leave(lease);
           return lost;
         }
       } else {
-        loss.forget();
+        loss->forget();
         if (!patience->wait()) {
           slot->leave(lease);
           return {};

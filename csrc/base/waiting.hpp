@@ -3,6 +3,7 @@
 
 #include <time.h>
 
+#include <algorithm>
 #include <chrono>
 #include <thread>
 
@@ -43,6 +44,28 @@ class Patience {
   bool yields_ = false;
 };
 
+// Whether a thread that helps brings more than it costs. While it works on a task its caller need not; where another
+// program has its processor in the middle of one, the caller waits. A loss now and then is paid by the work since.
+class Balance {
+ public:
+  using Duration = std::chrono::steady_clock::duration;
+  static constexpr std::chrono::milliseconds kMost{20};  // what came long ago says nothing about now
+
+  // After a task: how long the thread worked on it, and how long its caller waited while it could not. True where it
+  // has cost more than it brought.
+  bool outweighed(Duration work, Duration waited) {
+    gained_ = std::min<Duration>(gained_ + work, kMost) - waited;
+    if (gained_ >= Duration::zero()) {
+      return false;
+    }
+    gained_ = {};
+    return true;
+  }
+
+ private:
+  Duration gained_{};
+};
+
 // How long this thread was without a processor in its last task: by the clock and by the processor's time.
 class Loss {
  public:
@@ -60,12 +83,16 @@ class Loss {
     }
     begun_ = now;
   }
-  Clock::duration end(Clock::time_point now) {
-    if (now - begun_ < kSlice) {
-      return {};
+  // Awaited: the caller had nothing else to do at the task's end. Returns what was lost where helping does not pay.
+  Clock::duration end(Clock::time_point now, bool awaited) {
+    const Clock::duration took = now - begun_;
+    Clock::duration lost{};
+    if (took >= kSlice) {
+      known_ = false;
+      lost = (now - clock_) - (processor() - processor_);
+      lost = lost > kSlice ? std::min(lost, took) : Clock::duration::zero();
     }
-    known_ = false;
-    return (now - clock_) - (processor() - processor_);
+    return balance_.outweighed(took - lost, awaited ? lost : Clock::duration::zero()) ? lost : Clock::duration::zero();
   }
 
  private:
@@ -81,6 +108,7 @@ class Loss {
   bool known_ = false;
   Clock::time_point clock_, begun_;
   std::chrono::nanoseconds processor_{};
+  Balance balance_;
 };
 
 }  // namespace pylrp

@@ -2,6 +2,9 @@
 #ifndef _WIN32
 #include <sys/wait.h>
 #endif
+#if defined(__linux__)
+#include <sched.h>
+#endif
 #include <unistd.h>
 
 #include <algorithm>
@@ -20,6 +23,7 @@
 #include "base/cpus.hpp"
 #include "base/error.hpp"
 #include "base/parallel.hpp"
+#include "base/waiting.hpp"
 #include "check.hpp"
 
 namespace pylrp {
@@ -215,6 +219,42 @@ bool two_threads_work() {
   return false;
 }
 TEST(a_helper_takes_part) { CHECK(two_threads_work()); }
+
+// A helper that loses a slice now and then, of much work, is worth more than none.
+TEST(a_helper_stays_while_it_brings_more_than_it_costs) {
+  using std::chrono::milliseconds;
+  Balance often;
+  CHECK(often.outweighed(milliseconds(1), milliseconds(4)));   // nothing before has paid for it
+  CHECK(!often.outweighed(milliseconds(7), milliseconds(4)));  // the caller would have worked for 7 itself
+  CHECK(!often.outweighed(milliseconds(7), milliseconds(4)));
+  CHECK(often.outweighed(milliseconds(1), milliseconds(8)));
+  Balance rarely;
+  for (int i = 0; i < 1000; ++i) {
+    CHECK(!rarely.outweighed(milliseconds(1), milliseconds(0)));
+  }
+  CHECK(!rarely.outweighed(milliseconds(0), milliseconds(12)));
+  CHECK(rarely.outweighed(milliseconds(0), milliseconds(12)));  // what is long ago has not saved up for more
+  CHECK(!rarely.outweighed(milliseconds(0), milliseconds(0)));
+}
+
+#if defined(__linux__)
+// When it is woken a helper is kept off the caller's processor, for that moment alone.
+TEST(helpers_may_go_anywhere_once_awake) {
+  cpu_set_t own;
+  CHECK(sched_getaffinity(0, sizeof own, &own) == 0);
+  std::atomic<int> others{0};
+  for (int round = 0; round < 20; ++round) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));  // helpers are asleep by then
+    parallel_for(4, Threads{2}, [&](Index) {
+      cpu_set_t now;
+      sched_getaffinity(0, sizeof now, &now);
+      others += CPU_EQUAL(&own, &now) ? 0 : 1;
+      std::this_thread::sleep_for(std::chrono::microseconds(200));
+    });
+  }
+  CHECK(others == 0);
+}
+#endif
 
 // A thread that is held up in the task of one caller is none that another caller waits for.
 TEST(callers_do_not_wait_for_each_other) {
