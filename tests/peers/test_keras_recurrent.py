@@ -120,7 +120,7 @@ def test_relevance_is_that_of_the_bare_arrays() -> None:
 
 
 def test_refused() -> None:
-    several = L.RNN([L.LSTMCell(3), L.GRUCell(2)])
+    several = L.RNN([L.LSTMCell(3), L.GRUCell(2, recurrent_activation="selu")])
     for layer in (L.LSTM(3, activation="selu"), L.ConvLSTM1D(2, 3), several):
         shape = (6, 5, 4) if isinstance(layer, L.ConvLSTM1D) else (6, 4)
         with pytest.raises(pylrp.UnsupportedLayer) as caught:

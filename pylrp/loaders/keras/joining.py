@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from pylrp.layers import Add, Affine, Concat, Divide, Expand, Multiply
+from pylrp.layers import Add, Affine, Concat, Divide, Expand, MatMul, Multiply, Reshape, Transpose
 from pylrp.loaders.keras.builder import Builder, Value, reads
 
 __all__ = ["concatenate", "joined", "total"]
@@ -67,6 +67,33 @@ def subtract(build: Builder, layer: Any, name: str, one: Value, other: Value) ->
 def scaled_sum(build: Builder, layer: Any, name: str, one: Value, other: Value) -> Value:
     """One and a share of the other: a layer of ``keras.applications.InceptionResNetV2``."""
     return total(build, layer, name, (one, build.emit(f"{name}.scale", Affine(float(layer.scale), 0.0), other)))
+
+
+@reads("Dot")
+def dot(build: Builder, layer: Any, name: str, one: Value, other: Value) -> Value:
+    """Products summed along an axis of each: attention's sum of steps by their shares, for example."""
+    if layer.normalize:
+        build.refuse(name, layer, "divides by lengths", "call it without normalize=True, behind UnitNormalization")
+    parts = [build.in_order(one), build.in_order(other)]
+    ranks = [build.rank(part) for part in parts]
+    if max(ranks) > 2:
+        build.refuse(name, layer, "multiplies values of more than two axes")
+    axes = (layer.axes, layer.axes) if isinstance(layer.axes, int) else layer.axes
+    kept: list[int] = []
+    for k, (part, rank, axis) in enumerate(zip(parts, ranks, axes, strict=True)):
+        shape = build.shapes[part.name]
+        at = axis + rank if axis < 0 else axis - 1
+        if not 0 <= at < rank:
+            build.refuse(name, layer, "sums along the batch")
+        kept += shape[:at] + shape[at + 1 :]
+        last = k == 0  # a row of the first by a column of the second
+        if rank == 1:
+            parts[k] = build.emit(f"{name}.{k}", Reshape((1, *shape) if last else (*shape, 1)), part)
+        elif at != (1 if last else 0):
+            parts[k] = build.emit(f"{name}.{k}", Transpose((1, 0)), part)
+    shape = tuple(kept) or (1,)
+    product = build.emit(name if len(shape) == 2 else f"{name}.product", MatMul(), *parts, last=False)
+    return product if len(shape) == 2 else build.emit(name, Reshape(shape), product)
 
 
 @reads("Concatenate")

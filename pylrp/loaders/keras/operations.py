@@ -80,6 +80,12 @@ def negative(build: Builder, op: Any, name: str, value: Value) -> Value:
     return scaled(build, name, value, -1.0)
 
 
+@operation("ConvertToTensor")
+def itself(build: Builder, op: Any, name: str, value: Value) -> Value:
+    """What is a tensor already, as masks are."""
+    return value
+
+
 @operation("Concatenate")
 def join(build: Builder, op: Any, name: str, values: list[Value]) -> Value:
     """Along any axis."""

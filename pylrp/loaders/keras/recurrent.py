@@ -58,11 +58,14 @@ def recurrent(
     build: Builder, layer: Any, name: str, value: Value, mask: Value | None = None, initial_state: Any = None
 ) -> Value | list[Value]:
     """One direction; with ``go_backwards`` the sequence comes out backwards, too."""
+    if type(layer.cell).__name__ == "StackedRNNCells":
+        return _stacked(build, layer, name, value, mask, initial_state)
     if _kind(layer) not in _KINDS or not type(layer.cell).__module__.startswith("keras."):
         build.refuse(name, layer, f"goes over the cell {type(layer.cell).__name__}, which is not known here")
     if layer.stateful:
         build.refuse(name, layer, "keeps its state from call to call", "build the model with stateful=False")
-    mask = mask or build.masks.get(value.name)
+    if mask is None and not _listed(initial_state):  # a layer that is called with several values is told no mask
+        mask = build.masks.get(value.name)
     every, states = layer.return_sequences, layer.return_state
     value = build.in_order(value)
     returns = "all" if states else "sequence" if every else "last"
@@ -77,6 +80,29 @@ def recurrent(
     if not states:
         return _backwards(build, name, result) if every and layer.go_backwards else result
     return _parts(build, layer, name, result, build.shapes[value.name][0])
+
+
+def _stacked(build: Builder, layer: Any, name: str, value: Value, mask: Value | None, initial_state: Any) -> Value:
+    """Cells one on top of the other: layers one behind the other, whose steps are those of the stack."""
+    import keras
+
+    if layer.return_state or initial_state is not None:
+        build.refuse(name, layer, "takes or returns the states of several cells", "make a layer of each cell")
+    cells = layer.cell.cells
+    mask = mask or build.masks.get(value.name)
+    for number, cell in enumerate(cells):
+        inner = number < len(cells) - 1
+        settings = {
+            "return_sequences": inner or layer.return_sequences,
+            "go_backwards": layer.go_backwards,
+            "zero_output_for_mask": layer.zero_output_for_mask,
+        }
+        own = build.kept(cell, lambda cell=cell, settings=settings: keras.layers.RNN(cell, **settings))  # type: ignore[misc]
+        found = recurrent(build, own, name if not inner else f"{name}.{number}", value, mask)
+        assert isinstance(found, Value)  # no states are returned
+        # The next cell takes the steps in their own order.
+        value = _backwards(build, f"{name}.{number}", found) if inner and layer.go_backwards else found
+    return value
 
 
 def _parts(build: Builder, layer: Any, name: str, value: Value, steps: int) -> list[Value]:
@@ -141,21 +167,27 @@ def _listed(states: Any) -> list[Value]:
 def bidirectional(
     build: Builder, layer: Any, name: str, value: Value, mask: Value | None = None, initial_state: Any = None
 ) -> Value | list[Value]:
-    """Two directions and how they are merged."""
-    if layer.return_state or initial_state is not None:
-        build.refuse(name, layer, "takes or returns states")
-    parts = []
-    for part, own in (("forward", layer.forward_layer), ("backward", layer.backward_layer)):
+    """Two directions and how they are merged; first states are those of one direction, then of the other."""
+    first = _listed(initial_state)
+    half = len(first) // 2
+    parts, states = [], list[Value]()
+    for part, own, given in (
+        ("forward", layer.forward_layer, first[:half]),
+        ("backward", layer.backward_layer, first[half:]),
+    ):
         if type(own).__name__ not in (*_KINDS, "RNN"):
             build.refuse(name, layer, f"goes over {type(own).__name__}")
-        made = recurrent(build, own, f"{name}.{part}", value, mask)
-        assert isinstance(made, Value)  # no states are returned
+        found = recurrent(build, own, f"{name}.{part}", value, mask, given or None)
+        made, *ends = found if isinstance(found, list) else [found]
         if own.return_sequences and own.go_backwards:  # in the order of the steps again
             made = _backwards(build, f"{name}.{part}", made)
         parts.append(made)
-    mode = layer.merge_mode
-    if mode is None:
-        return parts
+        states += ends
+    merged = parts if layer.merge_mode is None else [_merged(build, name, layer.merge_mode, parts)]
+    return [*merged, *states] if states or len(merged) > 1 else merged[0]
+
+
+def _merged(build: Builder, name: str, mode: str, parts: list[Value]) -> Value:
     if mode == "concat":
         return build.emit(name, Concat(-1), *parts)
     if mode == "mul":

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from inspect import signature
 from typing import Any
 
-from pylrp.loaders.keras.attention import TAKES_SEVERAL
+from pylrp.loaders.keras.attention import SWITCHES, TAKES_SEVERAL
 from pylrp.loaders.keras.builder import Builder, Value
 from pylrp.loaders.keras.recurrent import KEYWORDS
 from pylrp.loaders.keras.traced import is_own, of_call
@@ -60,6 +60,8 @@ def run(keras: Any, build: Builder, function: Any, within: str, values: Sequence
             elif type(operation).__name__ in KEYWORDS:
                 keywords = {key: _known(kwargs.pop(key), known) for key in ("mask", "initial_state") if key in kwargs}
                 inputs = inputs[:1]
+            elif type(operation).__name__ in SWITCHES:
+                keywords = {key: kwargs.pop(key) for key in SWITCHES[type(operation).__name__] if key in kwargs}
             # A layer takes one thing; an operation's arguments are values, constants and lists of them.
             second = _is_layer(keras, operation) and any(id(argument) in known for argument in args[1:])
             extra = [*kwargs, *(["a second argument"] if second else [])]
