@@ -94,7 +94,7 @@ def dot_attention(
     scale = 1.0 if layer.scale is None else float(build.array(layer.scale))
     keys = build.emit(f"{name}.keys", Transpose((1, 0)), key, last=False)
     scores = build.emit(f"{name}.scores", MatMul(scale), query, keys)
-    mask = np.tri(*build.shapes[scores.name], dtype=bool) if use_causal_mask else None
+    mask = np.tril(np.ones(build.shapes[scores.name], bool)) if use_causal_mask else None
     left_out = _left_out(build, name, None, [] if steps is None else [steps])
     shares = _shares(build, name, scores, mask, left_out)
     made = build.emit(name if own is None else f"{name}.all", MatMul(), shares, value)
