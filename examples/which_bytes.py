@@ -113,7 +113,9 @@ def draw(maps: dict[str, tuple[bytes, Array]], path: Path) -> None:
         part = R[at : at + width] / np.abs(R).max()
         grid[row, : len(part)] = part
         for column, byte in enumerate(content[at : at + width]):
-            axes.text(column, row, chr(byte) if 32 < byte < 127 else "·", ha="center", va="center", family="monospace")
+            letter = chr(byte) if 32 < byte < 127 else "·"
+            ink = "white" if abs(part[column]) > 0.6 else "black"
+            axes.text(column, row, letter, ha="center", va="center", family="monospace", color=ink)
     axes.imshow(grid, cmap="RdBu_r", vmin=-1, vmax=1, aspect="auto")
     axes.set_xticks([])
     axes.set_yticks(range(len(lines)), [what if at == 0 else "" for what, _, _, at in lines])
