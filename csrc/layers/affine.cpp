@@ -24,7 +24,8 @@ template <class T>
 AffineLayer<T>::AffineLayer(std::vector<T> scale, std::vector<T> shift)
     : scale_(std::move(scale)),
       shift_(std::move(shift)),
-      only_scales_(std::all_of(shift_.begin(), shift_.end(), [](T t) { return t == 0; })) {}
+      only_scales_(std::all_of(shift_.begin(), shift_.end(), [](T t) { return t == 0; })),
+      only_adds_(std::all_of(scale_.begin(), scale_.end(), [](T t) { return t == 1; })) {}
 
 template <class T>
 void AffineLayer<T>::forward(const std::vector<Matrix<const T>>& inputs, Matrix<T> output, const Clamp<T>&,
@@ -55,13 +56,14 @@ void AffineLayer<T>::relevance(const RelevanceJob<T>& job, const Threads& thread
       return;
     }
     kernels::Absorbed& page = lost[static_cast<std::size_t>(task)];
+    double& of_shift = only_adds_ ? page.constant : page.batchnorm;
     const T* const x = job.inputs[0].row(row % job.batch);
     const T *const factor = scale(job.inputs, row % job.batch), *const added = shift(job.inputs, row % job.batch);
     const std::size_t size = period(job.relevance.cols);
     std::size_t c = static_cast<std::size_t>(first) % size;
     for (Index j = first; job.coefficients && j < first + count; ++j) {
       out[j] = factor[c] * r[j];
-      page.batchnorm += static_cast<double>(added[c] * r[j]);
+      of_shift += static_cast<double>(added[c] * r[j]);
       c = c + 1 == size ? 0 : c + 1;
     }
     if (job.coefficients) {
@@ -70,7 +72,7 @@ void AffineLayer<T>::relevance(const RelevanceJob<T>& job, const Threads& thread
     for (Index j = first; j < first + count; ++j) {
       const T part = factor[c] * x[j], q = stabilizer.share(r[j], part + added[c], &page);
       out[j] = part * q;
-      page.batchnorm += static_cast<double>(added[c] * q);
+      of_shift += static_cast<double>(added[c] * q);
       c = c + 1 == size ? 0 : c + 1;
     }
   });
@@ -85,7 +87,7 @@ namespace {
 template <class T>
 std::unique_ptr<Layer<T>> make(const std::string&, const Fields<T>& fields) {
   if (fields.has("only_scales")) {
-    return std::make_unique<AffineLayer<T>>(fields.flag("only_scales"));
+    return std::make_unique<AffineLayer<T>>(fields.flag("only_scales"), fields.flag("only_adds"));
   }
   return std::make_unique<AffineLayer<T>>(fields.vector("scale"), fields.vector("shift"));
 }

@@ -8,14 +8,14 @@
 namespace pylrp {
 
 // y = scale x + shift, (channels) each or one an entry. Relevance in proportion; the shift takes its share (a BatchNorm
-// that could not be folded). Both may be inputs instead, one an entry: where each token has its own and tokens are
-// rows.
+// that could not be folded), which the ledger has under `constant` where nothing is scaled. Both may be inputs instead,
+// one an entry: where each token has its own and tokens are rows.
 template <class T>
 class AffineLayer : public Layer<T> {
  public:
   AffineLayer(std::vector<T> scale, std::vector<T> shift);
   // Of constants that are inputs.
-  explicit AffineLayer(bool only_scales) : are_inputs_(true), only_scales_(only_scales) {}
+  AffineLayer(bool only_scales, bool only_adds) : are_inputs_(true), only_scales_(only_scales), only_adds_(only_adds) {}
   Flow flow() const override { return only_scales_ ? Flow::kRouted : Flow::kProportional; }
   bool hands_to(std::size_t input, const CompiledRule*) const override { return input == 0; }
   void require_sizes(const std::vector<Index>& inputs, Index output) const override;
@@ -40,6 +40,7 @@ class AffineLayer : public Layer<T> {
   std::vector<T> scale_, shift_;
   bool are_inputs_ = false;
   bool only_scales_;  // relevance passes unchanged
+  bool only_adds_;    // all scales are 1
 };
 
 }  // namespace pylrp

@@ -6,6 +6,7 @@
 
 #include "base/buffer.hpp"
 #include "base/pieces.hpp"
+#include "base/sum.hpp"
 #include "kernels/dispatch.hpp"
 #include "layers/registry.hpp"
 #include "rules/kernel_args.hpp"
@@ -16,54 +17,6 @@ namespace {
 
 constexpr Index kLanes = 16;  // groups side by side that are read together: a cache line of floats
 constexpr Index kEntriesATask = 4096;
-
-// Next to each other: one axis does for both.
-bool continues(const GroupAxis& large, const GroupAxis& small) {
-  return large.inside == small.inside && large.stride == small.extent * small.stride &&
-         large.scale_stride == small.extent * small.scale_stride;
-}
-
-// The axes of a sample, the largest stride first, merged. They cover it without gaps.
-std::vector<GroupAxis> ordered(std::vector<GroupAxis> axes, Index scales) {
-  Index total = 1, reach = 0;
-  for (const GroupAxis& axis : axes) {
-    require_fit(axis.extent > 0 && axis.stride >= 0 && axis.scale_stride >= 0, "the axes of a normalisation");
-    total = checked_product({total, axis.extent}, "the axes of a normalisation");
-    reach += checked_product({axis.extent - 1, axis.scale_stride}, "the scales of a normalisation");
-    require_fit(reach <= kMostEntries, "the scales of a normalisation");
-  }
-  require_fit(scales == 0 || reach < scales, "the scales of a normalisation");
-  axes.erase(std::remove_if(axes.begin(), axes.end(), [](const GroupAxis& axis) { return axis.extent == 1; }),
-             axes.end());
-  std::sort(axes.begin(), axes.end(), [](const GroupAxis& a, const GroupAxis& b) { return a.stride > b.stride; });
-  Index next = 1;
-  for (std::size_t i = axes.size(); i-- > 0; next *= axes[i].extent) {
-    require_fit(axes[i].stride == next, "the strides of a normalisation");
-  }
-  for (std::size_t i = axes.size(); i-- > 1;) {
-    if (continues(axes[i - 1], axes[i])) {
-      axes[i - 1] = {axes[i - 1].extent * axes[i].extent, axes[i].stride, axes[i].scale_stride, axes[i].inside};
-      axes.erase(axes.begin() + static_cast<std::ptrdiff_t>(i));
-    }
-  }
-  return axes;
-}
-
-// The sum of n terms in eight columns: in a fixed order, without one long chain of additions.
-template <class Term>
-double sum_of(Index n, Term term) {
-  double part[8] = {};
-  Index i = 0;
-  for (; i + 8 <= n; i += 8) {
-    for (Index k = 0; k < 8; ++k) {
-      part[k] += term(i + k);
-    }
-  }
-  for (; i < n; ++i) {
-    part[0] += term(i);
-  }
-  return ((part[0] + part[1]) + (part[2] + part[3])) + ((part[4] + part[5]) + (part[6] + part[7]));
-}
 
 }  // namespace
 
@@ -131,7 +84,7 @@ StandardizeLayer<T>::StandardizeLayer(StandardizeSettings<T> settings)
   require_fit(!has_scale_ || !has_shift_ || scale_.size() == shift_.size(), "a normalisation's scale and its shift");
   require_fit(!statistic_.centred || statistic_.of == Statistic::Of::kSquares, "a mean and its statistic");
   for (const GroupAxis& axis :
-       ordered(std::move(settings.axes), static_cast<Index>(std::max(scale_.size(), shift_.size())))) {
+       ordered_axes(std::move(settings.axes), static_cast<Index>(std::max(scale_.size(), shift_.size())))) {
     (axis.inside ? inner_ : outer_).push_back(axis);
     (axis.inside ? size_ : groups_) *= axis.extent;
     scale_by_group_ = scale_by_group_ || (!axis.inside && axis.scale_stride != 0);
@@ -251,7 +204,7 @@ typename StandardizeLayer<T>::Moments StandardizeLayer<T>::moments(const T* x) c
   Moments found{0, 0, 1};
   if (statistic_.centred) {
     found.first = static_cast<double>(x[0]);
-    found.offset = sum_of(size_, [&](Index i) { return found.centred(x[i]); }) / static_cast<double>(size_);
+    found.offset = sum_in_columns(size_, [&](Index i) { return found.centred(x[i]); }) / static_cast<double>(size_);
   }
   double d = 0;
   if (statistic_.of == Statistic::Of::kSquares) {
@@ -259,9 +212,9 @@ typename StandardizeLayer<T>::Moments StandardizeLayer<T>::moments(const T* x) c
       const double value = found.centred(x[i]);
       return value * value;
     };
-    d = std::sqrt(statistic_.weight * sum_of(size_, square) + statistic_.inside);
+    d = std::sqrt(statistic_.weight * sum_in_columns(size_, square) + statistic_.inside);
   } else if (statistic_.of == Statistic::Of::kAbsolute) {
-    d = sum_of(size_, [&](Index i) { return std::abs(static_cast<double>(x[i])); });
+    d = sum_in_columns(size_, [&](Index i) { return std::abs(static_cast<double>(x[i])); });
   } else {
     d = static_cast<double>(*std::max_element(x, x + size_));
   }
@@ -320,9 +273,9 @@ void StandardizeLayer<T>::relevance_of_group(const T* x, const T* r, const Array
   }
   const double mean = statistic_.centred && !mean_too ? total / static_cast<double>(size_) : 0.0;
   if (is_gradient(rule)) {
-    const double before = sum_of(size_, [&](Index i) { return t[i] * static_cast<double>(x[i]); });
+    const double before = sum_in_columns(size_, [&](Index i) { return t[i] * static_cast<double>(x[i]); });
     less_by_statistic(x, group, t);
-    lost->constant += before - sum_of(size_, [&](Index i) { return t[i] * static_cast<double>(x[i]); });
+    lost->constant += before - sum_in_columns(size_, [&](Index i) { return t[i] * static_cast<double>(x[i]); });
   }
   for (Index i = 0; i < size_; ++i) {
     out[i] = static_cast<T>(static_cast<double>(x[i]) * (t[i] - mean));
@@ -339,7 +292,7 @@ void StandardizeLayer<T>::less_by_statistic(const T* x, const Moments& group, do
   if (root <= 0 || (statistic_.floor > 0 && d <= statistic_.floor)) {
     return;  // d is a constant there
   }
-  const double sum = group.inverse * sum_of(size_, [&](Index i) { return t[i] * group.centred(x[i]); });
+  const double sum = group.inverse * sum_in_columns(size_, [&](Index i) { return t[i] * group.centred(x[i]); });
   const Index largest = std::max_element(x, x + size_) - x;
   for (Index i = 0; i < size_; ++i) {
     const double value = group.centred(x[i]);

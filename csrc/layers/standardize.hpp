@@ -5,16 +5,10 @@
 #include <vector>
 
 #include "layers/function_relevance.hpp"
+#include "layers/group_axes.hpp"
 #include "layers/layer.hpp"
 
 namespace pylrp {
-
-// One axis of a sample as it is stored.
-struct GroupAxis {
-  Index extent = 1, stride = 1;
-  Index scale_stride = 0;  // in the arrays of scale and shift; 0: the same for all
-  bool inside = false;     // of a group; else it counts groups
-};
 
 // What is divided by, d = max(sqrt(weight * sum (x - mean)^2 + inside) + outside, floor), and the like without a root.
 // Where d is 0 nothing is divided.

@@ -44,13 +44,14 @@ __all__ = [
 ]
 
 
-#: What f(0) takes.
+#: What f(0) takes, and constants that are added.
 CONSTANT = Cause(
     "constant",
-    label="functions at zero",
-    legend="absorbed by functions at zero",
-    stayed="in what its functions give for zero (fixed numbers)",
-    help="Share of f(0), where a function is explained by its contributions; of a mean that counts as a constant.",
+    label="constants",
+    legend="absorbed by constants",
+    stayed="in fixed numbers: what the network adds, and what its functions give for zero",
+    help="Share of constants that are added; of f(0), where a function is explained by its contributions; of a mean "
+    "that counts as a constant.",
     colour="#f0e442",
     page_colours=("#a08a00", "#f0e442"),
 )

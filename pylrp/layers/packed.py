@@ -25,6 +25,7 @@ class AffineOfRows(Layer):
     """``x * scale + shift``, where each row has its own: the second and the third input, of the first one's shape."""
 
     only_scales: bool
+    only_adds: bool
     kind: ClassVar[str] = "affine_of_rows"
     rule_kind: ClassVar[str | None] = "batchnorm"
     has_ledger_row: ClassVar[bool] = True
@@ -36,7 +37,7 @@ class AffineOfRows(Layer):
 
     def to_core(self, place: Place) -> Spec:
         """Return the layer as the core takes it."""
-        return "affine", {"only_scales": self.only_scales}
+        return "affine", {"only_scales": self.only_scales, "only_adds": self.only_adds}
 
 
 @dataclass(frozen=True, eq=False)

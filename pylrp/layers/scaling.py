@@ -12,6 +12,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import ArrayLike
 
+from pylrp.layers.activations import CONSTANT
 from pylrp.layers.base import Array, Layer, Place, Shape, Spec, sole
 from pylrp.layers.cause import Cause
 from pylrp.network.layout import to_core
@@ -87,6 +88,8 @@ class BatchNorm(Layer):
 class Affine(Layer):
     """``x * scale + shift`` with constants.
 
+    The shift's share is the ledger's ``batchnorm``, or ``constant`` where nothing is scaled.
+
     Parameters
     ----------
     scale, shift : float or array_like
@@ -100,7 +103,7 @@ class Affine(Layer):
     kind: ClassVar[str] = "affine"
     rule_kind: ClassVar[str | None] = "batchnorm"
     has_ledger_row: ClassVar[bool] = True
-    causes: ClassVar[tuple[Cause, ...]] = (_SHIFT,)
+    causes: ClassVar[tuple[Cause, ...]] = (_SHIFT, CONSTANT)
     arrays: ClassVar[tuple[str, ...]] = ("scale", "shift")
     any_order: ClassVar[bool] = True
 

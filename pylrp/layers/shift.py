@@ -67,6 +67,15 @@ class Shift(Layer):
     def __repr__(self) -> str:
         return f"Shift({np.shape(self.shift)}{', position=True' if self.position else ''})"
 
+    def in_dtype(self, dtype: np.dtype[Any]) -> Array:
+        """Return the constant in a dtype; what is closed stays so: the largest number is another one there."""
+        array = np.asarray(self.shift)
+        if array.dtype == dtype or array.dtype.kind != "f":
+            return array.astype(dtype)
+        opened = np.where(array == np.finfo(array.dtype).max, -np.inf, array)
+        with np.errstate(over="ignore"):
+            return closed(opened.astype(dtype))
+
     def output_shape(self, *shapes: Shape) -> Shape:
         """Return the shape of the input."""
         shape = sole(self, shapes)
@@ -75,7 +84,7 @@ class Shift(Layer):
 
     def to_core(self, place: Place) -> Spec:
         """Return the layer as the core takes it."""
-        array = np.asarray(self.shift, dtype=place.dtype)
+        array = self.in_dtype(place.dtype)
         full = array.reshape((1,) * (len(place.output) - array.ndim) + array.shape)
         fields = _fields(full.shape, place.order, place)
         return "shift", {**fields, "shift": to_core(full, place.order), "position": self.position}

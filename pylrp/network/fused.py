@@ -94,7 +94,7 @@ def only_closes(layer: Layer, dtype: np.dtype[Any]) -> bool:
     """Whether a layer adds nothing but what closes places: relevance that passes it unchanged is shared out, too."""
     if not isinstance(layer, Shift):
         return False
-    array = np.asarray(layer.shift)
+    array = layer.in_dtype(dtype)
     return bool(((array == 0) | (array >= np.finfo(dtype).max)).all())
 
 
@@ -226,7 +226,7 @@ class _Finder:
             return True
         under = self._scale != 1 or self._functions  # of what is added below a factor a factor, too, would be added
         if isinstance(layer, Shift | ShiftBy) and not under:
-            array = np.asarray(layer.shift, self._graph.dtype) if isinstance(layer, Shift) else None
+            array = layer.in_dtype(self._graph.dtype) if isinstance(layer, Shift) else None
             value = "" if isinstance(layer, Shift) else node.inputs[1]
             self._added.append((node, Added(shape[:-_MATRIX], array, value)))
             return not (isinstance(layer, Shift) and layer.position)  # whose share is told token by token

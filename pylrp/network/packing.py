@@ -265,7 +265,7 @@ def _with_constants(made: Packing, node: Node, twin: Layer, axis: int | None) ->
     taken = (*node.inputs, *(input for _, input in inputs))
     if isinstance(layer, Shift):
         return Node(node.name, ShiftOfRows(0.0, layer.position), taken)
-    return Node(node.name, AffineOfRows(not np.any(layer.shift)), taken)
+    return Node(node.name, AffineOfRows(not np.any(layer.shift), bool(np.all(np.equal(layer.scale, 1)))), taken)
 
 
 def _first_token(value: Any, rank: int, axis: int | None) -> Array | None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from pylrp.layers import Layer
+from pylrp.layers import Layer, Shift
 from pylrp.network.graph import Graph
 
 __all__ = ["in_dtype"]
@@ -35,7 +35,8 @@ def in_dtype(graph: Graph, dtype: DTypeLike) -> Graph:
         for name in node.layer.arrays:
             array = getattr(node.layer, name)
             if array is not None:
-                changes[name] = arrays.setdefault(id(array), np.asarray(array).astype(wanted))
+                made_of = node.layer.in_dtype(wanted) if isinstance(node.layer, Shift) else np.asarray(array, wanted)
+                changes[name] = arrays.setdefault(id(array), made_of)
         made[id(node.layer)] = replace(node.layer, **changes) if changes else node.layer  # type: ignore[type-var]
     return Graph(
         graph.inputs,

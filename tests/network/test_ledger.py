@@ -7,6 +7,7 @@ from reference.errors import assert_within, bound
 from reference.networks import chain_rules, every_rule, forward_net, random_net, settle
 
 import pylrp
+from pylrp.layers import Affine, Dense, ReLU
 from pylrp.network.ledger import COLUMNS, Ledger
 from pylrp.rules import AlphaBeta, Epsilon, Flat, Gamma, Pass, WSquare, ZBox, Zero, ZPlus
 
@@ -121,6 +122,17 @@ def test_a_dead_neuron_ends_a_chain():
     np.testing.assert_allclose(R_in, [18 / 25, 32 / 25], rtol=1e-15)
     assert_row(ledger.layers[1], 4.0, 4.0)
     assert_row(ledger.layers[0], 4.0, 2.0, dead=2.0)
+
+
+@pytest.mark.parametrize("composite", ["cp_lrp", "epsilon"])  # coefficients go down, or relevance
+@pytest.mark.parametrize(("scale", "cause"), [(1.0, "constant"), ([1.0, 1.0], "constant"), (2.0, "batchnorm")])
+def test_what_is_added_alone_is_a_constant(composite, scale, cause):
+    layers = [Dense(np.eye(2)), ReLU(), Affine(scale, [1.0, 2.0]), ReLU(), Dense([[1.0, 1.0]])]
+    ex = pylrp.Network(layers).explain(np.array([3.0, 4.0]), 0, composite=composite)
+    taken = {name: sum(getattr(row, name) for row in ex.ledger) for name in ("constant", "batchnorm")}
+    np.testing.assert_allclose(taken.pop(cause), 3.0, rtol=1e-5)
+    assert list(taken.values()) == [0.0]
+    np.testing.assert_allclose(ex.relevance, np.multiply(scale, [3.0, 4.0]), rtol=1e-5)
 
 
 def assert_books(ledger, net, rule_list, dtype, exact):

@@ -75,6 +75,17 @@ def test_attention(name, cross):
         assert max(np.abs(row.rounding).max() for row in ex.ledger) < 1e-12 * np.abs(R).sum() + 1e-13
 
 
+@pytest.mark.parametrize("name", ["causal", "groups, causal"])
+def test_float32_layers_explained_in_float64(name):
+    """What a mask closes is the largest number, which is another one in each dtype."""
+    model = made(name)
+    x = np.random.default_rng(1).standard_normal((2, TOKENS, WIDTH))
+    expected = keras.ops.convert_to_numpy(model(x.astype(np.float32), training=False))
+    for dtype in ("float32", "float64"):
+        found = pylrp.load(model, dtype=dtype).forward(x)
+        np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
+
+
 @pytest.mark.usefixtures("double")
 def test_what_is_refused():
     x = keras.Input((TOKENS, WIDTH))

@@ -211,7 +211,9 @@ def handed_down(
         outcome = distribute(how.shares, flat)
         row.update(outcome.causes)
         if isinstance(node.layer, SHIFTING):
-            row["batchnorm"], row["bias"] = row["bias"], np.zeros(len(flat))
+            adds = isinstance(node.layer, kinds.Affine) and np.all(node.layer.scale == 1)
+            cause = "constant" if adds else "batchnorm"
+            row[cause], row["bias"] = row["bias"], np.zeros(len(flat))
         down = outcome.relevance
     else:
         assert how.source is not None
