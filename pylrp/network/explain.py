@@ -250,7 +250,7 @@ class Call:
             relevance=_sole(by_input),
             output=predicted[self.top] if len(graph.outputs) == 1 or self.request.output is not None else predicted,
             target=explained if explained is None or self.classes.numbered else as_indices(explained),
-            input=_sole({name: inputs.given[name] for name in by_input}),
+            input=_sole({name: inputs.explained(name) for name in by_input}),
             notes=tuple(dict.fromkeys([*inputs.notes, *self.asked.notes])),
             features=_sole(features),
             origin=inputs.origin,

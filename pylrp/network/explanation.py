@@ -129,7 +129,8 @@ class Explanation:
     ledger : Ledger or list of Ledger
         Where the relevance went; with several targets one each.
     input : ndarray
-        What was explained, as it was given; a dict by name where the network has several inputs.
+        What was explained, as it was given; of a table with ``expanded=True`` what encoders and the like have made of
+        it, a number for each of ``features``. A dict by name where the network has several inputs.
     settings : dict
         Composite, convention, start and what else the call was given: enough to repeat it.
     notes : tuple of str

@@ -100,12 +100,17 @@ def explain_in_parts(
             return explain(execution, request)  # which raises as well, and names the place in the whole
         first = ex if first is None else first
         notes |= dict.fromkeys(ex.notes)
-        for name, value in _arrays(ex).items():
+        arrays = _arrays(ex)
+        if _expanded(graph, request):
+            arrays["input"] = ex.input
+        for name, value in arrays.items():
             _put(joined, name, value, rows, count)
         report(rows.stop, count)
     assert first is not None
     if first.target is None:
         joined["target"] = None
+    if not _expanded(graph, request):
+        joined["input"] = _given(request.x)
 
     def found(take: Callable[[Explanation], Array], **more: Any) -> Array:
         return np.concatenate([take(explain(execution, replace(own(rows), **more))) for rows in slices])
@@ -124,6 +129,12 @@ def _arrays(ex: Explanation) -> dict[str, Any]:
         elif value is not None:
             found[what] = np.asarray(value)
     return found
+
+
+def _expanded(graph: Graph, request: Request) -> bool:
+    """Return whether an explanation's input is what a front has made of the table."""
+    front = graph.facts.front
+    return front is not None and (front.expanded if request.expanded is None else request.expanded)
 
 
 def _given(x: Any) -> Any:
@@ -171,7 +182,7 @@ def _whole(
         target=targets if targets is None or type(first.target) is np.ndarray else as_indices(targets),
         layers=layers,
         ledger=ledgers if isinstance(first.ledger, list) else ledgers[0],
-        input=_given(request.x),
+        input=joined["input"],
         origin=origin_of(request.x),
         settings=settings,
         notes=notes,

@@ -183,6 +183,10 @@ class Inputs:
             return {name: maps[name] for name in self._graph.inputs}
         return {name: sides.summed(name, maps) if name in sides.inputs else maps[name] for name in sides.carrying}
 
+    def explained(self, name: str) -> Array:
+        """Return an input as it was given; what a front has made of it, where relevance is that of its features."""
+        return self.fed[name] if self.expanded else self.given[name]
+
     def logical(self, name: str) -> Array:
         """Return an input of the graph with channels first and features in the network's order."""
         if name in self.fed:

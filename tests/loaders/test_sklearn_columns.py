@@ -24,6 +24,7 @@ from sklearn.preprocessing import (
     Binarizer,
     FunctionTransformer,
     KBinsDiscretizer,
+    OneHotEncoder,
     PowerTransformer,
     QuantileTransformer,
     SplineTransformer,
@@ -184,3 +185,28 @@ def test_the_exponential_function_is_kept_on_request(table):
     model = make_pipeline(StandardScaler(), PoissonRegressor()).fit(frame[["a", "b"]], frame.c)
     kept = pylrp.load(model, keep_top=True)
     np.testing.assert_allclose(kept.forward(frame[["a", "b"]])[:, 0], model.predict(frame[["a", "b"]]), rtol=1e-8)
+
+
+def test_an_expanded_explanation_has_the_values_of_its_features(table):
+    """So that pictures can colour them, also where the table is explained in parts."""
+    frame, y = table[0].copy(), table[1]
+    frame["town"] = np.random.default_rng(1).choice(["A", "B", "C"], N)
+    before = ColumnTransformer(
+        [("town", OneHotEncoder(), ["town"]), ("gaps", SimpleImputer(add_indicator=True), ["a", "d"])]
+    )
+    frame.loc[::5, "d"] = np.nan
+    net = pylrp.load(make_pipeline(before, LogisticRegression(max_iter=300)).fit(frame, y))
+    values = before.transform(frame)
+    ex = net.explain(frame, target=1, expanded=True)
+    assert ex.features == ("town=A", "town=B", "town=C", "a", "d", "d is missing")
+    np.testing.assert_array_equal(ex.input, values)
+    np.testing.assert_array_equal(net.explain(frame.iloc[3], target=1, expanded=True).input, values[3])
+    assert net.explain(frame, target=1).input.shape == frame.shape
+    many = pandas.concat([frame] * 120, ignore_index=True)
+    whole = net.explain(many, target=1, expanded=True)
+    np.testing.assert_array_equal(whole.input[-N:], values)
+    np.testing.assert_array_equal(whole.relevance[-N:], ex.relevance)
+    assert net.explain(many, target=1).input.shape == many.shape
+    ax = pylrp.plot.summary(ex)
+    colours = [dots.get_array() for dots in ax.collections]
+    assert any(shades is not None and len(shades) and np.ptp(shades) > 0 for shades in colours)
