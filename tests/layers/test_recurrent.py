@@ -201,6 +201,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "clip": {"clip": 0.5},
     "coupled": {"coupled": True},
     "cell with f(0) != 0": {"activations": ("sigmoid", "sigmoid", "tanh")},
+    "cell with f(0) != 0 and clip": {"activations": ("sigmoid", "sigmoid", "sigmoid"), "clip": 0.4},
     "output with f(0) != 0": {"activations": ("sigmoid", "tanh", "softplus")},
     "both": {"activations": ("sigmoid", ("affine", 0.8, 0.1), "sigmoid"), "scale": 0.5},
     "hard sigmoid": {"activations": (("hard_sigmoid", 0.2, 0.5), "softsign", ("elu", 0.9, 0.0))},

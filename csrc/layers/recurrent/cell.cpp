@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "kernels/cells.hpp"
 #include "kernels/dispatch.hpp"
@@ -29,14 +30,17 @@ void clip(const Cell& cell, Index count, T* z) {
   }
 }
 
-// out = factor (f(x) - f(0)) / x, which is bounded: 0 where x is 0, since nothing was summed up there. value: f(x).
+// out = factor (f(x) - f(0)) / x, which is bounded: 0 where x is 0, since nothing was summed up there. value: f(x), of
+// an x that is clipped to [-most, most] for f.
 template <class T>
-void slopes(const Activation& f, Index count, const T* __restrict factor, const T* __restrict x,
+void slopes(const Activation& f, double most, Index count, const T* __restrict factor, const T* __restrict x,
             const T* __restrict value, T* __restrict out) {
   const T zero = at_zero<T>(f);
   if (f.kind == ActivationKind::kSigmoid) {  // without the difference of nearly equal numbers
+    const T bound = static_cast<T>(std::min(most, static_cast<double>(std::numeric_limits<T>::max())));
     for (Index j = 0; j < count; ++j) {
-      out[j] = x[j] == 0 ? T(0) : factor[j] * (std::tanh(x[j] / 2) / (2 * x[j]));
+      const T given = std::min(std::max(x[j], -bound), bound);
+      out[j] = x[j] == 0 ? T(0) : factor[j] * (std::tanh(given / 2) / (2 * x[j]));
     }
     return;
   }
@@ -85,7 +89,7 @@ void keep_inner(const StepOfCell<T>& step, const T* factor, const T* sum, const 
     return;
   }
   const Index units = step.cell.units;
-  slopes(step.cell.inner, units, factor, sum, value, place(step, step.arrays->inner));
+  slopes(step.cell.inner, step.cell.clip, units, factor, sum, value, place(step, step.arrays->inner));
   write_down(sum, units, place(step, step.arrays->z));
   write_constant(step.cell.inner, factor, units, place(step, step.arrays->inner_0));
 }
@@ -137,7 +141,7 @@ void run_lstm(const StepOfCell<T>& step) {
   }
   if (step.kept != nullptr) {
     write_down(f, n, place(step, step.arrays->past));
-    slopes(cell.outer, n, o, step.c, value, place(step, step.arrays->outer));
+    slopes(cell.outer, std::numeric_limits<double>::infinity(), n, o, step.c, value, place(step, step.arrays->outer));
     write_down(step.c, n, place(step, step.arrays->total));
     write_constant(cell.outer, o, n, place(step, step.arrays->outer_0));
   }
