@@ -70,7 +70,7 @@ class EvaluatedBatch:
         score: Score = "logit",
         layout: Shape | None = None,
     ):
-        graph = net.graph
+        graph = net._execution_of(x).graph
         if graph.facts.sides is not None:
             raise ValueError(
                 f"the network takes token ids or masks, {', '.join(graph.facts.sides.inputs)}: its maps are "

@@ -16,7 +16,6 @@ from pylrp.evaluate.curves import draw, new_axes
 from pylrp.evaluate.evaluated_batch import Array, EvaluatedBatch, Progress, Values, quiet
 from pylrp.evaluate.statistics import cosine, spearman
 from pylrp.layers import Layer
-from pylrp.layers.conv import Weighted
 from pylrp.network.graph import Graph
 from pylrp.network.network import Network
 from pylrp.present import html
@@ -29,6 +28,8 @@ if TYPE_CHECKING:
 __all__ = ["Randomisation", "randomisation", "randomised"]
 
 Weights = Literal["permute", "normal"]
+#: What is drawn of a layer, where it has it.
+_ARRAYS = ("bias", "weight", "recurrent_bias", "recurrent")
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,7 +134,7 @@ def randomisation(
     """
     composite = either(composite, rules)
     evaluated = EvaluatedBatch(net, x, target)
-    layers = with_weights(net.graph)
+    layers, at_length = with_weights(net.graph), net._execution_of(evaluated.x).graph
     if stages is not None and stages < 1:
         raise ValueError(f"stages is {stages}, expected at least 1")
     count = len(layers) if stages is None else min(stages, len(layers))
@@ -143,7 +144,7 @@ def randomisation(
     report(batch, len(depths) * batch)
     found = [_similarity(base, base)]
     for stage, depth in enumerate(depths[1:], start=2):
-        changed = randomised(net, layers[:depth], weights=weights, seed=seed)
+        changed = _randomised(at_length, layers[:depth], weights, seed)
         other = evaluated.explain(composite, net=changed, one=True).reshape(base.shape).astype(np.float64)
         found.append(_similarity(base, other))
         report(stage * batch, len(depths) * batch)
@@ -160,7 +161,7 @@ def _similarity(base: Values, other: Values) -> tuple[Values, Values, Values]:
 
 
 def with_weights(graph: Graph) -> list[str]:
-    """Return the dense layers and convolutions from the output down; one that is used twice counts once."""
+    """Return the layers with weights from the output down; one that is used twice counts once."""
     first = {id(node.layer): node.name for node in reversed(graph.nodes) if node.layer.weighted}
     return list(first.values())
 
@@ -172,7 +173,7 @@ def randomised(net: Network, layers: Sequence[str], *, weights: Weights = "permu
     ----------
     net : Network
     layers : sequence of str
-        Names of dense layers and convolutions.
+        Names of dense and recurrent layers and convolutions.
     weights : {"permute", "normal"}, default "permute"
         As for :func:`randomisation`.
     seed : int, default 0
@@ -184,19 +185,25 @@ def randomised(net: Network, layers: Sequence[str], *, weights: Weights = "permu
     """
     if weights not in ("permute", "normal"):
         raise ValueError(f"weights must be 'permute' or 'normal', got {weights!r}")
-    known = {node.name: node.layer for node in net.graph.nodes}
+    return _randomised(net.graph, layers, weights, seed)
+
+
+def _randomised(graph: Graph, layers: Sequence[str], weights: Weights, seed: int) -> Network:
+    """Return the network of a graph, for inputs of its length, with random weights in some layers."""
+    known = {node.name: node.layer for node in graph.nodes}
     chosen: dict[int, Layer] = {}
     for name in layers:
-        layer = known.get(name)
-        if not isinstance(layer, Weighted):
-            names = ", ".join(reversed(with_weights(net.graph)))
+        layer: Any = known.get(name)
+        if layer is None or not layer.weighted:
+            names = ", ".join(reversed(with_weights(graph)))
             raise ValueError(f"{name!r} is no layer with weights; these are: {names}")
         rng = np.random.default_rng([seed, list(known).index(name)])
-        bias = None if layer.bias is None else _drawn(np.asarray(layer.bias), weights, rng)
-        chosen[id(layer)] = replace(layer, weight=_drawn(np.asarray(layer.weight), weights, rng), bias=bias)
-    graph = net.graph
+        arrays = {each: getattr(layer, each, None) for each in _ARRAYS}
+        drawn = {each: _drawn(np.asarray(a), weights, rng) for each, a in arrays.items() if a is not None}
+        chosen[id(layer)] = replace(layer, **drawn)
     nodes = [replace(node, layer=chosen.get(id(node.layer), node.layer)) for node in graph.nodes]
-    return Network.from_graph(graph.changed(nodes=nodes), keep_top=True)
+    facts = replace(graph.facts, lengths=None)  # other lengths would be read with the weights that were
+    return Network.from_graph(graph.changed(nodes=nodes, facts=facts), keep_top=True)
 
 
 def _drawn(array: Array, weights: Weights, rng: np.random.Generator) -> Array:

@@ -142,9 +142,10 @@ def in_network_order(ex: Explanation, network: Network) -> tuple[Explanation, In
         If the input does not fit the network.
     """
     if isinstance(ex.input, dict) or ex.features is None:
-        return ex, Inputs(network.graph, ex.input)
+        return ex, Inputs(network._execution_of(ex.input).graph, ex.input)
     values = np.asarray(ex.input)
-    inputs = Inputs(network.graph, Table(values, ex.features) if values.ndim <= 2 else values)
+    graph = network._execution_of(values).graph
+    inputs = Inputs(graph, Table(values, ex.features) if values.ndim <= 2 else values)
     (columns,) = inputs.columns.values()
     ordered = dataclasses.replace(
         ex, input=columns.to_network(values), relevance=columns.to_network(np.asarray(ex.relevance))

@@ -165,7 +165,7 @@ class Report:
             def explanations(i: int) -> dict[str, Explanation]:
                 return {key: ex if inputs.single else ex[i] for key, (ex, _) in each.items()}
         else:
-            inputs = Inputs(self._network.graph, x)
+            inputs = Inputs(self._network._execution_of(x).graph, x)
             request = self._request(composites, targets, top, output, convention)
             start, rules = request.output, dict(request.composites)
             given = {key: inputs.columns[key].to_network(array) for key, array in inputs.given.items()}

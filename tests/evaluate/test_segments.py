@@ -110,3 +110,28 @@ def test_what_does_not_fit_is_refused(adds, rng):
             segment_flipping(adds, x, x, **wrong)
     with pytest.raises(ValueError, match="relevance"):
         leave_one_segment_out(adds, x, x[:, :5], segments=4)
+
+
+@pytest.mark.parametrize("layer", ["LSTM", "GRU", "RNN"])
+def test_networks_of_any_length_are_evaluated_at_that_of_the_input(layer: str) -> None:
+    """As networks for that length are; weights of recurrent layers are random, too, where they are to be."""
+    rng = np.random.default_rng(0)
+    rows = {"LSTM": 4, "GRU": 3, "RNN": 1}[layer] * 5
+    arrays = [rng.normal(size=shape) for shape in ((rows, 3), (rows, 5), (rows,))]
+    layers = [getattr(pylrp.layers, layer)(*arrays), pylrp.layers.Dense(rng.normal(size=(2, 5)))]
+    x = rng.normal(size=(3, 21, 3))
+    found = []
+    for net in (pylrp.Network(layers), pylrp.Network(layers, input_shape=(21, 3))):
+        relevance = net.explain(x, target=1).relevance
+        curves = pylrp.evaluate.segment_flipping(net, x, relevance, target=1, baseline="zero")
+        left_out = pylrp.evaluate.leave_one_segment_out(net, x, relevance, target=1, baseline="zero")
+        random = pylrp.evaluate.randomisation(net, x, target=1)
+        changed = pylrp.evaluate.randomised(net, ["0"]) if hasattr(pylrp.evaluate, "randomised") else None
+        assert changed is None or not np.array_equal(changed.graph.nodes[0].layer.recurrent, arrays[1])
+        report = pylrp.Report(net)
+        report.add(net.explain(x, target=1))
+        report.add(x)
+        found.append((curves.abpc, left_out.pearson, random.cosine))
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-9)
+    assert abs(found[0][2][:, -1]).max() < 1 - 1e-9
