@@ -277,12 +277,11 @@ def _require_fit(graph: Graph, node: Node, rule: Rule) -> None:
     assert layer.rule_kind is not None  # layers without a kind get no rule
     kind = WEIGHTLESS[layer.rule_kind]
     if not kind.fits(rule):
-        raise UnsuitableRule(
-            node.name,
-            repr(rule),
-            kind.why_unfit(layer.rule_kind, rule),
-            f"give it {' or '.join(f'{name}()' for name in kind.rules)}",
-        )
+        not_here = {"Pass"} if not layer.passes_detached else set()
+        if layer.rule_kind == "matmul" and probabilities(graph, node) is None:
+            not_here.add("Value")
+        named = " or ".join(f"{name}()" for name in kind.rules if name not in not_here)
+        raise UnsuitableRule(node.name, repr(rule), kind.why_unfit(layer.rule_kind, rule), f"give it {named}")
     if layer.rule_kind == "function" and not isinstance(rule, Gradient) and not np.isfinite(layer.at_zero()).all():  # type: ignore[attr-defined]
         raise UnsuitableRule(
             node.name,
