@@ -2,6 +2,8 @@
 
     python bench/scaling.py                     one and two threads measured, 8, 16 and 64 by the model
     python bench/scaling.py --bandwidth 200     GB/s that many cores read together (default: what two read, times 4)
+    python bench/scaling.py --busy              processor time: whether two threads do more work than one, which the
+                                                model says they do not; all that a busy machine can tell
 
 A layer's products take T seconds on one thread and are cut into as many tasks as ``csrc/products/tap_work.cpp`` says,
 from sizes alone. On n threads the model gives
@@ -18,6 +20,7 @@ import argparse
 import math
 import statistics
 import time
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -49,23 +52,49 @@ def tasks(side: int, out: int, width: int) -> int:
     return blocks * min(max(1, math.ceil(MIN_TASKS / blocks)), panels)
 
 
-def seconds(network: pylrp.Network, x: np.ndarray, threads: int) -> float:
-    """Return the median wall time of a forward pass."""
+def seconds(
+    network: pylrp.Network, x: np.ndarray, threads: int, clock: Callable[[], float] = time.perf_counter
+) -> float:
+    """Return the median time of a forward pass, by default by the wall clock."""
     call = partial(network.forward, x, threads=threads)
     call()
     times = []
     for _ in range(ROUNDS):
-        start = time.perf_counter()
+        start = clock()
         call()
-        times.append(time.perf_counter() - start)
+        times.append(clock() - start)
     return statistics.median(times)
+
+
+def layer(rng: np.random.Generator, side: int, into: int, out: int) -> tuple[pylrp.Network, np.ndarray, np.ndarray]:
+    """Return a layer as a network, its weights, and an input half of which is zero."""
+    weight = rng.normal(size=(out, into, 3, 3)).astype(np.float32)
+    x = np.maximum(rng.normal(size=(1, into, side, side)), 0).astype(np.float32)
+    return pylrp.Network([Conv(weight, padding=1)], input_shape=x.shape[1:]), weight, x
+
+
+def compare_work() -> None:
+    """Print the processor time that two threads take, of one thread's."""
+    rng = np.random.default_rng(0)
+    total = dict.fromkeys((1, 2), 0.0)
+    for size in LAYERS:
+        network, _, x = layer(rng, *size)
+        found = {n: seconds(network, x, n, time.process_time) for n in (1, 2)}
+        for n, value in found.items():
+            total[n] += value
+        print(f"{size}: {found[1] * 1e3:.1f} ms, two threads {found[2] / found[1]:.2f} of it", flush=True)
+    print(f"all: {total[1] * 1e3:.1f} ms, two threads {total[2] / total[1]:.2f} of it")
 
 
 def main() -> None:
     """Print the model beside what is measured."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--bandwidth", type=float, default=0.0)
+    parser.add_argument("--busy", action="store_true")
     options = parser.parse_args()
+    if options.busy:
+        compare_work()
+        return
     bandwidth = {n: _core.measure_read_bandwidth(n) for n in (1, 2)}
     most = options.bandwidth or 4 * bandwidth[2]
     width = {"avx512": 32, "avx2": 16}.get(str(pylrp.info()["isa"]), 8)
@@ -80,9 +109,7 @@ def main() -> None:
     print("| layer | tasks | one thread | two, model | two, measured | 8 | 16 | 64: times as fast |")
     print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
     for side, into, out in LAYERS:
-        weight = rng.normal(size=(out, into, 3, 3)).astype(np.float32)
-        x = np.maximum(rng.normal(size=(1, into, side, side)), 0).astype(np.float32)
-        network = pylrp.Network([Conv(weight, padding=1)], input_shape=x.shape[1:])
+        network, weight, x = layer(rng, side, into, out)
         found = {n: seconds(network, x, n) for n in (1, 2)}
         count, size = tasks(side, out, width), weight.nbytes + x.nbytes + 4 * out * side * side
         expected = {1: found[1]}
