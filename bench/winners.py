@@ -75,8 +75,11 @@ def by_winners(net: pylrp.Network, x: NDArray[Any], winners: dict[str, NDArray[A
             continue
         a = values[node.inputs[0]]
         alone = pylrp.Network.from_graph(Graph({node.inputs[0]: a.shape[1:]}, [node], [node.name], dtype=np.float64))
-        given = {"rules": rules[node.name]} if isinstance(node.layer, (Conv, Dense)) else {}
-        relevance = alone.explain(a, target=relevance.reshape(alone.forward(a).shape), **given).relevance
+        top = relevance.reshape(alone.forward(a).shape)
+        if isinstance(node.layer, (Conv, Dense)):
+            relevance = alone.explain(a, target=top, rules=rules[node.name]).relevance
+        else:
+            relevance = alone.explain(a, target=top).relevance
     return relevance
 
 

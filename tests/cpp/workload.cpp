@@ -93,6 +93,10 @@ struct Convolution {
     thin(data.relevance.view(), one_of);
     return *this;
   }
+  Convolution& below_a_pool() {
+    keep_one_of_four(&data.relevance, data.shape.out, data.shape.out_channels);
+    return *this;
+  }
   void forward() {
     const ConvLayer<float> layer = data.layer(true);
     measured([&] { layer.forward({data.input.read()}, output.view(), {}, {1}); });
@@ -187,6 +191,7 @@ constexpr Workload kWorkloads[] = {
     {"convolution 3x3, 64 to 64, forward, a fourth not zero", [] { Convolution(3, 64, 64, 1).zeros_but(4).forward(); }},
     {"convolution 3x3, 64 to 64, z+, an eighth not zero",
      [] { Convolution(3, 64, 64, 1).zeros_but(8).relevance("z+"); }},
+    {"convolution 3x3, 64 to 64, z+, below a pool", [] { Convolution(3, 64, 64, 1).below_a_pool().relevance("z+"); }},
     {"convolution 3x3, 3 to 32, gamma", [] { Convolution(3, 3, 32, 1).relevance("gamma"); }},
     {"convolution 1x1, 24 to 96, z+", [] { Convolution(1, 24, 96, 1).relevance("z+"); }},
     {"convolution 1x1, 24 to 96, alpha-beta", [] { Convolution(1, 24, 96, 1).relevance("alpha-beta"); }},
