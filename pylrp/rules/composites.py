@@ -6,7 +6,7 @@ A composite hands ``api.py`` and ``assignment.py`` one rule a layer. The named o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 from numpy.typing import ArrayLike
 
 from pylrp.present.text import nearest
+from pylrp.rules.by_kind import ByKind
 from pylrp.rules.catalogue import AlphaBeta, Epsilon, Flat, Gamma, Pass, WSquare, ZBox, Zero, ZPlus
 from pylrp.rules.terms import Rule
 from pylrp.rules.treatments import Detach, Gradient, Half, Stop, Taylor, Value
@@ -24,28 +25,6 @@ __all__ = ["COMPOSITES", "TRANSFORMERS", "Composite", "composite", "either", "ru
 
 #: Kinds of layers with weights.
 WEIGHTED = ("dense", "conv")
-
-
-class ByKind(Mapping[str, Rule]):
-    """Rules by kind of layer, or by name: a dict that does not change, with a hash."""
-
-    def __init__(self, rules: Mapping[str, Rule]):
-        self._rules = dict(rules)
-
-    def __getitem__(self, key: str) -> Rule:
-        return self._rules[key]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._rules)
-
-    def __len__(self) -> int:
-        return len(self._rules)
-
-    def __hash__(self) -> int:
-        return hash(frozenset(self._rules.items()))
-
-    def __repr__(self) -> str:
-        return repr(self._rules)
 
 
 @dataclass(frozen=True)
