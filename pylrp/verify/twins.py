@@ -1,4 +1,4 @@
-"""Nodes of a file that move the same value in the same way: the network has a layer for the first of them.
+"""Nodes of a file that do the same with the same value: the network has a layer for the first of them.
 
 onnxruntime writes the queries', keys' and values' products as Gemms with a Reshape before each, all of one value.
 """
@@ -11,14 +11,18 @@ from onnx import NodeProto, TensorProto
 
 __all__ = ["without_twins"]
 
-_MOVING = {"Cast", "Expand", "Reshape", "Shape", "Slice", "Squeeze", "Transpose", "Unsqueeze"}
+#: What differs from call to call, holds nodes of its own, or makes weights of a size alone.
+_APART = {
+    "Bernoulli", "ConstantOfShape", "Dropout", "If", "Loop", "Multinomial", "RandomNormal", "RandomNormalLike",
+    "RandomUniform", "RandomUniformLike", "Scan",
+}  # fmt: skip
 _MOST_ENTRIES = 64  # of a constant that says how
 
 
 def without_twins(
     nodes: Sequence[NodeProto], tensors: Mapping[str, TensorProto], outputs: Sequence[str]
 ) -> list[NodeProto]:
-    """Return the nodes, those that move what an earlier one moves left out; what they make is that one's.
+    """Return the nodes, those that do what an earlier one does left out; what they make is that one's.
 
     Parameters
     ----------
@@ -37,9 +41,11 @@ def without_twins(
             node = NodeProto()
             node.CopyFrom(given)
             node.input[:] = [instead.get(name, name) for name in given.input]
-        if node.op_type in _MOVING and not node.domain and set(outputs).isdisjoint(node.output):
+        if node.op_type not in _APART and len(node.output) == 1 and set(outputs).isdisjoint(node.output):
             settings = tuple(sorted(each.SerializeToString() for each in node.attribute))
-            known = first.setdefault((node.op_type, settings, *(_key(name, tensors) for name in node.input)), node)
+            known = first.setdefault(
+                (node.domain, node.op_type, settings, *(_key(name, tensors) for name in node.input)), node
+            )
             if known is not node:
                 instead[node.output[0]] = known.output[0]
                 continue

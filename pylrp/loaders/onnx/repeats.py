@@ -1,6 +1,7 @@
 """Which nodes of an ONNX model are read: those that outputs need, and of two that compute the same the first.
 
-Some exporters write ``x - mean(x)`` of a normalisation twice. ``onnx/reader.py`` asks before it translates anything.
+Some exporters write ``x - mean(x)`` of a normalisation twice, and optimisers may write a layer once for each of its
+readers. ``onnx/reader.py`` asks before it translates anything.
 """
 
 from __future__ import annotations
@@ -14,12 +15,11 @@ from pylrp.loaders.onnx.branches import captured
 
 __all__ = ["needed_nodes", "without_repeats"]
 
-#: Parts of formulas; layers of their own keep their names.
-_PARTS = {
-    "Abs", "Add", "Cast", "Clip", "Constant", "Div", "Equal", "Erf", "Exp", "Expand", "Greater", "Less", "Log", "Max",
-    "Min", "Mul", "Neg", "Not", "Pow", "Reciprocal", "ReduceL2", "ReduceMax", "ReduceMean", "ReduceSum",
-    "ReduceSumSquare", "Reshape", "Shape", "Sigmoid", "Slice", "Softmax", "Sqrt", "Squeeze", "Sub", "Tanh", "Transpose",
-    "Unsqueeze", "Where",
+#: What gives something else at every call, or holds nodes that take values by name; and weights of which a file has the
+#: sizes alone, which stand for others.
+_OWN = {
+    "Bernoulli", "ConstantOfShape", "Dropout", "If", "Loop", "Multinomial", "RandomNormal", "RandomNormalLike",
+    "RandomUniform", "RandomUniformLike", "Scan", "SequenceMap",
 }  # fmt: skip
 _MOST_ENTRIES = 1 << 16
 #: Where a tensor's entries may be.
@@ -47,9 +47,10 @@ def without_repeats(nodes: Iterable[NodeProto], initial: Iterable[TensorProto], 
             changed.CopyFrom(node)
             changed.input[:] = [instead.get(name, name) for name in node.input]
             node = changed
-        if node.op_type in _PARTS and not node.domain and kept.isdisjoint({node.name, *node.output}):
+        if node.op_type not in _OWN and kept.isdisjoint({node.name, *node.output}):
             settings = tuple(sorted(attribute.SerializeToString() for attribute in node.attribute))
-            key = node.op_type, tuple(same.get(name, name) for name in node.input), settings, len(node.output)
+            inputs = tuple(same.get(name, name) for name in node.input)
+            key = node.domain, node.op_type, inputs, settings, len(node.output)
             known = first.setdefault(key, node)
             if known is not node:
                 instead.update(zip(node.output, known.output, strict=True))
