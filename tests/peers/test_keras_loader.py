@@ -399,17 +399,6 @@ def test_dtypes(rng):
         load_keras(half)
 
 
-class Dense(L.Dense):
-    """A layer of the user's, with a name that Keras has too."""
-
-    def call(self, x):
-        return super().call(x) ** 2
-
-
-def test_a_layer_of_ones_own_with_a_name_of_keras(rng):
-    agree(sequential((4,), Dense(3), L.Dense(2)), rng)
-
-
 class Square(L.Layer):
     def call(self, x):
         return x * x

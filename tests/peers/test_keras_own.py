@@ -248,3 +248,16 @@ def test_code_that_computes_something_else_each_time(kind):
 class Half(L.Layer):
     def call(self, x):
         return ops.tanh(x) / 2
+
+
+class Dense(L.Dense):
+    """With a name that Keras has too."""
+
+    def call(self, x):
+        return super().call(x) ** 2
+
+
+def test_a_layer_with_a_name_of_keras():
+    model = keras.Sequential([keras.Input((6,)), Dense(4), L.Dense(3)])
+    x = np.random.default_rng(0).normal(size=(2, 6))
+    np.testing.assert_allclose(pylrp.load(model).forward(x), keras.ops.convert_to_numpy(model(x)), rtol=1e-10)
