@@ -148,11 +148,15 @@ class Inputs:
         shape = side.shape
         if array.ndim not in (len(shape), len(shape) + 1) or array.shape[array.ndim - len(shape) :] != shape:
             raise UnfitInput(_misfit(array, shape, what, False, self._said(name)), name, array.shape)
-        self._count(array, shape, what, name)
+        if side.batched or array.ndim > len(shape):
+            self._count(array, shape, what, name)
         self.given[name] = array
 
     def _feed(self, sides: Sides) -> None:
         """Compute what the graph takes of token ids and masks."""
+        for name, side in sides.inputs.items():
+            if not self.single and self.given[name].ndim == len(side.shape):  # the same for all samples
+                self.given[name] = np.broadcast_to(self.given[name], (self.batch, *side.shape))
         kinds = {"int": np.dtype(np.int64), "bool": np.dtype(bool), "float": self.dtype}
         with np.errstate(over="ignore"):  # what is too low for float32 is -inf, and closes a place
             given = {

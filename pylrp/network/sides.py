@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pylrp.errors import NotFinite, NotInVocabulary, UnsupportedLayer
+from pylrp.errors import NotFinite, NotInVocabulary, UnfitInput, UnsupportedLayer
 from pylrp.layers import Shape
 from pylrp.layers.shift import closed
 from pylrp.network.side_operators import OPERATORS, Attributes
@@ -35,10 +35,13 @@ class SideInput:
         Of a sample.
     kind : str
         "int", "bool" or "float".
+    batched : bool
+        Whether the model has one for each sample; else one for all of them: positions, a mask of places.
     """
 
     shape: Shape
     kind: str = "int"
+    batched: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,8 +153,10 @@ class Sides:
             If an id is not in its table.
         NotFinite
             If a mask has a NaN, or +inf.
+        UnfitInput
+            If samples differ in what the model has one of for all.
         """
-        values = dict(given)
+        values = {name: array if self.inputs[name].batched else _common(name, array) for name, array in given.items()}
         for step in self.steps:
             values[step.output] = run(step, values, batch)
         return {name: _array(feed, values[feed.value], batch, dtype) for name, feed in self.feeds.items()}
@@ -160,6 +165,14 @@ class Sides:
         """Return the relevance of ids: that of their rows, (..., *ids, features), summed over the features."""
         parts = [feeds[name].sum(axis=-1) for name, feed in self.feeds.items() if feed.source == source]
         return np.asarray(sum(parts[1:], start=parts[0]))
+
+
+def _common(name: str, array: Array) -> Array:
+    """Return what all samples share."""
+    if (array != array[:1]).any():
+        text = f"{name} differs between samples, the model has one for all: explain those that share it together"
+        raise UnfitInput(text, name, array.shape)
+    return np.asarray(array[0])
 
 
 def without_past(x: Any, past: Sequence[str]) -> Any:

@@ -60,6 +60,12 @@ class Feed:
     def _pairs(self) -> dict[str, str]:
         return input_pairs(self.program, self.graph)
 
+    @cached_property
+    def _shared(self) -> set[str]:
+        """Return the inputs that the file has once for all samples."""
+        sides = self.graph.facts.sides
+        return set() if sides is None else {name for name, side in sides.inputs.items() if not side.batched}
+
     @property
     def fixes_batch(self) -> bool:
         """Whether the file says how many samples there are."""
@@ -67,7 +73,7 @@ class Feed:
 
     @property
     def _fixed(self) -> set[int]:
-        given = ((name, shape) for name, shape in self.program.inputs.items() if shape)
+        given = ((name, shape) for name, shape in self.program.inputs.items() if shape and name not in self._shared)
         return {size for name, shape in given if (size := shape[self._axis(name)]) is not None}
 
     def _axis(self, name: str) -> int:
@@ -89,7 +95,8 @@ class Feed:
                 given[name] = array[0] if name in self.without_batch else array
             elif name in self.inputs.given:  # token ids, or a mask
                 array = np.asarray(self.inputs.given[name])
-                given[name] = (array[None] if self.inputs.single else array)[rows]
+                array = (array[None] if self.inputs.single else array)[rows]
+                given[name] = array[0] if name in self._shared else array
             else:  # it changes no output, or holds no tokens
                 past = self.graph.facts.sides is not None and name in self.graph.facts.sides.past
                 joined = past and len(sizes) == _JOINED and sizes[0] == 2

@@ -110,6 +110,8 @@ def test_in_a_list_the_sample_is_named(net, call):
         assert isinstance(unfit.value, UnfitInput)
         assert unfit.value.sample == 2
         assert str(pickle.loads(pickle.dumps(unfit.value))) == str(unfit.value)
+        cause = unfit.value.__cause__
+        assert cause is None or cause.__cause__ is not cause  # what pickles causes, as Dask does, comes to an end
 
 
 @pytest.mark.parametrize("composite", ["cp_lrp", "attnlrp"])

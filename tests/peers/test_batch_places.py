@@ -131,3 +131,32 @@ def test_a_file(kind, way, tmp_path):
 def test_a_module(kind):
     module, x = made(kind)
     require_map(pylrp.load(module, x, dtype="float64"), module, x, kind.axis)
+
+
+class PositionsAndMaskOfAll(torch.nn.Module):
+    """Positions (tokens,) and a mask (tokens, tokens), as torch's own layers take them: without a batch."""
+
+    def __init__(self):
+        super().__init__()
+        self.words, self.places = torch.nn.Embedding(30, 8), torch.nn.Embedding(20, 8)
+        self.layer = torch.nn.TransformerEncoderLayer(8, 2, 16, batch_first=True, dropout=0)
+        self.head = torch.nn.Linear(8, 3)
+
+    def forward(self, ids, pos, mask):
+        """Return three logits."""
+        return self.head(self.layer(self.words(ids) + self.places(pos), src_mask=mask).mean(1))
+
+
+@pytest.mark.parametrize("kind", [torch.bool, torch.float32])
+def test_positions_and_a_mask_for_all_samples(kind):
+    torch.manual_seed(0)
+    module = PositionsAndMaskOfAll().eval()
+    closed = torch.triu(torch.ones(6, 6, dtype=torch.bool), 1)
+    mask = closed if kind == torch.bool else torch.zeros(6, 6, dtype=kind).masked_fill(closed, -torch.inf)
+    example = {"ids": torch.randint(0, 30, (4, 6)), "pos": torch.arange(6), "mask": mask}
+    net = pylrp.load(module, example)
+    x = {name: value.numpy() for name, value in example.items()}
+    np.testing.assert_allclose(net.forward(x), module(**example).detach().numpy(), rtol=1e-5, atol=1e-6)
+    few = net.explain(x | {"ids": x["ids"][:2]}, 1, composite="attnlrp")
+    alone = net.explain(x | {"ids": x["ids"][1]}, 1, composite="attnlrp")
+    np.testing.assert_allclose(few.relevance["ids"][1], alone.relevance["ids"], rtol=1e-4, atol=1e-6)

@@ -17,7 +17,6 @@ from pylrp._limits import TooLarge
 from pylrp.errors import BrokenFile, BrokenNode, NotFinite, UnsupportedLayer
 from pylrp.layers import Shape
 from pylrp.loaders import refusals
-from pylrp.loaders.onnx.added_masks import added_masks
 from pylrp.loaders.onnx.arithmetic import curve
 from pylrp.loaders.onnx.blockwise import BLOCKWISE
 from pylrp.loaders.onnx.branches import branch, captured
@@ -44,6 +43,7 @@ from pylrp.loaders.onnx.quantised import QUANTISED
 from pylrp.loaders.onnx.recurrent import RECURRENT, STEPS_FIRST, places_of_batch
 from pylrp.loaders.onnx.repeats import needed_nodes, without_repeats
 from pylrp.loaders.onnx.replay import Trace
+from pylrp.loaders.onnx.shared_inputs import masks_and_shared, require_added
 from pylrp.loaders.onnx.sides import SIDE_KINDS
 from pylrp.loaders.onnx.tops import on_the_way
 from pylrp.loaders.onnx.views import PLAIN, View
@@ -99,6 +99,9 @@ class Reader:
             self.inputs.pop(name)
         self.operators = checked(operators, model.graph.node)
         self.views = dict(views or self._batch_places(initial))
+        masks, shared = masks_and_shared(self.nodes, self.inputs, self.outputs.values.values())
+        self.masks, self.shared = (masks, shared) if not self.views else (masks - self.views.keys(), {})
+        self.inputs.update(self.shared)
         for name, view in self.views.items():
             self.inputs[name] = with_batch_first(self.inputs[name], view, (examples or {}).get(name))
         self.left_out = [name for name in named if name not in needed]
@@ -129,13 +132,12 @@ class Reader:
         """Return the graph; ``traced`` notes with it what is computed of sizes."""
         translation = self.translation
         shapes = self._input_shapes()
-        masks = added_masks(self.nodes, self.inputs, self.outputs.values.values()) - self.views.keys()
         for name, shape in shapes.items():
-            kind = "float" if name in masks else SIDE_KINDS.get(self.inputs[name].type.tensor_type.elem_type)
+            kind = "float" if name in self.masks else SIDE_KINDS.get(self.inputs[name].type.tensor_type.elem_type)
             if kind is None:
                 translation.values[name] = Value(translation.unique(name), shape, self.views.get(name, PLAIN))
             else:
-                translation.sides.add_input(name, shape, kind)
+                translation.sides.add_input(name, shape, kind, name not in self.shared)
         for name, (shape, axis) in self.past.items():
             empty = np.zeros(shape, translation.constants.dtype)
             translation.constants[name] = Constant(empty, empty, per_sample=True, axis=axis)
@@ -150,7 +152,8 @@ class Reader:
                 else:
                     self._translate(node)
             except UnsupportedLayer as error:
-                raise self._by_name(node, error) from error
+                named = self._by_name(node, error)
+                raise named from (error.__cause__ if named is error else error)  # no error is its own cause
         for name in self.outputs.values.values():
             if not translation.knows(name):
                 raise BrokenFile(translation.path, f"output {name!r}", "is made by none of the nodes")
@@ -167,6 +170,7 @@ class Reader:
         dtype = translation.constants.dtype
         notes += [f"{name} weights converted to {dtype}" for name in sorted(translation.constants.converted)]
         notes += [f"input {name!r} is of earlier tokens: empty, or left out" for name in self.past]
+        notes += [f"input {name!r} has no batch: one for all samples" for name in self.shared]
         notes += translation.notes + left_out(self.left_out) + self.outputs.notes
         sides = translation.sides.program(list(shapes), tuple(self.past))
         activations = {name: shape for name, shape in shapes.items() if name not in translation.sides}
@@ -342,6 +346,7 @@ class Reader:
             return None
         table = call.op == "Gather" and call.is_constant(0) and call.attribute("axis", 0) == 0
         if table and constants[call.node.input[0]].first.dtype.kind == "f" and sides.source(call.node.input[1]):
+            require_added(call, sides.source(call.node.input[1]), self.shared, self.nodes)
             return call.lookup(call.node.input[1], call.weight(0))
         if table and sides.has_moved_ids(call.node.input[1]) and constants[call.node.input[0]].first.dtype.kind == "f":
             raise call.unsupported(

@@ -67,11 +67,12 @@ class SideValues:
     def __contains__(self, name: str) -> bool:
         return name in self._tried
 
-    def add_input(self, name: str, shape: Shape, kind: str) -> None:
+    def add_input(self, name: str, shape: Shape, kind: str, batched: bool) -> None:
         """Note an input of whole numbers, of truth values, or a mask that is added."""
-        self.inputs[name] = SideInput(shape, kind)
+        self.inputs[name] = SideInput(shape, kind, batched)
         dtype = {"int": np.int64, "bool": np.bool_, "float": np.float32}[kind]
-        self._tried[name] = np.zeros((_TRIALS[0], *shape), dtype), np.zeros((_TRIALS[1], *shape), dtype)
+        first, second = ((n, *shape) if batched else shape for n in _TRIALS)
+        self._tried[name] = np.zeros(first, dtype), np.zeros(second, dtype)
         self._origin[name] = name
         self._inputs[name] = frozenset({name})
 
@@ -174,10 +175,15 @@ class SideValues:
         weighed = self.weighs(ids) if self.is_float(ids) else None
         sizes = self.sizes(ids)[:-1] if weighed else self.sizes(ids)
         batch = next((axis for axis, n in enumerate(sizes) if isinstance(n, Times)), None)
+        source = weighed or self.source(ids)
+        if batch is None and source is not None and not self.inputs[source].batched:  # the same for all samples
+            shape = (*(n for n in sizes if isinstance(n, int)), *table.shape[1:])
+            self.feeds[name] = Feed(self._with_batch(ids), 0, shape, Fixed(table), source)
+            return shape, View()
         if batch is None or sizes[batch] != Times(1):
             raise ValueError("looks up ids that are not those of the samples")
         shape = (*(n for n in sizes if isinstance(n, int)), *table.shape[1:])
-        self.feeds[name] = Feed(ids, batch, shape, Fixed(table), weighed or self.source(ids))
+        self.feeds[name] = Feed(ids, batch, shape, Fixed(table), source)
         return shape, View(batch)
 
     def beside(self, name: str, side: str, shape: Shape, view: View, *, adds: bool) -> Shape | None:
@@ -211,13 +217,17 @@ class SideValues:
             return None
         axis = view.batch - (rank - len(self.sizes(side)))
         if axis < 0:  # the same for all samples
-            made_axis, value = 0, f"{side}:first"
-            if value not in self._tried:
-                self.step("Unsqueeze", {"axes": [0]}, [side], value)
-            self.feeds[name] = Feed(value, made_axis, made, adds=adds)
+            self.feeds[name] = Feed(self._with_batch(side), 0, made, adds=adds)
         else:
             self.feeds[name] = Feed(side, axis, made, adds=adds)
         return made
+
+    def _with_batch(self, side: str) -> str:
+        """Return a value that has an axis more in front: a batch of one."""
+        value = f"{side}:first"
+        if value not in self._tried:
+            self.step("Unsqueeze", {"axes": [0]}, [side], value)
+        return value
 
     def program(self, names: Sequence[str], past: tuple[str, ...] = ()) -> Sides | None:
         """Return the program, None where all inputs are activations; ``past`` are inputs that must be empty."""

@@ -52,7 +52,7 @@ def export(torch: Any, module: Any, call: Call, path: Path) -> None:
                 call.tensors,
                 str(path),
                 input_names=list(call.names),
-                dynamic_axes={name: {0: "batch"} for name in call.names},
+                dynamic_axes=_batches(call),
                 # The exporter takes long over weights and copies them three times: they come later.
                 export_params=False,
                 # With it the exporter merges BatchNorm in the weights' own precision; canonise does in float64.
@@ -91,6 +91,24 @@ def export(torch: Any, module: Any, call: Call, path: Path) -> None:
             raise ValueError(
                 f"torch can't run or export {type(module).__name__} with example_input {shapes}: {error}"
             ) from error
+
+
+def _batches(call: Call) -> dict[str, dict[int, str]]:
+    """Return which axis of each input the file leaves open: the first, but of positions and masks without a batch.
+
+    They have whole numbers, or are square; the batch of the first input is no size of theirs, their first size stands
+    on another axis of another input.
+    """
+    shapes = {name: tuple(tensor.shape) for name, tensor in zip(call.names, call.tensors, strict=True)}
+    batch = next(iter(shapes.values()))[0]
+    found = {}
+    for name, tensor in zip(call.names, call.tensors, strict=True):
+        own = shapes[name]
+        beside = any(own[0] in shape[1:] for other, shape in shapes.items() if other != name)
+        square = len(own) == 2 and own[0] == own[1]
+        if batch in own or not beside or (tensor.is_floating_point() and not square):
+            found[name] = {0: "batch"}
+    return found
 
 
 def _refused(module: Any, message: str) -> UnsupportedLayer:

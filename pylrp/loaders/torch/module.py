@@ -107,7 +107,8 @@ def load_torch(
             examples = {name: tuple(tensor.shape) for name, tensor in zip(call.names, call.tensors, strict=True)}
             graph = load_onnx(path, operators=by_node, outputs=theirs, dtype=dtype, examples=examples)
         except UnsupportedLayer as error:
-            raise _by_name(error, module, modules) from error
+            named = _by_name(error, module, modules)
+            raise named from (error.__cause__ if named is error else error)  # no error is its own cause
         if not call.returned:  # the exporter's name for a single output tells nothing
             graph = graph.changed(outputs=list(dict.fromkeys(graph.output_values.values())))
     taken = graph.inputs if graph.facts.sides is None else graph.facts.sides.names
