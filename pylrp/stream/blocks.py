@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pylrp.errors import NotFinite
+from pylrp.info import get_threads
 from pylrp.network.causes import COLUMNS
 from pylrp.network.columns import Table
 from pylrp.network.explanation import Explanation
@@ -52,7 +53,13 @@ class Done:
 
 
 class Blocks:
-    """Explains blocks one after the other, and lets the reductions see them."""
+    """Explains blocks one after the other, and lets the reductions see them.
+
+    Attributes
+    ----------
+    spared : int
+        How many threads the next block leaves to others; the bits of results do not depend on them.
+    """
 
     def __init__(
         self,
@@ -69,6 +76,7 @@ class Blocks:
         self.notes: dict[str, None] = {}
         self._bad: list[tuple[int, str, str]] = []
         self._any = False
+        self.spared = 0
 
     def first_bad(self) -> BadRecord:
         """Return the error of the first sample that was skipped."""
@@ -163,7 +171,8 @@ class Blocks:
         asked = dict(self.settings.explain)
         if self.settings.targets is not None:
             asked["target"] = self.settings.targets[indices]
-        return self.network.explain(x, threads=self._threads, **asked)
+        threads = self._threads if self.spared == 0 else max(1, (self._threads or get_threads()) - self.spared)
+        return self.network.explain(x, threads=threads, **asked)
 
     def _arrays(self, ex: Explanation) -> dict[str, Array]:
         """Return an explanation's arrays by name, a row a sample."""

@@ -198,6 +198,8 @@ class _Run:
         writer.start()
         try:
             for number, read in enumerate(self._blocks_read(), first):
+                # Where writing takes longer than explaining, what waits in the queue says so: a processor for it.
+                self.blocks.spared = int(self._made.full())
                 done = self.blocks.explain(number, read)
                 self._put(self._made, (number, done))
         finally:

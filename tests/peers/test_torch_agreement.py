@@ -98,10 +98,9 @@ def test_adaptive_pools_whose_windows_differ_in_size(axes, layer, capfd):
 @pytest.mark.parametrize(
     ("layer", "node", "operator", "reason"),
     [
-        (nn.Threshold(0.1, 0.2), "2", "threshold", r"\(non-zero threshold\)"),
         (nn.ChannelShuffle(2), "2", "aten::channel_shuffle", "can't be written as ONNX"),
     ],
-    ids=["argument", "operator"],
+    ids=["operator"],
 )
 def test_refusals_name_the_module(layer, node, operator, reason):
     net, x = around(layer)

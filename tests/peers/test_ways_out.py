@@ -331,7 +331,7 @@ def test_code_in_a_file_of_keras(tmp_path):
 
 
 def test_the_part_behind_attention():
-    network = functional(lambda x: L.Dense(2)(L.Flatten()(L.Attention(name="attend")([x, x]))), (6, 4))
+    network = functional(lambda x: L.Dense(2)(L.Flatten()(L.AdditiveAttention(name="attend")([x, x]))), (6, 4))
     with pytest.raises(pylrp.UnsupportedLayer) as caught:
         pylrp.load(network)
     assert "load the part of the network behind it by itself" in caught.value.way_out
