@@ -24,7 +24,7 @@ import numpy as np
 import peers
 import streams
 
-LEAST, BLOCK, COMPOSITE = 0.9, 16, "epsilon_plus_flat"
+LEAST, BLOCK, COMPOSITE = 0.9, 8, "epsilon_plus_flat"
 
 
 def spent(who: int) -> float:
