@@ -52,7 +52,7 @@ def export(torch: Any, module: Any, call: Call, path: Path) -> None:
                 call.tensors,
                 str(path),
                 input_names=list(call.names),
-                dynamic_axes=_batches(call),
+                dynamic_axes=_batches(torch, module, call),
                 # The exporter takes long over weights and copies them three times: they come later.
                 export_params=False,
                 # With it the exporter merges BatchNorm in the weights' own precision; canonise does in float64.
@@ -93,12 +93,14 @@ def export(torch: Any, module: Any, call: Call, path: Path) -> None:
             ) from error
 
 
-def _batches(call: Call) -> dict[str, dict[int, str]]:
+def _batches(torch: Any, module: Any, call: Call) -> dict[str, dict[int, str]]:
     """Return which axis of each input the file leaves open: the first, but of positions and masks without a batch.
 
     They have whole numbers, or are square; the batch of the first input is no size of theirs, their first size stands
-    on another axis of another input.
+    on another axis of another input. Beside recurrent layers such an input has lengths, and time may come first.
     """
+    if any(isinstance(part, torch.nn.RNNBase) for part in module.modules()):
+        return {name: {0: "batch"} for name in call.names}
     shapes = {name: tuple(tensor.shape) for name, tensor in zip(call.names, call.tensors, strict=True)}
     batch = next(iter(shapes.values()))[0]
     found = {}
