@@ -169,7 +169,9 @@ class Sides:
 
 def _common(name: str, array: Array) -> Array:
     """Return what all samples share."""
-    if (array != array[:1]).any():
+    if not len(array):  # no samples
+        return np.zeros(array.shape[1:], array.dtype)
+    if not np.array_equal(array, np.broadcast_to(array[:1], array.shape), equal_nan=array.dtype.kind == "f"):
         text = f"{name} differs between samples, the model has one for all: explain those that share it together"
         raise UnfitInput(text, name, array.shape)
     return np.asarray(array[0])

@@ -91,6 +91,22 @@ def test_samples_that_differ_in_it_are_refused():
     assert error.value.input == "pos"
 
 
+@pytest.mark.parametrize("name", MODELS)
+def test_no_samples(name):
+    x = inputs(name)
+    x["ids"] = x["ids"][:0]
+    net = pylrp.load(model(name))
+    for given in (x, spread(x)):
+        assert net.forward(given).shape == (0, 3)
+
+
+def test_nan_in_a_mask_is_named_as_such():
+    x = inputs("mask to add")
+    x["mask"][0, 1] = np.nan
+    with pytest.raises(pylrp.NotFinite, match="mask"):
+        pylrp.load(model("mask to add")).explain(x, 1)
+
+
 def test_rows_of_positions_that_are_not_added_are_refused():
     made = model("positions")
     for node in made.graph.node:

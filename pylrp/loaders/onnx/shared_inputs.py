@@ -12,6 +12,7 @@ from onnx import NodeProto, TensorShapeProto, ValueInfoProto
 from pylrp.loaders.onnx.added_masks import added_masks
 from pylrp.loaders.onnx.node import Call
 from pylrp.loaders.onnx.sides import SIDE_KINDS
+from pylrp.loaders.onnx.views import without_batch
 
 __all__ = ["masks_and_shared", "require_added"]
 
@@ -31,26 +32,14 @@ def masks_and_shared(
 
 
 def _without_batch(inputs: Mapping[str, ValueInfoProto]) -> dict[str, ValueInfoProto]:
-    """Return what looks as if it had no batch, with one.
-
-    Its first size, a name or a number, stands on another axis of another input; the batch is a first size of which
-    that is not so, and stands on no axis of it.
-    """
-    ranked = {name: info for name, info in inputs.items() if _dims(info)}
-    sizes = {name: [dim.dim_param or dim.dim_value or None for dim in _dims(info)] for name, info in ranked.items()}
-
-    def is_inner(name: str) -> bool:
-        return any(sizes[name][0] in each[1:] for other, each in sizes.items() if other != name)
-
-    batches = {name: each[0] for name, each in sizes.items() if each[0] is None or not is_inner(name)}
+    """Return what looks as if it had no batch, with one."""
+    sizes = {name: [dim.dim_param or dim.dim_value or None for dim in _dims(info)] for name, info in inputs.items()}
     found = {}
-    for name, own in sizes.items():
-        if own[0] in (None, 1) or not batches or set(batches.values()) & set(own) or not is_inner(name):
-            continue
+    for name, batched in without_batch(sizes).items():
         made = ValueInfoProto()
         made.CopyFrom(inputs[name])
         del made.type.tensor_type.shape.dim[:]
-        made.type.tensor_type.shape.dim.extend([_dims(inputs[next(iter(batches))])[0], *_dims(inputs[name])])
+        made.type.tensor_type.shape.dim.extend([_dims(inputs[batched])[0], *_dims(inputs[name])])
         found[name] = made
     return found
 

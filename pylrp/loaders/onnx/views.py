@@ -7,13 +7,13 @@ batch is merged with axes beside it. Layers never see the batch: a :class:`View`
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pylrp.layers import Shape
 from pylrp.layers.base import product
 
-__all__ = ["PLAIN", "Size", "Times", "View", "regrouped"]
+__all__ = ["PLAIN", "Size", "Times", "View", "regrouped", "without_batch"]
 
 
 @dataclass(frozen=True)
@@ -154,3 +154,28 @@ def _split(
     if not left or not right or product([*before, left]) != front or product([right, *after]) != back:
         return None
     return before, left, right, after
+
+
+def without_batch(sizes: Mapping[str, Sequence[int | str | None]]) -> dict[str, str]:
+    """Return the inputs that look as if they had no batch, and for each one that has it.
+
+    The first size of such an input stands on another axis of another one; the batch is a first size of which that is
+    not so, and stands on no axis of it.
+
+    Parameters
+    ----------
+    sizes : mapping of str to sequence of int, str or None
+        Of each input in the file, numbers or names; None is open.
+    """
+    ranked = {name: own for name, own in sizes.items() if own}
+    inner = {
+        name
+        for name, own in ranked.items()
+        if any(own[0] in each[1:] for other, each in ranked.items() if other != name)
+    }
+    batches = {name: own[0] for name, own in ranked.items() if own[0] is None or name not in inner}
+    found = {}
+    for name in inner & {name for name, own in ranked.items() if own[0] not in (None, 1)}:
+        if batches and not set(batches.values()) & set(ranked[name]):
+            found[name] = next(iter(batches))
+    return {name: found[name] for name in sizes if name in found}

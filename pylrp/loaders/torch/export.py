@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from pylrp.errors import UnsupportedLayer
 from pylrp.loaders import refusals
+from pylrp.loaders.onnx.views import without_batch
 from pylrp.loaders.torch.call import Call
 from pylrp.loaders.torch.packed import has_packed, padded_too, without_last_outputs
 from pylrp.loaders.torch.pools import as_operators
@@ -96,19 +97,17 @@ def export(torch: Any, module: Any, call: Call, path: Path) -> None:
 def _batches(torch: Any, module: Any, call: Call) -> dict[str, dict[int, str]]:
     """Return which axis of each input the file leaves open: the first, but of positions and masks without a batch.
 
-    They have whole numbers, or are square; the batch of the first input is no size of theirs, their first size stands
-    on another axis of another input. Beside recurrent layers such an input has lengths, and time may come first.
+    They have whole numbers, or are square. Beside recurrent layers such an input has lengths, and time may come first.
     """
+    shared: Container[str] = without_batch(
+        {name: tuple(tensor.shape) for name, tensor in zip(call.names, call.tensors, strict=True)}
+    )
     if any(isinstance(part, torch.nn.RNNBase) for part in module.modules()):
-        return {name: {0: "batch"} for name in call.names}
-    shapes = {name: tuple(tensor.shape) for name, tensor in zip(call.names, call.tensors, strict=True)}
-    batch = next(iter(shapes.values()))[0]
+        shared = ()
     found = {}
     for name, tensor in zip(call.names, call.tensors, strict=True):
-        own = shapes[name]
-        beside = any(own[0] in shape[1:] for other, shape in shapes.items() if other != name)
-        square = len(own) == 2 and own[0] == own[1]
-        if batch in own or not beside or (tensor.is_floating_point() and not square):
+        square = tensor.ndim == 2 and tensor.shape[0] == tensor.shape[1]
+        if name not in shared or (tensor.is_floating_point() and not square):
             found[name] = {0: "batch"}
     return found
 
