@@ -15,7 +15,9 @@ namespace pylrp {
 namespace {
 
 constexpr std::size_t kLine = 64, kHuge = std::size_t{2} << 20;
-constexpr std::size_t kLarge = std::size_t{256} << 10;  // smaller blocks are the allocator's business
+constexpr std::size_t kLarge = std::size_t{256} << 10;
+constexpr std::size_t kSmall = std::size_t{1} << 10;    // smaller blocks are the allocator's business
+constexpr std::size_t kMostSmall = kLarge / 8 * 7;      // the largest of a thread's small blocks
 constexpr std::size_t kBudget = std::size_t{16} << 20;  // of a thread, in use and kept together
 
 std::size_t rounded(std::size_t bytes) { return (bytes + kLarge - 1) / kLarge * kLarge; }
@@ -113,6 +115,60 @@ class ThreadBlockCache {
 
 thread_local ThreadBlockCache cache;
 
+// Blocks from kSmall to kMostSmall that a thread has given back: an aligned block that malloc cuts out of a larger one
+// costs up to some microseconds, and each task of a layer wants several. Four sizes from one power of two to the next.
+class SmallBlockCache {
+ public:
+  ~SmallBlockCache() {
+    for (Class& of : classes_) {
+      while (of.count > 0) {
+        ::operator delete(of.blocks[--of.count], kAlignment);
+      }
+    }
+  }
+  // Rounds the size up to that of the block.
+  void* take(std::size_t* bytes) {
+    Class& of = classes_[class_of(bytes)];
+    if (of.count > 0) {
+      kept_ -= *bytes;
+      return of.blocks[--of.count];
+    }
+    return ::operator new(*bytes, kAlignment);
+  }
+  void give(void* block, std::size_t bytes) noexcept {
+    Class& of = classes_[class_of(&bytes)];
+    if (of.count == kMaxOfClass || kept_ + bytes > kMaxKept) {
+      ::operator delete(block, kAlignment);
+      return;
+    }
+    of.blocks[of.count++] = block;
+    kept_ += bytes;
+  }
+
+ private:
+  static constexpr int kMaxOfClass = 4, kClasses = 32;
+  static constexpr std::size_t kMaxKept = std::size_t{1} << 20;
+  struct Class {
+    void* blocks[kMaxOfClass];
+    int count = 0;
+  };
+  static std::size_t class_of(std::size_t* bytes) noexcept {
+    std::size_t of = 0, step = kSmall / 4, size = kSmall;
+    while (size < *bytes) {
+      size += step;
+      if (++of % 4 == 0) {
+        step *= 2;
+      }
+    }
+    *bytes = size;
+    return of;
+  }
+  Class classes_[kClasses];
+  std::size_t kept_ = 0;
+};
+
+thread_local SmallBlockCache small_blocks;
+
 constexpr std::size_t kWorkspace = std::size_t{192} << 20;
 
 }  // namespace
@@ -172,8 +228,11 @@ bool Workspace::give(void* block, std::size_t bytes) noexcept {
 void watch_blocks(BlockWatcher watch) { watcher = watch; }
 
 void* take_block(std::size_t* bytes, Workspace* workspace, Use use) {
-  if (*bytes < kLarge) {
+  if (*bytes < kSmall) {
     return ::operator new(*bytes, kAlignment);
+  }
+  if (*bytes <= kMostSmall) {
+    return small_blocks.take(bytes);
   }
   *bytes = rounded(*bytes);
   void* block = workspace != nullptr ? workspace->take(bytes, use) : cache.take(*bytes);
@@ -184,8 +243,12 @@ void* take_block(std::size_t* bytes, Workspace* workspace, Use use) {
 }
 
 void give_block(void* block, std::size_t bytes, Workspace* workspace) noexcept {
-  if (bytes < kLarge) {
+  if (bytes < kSmall) {
     ::operator delete(block, kAlignment);
+    return;
+  }
+  if (bytes <= kMostSmall) {
+    small_blocks.give(block, bytes);
     return;
   }
   if (!(workspace != nullptr ? workspace->give(block, bytes) : cache.give(block, bytes))) {

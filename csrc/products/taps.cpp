@@ -51,7 +51,7 @@ class TapLoops {
     Buffer<T> sums;  // (outputs, panels of a slab, rows, width)
     Buffer<T>
         panels;  // of a block of the reduction, where the task packs them: (products, slab, kReductionBlock, width)
-    std::vector<const T*> sources;
+    Buffer<const T*> sources;
     std::unique_ptr<TapPixels> pixels[2] = {};             // that lists of one pixel and of two need
     std::vector<std::shared_ptr<TapLists<T>>> lists = {};  // of each product's image; null: by tiles
   };
@@ -142,7 +142,7 @@ void TapLoops<T>::run_task(Index number) const {
             {*work_.walk, begin, end},
             Buffer<T>(work_.outputs * slab_ * even(end - begin) * width_),
             Buffer<T>(in_tasks_ ? products_ * slab_ * kReductionBlock * width_ : 0),
-            std::vector<const T*>(static_cast<std::size_t>(kReductionBlock * kernel_.tile_rows))};
+            Buffer<const T*>(kReductionBlock * kernel_.tile_rows)};
   const Index panel_begin = panels_ * split / splits, panel_end = panels_ * (split + 1) / splits;
   choose(&task, panel_end - panel_begin);
   for (Index first = panel_begin; first < panel_end; first += slab_) {

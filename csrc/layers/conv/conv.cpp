@@ -73,12 +73,11 @@ void shares_general(const ConvCall<T>& call, const BatchSlice& slice, T* shares)
   lost.add_to(call.job);
 }
 
-}  // namespace
-
 // --- backward ---
 
 template <class T>
-void backward_general(const ConvWeights<T>& w, const ConvCall<T>& call, const BatchSlice& slice, const T* shares) {
+void backward_general(const ConvCall<T>& call, const BatchSlice& slice, const T* shares) {
+  const ConvWeights<T>& w = call.weights;
   const RelevanceJob<T>& job = call.job;
   const LoweredRule& rule = call.rule;
   const Index channels = w.source_channels(), rows = slice.rows();
@@ -131,8 +130,6 @@ void backward_general(const ConvWeights<T>& w, const ConvCall<T>& call, const Ba
 
 // --- the layer: the paths that apply, in order, then the general case ---
 
-namespace {
-
 // paths: those that apply; a path that gives up goes, for the other slices, too.
 template <class T>
 void make_shares(const ConvCall<T>& call, const BatchSlice& slice, std::vector<const SharesPath<T>*>* paths,
@@ -158,7 +155,7 @@ void send_back(const ConvCall<T>& call, const BatchSlice& slice, const T* shares
     return;
   }
   count_run(ConvPath::kBackward);
-  backward_general(call.weights, call, slice, shares);
+  backward_general(call, slice, shares);
 }
 
 template <class T>
@@ -255,11 +252,7 @@ std::unique_ptr<Prepared> ConvLayer<T>::prepare(const CompiledRule& rule, const 
   return std::make_unique<ConvPlan<T>>(weights_, rule);
 }
 
-#define PYLRP_INSTANTIATE(T)                                                                                 \
-  template void backward_general<T>(const ConvWeights<T>&, const ConvCall<T>&, const BatchSlice&, const T*); \
-  template class ConvLayer<T>;
-PYLRP_INSTANTIATE(float)
-PYLRP_INSTANTIATE(double)
-#undef PYLRP_INSTANTIATE
+template class ConvLayer<float>;
+template class ConvLayer<double>;
 
 }  // namespace pylrp

@@ -12,7 +12,7 @@
 //   one_of_four          the sums below a pool of 2 x 2, where of four positions one has relevance
 //   sum_by_subtraction   the second of two sums is what the first leaves of the output
 //   few_input_channels   the backward pass to an image of few channels
-//   uniform_weights      the backward pass of rules that read every weight as 1
+//   uniform_weights      rules that read every weight as 1: a layer of one channel
 #pragma once
 
 #include <memory>

@@ -30,6 +30,9 @@ const std::vector<ProductPath<T>>& product_paths() {
 template <class T>
 const std::vector<RelevancePath<T>>& relevance_paths() {
   static const std::vector<RelevancePath<T>> paths = {
+#if PYLRP_CONV_UNIFORM_WEIGHTS
+      uniform_weights<T>(),
+#endif
 #if PYLRP_CONV_FUSED_1X1
       fused_1x1<T>(),
 #endif
@@ -56,9 +59,6 @@ const std::vector<SharesPath<T>>& shares_paths() {
 template <class T>
 const std::vector<BackwardPath<T>>& backward_paths() {
   static const std::vector<BackwardPath<T>> paths = {
-#if PYLRP_CONV_UNIFORM_WEIGHTS
-      uniform_weights<T>(),
-#endif
 #if PYLRP_CONV_FEW_INPUT_CHANNELS
       few_input_channels<T>(),
 #endif

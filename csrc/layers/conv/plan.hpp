@@ -109,7 +109,7 @@ SharesPath<T> one_of_four();
 template <class T>
 SharesPath<T> sum_by_subtraction();
 template <class T>
-BackwardPath<T> uniform_weights();
+RelevancePath<T> uniform_weights();
 template <class T>
 BackwardPath<T> few_input_channels();
 

@@ -131,10 +131,4 @@ template <class T>
 ConvSums<T> sums_of_rule(const ConvCall<T>& call, const BatchSlice& slice, const InputPartImages<T>& images,
                          std::size_t count);
 
-// --- backward ---
-
-// R_in of a slice from its shares, for any weights and rule. `w`: not always those of the call (uniform_weights.cpp).
-template <class T>
-void backward_general(const ConvWeights<T>& w, const ConvCall<T>& call, const BatchSlice& slice, const T* shares);
-
 }  // namespace pylrp
