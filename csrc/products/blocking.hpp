@@ -49,6 +49,7 @@ inline constexpr Index kMaxChunks = 16;
 // Convolutions: rows of an image that a task takes, and tasks that are wanted at least. Not measured alone.
 inline constexpr Index kBlockRows = 224;
 inline constexpr Index kMinConvTasks = 16;
+inline constexpr Index kLeastBlockRows = 160;  // before panels of a block go to several tasks
 // With few rows a task packs its own panel: 14 x 14 and 7 x 7 images, where the weights are larger than the images.
 // ResNet50's explanation: 347 to 321 ms on one thread, 190 to 164 on two. Rows of such a task at most; tasks that are
 // wanted at least; how often the same weights may be packed; rows that are worth packing once more.

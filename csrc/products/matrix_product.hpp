@@ -15,6 +15,7 @@
 #include "base/view.hpp"
 #include "kernels/dispatch.hpp"
 #include "products/blocking.hpp"
+#include "products/fetch.hpp"
 #include "products/left.hpp"
 #include "products/lists.hpp"
 
@@ -35,17 +36,6 @@ struct Grid {
   Index tile_begin(Index task) const { return tiles * (task / across) / down; }
   Index tile_end(Index task) const { return tiles * (task / across + 1) / down; }
 };
-
-// Asks for some rows of a matrix to be brought into the L2 cache.
-inline constexpr Index kCacheLine = 64;  // bytes
-template <class T>
-void fetch(Matrix<const T> block, Index begin, Index end) {
-  for (Index i = begin; i < end; ++i) {
-    for (Index j = 0; j < block.cols; j += kCacheLine / Index(sizeof(T))) {
-      __builtin_prefetch(block.row(i) + j, 0, 2);
-    }
-  }
-}
 
 // sums[output] (+)= left operand times rho(W)
 template <class T>

@@ -48,40 +48,61 @@ TapPixels::TapPixels(const Block& block, Index together)
 
 template <class T>
 TapLists<T>::TapLists(const TapPixels& pixels, const Image<T>& image, Index channels)
-    : together_(pixels.together()),
+    : pixels_(pixels),
+      image_(image),
+      channels_(channels),
+      together_(pixels.together()),
       steps_of_list_(together_ == 2 ? pair_steps<T>() : list_steps<T>()),
       count_(pixels.lists()),
-      values_(together_ * (count_ * channels + kernels::kSpare)),
-      steps_(count_ * channels + kernels::kSpare) {
+      size_(count_ * std::min(steps_of_list_, channels) + kernels::kSpare),
+      values_(together_ * parts() * size_),
+      steps_(parts() * size_),
+      begins_(static_cast<std::size_t>(parts() * (count_ + 1))) {}
+
+template <class T>
+void TapLists<T>::make(Index part) {
   const kernels::Table<T>& kernel = kernels::table<T>();
-  const Index most = steps_of_list_, parts = list_parts(channels, most);
-  begins_.reserve(static_cast<std::size_t>(parts * count_ + 1));
+  const Index first = part * steps_of_list_, depth = std::min(steps_of_list_, channels_ - first);
   Buffer<T> own_zeros;
-  const T* const nothing = zeros<T>(most, &own_zeros);
-  Index kept = 0;
-  for (Index part = 0; part < parts; ++part) {
-    const Index first = part * most, depth = std::min(most, channels - first);
-    const auto at = [&](Index pixel) {
-      const TapPixels::Pixel& p = pixels.pixels()[static_cast<std::size_t>(pixel)];
-      return p.sample < 0 ? nothing
-                          : image.data + p.sample * image.sample_stride + p.pixel * image.pixel_stride + first;
-    };
-    for (Index i = 0; i < count_; ++i) {
-      begins_.push_back(kept);
-      T* const values = values_.data() + together_ * kept;
-      std::uint16_t* const steps = steps_.data() + kept;
-      kept += together_ == 2 ? kernel.compress_pair(depth, at(2 * i), at(2 * i + 1), values, steps)
-                             : kernel.compress(depth, at(i), 0, 0, values, steps);
-    }
+  const T* const nothing = zeros<T>(depth, &own_zeros);
+  const auto at = [&](Index pixel) {
+    const TapPixels::Pixel& p = pixels_.pixels()[static_cast<std::size_t>(pixel)];
+    return p.sample < 0 ? nothing
+                        : image_.data + p.sample * image_.sample_stride + p.pixel * image_.pixel_stride + first;
+  };
+  Index* const begins = begins_.data() + part * (count_ + 1);
+  Index kept = part * size_;
+  for (Index i = 0; i < count_; ++i) {
+    begins[i] = kept;
+    T* const values = values_.data() + together_ * kept;
+    std::uint16_t* const steps = steps_.data() + kept;
+    kept += together_ == 2 ? kernel.compress_pair(depth, at(2 * i), at(2 * i + 1), values, steps)
+                           : kernel.compress(depth, at(i), 0, 0, values, steps);
   }
-  begins_.push_back(kept);
+  begins[count_] = kept;
 }
 
 template <class T>
-void TapLists<T>::multiply(Index part, Index rows, const std::int32_t* list_of, Index panels, const T* const* panel,
-                           bool add, T* const* sums) const {
+double TapLists<T>::share() const {
+  Index kept = 0;
+  for (Index part = 0; part < parts(); ++part) {
+    kept += begins_[static_cast<std::size_t>((part + 1) * (count_ + 1) - 1)] - part * size_;
+  }
+  return static_cast<double>(kept) / static_cast<double>(std::max<Index>(1, count_ * channels_));
+}
+
+template <class T>
+void TapLists<T>::multiply(Index part, Index begin, Index end, const std::int32_t* list_of, Index panels,
+                           const T* const* panel, bool add, T* const* sums) const {
   const kernels::Table<T>& kernel = kernels::table<T>();
-  const Index* const begins = begins_.data() + part * count_;
+  const Index* const begins = begins_.data() + part * (count_ + 1);
+  const Index rows = end - begin;
+  list_of += begin;
+  T* from[kernels::kListPanels];
+  for (Index p = 0; p < panels; ++p) {
+    from[p] = sums[p] + begin * together_ * kernel.tile_cols;
+  }
+  sums = from;
   if (together_ == 2) {
     kernel.list_pairs({.pairs = rows,
                        .values = values_.data(),
@@ -163,6 +184,57 @@ Index choose_lists(const Block& block, const Image<T>& image, Index panels, Inde
   return pairs < alone ? 2 : 1;
 }
 
+template <class T>
+TapLeft<T>::TapLeft(const TapWork<T>& work, const Block& block, Index group, Index panels)
+    : entries_(static_cast<std::uint64_t>(block.count() * static_cast<Index>(block.walk().taps.size()) * panels *
+                                          kernels::table<T>().tile_cols * work.channels)) {
+  for (const TapProduct<T>& product : work.products) {
+    Image<T> from = product.image;
+    if (!of_.empty() && from.data == work.products[of_.size() - 1].image.data) {
+      of_.push_back(of_.back());
+      continue;
+    }
+    from.data += from.pixel_stride == 0 ? 0 : group * work.channels;
+    const Index together = choose_lists<T>(block, from, panels, work.channels);
+    if (together == 0) {
+      of_.push_back(nullptr);
+      ++by_tiles_;
+      continue;
+    }
+    std::unique_ptr<TapPixels>& pixels = pixels_[together - 1];
+    if (pixels == nullptr) {
+      pixels = std::make_unique<TapPixels>(block, together);
+    }
+    of_.push_back(made_.emplace_back(std::make_unique<TapLists<T>>(*pixels, from, work.channels)).get());
+  }
+}
+
+template <class T>
+Index TapLeft<T>::parts() const {
+  Index all = 0;
+  for (const auto& lists : made_) {
+    all += lists->parts();
+  }
+  return all;
+}
+
+template <class T>
+void TapLeft<T>::make(Index i) {
+  std::size_t at = 0;
+  for (; i >= made_[at]->parts(); ++at) {
+    i -= made_[at]->parts();
+  }
+  made_[at]->make(i);
+}
+
+template <class T>
+void TapLeft<T>::count_work() const {
+  count_left_work({by_tiles_ * entries_, 0, 0});
+  for (const auto& lists : made_) {
+    count_left_work({0, entries_, static_cast<std::uint64_t>(lists->share() * static_cast<double>(entries_))});
+  }
+}
+
 // Measured with AVX2 on images of a trained VGG16, 112 or 224 rows of 3 x 3 taps by 12 panels: 0.22, 0.36, 0.53 and
 // 0.73 of the tiles' time at shares of 0.15, 0.27, 0.44 and 0.65. With AVX-512 (Zen 4), the kernel alone, 224 rows by 8
 // panels: 0.07, 0.19, 0.35, 0.55 and 0.71 at shares of 0.07, 0.22, 0.40, 0.63 and 0.81. The others were not measured.
@@ -218,6 +290,7 @@ bool lists_beat_words(const TapWork<T>& work) {
 
 #define PYLRP_INSTANTIATE(T)                                                   \
   template class TapLists<T>;                                                  \
+  template class TapLeft<T>;                                                   \
   template Index choose_lists<T>(const Block&, const Image<T>&, Index, Index); \
   template double pairs_cost<T>(double, Index, Index, Index, Index);           \
   template bool tap_zeros_count<T>(Index, Index, Index, Index);                \

@@ -1,9 +1,11 @@
 // The source pixels of a block of a convolution's rows as lists of what is not zero (lists.hpp), of each pixel or of
 // two. Two rows, mostly pixels side by side, share a list for each tap where they are zero in much the same channels: a
 // weight that was read serves both. Pixels are compressed once for all taps that meet them; a task does that for its
-// own rows.
+// own rows, or all together for tasks that take the same rows.
 #pragma once
 
+#include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "base/buffer.hpp"
@@ -33,24 +35,49 @@ class TapPixels {
   std::vector<std::int32_t> numbers_;  // (taps, rows or pairs)
 };
 
-// Lists (parts of the channels, lists of the pixels).
+// Lists (parts of the channels, lists of the pixels), to be made part by part.
 template <class T>
 class TapLists {
  public:
   TapLists(const TapPixels& pixels, const Image<T>& image, Index channels);
   Index steps() const { return steps_of_list_; }  // of the reduction that a list covers
   Index together() const { return together_; }
-  Index kept() const { return begins_.back(); }  // entries of lists
-  // What the lists of a part add to the rows' sums, some panels side by side: list_of each row, or pair of rows.
-  void multiply(Index part, Index rows, const std::int32_t* list_of, Index panels, const T* const* panel, bool add,
-                T* const* sums) const;
+  Index parts() const { return list_parts(channels_, steps_of_list_); }
+  void make(Index part);
+  double share() const;  // of the entries that are in lists
+  // What the lists of a part add to the sums of rows [begin, end), or pairs of them, some panels side by side: list_of
+  // each row, or pair; sums of the first of all.
+  void multiply(Index part, Index begin, Index end, const std::int32_t* list_of, Index panels, const T* const* panel,
+                bool add, T* const* sums) const;
 
  private:
-  Index together_, steps_of_list_, count_;
-  // One list behind the other, the values of two rows by turns.
+  const TapPixels& pixels_;
+  Image<T> image_;
+  Index channels_, together_, steps_of_list_, count_, size_;  // size: places of a part
+  // Of a part one list behind the other, the values of two rows by turns.
   Buffer<T> values_;
   Buffer<std::uint16_t> steps_;
-  std::vector<Index> begins_;  // of all lists, and the end
+  std::vector<Index> begins_;  // (parts, lists and the end)
+};
+
+// How a block of rows reads the images of some products: each as lists, or by tiles.
+template <class T>
+class TapLeft {
+ public:
+  // Decides, for so many panels of a group; the lists are still to be made: make(i) for each of parts().
+  TapLeft(const TapWork<T>& work, const Block& block, Index group, Index panels);
+  Index parts() const;
+  void make(Index i);
+  void count_work() const;
+  // Of a product; null: by tiles.
+  const TapLists<T>* lists(Index product) const { return of_[static_cast<std::size_t>(product)]; }
+  const TapPixels& pixels(const TapLists<T>& lists) const { return *pixels_[lists.together() - 1]; }
+
+ private:
+  std::unique_ptr<TapPixels> pixels_[2];  // that lists of one pixel and of two need
+  std::vector<std::unique_ptr<TapLists<T>>> made_;
+  std::vector<const TapLists<T>*> of_;    // each product
+  std::uint64_t by_tiles_ = 0, entries_;  // images that are read so; multiply-adds with one
 };
 
 // How many rows share a list: 0, by tiles; 1; 2.

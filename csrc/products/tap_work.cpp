@@ -28,6 +28,15 @@ Index TapWork<T>::own_blocks() const {
 #endif
 }
 
+template <class T>
+Index TapWork<T>::blocks() const {
+  if (packs_in_tasks()) {
+    return own_blocks();
+  }
+  const Index wanted = std::min((kMinConvTasks + groups - 1) / groups, rows() / kLeastBlockRows);
+  return std::max((rows() + kBlockRows - 1) / kBlockRows, wanted);
+}
+
 // Lists want several panels side by side.
 template <class T>
 Index TapWork<T>::own_panels() const {

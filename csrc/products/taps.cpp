@@ -7,6 +7,7 @@
 #include <memory>
 
 #include "kernels/dispatch.hpp"
+#include "products/fetch.hpp"
 #include "products/tap_lists.hpp"
 
 namespace pylrp {
@@ -36,6 +37,9 @@ std::vector<Chunk> chunks_of(std::size_t taps, Index channels) {
   return chunks;
 }
 
+// Weights are fetched in so many pieces while lists are multiplied by those before.
+constexpr Index kFetchPieces = 8;
+
 // One call of multiply_taps(): what its tasks share.
 template <class T>
 class TapLoops {
@@ -52,8 +56,10 @@ class TapLoops {
     Buffer<T>
         panels;  // of a block of the reduction, where the task packs them: (products, slab, kReductionBlock, width)
     Buffer<const T*> sources;
-    std::unique_ptr<TapPixels> pixels[2] = {};             // that lists of one pixel and of two need
-    std::vector<std::shared_ptr<TapLists<T>>> lists = {};  // of each product's image; null: by tiles
+    Buffer<T> spread = {};
+    const TapLeft<T>* left = nullptr;  // null: all by tiles
+    std::unique_ptr<TapLeft<T>> own_left = nullptr;
+    bool by_lists(Index product) const { return left != nullptr && left->lists(product) != nullptr; }
   };
   static Index even(Index rows) { return (rows + 1) / 2 * 2; }  // lists have them in pairs
   Index columns_of(Index panel) const { return std::min(width_, work_.columns - panel * width_); }
@@ -68,10 +74,14 @@ class TapLoops {
   }
   void pack(Index group, Index product, Index panel, const Chunk& chunk, T* to) const;
   void pack_all(const Threads& threads);
+  void share_lists(const Threads& threads);
   void choose(Task* task, Index panels) const;
+  Index begin_of(Index block) const { return work_.rows() * block / work_.blocks(); }
+  void fetch_piece(const Task& task, Index first, Index last, const Chunk& chunk, Index piece, Index pieces) const;
   bool is_first(const Task& task, Index product, bool lists) const;
   void run_slab(Task* task, Index first, Index last) const;
   void run_lists(Task* task, Index product, Index first, Index last) const;
+  void spread(Task* task, Index height, Index depth) const;
   void run_tile(Task* task, const Chunk& chunk, Index row, Index height, Index first, Index last) const;
 
   const kernels::Table<T>& kernel_ = kernels::table<T>();
@@ -81,7 +91,8 @@ class TapLoops {
   bool counts_zeros_;  // it may pay to look for them
   Buffer<T> packed_;   // else: all of them, (groups, products, panels, taps, channels, width)
   std::vector<Chunk> chunks_;
-  std::vector<char> not_finite_;  // of each of them
+  std::vector<char> not_finite_;                     // of each of them
+  std::vector<std::unique_ptr<TapLeft<T>>> shared_;  // of (blocks, groups), where several tasks take the same rows
   Buffer<T> own_zeros_;
   const T* zeros_;
 };
@@ -102,6 +113,32 @@ TapLoops<T>::TapLoops(const TapWork<T>& work, const Threads& threads)
   slab_ = in_tasks_ ? work.own_panels() : std::max<Index>(1, most / std::max<Index>(1, products_));
   if (!in_tasks_) {
     pack_all(threads);
+  }
+  if (counts_zeros_ && work.splits() > 1) {
+    share_lists(threads);
+  }
+}
+
+// Lists that several tasks read are made by all threads together, part by part.
+template <class T>
+void TapLoops<T>::share_lists(const Threads& threads) {
+  shared_.resize(static_cast<std::size_t>(work_.blocks() * work_.groups));
+  parallel_for(static_cast<Index>(shared_.size()), threads, [&](Index i) {
+    const Block block(*work_.walk, begin_of(i / work_.groups), begin_of(i / work_.groups + 1));
+    shared_[static_cast<std::size_t>(i)] = std::make_unique<TapLeft<T>>(work_, block, i % work_.groups, panels_);
+  });
+  std::vector<std::pair<TapLeft<T>*, Index>> all;
+  for (const auto& left : shared_) {
+    for (Index part = 0; part < left->parts(); ++part) {
+      all.push_back({left.get(), part});
+    }
+  }
+  parallel_for(static_cast<Index>(all.size()), threads, [&](Index i) {
+    const auto& [left, part] = all[static_cast<std::size_t>(i)];
+    left->make(part);
+  });
+  for (const auto& left : shared_) {
+    left->count_work();
   }
 }
 
@@ -134,9 +171,9 @@ void TapLoops<T>::pack_all(const Threads& threads) {
 
 template <class T>
 void TapLoops<T>::run_task(Index number) const {
-  const Index splits = work_.splits(), blocks = work_.blocks();
+  const Index splits = work_.splits();
   const Index split = number % splits, at = number / splits / work_.groups;
-  const Index begin = work_.rows() * at / blocks, end = work_.rows() * (at + 1) / blocks;
+  const Index begin = begin_of(at), end = begin_of(at + 1);
   Task task{number,
             number / splits % work_.groups,
             {*work_.walk, begin, end},
@@ -158,32 +195,16 @@ void TapLoops<T>::run_task(Index number) const {
 // Which of the images the task reads as lists.
 template <class T>
 void TapLoops<T>::choose(Task* task, Index panels) const {
-  task->lists.resize(static_cast<std::size_t>(products_));
-  if (!counts_zeros_) {
-    return;
-  }
-  const Index rows = task->block.count();
-  const std::uint64_t products = static_cast<std::uint64_t>(rows * walk_taps_ * panels * width_ * work_.channels);
-  for (std::size_t i = 0; i < task->lists.size(); ++i) {
-    Image<T> from = work_.products[i].image;
-    if (i > 0 && from.data == work_.products[i - 1].image.data) {
-      task->lists[i] = task->lists[i - 1];
-      continue;
+  if (!shared_.empty()) {
+    const Index block = task->number / work_.splits() / work_.groups;
+    task->left = shared_[static_cast<std::size_t>(block * work_.groups + task->group)].get();
+  } else if (counts_zeros_) {
+    task->own_left = std::make_unique<TapLeft<T>>(work_, task->block, task->group, panels);
+    for (Index part = 0; part < task->own_left->parts(); ++part) {
+      task->own_left->make(part);
     }
-    from.data += from.pixel_stride == 0 ? 0 : task->group * work_.channels;
-    const Index together = choose_lists<T>(task->block, from, panels, work_.channels);
-    if (together == 0) {
-      count_left_work({products, 0, 0});
-      continue;
-    }
-    std::unique_ptr<TapPixels>& pixels = task->pixels[together - 1];
-    if (pixels == nullptr) {
-      pixels = std::make_unique<TapPixels>(task->block, together);
-    }
-    task->lists[i] = std::make_shared<TapLists<T>>(*pixels, from, work_.channels);
-    const double share = static_cast<double>(task->lists[i]->kept()) /
-                         static_cast<double>(std::max<Index>(1, pixels->lists() * work_.channels));
-    count_left_work({0, products, static_cast<std::uint64_t>(share * static_cast<double>(products))});
+    task->own_left->count_work();
+    task->left = task->own_left.get();
   }
 }
 
@@ -191,7 +212,7 @@ void TapLoops<T>::choose(Task* task, Index panels) const {
 template <class T>
 bool TapLoops<T>::is_first(const Task& task, Index product, bool lists) const {
   for (Index i = 0; i < products_; ++i) {
-    const bool listed = task.lists[static_cast<std::size_t>(i)] != nullptr;
+    const bool listed = task.by_lists(i);
     if (work_.products[static_cast<std::size_t>(i)].output ==
             work_.products[static_cast<std::size_t>(product)].output &&
         (listed == lists ? i < product : lists)) {
@@ -209,24 +230,26 @@ void TapLoops<T>::run_slab(Task* task, Index first, Index last) const {
     std::fill_n(task->sums.data(), work_.outputs * slab_ * even(rows) * width_, T(0));
     return;
   }
-  const auto by_lists = [&](Index i) { return task->lists[static_cast<std::size_t>(i)] != nullptr; };
   Index by_tiles = 0;
   for (Index i = 0; i < products_; ++i) {
-    by_tiles += by_lists(i) ? 0 : 1;
+    by_tiles += task->by_lists(i) ? 0 : 1;
   }
   for (std::size_t c = 0; by_tiles > 0 && c < chunks_.size(); ++c) {
     for (Index i = 0; in_tasks_ && i < products_; ++i) {
-      for (Index p = first; p < last && !by_lists(i); ++p) {
+      for (Index p = first; p < last && !task->by_lists(i); ++p) {
         pack(task->group, i, p, chunks_[c], own_panel(*task, i, p - first));
       }
     }
     for (Index tile = 0; tile < tiles; ++tile) {
       const Index row = rows * tile / tiles;
       run_tile(task, chunks_[c], row, rows * (tile + 1) / tiles - row, first, last);
+      if (c + 1 < chunks_.size()) {
+        fetch_piece(*task, first, last, chunks_[c + 1], tile, tiles);
+      }
     }
   }
   for (Index i = 0; i < products_; ++i) {
-    if (by_lists(i)) {
+    if (task->by_lists(i)) {
       run_lists(task, i, first, last);
     }
   }
@@ -236,12 +259,13 @@ void TapLoops<T>::run_slab(Task* task, Index first, Index last) const {
 // that they read stay in the L1 cache for all rows.
 template <class T>
 void TapLoops<T>::run_lists(Task* task, Index product, Index first, Index last) const {
-  TapLists<T>& lists = *task->lists[static_cast<std::size_t>(product)];
+  const TapLists<T>& lists = *task->left->lists(product);
+  const TapPixels& pixels = task->left->pixels(lists);
   const Index rows = task->block.count(), most = lists.steps();
   const Index output = work_.products[static_cast<std::size_t>(product)].output;
-  const TapPixels& pixels = *task->pixels[lists.together() - 1];
   const Index together = lists.together() == 2 ? pair_panels<T>() : kernels::kListPanels;
   const Index groups = (last - first + together - 1) / together;
+  const Index pieces = in_tasks_ ? std::min(kFetchPieces, std::max<Index>(pixels.rows(), 1)) : 1;
   for (Index group = 0; group < groups; ++group) {  // of nearly equal size
     const Index begin = first + (last - first) * group / groups;
     const Index count = first + (last - first) * (group + 1) / groups - begin;
@@ -264,7 +288,16 @@ void TapLoops<T>::run_lists(Task* task, Index product, Index first, Index last) 
             finite = finite && !has_not_finite(own, chunk.depth);
           }
         }
-        lists.multiply(from / most, pixels.rows(), pixels.numbers(tap), count, panels, add, sums);
+        Chunk next{tap, 1, from + most, 0};
+        if (next.channel >= work_.channels) {
+          next = {tap + 1, 1, 0, 0};
+        }
+        next.depth = std::min(most, work_.channels - next.channel);
+        for (Index piece = 0; piece < pieces; ++piece) {
+          lists.multiply(from / most, pixels.rows() * piece / pieces, pixels.rows() * (piece + 1) / pieces,
+                         pixels.numbers(tap), count, panels, add, sums);
+          fetch_piece(*task, begin, begin + count, next, piece, pieces);
+        }
         add = true;
         for (Index p = 0; !finite && p < count; ++p) {
           add_not_finite(panels[p], chunk.depth, rows, sums[p], width_);
@@ -280,13 +313,42 @@ void TapLoops<T>::run_lists(Task* task, Index product, Index first, Index last) 
   }
 }
 
+// Where tasks pack their panels: a piece of the weights that they will pack next is fetched, while they multiply.
+template <class T>
+void TapLoops<T>::fetch_piece(const Task& task, Index first, Index last, const Chunk& chunk, Index piece,
+                              Index pieces) const {
+  if (!in_tasks_ || !work_.weights || chunk.tap >= work_.walk->taps.size()) {
+    return;
+  }
+  const Index column = first * width_, channel = work_.operands.step(chunk.channel);
+  const Index channels = work_.operands.steps(chunk.channel, chunk.depth, work_.steps);
+  for (std::size_t t = 0; t < chunk.taps; ++t) {
+    const Matrix<const T> from = work_.weights({task.group, work_.walk->taps[chunk.tap + t].kernel, channel, channels,
+                                                column, std::min(last * width_, work_.columns) - column});
+    fetch(from, from.rows * piece / pieces, from.rows * (piece + 1) / pieces);
+  }
+}
+
+// Copies pixels that meet in few sets of the L1 cache, which has no room for a tile of them then, to where they don't.
+template <class T>
+void TapLoops<T>::spread(Task* task, Index height, Index depth) const {
+  const Index stride = kReductionBlock + kCacheLine / Index{sizeof(T)};
+  if (task->spread.data() == nullptr) {
+    task->spread.reset(kernel_.tile_rows * stride);
+  }
+  for (Index i = 0; i < height; ++i) {
+    const T*& source = task->sources.data()[i];
+    source = std::copy_n(source, depth, task->spread.data() + i * stride) - depth;
+  }
+}
+
 // What a block of the reduction adds to the sums of some rows.
 template <class T>
 void TapLoops<T>::run_tile(Task* task, const Chunk& chunk, Index row, Index height, Index first, Index last) const {
   const T* image = nullptr;
   for (Index i = 0; i < products_; ++i) {
     const TapProduct<T>& product = work_.products[static_cast<std::size_t>(i)];
-    if (task->lists[static_cast<std::size_t>(i)] != nullptr) {
+    if (task->by_lists(i)) {
       continue;
     }
     if (image != product.image.data) {
@@ -294,6 +356,9 @@ void TapLoops<T>::run_tile(Task* task, const Chunk& chunk, Index row, Index heig
       Image<T> from = product.image;
       from.data += (from.pixel_stride == 0 ? 0 : task->group * work_.channels) + chunk.channel;
       task->block.sources(from, row, height, chunk.tap, chunk.taps, zeros_, task->sources.data());
+      if (chunk.taps == 1 && meet_in_few_sets<T>(from.pixel_stride * work_.walk->scale[2])) {
+        spread(task, height, chunk.depth);
+      }
     }
     const bool add = &chunk != &chunks_.front() || !is_first(*task, i, false);
     for (Index p = first; p < last; ++p) {

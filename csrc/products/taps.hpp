@@ -114,10 +114,11 @@ struct TapWork {
   PackTap<T> pack;
   std::function<void(Index task, const Rows&, Index column, Index columns, const SumsOf<T>&)> done;
   Operands<T> operands = Operands<T>();
-  Index steps = 0;  // channels as the weights count them
+  Index steps = 0;                                              // channels as the weights count them
+  std::function<Matrix<const T>(const Cut& cut)> weights = {};  // where a cut comes from, to fetch it; or none
 
   Index rows() const { return samples * walk->count(); }
-  Index blocks() const { return packs_in_tasks() ? own_blocks() : (rows() + kBlockRows - 1) / kBlockRows; }
+  Index blocks() const;
   Index tasks() const { return blocks() * groups * splits(); }
   // Panels go to several tasks where there are few blocks. Independent of the number of threads: so are the sums.
   Index splits() const;

@@ -32,6 +32,17 @@ PackTap<T> packer(const ConvWeights<T>& w, bool to_out) {
 }
 
 template <class T>
+std::function<Matrix<const T>(const Cut&)> finder(const ConvWeights<T>& w, bool to_out) {
+  return [=, &w](const Cut& cut) -> Matrix<const T> {
+    const Index first = cut.group * w.shape.group_out();
+    if (to_out) {
+      return {w.at(first + cut.column, cut.tap, cut.channel), cut.columns, cut.channels, w.row_size()};
+    }
+    return {w.at(first + cut.channel, cut.tap, cut.column), cut.channels, cut.columns, w.row_size()};
+  };
+}
+
+template <class T>
 TapWork<T> work_of(const ConvSums<T>& sums, const Walk* walk, const Operands<T>& operands) {
   const ConvShape& shape = sums.weights->shape;
   const bool to_out = sums.to_out();
@@ -46,7 +57,8 @@ TapWork<T> work_of(const ConvSums<T>& sums, const Walk* walk, const Operands<T>&
           packer(*sums.weights, to_out),
           {},
           operands,
-          channels};
+          channels,
+          finder(*sums.weights, to_out)};
 }
 
 template <class T>
