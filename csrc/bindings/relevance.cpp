@@ -140,15 +140,15 @@ struct Call {
   }
 
   // Raises on NaN and infinity; notes which inputs have no negative entry.
-  void scan_inputs() {
+  void scan_inputs(const Threads& some) {
     for (std::size_t l = 0; l < layers.size(); ++l) {
-      const int flags = scan_rows(layers[l].input);
+      const int flags = scan_rows(layers[l].input, some);
       if (flags & kernels::kNotFinite) {
         throw Error("acts[" + std::to_string(l) + "] is not finite");
       }
       layers[l].nonnegative = !(flags & kernels::kHasNegative);
     }
-    if (scan_rows(top) & kernels::kNotFinite) {
+    if (scan_rows(top, some) & kernels::kNotFinite) {
       throw Error("out is not finite");
     }
   }
@@ -181,16 +181,19 @@ struct Call {
     {
       // From here to the end of the block only raw memory that the caller's references keep alive is touched.
       const Unlocked unlocked;
-      scan_inputs();
       double products = 0;
       for (const ChainLayer<T>& layer : layers) {
         products += static_cast<double>(bounded_product({top.rows, layer.dense.weight.rows, layer.dense.weight.cols}));
       }
       const Threads some = threads.alone_if(products < kWorthTeam);
-      with_team(some, [&] { relevance_through_chain(layers, top, ledger_data, some); });
-      for (std::size_t l = 0; l < depth && finite; l += want_layers ? 1 : depth) {
-        finite = !(scan_rows(layers[l].result) & kernels::kNotFinite);
-      }
+      with_team(some, [&] {
+        scan_inputs(some);
+        relevance_through_chain(layers, top, ledger_data, some);
+        for (std::size_t l = 0; l < depth && finite; l += want_layers ? 1 : depth) {
+          const Matrix<T>& result = layers[l].result;
+          finite = !(scan_rows<T>({result.data, result.rows, result.cols, result.stride}, some) & kernels::kNotFinite);
+        }
+      });
     }
     if (!finite) {
       throw Error("the relevance is not finite");

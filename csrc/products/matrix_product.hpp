@@ -62,21 +62,23 @@ struct Panel {
 };
 
 // All products over all panels. pack(panel, first, depth, map, to) packs a panel of W, or says where it stands (there
-// is no packed one for lists then); out(task, panel, output) is
-// where its (rows, tile_cols) sums go; done(task, panel, first row, rows) follows when they are complete.
+// is no packed one for lists then); out(scratch, number, panel, output) is where the (rows, tile_cols) sums of a slab's
+// panel go, which has this number there; done(scratch, number, panel, first row, rows) follows when they are complete.
+// scratch: of a task, for scratch_size entries.
 // The reduction is counted in places of the operands, as is its `first` and `depth`. block(first panel, last panel,
 // first, depth) is the piece of W they come from: the next one is fetched meanwhile.
 template <class T, class Pack, class Block, class Out, class Done>
 void multiply_panels(const Tiles& tiles, const Grid& grid, const Left<T>& left, const std::vector<Product<T>>& products,
-                     Index reduction, const Operands<T>& operands, const Threads& threads, Pack pack, Block block,
-                     Out out, Done done) {
+                     Index reduction, const Operands<T>& operands, const Threads& threads, Index scratch_size,
+                     Pack pack, Block block, Out out, Done done) {
   const kernels::Table<T>& kernel = kernels::table<T>();
   const Index width = kernel.tile_cols, count = static_cast<Index>(products.size()),
               panel_size = kReductionBlock * width;
   const Index slab = std::max<Index>(1, kSlabPanels / std::max<Index>(1, count));
-  const Buffer<T> panels(grid.tasks() * slab * count * panel_size);
   parallel_for(grid.tasks(), threads, [&](Index task) {
-    T* const packed = panels.data() + task * slab * count * panel_size;
+    // Of the thread, which used it for the task before: in its caches.
+    const Buffer<T> panels(slab * count * panel_size), scratch(scratch_size);
+    T* const packed = panels.data();
     std::vector<Panel<T>> at(static_cast<std::size_t>(slab * count));
     std::vector<char> not_finite(static_cast<std::size_t>(slab * count));  // what is packed, where lists read it
     const Index row_begin = tiles.begin(grid.tile_begin(task));
@@ -117,7 +119,9 @@ void multiply_panels(const Tiles& tiles, const Grid& grid, const Left<T>& left, 
             const Product<T>& product = products[static_cast<std::size_t>(i)];
             const bool add = first > 0 || (i > 0 && products[static_cast<std::size_t>(i - 1)].output == product.output);
             const auto panel = [&](Index p) { return packed + (i * slab + p) * panel_size; };
-            const auto sums = [&](Index p) { return out(task, begin + p, product.output) + tiles.begin(t) * width; };
+            const auto sums = [&](Index p) {
+              return out(scratch.data(), p, begin + p, product.output) + tiles.begin(t) * width;
+            };
             if (left.has_lists(product.operand, first, t)) {
               fetch_next((next_t - t) * (end - begin));
               multiply_band(left, product.operand, first, t, tiles.begin(next_t) - tiles.begin(t), depth, end - begin,
@@ -143,7 +147,7 @@ void multiply_panels(const Tiles& tiles, const Grid& grid, const Left<T>& left, 
         }
       }
       for (Index p = begin; p < end; ++p) {
-        done(task, p, row_begin, row_count);
+        done(scratch.data(), p - begin, p, row_begin, row_count);
       }
     }
   });

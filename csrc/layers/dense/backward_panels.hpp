@@ -19,15 +19,13 @@ void backward_panels(Matrix<const T> weight, Index batch, const Tiles& tiles, co
   const kernels::Table<T>& kernel = kernels::table<T>();
   const Index width = kernel.tile_cols, n_in = weight.cols;
   const Index backs = static_cast<Index>(products.size()), size = batch * width;
-  const Buffer<T> memory(grid.tasks() * kSlabPanels * backs * size);
   const auto steps_of = [&](Index first, Index places) { return operands.steps(first, places, weight.rows); };
-  const auto sum_of = [&](Index task, Index p, Index b) {
-    return memory.data() + ((task * kSlabPanels + (p - grid.panel_begin(task)) % kSlabPanels) * backs + b) * size;
-  };
+  const auto sum_of = [&](T* scratch, Index number, Index b) { return scratch + (number * backs + b) * size; };
   const bool in_place =
       !operands.rounded() && !left.has_lists() && (tiles.count <= kTilesInPlace || !meet_in_few_sets<T>(weight.stride));
   multiply_panels<T>(
       tiles, grid, left, products, operands.places(weight.rows), operands, threads,
+      std::max(kSlabPanels, backs) * size,
       [&](Index p, Index first, Index places, kernels::Weights<T> map, T* to) {
         if (in_place && map.read == kernels::Read::kPlain && (p + 1) * width <= n_in) {
           return Panel<T>{weight.row(first) + p * width, weight.stride};
@@ -44,10 +42,10 @@ void backward_panels(Matrix<const T> weight, Index batch, const Tiles& tiles, co
         return Matrix<const T>{weight.row(operands.step(first)) + column, steps_of(first, places),
                                std::min(end * width, n_in) - column, weight.stride};
       },
-      sum_of,
-      [&](Index task, Index p, Index row, Index rows) {
+      [&](T* scratch, Index number, Index, Index b) { return sum_of(scratch, number, b); },
+      [&](T* scratch, Index number, Index p, Index row, Index rows) {
         done(p * width, std::min(width, n_in - p * width), row, rows,
-             [&](Index b) { return sum_of(task, p, b) + row * width; });
+             [&](Index b) { return sum_of(scratch, number, b) + row * width; });
       });
 }
 

@@ -58,7 +58,10 @@ void forward_products(const std::vector<Sum>& sums, Matrix<const T> input, Matri
   const auto fill = [&](Index operand, Index row, Index rows, Index first, Index places, T* to) {
     const Index step = operands.step(first), depth = steps_of(first, places);
     const bool magnitude = parts[static_cast<std::size_t>(operand)] == Part::kMagnitude;
-    const Buffer<T> magnitudes(magnitude ? rows * depth : 0);
+    Buffer<T> magnitudes;  // a block of no entries would cost an allocation, too
+    if (magnitude) {
+      magnitudes.reset(rows * depth);
+    }
     for (Index i = 0; magnitude && i < rows; ++i) {
       kernel.part_of(depth, input.row(row + i) + step, 0, magnitudes.data() + i * depth);
     }
@@ -70,7 +73,10 @@ void forward_products(const std::vector<Sum>& sums, Matrix<const T> input, Matri
   const auto pieces = [&](Index operand, Index row, Index first, Index depth, auto body) {
     const T* x = input.row(row) + first;
     const bool magnitude = parts[static_cast<std::size_t>(operand)] == Part::kMagnitude;
-    const Buffer<T> made(magnitude || operands.rounded() ? depth : 0);
+    Buffer<T> made;
+    if (magnitude || operands.rounded()) {
+      made.reset(depth);
+    }
     if (magnitude) {
       kernel.part_of(depth, x, 0, made.data());
       x = made.data();
@@ -91,7 +97,7 @@ void forward_products(const std::vector<Sum>& sums, Matrix<const T> input, Matri
   }
   left.pack(threads, fill, pieces);
   multiply_panels<T>(
-      tiles, grid, left, products, products.empty() ? 0 : reduction, operands, threads,
+      tiles, grid, left, products, products.empty() ? 0 : reduction, operands, threads, 0,
       [&](Index p, Index first, Index places, kernels::Weights<T> map, T* to) {
         const Index depth = steps_of(first, places);
         operands.pack(depth, width, to, [&](T* panel) {
@@ -105,8 +111,8 @@ void forward_products(const std::vector<Sum>& sums, Matrix<const T> input, Matri
         return Matrix<const T>{weight.row(row) + operands.step(first), std::min(end * width, n_out) - row,
                                steps_of(first, places), weight.stride};
       },
-      [&](Index, Index p, Index q) { return out(p, q); },
-      [&](Index, Index p, Index row, Index rows) { done(p, row, rows); });
+      [&](T*, Index, Index p, Index q) { return out(p, q); },
+      [&](T*, Index, Index p, Index row, Index rows) { done(p, row, rows); });
 }
 
 // R_in from S_g(panels, batch, tile_cols).
@@ -132,7 +138,10 @@ void backward_products(const DenseJob<T>& job, Matrix<const T> input, T* const* 
   const auto steps_of = [&](Index first, Index places) { return operands.steps(first, places, weight.rows); };
   Left<T> left(tiles, kernel.tile_rows, panels, reduction, operands);
   const auto pieces = [&](Index g, Index row, Index first, Index depth, auto body) {
-    const Buffer<T> rounded(operands.rounded() ? width : 0);
+    Buffer<T> rounded;
+    if (operands.rounded()) {
+      rounded.reset(width);
+    }
     for (Index k = 0; k < depth; k += width) {
       const Index count = std::min(width, depth - k);
       const T* x = s[g] + (first + k) * batch + row * width;

@@ -25,8 +25,9 @@ void by_products(Matrix<const T> weight, Matrix<const T> c, Matrix<T> result, co
   const auto pieces = [&](Index, Index row, Index first, Index places, auto body) {
     const Index depth = steps_of(first, places);
     const T* x = c.row(row) + operands.step(first);
-    const Buffer<T> rounded(operands.rounded() ? depth : 0);
+    Buffer<T> rounded;
     if (operands.rounded()) {
+      rounded.reset(depth);
       operands.round_row(depth, x, rounded.data());
       x = rounded.data();
     }
