@@ -115,8 +115,22 @@ struct ListRows {
   T* const* out;  // of each panel
   Index out_stride;
 };
-// The same for two rows that share a list, of what is not zero in either: pair i writes rows 2 i and 2 i + 1. An entry
-// is a step and two values, the first row's and the second's.
+// The same for rows that each have a list, one behind the other from begins[0] on, of a multiple of kListMultiple
+// entries. The panels' rows lie side by side: a step's are group_panels * tile_cols entries behind the last step's.
+inline constexpr int kListMultiple = 4;
+template <class T>
+struct GroupRows {
+  Index rows;
+  const T* values;
+  const std::uint16_t* steps;
+  const Index* begins;
+  int panels;  // at most group_panels
+  const T* group;
+  bool add;
+  T* const* out;  // of each panel: (rows, tile_cols)
+};
+// Rows with lists again, two that share one, of what is not zero in either: pair i writes rows 2 i and 2 i + 1. An
+// entry is a step and two values, the first row's and the second's.
 inline constexpr int kPairPanels = 3;
 template <class T>
 struct ListPairs {
@@ -261,6 +275,7 @@ struct Table {
   int tile_rows;     // most rows of a tile
   int tile_cols;     // columns of a tile: the width of a packed panel
   int sample_parts;  // of a panel: see SampleTile
+  int group_panels;  // see GroupRows
 
   // out(rows, tile_cols) = or += left(k, rows)^T panel(k, tile_cols); left is packed, row i of the panel lies at
   // i * step; rows <= tile_rows.
@@ -277,16 +292,18 @@ struct Table {
   // Adds `further` to the step of each value below zero (sign -1) or above it (+1).
   void (*shift_steps)(Index n, const T* values, int sign, Index further, std::uint16_t* steps);
   void (*list_rows)(const ListRows<T>& args);
+  void (*group_rows)(const GroupRows<T>& args);
   // Of two rows: what is not zero in one of them, x's value and y's by turns. Up to 2 * kSpare values beyond.
   Index (*compress_pair)(Index k, const T* x, const T* y, T* values, std::uint16_t* steps);
   void (*list_pairs)(const ListPairs<T>& args);
   // left(k, rows) from x(rows, k): part 0 as it is, +1 positive part, -1 negative part.
   // Writes up to kSpare entries beyond the end.
   void (*pack_left)(int rows, Index k, const T* x, Index stride, int part, T* left);
-  // panel(k, tile_cols) of rho(W)^T: w(cols, k), one weight row a column of the panel.
-  void (*pack_forward)(int cols, Index k, const T* w, Index stride, Weights<T> map, T* panel);
+  // panel(k, tile_cols) of rho(W)^T: w(cols, k), one weight row a column of the panel, whose rows are `step` apart.
+  // Returns whether one is not finite.
+  bool (*pack_forward)(int cols, Index k, const T* w, Index stride, Weights<T> map, T* panel, Index step);
   // panel(k, tile_cols) of rho(W): w(k, cols).
-  void (*pack_backward)(int cols, Index k, const T* w, Index stride, Weights<T> map, T* panel);
+  bool (*pack_backward)(int cols, Index k, const T* w, Index stride, Weights<T> map, T* panel, Index step);
 
   RowProducts<T, T> rows;
 

@@ -95,10 +95,10 @@ void pack_left(int rows, Index k, const T* x, Index stride, int part, T* left) {
 }
 
 template <class T>
-void pack_forward(int cols, Index k, const T* w, Index stride, Weights<T> map, T* panel) {
+bool pack_forward(int cols, Index k, const T* w, Index stride, Weights<T> map, T* panel, Index step) {
   constexpr int lanes = kLanes<T>;
-  constexpr int width = 2 * lanes;
   const Vec<T> vp = splat(map.p), vn = splat(map.n);
+  Vec<T> spoilt[2] = {};  // NaN in a lane that met a weight which is not finite
   with_read(map.read, [&](auto read) {
     constexpr Read kRead = decltype(read)::value;
     for (int half = 0; half < 2; ++half) {
@@ -111,11 +111,12 @@ void pack_forward(int cols, Index k, const T* w, Index stride, Weights<T> map, T
 #pragma GCC unroll 16
           for (int j = 0; j < lanes; ++j) {
             block[j] = map_weight<kRead, T>(load(w + (first + j) * stride + p), vp, vn);
+            spoilt[j % 2] += block[j] * Vec<T>{};
           }
           transpose<T>(block);
 #pragma GCC unroll 16
           for (int j = 0; j < lanes; ++j) {
-            store(panel + (p + j) * width + first, block[j]);
+            store(panel + (p + j) * step + first, block[j]);
           }
         }
       }
@@ -124,32 +125,34 @@ void pack_forward(int cols, Index k, const T* w, Index stride, Weights<T> map, T
         for (int j = 0; j < valid; ++j) {
           column[j] = w[(first + j) * stride + p];
         }
-        store(panel + p * width + first, map_weight<kRead, T>(load(column), vp, vn));
+        const Vec<T> mapped = map_weight<kRead, T>(load(column), vp, vn);
+        spoilt[0] += mapped * Vec<T>{};
+        store(panel + p * step + first, mapped);
       }
     }
   });
+  return sum_lanes<T>(spoilt[0] + spoilt[1]) != 0;
 }
 
 template <class T>
-void pack_backward(int cols, Index k, const T* w, Index stride, Weights<T> map, T* panel) {
+bool pack_backward(int cols, Index k, const T* w, Index stride, Weights<T> map, T* panel, Index step) {
   constexpr int lanes = kLanes<T>;
   const Vec<T> vp = splat(map.p), vn = splat(map.n);
+  Vec<T> spoilt[2] = {};
+  const Index valid0 = cols < lanes ? cols : lanes, valid1 = cols - valid0;
   with_read(map.read, [&](auto read) {
     constexpr Read kRead = decltype(read)::value;
-    if (cols == 2 * lanes) {
-      for (Index p = 0; p < k; ++p, w += stride, panel += 2 * lanes) {
-        store(panel, map_weight<kRead, T>(load(w), vp, vn));
-        store(panel + lanes, map_weight<kRead, T>(load(w + lanes), vp, vn));
-      }
-      return;
-    }
-    const Index valid0 = cols < lanes ? cols : lanes;
-    const Index valid1 = cols - valid0;
-    for (Index p = 0; p < k; ++p, w += stride, panel += 2 * lanes) {
-      store(panel, map_weight<kRead, T>(load_part(w, valid0), vp, vn));
-      store(panel + lanes, map_weight<kRead, T>(load_part(w + valid0, valid1), vp, vn));
+    const bool whole = cols == 2 * lanes;
+    for (Index p = 0; p < k; ++p, w += stride, panel += step) {
+      const Vec<T> w0 = map_weight<kRead, T>(whole ? load(w) : load_part(w, valid0), vp, vn);
+      const Vec<T> w1 = map_weight<kRead, T>(whole ? load(w + lanes) : load_part(w + valid0, valid1), vp, vn);
+      spoilt[0] += w0 * Vec<T>{};
+      spoilt[1] += w1 * Vec<T>{};
+      store(panel, w0);
+      store(panel + lanes, w1);
     }
   });
+  return sum_lanes<T>(spoilt[0] + spoilt[1]) != 0;
 }
 
 // Nothing but independent fused multiply-adds in registers: the machine's ceiling, for the benchmarks.

@@ -42,7 +42,7 @@ class Left {
   // pieces(operand, row, first, depth, body): calls body(at, count, x, part) for their pieces, `at` columns on.
   template <class Pieces>
   void choose(const Threads& threads, Pieces pieces) {
-    const Index steps = std::min({reduction_, kReductionBlock, list_steps<T>()});
+    const Index steps = std::min({reduction_, kReductionBlock, group_steps<T>()});
     const auto counts = [&](Index panels) {
       return zeros_count<T>(std::min(tiles_.rows, kBandRows), panels, 1, steps);
     };
@@ -96,11 +96,12 @@ class Left {
     const Index depth = std::min(kReductionBlock, reduction_ - first);
     return memory_.data() + region(operand, first, t).begin + (tiles_.begin(t) - band_row(t)) * depth;
   }
-  // Row `tiles.begin(t)` of the band is list `first_list`, of the block's first part.
-  Lists<T> lists(Index operand, Index first, Index t, Index* first_list, Index* part_lists) const {
-    *part_lists = tiles_.begin(band_end(t)) - band_row(t);
-    *first_list = tiles_.begin(t) - band_row(t);
-    return lists_at(region(operand, first, t), *part_lists, std::min(kReductionBlock, reduction_ - first));
+  // The lists of the rows from t on, of the block's part that begins at step `from`.
+  Lists<T> lists(Index operand, Index first, Index t, Index from) const {
+    const Index rows = tiles_.begin(band_end(t)) - band_row(t);
+    Lists<T> lists = lists_at(region(operand, first, t), rows, std::min(kReductionBlock, reduction_ - first));
+    lists.begins += from / group_steps<T>() * rows + tiles_.begin(t) - band_row(t);
+    return lists;
   }
 
  private:
@@ -128,17 +129,23 @@ class Left {
   // Where lists begin, then values, then steps: as many as there may be.
   Lists<T> lists_at(const Region& region, Index rows, Index depth) const {
     T* const values = memory_.data() + region.begin + places_of_begins(rows, depth);
-    return {values, reinterpret_cast<std::uint16_t*>(values + rows * depth + kernels::kSpare),
+    return {values, reinterpret_cast<std::uint16_t*>(values + entries_of_lists(rows, depth)),
             reinterpret_cast<Index*>(memory_.data() + region.begin)};
   }
   static Index in_lines(Index size) { return (size + kernels::kSpare - 1) / kernels::kSpare * kernels::kSpare; }
   static Index places_of_begins(Index rows, Index depth) {
-    return in_lines((list_parts(depth, list_steps<T>()) * rows + 1) * Index{sizeof(Index) / sizeof(T)});
+    return in_lines((list_parts(depth, group_steps<T>()) * rows + 1) * Index{sizeof(Index) / sizeof(T)});
   }
-  Index size_of(const Place& at, bool lists) const {
-    const Index entries = at.rows * at.depth + kernels::kSpare;
-    const Index steps = (entries * Index{sizeof(std::uint16_t)} + Index{sizeof(T)} - 1) / Index{sizeof(T)};
-    return in_lines(entries) + (lists ? places_of_begins(at.rows, at.depth) + in_lines(steps) : 0);
+  static Index entries_of_lists(Index rows, Index depth) {
+    const Index zeros = (kernels::kListMultiple - 1) * list_parts(depth, group_steps<T>());
+    return in_lines(rows * (depth + zeros) + kernels::kSpare);
+  }
+  static Index size_of(const Place& at, bool lists) {
+    if (!lists) {
+      return in_lines(at.rows * at.depth + kernels::kSpare);
+    }
+    const Index entries = entries_of_lists(at.rows, at.depth);
+    return places_of_begins(at.rows, at.depth) + entries + entries * Index{sizeof(std::uint16_t)} / Index{sizeof(T)};
   }
 
   // Multiply-adds that entries of a region take part in.
@@ -158,20 +165,24 @@ class Left {
   }
   template <class Pieces>
   void write_lists(const Place& at, Pieces pieces) const {
-    const Index t = at.band * band_tiles_, most = list_steps<T>();
+    const Index t = at.band * band_tiles_, most = group_steps<T>();
     const Lists<T> lists = lists_at(region(at.operand, at.first, t), at.rows, at.depth);
-    Index kept = 0;
+    Index kept = 0, end = 0;
     for (Index part = 0, from = 0; from < at.depth; ++part, from += most) {
       for (Index i = 0; i < at.rows; ++i) {
-        lists.begins[part * at.rows + i] = kept;
+        lists.begins[part * at.rows + i] = end;
         pieces(at.operand, at.row + i, at.first + from, std::min(most, at.depth - from),
                [&](Index first_step, Index steps, const T* x, int sign) {
-                 kept +=
-                     kernels::table<T>().compress(steps, x, sign, first_step, lists.values + kept, lists.steps + kept);
+                 end += kernels::table<T>().compress(steps, x, sign, first_step, lists.values + end, lists.steps + end);
                });
+        kept += end - lists.begins[part * at.rows + i];
+        for (; (end - lists.begins[part * at.rows + i]) % kernels::kListMultiple != 0; ++end) {
+          lists.values[end] = 0;
+          lists.steps[end] = lists.steps[end - 1];
+        }
       }
     }
-    lists.begins[list_parts(at.depth, most) * at.rows] = kept;
+    lists.begins[list_parts(at.depth, most) * at.rows] = end;
     count_left_work({0, products_of(at, at.rows * at.depth), products_of(at, kept)});
   }
 

@@ -58,12 +58,12 @@ bool lists_win(double share, Index rows, Index panels, Index uses, Index steps) 
 }
 
 template <class T>
-void add_not_finite(const T* panel, Index depth, Index rows, T* out, Index out_stride) {
+void add_not_finite(const T* panel, Index step, Index depth, Index rows, T* out, Index out_stride) {
   const Index width = kernels::table<T>().tile_cols;
   for (Index j = 0; j < width; ++j) {
     T spoilt = 0;
     for (Index k = 0; k < depth; ++k) {
-      spoilt += 0 * panel[k * width + j];
+      spoilt += 0 * panel[k * step + j];
     }
     for (Index i = 0; i < rows; ++i) {
       out[i * out_stride + j] += spoilt;
@@ -75,7 +75,7 @@ template double lists_cost<float>(double, Index, Index, Index, Index);
 template double lists_cost<double>(double, Index, Index, Index, Index);
 template bool lists_win<float>(double, Index, Index, Index, Index);
 template bool lists_win<double>(double, Index, Index, Index, Index);
-template void add_not_finite<float>(const float*, Index, Index, float*, Index);
-template void add_not_finite<double>(const double*, Index, Index, double*, Index);
+template void add_not_finite<float>(const float*, Index, Index, Index, float*, Index);
+template void add_not_finite<double>(const double*, Index, Index, Index, double*, Index);
 
 }  // namespace pylrp

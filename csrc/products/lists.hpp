@@ -38,6 +38,12 @@ Index list_steps() {
   const Index step = kernels::kListPanels * kernels::table<T>().tile_cols * Index{sizeof(T)};
   return std::max<Index>(64, (Index{32} << 10) / step);
 }
+// The same where panels are groups whose rows lie side by side (kernels/group_lists.inl).
+template <class T>
+Index group_steps() {
+  const Index step = kernels::table<T>().group_panels * kernels::table<T>().tile_cols * Index{sizeof(T)};
+  return std::max<Index>(64, (Index{32} << 10) / step);
+}
 inline Index list_parts(Index depth, Index steps) { return (depth + steps - 1) / steps; }
 
 // Whether lists win over tiles for some rows, with lists of so many steps that meet `panels` panels side by side,
@@ -126,6 +132,6 @@ bool has_not_finite(const T* panel, Index depth) {
   return (kernel.scan(depth * kernel.tile_cols, panel) & kernels::kNotFinite) != 0;
 }
 template <class T>
-void add_not_finite(const T* panel, Index depth, Index rows, T* out, Index out_stride);
+void add_not_finite(const T* panel, Index step, Index depth, Index rows, T* out, Index out_stride);
 
 }  // namespace pylrp

@@ -44,27 +44,99 @@ struct Product {
   kernels::Weights<T> map;
 };
 
-// A band's rows as lists, over some panels.
-template <class T, class Panel, class Out>
-void multiply_band(const Left<T>& left, Index operand, Index first, Index t, Index rows, Index depth, Index panels,
-                   bool add, Panel panel, Out out) {
-  const kernels::Table<T>& kernel = kernels::table<T>();
-  ListProduct<T> product{{}, rows, depth, nullptr, 0, 0, panels, add, kernel.tile_cols};
-  product.lists = left.lists(operand, first, t, &product.first_list, &product.part_lists);
-  multiply_lists(product, panel, out);
-}
-
-// A panel of weights, packed, or rows of `step` where it stands.
+// A panel of weights: packed, or rows of `step` where it stands.
 template <class T>
 struct Panel {
   const T* data;
   Index step;
+  bool not_finite;  // known where lists read it
 };
 
-// All products over all panels. pack(panel, first, depth, map, to) packs a panel of W, or says where it stands (there
-// is no packed one for lists then); out(scratch, number, panel, output) is where the (rows, tile_cols) sums of a slab's
+// A slab's packed panels, of some products: one by one for tiles, or, where lists read them, in groups whose rows lie
+// side by side (kernels/group_lists.inl).
+template <class T>
+class Slab {
+ public:
+  Slab(Index panels, Index products)
+      : panels_((panels + group() - 1) / group() * group()), memory_(panels_ * products * size()) {
+    at_.resize(static_cast<std::size_t>(panels_ * products));
+  }
+  static Index group() { return kernels::table<T>().group_panels; }
+  static Index step(bool groups) { return kernels::table<T>().tile_cols * (groups ? group() : 1); }
+  T* place(Index product, Index p, bool groups) const {
+    const Index first = product * panels_ + (groups ? p / group() * group() : p);
+    return memory_.data() + first * size() + (groups ? p % group() * step(false) : 0);
+  }
+  Panel<T>& at(Index product, Index p) { return at_[static_cast<std::size_t>(product * panels_ + p)]; }
+
+  // Some rows as lists, over the first `count` panels: sums(panel) is where a panel's rows go.
+  template <class Sums>
+  void multiply_lists(const Left<T>& left, Index operand, Index first, Index t, Index rows, Index depth, Index product,
+                      Index count, bool add, Sums sums) {
+    const kernels::Table<T>& kernel = kernels::table<T>();
+    for (Index begin = 0; begin < count; begin += group()) {
+      const Index together = std::min(group(), count - begin);
+      T* out[kMostTogether];
+      for (Index p = 0; p < together; ++p) {
+        out[p] = sums(begin + p);
+      }
+      for (Index from = 0; from < depth; from += group_steps<T>()) {
+        const Lists<T> lists = left.lists(operand, first, t, from);
+        kernel.group_rows({.rows = rows,
+                           .values = lists.values,
+                           .steps = lists.steps,
+                           .begins = lists.begins,
+                           .panels = static_cast<int>(together),
+                           .group = place(product, begin, true) + from * step(true),
+                           .add = add || from > 0,
+                           .out = out});
+      }
+      for (Index p = 0; p < together; ++p) {
+        if (at(product, begin + p).not_finite) {
+          add_not_finite(at(product, begin + p).data, step(true), depth, rows, out[p], step(false));
+        }
+      }
+    }
+  }
+
+ private:
+  static constexpr Index kMostTogether = 4;
+  static Index size() { return kReductionBlock * kernels::table<T>().tile_cols; }
+  Index panels_;
+  Buffer<T> memory_;
+  std::vector<Panel<T>> at_;
+};
+
+// A panel that fill(to, step) packs, whose rows are `step` apart; rounded where its operands are.
+template <class T, class Fill>
+Panel<T> packed_panel(const Operands<T>& operands, Index steps, T* to, Index step, Fill fill) {
+  const kernels::Table<T>& kernel = kernels::table<T>();
+  Panel<T> panel{to, step, false};
+  if (step == kernel.tile_cols) {
+    operands.pack(steps, step, to, [&](T* x) { panel.not_finite = fill(x, step); });
+    return panel;
+  }
+  panel.not_finite = fill(to, step);
+  for (Index k = 0; operands.rounded() && k < steps; ++k) {
+    operands.round_row(kernel.tile_cols, to + k * step, to + k * step);
+    panel.not_finite = panel.not_finite || (kernel.scan(kernel.tile_cols, to + k * step) & kernels::kNotFinite) != 0;
+  }
+  return panel;
+}
+
+// How many panels a slab has. Sums of lists are loaded and stored for each part of the reduction.
+template <class T>
+Index slab_panels(const Left<T>& left, Index products) {
+  if (!left.has_lists()) {
+    return std::max<Index>(1, kSlabPanels / std::max<Index>(1, products));
+  }
+  return std::max<Index>(Slab<T>::group(), kListSlabPanels / std::max<Index>(1, products));
+}
+
+// All products over all panels. pack(panel, first, depth, map, to, step) packs a panel of W, or says where it stands
+// (there are no lists then); out(scratch, number, panel, output) is where the (rows, tile_cols) sums of a slab's
 // panel go, which has this number there; done(scratch, number, panel, first row, rows) follows when they are complete.
-// scratch: of a task, for scratch_size entries.
+// scratch: of a task, for scratch_size entries a panel of the slab.
 // The reduction is counted in places of the operands, as is its `first` and `depth`. block(first panel, last panel,
 // first, depth) is the piece of W they come from: the next one is fetched meanwhile.
 template <class T, class Pack, class Block, class Out, class Done>
@@ -72,15 +144,12 @@ void multiply_panels(const Tiles& tiles, const Grid& grid, const Left<T>& left, 
                      Index reduction, const Operands<T>& operands, const Threads& threads, Index scratch_size,
                      Pack pack, Block block, Out out, Done done) {
   const kernels::Table<T>& kernel = kernels::table<T>();
-  const Index width = kernel.tile_cols, count = static_cast<Index>(products.size()),
-              panel_size = kReductionBlock * width;
-  const Index slab = std::max<Index>(1, kSlabPanels / std::max<Index>(1, count));
+  const Index width = kernel.tile_cols, count = static_cast<Index>(products.size());
+  const Index slab = slab_panels<T>(left, count);
   parallel_for(grid.tasks(), threads, [&](Index task) {
     // Of the thread, which used it for the task before: in its caches.
-    const Buffer<T> panels(slab * count * panel_size), scratch(scratch_size);
-    T* const packed = panels.data();
-    std::vector<Panel<T>> at(static_cast<std::size_t>(slab * count));
-    std::vector<char> not_finite(static_cast<std::size_t>(slab * count));  // what is packed, where lists read it
+    Slab<T> panels(slab, count);
+    const Buffer<T> scratch(slab * scratch_size);
     const Index row_begin = tiles.begin(grid.tile_begin(task));
     const Index row_count = tiles.begin(grid.tile_end(task)) - row_begin;
     for (Index begin = grid.panel_begin(task); begin < grid.panel_end(task); begin += slab) {
@@ -88,12 +157,11 @@ void multiply_panels(const Tiles& tiles, const Grid& grid, const Left<T>& left, 
       for (Index first = 0; first < reduction; first += kReductionBlock) {
         const Index depth = std::min(kReductionBlock, reduction - first);
         for (Index i = 0; i < count; ++i) {
+          const Product<T>& product = products[static_cast<std::size_t>(i)];
+          const bool groups = left.has_lists(product.operand, first);
           for (Index p = begin; p < end; ++p) {
-            const Product<T>& product = products[static_cast<std::size_t>(i)];
-            T* const to = packed + (i * slab + p - begin) * panel_size;
-            at[static_cast<std::size_t>(i * slab + p - begin)] = pack(p, first, depth, product.map, to);
-            not_finite[static_cast<std::size_t>(i * slab + p - begin)] =
-                left.has_lists(product.operand, first) && has_not_finite(to, depth);
+            panels.at(i, p - begin) =
+                pack(p, first, depth, product.map, panels.place(i, p - begin, groups), panels.step(groups));
           }
         }
         const bool last = first + depth >= reduction;
@@ -118,19 +186,13 @@ void multiply_panels(const Tiles& tiles, const Grid& grid, const Left<T>& left, 
           for (Index i = 0; i < count; ++i) {
             const Product<T>& product = products[static_cast<std::size_t>(i)];
             const bool add = first > 0 || (i > 0 && products[static_cast<std::size_t>(i - 1)].output == product.output);
-            const auto panel = [&](Index p) { return packed + (i * slab + p) * panel_size; };
             const auto sums = [&](Index p) {
               return out(scratch.data(), p, begin + p, product.output) + tiles.begin(t) * width;
             };
             if (left.has_lists(product.operand, first, t)) {
               fetch_next((next_t - t) * (end - begin));
-              multiply_band(left, product.operand, first, t, tiles.begin(next_t) - tiles.begin(t), depth, end - begin,
-                            add, panel, sums);
-              for (Index p = 0; p < end - begin; ++p) {
-                if (not_finite[static_cast<std::size_t>(i * slab + p)] != 0) {
-                  add_not_finite(panel(p), depth, tiles.begin(next_t) - tiles.begin(t), sums(p), width);
-                }
-              }
+              panels.multiply_lists(left, product.operand, first, t, tiles.begin(next_t) - tiles.begin(t), depth, i,
+                                    end - begin, add, sums);
               continue;
             }
             for (Index u = t; u < next_t; ++u) {
@@ -138,7 +200,7 @@ void multiply_panels(const Tiles& tiles, const Grid& grid, const Left<T>& left, 
               const T* const x = left.at(product.operand, first, u);
               for (Index p = 0; p < end - begin; ++p) {
                 fetch_next(1);
-                const Panel<T>& weights = at[static_cast<std::size_t>(i * slab + p)];
+                const Panel<T>& weights = panels.at(i, p);
                 operands.tile(static_cast<int>(rows), depth, x, weights.data, weights.step, add,
                               sums(p) + (row - tiles.begin(t)) * width);
               }

@@ -84,9 +84,9 @@ class Packed {
       const int count = static_cast<int>(std::min(width, columns - p * width));
       T* const to = memory_.data() + p * depth * width;
       if (rows) {
-        kernel.pack_forward(count, depth, matrix.row(p * width), matrix.stride, plain, to);
+        kernel.pack_forward(count, depth, matrix.row(p * width), matrix.stride, plain, to, width);
       } else {
-        kernel.pack_backward(count, depth, matrix.data + p * width, matrix.stride, plain, to);
+        kernel.pack_backward(count, depth, matrix.data + p * width, matrix.stride, plain, to, width);
       }
     }
   }

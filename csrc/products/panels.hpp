@@ -66,9 +66,9 @@ class Panels {
     T* const to = place(panel);
     operands_.pack(depth(), width(), to, [&](T* x) {
       if (forward_) {
-        kernel.pack_forward(columns, depth(), weight_.row(first), weight_.stride, weights_of<T>(map_), x);
+        kernel.pack_forward(columns, depth(), weight_.row(first), weight_.stride, weights_of<T>(map_), x, width());
       } else {
-        kernel.pack_backward(columns, depth(), weight_.data + first, weight_.stride, weights_of<T>(map_), x);
+        kernel.pack_backward(columns, depth(), weight_.data + first, weight_.stride, weights_of<T>(map_), x, width());
       }
     });
     not_finite_[static_cast<std::size_t>(panel)] = counts_zeros(kManyRows) && has_not_finite(to, depth());
@@ -198,7 +198,7 @@ void multiply_lists_of(const T* x, Index x_stride, Index rows, const Panels<T>& 
   for (const Panels<T>* of : {&panels, of_negative}) {
     for (Index p = 0; of != nullptr && p < of->count(); ++p) {
       if (of->not_finite(p)) {
-        add_not_finite(of->at(p), depth, rows, out + p * width, out_stride);
+        add_not_finite(of->at(p), width, depth, rows, out + p * width, out_stride);
       }
     }
   }

@@ -300,14 +300,14 @@ void TapLoops<T>::run_lists(Task* task, Index product, Index first, Index last) 
         }
         add = true;
         for (Index p = 0; !finite && p < count; ++p) {
-          add_not_finite(panels[p], chunk.depth, rows, sums[p], width_);
+          add_not_finite(panels[p], width_, chunk.depth, rows, sums[p], width_);
         }
       }
     }
     for (Index p = 0; !in_tasks_ && p < count; ++p) {
       const Index number = (task->group * products_ + product) * panels_ + begin + p;
       if (not_finite_[static_cast<std::size_t>(number)] != 0) {
-        add_not_finite(packed(task->group, product, begin + p), walk_taps_ * work_.channels, rows, sums[p], width_);
+        add_not_finite(packed(task->group, product, begin + p), width_, walk_taps_ * work_.channels, rows, sums[p], width_);
       }
     }
   }

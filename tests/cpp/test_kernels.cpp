@@ -93,7 +93,7 @@ void check_panel(bool forward) {
         say("panel: cols, k, map, bytes", cols, k, static_cast<int>(map.read), sizeof(T));
         panel.reset();
         (forward ? kernel.pack_forward : kernel.pack_backward)(static_cast<int>(cols), k, w.data(), w.stride(), map,
-                                                               panel.data());
+                                                               panel.data(), width);
         bool right = true;
         for (Index p = 0; p < k; ++p) {
           for (Index j = 0; j < width; ++j) {

@@ -24,18 +24,16 @@ void backward_panels(Matrix<const T> weight, Index batch, const Tiles& tiles, co
   const bool in_place =
       !operands.rounded() && !left.has_lists() && (tiles.count <= kTilesInPlace || !meet_in_few_sets<T>(weight.stride));
   multiply_panels<T>(
-      tiles, grid, left, products, operands.places(weight.rows), operands, threads,
-      std::max(kSlabPanels, backs) * size,
-      [&](Index p, Index first, Index places, kernels::Weights<T> map, T* to) {
+      tiles, grid, left, products, operands.places(weight.rows), operands, threads, backs * size,
+      [&](Index p, Index first, Index places, kernels::Weights<T> map, T* to, Index step) {
         if (in_place && map.read == kernels::Read::kPlain && (p + 1) * width <= n_in) {
-          return Panel<T>{weight.row(first) + p * width, weight.stride};
+          return Panel<T>{weight.row(first) + p * width, weight.stride, false};
         }
         const Index depth = steps_of(first, places);
-        operands.pack(depth, width, to, [&](T* panel) {
-          kernel.pack_backward(static_cast<int>(std::min(width, n_in - p * width)), depth,
-                               weight.row(operands.step(first)) + p * width, weight.stride, map, panel);
+        return packed_panel(operands, depth, to, step, [&](T* panel, Index apart) {
+          return kernel.pack_backward(static_cast<int>(std::min(width, n_in - p * width)), depth,
+                                      weight.row(operands.step(first)) + p * width, weight.stride, map, panel, apart);
         });
-        return Panel<T>{to, width};
       },
       [&](Index begin, Index end, Index first, Index places) {
         const Index column = begin * width;

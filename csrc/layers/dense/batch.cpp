@@ -98,13 +98,12 @@ void forward_products(const std::vector<Sum>& sums, Matrix<const T> input, Matri
   left.pack(threads, fill, pieces);
   multiply_panels<T>(
       tiles, grid, left, products, products.empty() ? 0 : reduction, operands, threads, 0,
-      [&](Index p, Index first, Index places, kernels::Weights<T> map, T* to) {
+      [&](Index p, Index first, Index places, kernels::Weights<T> map, T* to, Index step) {
         const Index depth = steps_of(first, places);
-        operands.pack(depth, width, to, [&](T* panel) {
-          kernel.pack_forward(static_cast<int>(std::min(width, n_out - p * width)), depth,
-                              weight.row(p * width) + operands.step(first), weight.stride, map, panel);
+        return packed_panel(operands, depth, to, step, [&](T* panel, Index apart) {
+          return kernel.pack_forward(static_cast<int>(std::min(width, n_out - p * width)), depth,
+                                     weight.row(p * width) + operands.step(first), weight.stride, map, panel, apart);
         });
-        return Panel<T>{to, width};
       },
       [&](Index begin, Index end, Index first, Index places) {
         const Index row = begin * width;
