@@ -285,46 +285,6 @@ LoweredRule lower(const Rule& rule, bool input_nonnegative, bool output_positive
   return Lowering(served, input_nonnegative).take();
 }
 
-bool by_magnitude(const LoweredRule& rule, LoweredRule* result) {
-  const WeightMap above{MapKind::kSigns, 1, 0}, below{MapKind::kSigns, 0, 1};
-  const auto has = [](const Sum& sum, Part part, const WeightMap& map) {
-    return std::any_of(sum.begin(), sum.end(),
-                       [&](const ProductTerm& tap) { return tap.part == part && tap.map == map; });
-  };
-  const auto sums = [&](std::size_t q, const WeightMap& of_positive, const WeightMap& of_negative) {
-    return rule.sums[q].size() == 2 && has(rule.sums[q], Part::kPositive, of_positive) &&
-           has(rule.sums[q], Part::kNegative, of_negative);
-  };
-  const auto sends = [&](int group, const WeightMap& map, Part part) {
-    return std::any_of(rule.back.begin(), rule.back.end(), [&](const BackProduct& back) {
-      std::array<double, kParts> only{};
-      only[static_cast<std::size_t>(part)] = 1;
-      return back.group == group && back.map == map && back.factor == only;
-    });
-  };
-  if (rule.masked || rule.groups.size() != 2 || rule.sums.size() != 2 || rule.back.size() != 4 ||
-      !sums(0, above, below) || !sums(1, below, above) || !sends(0, above, Part::kPositive) ||
-      !sends(0, below, Part::kNegative) || !sends(1, below, Part::kPositive) || !sends(1, above, Part::kNegative)) {
-    return false;
-  }
-  const WeightMap magnitude{MapKind::kSigns, 1, -1};
-  *result = rule;
-  result->sums = {{{Part::kInput, WeightMap{}}}, {{Part::kMagnitude, magnitude}}};
-  for (Denominator& group : result->groups) {
-    if (!group.constants.empty()) {
-      return false;
-    }
-    group.coef = {(group.coef[0] + group.coef[1]) / 2, (group.coef[0] - group.coef[1]) / 2};
-  }
-  BackProduct plain{0, WeightMap{}, {}}, other{1, magnitude, {}};
-  plain.factor[static_cast<std::size_t>(Part::kInput)] = 1;
-  other.factor[static_cast<std::size_t>(Part::kPositive)] = 1;
-  other.factor[static_cast<std::size_t>(Part::kNegative)] = -1;
-  result->back = {plain, other};
-  result->half_sum_and_difference = true;
-  return true;
-}
-
 LoweredRule with_constants_as_sums(LoweredRule rule) {
   for (std::size_t g = 0; g < rule.groups.size(); ++g) {
     for (const Term& term : rule.groups[g].constants) {

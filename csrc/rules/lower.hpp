@@ -44,6 +44,8 @@ struct LoweredRule {
   std::vector<double> plain;  // coefficients of the plain output W a, where masked
   std::vector<BackProduct> back;
   bool half_sum_and_difference = false;  // back[0] reads (s_0 + s_1) / 2 and back[1] (s_0 - s_1) / 2
+  // Of what by_magnitude() makes: a denominator may be a small part of v, which cancels; biases count as contributions.
+  bool may_cancel = false, bias_by_sign = false;
 
   bool passes() const { return groups.empty(); }
   bool reads(Part part) const;       // in the forward or the backward half
@@ -66,9 +68,10 @@ LoweredRule lower(const Rule& rule, bool input_nonnegative, bool output_positive
 // The same with constant terms as sums of their own, for layers where they differ from position to position.
 LoweredRule with_constants_as_sums(LoweredRule rule);
 
-// Sums of the contributions above and below zero, by four products, out of two: above = (W a + |W| |a|) / 2, below =
-// (W a - |W| |a|) / 2, and R = a W^T (s_0 + s_1) / 2 + |a| |W|^T (s_0 - s_1) / 2. That cancels where one of them is a
-// small part of |W| |a|. False if the rule is none of this kind.
+// The same rule by fewer products, where its groups read nothing but P and N, the sums of the contributions w a above
+// and below zero (z+, gamma, alpha-beta of inputs of both signs): out of u = W a and v = |W| |a|, P = (u + v) / 2 and N
+// = (u - v) / 2; and, of two groups, R = a W^T (s_0 + s_1) / 2 + |a| |W|^T (s_0 - s_1) / 2, where group 0 takes P as
+// group 1 takes N. Of one group the way back stays as it is. False if the rule is none of this kind.
 bool by_magnitude(const LoweredRule& rule, LoweredRule* result);
 
 // A rule with all its lowered forms, made once.

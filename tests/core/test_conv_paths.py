@@ -24,6 +24,8 @@ FAST = {
     "one_of_four",
     "sum_by_subtraction",
     "sum_by_subtraction_cancelled",
+    "taps_by_magnitude",
+    "taps_by_magnitude_cancelled",
     "few_input_channels",
     "uniform_weights",
 }
@@ -58,7 +60,7 @@ CASES: list[tuple[list[Layer], NDArray[np.float32], pylrp.Rule, set[str]]] = [
         {"fused_1x1", "signs_by_magnitude", "signs_by_magnitude_cancelled"},
     ),
     ([Conv(weights(7, 1, 3, 3), groups=7)], image(7, 6), Z_PLUS, {"depthwise", "shares", "backward"}),
-    ([Conv(weights(65, 9, 3, 3))], image(9, 12), Z_PLUS, {"pack_in_tasks", "product"}),
+    ([Conv(weights(65, 9, 3, 3))], image(9, 12) ** 2, Z_PLUS, {"pack_in_tasks", "product"}),
     ([Conv(weights(9, 5, 3, 3))], image(5, 6), EPSILON, {"output_as_sum", "product", "backward"}),
     (
         [Conv(weights(9, 5, 3, 3)), ReLU(), Conv(weights(4, 9, 2, 2))],
@@ -66,16 +68,24 @@ CASES: list[tuple[list[Layer], NDArray[np.float32], pylrp.Rule, set[str]]] = [
         ALPHA_BETA,
         {"sum_by_subtraction"},
     ),
-    ([Conv(weights(33, 40, 3, 3)), ReLU(), MaxPool(2)], image(40, 10), Z_PLUS, {"one_of_four"}),
+    ([Conv(weights(33, 40, 3, 3)), ReLU(), MaxPool(2)], image(40, 10) ** 2, Z_PLUS, {"one_of_four"}),
     (
         [Conv(abs(weights(9, 5, 3, 3))), ReLU(), Conv(weights(4, 9, 2, 2))],
         image(5, 9) ** 2,
         ALPHA_BETA,
         {"sum_by_subtraction", "sum_by_subtraction_cancelled", "shares"},
     ),
+    ([Conv(weights(9, 5, 3, 3), stride=2)], image(5, 9), ALPHA_BETA, {"taps_by_magnitude"}),
+    ([Conv(weights(9, 5, 3, 3), padding=1)], image(5, 9), Z_PLUS, {"taps_by_magnitude"}),
+    (
+        [Conv(abs(weights(9, 5, 3, 3)))],
+        np.append(-(image(5, 9)[:, :, :4] ** 2), image(5, 9)[:, :, 4:] ** 2, axis=2),
+        ALPHA_BETA,
+        {"taps_by_magnitude", "taps_by_magnitude_cancelled", "shares"},
+    ),
     ([Conv(weights(64, 1, 3, 3))], image(1, 6), Z_PLUS, {"few_input_channels"}),
     ([Conv(weights(9, 5, 3, 3))], image(5, 6), FLAT, {"uniform_weights"}),
-    ([Conv(weights(9, 5, 3, 3), padding=1)], image(5, 6), Z_PLUS, GENERAL),
+    ([Conv(weights(9, 5, 3, 3), padding=1)], image(5, 6) ** 2, Z_PLUS, GENERAL),
 ]
 
 

@@ -155,6 +155,15 @@ inline Derived by_magnitude_of_signs() {
   return derived;
 }
 
+// The same in taps_by_magnitude, of a layer with so many inputs an output.
+inline Derived by_magnitude_of_taps(const ConvShape& s, bool transposed) {
+  Derived derived;
+  const bool enough = s.taps() * (transposed ? s.group_out() : s.group_in()) >= 16;
+  derived.half_of_magnitude = is_built(ConvPath::kTapsByMagnitude) && enough ? 72 : 0;
+  derived.counts_bias = true;
+  return derived;
+}
+
 // A layer whose sums of the contributions above and below zero may be made out of W a and |W| |a|.
 inline bool by_two_products(const ConvShape& s, bool transposed) {
   return !transposed && s.groups == 1 && s.taps() == 1 && s.in == s.out && s.in_channels >= 16 &&
@@ -162,13 +171,17 @@ inline bool by_two_products(const ConvShape& s, bool transposed) {
 }
 
 inline Derived derived_in(const ConvCase& c, const NamedRule& named, const Options& options) {
-  if (named.name != "alpha-beta" || c.transposed || options.by_position) {
+  if ((named.name != "alpha-beta" && named.name != "z+") || options.by_position) {
     return {};
   }
-  if (!options.nonnegative && is_built(ConvPath::kSignsByMagnitude) && by_two_products(c.shape(), c.transposed)) {
+  if (named.name == "alpha-beta" && !options.nonnegative && is_built(ConvPath::kSignsByMagnitude) &&
+      by_two_products(c.shape(), c.transposed)) {
     return by_magnitude_of_signs();
   }
-  return options.kept && options.positive ? by_subtraction() : Derived{};
+  if (!options.nonnegative && by_magnitude_of_taps(c.shape(), c.transposed).half_of_magnitude > 0) {
+    return by_magnitude_of_taps(c.shape(), c.transposed);
+  }
+  return named.name == "alpha-beta" && !c.transposed && options.kept && options.positive ? by_subtraction() : Derived{};
 }
 
 template <class T>

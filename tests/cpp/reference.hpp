@@ -163,6 +163,7 @@ struct Derived {
   // > 0: both may be half the sum and half the difference of W a and |W| |a|, with the errors of both, unless one is
   // less than |W| |a| / half_of_magnitude.
   double half_of_magnitude = 0;
+  bool counts_bias = false;  // as a contribution, in W a and |W| |a|
 };
 
 template <class T>
@@ -208,6 +209,9 @@ Reference reference(const Wires& wires, LayerArrays<T>& data, const Rule& rule, 
         for (const Wire& wire : fed) {
           const double p = wire.weight * data.part(Part::kInput, i, wire.input);
           (p > 0 ? above : below) += std::abs(p);
+        }
+        if (derived.counts_bias) {
+          (b > 0 ? above : below) += std::abs(b);
         }
         halves = derived.half_of_magnitude * std::min(above, below) >= above + below;
       }

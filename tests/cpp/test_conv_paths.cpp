@@ -55,6 +55,14 @@ const std::vector<PathCase>& cases() {
        true,
        true,
        true},
+      {ConvPath::kTapsByMagnitude,
+       ConvPath::kBackward,
+       {"plain", kPadded, 3, 8, 1, false},
+       "alpha-beta",
+       false,
+       false,
+       false},
+      {ConvPath::kTapsByMagnitude, ConvPath::kShares, {"plain", kPadded, 6, 8, 2, true}, "z+", false, true, false},
       {ConvPath::kFewInputChannels, ConvPath::kBackward, {"RGB", kPadded, 1, 16, 1, false}, "z+", false, false, false},
       {ConvPath::kUniformWeights, ConvPath::kBackward, {"plain", kPadded, 3, 5, 1, false}, "flat", false, false, false},
   };
@@ -88,8 +96,9 @@ TEST(conv_paths_each_runs) {
 TEST(conv_paths_every_path_has_a_case) {
   std::map<ConvPath, int> met{{ConvPath::kForward, 1},        {ConvPath::kProduct, 1},
                               {ConvPath::kShares, 1},         {ConvPath::kBackward, 1},
-                              {ConvPath::kSignsCancelled, 1}, {ConvPath::kSubtractionCancelled, 1},  // see below
-                              {ConvPath::kOneOfFour, 1}};  // test_conv_one_of_four.cpp
+                              {ConvPath::kSignsCancelled, 1}, {ConvPath::kSubtractionCancelled, 1},
+                              {ConvPath::kTapsCancelled, 1},  // see below
+                              {ConvPath::kOneOfFour, 1}};     // test_conv_one_of_four.cpp
   for (const PathCase& c : cases()) {
     ++met[c.path];
   }
@@ -108,6 +117,10 @@ TEST(conv_paths_leave_the_rest_to_the_general_case) {
       {ConvPath::kFused1x1, {"few positions", kFewPoints, 17, 19, 1, false}, "z+", false, false, false},
       {ConvPath::kSignsByMagnitude, {"one sign", kPoints, 17, 19, 1, false}, "alpha-beta", true, false, false},
       {ConvPath::kSignsByMagnitude, {"few channels", kPoints, 15, 19, 1, false}, "alpha-beta", false, false, false},
+      {ConvPath::kTapsByMagnitude, {"few terms", kPadded, 1, 5, 1, false}, "alpha-beta", false, false, false},
+      {ConvPath::kTapsByMagnitude, {"one sign", kPadded, 3, 5, 1, false}, "gamma", true, false, false},
+      {ConvPath::kTapsByMagnitude, {"no output", kPadded, 3, 5, 1, false}, "z+", false, false, false},
+      {ConvPath::kTapsByMagnitude, {"1x1", kPoints, 17, 5, 1, false}, "gamma", false, false, false},
       {ConvPath::kOutputAsSum, {"no output", kPadded, 3, 5, 1, false}, "epsilon", false, false, false},
       {ConvPath::kOutputAsSum, {"no bias", kPadded, 3, 5, 1, false}, "no bias", false, true, false},
       {ConvPath::kSumBySubtraction, {"any sign", kPadded, 3, 8, 1, false}, "alpha-beta", true, true, false},
@@ -129,15 +142,16 @@ TEST(conv_paths_leave_the_rest_to_the_general_case) {
 // Weights and inputs of one sign: the second sum is nothing but rounding, and what was derived is computed anew.
 TEST(conv_paths_that_cancel) {
   const CompiledRule rule(rule_named("alpha-beta"));
-  for (const auto& [path, geometry] :
-       {std::pair{ConvPath::kSignsCancelled, kFewPoints}, {ConvPath::kSubtractionCancelled, kPadded}}) {
+  for (const auto& [path, geometry] : {std::pair{ConvPath::kSignsCancelled, kFewPoints},
+                                       {ConvPath::kSubtractionCancelled, kPadded},
+                                       {ConvPath::kTapsCancelled, kPadded}}) {
     const bool behind_relu = path == ConvPath::kSubtractionCancelled;
     ConvData<float> data(geometry.shape(18, 9, 1), false, 1, 1, 1, true);
     for (Index o = 0; o < data.weight.rows(); ++o) {
       std::for_each(data.weight.row(o), data.weight.row(o) + data.weight.cols(), [](float& w) { w = std::abs(w); });
     }
     Options options(1);
-    options.nonnegative = false;  // nobody said so
+    options.nonnegative = behind_relu;  // else nobody said so
     options.positive = behind_relu;
     options.threads = 2;
     Fenced<float> output(1, data.relevance.cols());

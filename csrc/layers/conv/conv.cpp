@@ -146,6 +146,8 @@ void make_shares(const ConvCall<T>& call, const BatchSlice& slice, std::vector<c
   shares_general(call, slice, shares);
 }
 
+}  // namespace
+
 template <class T>
 void send_back(const ConvCall<T>& call, const BatchSlice& slice, const T* shares) {
   if (!call.form.backward.empty()) {
@@ -157,6 +159,8 @@ void send_back(const ConvCall<T>& call, const BatchSlice& slice, const T* shares
   count_run(ConvPath::kBackward);
   backward_general(call, slice, shares);
 }
+
+namespace {
 
 template <class T>
 void relevance_in_slices(const ConvCall<T>& call) {
@@ -170,6 +174,11 @@ void relevance_in_slices(const ConvCall<T>& call) {
       may_give_up = may_give_up || path.may_give_up;
     }
   }
+  const SlicePath<T>* whole = nullptr;  // does both steps, until it gives up
+  for (const SlicePath<T>& path : call.form.slices) {
+    whole = whole == nullptr && path.applies(call) ? &path : whole;
+  }
+  may_give_up = may_give_up || whole != nullptr;
   const Index groups = std::max<Index>(1, static_cast<Index>(call.rule.groups.size()));
   // s of one group takes the place of the relevance, unless that may be needed again.
   const bool in_place = job.spare && groups == 1 && !may_give_up && job.spare.stride == size;
@@ -182,6 +191,13 @@ void relevance_in_slices(const ConvCall<T>& call) {
                              std::min(targets, job.targets() - first)};
       const Buffer<T> memory(in_place ? 0 : groups * slice.rows() * size, call.threads.workspace);
       T* const shares = in_place ? job.spare.data : memory.data();
+      if (whole != nullptr) {
+        count_run(whole->path);
+        if (whole->run(call, slice, shares)) {
+          continue;
+        }
+        whole = nullptr;
+      }
       make_shares(call, slice, &paths, shares);
       send_back(call, slice, static_cast<const T*>(shares));
     }
@@ -248,11 +264,20 @@ bool ConvLayer<T>::reads_output(const CompiledRule* rule, bool at_hand) const {
 }
 
 template <class T>
+bool ConvLayer<T>::reads_output_of_signed(const CompiledRule* rule) const {
+  return !weights_.depthwise() && ConvForm<T>(weights_, rule->any()).magnitudes.has_value();
+}
+
+template <class T>
 std::unique_ptr<Prepared> ConvLayer<T>::prepare(const CompiledRule& rule, const Bounds<T>&, const Threads&) const {
   return std::make_unique<ConvPlan<T>>(weights_, rule);
 }
 
-template class ConvLayer<float>;
-template class ConvLayer<double>;
+#define PYLRP_INSTANTIATE(T)                                                   \
+  template void send_back<T>(const ConvCall<T>&, const BatchSlice&, const T*); \
+  template class ConvLayer<T>;
+PYLRP_INSTANTIATE(float)
+PYLRP_INSTANTIATE(double)
+#undef PYLRP_INSTANTIATE
 
 }  // namespace pylrp

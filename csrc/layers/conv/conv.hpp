@@ -12,6 +12,7 @@
 //   one_of_four          the sums below a pool of 2 x 2, where of four positions one has relevance
 //   sum_by_subtraction   the second of two sums is what the first leaves of the output
 //   few_input_channels   the backward pass to an image of few channels
+//   taps_by_magnitude    inputs of both signs, from W a and |W| |a|, for any kernel
 //   uniform_weights      rules that read every weight as 1: a layer of one channel
 #pragma once
 
@@ -37,6 +38,7 @@ class ConvLayer : public Layer<T> {
   void relevance(const RelevanceJob<T>& job, const Threads& threads) const override;
   bool reads_inputs(const CompiledRule* rule) const override;
   bool reads_output(const CompiledRule* rule, bool at_hand) const override;
+  bool reads_output_of_signed(const CompiledRule* rule) const override;
   std::unique_ptr<Prepared> prepare(const CompiledRule& rule, const Bounds<T>& bounds,
                                     const Threads& threads) const override;
 

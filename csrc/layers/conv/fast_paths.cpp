@@ -37,6 +37,8 @@ const char* name_of(ConvPath path) {
       return "one_of_four";
     case ConvPath::kSumBySubtraction:
       return "sum_by_subtraction";
+    case ConvPath::kTapsByMagnitude:
+      return "taps_by_magnitude";
     case ConvPath::kFewInputChannels:
       return "few_input_channels";
     case ConvPath::kUniformWeights:
@@ -45,6 +47,8 @@ const char* name_of(ConvPath path) {
       return "signs_by_magnitude_cancelled";
     case ConvPath::kSubtractionCancelled:
       return "sum_by_subtraction_cancelled";
+    case ConvPath::kTapsCancelled:
+      return "taps_by_magnitude_cancelled";
   }
   return "";
 }
@@ -73,6 +77,9 @@ bool is_built(ConvPath path) {
     case ConvPath::kSumBySubtraction:
     case ConvPath::kSubtractionCancelled:
       return PYLRP_CONV_SUM_BY_SUBTRACTION;
+    case ConvPath::kTapsByMagnitude:
+    case ConvPath::kTapsCancelled:
+      return PYLRP_CONV_TAPS_BY_MAGNITUDE;
     case ConvPath::kFewInputChannels:
       return PYLRP_CONV_FEW_INPUT_CHANNELS;
     case ConvPath::kUniformWeights:

@@ -21,13 +21,15 @@ enum class ConvPath : int {
   kOutputAsSum,
   kOneOfFour,
   kSumBySubtraction,
+  kTapsByMagnitude,
   kFewInputChannels,
   kUniformWeights,
   // Runs of a fast path that met too much cancellation and left the work, or some blocks of it, to the general sums.
   kSignsCancelled,
   kSubtractionCancelled,
+  kTapsCancelled,
 };
-inline constexpr int kConvPaths = 16;
+inline constexpr int kConvPaths = 18;
 
 const char* name_of(ConvPath path);
 bool is_built(ConvPath path);

@@ -41,6 +41,16 @@ const std::vector<RelevancePath<T>>& relevance_paths() {
 }
 
 template <class T>
+const std::vector<SlicePath<T>>& slice_paths() {
+  static const std::vector<SlicePath<T>> paths = {
+#if PYLRP_CONV_TAPS_BY_MAGNITUDE
+      taps_by_magnitude<T>(),
+#endif
+  };
+  return paths;
+}
+
+template <class T>
 const std::vector<SharesPath<T>>& shares_paths() {
   static const std::vector<SharesPath<T>> paths = {
 #if PYLRP_CONV_OUTPUT_AS_SUM
@@ -80,11 +90,20 @@ ConvForm<T>::ConvForm(const ConvWeights<T>& w, const LoweredRule& lowered) : rul
                  [&](const auto& path) { return path.may_run(w, rule); });
   };
   list(relevance_paths<T>(), relevance);
+  if (!lists(ConvPath::kFused1x1)) {  // which has a way of its own
+    list(slice_paths<T>(), slices);
+  }
   list(shares_paths<T>(), shares);
   list(backward_paths<T>(), backward);
-#if PYLRP_CONV_SIGNS_BY_MAGNITUDE
   LoweredRule made;
-  if (lists(ConvPath::kFused1x1) && pylrp::by_magnitude(rule, &made)) {
+  if (!pylrp::by_magnitude(rule, &made)) {
+    return;
+  }
+  if (lists(ConvPath::kTapsByMagnitude)) {
+    magnitudes = made;
+  }
+#if PYLRP_CONV_SIGNS_BY_MAGNITUDE
+  if (lists(ConvPath::kFused1x1) && made.may_cancel && made.half_sum_and_difference) {
     by_magnitude = std::move(made);
   }
 #endif
@@ -95,7 +114,7 @@ bool ConvForm<T>::lists(ConvPath path) const {
   const auto has = [&](const auto& paths) {
     return std::any_of(paths.begin(), paths.end(), [&](const auto& listed) { return listed.path == path; });
   };
-  return has(relevance) || has(shares) || has(backward);
+  return has(relevance) || has(slices) || has(shares) || has(backward);
 }
 
 template <class T>
@@ -122,6 +141,7 @@ const ConvForm<T>* ConvPlan<T>::form(bool input_nonnegative, bool output_positiv
   template const std::vector<ForwardPath<T>>& forward_paths<T>();                \
   template const std::vector<ProductPath<T>>& product_paths<T>();                \
   template const std::vector<RelevancePath<T>>& relevance_paths<T>();            \
+  template const std::vector<SlicePath<T>>& slice_paths<T>();                    \
   template const std::vector<SharesPath<T>>& shares_paths<T>();                  \
   template const std::vector<BackwardPath<T>>& backward_paths<T>();              \
   template bool may_run<T>(ConvPath, const ConvWeights<T>&, const LoweredRule&); \

@@ -46,6 +46,14 @@ struct SharesPath {
   bool may_give_up;  // run() returns false where it meets too much cancellation: the next path does the slice anew
   bool (*run)(const ConvCall<T>& call, const BatchSlice& slice, T* shares);
 };
+// The shares of a slice and R_in from them.
+template <class T>
+struct SlicePath {
+  ConvPath path;
+  bool (*may_run)(const ConvWeights<T>& w, const LoweredRule& rule);
+  bool (*applies)(const ConvCall<T>& call);
+  bool (*run)(const ConvCall<T>& call, const BatchSlice& slice, T* shares);  // false: it gives up, as a SharesPath
+};
 // R_in of a slice from its shares.
 template <class T>
 struct BackwardPath {
@@ -59,7 +67,9 @@ template <class T>
 struct ConvForm {
   LoweredRule rule;                         // constant terms are sums: they differ at the borders of an image
   std::optional<LoweredRule> by_magnitude;  // for fused_1x1, where the rule is of that kind
+  std::optional<LoweredRule> magnitudes;    // for taps_by_magnitude, likewise
   std::vector<RelevancePath<T>> relevance;
+  std::vector<SlicePath<T>> slices;
   std::vector<SharesPath<T>> shares;
   std::vector<BackwardPath<T>> backward;
 
@@ -87,6 +97,8 @@ const std::vector<ProductPath<T>>& product_paths();
 template <class T>
 const std::vector<RelevancePath<T>>& relevance_paths();
 template <class T>
+const std::vector<SlicePath<T>>& slice_paths();
+template <class T>
 const std::vector<SharesPath<T>>& shares_paths();
 template <class T>
 const std::vector<BackwardPath<T>>& backward_paths();
@@ -108,6 +120,8 @@ template <class T>
 SharesPath<T> one_of_four();
 template <class T>
 SharesPath<T> sum_by_subtraction();
+template <class T>
+SlicePath<T> taps_by_magnitude();
 template <class T>
 RelevancePath<T> uniform_weights();
 template <class T>

@@ -223,9 +223,9 @@ InputPartImages<T>::InputPartImages(const ConvCall<T>& call, const BatchSlice& s
     ones_.reset(channels_);
     std::fill_n(ones_.data(), channels_, T(1));
   }
-  for (const Part part : {Part::kPositive, Part::kNegative}) {
+  for (const Part part : {Part::kPositive, Part::kNegative, Part::kMagnitude}) {
     if (is_read(part)) {
-      Buffer<T>& image = part == Part::kPositive ? positive_ : negative_;
+      Buffer<T>& image = part == Part::kPositive ? positive_ : (part == Part::kNegative ? negative_ : magnitude_);
       image.reset(input_.rows * size_);
       each_piece(input_.rows, size_, call.threads, [&](Index, Index row, Index first, Index count) {
         kernels::table<T>().part_of(count, input_.row(row) + first, sign_of(part), image.data() + row * size_ + first);
@@ -250,7 +250,7 @@ Image<T> InputPartImages<T>::image(Part part) const {
     case Part::kHigh:
       return {bounds_.high, 0, channels_};
     case Part::kMagnitude:
-      break;  // only in signs_by_magnitude.cpp
+      return {magnitude_.data(), size_, channels_};
   }
   return {};
 }

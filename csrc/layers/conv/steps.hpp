@@ -124,11 +124,17 @@ class InputPartImages {
   Index channels_, size_;
   Matrix<const T> input_;
   Bounds<T> bounds_;
-  Buffer<T> positive_, negative_, ones_;
+  Buffer<T> positive_, negative_, magnitude_, ones_;
 };
 // The first `count` sums of the rule; the caller sets `done`.
 template <class T>
 ConvSums<T> sums_of_rule(const ConvCall<T>& call, const BatchSlice& slice, const InputPartImages<T>& images,
                          std::size_t count);
+
+// --- backward ---
+
+// R_in of a slice from its shares, by the first path that the form lists, or in general.
+template <class T>
+void send_back(const ConvCall<T>& call, const BatchSlice& slice, const T* shares);
 
 }  // namespace pylrp
