@@ -329,18 +329,21 @@ double dot(Index n, const T* x, const T* y) {
 template <class T>
 int scan(Index n, const T* x) {
   constexpr int lanes = kLanes<T>;
-  Vec<T> least = {}, bad = {};
-  const auto look = [&](Vec<T> v) {
+  Vec<T> least = {}, bad = {}, others = {};  // one sum would wait for itself
+  const auto look = [&](Vec<T> v, Vec<T> u) {
     least = v < least ? v : least;
+    least = u < least ? u : least;
     bad += v * T(0);  // NaN for NaN and infinities
+    others += u * T(0);
   };
   Index i = 0;
-  for (; i + lanes <= n; i += lanes) {
-    look(load(x + i));
+  for (; i + 2 * lanes <= n; i += 2 * lanes) {
+    look(load(x + i), load(x + i + lanes));
   }
-  if (i < n) {
-    look(load_part(x + i, n - i));
+  for (; i < n; i += lanes) {
+    look(load_n(x + i, n - i), Vec<T>{});
   }
+  bad += others;
   int flags = 0;
   for (int l = 0; l < lanes; ++l) {
     flags |= least[l] < 0 ? kHasNegative : 0;

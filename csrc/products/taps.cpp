@@ -56,7 +56,6 @@ class TapLoops {
     Buffer<T>
         panels;  // of a block of the reduction, where the task packs them: (products, slab, kReductionBlock, width)
     Buffer<const T*> sources;
-    Buffer<T> spread = {};
     const TapLeft<T>* left = nullptr;  // null: all by tiles
     std::unique_ptr<TapLeft<T>> own_left = nullptr;
     bool by_lists(Index product) const { return left != nullptr && left->lists(product) != nullptr; }
@@ -81,7 +80,6 @@ class TapLoops {
   bool is_first(const Task& task, Index product, bool lists) const;
   void run_slab(Task* task, Index first, Index last) const;
   void run_lists(Task* task, Index product, Index first, Index last) const;
-  void spread(Task* task, Index height, Index depth) const;
   void run_tile(Task* task, const Chunk& chunk, Index row, Index height, Index first, Index last) const;
 
   const kernels::Table<T>& kernel_ = kernels::table<T>();
@@ -329,19 +327,6 @@ void TapLoops<T>::fetch_piece(const Task& task, Index first, Index last, const C
   }
 }
 
-// Copies pixels that meet in few sets of the L1 cache, which has no room for a tile of them then, to where they don't.
-template <class T>
-void TapLoops<T>::spread(Task* task, Index height, Index depth) const {
-  const Index stride = kReductionBlock + kCacheLine / Index{sizeof(T)};
-  if (task->spread.data() == nullptr) {
-    task->spread.reset(kernel_.tile_rows * stride);
-  }
-  for (Index i = 0; i < height; ++i) {
-    const T*& source = task->sources.data()[i];
-    source = std::copy_n(source, depth, task->spread.data() + i * stride) - depth;
-  }
-}
-
 // What a block of the reduction adds to the sums of some rows.
 template <class T>
 void TapLoops<T>::run_tile(Task* task, const Chunk& chunk, Index row, Index height, Index first, Index last) const {
@@ -356,9 +341,6 @@ void TapLoops<T>::run_tile(Task* task, const Chunk& chunk, Index row, Index heig
       Image<T> from = product.image;
       from.data += (from.pixel_stride == 0 ? 0 : task->group * work_.channels) + chunk.channel;
       task->block.sources(from, row, height, chunk.tap, chunk.taps, zeros_, task->sources.data());
-      if (chunk.taps == 1 && meet_in_few_sets<T>(from.pixel_stride * work_.walk->scale[2])) {
-        spread(task, height, chunk.depth);
-      }
     }
     const bool add = &chunk != &chunks_.front() || !is_first(*task, i, false);
     for (Index p = first; p < last; ++p) {
