@@ -64,14 +64,16 @@ class Panels {
     const int columns = static_cast<int>(columns_of(panel));
     const Index first = panel * width();
     T* const to = place(panel);
+    const kernels::Weights<T> map = weights_of<T>(map_);
+    bool bad = false;
     operands_.pack(depth(), width(), to, [&](T* x) {
-      if (forward_) {
-        kernel.pack_forward(columns, depth(), weight_.row(first), weight_.stride, weights_of<T>(map_), x, width());
-      } else {
-        kernel.pack_backward(columns, depth(), weight_.data + first, weight_.stride, weights_of<T>(map_), x, width());
-      }
+      bad = forward_ ? kernel.pack_forward(columns, depth(), weight_.row(first), weight_.stride, map, x, width())
+                     : kernel.pack_backward(columns, depth(), weight_.data + first, weight_.stride, map, x, width());
     });
-    not_finite_[static_cast<std::size_t>(panel)] = counts_zeros(kManyRows) && has_not_finite(to, depth());
+    if (operands_.rounded() && counts_zeros(kManyRows)) {  // which a number may become by rounding
+      bad = bad || has_not_finite(to, depth());
+    }
+    not_finite_[static_cast<std::size_t>(panel)] = bad;
   }
   // Whether lists could win over tiles with so many rows.
   bool counts_zeros(Index rows) const {

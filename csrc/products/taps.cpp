@@ -71,7 +71,7 @@ class TapLoops {
   T* sum(const Task& task, Index output, Index panel) const {
     return task.sums.data() + (output * slab_ + panel) * even(task.block.count()) * width_;
   }
-  void pack(Index group, Index product, Index panel, const Chunk& chunk, T* to) const;
+  bool pack(Index group, Index product, Index panel, const Chunk& chunk, T* to) const;
   void pack_all(const Threads& threads);
   void share_lists(const Threads& threads);
   void choose(Task* task, Index panels) const;
@@ -140,18 +140,25 @@ void TapLoops<T>::share_lists(const Threads& threads) {
   }
 }
 
+// Returns whether a weight is not finite, where lists may read them.
 template <class T>
-void TapLoops<T>::pack(Index group, Index product, Index panel, const Chunk& chunk, T* to) const {
+bool TapLoops<T>::pack(Index group, Index product, Index panel, const Chunk& chunk, T* to) const {
+  bool not_finite = false;
   for (std::size_t t = 0; t < chunk.taps; ++t) {
     const Index tap = work_.walk->taps[chunk.tap + t].kernel;
     const Index channel = work_.operands.step(chunk.channel);
     const Index channels = work_.operands.steps(chunk.channel, chunk.depth, work_.steps);
     work_.operands.pack(channels, width_, to, [&](T* x) {
-      work_.pack({group, tap, channel, channels, panel * width_, columns_of(panel)},
-                 work_.products[static_cast<std::size_t>(product)].map, x);
+      const bool bad = work_.pack({group, tap, channel, channels, panel * width_, columns_of(panel)},
+                                  work_.products[static_cast<std::size_t>(product)].map, x);
+      not_finite = not_finite || bad;
     });
+    if (counts_zeros_ && work_.operands.rounded()) {  // which a number may become by rounding
+      not_finite = not_finite || has_not_finite(to, chunk.depth);
+    }
     to += chunk.depth * width_;
   }
+  return not_finite;
 }
 
 template <class T>
@@ -162,8 +169,8 @@ void TapLoops<T>::pack_all(const Threads& threads) {
   parallel_for(count, threads.alone_if(size < kMinWeightsToPackInParallel), [&](Index i) {
     const Index panel = i % panels_, product = i / panels_ % products_, group = i / panels_ / products_;
     T* const to = packed(group, product, panel);
-    pack(group, product, panel, {0, work_.walk->taps.size(), 0, work_.channels}, to);
-    not_finite_[static_cast<std::size_t>(i)] = counts_zeros_ && has_not_finite(to, walk_taps_ * work_.channels);
+    not_finite_[static_cast<std::size_t>(i)] =
+        pack(group, product, panel, {0, work_.walk->taps.size(), 0, work_.channels}, to);
   });
 }
 
@@ -281,9 +288,8 @@ void TapLoops<T>::run_lists(Task* task, Index product, Index first, Index last) 
           panels[p] = packed(task->group, product, begin + p) + static_cast<Index>(tap) * tap_size_ + from * width_;
           if (in_tasks_) {
             T* const own = own_panel(*task, product, begin + p - first);
-            pack(task->group, product, begin + p, chunk, own);
+            finite = !pack(task->group, product, begin + p, chunk, own) && finite;
             panels[p] = own;
-            finite = finite && !has_not_finite(own, chunk.depth);
           }
         }
         Chunk next{tap, 1, from + most, 0};
@@ -305,7 +311,8 @@ void TapLoops<T>::run_lists(Task* task, Index product, Index first, Index last) 
     for (Index p = 0; !in_tasks_ && p < count; ++p) {
       const Index number = (task->group * products_ + product) * panels_ + begin + p;
       if (not_finite_[static_cast<std::size_t>(number)] != 0) {
-        add_not_finite(packed(task->group, product, begin + p), width_, walk_taps_ * work_.channels, rows, sums[p], width_);
+        add_not_finite(packed(task->group, product, begin + p), width_, walk_taps_ * work_.channels, rows, sums[p],
+                       width_);
       }
     }
   }

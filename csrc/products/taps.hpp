@@ -97,9 +97,9 @@ using SumsOf = std::function<const T*(Index output)>;
 struct Cut {
   Index group, tap, channel, channels, column, columns;
 };
-// pack(cut, map, to) writes (channels, tile_cols).
+// pack(cut, map, to) writes (channels, tile_cols); returns whether one is not finite.
 template <class T>
-using PackTap = std::function<void(const Cut& cut, kernels::Weights<T>, T* to)>;
+using PackTap = std::function<bool(const Cut& cut, kernels::Weights<T>, T* to)>;
 
 // All products over all samples. Within a group, `channels` source channels (from group * channels on) make `columns`
 // target channels. Where the operands are rounded, the images are (rounded_images.hpp), and `channels` counts their

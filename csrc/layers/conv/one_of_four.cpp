@@ -150,9 +150,9 @@ void run_float(const ConvCall<float>& call, const BatchSlice& slice, float* shar
                 sums.products,
                 sums.outputs,
                 [&w](const Cut& cut, kernels::Weights<float> map, float* to) {
-                  kernels::table<float>().pack_forward(static_cast<int>(cut.columns), cut.channels,
-                                                       w.at(cut.column, cut.tap, cut.channel), w.row_size(), map, to,
-                                                       kernels::table<float>().tile_cols);
+                  return kernels::table<float>().pack_forward(static_cast<int>(cut.columns), cut.channels,
+                                                              w.at(cut.column, cut.tap, cut.channel), w.row_size(), map,
+                                                              to, kernels::table<float>().tile_cols);
                 },
                 {},
                 {}};

@@ -21,13 +21,15 @@ PackTap<T> packer(const ConvWeights<T>& w, bool to_out) {
   const Index row = w.row_size(), out = w.shape.group_out();
   if (to_out) {  // columns are rows of the weights
     return [=, &kernel](const Cut& cut, kernels::Weights<T> map, T* to) {
-      kernel.pack_forward(static_cast<int>(cut.columns), cut.channels,
-                          w.at(cut.group * out + cut.column, cut.tap, cut.channel), row, map, to, kernel.tile_cols);
+      return kernel.pack_forward(static_cast<int>(cut.columns), cut.channels,
+                                 w.at(cut.group * out + cut.column, cut.tap, cut.channel), row, map, to,
+                                 kernel.tile_cols);
     };
   }
   return [=, &kernel](const Cut& cut, kernels::Weights<T> map, T* to) {
-    kernel.pack_backward(static_cast<int>(cut.columns), cut.channels,
-                         w.at(cut.group * out + cut.channel, cut.tap, cut.column), row, map, to, kernel.tile_cols);
+    return kernel.pack_backward(static_cast<int>(cut.columns), cut.channels,
+                                w.at(cut.group * out + cut.channel, cut.tap, cut.column), row, map, to,
+                                kernel.tile_cols);
   };
 }
 
