@@ -12,11 +12,22 @@ namespace {
 template <class T>
 void add_to(Matrix<const T> part, Matrix<T> total, const Threads& threads) {
   each_piece(part.rows, part.cols, threads, [&](Index, Index row, Index first, Index count) {
-    const T* const from = part.row(row) + first;
-    T* const to = total.row(row) + first;
-    for (Index j = 0; j < count; ++j) {
-      to[j] += from[j];
-    }
+    kernels::Mixed<T> once{};
+    once.count = 1;
+    once.acc[0] = part.row(row) + first;
+    once.mix[0].one = 1;
+    kernels::table<T>().accumulate({.rows = 1,
+                                    .cols = count,
+                                    .mixed = once,
+                                    .acc_stride = count,
+                                    .a = nullptr,
+                                    .a_stride = 0,
+                                    .low = nullptr,
+                                    .high = nullptr,
+                                    .bound_stride = 0,
+                                    .add = true,
+                                    .out = total.row(row) + first,
+                                    .out_stride = count});
   });
 }
 

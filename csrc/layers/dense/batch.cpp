@@ -5,10 +5,12 @@
 //
 // Both are one loop, multiply_panels() in products/matrix_product.hpp.
 #include <algorithm>
+#include <cmath>
 #include <functional>
 
 #include "kernels/dispatch.hpp"
 #include "layers/dense/backward_panels.hpp"
+#include "layers/dense/cancelled.hpp"
 #include "layers/dense/dense.hpp"
 #include "products/matrix_product.hpp"
 #include "products/samples_in_lanes.hpp"
@@ -185,16 +187,12 @@ void backward_products(const DenseJob<T>& job, Matrix<const T> input, T* const* 
                      });
 }
 
-// Is the first of its sums the output, biases included?
+// Rows [begin, begin + batch) of a job; work: z and s, (panels, batch, tile_cols) each, in the same memory. cancelled:
+// the rule's first sum is the output, biases included, the second |W| |a| with the bias's size; false: too many of its
+// entries cancel.
 template <class T>
-bool takes_output(const DenseJob<T>& job) {
-  return job.output && job.rule == job.gamma;
-}
-
-// Rows [begin, begin + batch) of a job; work: z and s, (panels, batch, tile_cols) each, in the same memory.
-template <class T>
-void relevance_of_part(const DenseJob<T>& job, const kernels::Shares<T>& plan, Index begin, Index batch, T* const* work,
-                       const Threads& threads) {
+bool relevance_of_part(const DenseJob<T>& job, const kernels::Shares<T>& plan, Index begin, Index batch, T* const* work,
+                       Cancelled<T>* cancelled, const Threads& threads) {
   const kernels::Table<T>& kernel = kernels::table<T>();
   const Matrix<const T> relevance = job.relevance.slice(begin, batch);
   const Matrix<const T> input = job.input ? job.input.slice(begin, batch) : Matrix<const T>{nullptr, batch, 0, 0};
@@ -211,27 +209,38 @@ void relevance_of_part(const DenseJob<T>& job, const kernels::Shares<T>& plan, I
     for (int g = 0; g < plan.groups; ++g) {
       s_at[g] = work[g] + (p * batch + row) * width;
     }
-    kernel.shares({.rows = rows,
-                   .cols = std::min(width, n_out - p * width),
-                   .rule = shares_at_column(plan, p * width),
-                   .z = z_at,
-                   .z_stride = z_stride,
-                   .r = relevance.row(row) + p * width,
-                   .r_stride = relevance.stride,
-                   .s = s_at,
-                   .s_stride = width,
-                   .ledger = job.absorbed ? &absorbed[static_cast<std::size_t>(p * batch + row)] : nullptr,
-                   .ledger_step = 1});
+    const kernels::Shares<T> of_panel = shares_at_column(plan, p * width);
+    const kernels::SharesOfRows<T> args{
+        .rows = rows,
+        .cols = std::min(width, n_out - p * width),
+        .rule = of_panel,
+        .z = z_at,
+        .z_stride = z_stride,
+        .r = relevance.row(row) + p * width,
+        .r_stride = relevance.stride,
+        .s = s_at,
+        .s_stride = width,
+        .ledger = job.absorbed ? &absorbed[static_cast<std::size_t>(p * batch + row)] : nullptr,
+        .ledger_step = 1};
+    if (cancelled != nullptr) {
+      cancelled->shares(args, row, p * width);
+    } else {
+      kernel.shares(args);
+    }
   };
-  if (output_is_sum(job)) {
+  if (cancelled == nullptr && output_is_sum(job)) {
     const T* const output[] = {job.output.row(begin)};
     parallel_for(panels, threads, [&](Index p) { share(p, 0, batch, output, width, job.output.stride); });
-  } else if (takes_output(job)) {
+  } else if (cancelled != nullptr) {
     forward_products<T>({job.rule->sums[1]}, input, job.layer.weight, work + 1, threads,
                         [&](Index p, Index row, Index rows) {
                           const Index column = p * width, cols = std::min(width, n_out - column);
                           for (Index i = row; i < row + rows; ++i) {
                             std::copy_n(job.output.row(begin + i) + column, cols, work[0] + (p * batch + i) * width);
+                            T* const size = work[1] + (p * batch + i) * width;
+                            for (Index j = 0; job.layer.bias != nullptr && j < cols; ++j) {
+                              size[j] += std::abs(job.layer.bias[column + j]);
+                            }
                           }
                           share(p, row, rows, work, batch * width, width);
                         });
@@ -239,11 +248,31 @@ void relevance_of_part(const DenseJob<T>& job, const kernels::Shares<T>& plan, I
     forward_products<T>(job.rule->sums, input, job.layer.weight, work, threads,
                         [&](Index p, Index row, Index rows) { share(p, row, rows, work, batch * width, width); });
   }
+  if (cancelled != nullptr && cancelled->too_many()) {
+    return false;
+  }
   for (std::size_t i = 0; i < absorbed.size(); ++i) {
     kernels::Absorbed& total = job.absorbed[begin + static_cast<Index>(i) % batch];
     add_absorbed(absorbed[i], &total);
   }
   backward_products<T>(job, input, work, job.result.slice(begin, batch), threads);
+  if (cancelled != nullptr) {
+    cancelled->send(threads);
+  }
+  return true;
+}
+
+// Denominators of a rule. sum_has_bias: the first of its sums holds all of it.
+template <class T>
+kernels::Shares<T> plan_of(const LoweredRule& rule, const GroupConstants<T>& constants, const T* plain_base,
+                           bool sum_has_bias) {
+  const T* base[kernels::kMaxGroups] = {};
+  const T* bias[kernels::kMaxGroups] = {};
+  for (std::size_t g = 0; g < rule.groups.size(); ++g) {
+    bias[g] = constants.groups[g].bias.data();
+    base[g] = constants.groups[g].base.data() ? constants.groups[g].base.data() : (sum_has_bias ? nullptr : bias[g]);
+  }
+  return shares_of<T>(rule, base, bias, sum_has_bias ? nullptr : plain_base);
 }
 
 // `arrays` buffers (panels, batch, tile_cols) one after the other.
@@ -287,23 +316,30 @@ void relevance_by_products(const DenseJob<T>& job, const Threads& threads) {
     own = prepare_dense(job.layer, rule, job.bounds, threads);
     constants = &own;
   }
-  const bool reuse = output_is_sum(job);
-  const T* base[kernels::kMaxGroups] = {};
-  const T* bias[kernels::kMaxGroups] = {};
-  for (std::size_t g = 0; g < rule.groups.size(); ++g) {
-    bias[g] = constants->groups[g].bias.data();
-    base[g] = constants->groups[g].base.data() ? constants->groups[g].base.data() : (reuse ? nullptr : bias[g]);
+  const kernels::Shares<T> plan = plan_of(rule, *constants, job.layer.bias, output_is_sum(job));
+  // In words of 16 bits the shares would lose what is to cancel on the way back.
+  const bool by_magnitude =
+      job.magnitudes != nullptr && job.output && !(threads.bfloat16 && job.magnitudes->may_cancel);
+  DenseJob<T> least = job;
+  kernels::Shares<T> least_plan{};
+  if (by_magnitude) {
+    least.rule = job.magnitudes;
+    least_plan = plan_of<T>(*least.rule, *job.magnitude_constants, nullptr, true);
   }
-  const T* const plain_base = reuse || takes_output(job) ? nullptr : job.layer.bias;
-  const kernels::Shares<T> plan = shares_of<T>(rule, base, bias, plain_base);
-  const Index arrays = static_cast<Index>(std::max(rule.sums.size(), rule.groups.size()));
+  const Index arrays = static_cast<Index>(std::max({rule.sums.size(), rule.groups.size(), least.rule->sums.size()}));
   const Index batch = job.relevance.rows;
   const Index most = rows_of_part(weight, std::max(arrays * weight.rows, 2 * weight.cols));
   const Index parts = std::max<Index>(1, (batch + most - 1) / most);
   const PanelArrays<T> work(arrays, (batch + parts - 1) / parts, weight.rows);
   for (Index part = 0; part < parts; ++part) {
-    const Index begin = batch * part / parts, end = batch * (part + 1) / parts;
-    relevance_of_part(job, plan, begin, end - begin, work.of, threads);
+    const Index begin = batch * part / parts, rows = batch * (part + 1) / parts - begin;
+    if (by_magnitude) {
+      Cancelled<T> cancelled(job, plan, begin, rows);
+      if (relevance_of_part(least, least_plan, begin, rows, work.of, &cancelled, threads)) {
+        continue;
+      }
+    }
+    relevance_of_part<T>(job, plan, begin, rows, work.of, nullptr, threads);
   }
 }
 

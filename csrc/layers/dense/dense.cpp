@@ -153,19 +153,6 @@ GroupConstants<T> prepare_dense(const DenseWeights<T>& layer, const LoweredRule&
 }
 
 template <class T>
-GroupConstants<T> prepare_gamma(const DenseWeights<T>& layer, const LoweredRule& rule) {
-  GroupConstants<T> constants = prepare_biases(layer.bias, layer.weight.rows, rule);
-  for (std::size_t g = 0; layer.bias != nullptr && g < rule.groups.size(); ++g) {
-    auto& made = constants.groups[g];
-    made.base.reset(layer.weight.rows);
-    for (Index j = 0; j < layer.weight.rows; ++j) {  // the output has b in it once
-      made.base.data()[j] = static_cast<T>(rule.groups[g].coef[1]) * std::abs(layer.bias[j]);
-    }
-  }
-  return constants;
-}
-
-template <class T>
 void dense_relevance(const DenseJob<T>& job, const Threads& threads) {
   const Threads some = threads_worth(job.relevance.rows * job.layer.weight.rows * job.layer.weight.cols, threads);
   if (rows_win(job)) {
@@ -176,10 +163,6 @@ void dense_relevance(const DenseJob<T>& job, const Threads& threads) {
     const Buffer<T> expanded(job.layer.weight ? 0 : job.layer.weight.rows * job.layer.weight.cols);
     if (!job.layer.weight) {
       least.layer.weight = expand(job.layer.half, expanded.data(), some);
-    }
-    if (job.gamma != nullptr && job.output) {
-      least.rule = job.gamma;
-      least.constants = job.gamma_constants;
     }
     relevance_by_products(least, some);
   }
@@ -211,7 +194,6 @@ void dense_forward(const DenseWeights<T>& layer, Matrix<const T> input, Matrix<T
   template bool output_is_sum<T>(const DenseJob<T>&);                                                       \
   template GroupConstants<T> prepare_dense<T>(const DenseWeights<T>&, const LoweredRule&, const Bounds<T>&, \
                                               const Threads&);                                              \
-  template GroupConstants<T> prepare_gamma<T>(const DenseWeights<T>&, const LoweredRule&);                  \
   template void dense_relevance<T>(const DenseJob<T>&, const Threads&);                                     \
   template void dense_forward<T>(const DenseWeights<T>&, Matrix<const T>, Matrix<T>, const Threads&);
 PYLRP_INSTANTIATE(float)

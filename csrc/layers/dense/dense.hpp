@@ -2,6 +2,7 @@
 //   dense.cpp  prepares what is constant, chooses the path
 //   rows.cpp   few samples or sparse relevance: one pass over the weight rows that matter
 //   batch.cpp  many samples: packed products
+//   cancelled.*  samples of both signs by fewer products: what they can't do
 //   coefficients.cpp  the same where c arrives, R = a c
 //   backward_panels.hpp  the loop of both over panels of W
 #pragma once
@@ -36,19 +37,15 @@ struct DenseJob {
   Matrix<const T> relevance;                     // (batch, n_out)
   Matrix<T> result;                              // (batch, n_in)
   kernels::Absorbed* absorbed = nullptr;         // (batch), zeroed by the caller; null: no ledger
-  // The same rule by fewer products, out of the output: gamma_by_magnitude() in rules/gamma.hpp. For many samples.
-  const LoweredRule* gamma = nullptr;
-  const GroupConstants<T>* gamma_constants = nullptr;
+  // The same rule by fewer products, out of the output: by_magnitude() in rules/lower.hpp. For many samples.
+  const LoweredRule* magnitudes = nullptr;
+  const GroupConstants<T>* magnitude_constants = nullptr;
 };
 
 // Reads all weights once where the rule has constant terms (w^2, flat, z-box).
 template <class T>
 GroupConstants<T> prepare_dense(const DenseWeights<T>& layer, const LoweredRule& rule, const Bounds<T>& bounds,
                                 const Threads& threads);
-
-// What its denominators hold besides the output and |W| |a|.
-template <class T>
-GroupConstants<T> prepare_gamma(const DenseWeights<T>& layer, const LoweredRule& rule);
 
 template <class T>
 void dense_relevance(const DenseJob<T>& job, const Threads& threads);

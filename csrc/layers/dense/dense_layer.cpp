@@ -7,7 +7,6 @@
 #include "kernels/dispatch.hpp"
 #include "layers/registry.hpp"
 #include "products/blocking.hpp"
-#include "rules/gamma.hpp"
 
 namespace pylrp {
 namespace {
@@ -15,10 +14,30 @@ namespace {
 // Constant terms do not depend on the sign of the input; which groups there are depends on that of the output.
 template <class T>
 struct Forms : Prepared {
-  GroupConstants<T> any, positive;
-  LoweredRule gamma;  // gamma_by_magnitude(), or nothing
-  GroupConstants<T> of_gamma;
+  struct OfOutput {  // of any sign, of a positive one
+    GroupConstants<T> constants;
+    LoweredRule magnitudes;  // by_magnitude(), or nothing
+    GroupConstants<T> magnitude_constants;
+  };
+  OfOutput of[2];
 };
+
+// The rule by the output and |W| |a|, where their biases are the rule's.
+constexpr Index kMinTerms = 16;  // with fewer, contributions of one sign only are frequent
+template <class T>
+bool magnitudes_of(const DenseWeights<T>& dense, const LoweredRule& rule, LoweredRule* made) {
+  LoweredRule found;
+  if (!by_magnitude(rule, &found) || (dense.bias != nullptr && !found.bias_by_sign) ||
+      (found.may_cancel && dense.weight.cols < kMinTerms)) {
+    return false;
+  }
+  *made = std::move(found);
+  return true;
+}
+// Whether it serves inputs >= 0, too: gamma alone.
+bool serves_nonnegative(const LoweredRule& magnitudes) {
+  return magnitudes.half_sum_and_difference && !magnitudes.may_cancel;
+}
 
 // Samples [first, first + count) with a row a position.
 template <class M>
@@ -91,8 +110,9 @@ void DenseLayer<T>::forward(const std::vector<Matrix<const T>>& inputs, Matrix<T
 template <class T>
 void DenseLayer<T>::relevance(const RelevanceJob<T>& job, const Threads& threads) const {
   const auto* forms = static_cast<const Forms<T>*>(job.prepared);
-  const GroupConstants<T>* constants =
-      forms == nullptr ? nullptr : (job.output_positive ? &forms->positive : &forms->any);
+  const auto* form = forms == nullptr ? nullptr : &forms->of[job.output_positive ? 1 : 0];
+  const bool by_magnitude =
+      form != nullptr && !form->magnitudes.passes() && (!job.input_nonnegative || serves_nonnegative(form->magnitudes));
   const bool together = is_contiguous(job.inputs[0]) && is_contiguous(job.output) && is_contiguous(job.relevance) &&
                         is_contiguous(job.results[0]);
   for (Index t = 0; t < job.targets(); ++t) {
@@ -109,11 +129,11 @@ void DenseLayer<T>::relevance(const RelevanceJob<T>& job, const Threads& threads
       }
       dense_relevance<T>(
           {weights_for(count * positions_, threads), &job.rule->form(job.input_nonnegative, job.output_positive),
-           job.bounds, constants, by_position(job.inputs[0], first, count, positions_),
-           by_position(job.output, first, count, positions_), by_position(job.relevance, row, count, positions_),
-           by_position(job.results[0], row, count, positions_), positions_ == 1 ? job.absorbed + row : lost.data(),
-           forms != nullptr && !job.output_positive && !forms->gamma.passes() ? &forms->gamma : nullptr,
-           forms != nullptr ? &forms->of_gamma : nullptr},
+           job.bounds, form == nullptr ? nullptr : &form->constants,
+           by_position(job.inputs[0], first, count, positions_), by_position(job.output, first, count, positions_),
+           by_position(job.relevance, row, count, positions_), by_position(job.results[0], row, count, positions_),
+           positions_ == 1 ? job.absorbed + row : lost.data(), by_magnitude ? &form->magnitudes : nullptr,
+           by_magnitude ? &form->magnitude_constants : nullptr},
           threads);
       add_absorbed(lost, positions_, job.absorbed + row);
     });
@@ -123,18 +143,26 @@ void DenseLayer<T>::relevance(const RelevanceJob<T>& job, const Threads& threads
 template <class T>
 bool DenseLayer<T>::reads_output(const CompiledRule* rule, bool at_hand) const {
   LoweredRule gamma;  // behind a ReLU its other form serves, without the output
-  return (!at_hand && gamma_by_magnitude(rule->rule(), &gamma)) ||
+  return (!at_hand && magnitudes_of(dense_, rule->any(), &gamma) && serves_nonnegative(gamma)) ||
          (rule->any().sum_is_plain_output() && sum_takes_whole_bias(rule->any(), dense_.bias != nullptr));
+}
+
+template <class T>
+bool DenseLayer<T>::reads_output_of_signed(const CompiledRule* rule) const {
+  LoweredRule made;
+  return magnitudes_of(dense_, rule->any(), &made);
 }
 
 template <class T>
 std::unique_ptr<Prepared> DenseLayer<T>::prepare(const CompiledRule& rule, const Bounds<T>& bounds,
                                                  const Threads& threads) const {
   auto forms = std::make_unique<Forms<T>>();
-  forms->any = prepare_dense(dense_, rule.form(false, false), bounds, threads);
-  forms->positive = prepare_dense(dense_, rule.form(false, true), bounds, threads);
-  if (gamma_by_magnitude(rule.rule(), &forms->gamma)) {
-    forms->of_gamma = prepare_gamma(dense_, forms->gamma);
+  for (const bool positive : {false, true}) {
+    auto& form = forms->of[positive ? 1 : 0];
+    form.constants = prepare_dense(dense_, rule.form(false, positive), bounds, threads);
+    if (magnitudes_of(dense_, rule.form(false, positive), &form.magnitudes)) {
+      form.magnitude_constants = prepare_biases(dense_.bias, dense_.weight.rows, form.magnitudes);
+    }
   }
   return forms;
 }
