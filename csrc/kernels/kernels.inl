@@ -2,6 +2,7 @@
 // All of it has internal linkage and uses no standard library: with weak symbols the linker could keep one
 // instruction set's copy for everybody.
 #include "kernels/cells.hpp"
+#include "kernels/contributions.hpp"
 #include "kernels/quads.hpp"
 #include "kernels/table.hpp"
 
@@ -18,6 +19,7 @@ namespace {
 #include "kernels/bfloat16_tiles.inl"
 // (nor here: rows.inl reads weights that are stored so)
 #include "kernels/bfloat16.inl"
+#include "kernels/contributions.inl"
 #include "kernels/few_rows.inl"
 #include "kernels/functions.inl"
 #include "kernels/group_lists.inl"
@@ -57,14 +59,18 @@ constexpr Bfloat16Table make_bfloat16_table() {
 #define PYLRP_JOINED_(a, b) a##b
 #define PYLRP_JOINED(a, b) PYLRP_JOINED_(a, b)
 #define PYLRP_CELLS_SYMBOL PYLRP_JOINED(cells_of_, PYLRP_ISA_SYMBOL)
+#define PYLRP_CONTRIBUTIONS_SYMBOL PYLRP_JOINED(contributions_of_, PYLRP_ISA_SYMBOL)
 #define PYLRP_QUADS_SYMBOL PYLRP_JOINED(quads_of_, PYLRP_ISA_SYMBOL)
 
-// Defined here, declared in dispatch.cpp, cells.cpp and quads.cpp.
+// Defined here, declared in dispatch.cpp, cells.cpp, contributions.cpp and quads.cpp.
 extern const CellIsa PYLRP_CELLS_SYMBOL;
 const CellIsa PYLRP_CELLS_SYMBOL = {
     {few_rows<float>, lstm_step<float>, lstm_back<float>, state_back<float>, slopes<float>},
     {few_rows<double>, lstm_step<double>, lstm_back<double>, state_back<double>, slopes<double>}};
 #if defined(__AVX2__)
+extern const ContributionTable PYLRP_CONTRIBUTIONS_SYMBOL;
+const ContributionTable PYLRP_CONTRIBUTIONS_SYMBOL = {kContributionVectors * kLanes<float>, kContributionsApart,
+                                                      sum_of_contributions, send_of_contributions};
 extern const QuadTable PYLRP_QUADS_SYMBOL;
 const QuadTable PYLRP_QUADS_SYMBOL = {compress_quad, list_quads, choose_of_four, place_of_four};
 #endif

@@ -14,6 +14,7 @@ from pylrp import _core
 from pylrp.layers import Conv, Layer, MaxPool, ReLU
 
 FAST = {
+    "by_contribution",
     "fused_1x1_forward",
     "fused_1x1",
     "signs_by_magnitude",
@@ -70,6 +71,12 @@ CASES: list[tuple[list[Layer], NDArray[np.float32], pylrp.Rule, set[str]]] = [
     ),
     ([Conv(weights(33, 40, 3, 3)), ReLU(), MaxPool(2)], image(40, 10) ** 2, Z_PLUS, {"one_of_four"}),
     (
+        [Conv(weights(40, 16, 1, 1), np.full(40, -4, np.float32)), ReLU(), Conv(abs(weights(4, 40, 1, 1)))],
+        image(16, 6),
+        Z_PLUS,
+        {"by_contribution"},
+    ),
+    (
         [Conv(abs(weights(9, 5, 3, 3))), ReLU(), Conv(weights(4, 9, 2, 2))],
         image(5, 9) ** 2,
         ALPHA_BETA,
@@ -92,7 +99,7 @@ CASES: list[tuple[list[Layer], NDArray[np.float32], pylrp.Rule, set[str]]] = [
 @pytest.mark.parametrize("case", CASES, ids=lambda case: "+".join(sorted(case[3])))
 def test_paths_that_run(case: tuple[list[Layer], NDArray[np.float32], pylrp.Rule, set[str]]) -> None:
     layers, x, rule, expected = case
-    if expected == {"one_of_four"} and pylrp.info()["isa"] not in ("avx2", "avx512"):
+    if expected in ({"one_of_four"}, {"by_contribution"}) and pylrp.info()["isa"] not in ("avx2", "avx512"):
         pytest.skip("no instruction for it")
     ran = runs(layers, x, rule)
     assert expected <= ran

@@ -31,6 +31,7 @@ struct Options {
   bool nonnegative, with_bias, kept, positive;
   bool by_position = false;  // the bias
   bool one_of_four = false;  // of 2 x 2 positions has relevance
+  bool few_outputs = false;  // a quarter of them has relevance
   bool prepared;             // whether the layer has a plan
   int threads;
   explicit Options(unsigned n) {
@@ -56,6 +57,18 @@ void keep_one_of_four(Fenced<T>* relevance, const Axes& out, Index channels) {
       const Index channel = at % channels, x = at / channels % out[2], y = at / channels / out[2] % out[1];
       const Index kept = (7 * channel + 3 * (y / 2) + 5 * (x / 2) + i) % 5;  // 4: none
       relevance->at(i, at) = y % 2 * 2 + x % 2 == kept ? relevance->at(i, at) : T(at % 2 == 0 ? 0.0 : -0.0);
+    }
+  }
+}
+
+// Leaves relevance to a quarter of the entries, to none at some positions and to all at one.
+template <class T>
+void keep_few_outputs(Fenced<T>* relevance, Index channels) {
+  for (Index i = 0; i < relevance->rows(); ++i) {
+    for (Index at = 0; at < relevance->cols(); ++at) {
+      const Index position = at / channels;
+      const bool kept = position % 7 != 3 && (position == 2 || (at * 2654435761u >> 7) % 4 == 0);
+      relevance->at(i, at) = kept ? relevance->at(i, at) : T(at % 2 == 0 ? 0.0 : -0.0);
     }
   }
 }
@@ -193,6 +206,9 @@ void check_conv(const ConvCase& c, const NamedRule& named, const Options& option
                    options.by_position);
   if (options.one_of_four) {
     keep_one_of_four(&data.relevance, c.shape().out, c.out);
+  }
+  if (options.few_outputs) {
+    keep_few_outputs(&data.relevance, c.out);
   }
   const Reference expected =
       reference<T>(data.wires(options.with_bias), data, named.rule, options.positive ? Care::kPositive : Care::kSettle,

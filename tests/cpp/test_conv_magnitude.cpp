@@ -96,9 +96,9 @@ struct Layer16 {
     job.absorbed = absorbed.data();
     const ConvWeights<T> weights{data.shape, false, data.weight.data(), options.with_bias ? data.bias.data() : nullptr};
     ConvForm<T> form(weights, lower(alpha_beta().rule, false));
-    CHECK(form.by_magnitude && form.relevance.size() == 1);
+    CHECK(form.by_magnitude && form.relevance.back().path == ConvPath::kFused1x1);
     form.by_magnitude.reset();
-    form.relevance.front().run({weights, form, form.rule, job, {1}});
+    form.relevance.back().run({weights, form, form.rule, job, {1}});
     for (const kernels::Absorbed& page : absorbed) {
       pages->insert(pages->end(), {page.bias, page.stabilizer, page.dead, page.padding, page.batchnorm});
     }

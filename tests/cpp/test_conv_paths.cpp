@@ -97,8 +97,9 @@ TEST(conv_paths_every_path_has_a_case) {
   std::map<ConvPath, int> met{{ConvPath::kForward, 1},        {ConvPath::kProduct, 1},
                               {ConvPath::kShares, 1},         {ConvPath::kBackward, 1},
                               {ConvPath::kSignsCancelled, 1}, {ConvPath::kSubtractionCancelled, 1},
-                              {ConvPath::kTapsCancelled, 1},  // see below
-                              {ConvPath::kOneOfFour, 1}};     // test_conv_one_of_four.cpp
+                              {ConvPath::kTapsCancelled, 1},    // see below
+                              {ConvPath::kOneOfFour, 1},        // test_conv_one_of_four.cpp
+                              {ConvPath::kByContribution, 1}};  // test_conv_by_contribution.cpp
   for (const PathCase& c : cases()) {
     ++met[c.path];
   }
@@ -166,7 +167,7 @@ TEST(conv_paths_that_cancel) {
 
 #ifdef PYLRP_CONV_GENERAL_ONLY
 TEST(conv_paths_are_all_switched_off) {
-  for (int p = static_cast<int>(ConvPath::kFused1x1Forward); p < kConvPaths; ++p) {
+  for (int p = static_cast<int>(ConvPath::kByContribution); p < kConvPaths; ++p) {
     check::context = name_of(static_cast<ConvPath>(p));
     CHECK(!is_built(static_cast<ConvPath>(p)));
   }

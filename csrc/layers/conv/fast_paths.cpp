@@ -21,6 +21,8 @@ const char* name_of(ConvPath path) {
       return "shares";
     case ConvPath::kBackward:
       return "backward";
+    case ConvPath::kByContribution:
+      return "by_contribution";
     case ConvPath::kFused1x1Forward:
       return "fused_1x1_forward";
     case ConvPath::kFused1x1:
@@ -60,6 +62,8 @@ bool is_built(ConvPath path) {
     case ConvPath::kShares:
     case ConvPath::kBackward:
       return true;
+    case ConvPath::kByContribution:
+      return PYLRP_CONV_BY_CONTRIBUTION;
     case ConvPath::kFused1x1Forward:
     case ConvPath::kFused1x1:
       return PYLRP_CONV_FUSED_1X1;

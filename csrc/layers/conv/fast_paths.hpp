@@ -13,6 +13,7 @@ enum class ConvPath : int {
   kShares,
   kBackward,
   // Fast paths.
+  kByContribution,
   kFused1x1Forward,
   kFused1x1,
   kSignsByMagnitude,
@@ -29,7 +30,7 @@ enum class ConvPath : int {
   kSubtractionCancelled,
   kTapsCancelled,
 };
-inline constexpr int kConvPaths = 18;
+inline constexpr int kConvPaths = 19;
 
 const char* name_of(ConvPath path);
 bool is_built(ConvPath path);

@@ -33,6 +33,9 @@ const std::vector<RelevancePath<T>>& relevance_paths() {
 #if PYLRP_CONV_UNIFORM_WEIGHTS
       uniform_weights<T>(),
 #endif
+#if PYLRP_CONV_BY_CONTRIBUTION
+      by_contribution_path<T>(),
+#endif
 #if PYLRP_CONV_FUSED_1X1
       fused_1x1<T>(),
 #endif

@@ -109,6 +109,8 @@ bool may_run(ConvPath path, const ConvWeights<T>& w, const LoweredRule& rule);
 
 // The fast paths, by file.
 template <class T>
+RelevancePath<T> by_contribution_path();
+template <class T>
 ForwardPath<T> fused_1x1_forward();
 template <class T>
 RelevancePath<T> fused_1x1();

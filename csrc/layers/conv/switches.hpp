@@ -1,6 +1,9 @@
 // Which fast paths of the convolution are compiled: CMake's options PYLRP_CONV_*, all on where nobody says otherwise.
 #pragma once
 
+#ifndef PYLRP_CONV_BY_CONTRIBUTION
+#define PYLRP_CONV_BY_CONTRIBUTION 1
+#endif
 #ifndef PYLRP_CONV_FUSED_1X1
 #define PYLRP_CONV_FUSED_1X1 1
 #endif
