@@ -158,7 +158,7 @@ struct Shapes {
 const std::vector<Shapes>& shapes() {
   static const std::vector<Shapes> all{
       {"one input", {1, 4, 5}, 1, 40},       {"a few channels", {1, 5, 7}, 16, 40}, {"a tail", {1, 5, 9}, 19, 33},
-      {"two parts", {1, 4, 8}, 113, 41},     {"deep", {1, 3, 4}, 290, 50},          {"blocks", {1, 3, 11}, 70, 1030},
+      {"two parts", {1, 4, 8}, 113, 41},     {"deep", {1, 2, 4}, 290, 50},          {"blocks", {1, 2, 3}, 70, 500},
       {"several tasks", {2, 9, 13}, 37, 35}, {"one output", {1, 5, 6}, 24, 1},
   };
   return all;
