@@ -83,7 +83,7 @@ CASES: list[tuple[list[Layer], NDArray[np.float32], pylrp.Rule, set[str]]] = [
         {"sum_by_subtraction", "sum_by_subtraction_cancelled", "shares"},
     ),
     ([Conv(weights(9, 5, 3, 3), stride=2)], image(5, 9), ALPHA_BETA, {"taps_by_magnitude"}),
-    ([Conv(weights(9, 5, 3, 3), padding=1)], image(5, 9), Z_PLUS, {"taps_by_magnitude"}),
+    ([Conv(weights(9, 5, 3, 3)), ReLU(), Conv(weights(4, 9, 2, 2))], image(5, 9), Z_PLUS, {"taps_by_magnitude"}),
     (
         [Conv(abs(weights(9, 5, 3, 3)))],
         np.append(-(image(5, 9)[:, :, :4] ** 2), image(5, 9)[:, :, 4:] ** 2, axis=2),
