@@ -32,6 +32,11 @@ TEST(contributions_of_rules) {
                        named.name == "epsilon by sign";
     CHECK(by_contribution(lower(named.rule, false), &made) == has_f);
   }
+  for (const Part part : {Part::kPositive, Part::kNegative}) {  // half of the contributions above zero
+    const WeightMap map{MapKind::kSigns, part == Part::kPositive ? 1.0 : 0.0, part == Part::kPositive ? 0.0 : 1.0};
+    const Rule half{{{{{part, map}}, {}, 1, Mask::kAll, Guard::kSigned, 1e-6}}};
+    CHECK(!by_contribution(lower(half, false), &made));
+  }
   CHECK(by_contribution(lower(rule_named("z+"), false), &made));
   CHECK(is(made.denominators[0], 1, 0) && is(made.sent[0], 1, 0));
   CHECK(!by_contribution(lower(rule_named("z+"), true), &made));  // the signs of inputs are known
