@@ -86,15 +86,16 @@ void group_rows_of(const GroupRows<T>& args) {
   }
 }
 
+// A group that is not whole goes panel by panel.
 template <class T>
 void group_rows(const GroupRows<T>& args) {
-  if constexpr (kGroupPanels<T> > 2) {
-    if (args.panels > 3) {
-      return group_rows_of<T, 4>(args);
-    }
-    if (args.panels > 2) {
-      return group_rows_of<T, 3>(args);
-    }
+  if (args.panels == kGroupPanels<T>) {
+    return group_rows_of<T, kGroupPanels<T>>(args);
   }
-  args.panels > 1 ? group_rows_of<T, 2>(args) : group_rows_of<T, 1>(args);
+  for (int p = 0; p < args.panels; ++p) {
+    GroupRows<T> one = args;
+    one.group += p * 2 * kLanes<T>;
+    one.out += p;
+    group_rows_of<T, 1>(one);
+  }
 }

@@ -13,6 +13,22 @@ inline Vec<T> ones_part(Index n) {
 // Rows that go together: as many streams out of memory, each of which a hardware prefetcher follows.
 constexpr int kRowsAtOnce = 4;
 
+// How far ahead lines of rows out of memory are asked for, in bytes; measured with AVX2 on rows of 100 and 16 kB: 0.74
+// of the read bandwidth with 1 kB, 0.65 without. Rows in bfloat16, AVX-512: 20.4 GB/s with 2 kB, 17.5 with 1 kB, 17.2
+// without.
+template <class W>
+constexpr Index kBytesAhead = sizeof(W) == sizeof(Bfloat16) ? 2048 : 1024;
+// The lines of two vectors of numbers.
+template <class W>
+inline __attribute__((always_inline)) void fetch_ahead(const W* w) {
+  constexpr Index bytes = 2 * kLanes<float> * static_cast<Index>(sizeof(W) > 4 ? 4 : sizeof(W)), line = 64;
+  const char* const at = reinterpret_cast<const char*>(w) + kBytesAhead<W>;
+#pragma GCC unroll 2
+  for (Index b = 0; b < bytes; b += line) {
+    __builtin_prefetch(at + b, 0, 2);
+  }
+}
+
 template <Read kRead, class T, class W, int kRows>
 inline void dot_rows(const W* const* w, Index k, Vec<T> vp, Vec<T> vn, const T* x, T* z) {
   constexpr int lanes = kLanes<T>;
@@ -23,6 +39,9 @@ inline void dot_rows(const W* const* w, Index k, Vec<T> vp, Vec<T> vn, const T* 
     const Vec<T> x1 = x ? load(x + i + lanes) : splat(T(1));
 #pragma GCC unroll 4
     for (int r = 0; r < kRows; ++r) {
+      if constexpr (sizeof(W) == sizeof(Bfloat16)) {
+        fetch_ahead(w[r] + i);
+      }
       acc[r][0] += map_weight<kRead, T>(load_weight(w[r] + i), vp, vn) * x0;
       acc[r][1] += map_weight<kRead, T>(load_weight(w[r] + i + lanes), vp, vn) * x1;
     }
@@ -108,15 +127,11 @@ void rows_axpy(int rows, const W* const* w, Index k, Weights<T> map, const T* s,
 }
 
 // Both at once: the rows that were read before are added from the cache while the next ones come from memory, which so
-// never idles. How far ahead lines of the next ones are asked for, in bytes; measured with AVX2 on rows of 100 and 16
-// kB: 0.74 of the read bandwidth with 1 kB, 0.65 without.
-constexpr Index kBytesAhead = 1024;
-
+// never idles.
 template <Read kRead, class T, class W>
 inline void step_rows(const W* const* now, const W* const* next, Index k, Vec<T> vp, Vec<T> vn, const T* x, T* z,
                       const T* s, T* c) {
   constexpr int lanes = kLanes<T>, rows = kRowsAtOnce;
-  constexpr Index ahead = kBytesAhead / static_cast<Index>(sizeof(W));
   Vec<T> acc[rows][2] = {}, factor[rows];
 #pragma GCC unroll 4
   for (int r = 0; r < rows; ++r) {
@@ -129,7 +144,7 @@ inline void step_rows(const W* const* now, const W* const* next, Index k, Vec<T>
     Vec<T> v0 = load(c + i), v1 = load(c + i + lanes);
 #pragma GCC unroll 4
     for (int r = 0; r < rows; ++r) {
-      __builtin_prefetch(next[r] + i + ahead, 0, 2);
+      fetch_ahead(next[r] + i);
       v0 += map_weight<kRead, T>(load_weight(now[r] + i), vp, vn) * factor[r];
       v1 += map_weight<kRead, T>(load_weight(now[r] + i + lanes), vp, vn) * factor[r];
       acc[r][0] += map_weight<kRead, T>(load_weight(next[r] + i), vp, vn) * x0;

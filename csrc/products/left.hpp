@@ -44,7 +44,7 @@ class Left {
   void choose(const Threads& threads, Pieces pieces) {
     const Index steps = std::min({reduction_, kReductionBlock, group_steps<T>()});
     const auto counts = [&](Index panels) {
-      return zeros_count<T>(std::min(tiles_.rows, kBandRows), panels, 1, steps);
+      return zeros_count<T>(std::min(tiles_.rows, kBandRows), panels, 1, steps, true);
     };
     if (!by_lists_ || std::none_of(panels_.begin(), panels_.end(), counts)) {
       return;
@@ -60,7 +60,8 @@ class Left {
         entries += at.depth;
       }
       const double share = static_cast<double>(kept) / static_cast<double>(std::max<Index>(entries, 1));
-      regions_[static_cast<std::size_t>(i)].lists = lists_forced() || lists_win<T>(share, at.rows, panels, 1, steps);
+      regions_[static_cast<std::size_t>(i)].lists =
+          lists_forced() || lists_win<T>(share, at.rows, panels, 1, steps, true);
     });
   }
   // fill(operand, row, rows, first, depth, to): packs columns [first, first + depth) of some rows as a tile.

@@ -18,15 +18,15 @@ struct Costs {
 };
 // Measured with products of 228 x 256 x 128 at shares of 0.02 to 1: AVX2 and the baseline. AVX-512 (Zen 4):
 // convolutions and dense layers at shares of 0.05 to 0.9; lists and tiles take the same time with 0.7 of the entries
-// left where there are many panels, 0.4 with two.
+// left where there are many panels, 0.4 with two. Groups: 128 and 512 rows of 1000 x 1000 at shares of 0.5 to 1.
 template <class T>
-Costs costs() {
+Costs costs(bool groups) {
   const Index bytes = kernels::table<T>().tile_cols * Index{sizeof(T)};
   const double wide = sizeof(T) == 4 ? 1 : 2;  // a vector has half as many entries
   if (bytes == 128) {
-    return {0.7 * wide, 8, 1.25, 6};
+    return {0.7 * wide, 8, groups ? 1.09 : 1.25, 6};
   }
-  return bytes == 64 ? Costs{1.0 * wide, 40, 1.5, 6} : Costs{1.5, 20, 1.5, 6};
+  return bytes == 64 ? Costs{1.0 * wide, 40, groups ? 1.12 : 1.5, 6} : Costs{1.5, 20, 1.5, 6};
 }
 
 }  // namespace
@@ -42,8 +42,8 @@ void count_left_work(const LeftWork& work) {
 }
 
 template <class T>
-double lists_cost(double share, Index rows, Index panels, Index uses, Index steps) {
-  const Costs of = costs<T>();
+double lists_cost(double share, Index rows, Index panels, Index uses, Index steps, bool in_groups) {
+  const Costs of = costs<T>(in_groups);
   const double all = static_cast<double>(panels * uses);
   const double groups = static_cast<double>((panels + kernels::kListPanels - 1) / kernels::kListPanels * uses);
   const double alone = panels == 1 ? 1.6 : 1;  // two sums of a row wait for each other
@@ -53,8 +53,8 @@ double lists_cost(double share, Index rows, Index panels, Index uses, Index step
 }
 
 template <class T>
-bool lists_win(double share, Index rows, Index panels, Index uses, Index steps) {
-  return lists_cost<T>(share, rows, panels, uses, steps) < kWorthLists;
+bool lists_win(double share, Index rows, Index panels, Index uses, Index steps, bool in_groups) {
+  return lists_cost<T>(share, rows, panels, uses, steps, in_groups) < kWorthLists;
 }
 
 template <class T>
@@ -71,10 +71,10 @@ void add_not_finite(const T* panel, Index step, Index depth, Index rows, T* out,
   }
 }
 
-template double lists_cost<float>(double, Index, Index, Index, Index);
-template double lists_cost<double>(double, Index, Index, Index, Index);
-template bool lists_win<float>(double, Index, Index, Index, Index);
-template bool lists_win<double>(double, Index, Index, Index, Index);
+template double lists_cost<float>(double, Index, Index, Index, Index, bool);
+template double lists_cost<double>(double, Index, Index, Index, Index, bool);
+template bool lists_win<float>(double, Index, Index, Index, Index, bool);
+template bool lists_win<double>(double, Index, Index, Index, Index, bool);
 template void add_not_finite<float>(const float*, Index, Index, Index, float*, Index);
 template void add_not_finite<double>(const double*, Index, Index, Index, double*, Index);
 

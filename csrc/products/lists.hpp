@@ -47,12 +47,12 @@ Index group_steps() {
 inline Index list_parts(Index depth, Index steps) { return (depth + steps - 1) / steps; }
 
 // Whether lists win over tiles for some rows, with lists of so many steps that meet `panels` panels side by side,
-// `uses` times (taps); share: of entries that are not zero.
+// `uses` times (taps); share: of entries that are not zero; in_groups: the panels' rows lie side by side.
 template <class T>
-bool lists_win(double share, Index rows, Index panels, Index uses, Index steps);
+bool lists_win(double share, Index rows, Index panels, Index uses, Index steps, bool in_groups = false);
 // What lists cost then, in units of what tiles do.
 template <class T>
-double lists_cost(double share, Index rows, Index panels, Index uses, Index steps);
+double lists_cost(double share, Index rows, Index panels, Index uses, Index steps, bool in_groups = false);
 inline constexpr double kWorthLists = 0.95;
 // Lists of both signs where a row has no more steps than so many lists of one sign: with more, two products, each by
 // lists of one sign, are as fast (256 steps: 0.96 to 1.06 of their time; 16 to 192 steps 0.92 to 0.98).
@@ -66,9 +66,9 @@ bool sign_lists_win(double share, Index rows, Index panels, Index steps) {
 }
 // Whether zeros are worth counting: unless lists won with a fifth of the entries left, they are not.
 template <class T>
-bool zeros_count(Index rows, Index panels, Index uses, Index steps) {
+bool zeros_count(Index rows, Index panels, Index uses, Index steps, bool in_groups = false) {
   const LeftPath path = forced_left_path();
-  return lists_forced() || (path == LeftPath::kCounted && lists_win<T>(0.2, rows, panels, uses, steps));
+  return lists_forced() || (path == LeftPath::kCounted && lists_win<T>(0.2, rows, panels, uses, steps, in_groups));
 }
 // Of so many rows one is counted, but eight in all at least.
 inline Index rows_from_count_to_count(Index rows) { return std::clamp<Index>(rows / 8, 1, 16); }

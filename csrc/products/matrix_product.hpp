@@ -49,7 +49,6 @@ template <class T>
 struct Panel {
   const T* data;
   Index step;
-  bool not_finite;  // known where lists read it
 };
 
 // A slab's packed panels, of some products: one by one for tiles, or, where lists read them, in groups whose rows lie
@@ -60,6 +59,7 @@ class Slab {
   Slab(Index panels, Index products)
       : panels_((panels + group() - 1) / group() * group()), memory_(panels_ * products * size()) {
     at_.resize(static_cast<std::size_t>(panels_ * products));
+    not_finite_.resize(at_.size());
   }
   static Index group() { return kernels::table<T>().group_panels; }
   static Index step(bool groups) { return kernels::table<T>().tile_cols * (groups ? group() : 1); }
@@ -69,17 +69,30 @@ class Slab {
   }
   Panel<T>& at(Index product, Index p) { return at_[static_cast<std::size_t>(product * panels_ + p)]; }
 
-  // Some rows as lists, over the first `count` panels: sums(panel) is where a panel's rows go.
-  template <class Sums>
-  void multiply_lists(const Left<T>& left, Index operand, Index first, Index t, Index rows, Index depth, Index product,
-                      Index count, bool add, Sums sums) {
+  // Once the first `count` panels are packed in groups: rounds them and looks for what is not finite.
+  void finish_groups(Index product, Index count, Index depth, const Operands<T>& operands) {
+    for (Index begin = 0; begin < count; begin += group()) {
+      const bool whole = count - begin >= group();
+      const Index rows = whole ? 1 : depth, size = whole ? depth * step(true) : (count - begin) * step(false);
+      int flags = 0;
+      for (Index k = 0; k < rows; ++k) {
+        T* const row = place(product, begin, true) + k * step(true);
+        if (operands.rounded()) {
+          operands.round_row(size, row, row);
+        }
+        flags |= kernels::table<T>().scan(size, row);
+      }
+      not_finite_[static_cast<std::size_t>(product * panels_ + begin)] = (flags & kernels::kNotFinite) != 0;
+    }
+  }
+
+  // Some rows as lists, over the first `count` panels: sums[panel] is where a panel's rows go. Not in line: it would be
+  // there once for each caller of multiply_panels().
+  __attribute__((noinline)) void multiply_lists(const Left<T>& left, Index operand, Index first, Index t, Index rows,
+                                                Index depth, Index product, Index count, bool add, T* const* sums) {
     const kernels::Table<T>& kernel = kernels::table<T>();
     for (Index begin = 0; begin < count; begin += group()) {
       const Index together = std::min(group(), count - begin);
-      T* out[kMostTogether];
-      for (Index p = 0; p < together; ++p) {
-        out[p] = sums(begin + p);
-      }
       for (Index from = 0; from < depth; from += group_steps<T>()) {
         const Lists<T> lists = left.lists(operand, first, t, from);
         kernel.group_rows({.rows = rows,
@@ -89,39 +102,32 @@ class Slab {
                            .panels = static_cast<int>(together),
                            .group = place(product, begin, true) + from * step(true),
                            .add = add || from > 0,
-                           .out = out});
+                           .out = sums + begin});
       }
-      for (Index p = 0; p < together; ++p) {
-        if (at(product, begin + p).not_finite) {
-          add_not_finite(at(product, begin + p).data, step(true), depth, rows, out[p], step(false));
-        }
+      for (Index p = 0; p < together && not_finite_[static_cast<std::size_t>(product * panels_ + begin)] != 0; ++p) {
+        add_not_finite(at(product, begin + p).data, step(true), depth, rows, sums[begin + p], step(false));
       }
     }
   }
 
  private:
-  static constexpr Index kMostTogether = 4;
   static Index size() { return kReductionBlock * kernels::table<T>().tile_cols; }
   Index panels_;
   Buffer<T> memory_;
   std::vector<Panel<T>> at_;
+  std::vector<char> not_finite_;  // of a group: in its first panel's place
 };
 
-// A panel that fill(to, step) packs, whose rows are `step` apart; rounded where its operands are.
+// A panel that fill(to) packs, whose rows are `step` apart. Alone it is rounded where its operands are; Slab rounds
+// groups.
 template <class T, class Fill>
 Panel<T> packed_panel(const Operands<T>& operands, Index steps, T* to, Index step, Fill fill) {
-  const kernels::Table<T>& kernel = kernels::table<T>();
-  Panel<T> panel{to, step, false};
-  if (step == kernel.tile_cols) {
-    operands.pack(steps, step, to, [&](T* x) { panel.not_finite = fill(x, step); });
-    return panel;
+  if (step == kernels::table<T>().tile_cols) {
+    operands.pack(steps, step, to, fill);
+  } else {
+    fill(to);
   }
-  panel.not_finite = fill(to, step);
-  for (Index k = 0; operands.rounded() && k < steps; ++k) {
-    operands.round_row(kernel.tile_cols, to + k * step, to + k * step);
-    panel.not_finite = panel.not_finite || (kernel.scan(kernel.tile_cols, to + k * step) & kernels::kNotFinite) != 0;
-  }
-  return panel;
+  return {to, step};
 }
 
 // How many panels a slab has. Sums of lists are loaded and stored for each part of the reduction.
@@ -163,6 +169,9 @@ void multiply_panels(const Tiles& tiles, const Grid& grid, const Left<T>& left, 
             panels.at(i, p - begin) =
                 pack(p, first, depth, product.map, panels.place(i, p - begin, groups), panels.step(groups));
           }
+          if (groups) {
+            panels.finish_groups(i, end - begin, depth, operands);
+          }
         }
         const bool last = first + depth >= reduction;
         const Matrix<const T> next =
@@ -191,8 +200,12 @@ void multiply_panels(const Tiles& tiles, const Grid& grid, const Left<T>& left, 
             };
             if (left.has_lists(product.operand, first, t)) {
               fetch_next((next_t - t) * (end - begin));
+              T* to[kSlabPanels];
+              for (Index p = 0; p < end - begin; ++p) {
+                to[p] = sums(p);
+              }
               panels.multiply_lists(left, product.operand, first, t, tiles.begin(next_t) - tiles.begin(t), depth, i,
-                                    end - begin, add, sums);
+                                    end - begin, add, to);
               continue;
             }
             for (Index u = t; u < next_t; ++u) {

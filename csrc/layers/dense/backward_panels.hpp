@@ -27,12 +27,12 @@ void backward_panels(Matrix<const T> weight, Index batch, const Tiles& tiles, co
       tiles, grid, left, products, operands.places(weight.rows), operands, threads, backs * size,
       [&](Index p, Index first, Index places, kernels::Weights<T> map, T* to, Index step) {
         if (in_place && map.read == kernels::Read::kPlain && (p + 1) * width <= n_in) {
-          return Panel<T>{weight.row(first) + p * width, weight.stride, false};
+          return Panel<T>{weight.row(first) + p * width, weight.stride};
         }
         const Index depth = steps_of(first, places);
-        return packed_panel(operands, depth, to, step, [&](T* panel, Index apart) {
-          return kernel.pack_backward(static_cast<int>(std::min(width, n_in - p * width)), depth,
-                                      weight.row(operands.step(first)) + p * width, weight.stride, map, panel, apart);
+        return packed_panel(operands, depth, to, step, [&](T* panel) {
+          kernel.pack_backward(static_cast<int>(std::min(width, n_in - p * width)), depth,
+                               weight.row(operands.step(first)) + p * width, weight.stride, map, panel, step);
         });
       },
       [&](Index begin, Index end, Index first, Index places) {

@@ -72,8 +72,7 @@ bool rows_win(const DenseJob<T>& job) {
   Index nonzero = 0;
   const Index most = job.relevance.cols * (15 * batch + 250) / 100;
   for (Index i = 0; i < batch; ++i) {
-    const T* row = job.relevance.row(i);
-    nonzero += std::count_if(row, row + job.relevance.cols, [](T r) { return r != 0; });
+    nonzero += kernels::table<T>().nonzeros(job.relevance.cols, job.relevance.row(i), 0);
     if (nonzero > most) {
       return false;
     }
