@@ -20,6 +20,7 @@ namespace {
 // (nor here: rows.inl reads weights that are stored so)
 #include "kernels/bfloat16.inl"
 #include "kernels/contributions.inl"
+#include "kernels/depthwise.inl"
 #include "kernels/few_rows.inl"
 #include "kernels/functions.inl"
 #include "kernels/group_lists.inl"
@@ -35,15 +36,43 @@ namespace {
 
 template <class T>
 constexpr Table<T> make_table() {
-  return {PYLRP_TILE_ROWS, 2 * kLanes<T>,    kSampleParts<T>,  kGroupPanels<T>,
-          tile<T>,         samples<T>,       map_weights<T>,   tile_taps<T>,
-          depthwise<T>,    nonzeros<T>,      compress<T>,      shift_steps<T>,
-          list_rows<T>,    group_rows<T>,    compress_pair<T>, list_pairs<T>,
-          pack_left<T>,    pack_forward<T>,  pack_backward<T>, {rows_dot<T, T>, rows_axpy<T, T>, rows_step<T, T>},
-          accumulate<T>,   shares<T>,        left_over<T>,     finish<T>,
-          cancelled<T>,    part_of<T>,       pool_rows<T>,     to_winner<T>,
-          function<T>,     masked_scores<T>, powers<T>,        taylor_of_scores<T>,
-          sum<T>,          dot<T>,           scan<T>,          peak<T>};
+  return {PYLRP_TILE_ROWS,
+          2 * kLanes<T>,
+          kSampleParts<T>,
+          kGroupPanels<T>,
+          tile<T>,
+          samples<T>,
+          map_weights<T>,
+          tile_taps<T>,
+          depthwise<T>,
+          depthwise_line<T>,
+          nonzeros<T>,
+          compress<T>,
+          shift_steps<T>,
+          list_rows<T>,
+          group_rows<T>,
+          compress_pair<T>,
+          list_pairs<T>,
+          pack_left<T>,
+          pack_forward<T>,
+          pack_backward<T>,
+          {rows_dot<T, T>, rows_axpy<T, T>, rows_step<T, T>},
+          accumulate<T>,
+          shares<T>,
+          left_over<T>,
+          finish<T>,
+          cancelled<T>,
+          part_of<T>,
+          pool_rows<T>,
+          to_winner<T>,
+          function<T>,
+          masked_scores<T>,
+          powers<T>,
+          taylor_of_scores<T>,
+          sum<T>,
+          dot<T>,
+          scan<T>,
+          peak<T>};
 }
 constexpr Bfloat16Table make_bfloat16_table() {
   return {"emulated",

@@ -145,7 +145,7 @@ struct ListPairs {
   T* const* out;
   Index out_stride;
 };
-// out(rows, n) = or += sum_t rho(w_t) * x_t, element by element; row i of x_t at at[t] + i * step.
+// out(rows, n) = or += sum_t w_t * x_t, element by element; row i of x_t at at[t] + i * step.
 template <class T>
 struct Depthwise {
   int rows, taps;
@@ -153,8 +153,21 @@ struct Depthwise {
   const T* const* at;
   Index step;
   const T* const* w;
-  Weights<T> map;
   bool add;
+  T* out;
+  Index out_stride;
+};
+// The same for the positions of a line, whose taps are neighbours: out(rows, n) = sum over lines t and taps l of
+// w_t(l) * x_t(first + scale * row + l), where x_t has the pixels [0, pixels), what is outside is left out, and w_t(l)
+// is at w[t] + l * w_step. Taps and scale: 1, 2, 3 or 5 and 1, or 3 or 5 and 2.
+template <class T>
+struct DepthwiseLine {
+  int lines, taps, scale;
+  Index rows, n;
+  const T* const* at;  // pixel 0 of each line
+  Index first, pixels, step;
+  const T* const* w;
+  Index w_step;
   T* out;
   Index out_stride;
 };
@@ -285,6 +298,7 @@ struct Table {
   void (*map_weights)(Index n, const T* w, Weights<T> map, T* out);
   void (*tile_taps)(const TileTaps<T>& args);
   void (*depthwise)(const Depthwise<T>& args);
+  void (*depthwise_line)(const DepthwiseLine<T>& args);
   // How many of x are not zero, in the part that is taken (as in pack_left); NaN is not zero, -0 is.
   Index (*nonzeros)(Index k, const T* x, int part);
   // These, in order, and first_step + where they stand. Returns their number; writes up to kSpare entries beyond it.

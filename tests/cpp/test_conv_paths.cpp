@@ -30,6 +30,7 @@ struct PathCase {
   bool nonnegative, kept, positive;
 };
 const Geometry kPadded{{1, 9, 10}, {1, 3, 3}, {1, 1, 1}, {1, 1, 1}, {0, 1, 1}, {0, 1, 1}};
+const Geometry kFive{{1, 9, 10}, {1, 3, 5}, {1, 2, 2}, {1, 1, 1}, {0, 1, 2}, {0, 1, 2}};
 const Geometry kPoints{{1, 21, 22}, {1, 1, 1}}, kFewPoints{{1, 5, 7}, {1, 1, 1}};
 
 const std::vector<PathCase>& cases() {
@@ -44,6 +45,20 @@ const std::vector<PathCase>& cases() {
        false,
        false},
       {ConvPath::kDepthwise, ConvPath::kProduct, {"depthwise", kPadded, 17, 17, 17, false}, "z+", false, false, false},
+      {ConvPath::kDepthwiseLinesForward,
+       ConvPath::kForward,
+       {"depthwise", kPadded, 17, 17, 17, false},
+       "z+",
+       false,
+       false,
+       false},
+      {ConvPath::kDepthwiseLines,
+       ConvPath::kBackward,
+       {"depthwise", kFive, 17, 17, 17, false},
+       "z+",
+       true,
+       false,
+       false},
       {ConvPath::kDepthwise, ConvPath::kProduct, {"depthwise", kPadded, 7, 7, 7, true}, "z-box", false, false, false},
       {ConvPath::kPackInTasks, ConvPath::kProduct, {"wide", kPadded, 3, 65, 1, false}, "z+", false, false, false},
       {ConvPath::kOutputAsSum, ConvPath::kShares, {"plain", kPadded, 3, 5, 1, false}, "epsilon", false, true, false},

@@ -373,10 +373,23 @@ TEST(parts_of_vectors_stay_on_their_page) {
                         .at = &from,
                         .step = 0,
                         .w = &from,
-                        .map = {kernels::Read::kPlain, 1, 1},
                         .add = false,
                         .out = to,
                         .out_stride = n});
+      CHECK(holds(-1));
+      kernel.depthwise_line({.lines = 1,
+                             .taps = 1,
+                             .scale = 1,
+                             .rows = 1,
+                             .n = n,
+                             .at = &from,
+                             .first = 0,
+                             .pixels = 1,
+                             .step = 0,
+                             .w = &from,
+                             .w_step = 0,
+                             .out = to,
+                             .out_stride = n});
       CHECK(holds(-1));
       kernel.finish({.rows = 1,
                      .cols = n,

@@ -1,4 +1,4 @@
-// The kernels of convolutions: products over taps, depthwise sums, what follows them; for the instruction set that
+// The kernels of convolutions: products over taps, what follows them; for the instruction set that
 // PYLRP_ISA names.
 #include <algorithm>
 #include <limits>
@@ -84,65 +84,6 @@ TEST(tile_taps_sums_over_taps) {
               CHECK(right);
               CHECK(left_alone);
               CHECK(out.intact() && x.intact() && panel.intact());
-            }
-          }
-        }
-      }
-    }
-  });
-}
-
-// Taps begin anywhere, some at the same place; their weights lie in any order, some are used twice. Rows that come
-// again (step 0) are those of a constant image.
-TEST(depthwise_sums_element_by_element) {
-  both_types([](auto tag) {
-    using T = decltype(tag);
-    const auto& kernel = kernels::table<T>();
-    for (const Index n : around(kernel.tile_cols)) {
-      for (const Index rows : {1, 2, 3, 4, 5, 6, 7, 8, 11}) {
-        for (const Index taps : {0, 1, 2, 3, 5}) {
-          const Index stride = rows % 3;  // of the positions, in pixels
-          Random random(static_cast<unsigned>(100 * n + rows));
-          Fenced<T> x(rows * stride + 4, n), w(taps + 1, n), out(rows, n), before(rows, n);
-          x.fill(random);
-          w.fill(random);
-          before.fill(random);
-          std::vector<const T*> at, weights;
-          for (Index t = 0; t < taps; ++t) {
-            at.push_back(x.row(3 * t % 4));
-            weights.push_back(w.row((2 * t + 1) % taps));
-          }
-          for (const auto& map : all_weights<T>()) {
-            for (const bool add : {false, true}) {
-              say("depthwise: n, rows, taps, map, add, bytes", n, rows, taps, static_cast<int>(map.read), add,
-                  sizeof(T));
-              out.reset();
-              for (Index i = 0; add && i < rows; ++i) {
-                std::copy_n(before.row(i), n, out.row(i));
-              }
-              kernel.depthwise({.rows = static_cast<int>(rows),
-                                .taps = static_cast<int>(taps),
-                                .n = n,
-                                .at = at.data(),
-                                .step = stride * x.stride(),
-                                .w = weights.data(),
-                                .map = map,
-                                .add = add,
-                                .out = out.data(),
-                                .out_stride = out.stride()});
-              bool right = true;
-              for (Index i = 0; i < rows; ++i) {
-                for (Index j = 0; j < n; ++j) {
-                  Sum64 expected;
-                  expected.add(add ? static_cast<double>(before.at(i, j)) : 0);
-                  for (std::size_t t = 0; t < at.size(); ++t) {
-                    expected.add(mapped(map, weights[t][j]) * static_cast<double>(at[t][i * stride * x.stride() + j]));
-                  }
-                  right = right && near(static_cast<double>(out.at(i, j)), expected.value, bound<T>(expected, taps));
-                }
-              }
-              CHECK(right);
-              CHECK(out.intact() && x.intact() && w.intact());
             }
           }
         }

@@ -8,6 +8,7 @@
 //   fused_1x1            a kernel of one: sums, shares and relevance of some positions at a time, in cache
 //   signs_by_magnitude   the same for alpha-beta: contributions above and below zero from W a and |W| |a|
 //   depthwise            every channel is its own group
+//   depthwise_lines      the same down the image, sums, shares and relevance line by line, in cache
 //   pack_in_tasks        few rows: a task packs the weights that it needs itself (in products/taps.cpp)
 //   output_as_sum        the layer's output is the rule's sum
 //   one_of_four          the sums below a pool of 2 x 2, where of four positions one has relevance

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "kernels/dispatch.hpp"
+#include "layers/conv/mapped_taps.hpp"
 #include "layers/conv/plan.hpp"
 
 namespace pylrp {
@@ -53,11 +54,10 @@ Index stretch(const Walk& walk, const Inner& inner, Index x, Index most) {
   return std::min(std::min(walk.rows[2], x + most), inside ? inner.last : x + 1) - x;
 }
 
-// The sums of rows [begin, begin + count) of a walk for one product, as out(count, channels).
+// The sums of rows [begin, begin + count) of a walk for one product, as out(count, channels); mapped: its weights.
 template <class T>
-void sum_lines(const ConvWeights<T>& w, const Walk& walk, const TapProduct<T>& product, Index begin, Index count,
-               bool add, T* out) {
-  const Index channels = w.shape.in_channels;
+void sum_lines(const T* mapped, const Walk& walk, const TapProduct<T>& product, Index begin, Index count, bool add,
+               Index channels, T* out) {
   std::vector<const T*> at(walk.taps.size()), weights(walk.taps.size());
   kernels::Depthwise<T> line{.rows = 0,
                              .taps = 0,
@@ -65,7 +65,6 @@ void sum_lines(const ConvWeights<T>& w, const Walk& walk, const TapProduct<T>& p
                              .at = at.data(),
                              .step = walk.scale[2] * product.image.pixel_stride,
                              .w = weights.data(),
-                             .map = product.map,
                              .add = add,
                              .out = out,
                              .out_stride = channels};
@@ -87,7 +86,7 @@ void sum_lines(const ConvWeights<T>& w, const Walk& walk, const TapProduct<T>& p
         const Image<T>& image = product.image;
         at[static_cast<std::size_t>(taps)] =
             image.data + place.sample * image.sample_stride + pixel * image.pixel_stride;
-        weights[static_cast<std::size_t>(taps++)] = w.at(0, tap.kernel, 0);
+        weights[static_cast<std::size_t>(taps++)] = mapped + tap.kernel * channels;
       }
     }
     line.rows = static_cast<int>(rows);
@@ -101,6 +100,10 @@ void sum_lines(const ConvWeights<T>& w, const Walk& walk, const TapProduct<T>& p
 template <class T>
 void run(const ConvSums<T>& sums, const Threads& threads) {
   const Index channels = sums.weights->shape.in_channels;
+  std::vector<MappedTaps<T>> weights;
+  for (const TapProduct<T>& product : sums.products) {
+    weights.emplace_back(*sums.weights, product.map);
+  }
   Index task_base = 0;
   for (const Walk& walk : sums.walks()) {
     const Index rows = sums.samples * walk.count(), tasks = tasks_of(rows, channels);
@@ -113,8 +116,9 @@ void run(const ConvSums<T>& sums, const Threads& threads) {
       }
       for (std::size_t i = 0; i < sums.products.size(); ++i) {
         const TapProduct<T>& product = sums.products[i];
-        sum_lines(*sums.weights, walk, product, block.begin(), block.count(),
-                  i > 0 && sums.products[i - 1].output == product.output, memory.data() + product.output * size);
+        sum_lines(weights[i].data(), walk, product, block.begin(), block.count(),
+                  i > 0 && sums.products[i - 1].output == product.output, channels,
+                  memory.data() + product.output * size);
       }
       sums.done(
           task_base + task, block, 0, channels, [&](Index output) { return memory.data() + output * size; }, channels);

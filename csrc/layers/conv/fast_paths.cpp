@@ -31,6 +31,10 @@ const char* name_of(ConvPath path) {
       return "signs_by_magnitude";
     case ConvPath::kDepthwise:
       return "depthwise";
+    case ConvPath::kDepthwiseLinesForward:
+      return "depthwise_lines_forward";
+    case ConvPath::kDepthwiseLines:
+      return "depthwise_lines";
     case ConvPath::kPackInTasks:
       return "pack_in_tasks";
     case ConvPath::kOutputAsSum:
@@ -72,6 +76,9 @@ bool is_built(ConvPath path) {
       return PYLRP_CONV_SIGNS_BY_MAGNITUDE;
     case ConvPath::kDepthwise:
       return PYLRP_CONV_DEPTHWISE;
+    case ConvPath::kDepthwiseLinesForward:
+    case ConvPath::kDepthwiseLines:
+      return PYLRP_CONV_DEPTHWISE_LINES;
     case ConvPath::kPackInTasks:
       return PYLRP_CONV_PACK_IN_TASKS;
     case ConvPath::kOutputAsSum:

@@ -18,6 +18,8 @@ enum class ConvPath : int {
   kFused1x1,
   kSignsByMagnitude,
   kDepthwise,
+  kDepthwiseLinesForward,
+  kDepthwiseLines,
   kPackInTasks,
   kOutputAsSum,
   kOneOfFour,

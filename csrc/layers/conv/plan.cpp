@@ -13,6 +13,9 @@ const std::vector<ForwardPath<T>>& forward_paths() {
 #if PYLRP_CONV_FUSED_1X1
       fused_1x1_forward<T>(),
 #endif
+#if PYLRP_CONV_DEPTHWISE_LINES
+      depthwise_lines_forward<T>(),
+#endif
   };
   return paths;
 }
@@ -38,6 +41,9 @@ const std::vector<RelevancePath<T>>& relevance_paths() {
 #endif
 #if PYLRP_CONV_FUSED_1X1
       fused_1x1<T>(),
+#endif
+#if PYLRP_CONV_DEPTHWISE_LINES
+      depthwise_lines<T>(),
 #endif
   };
   return paths;

@@ -117,6 +117,10 @@ RelevancePath<T> fused_1x1();
 template <class T>
 ProductPath<T> depthwise();
 template <class T>
+ForwardPath<T> depthwise_lines_forward();
+template <class T>
+RelevancePath<T> depthwise_lines();
+template <class T>
 SharesPath<T> output_as_sum();
 template <class T>
 SharesPath<T> one_of_four();

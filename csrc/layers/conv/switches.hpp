@@ -13,6 +13,9 @@
 #ifndef PYLRP_CONV_DEPTHWISE
 #define PYLRP_CONV_DEPTHWISE 1
 #endif
+#ifndef PYLRP_CONV_DEPTHWISE_LINES
+#define PYLRP_CONV_DEPTHWISE_LINES 1
+#endif
 #ifndef PYLRP_CONV_PACK_IN_TASKS  // read by products/taps.cpp, too
 #define PYLRP_CONV_PACK_IN_TASKS 1
 #endif
