@@ -32,7 +32,7 @@ enum class ConvPath : int {
   kSubtractionCancelled,
   kTapsCancelled,
 };
-inline constexpr int kConvPaths = 19;
+inline constexpr int kConvPaths = 21;
 
 const char* name_of(ConvPath path);
 bool is_built(ConvPath path);
