@@ -367,15 +367,8 @@ TEST(parts_of_vectors_stay_on_their_page) {
                          .out = to,
                          .out_stride = n});
       CHECK(holds(-1));
-      kernel.depthwise({.rows = 1,
-                        .taps = 1,
-                        .n = n,
-                        .at = &from,
-                        .step = 0,
-                        .w = &from,
-                        .add = false,
-                        .out = to,
-                        .out_stride = n});
+      kernel.depthwise(
+          {.rows = 1, .taps = 1, .n = n, .at = &from, .step = 0, .w = &from, .add = false, .out = to, .out_stride = n});
       CHECK(holds(-1));
       kernel.depthwise_line({.lines = 1,
                              .taps = 1,
