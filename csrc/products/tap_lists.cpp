@@ -47,7 +47,7 @@ TapPixels::TapPixels(const Block& block, Index together)
 }
 
 template <class T>
-TapLists<T>::TapLists(const TapPixels& pixels, const Image<T>& image, Index channels)
+TapLists<T>::TapLists(const TapPixels& pixels, const Image<T>& image, Index channels, Workspace* workspace)
     : pixels_(pixels),
       image_(image),
       channels_(channels),
@@ -55,8 +55,8 @@ TapLists<T>::TapLists(const TapPixels& pixels, const Image<T>& image, Index chan
       steps_of_list_(together_ == 2 ? pair_steps<T>() : list_steps<T>()),
       count_(pixels.lists()),
       size_(count_ * std::min(steps_of_list_, channels) + kernels::kSpare),
-      values_(together_ * parts() * size_),
-      steps_(parts() * size_),
+      values_(together_ * parts() * size_, workspace),
+      steps_(parts() * size_, workspace),
       begins_(static_cast<std::size_t>(parts() * (count_ + 1))) {}
 
 template <class T>
@@ -185,7 +185,7 @@ Index choose_lists(const Block& block, const Image<T>& image, Index panels, Inde
 }
 
 template <class T>
-TapLeft<T>::TapLeft(const TapWork<T>& work, const Block& block, Index group, Index panels)
+TapLeft<T>::TapLeft(const TapWork<T>& work, const Block& block, Index group, Index panels, Workspace* workspace)
     : entries_(static_cast<std::uint64_t>(block.count() * static_cast<Index>(block.walk().taps.size()) * panels *
                                           kernels::table<T>().tile_cols * work.channels)) {
   for (const TapProduct<T>& product : work.products) {
@@ -205,7 +205,7 @@ TapLeft<T>::TapLeft(const TapWork<T>& work, const Block& block, Index group, Ind
     if (pixels == nullptr) {
       pixels = std::make_unique<TapPixels>(block, together);
     }
-    of_.push_back(made_.emplace_back(std::make_unique<TapLists<T>>(*pixels, from, work.channels)).get());
+    of_.push_back(made_.emplace_back(std::make_unique<TapLists<T>>(*pixels, from, work.channels, workspace)).get());
   }
 }
 

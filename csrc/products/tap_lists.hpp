@@ -39,7 +39,7 @@ class TapPixels {
 template <class T>
 class TapLists {
  public:
-  TapLists(const TapPixels& pixels, const Image<T>& image, Index channels);
+  TapLists(const TapPixels& pixels, const Image<T>& image, Index channels, Workspace* workspace);
   Index steps() const { return steps_of_list_; }  // of the reduction that a list covers
   Index together() const { return together_; }
   Index parts() const { return list_parts(channels_, steps_of_list_); }
@@ -65,7 +65,8 @@ template <class T>
 class TapLeft {
  public:
   // Decides, for so many panels of a group; the lists are still to be made: make(i) for each of parts().
-  TapLeft(const TapWork<T>& work, const Block& block, Index group, Index panels);
+  // workspace: of the call, where another thread may be the one that gives the memory back; else null.
+  TapLeft(const TapWork<T>& work, const Block& block, Index group, Index panels, Workspace* workspace);
   Index parts() const;
   void make(Index i);
   void count_work() const;

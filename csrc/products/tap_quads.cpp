@@ -255,7 +255,8 @@ void QuadLoops::add_product(const QuadBlock& block, const Quads& quads, const Qu
   }
   for (Index p = 0; p < count; ++p) {
     if (not_finite_[product * static_cast<std::size_t>(panels_) + static_cast<std::size_t>(first + p)] != 0) {
-      add_not_finite(packed(product, first + p), width(), panel_size_ / width(), block.windows, out[p], count * width());
+      add_not_finite(packed(product, first + p), width(), panel_size_ / width(), block.windows, out[p],
+                     count * width());
     }
   }
 }

@@ -123,7 +123,8 @@ void TapLoops<T>::share_lists(const Threads& threads) {
   shared_.resize(static_cast<std::size_t>(work_.blocks() * work_.groups));
   parallel_for(static_cast<Index>(shared_.size()), threads, [&](Index i) {
     const Block block(*work_.walk, begin_of(i / work_.groups), begin_of(i / work_.groups + 1));
-    shared_[static_cast<std::size_t>(i)] = std::make_unique<TapLeft<T>>(work_, block, i % work_.groups, panels_);
+    shared_[static_cast<std::size_t>(i)] =
+        std::make_unique<TapLeft<T>>(work_, block, i % work_.groups, panels_, threads.workspace);
   });
   std::vector<std::pair<TapLeft<T>*, Index>> all;
   for (const auto& left : shared_) {
@@ -204,7 +205,7 @@ void TapLoops<T>::choose(Task* task, Index panels) const {
     const Index block = task->number / work_.splits() / work_.groups;
     task->left = shared_[static_cast<std::size_t>(block * work_.groups + task->group)].get();
   } else if (counts_zeros_) {
-    task->own_left = std::make_unique<TapLeft<T>>(work_, task->block, task->group, panels);
+    task->own_left = std::make_unique<TapLeft<T>>(work_, task->block, task->group, panels, nullptr);
     for (Index part = 0; part < task->own_left->parts(); ++part) {
       task->own_left->make(part);
     }

@@ -20,6 +20,8 @@ FAST = {
     "signs_by_magnitude",
     "signs_by_magnitude_cancelled",
     "depthwise",
+    "depthwise_lines",
+    "depthwise_lines_forward",
     "pack_in_tasks",
     "output_as_sum",
     "one_of_four",
@@ -60,7 +62,18 @@ CASES: list[tuple[list[Layer], NDArray[np.float32], pylrp.Rule, set[str]]] = [
         ALPHA_BETA,
         {"fused_1x1", "signs_by_magnitude", "signs_by_magnitude_cancelled"},
     ),
-    ([Conv(weights(7, 1, 3, 3), groups=7)], image(7, 6), Z_PLUS, {"depthwise", "shares", "backward"}),
+    (
+        [Conv(weights(7, 1, 3, 3), groups=7)],
+        image(7, 6),
+        Z_PLUS,
+        {"depthwise_lines_forward", "depthwise", "shares", "backward"},
+    ),
+    (
+        [Conv(weights(7, 1, 5, 5), groups=7)],
+        image(7, 9) ** 2,
+        Z_PLUS,
+        {"depthwise_lines_forward", "depthwise_lines"},
+    ),
     ([Conv(weights(65, 9, 3, 3))], image(9, 12) ** 2, Z_PLUS, {"pack_in_tasks", "product"}),
     ([Conv(weights(9, 5, 3, 3))], image(5, 6), EPSILON, {"output_as_sum", "product", "backward"}),
     (
