@@ -134,7 +134,7 @@ void Liveness<T>::find_kept_outputs(std::size_t start) {
     }
     const CompiledRule* const rule = plan_.rules()[n].rule;
     if (layer.reads_output(rule, stands_for != value) ||
-        (!graph_.nonnegative(graph_.nodes()[n].inputs[0]) && layer.reads_output_of_signed(rule))) {
+        (!graph_.nonnegative(graph_.nodes()[n].inputs[0]) && layer.reads_output_of_signed(rule, stands_for != value))) {
       output[n] = stands_for;
       kept[stands_for] = true;
     }

@@ -124,7 +124,7 @@ class Layer {
   // at_hand: the output is there anyway, behind a ReLU, wherever there is relevance.
   virtual bool reads_output(const CompiledRule*, bool /*at_hand*/) const { return false; }
   // The same where its input is not known to be >= 0.
-  virtual bool reads_output_of_signed(const CompiledRule*) const { return false; }
+  virtual bool reads_output_of_signed(const CompiledRule*, bool /*at_hand*/) const { return false; }
   virtual std::unique_ptr<Prepared> prepare(const CompiledRule&, const Bounds<T>&, const Threads&) const {
     return nullptr;
   }

@@ -260,14 +260,14 @@ bool ConvLayer<T>::reads_inputs(const CompiledRule* rule) const {
 template <class T>
 bool ConvLayer<T>::reads_output(const CompiledRule* rule, bool at_hand) const {
   return may_run(ConvPath::kOutputAsSum, weights_, rule->any()) ||
-         (at_hand && (may_run(ConvPath::kSumBySubtraction, weights_, rule->form(false, true)) ||
-                      ConvForm<T>(weights_, rule->any()).magnitudes));
+         (at_hand && may_run(ConvPath::kSumBySubtraction, weights_, rule->form(false, true)));
 }
 
-// Of z+ it would save 2 to 4 % of an explanation, which is not worth an output a convolution in memory.
+// Of z+ it saves 2 to 4 % of an explanation, which is not worth an output a convolution in memory: only where it is
+// at hand.
 template <class T>
-bool ConvLayer<T>::reads_output_of_signed(const CompiledRule* rule) const {
-  return !weights_.depthwise() && rule->any().sums.size() > 1 &&
+bool ConvLayer<T>::reads_output_of_signed(const CompiledRule* rule, bool at_hand) const {
+  return !weights_.depthwise() && (at_hand || rule->any().sums.size() > 1) &&
          ConvForm<T>(weights_, rule->any()).magnitudes.has_value();
 }
 

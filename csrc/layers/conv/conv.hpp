@@ -40,7 +40,7 @@ class ConvLayer : public Layer<T> {
   void relevance(const RelevanceJob<T>& job, const Threads& threads) const override;
   bool reads_inputs(const CompiledRule* rule) const override;
   bool reads_output(const CompiledRule* rule, bool at_hand) const override;
-  bool reads_output_of_signed(const CompiledRule* rule) const override;
+  bool reads_output_of_signed(const CompiledRule* rule, bool at_hand) const override;
   std::unique_ptr<Prepared> prepare(const CompiledRule& rule, const Bounds<T>& bounds,
                                     const Threads& threads) const override;
 

@@ -148,7 +148,7 @@ bool DenseLayer<T>::reads_output(const CompiledRule* rule, bool at_hand) const {
 }
 
 template <class T>
-bool DenseLayer<T>::reads_output_of_signed(const CompiledRule* rule) const {
+bool DenseLayer<T>::reads_output_of_signed(const CompiledRule* rule, bool) const {
   LoweredRule made;
   return magnitudes_of(dense_, rule->any(), &made);
 }

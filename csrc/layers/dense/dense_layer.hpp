@@ -24,7 +24,7 @@ class DenseLayer : public Layer<T> {
   }
   bool reads_inputs(const CompiledRule* rule) const override { return rule->any().reads_input(); }
   bool reads_output(const CompiledRule* rule, bool at_hand) const override;
-  bool reads_output_of_signed(const CompiledRule* rule) const override;
+  bool reads_output_of_signed(const CompiledRule* rule, bool at_hand) const override;
   std::unique_ptr<Prepared> prepare(const CompiledRule& rule, const Bounds<T>& bounds,
                                     const Threads& threads) const override;
 
