@@ -94,8 +94,9 @@ def doubled(counts: Counts) -> bool:
     for isa, works in counts.items():
         for one, two in DOUBLED:
             grown = works[two] / works[one]
-            good = good and grown <= 2 * (1 + TOLERANCE)
-            print(f"{isa:9} {two}: {grown:.3f} x those of half the steps{'' if grown <= 2 * (1 + TOLERANCE) else ', more than twice'}")
+            allowed = grown <= 2 * (1 + TOLERANCE)
+            good = good and allowed
+            print(f"{isa:9} {two}: {grown:.3f} x those of half the steps{'' if allowed else ', more than twice'}")
     return good
 
 

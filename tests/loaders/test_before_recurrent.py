@@ -40,7 +40,7 @@ def test_magnitude_shares_by_squares() -> None:
     """sqrt(re² + im²): each part takes re² / (re² + im²) of what the magnitude has."""
     body = f"p = Mul(a, a); q = Mul(b, b); s = Add(p, q); m = Sqrt(s); {_after_lstm()}"
     net = _load(INPUTS, "double[n, d] y", body, **LSTM)
-    a, b = RNG.normal(size=(2, 2, STEPS, BINS))
+    a, b = RNG.uniform(0.3, 2, size=(2, 2, STEPS, BINS)) * RNG.choice([-1, 1], size=(2, 2, STEPS, BINS))
     ex = net.explain({"a": a, "b": b}, target=1, composite="epsilon")
     alone = _load(f"double[n, {STEPS}, {BINS}] m", "double[n, d] y", _after_lstm(), **LSTM)
     m = alone.explain(np.hypot(a, b), target=1, composite="epsilon")
