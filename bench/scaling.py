@@ -36,7 +36,7 @@ LAYERS = (
 ROUNDS = 5
 # As in csrc/products/blocking.hpp and csrc/kernels/table.hpp.
 BLOCK_ROWS, MIN_TASKS, OWN_ROWS, MIN_OWN_TASKS, MAX_PACKS, MIN_ROWS_OF_PACK, MIN_LIST_TASKS = 224, 16, 800, 6, 3, 48, 6
-PANELS_TOGETHER = 6
+PANELS_TOGETHER, LEAST_BLOCK_ROWS = 6, 160
 
 
 def tasks(side: int, out: int, width: int) -> int:
@@ -48,7 +48,7 @@ def tasks(side: int, out: int, width: int) -> int:
         while together > 1 and blocks * math.ceil(panels / together) < MIN_LIST_TASKS:
             together //= 2
         return blocks * math.ceil(panels / together)
-    blocks = math.ceil(rows / BLOCK_ROWS)
+    blocks = max(math.ceil(rows / BLOCK_ROWS), min(MIN_TASKS, rows // LEAST_BLOCK_ROWS))
     return blocks * min(max(1, math.ceil(MIN_TASKS / blocks)), panels)
 
 
