@@ -16,6 +16,7 @@ constexpr Index kPositions = 56;   // of a group of lines, so that a call of a k
 constexpr Index kBands = 4;        // of lines, of the forward pass of a sample
 constexpr Index kManySamples = 4;  // that make tasks enough
 constexpr Index kWide = 768;       // bytes of a pixel
+constexpr Index kMostLines = 16;   // that a kernel reaches over
 
 // Positions along an axis, at start + step * row, that meet places of a source: first + scale * row + l with their tap
 // number l, which is the kernel's tap + tap_step * l.
@@ -48,7 +49,8 @@ template <class T>
 bool fits(const ConvWeights<T>& w) {
   const ConvShape& s = w.shape;
   return w.depthwise() && !w.transposed && !w.bias_by_position && s.kernel[0] == 1 && s.in[0] == 1 && s.out[0] == 1 &&
-         s.pad[0] == 0 && s.dilation == Axes{1, 1, 1} && (s.kernel[2] == 3 || s.kernel[2] == 5) && s.stride[2] <= 2;
+         s.pad[0] == 0 && s.dilation == Axes{1, 1, 1} && s.kernel[1] <= kMostLines && (s.kernel[2] == 3 || s.kernel[2] == 5) &&
+         s.stride[2] <= 2;
 }
 
 // The channels of a task: many of them, since what is read of a pixel lies in one piece then (14 x 14 pixels, 480
@@ -103,8 +105,7 @@ class LineSums {
  private:
   template <class From>
   void sum(const Along& across, Index row, const Along& along, const T* weights, From from, Index step, T* to) const {
-    constexpr Index kMost = 16;
-    const T *at[kMost], *w[kMost];
+    const T *at[kMostLines], *w[kMostLines];
     int lines = 0;
     const Index channels = shape_.in_channels;
     for (Index l = 0; l < across.taps; ++l) {
