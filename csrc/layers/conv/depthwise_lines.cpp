@@ -49,8 +49,8 @@ template <class T>
 bool fits(const ConvWeights<T>& w) {
   const ConvShape& s = w.shape;
   return w.depthwise() && !w.transposed && !w.bias_by_position && s.kernel[0] == 1 && s.in[0] == 1 && s.out[0] == 1 &&
-         s.pad[0] == 0 && s.dilation == Axes{1, 1, 1} && s.kernel[1] <= kMostLines && (s.kernel[2] == 3 || s.kernel[2] == 5) &&
-         s.stride[2] <= 2;
+         s.pad[0] == 0 && s.dilation == Axes{1, 1, 1} && s.kernel[1] <= kMostLines &&
+         (s.kernel[2] == 3 || s.kernel[2] == 5) && s.stride[2] <= 2;
 }
 
 // The channels of a task: many of them, since what is read of a pixel lies in one piece then (14 x 14 pixels, 480
