@@ -45,11 +45,11 @@ struct BySigns {
   }
 };
 
-// f of a combination of the rule's sums.
-bool of_sums(const LoweredRule& rule, const std::vector<double>& factors, OfContribution* f) {
+// f of a combination of sums.
+bool of_sums(const std::vector<Sum>& sums, const std::vector<double>& factors, OfContribution* f) {
   BySigns signs;
-  for (std::size_t q = 0; q < rule.sums.size(); ++q) {
-    for (const ProductTerm& term : rule.sums[q]) {
+  for (std::size_t q = 0; q < sums.size(); ++q) {
+    for (const ProductTerm& term : sums[q]) {
       if (!signs.add(term.part, factors[q], term.map)) {
         return false;
       }
@@ -59,6 +59,8 @@ bool of_sums(const LoweredRule& rule, const std::vector<double>& factors, OfCont
 }
 
 }  // namespace
+
+bool by_contribution(const Sum& sum, OfContribution* f) { return of_sums({sum}, {1}, f); }
 
 bool by_contribution(const LoweredRule& rule, ByContribution* result) {
   if (rule.half_sum_and_difference) {
@@ -77,12 +79,12 @@ bool by_contribution(const LoweredRule& rule, ByContribution* result) {
     }
   }
   for (std::size_t g = 0; g < groups; ++g) {
-    if (!rule.groups[g].constants.empty() || !of_sums(rule, rule.groups[g].coef, &result->denominators[g]) ||
+    if (!rule.groups[g].constants.empty() || !of_sums(rule.sums, rule.groups[g].coef, &result->denominators[g]) ||
         !sent[g].depends_on_contribution(&result->sent[g])) {
       return false;
     }
   }
-  return !rule.masked || of_sums(rule, rule.plain, &result->plain);
+  return !rule.masked || of_sums(rule.sums, rule.plain, &result->plain);
 }
 
 }  // namespace pylrp

@@ -16,6 +16,9 @@ inline bool operator==(const OfContribution& f, const OfContribution& g) {
   return f.above == g.above && f.below == g.below;
 }
 
+// Of one sum; false: it is no f(c).
+bool by_contribution(const Sum& sum, OfContribution* f);
+
 struct ByContribution {
   std::vector<OfContribution> denominators, sent;  // of each group
   OfContribution plain;                            // of the plain output, where the rule is masked

@@ -214,7 +214,7 @@ class DepthwiseLines {
   explicit DepthwiseLines(const ConvCall<T>& call)
       : call_(call),
         shape_(call.weights.shape),
-        output_is_sum_(call.job.output && call.form.lists(ConvPath::kOutputAsSum)),
+        output_is_sum_(call.output_is_sum()),
         constants_(call.weights, call.rule, output_is_sum_),
         tasks_(call.weights, least_parts(call)),
         together_(lines_together(shape_.out[1], shape_.out[2])),
@@ -360,7 +360,7 @@ class DepthwiseLines {
 
 template <class T>
 void run(const ConvCall<T>& call) {
-  if (call.job.output && call.form.lists(ConvPath::kOutputAsSum)) {
+  if (call.output_is_sum()) {
     count_run(ConvPath::kOutputAsSum);
   }
   DepthwiseLines<T>(call).run();

@@ -80,11 +80,10 @@ template <class T>
 void run(const ConvCall<T>& call) {
   const RelevanceJob<T>& job = call.job;
   const Index targets = job.targets();
-  const bool sum_is_output = job.output && call.form.lists(ConvPath::kOutputAsSum);
-  if (sum_is_output) {
+  if (call.output_is_sum()) {
     count_run(ConvPath::kOutputAsSum);
   }
-  const FusedProducts<T> usual(call.weights, call.rule, sum_is_output, call.threads);
+  const FusedProducts<T> usual(call.weights, call.rule, call.output_is_sum(), call.threads);
   const std::unique_ptr<FusedShortcut<T>> shortcut = shortcut_of(call, usual);
   if (shortcut == nullptr) {
     usual.panels.pack(call.threads);

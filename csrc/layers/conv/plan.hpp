@@ -78,6 +78,11 @@ struct ConvForm {
   bool lists(ConvPath path) const;
 };
 
+template <class T>
+bool ConvCall<T>::output_is_sum() const {
+  return job.output && form.lists(ConvPath::kOutputAsSum);
+}
+
 // The forms for what is known of the signs of input and output.
 template <class T>
 struct ConvPlan : Prepared {

@@ -7,11 +7,10 @@
 
 #include "kernels/dispatch.hpp"
 #include "layers/conv/fused_1x1.hpp"
+#include "rules/cancelled.hpp"
 
 namespace pylrp {
 namespace {
-
-constexpr Index kMinTerms = 16;  // with fewer, contributions of one sign only are frequent
 
 template <class T>
 class ByMagnitude : public FusedShortcut<T> {
@@ -126,7 +125,7 @@ class ByMagnitude : public FusedShortcut<T> {
 
 template <class T>
 std::unique_ptr<FusedShortcut<T>> signs_by_magnitude(const ConvCall<T>& call, const FusedProducts<T>& usual) {
-  if (!call.form.by_magnitude || call.weights.source_channels() < kMinTerms) {
+  if (!call.form.by_magnitude || !has_terms_enough(*call.form.by_magnitude, call.weights.source_channels())) {
     return nullptr;
   }
   count_run(ConvPath::kSignsByMagnitude);

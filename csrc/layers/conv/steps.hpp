@@ -30,6 +30,8 @@ struct ConvCall {
   const LoweredRule& rule;  // of the form
   const RelevanceJob<T>& job;
   Threads threads;
+
+  bool output_is_sum() const;  // of the rule, and the output is at hand (plan.hpp)
 };
 
 // Samples [begin, begin + samples) of a job, targets [first, first + targets).

@@ -9,11 +9,11 @@
 #include "base/pieces.hpp"
 #include "kernels/dispatch.hpp"
 #include "layers/conv/plan.hpp"
+#include "rules/cancelled.hpp"
 
 namespace pylrp {
 namespace {
 
-constexpr Index kMinTerms = 16;       // with fewer, contributions of one sign only are frequent
 constexpr Index kChannelsATask = 64;  // of corrections
 constexpr Index kMostCancelled = 64;  // one of so many entries
 
@@ -31,7 +31,7 @@ bool may_run(const ConvWeights<T>& w, const LoweredRule& rule) {
   const bool no_bias = std::all_of(made.groups.begin(), made.groups.end(),
                                    [](const Denominator& group) { return group.bias.kind == BiasKind::kNone; });
   return (made.bias_by_sign || no_bias || w.bias == nullptr) &&
-         (!made.may_cancel || w.shape.taps() * source_channels_of_group(w) >= kMinTerms);
+         has_terms_enough(made, w.shape.taps() * source_channels_of_group(w));
 }
 
 // Whether the output that is at hand is z.
@@ -83,11 +83,10 @@ const T* weights_at(const ConvWeights<T>& w, Index channel, Index tap, Index fir
   return w.at(group * w.shape.group_out() + first, tap, channel % w.shape.group_in());
 }
 
-// A cancelled entry with what it has for contributions above and below zero.
 template <class T>
 struct Cancelled {
   Index row, position, channel;  // row: of the slice
-  T above, below;
+  BySign<T> share;
 };
 
 template <class T>
@@ -222,13 +221,8 @@ std::vector<Index> Magnitudes<T>::cancelled_in(const Run& run, Index column, Ind
   const auto is_exact = [&](Index entry) {
     const Index row = entry / columns, at = row * sums.stride + entry % columns;
     const Index in_image = (run.pixel + row * run.step) * w_.target_channels() + column + entry % columns;
-    bool matters = false, meets = false;
-    for (const Denominator& group : rule_.groups) {
-      const double whole = std::abs(group.coef[1]) * static_cast<double>(sums.z[1][at]);
-      const double sum =
-          group.coef[0] * static_cast<double>(sums.z[0][at]) + group.coef[1] * static_cast<double>(sums.z[1][at]);
-      matters = matters || 32 * std::abs(sum) < whole;
-    }
+    bool meets = false;
+    const bool matters = is_cancelled(rule_, static_cast<double>(sums.z[0][at]), static_cast<double>(sums.z[1][at]));
     for (Index t = 0; t < slice_.targets && matters; ++t) {
       meets = meets || call_.job.relevance.row(slice_.row(call_.job, t, run.sample))[in_image] != 0;
     }
@@ -276,17 +270,13 @@ template <class T>
 void Magnitudes<T>::write_alone(const Run& run, Index column, Index task, kernels::Absorbed* lost) {
   const Index size = source_channels_of_group(w_), group = column / (w_.target_channels() / w_.shape.groups);
   const T* const input = call_.job.inputs[0].row(slice_.begin + run.sample) + group * size;
-  double above = 0, below = 0;
+  BySign<double> of;
   for (const Source& source : sources_of(w_.shape, w_.transposed, run.pixel)) {
     Index step = 0;
     const T* const weights = weights_at(w_, column, source.tap, 0, &step);
-    const T* const x = input + source.pixel * w_.source_channels();
-    for (Index i = 0; i < size; ++i) {
-      const double c = static_cast<double>(weights[i * step]) * static_cast<double>(x[i]);
-      (c > 0 ? above : below) += c;
-    }
+    add_contributions(size, weights, step, input + source.pixel * w_.source_channels(), &of);
   }
-  const T sums[] = {static_cast<T>(above), static_cast<T>(below)};
+  const T sums[] = {static_cast<T>(of.above), static_cast<T>(of.below)};
   const T* const z[] = {&sums[0], &sums[1]};
   usual_.write(run, column, 1, z, 1, lost);
   if (!rule_.half_sum_and_difference) {
@@ -297,7 +287,7 @@ void Magnitudes<T>::write_alone(const Run& run, Index column, Index task, kernel
     T* const s = shares_ + row * w_.target_size() + run.pixel * w_.target_channels() + column;
     T& other = s[slice_.rows() * w_.target_size()];
     if (*s != 0 || other != 0) {
-      found_[static_cast<std::size_t>(task)].push_back({row, run.pixel, column, *s, other});
+      found_[static_cast<std::size_t>(task)].push_back({row, run.pixel, column, {*s, other}});
       *s = other = 0;
     }
   }
@@ -322,10 +312,7 @@ void Magnitudes<T>::correct(T* corrections) const {
           Index step = 0;
           const T* const weights = weights_at(w_, entry.channel, source.tap, first, &step);
           const Index at = source.pixel * w_.source_channels() + group * size + first;
-          for (Index i = 0; i < count; ++i) {
-            const T c = weights[i * step] * input[at + i];
-            sent[at + i] += c * (c > 0 ? entry.above : entry.below);
-          }
+          send_contributions(count, weights, step, input + at, entry.share, sent + at);
         }
       }
     }

@@ -1,7 +1,6 @@
 #include "layers/dense/cancelled.hpp"
 
 #include <algorithm>
-#include <cmath>
 
 namespace pylrp {
 
@@ -20,14 +19,10 @@ std::vector<Index> Cancelled<T>::find(const kernels::SharesOfRows<T>& args, Inde
   }
   const auto is_exact = [&](Index entry) {
     const Index i = entry / args.cols, j = entry % args.cols, at = i * args.z_stride + j;
-    const double z = static_cast<double>(args.z[0][at]), v = static_cast<double>(args.z[1][at]);
-    const bool matters = std::any_of(rule_.groups.begin(), rule_.groups.end(), [&](const Denominator& group) {
-      return 32 * std::abs(group.coef[0] * z + group.coef[1] * v) < std::abs(group.coef[1]) * v;
-    });
     const T* const x = job_.input.row(begin_ + row + i);
     // Nothing but the bias is there where all inputs are 0.
-    return !matters || args.r[i * args.r_stride + j] == 0 ||
-           std::all_of(x, x + job_.input.cols, [](T a) { return a == 0; });
+    return !is_cancelled(rule_, static_cast<double>(args.z[0][at]), static_cast<double>(args.z[1][at])) ||
+           args.r[i * args.r_stride + j] == 0 || std::all_of(x, x + job_.input.cols, [](T a) { return a == 0; });
   };
   found.erase(std::remove_if(found.begin(), found.end(), is_exact), found.end());
   return found;
@@ -60,12 +55,9 @@ template <class T>
 void Cancelled<T>::alone(const kernels::SharesOfRows<T>& args, Index entry, Index row, Index column) {
   const Index i = entry / args.cols, j = entry % args.cols;
   const T *const x = job_.input.row(begin_ + row + i), *const weights = job_.layer.weight.row(column + j);
-  double above = 0, below = 0;
-  for (Index k = 0; k < job_.input.cols; ++k) {
-    const double c = static_cast<double>(weights[k]) * static_cast<double>(x[k]);
-    (c > 0 ? above : below) += c;
-  }
-  const T sums[] = {static_cast<T>(above), static_cast<T>(below)};
+  BySign<double> of;
+  add_contributions(job_.input.cols, weights, 1, x, &of);
+  const T sums[] = {static_cast<T>(of.above), static_cast<T>(of.below)};
   const T* const z[] = {&sums[0], &sums[1]};
   T s[2] = {}, *to[2] = {&s[0], &s[1]};
   kernel_.shares({.rows = 1,
@@ -84,7 +76,7 @@ void Cancelled<T>::alone(const kernels::SharesOfRows<T>& args, Index entry, Inde
     return;
   }
   const std::lock_guard<std::mutex> lock(mutex_);
-  sending_.push_back({begin_ + row + i, column + j, s[0], s[1]});
+  sending_.push_back({begin_ + row + i, column + j, {s[0], s[1]}});
 }
 
 template <class T>
@@ -104,12 +96,8 @@ void Cancelled<T>::send(const Threads& threads) {
     const std::size_t begin = first[static_cast<std::size_t>(task)], end = first[static_cast<std::size_t>(task) + 1];
     for (std::size_t e = begin; e < end; ++e) {
       const Entry& entry = sending_[e];
-      const T *const weights = job_.layer.weight.row(entry.column), *const x = job_.input.row(entry.row);
-      T* const to = job_.result.row(entry.row);
-      for (Index k = 0; k < job_.input.cols; ++k) {
-        const T c = weights[k] * x[k];
-        to[k] += c * (c > 0 ? entry.above : entry.below);
-      }
+      send_contributions(job_.input.cols, job_.layer.weight.row(entry.column), 1, job_.input.row(entry.row),
+                         entry.share, job_.result.row(entry.row));
     }
   });
 }

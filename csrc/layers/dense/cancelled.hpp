@@ -8,6 +8,7 @@
 
 #include "kernels/dispatch.hpp"
 #include "layers/dense/dense.hpp"
+#include "rules/cancelled.hpp"
 
 namespace pylrp {
 
@@ -26,7 +27,7 @@ class Cancelled {
  private:
   struct Entry {
     Index row, column;
-    T above, below;  // shares of contributions above and below zero
+    BySign<T> share;
   };
   std::vector<Index> find(const kernels::SharesOfRows<T>& args, Index row) const;
   void alone(const kernels::SharesOfRows<T>& args, Index entry, Index row, Index column);

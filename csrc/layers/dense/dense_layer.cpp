@@ -7,6 +7,7 @@
 #include "kernels/dispatch.hpp"
 #include "layers/registry.hpp"
 #include "products/blocking.hpp"
+#include "rules/cancelled.hpp"
 
 namespace pylrp {
 namespace {
@@ -23,12 +24,11 @@ struct Forms : Prepared {
 };
 
 // The rule by the output and |W| |a|, where their biases are the rule's.
-constexpr Index kMinTerms = 16;  // with fewer, contributions of one sign only are frequent
 template <class T>
 bool magnitudes_of(const DenseWeights<T>& dense, const LoweredRule& rule, LoweredRule* made) {
   LoweredRule found;
   if (!by_magnitude(rule, &found) || (dense.bias != nullptr && !found.bias_by_sign) ||
-      (found.may_cancel && dense.weight.cols < kMinTerms)) {
+      !has_terms_enough(found, dense.weight.cols)) {
     return false;
   }
   *made = std::move(found);
