@@ -29,6 +29,14 @@ struct ContributionTable {
   // out(rows, columns) = or += sum over entries of s f(w x); or, where `below` is not null, of s max(w x, 0) + below
   // min(w x, 0). Rows of `out` lie and end as those of x.
   void (*send)(const Contributions& args, const float* s, const float* below, bool add, float* out);
+  // The same for several targets, whose outputs with relevance are listed together; `below` is null. s and out have one
+  // row a target, `s_step` and `out_step` apart.
+  void (*send_targets)(const Contributions& args, int targets, const float* s, Index s_step, bool add, float* out,
+                       Index out_step);
+  // What is not zero in one row of x or in several, `step` apart: their values side by side in as many lists, `to_step`
+  // apart, and its steps. Returns how many; writes up to kSpare more.
+  Index (*compress_targets)(Index k, int targets, const float* x, Index step, float* to, Index to_step,
+                            std::uint16_t* steps);
 };
 
 // Of the instruction set that runs; null: it has none.

@@ -31,6 +31,7 @@ namespace {
 #include "kernels/samples.inl"
 #include "kernels/scores.inl"
 #include "kernels/taps.inl"
+#include "kernels/target_contributions.inl"
 #include "kernels/tile.inl"
 #include "kernels/windows.inl"
 
@@ -98,8 +99,12 @@ const CellIsa PYLRP_CELLS_SYMBOL = {
     {few_rows<double>, lstm_step<double>, lstm_back<double>, state_back<double>, slopes<double>}};
 #if defined(__AVX2__)
 extern const ContributionTable PYLRP_CONTRIBUTIONS_SYMBOL;
-const ContributionTable PYLRP_CONTRIBUTIONS_SYMBOL = {kContributionVectors * kLanes<float>, kContributionsApart,
-                                                      sum_of_contributions, send_of_contributions};
+const ContributionTable PYLRP_CONTRIBUTIONS_SYMBOL = {kContributionVectors * kLanes<float>,
+                                                      kContributionsApart,
+                                                      sum_of_contributions,
+                                                      send_of_contributions,
+                                                      send_of_targets,
+                                                      compress_targets};
 extern const QuadTable PYLRP_QUADS_SYMBOL;
 const QuadTable PYLRP_QUADS_SYMBOL = {compress_quad, list_quads, choose_of_four, place_of_four};
 #endif

@@ -17,6 +17,8 @@ namespace {
 constexpr Index kWeightBytes = Index{48} << 10;  // of a block of outputs, whose weights stay in the cache
 constexpr Index kMostInputs = 512;               // more: not measured
 constexpr std::size_t kMostGroups = 2;
+constexpr Index kMostTargets = 16;   // that share a list
+constexpr double kMostAlone = 1.25;  // entries of it, as a multiple of those that a target has
 
 Index lanes() { return kernels::table<float>().tile_cols / 2; }
 
@@ -43,17 +45,44 @@ bool may_run(const ConvWeights<T>& w, const LoweredRule& rule) {
          (kernels::contributions()->apart || !is_apart(made, rule));
 }
 
+// The relevance of targets that go together, of a sample's position on: one behind the other.
+struct TargetRows {
+  const float* first;
+  Index step, targets;
+};
+TargetRows rows_of(const RelevanceJob<float>& job, Index target, Index targets, Index sample, Index at) {
+  const Matrix<const float>& relevance = job.relevance;
+  return {relevance.row(target * job.batch + sample) + at, job.batch * relevance.stride, targets};
+}
+
+// Outputs with relevance, as a share: of each target, and of one of those that would go together.
+struct Kept {
+  double each, any;
+};
 // Of some of its positions.
-double share_with_relevance(const Matrix<const float>& relevance, Index channels) {
-  const Index positions = relevance.cols / channels, apart = std::clamp<Index>(positions / 16, 1, 32);
-  Index kept = 0, counted = 0;
-  for (Index i = 0; i < relevance.rows; ++i) {
+Kept shares_with_relevance(const RelevanceJob<float>& job, Index channels) {
+  const Index positions = job.relevance.cols / channels, apart = std::clamp<Index>(positions / 16, 1, 32);
+  const Index targets = std::min(job.targets(), kMostTargets);
+  const Buffer<float> values(targets * (channels + kernels::kSpare));
+  const Buffer<std::uint16_t> steps(channels + kernels::kSpare);
+  Index each = 0, any = 0, counted = 0;
+  for (Index i = 0; i < job.batch; ++i) {
     for (Index p = apart / 2; p < positions; p += apart) {
-      kept += kernels::table<float>().nonzeros(channels, relevance.row(i) + p * channels, 0);
+      const TargetRows rows = rows_of(job, 0, targets, i, p * channels);
+      for (Index t = 0; t < targets; ++t) {
+        each += kernels::table<float>().nonzeros(channels, rows.first + t * rows.step, 0);
+      }
+      any += kernels::contributions()->compress_targets(channels, static_cast<int>(targets), rows.first, rows.step,
+                                                        values.data(), channels + kernels::kSpare, steps.data());
       counted += channels;
     }
   }
-  return static_cast<double>(kept) / static_cast<double>(std::max<Index>(counted, 1));
+  const double all = static_cast<double>(std::max<Index>(counted, 1));
+  return {static_cast<double>(each) / all / static_cast<double>(targets), static_cast<double>(any) / all};
+}
+// How many targets go together: where most have relevance at the same outputs, behind a ReLU, they have one list.
+Index targets_together(const RelevanceJob<float>& job, const Kept& kept) {
+  return kept.any > kMostAlone * kept.each ? 1 : std::min(job.targets(), kMostTargets);
 }
 
 // Contributions take the time of products where so many outputs have relevance: measured with 16 to 512 inputs. The sum
@@ -72,10 +101,12 @@ bool wins(const ConvCall<float>& call) {
   if (call.threads.bfloat16 || forced_left_path() == LeftPath::kTiles) {
     return false;
   }
-  const double share = share_with_relevance(job.relevance, call.weights.target_channels());
-  // Products make the sums once for all targets.
+  const Kept kept = shares_with_relevance(job, call.weights.target_channels());
+  if (targets_together(job, kept) > 1) {  // sums are made once for many of them, as products do
+    return kept.any < most_with_relevance(call);
+  }
   const double targets = static_cast<double>(job.targets());
-  return share < most_with_relevance(call) * (1 + targets) / (2 * targets);
+  return kept.each < most_with_relevance(call) * (1 + targets) / (2 * targets);
 }
 
 template <class T>
@@ -120,9 +151,11 @@ struct Contributing {
     }
     combine(rule.plain, shares.plain);
   }
-  // What an entry of a list takes: its relevance, step and two sums, and two constants.
-  static constexpr Index kEntryBytes = 5 * Index{sizeof(float)} + 2;
-  Index row_bytes() const { return most * kEntryBytes + (2 * stride + out) * Index{sizeof(float)}; }
+  // What an entry of a list takes: its step, two sums and two constants, and the shares of each target.
+  Index entry_bytes(Index targets) const { return 2 + (4 + (apart ? 2 : 1) * targets) * Index{sizeof(float)}; }
+  Index row_bytes(Index targets) const {
+    return most * entry_bytes(targets) + (stride + targets * (stride + out)) * Index{sizeof(float)};
+  }
 
   const ConvCall<float>& call;
   ShareConstants<float> constants;
@@ -134,23 +167,25 @@ struct Contributing {
   Buffer<float> weights;
 };
 
-// Some positions of a sample, for one target after the other.
+// Some positions of a sample, for targets that share their lists.
 class ContributingBlock {
  public:
-  ContributingBlock(const Contributing& of, Index rows)
+  ContributingBlock(const Contributing& of, Index rows, Index targets)
       : of_(of),
         rows_(rows),
+        targets_(targets),
         size_(rows * of.most + kernels::kSpare),
         inputs_(rows * of.stride),
-        sent_back_(rows * of.stride),
-        memory_(5 * size_),
+        sent_back_(targets * rows * of.stride),
+        memory_((4 + (of.apart ? 2 : 1) * targets) * size_),
         steps_(size_),
         begins_(static_cast<std::size_t>(rows + 1)) {
     float* at = memory_.data();
-    for (float** entries : {&relevance_, &sums_[0], &sums_[1], &biases_[0], &biases_[1]}) {
+    for (float** entries : {&sums_[0], &sums_[1], &biases_[0], &biases_[1], &shares_[0]}) {
       *entries = at;
       at += size_;
     }
+    shares_[1] = shares_[0] + (of.apart ? targets * size_ : 0);
   }
   void read(const float* x) {
     for (Index i = 0; i < rows_; ++i) {
@@ -158,31 +193,45 @@ class ContributingBlock {
       std::fill(std::copy_n(x + i * of_.in, of_.in, row), row + of_.stride, 0.0F);
     }
   }
-  void run(const float* relevance, float* out, kernels::Absorbed* lost) {
+  void run(const TargetRows& relevance, float* out, Index out_step, kernels::Absorbed* lost) {
     for (Index block = 0; block < of_.blocks; ++block) {
       const Index first = of_.out * block / of_.blocks;
       make_lists(relevance, first, of_.out * (block + 1) / of_.blocks - first);
       make_sums(first);
       make_shares(first, lost);
-      each_part(first, [&](const kernels::Contributions& part, Index column) {
-        kernels::contributions()->send(part, sums_[0], below(), block > 0, sent_back_.data() + column);
-      });
+      each_part(first, [&](const kernels::Contributions& part, Index column) { send(part, column, block > 0); });
     }
-    for (Index i = 0; i < rows_; ++i) {
-      std::copy_n(sent_back_.data() + i * of_.stride, of_.in, out + i * of_.in);
+    for (Index i = 0; i < targets_ * rows_; ++i) {
+      std::copy_n(sent_back_.data() + i * of_.stride, of_.in, out + i / rows_ * out_step + i % rows_ * of_.in);
     }
   }
 
  private:
-  void make_lists(const float* relevance, Index first, Index outputs) {
+  // The relevance of the entries, which shares will take the place of.
+  void make_lists(const TargetRows& relevance, Index first, Index outputs) {
     count_ = 0;
     for (Index i = 0; i < rows_; ++i) {
       begins_[static_cast<std::size_t>(i)] = count_;
-      count_ += kernels::table<float>().compress(outputs, relevance + i * of_.out + first, 0, 0, relevance_ + count_,
-                                                 steps_.data() + count_);
+      const float* const row = relevance.first + i * of_.out + first;
+      count_ +=
+          targets_ == 1
+              ? kernels::table<float>().compress(outputs, row, 0, 0, shares_[0] + count_, steps_.data() + count_)
+              : kernels::contributions()->compress_targets(outputs, static_cast<int>(targets_), row, relevance.step,
+                                                           shares_[0] + count_, size_, steps_.data() + count_);
     }
     begins_[static_cast<std::size_t>(rows_)] = count_;
     std::fill_n(steps_.data() + count_, kernels::kSpare, std::uint16_t{0});
+  }
+  void send(const kernels::Contributions& part, Index column, bool add) const {
+    float* const out = sent_back_.data() + column;
+    const Index out_step = rows_ * of_.stride;
+    if (!of_.apart) {
+      kernels::contributions()->send_targets(part, static_cast<int>(targets_), shares_[0], size_, add, out, out_step);
+      return;
+    }
+    for (Index t = 0; t < targets_; ++t) {
+      kernels::contributions()->send(part, shares_[0] + t * size_, shares_[1] + t * size_, add, out + t * out_step);
+    }
   }
   // With the columns that the kernels take at once.
   template <class Body>
@@ -202,11 +251,10 @@ class ContributingBlock {
            column);
     }
   }
-  float* below() const { return of_.apart ? sums_[1] : nullptr; }
   void make_sums(Index first) {
     each_part(first, [&](const kernels::Contributions& part, Index column) {
       if (column == 0) {
-        return kernels::contributions()->sum(part, sums_[0], below());
+        return kernels::contributions()->sum(part, sums_[0], of_.apart ? sums_[1] : nullptr);
       }
       more_.reset(2 * size_);
       float* const more[] = {more_.data(), more_.data() + size_};
@@ -236,21 +284,24 @@ class ContributingBlock {
     }
     Buffer<float> plain(shares.masked && shares.plain_base ? size_ : 0);
     shares.plain_base = shares.masked ? at_entries(shares.plain_base, first, plain.data()) : nullptr;
-    kernels::table<float>().shares({.rows = 1,
-                                    .cols = count_,
-                                    .rule = shares,
-                                    .z = sums_,
-                                    .z_stride = count_,
-                                    .r = relevance_,
-                                    .r_stride = count_,
-                                    .s = sums_,
-                                    .s_stride = count_,
-                                    .ledger = lost,
-                                    .ledger_step = 0});
-    weigh();
+    for (Index t = 0; t < targets_; ++t) {
+      float* const s[] = {shares_[0] + t * size_, shares_[1] + t * size_};
+      kernels::table<float>().shares({.rows = 1,
+                                      .cols = count_,
+                                      .rule = shares,
+                                      .z = sums_,
+                                      .z_stride = count_,
+                                      .r = s[0],
+                                      .r_stride = count_,
+                                      .s = s,
+                                      .s_stride = count_,
+                                      .ledger = lost + t,
+                                      .ledger_step = 0});
+      weigh(s);
+    }
   }
   // From the shares of the groups to what contributions above and below zero are multiplied with.
-  void weigh() {
+  void weigh(float* const* shares) const {
     const std::vector<OfContribution>& f = of_.rule.sent;
     if (!of_.apart || (f[0] == OfContribution{1, 0} && f.size() > 1 && f[1] == OfContribution{0, 1})) {
       return;
@@ -260,22 +311,22 @@ class ContributingBlock {
       factors[0][g] = static_cast<float>(f[g].above);
       factors[1][g] = static_cast<float>(f[g].below);
     }
-    const float* const s = sums_[0];
-    const float* const t = f.size() > 1 ? sums_[1] : s;
+    const float* const s = shares[0];
+    const float* const t = f.size() > 1 ? shares[1] : s;
     for (Index e = 0; e < count_; ++e) {
       const float a = s[e], b = t[e];
-      sums_[0][e] = factors[0][0] * a + factors[0][1] * b;
-      sums_[1][e] = factors[1][0] * a + factors[1][1] * b;
+      shares[0][e] = factors[0][0] * a + factors[0][1] * b;
+      shares[1][e] = factors[1][0] * a + factors[1][1] * b;
     }
   }
 
   const Contributing& of_;
-  Index rows_, size_, count_ = 0;
-  Buffer<float> inputs_, sent_back_;  // (rows, stride)
+  Index rows_, targets_, size_, count_ = 0;
+  Buffer<float> inputs_, sent_back_;  // (rows, stride), (targets, rows, stride)
   Buffer<float> memory_, more_;
   Buffer<std::uint16_t> steps_;
   std::vector<Index> begins_;
-  float *relevance_, *sums_[2], *biases_[2];  // of each entry; the sums become shares
+  float *sums_[2], *biases_[2], *shares_[2];  // of each entry; shares: (targets, entries)
 };
 
 template <class T>
@@ -283,15 +334,18 @@ void run(const ConvCall<T>& call) {
   if constexpr (std::is_same_v<T, float>) {
     const RelevanceJob<float>& job = call.job;
     const Contributing shared(call);
-    const PositionTasks tasks(job.batch, count(call.weights.target()), shared.row_bytes(), 1);
     const Index targets = job.targets(), in = shared.in;
+    const Index most = targets == 1 ? 1 : targets_together(job, shares_with_relevance(job, shared.out));
+    const Index groups = (targets + most - 1) / most, together = (targets + groups - 1) / groups;
+    const PositionTasks tasks(job.batch, count(call.weights.target()), shared.row_bytes(together), 1);
     std::vector<kernels::Absorbed> lost(static_cast<std::size_t>(tasks.count() * targets));
     tasks.each(call.threads, [&](Index task, Index sample, Index first, Index rows) {
-      ContributingBlock block(shared, rows);
-      block.read(job.inputs[0].row(sample) + first * in);
-      for (Index t = 0; t < targets; ++t) {
-        const Index row = t * job.batch + sample;
-        block.run(job.relevance.row(row) + first * shared.out, job.results[0].row(row) + first * in,
+      for (Index g = 0; g < groups; ++g) {
+        const Index t = targets * g / groups, count = targets * (g + 1) / groups - t;
+        ContributingBlock block(shared, rows, count);
+        block.read(job.inputs[0].row(sample) + first * in);
+        block.run(rows_of(job, t, count, sample, first * shared.out),
+                  job.results[0].row(t * job.batch + sample) + first * in, job.batch * job.results[0].stride,
                   &lost[static_cast<std::size_t>(task * targets + t)]);
       }
     });
