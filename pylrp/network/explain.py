@@ -69,6 +69,7 @@ class Question:
 
     Attributes
     ----------
+    rules : str, Composite, Rule or sequence of Rule
     top : str
         The value where relevance starts.
     names, outputs : list of str
@@ -82,6 +83,7 @@ class Question:
 
     def __init__(self, execution: Execution, request: Request, bfloat16: bool):
         graph = execution.graph
+        self.rules = request.composite  # stays alive as long as its identity is a key
         self.top = requests.start_value(graph, request.output)
         wanted = requests.wanted_values(graph, request.layers)
         self.masks: Mapping[str, Any] | None = masks.by_value(graph, request.masks)
@@ -118,12 +120,14 @@ class Call:
         self._settle_target()
 
     def _question(self) -> Question:
-        """Return what is asked whatever the input is; it is settled once where the rules have a name."""
+        """Return what is asked whatever the input is; it is settled once for rules by name, or in the same object."""
         request, known = self.request, self.execution.questions
-        usual = request.layers is None and request.masks is None and isinstance(request.composite, str)
+        rules = request.composite
+        usual = request.layers is None and request.masks is None and isinstance(rules, str | Composite | Rule)
         if not usual or not isinstance(request.output, str | None):
             return Question(self.execution, request, self.bfloat16)
-        key = request.composite, request.convention, request.output, self.bfloat16
+        # By identity: equal rules may differ in whether a number was left at its default, and comparing takes long.
+        key = rules if isinstance(rules, str) else id(rules), request.convention, request.output, self.bfloat16
         found = known.get(key)
         if found is None:
             if len(known) >= _MOST_QUESTIONS:
