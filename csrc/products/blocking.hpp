@@ -39,6 +39,9 @@ inline constexpr Index kBandRows = 96;
 // Not measured alone. (kWorthTeam in base/parallel.hpp is the limit for a whole call.)
 inline constexpr Index kMinProductsForThreadsDense = Index{1} << 21;
 inline constexpr Index kMinProductsForThreadsConv = Index{1} << 19;
+// Of depthwise ones, which wait for memory: 14 x 14 pixels, 240 channels, 3 x 3 (0.4 million), relevance on one thread:
+// 186 us.
+inline constexpr Index kMinProductsForThreadsDepthwise = Index{1} << 17;
 // The same for passes that are memory-bound, in weights: those over weights by columns. Not measured alone.
 inline constexpr Index kMinWeightsForThreads = Index{1} << 20;
 // And for packing weights. Not measured alone.

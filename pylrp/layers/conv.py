@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike
 
+from pylrp._arrays import contiguous_lines
 from pylrp.errors import UnsupportedLayer
 from pylrp.layers.base import Array, Layer, Place, Shape, Spec, per_axis, product, sole
 from pylrp.layers.dense import Dense
@@ -137,7 +138,7 @@ class _Convolution(Layer):
     def stored_for_core(self) -> Layer:
         """Return the layer with weights as the core reads them, under a view of the usual shape."""
         axes = self._core_axes
-        stored = np.ascontiguousarray(np.transpose(np.asarray(self.weight), axes))
+        stored = contiguous_lines(np.transpose(np.asarray(self.weight), axes))
         shared = copy.copy(self)
         shared._set("weight", np.transpose(stored, np.argsort(axes)))
         if self.bias is not None and np.ndim(self.bias) > 1:

@@ -12,6 +12,7 @@ from reference.contributions import propagate
 
 import pylrp
 from pylrp import layers as L
+from pylrp.network import execution
 from pylrp.network.graph import Graph, Node
 from pylrp.network.ledger import COLUMNS
 
@@ -221,6 +222,27 @@ def test_constants_are_prepared_once(net, x):
     assert len(plans()) == 2
 
 
+def test_rules_in_one_object_are_settled_once(net, x, monkeypatch):
+    settled, assign = [], execution.assign
+    monkeypatch.setattr(execution, "assign", lambda *given: settled.append(given[1]) or assign(*given))
+    mine, other, rule = (
+        pylrp.Composite("mine", pylrp.ZPlus()),
+        pylrp.Composite("mine", pylrp.Flat()),
+        pylrp.Epsilon(0.7),
+    )
+    first = net.explain(x, 2, mine).relevance
+    np.testing.assert_array_equal(net.explain(x, 2, mine).relevance, first)
+    assert settled == [mine]
+    assert np.abs(net.explain(x, 2, other).relevance - first).max() > 1e-3
+    assert settled == [mine, other]
+    for _ in range(2):
+        net.explain(x, 2, rule)
+    assert len(settled) == 3
+    # A default may be replaced where the same number is not: an equal object is another one.
+    net.explain(x, 2, pylrp.Epsilon(0.7))
+    assert len(settled) == 4
+
+
 def test_rules_by_name_of_a_layer(x):
     made, _weights, _ = build([9, 12, 5], [L.ReLU(), None])
     made[0] = L.Dense(made[0].weight, made[0].bias, name="first")
@@ -348,3 +370,14 @@ def test_weights_of_a_layer_that_is_used_twice_are_turned_once(monkeypatch: pyte
     assert len(seen) == 1
     first, second = (node.layer for node in network.graph.nodes)
     assert first is second
+
+
+@pytest.mark.parametrize("kernel", [(1,), (3,)])
+def test_weights_of_convolutions_begin_at_a_cache_line(kernel: tuple[int, ...]) -> None:
+    memory = np.arange(6 * 8 * 3 + 40, dtype=np.float32)
+    for first in range(17):
+        weight = memory[first : first + 48 * kernel[0]].reshape(6, 8, *kernel)
+        network = pylrp.Network.from_graph(Graph({"x": (8, 5)}, [Node("a", L.Conv(weight), ("x",))], ["a"]))
+        stored = network.graph.nodes[0].layer.weight
+        assert stored.ctypes.data % 64 == 0
+        np.testing.assert_array_equal(stored, weight)

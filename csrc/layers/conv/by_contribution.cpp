@@ -72,8 +72,10 @@ Kept shares_with_relevance(const RelevanceJob<float>& job, Index channels) {
       for (Index t = 0; t < targets; ++t) {
         each += kernels::table<float>().nonzeros(channels, rows.first + t * rows.step, 0);
       }
-      any += kernels::contributions()->compress_targets(channels, static_cast<int>(targets), rows.first, rows.step,
-                                                        values.data(), channels + kernels::kSpare, steps.data());
+      any += targets == 1 ? 0
+                          : kernels::contributions()->compress_targets(channels, static_cast<int>(targets), rows.first,
+                                                                       rows.step, values.data(),
+                                                                       channels + kernels::kSpare, steps.data());
       counted += channels;
     }
   }
@@ -88,9 +90,7 @@ Index targets_together(const RelevanceJob<float>& job, const Kept& kept) {
 // Contributions take the time of products where so many outputs have relevance: measured with 16 to 512 inputs. The sum
 // across lanes that each output ends with weighs more where inputs are few.
 double most_with_relevance(const ConvCall<float>& call) {
-  ByContribution made;
-  by_contribution(call.rule, &made);
-  if (is_apart(made, call.rule)) {
+  if (is_apart(call.form.contributions->rule, call.rule)) {
     return 0.5;
   }
   return lanes() < 16 || call.weights.source_channels() <= 32 ? 0.6 : 0.8;
@@ -112,9 +112,8 @@ bool wins(const ConvCall<float>& call) {
 template <class T>
 bool applies(const ConvCall<T>& call) {
   if constexpr (std::is_same_v<T, float>) {
-    const Matrix<const float> w = call.weights.matrix();
     // An entry without relevance reads no weights, which are to show up all the same if they are not finite.
-    return wins(call) && (kernels::table<float>().scan(w.rows * w.cols, w.data) & kernels::kNotFinite) == 0;
+    return call.form.contributions->finite && wins(call);
   }
   return false;
 }
@@ -127,8 +126,10 @@ void combine(const OfContribution& f, float* coef) {
 // What all tasks read.
 struct Contributing {
   explicit Contributing(const ConvCall<float>& call_)
-      : call(call_), constants(call.weights, call.rule, false), shares(constants.args) {
-    by_contribution(call.rule, &rule);
+      : call(call_),
+        constants(call.weights, call.rule, false),
+        shares(constants.args),
+        rule(call.form.contributions->rule) {
     const OfContribution& f = rule.denominators[0];
     apart = is_apart(rule, call.rule);
     plain = apart ? 0.0F : static_cast<float>(f.below);
@@ -137,10 +138,11 @@ struct Contributing {
     in = w.source_channels();
     out = w.target_channels();
     stride = (in + lanes() - 1) / lanes() * lanes();
-    weights.reset(out * stride);
-    for (Index j = 0; j < out; ++j) {
-      std::copy_n(w.at(j, 0, 0), in, weights.data() + j * stride);
-      std::fill_n(weights.data() + j * stride + in, stride - in, 0.0F);
+    weights = w.weight;
+    if (stride != in) {
+      own_weights.reset(out * stride);
+      pad(w.weight, out, own_weights.data());
+      weights = own_weights.data();
     }
     const Index fitting = std::clamp<Index>(kWeightBytes / (stride * Index{sizeof(float)}), 1, out);
     blocks = (out + fitting - 1) / fitting;
@@ -151,6 +153,12 @@ struct Contributing {
     }
     combine(rule.plain, shares.plain);
   }
+  // Rows of whole vectors.
+  void pad(const float* from, Index rows, float* to) const {
+    for (Index i = 0; i < rows; ++i) {
+      std::fill(std::copy_n(from + i * in, in, to + i * stride), to + (i + 1) * stride, 0.0F);
+    }
+  }
   // What an entry of a list takes: its step, two sums and two constants, and the shares of each target.
   Index entry_bytes(Index targets) const { return 2 + (4 + (apart ? 2 : 1) * targets) * Index{sizeof(float)}; }
   Index row_bytes(Index targets) const {
@@ -160,11 +168,12 @@ struct Contributing {
   const ConvCall<float>& call;
   ShareConstants<float> constants;
   kernels::Shares<float> shares;
-  ByContribution rule;
+  const ByContribution& rule;
   bool apart;
   float plain, extra;                   // of f
   Index in, out, stride, blocks, most;  // outputs of a block, at most
-  Buffer<float> weights;
+  const float* weights;
+  Buffer<float> own_weights;
 };
 
 // Some positions of a sample, for targets that share their lists.
@@ -175,8 +184,8 @@ class ContributingBlock {
         rows_(rows),
         targets_(targets),
         size_(rows * of.most + kernels::kSpare),
-        inputs_(rows * of.stride),
-        sent_back_(targets * rows * of.stride),
+        own_inputs_(of.stride == of.in ? 0 : rows * of.stride),
+        own_sent_back_(sends_at_once() ? 0 : targets * rows * of.stride),
         memory_((4 + (of.apart ? 2 : 1) * targets) * size_),
         steps_(size_),
         begins_(static_cast<std::size_t>(rows + 1)) {
@@ -188,12 +197,16 @@ class ContributingBlock {
     shares_[1] = shares_[0] + (of.apart ? targets * size_ : 0);
   }
   void read(const float* x) {
-    for (Index i = 0; i < rows_; ++i) {
-      float* const row = inputs_.data() + i * of_.stride;
-      std::fill(std::copy_n(x + i * of_.in, of_.in, row), row + of_.stride, 0.0F);
+    inputs_ = x;
+    if (of_.stride != of_.in) {
+      of_.pad(x, rows_, own_inputs_.data());
+      inputs_ = own_inputs_.data();
     }
   }
+  // out may be what was read, if there is one target.
   void run(const TargetRows& relevance, float* out, Index out_step, kernels::Absorbed* lost) {
+    sent_back_ = sends_at_once() ? out : own_sent_back_.data();
+    sent_step_ = sends_at_once() ? out_step : rows_ * of_.stride;
     for (Index block = 0; block < of_.blocks; ++block) {
       const Index first = of_.out * block / of_.blocks;
       make_lists(relevance, first, of_.out * (block + 1) / of_.blocks - first);
@@ -201,12 +214,13 @@ class ContributingBlock {
       make_shares(first, lost);
       each_part(first, [&](const kernels::Contributions& part, Index column) { send(part, column, block > 0); });
     }
-    for (Index i = 0; i < targets_ * rows_; ++i) {
-      std::copy_n(sent_back_.data() + i * of_.stride, of_.in, out + i / rows_ * out_step + i % rows_ * of_.in);
+    for (Index i = 0; !sends_at_once() && i < targets_ * rows_; ++i) {
+      std::copy_n(sent_back_ + i * of_.stride, of_.in, out + i / rows_ * out_step + i % rows_ * of_.in);
     }
   }
 
  private:
+  bool sends_at_once() const { return of_.stride == of_.in && of_.blocks == 1; }
   // The relevance of the entries, which shares will take the place of.
   void make_lists(const TargetRows& relevance, Index first, Index outputs) {
     count_ = 0;
@@ -223,14 +237,13 @@ class ContributingBlock {
     std::fill_n(steps_.data() + count_, kernels::kSpare, std::uint16_t{0});
   }
   void send(const kernels::Contributions& part, Index column, bool add) const {
-    float* const out = sent_back_.data() + column;
-    const Index out_step = rows_ * of_.stride;
+    float* const out = sent_back_ + column;
     if (!of_.apart) {
-      kernels::contributions()->send_targets(part, static_cast<int>(targets_), shares_[0], size_, add, out, out_step);
+      kernels::contributions()->send_targets(part, static_cast<int>(targets_), shares_[0], size_, add, out, sent_step_);
       return;
     }
     for (Index t = 0; t < targets_; ++t) {
-      kernels::contributions()->send(part, shares_[0] + t * size_, shares_[1] + t * size_, add, out + t * out_step);
+      kernels::contributions()->send(part, shares_[0] + t * size_, shares_[1] + t * size_, add, out + t * sent_step_);
     }
   }
   // With the columns that the kernels take at once.
@@ -242,8 +255,8 @@ class ContributingBlock {
       body(kernels::Contributions{.rows = rows_,
                                   .begins = begins_.data(),
                                   .at = steps_.data(),
-                                  .w = of_.weights.data() + first * of_.stride + column,
-                                  .x = inputs_.data() + column,
+                                  .w = of_.weights + first * of_.stride + column,
+                                  .x = inputs_ + column,
                                   .stride = of_.stride,
                                   .columns = std::min(width, of_.in - column),
                                   .plain = of_.plain,
@@ -322,7 +335,10 @@ class ContributingBlock {
 
   const Contributing& of_;
   Index rows_, targets_, size_, count_ = 0;
-  Buffer<float> inputs_, sent_back_;  // (rows, stride), (targets, rows, stride)
+  const float* inputs_ = nullptr;             // (rows, stride)
+  float* sent_back_ = nullptr;                // (rows, stride) of each target
+  Index sent_step_ = 0;                       // from target to target
+  Buffer<float> own_inputs_, own_sent_back_;  // where rows have to be padded or blocks added up
   Buffer<float> memory_, more_;
   Buffer<std::uint16_t> steps_;
   std::vector<Index> begins_;
@@ -357,6 +373,14 @@ void run(const ConvCall<T>& call) {
 }
 
 }  // namespace
+
+ContributionForm contributions_of(const ConvWeights<float>& w, const LoweredRule& rule) {
+  ContributionForm made;
+  by_contribution(rule, &made.rule);
+  const Matrix<const float> weights = w.matrix();
+  made.finite = (kernels::table<float>().scan(weights.rows * weights.cols, weights.data) & kernels::kNotFinite) == 0;
+  return made;
+}
 
 template <class T>
 RelevancePath<T> by_contribution_path() {

@@ -18,8 +18,10 @@ namespace {
 constexpr Index kShareBytes =
     Index{32} << 20;  // of s at a time: a batch or several targets that need more go in slices
 
-Threads team_for(Index products, const Threads& threads) {
-  return threads.alone_if(products < kMinProductsForThreadsConv);
+template <class T>
+Threads team_for(const ConvWeights<T>& w, Index samples, const Threads& threads) {
+  const Index least = w.depthwise() ? kMinProductsForThreadsDepthwise : kMinProductsForThreadsConv;
+  return threads.alone_if(bounded_product({w.products(), samples}) < least);
 }
 
 // --- forward ---
@@ -217,7 +219,7 @@ template <class T>
 void ConvLayer<T>::forward(const std::vector<Matrix<const T>>& inputs, Matrix<T> output, const Clamp<T>& clamp,
                            const Threads& all) const {
   const Matrix<const T> input = inputs[0];
-  const Threads threads = team_for(bounded_product({weights_.products(), input.rows}), all);
+  const Threads threads = team_for(weights_, input.rows, all);
   for (const ForwardPath<T>& path : forward_paths<T>()) {
     if (path.applies(weights_, input.rows)) {
       count_run(path.path);
@@ -240,7 +242,7 @@ void ConvLayer<T>::relevance(const RelevanceJob<T>& job, const Threads& all) con
   if (form == nullptr) {
     form = &made.emplace(weights_, job.rule->form(job.input_nonnegative, job.output_positive));
   }
-  const Threads threads = team_for(bounded_product({weights_.products(), job.relevance.rows}), all);
+  const Threads threads = team_for(weights_, job.relevance.rows, all);
   const ConvCall<T> call{weights_, *form, form->rule, job, threads};
   for (const RelevancePath<T>& path : form->relevance) {
     if (path.applies(call)) {

@@ -1,6 +1,7 @@
 #include "layers/conv/plan.hpp"
 
 #include <algorithm>
+#include <type_traits>
 
 #include "base/error.hpp"
 #include "layers/conv/switches.hpp"
@@ -104,6 +105,13 @@ ConvForm<T>::ConvForm(const ConvWeights<T>& w, const LoweredRule& lowered) : rul
   }
   list(shares_paths<T>(), shares);
   list(backward_paths<T>(), backward);
+#if PYLRP_CONV_BY_CONTRIBUTION
+  if constexpr (std::is_same_v<T, float>) {
+    if (lists(ConvPath::kByContribution)) {
+      contributions = contributions_of(w, rule);
+    }
+  }
+#endif
   LoweredRule made;
   if (!pylrp::by_magnitude(rule, &made)) {
     return;

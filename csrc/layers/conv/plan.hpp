@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "layers/conv/steps.hpp"
+#include "rules/contributions.hpp"
 
 namespace pylrp {
 
@@ -62,12 +63,20 @@ struct BackwardPath {
   void (*run)(const ConvCall<T>& call, const BatchSlice& slice, const T* shares);
 };
 
+// What by_contribution knows of a rule and some weights.
+struct ContributionForm {
+  ByContribution rule;
+  bool finite = true;  // all weights are
+};
+ContributionForm contributions_of(const ConvWeights<float>& w, const LoweredRule& rule);
+
 // One lowered form of a rule, with the paths that may run, in the order in which they are asked.
 template <class T>
 struct ConvForm {
   LoweredRule rule;                         // constant terms are sums: they differ at the borders of an image
   std::optional<LoweredRule> by_magnitude;  // for fused_1x1, where the rule is of that kind
   std::optional<LoweredRule> magnitudes;    // for taps_by_magnitude, likewise
+  std::optional<ContributionForm> contributions;
   std::vector<RelevancePath<T>> relevance;
   std::vector<SlicePath<T>> slices;
   std::vector<SharesPath<T>> shares;
