@@ -11,17 +11,15 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from pylrp.errors import MissingModel
 from pylrp.info import thread_count
 from pylrp.layers import Layer
-from pylrp.layers.base import product
 from pylrp.network.any_length import sequential
-from pylrp.network.attention import head_values
 from pylrp.network.canonise import canonise
 from pylrp.network.classes import ClassIndex, ClassIndices
+from pylrp.network.described import Described
 from pylrp.network.execution import Execution
 from pylrp.network.explain import Request, explain
 from pylrp.network.explanation import Explanation
@@ -47,12 +45,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Network"]
 
-Array = NDArray[Any]
 Rules = str | Composite | Rule | Sequence[Rule]
 _MOST_PLANS = 64
 
 
-class Network:
+class Network(Described):
     """A network of layers.
 
     Parameters
@@ -127,54 +124,13 @@ class Network:
 
     def _take(self, graph: Graph) -> None:
         self._execution = Execution(graph)
-        #: The layers and how they are connected.
-        self.graph: Graph = self._execution.graph
+        self.graph = self._execution.graph
         #: The layers that take part in the ledger, from input to output.
         self.names: list[str] = [node.name for node in graph.nodes if node.layer.has_ledger_row]
 
     def __reduce__(self) -> tuple[Callable[..., Network], tuple[Graph]]:
         """Return how to make it again, in another process for example: from its layers."""
         return _again, (self.graph,)
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Return the dtype in which everything is computed: float32 or float64."""
-        return self.graph.dtype
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """Return what loading changed: a softmax that was removed, weights that were converted."""
-        return self.graph.notes
-
-    @property
-    def top(self) -> str | Mapping[str, str] | None:
-        """Return the function at the top that loading removed, None if there was none.
-
-        An output is its argument then: a logit ("softmax", "log_softmax", "sigmoid", "hard_sigmoid") or the value
-        before it ("softplus", "exp", "log"), or minus that ("-exp"). Of several outputs a dict by those that had one.
-        """
-        top = self.graph.facts.top
-        return dict(top) if len(self.graph.outputs) > 1 else top.get(self.graph.outputs[0])
-
-    @property
-    def heads(self) -> list[str]:
-        """Return the names of what heads of attention put out, (heads, tokens, width) a sample, from the input up."""
-        return head_values(self.graph)
-
-    @property
-    def input_size(self) -> int:
-        """Return the number of input features of one sample."""
-        return sum(product(shape) for shape in self.graph.inputs.values())
-
-    @property
-    def output_size(self) -> int:
-        """Return the number of outputs of one sample."""
-        return product(self.graph.shapes[self.graph.outputs[0]])
-
-    def __repr__(self) -> str:
-        inputs = ", ".join(str(shape) for shape in self.graph.inputs.values())
-        outputs = ", ".join(str(self.graph.shapes[name]) for name in self.graph.outputs)
-        return f"<Network {inputs} -> {outputs}, {len(self.graph.nodes)} layers, {self.dtype}>"
 
     def _repr_html_(self) -> str:
         """Return what a notebook shows: the summary."""

@@ -23,7 +23,7 @@ from pylrp.verify.layer_checks import culprit, layer_checks
 from pylrp.verify.matching import Matching
 from pylrp.verify.prediction import predicted
 from pylrp.verify.program import Array, Program
-from pylrp.verify.rounding import in_single
+from pylrp.verify.rounding import measure_anew, measure_prediction, measure_relevance
 from pylrp.verify.roundings import ROUNDINGS
 from pylrp.verify.rules import Share
 from pylrp.verify.tape import Tape
@@ -104,7 +104,7 @@ class Check:
             self._compare(rows, count, ours)
         fused = FusedAttention.of(self, self.given_x, self.given_target)
         if fused is not None and self._wrong(fused.relevance) and not self.rounding.found:
-            self._measure_rounding_anew()
+            measure_anew(self)
         found = Found(
             values=self.values.found,
             incoming=self.incoming.found,
@@ -159,7 +159,7 @@ class Check:
             exact = {name: largest_error(ours[self.graph.value(name)][rows[:count]], values[value][:count])
                      for name, value in asked.items()}  # fmt: skip
             right = {n: v for n, v in asked.items() if (error := exact[n]) is not None and error <= self.tolerance}
-            self._measure_prediction(given, count, values, right)
+            measure_prediction(self, given, count, values, right)
         effective = tape.effective()
         for name, value in self.matching.values.items():
             if name not in self.matching.scaled and name not in self.graph.inputs:
@@ -180,7 +180,7 @@ class Check:
             if relevance is not None and turned is not None:
                 self.incoming.add(name, relevance, turned[:count])
         if self.network.dtype == np.float32 and self._wrong(self.incoming.found) and not self._wrong(self.values.found):
-            self._measure_rounding(given, rows, count, tape)
+            measure_relevance(self, given, rows, count, tape)
         self.tapes.append((slice(int(rows[0]), int(rows[0]) + count), tape))
 
     def _with_numbers(self, value: str) -> str:
@@ -193,41 +193,6 @@ class Check:
 
     def _wrong(self, errors: Mapping[str, float]) -> bool:
         return any(not error <= self.tolerance for error in errors.values())
-
-    def _measure_rounding(self, given: Mapping[str, Array], rows: Array, count: int, tape: Tape) -> None:
-        """Find out how far relevance is off if the same formulas are evaluated in single precision.
-
-        More than once, on inputs that differ by rounding: how far a sum that nearly cancels is off is a matter of luck.
-        """
-        for rough in in_single(self.program, given, tape.values):
-            rounded = self.tape(rough, tape.decided, np.float32)
-            rounded.taken = tape.taken
-            rounded.back(self.starts(rounded, rows))
-            for name, value in self.matching.values.items():
-                one, other = (self.aligned(name, each.relevance(value)) for each in (rounded, tape))
-                if one is not None and other is not None:
-                    self.rounding.add(name, one[:count], other[:count])
-
-    def _measure_rounding_anew(self) -> None:
-        if self.network.dtype != np.float32:
-            return
-        for (rows, count), (_, tape) in zip(self.feed.chunks(), self.tapes, strict=True):
-            self._measure_rounding(self.feed.given(rows), rows, count, tape)
-
-    def _measure_prediction(
-        self, given: Mapping[str, Array], count: int, values: Mapping[str, Array], asked: Mapping[str, str]
-    ) -> None:
-        """Find out how far predictions are off if the file's nodes are evaluated in single precision, as others do.
-
-        Of outputs that the network has as the file in double precision has them.
-        """
-        if self.program.is_double:
-            return
-        watched = {**asked, **{f"NumPy {value}": value for value in self.program.outputs}}
-        for rough in in_single(self.program, given):
-            for name, value in watched.items():
-                if name in self.prediction.found:
-                    self.prediction_rounding.add(name, rough[value][:count], values[value][:count])
 
     @cached_property
     def _batch_axes(self) -> dict[str, int]:

@@ -1,6 +1,6 @@
 """Products whose left operand is mostly zeros: by lists or by tiles, the same relevance.
 
-The kernels, every share of zeros and every kind of layer are looked at in tests/cpp/test_lists.cpp.
+tests/cpp has the kernels (test_kernels_lists.cpp), every share of zeros and every kind of layer (test_lists.cpp).
 """
 
 from __future__ import annotations

@@ -216,64 +216,6 @@ TEST(rows_step) {
   });
 }
 
-TEST(accumulate_mixes_parts) {
-  both_types([](auto tag) {
-    using T = decltype(tag);
-    const auto& kernel = kernels::table<T>();
-    const kernels::Mix<T> mixes[] = {{1, 0, 0, 0, 0, 0},   {0, 1, 0, 0, 0, 0},       {0, 0, 1, 0, 0, 0},
-                                     {0, 0, 0, 1, 0, 0},   {0, 0, 0, 0, 1, 0},       {0, 0, 0, 0, 0, -1},
-                                     {1, 0, 0, 0, -1, -1}, {2, 3, -1, T(0.5), -2, 4}};
-    for (const Index cols : depths(kernel.tile_cols)) {
-      for (const Index rows : {1, 3}) {
-        Random random(static_cast<unsigned>(cols));
-        Fenced<T> acc(rows, cols), a(rows, cols, 1), low(1, cols), high(1, cols), out(rows, cols), start(rows, cols);
-        for (Fenced<T>* m : {&acc, &a, &low, &high, &start}) {
-          m->fill(random);
-        }
-        for (const auto& mix : mixes) {
-          const bool reads = mix.input != 0 || mix.positive != 0 || mix.negative != 0;
-          for (const bool add : {false, true}) {
-            say("accumulate: rows, cols, mix, add, bytes", rows, cols, &mix - mixes, add, sizeof(T));
-            out.reset();
-            for (Index i = 0; add && i < rows; ++i) {
-              std::copy_n(start.row(i), cols, out.row(i));
-            }
-            kernel.accumulate({.rows = rows,
-                               .cols = cols,
-                               .mixed = {1, {acc.data()}, {mix}},
-                               .acc_stride = acc.stride(),
-                               .a = reads ? a.data() : nullptr,
-                               .a_stride = a.stride(),
-                               .low = mix.low != 0 ? low.data() : nullptr,
-                               .high = mix.high != 0 ? high.data() : nullptr,
-                               .bound_stride = 0,
-                               .add = add,
-                               .out = out.data(),
-                               .out_stride = out.stride()});
-            bool right = true;
-            for (Index i = 0; i < rows; ++i) {
-              for (Index j = 0; j < cols; ++j) {
-                const double x = static_cast<double>(a.at(i, j)), c = static_cast<double>(acc.at(i, j));
-                Sum64 expected;
-                expected.add(add ? static_cast<double>(start.at(i, j)) : 0);
-                expected.add(c * static_cast<double>(mix.input) * x);
-                expected.add(c * static_cast<double>(mix.positive) * std::max(x, 0.0));
-                expected.add(c * static_cast<double>(mix.negative) * std::min(x, 0.0));
-                expected.add(c * static_cast<double>(mix.one));
-                expected.add(c * static_cast<double>(mix.low) * static_cast<double>(low.at(0, j)));
-                expected.add(c * static_cast<double>(mix.high) * static_cast<double>(high.at(0, j)));
-                right = right && near(static_cast<double>(out.at(i, j)), expected.value, bound<T>(expected, 6));
-              }
-            }
-            CHECK(right);
-            CHECK(out.intact() && acc.intact() && a.intact() && low.intact() && high.intact());
-          }
-        }
-      }
-    }
-  });
-}
-
 // What the whole layer does with shares is in test_layers.cpp; here are the values where they are decided.
 template <class T>
 T share_of(T r, T z, T epsilon, bool where_zero, kernels::Absorbed* absorbed) {
