@@ -4,6 +4,7 @@
 #include "kernels/cells.hpp"
 #include "kernels/contributions.hpp"
 #include "kernels/quads.hpp"
+#include "kernels/signs.hpp"
 #include "kernels/table.hpp"
 
 #ifdef __AVX2__
@@ -27,6 +28,7 @@ namespace {
 #include "kernels/lists.inl"
 #include "kernels/lstm.inl"
 #include "kernels/quads.inl"
+#include "kernels/signs.inl"
 #include "kernels/rows.inl"
 #include "kernels/samples.inl"
 #include "kernels/scores.inl"
@@ -91,8 +93,9 @@ constexpr Bfloat16Table make_bfloat16_table() {
 #define PYLRP_CELLS_SYMBOL PYLRP_JOINED(cells_of_, PYLRP_ISA_SYMBOL)
 #define PYLRP_CONTRIBUTIONS_SYMBOL PYLRP_JOINED(contributions_of_, PYLRP_ISA_SYMBOL)
 #define PYLRP_QUADS_SYMBOL PYLRP_JOINED(quads_of_, PYLRP_ISA_SYMBOL)
+#define PYLRP_SIGNS_SYMBOL PYLRP_JOINED(signs_of_, PYLRP_ISA_SYMBOL)
 
-// Defined here, declared in dispatch.cpp, cells.cpp, contributions.cpp and quads.cpp.
+// Defined here, declared in dispatch.cpp, cells.cpp, contributions.cpp, quads.cpp and signs.cpp.
 extern const CellIsa PYLRP_CELLS_SYMBOL;
 const CellIsa PYLRP_CELLS_SYMBOL = {
     {few_rows<float>, lstm_step<float>, lstm_back<float>, state_back<float>, slopes<float>},
@@ -107,6 +110,10 @@ const ContributionTable PYLRP_CONTRIBUTIONS_SYMBOL = {kContributionVectors * kLa
                                                       compress_targets};
 extern const QuadTable PYLRP_QUADS_SYMBOL;
 const QuadTable PYLRP_QUADS_SYMBOL = {compress_quad, list_quads, choose_of_four, place_of_four};
+#endif
+#if defined(__AVX512F__)
+extern const SignTable PYLRP_SIGNS_SYMBOL;
+const SignTable PYLRP_SIGNS_SYMBOL = {read_signs, compress_signs, list_signs};
 #endif
 extern const Isa PYLRP_ISA_SYMBOL;
 const Isa PYLRP_ISA_SYMBOL = {PYLRP_ISA_NAME, make_table<float>(), make_table<double>(), make_bfloat16_table()};

@@ -2,8 +2,11 @@
 
 #include <algorithm>
 #include <limits>
+#include <type_traits>
 
 #include "kernels/dispatch.hpp"
+#include "kernels/signs.hpp"
+#include "products/tap_signs.hpp"
 
 namespace pylrp {
 
@@ -47,17 +50,24 @@ TapPixels::TapPixels(const Block& block, Index together)
 }
 
 template <class T>
-TapLists<T>::TapLists(const TapPixels& pixels, const Image<T>& image, Index channels, Workspace* workspace)
+TapLists<T>::TapLists(const TapPixels& pixels, const Image<T>& image, const T* negative, Index channels,
+                      Workspace* workspace)
     : pixels_(pixels),
       image_(image),
+      negative_(negative),
       channels_(channels),
       together_(pixels.together()),
-      steps_of_list_(together_ == 2 ? pair_steps<T>() : list_steps<T>()),
+      steps_of_list_(together_ == 2 && negative == nullptr ? pair_steps<T>() : list_steps<T>()),
       count_(pixels.lists()),
       size_(count_ * std::min(steps_of_list_, channels) + kernels::kSpare),
-      values_(together_ * parts() * size_, workspace),
+      values_((negative ? 2 : 1) * together_ * parts() * size_, workspace),
       steps_(parts() * size_, workspace),
       begins_(static_cast<std::size_t>(parts() * (count_ + 1))) {}
+
+template <class T>
+Index TapLists<T>::panels() const {
+  return by_sign() ? kernels::kSignPanels[together_ - 1] : (together_ == 2 ? pair_panels<T>() : kernels::kListPanels);
+}
 
 template <class T>
 void TapLists<T>::make(Index part) {
@@ -65,19 +75,26 @@ void TapLists<T>::make(Index part) {
   const Index first = part * steps_of_list_, depth = std::min(steps_of_list_, channels_ - first);
   Buffer<T> own_zeros;
   const T* const nothing = zeros<T>(depth, &own_zeros);
-  const auto at = [&](Index pixel) {
+  const auto at = [&](Index pixel, const T* image) {
     const TapPixels::Pixel& p = pixels_.pixels()[static_cast<std::size_t>(pixel)];
-    return p.sample < 0 ? nothing
-                        : image_.data + p.sample * image_.sample_stride + p.pixel * image_.pixel_stride + first;
+    return p.sample < 0 ? nothing : image + p.sample * image_.sample_stride + p.pixel * image_.pixel_stride + first;
   };
   Index* const begins = begins_.data() + part * (count_ + 1);
   Index kept = part * size_;
   for (Index i = 0; i < count_; ++i) {
     begins[i] = kept;
-    T* const values = values_.data() + together_ * kept;
+    T* const values = values_.data() + (negative_ ? 2 : 1) * together_ * kept;
     std::uint16_t* const steps = steps_.data() + kept;
-    kept += together_ == 2 ? kernel.compress_pair(depth, at(2 * i), at(2 * i + 1), values, steps)
-                           : kernel.compress(depth, at(i), 0, 0, values, steps);
+    const Index row = together_ * i, last = row + together_ - 1;
+    if (negative_ && together_ == 2) {
+      const T* const x[] = {at(row, image_.data), at(row, negative_), at(last, image_.data), at(last, negative_)};
+      kept += compress_signs(depth, x, values, steps);
+    } else if (negative_ || together_ == 2) {
+      const T* const second = negative_ ? at(row, negative_) : at(last, image_.data);
+      kept += kernel.compress_pair(depth, at(row, image_.data), second, values, steps);
+    } else {
+      kept += kernel.compress(depth, at(row, image_.data), 0, 0, values, steps);
+    }
   }
   begins[count_] = kept;
 }
@@ -93,7 +110,7 @@ double TapLists<T>::share() const {
 
 template <class T>
 void TapLists<T>::multiply(Index part, Index begin, Index end, const std::int32_t* list_of, Index panels,
-                           const T* const* panel, bool add, T* const* sums) const {
+                           const T* const* panel, const std::uint16_t* signs, bool add, T* const* sums) const {
   const kernels::Table<T>& kernel = kernels::table<T>();
   const Index* const begins = begins_.data() + part * (count_ + 1);
   const Index rows = end - begin;
@@ -103,6 +120,23 @@ void TapLists<T>::multiply(Index part, Index begin, Index end, const std::int32_
     from[p] = sums[p] + begin * together_ * kernel.tile_cols;
   }
   sums = from;
+  if constexpr (std::is_same_v<T, float>) {
+    if (by_sign()) {
+      kernels::signs()->list_signs({.together = static_cast<int>(together_),
+                                    .rows = rows,
+                                    .values = values_.data(),
+                                    .steps = steps_.data(),
+                                    .begins = begins,
+                                    .list_of = list_of,
+                                    .panels = static_cast<int>(panels),
+                                    .panel = panel,
+                                    .signs = signs,
+                                    .add = add,
+                                    .out = sums,
+                                    .out_stride = kernel.tile_cols});
+      return;
+    }
+  }
   if (together_ == 2) {
     kernel.list_pairs({.pairs = rows,
                        .values = values_.data(),
@@ -129,14 +163,8 @@ void TapLists<T>::multiply(Index part, Index begin, Index end, const std::int32_
                     .out_stride = kernel.tile_cols});
 }
 
-namespace {
-
-// Of an image's entries, from some pairs of rows of a block: which are not zero, and which are not in one of the two.
-struct Shares {
-  double each, either;
-};
 template <class T>
-Shares shares_of(const Block& block, const Image<T>& image, Index channels) {
+LeftShares left_shares(const Block& block, const Image<T>& image, Index channels) {
   const kernels::Table<T>& kernel = kernels::table<T>();
   const std::size_t tap = block.walk().taps.size() / 2;
   const Index most = kReductionBlock;
@@ -161,10 +189,9 @@ Shares shares_of(const Block& block, const Image<T>& image, Index channels) {
     entries += met > 0 ? channels : 0;
   }
   const double all = static_cast<double>(entries);
-  return entries == 0 ? Shares{1, 1} : Shares{static_cast<double>(each) / all, static_cast<double>(either) / all};
+  return entries == 0 ? LeftShares{1, 1}
+                      : LeftShares{static_cast<double>(each) / all, static_cast<double>(either) / all};
 }
-
-}  // namespace
 
 template <class T>
 Index choose_lists(const Block& block, const Image<T>& image, Index panels, Index channels) {
@@ -175,7 +202,7 @@ Index choose_lists(const Block& block, const Image<T>& image, Index panels, Inde
   if (lists_forced()) {
     return forced_left_path() == LeftPath::kPairs ? 2 : 1;
   }
-  const Shares shares = shares_of(block, image, channels);
+  const LeftShares shares = left_shares(block, image, channels);
   const double pairs = pairs_cost<T>(shares.either, rows, panels, taps, channels);
   const double alone = lists_cost<T>(shares.each, rows, panels, taps, std::min(channels, list_steps<T>()));
   if (std::min(pairs, alone) >= kWorthLists) {
@@ -190,12 +217,16 @@ TapLeft<T>::TapLeft(const TapWork<T>& work, const Block& block, Index group, Ind
                                           kernels::table<T>().tile_cols * work.channels)) {
   for (const TapProduct<T>& product : work.products) {
     Image<T> from = product.image;
-    if (!of_.empty() && from.data == work.products[of_.size() - 1].image.data) {
+    const TapProduct<T>* const before = of_.empty() ? nullptr : &work.products[of_.size() - 1];
+    if (before && from.data == before->image.data && product.negative == before->negative) {
       of_.push_back(of_.back());
       continue;
     }
-    from.data += from.pixel_stride == 0 ? 0 : group * work.channels;
-    const Index together = choose_lists<T>(block, from, panels, work.channels);
+    const Index further = from.pixel_stride == 0 ? 0 : group * work.channels;
+    from.data += further;
+    const T* const negative = product.negative ? product.negative + further : nullptr;
+    const Index together =
+        negative ? choose_signs<T>(block, from, work.channels) : choose_lists<T>(block, from, panels, work.channels);
     if (together == 0) {
       of_.push_back(nullptr);
       ++by_tiles_;
@@ -205,7 +236,8 @@ TapLeft<T>::TapLeft(const TapWork<T>& work, const Block& block, Index group, Ind
     if (pixels == nullptr) {
       pixels = std::make_unique<TapPixels>(block, together);
     }
-    of_.push_back(made_.emplace_back(std::make_unique<TapLists<T>>(*pixels, from, work.channels, workspace)).get());
+    of_.push_back(
+        made_.emplace_back(std::make_unique<TapLists<T>>(*pixels, from, negative, work.channels, workspace)).get());
   }
 }
 
@@ -231,7 +263,8 @@ template <class T>
 void TapLeft<T>::count_work() const {
   count_left_work({by_tiles_ * entries_, 0, 0});
   for (const auto& lists : made_) {
-    count_left_work({0, entries_, static_cast<std::uint64_t>(lists->share() * static_cast<double>(entries_))});
+    count_left_work({0, (lists->by_sign() ? 2 : 1) * entries_,
+                     static_cast<std::uint64_t>(lists->share() * static_cast<double>(entries_))});
   }
 }
 
@@ -280,7 +313,7 @@ bool lists_beat_words(const TapWork<T>& work) {
     const Index begin = rows * (2 * i + 1) / (2 * kPlaces), end = std::min(begin + kRowsThere, rows);
     const Block block(walk, begin, end);
     for (const TapProduct<T>& product : work.products) {
-      const Shares shares = shares_of(block, product.image, work.steps);
+      const LeftShares shares = left_shares(block, product.image, work.steps);
       cost += std::min({1.0, pairs_cost<T>(shares.either, together, panels, taps, work.steps),
                         lists_cost<T>(shares.each, together, panels, taps, std::min(work.steps, list_steps<T>()))});
     }
@@ -291,6 +324,7 @@ bool lists_beat_words(const TapWork<T>& work) {
 #define PYLRP_INSTANTIATE(T)                                                   \
   template class TapLists<T>;                                                  \
   template class TapLeft<T>;                                                   \
+  template LeftShares left_shares<T>(const Block&, const Image<T>&, Index);    \
   template Index choose_lists<T>(const Block&, const Image<T>&, Index, Index); \
   template double pairs_cost<T>(double, Index, Index, Index, Index);           \
   template bool tap_zeros_count<T>(Index, Index, Index, Index);                \

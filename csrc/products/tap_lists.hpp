@@ -39,22 +39,26 @@ class TapPixels {
 template <class T>
 class TapLists {
  public:
-  TapLists(const TapPixels& pixels, const Image<T>& image, Index channels, Workspace* workspace);
+  // negative: of an image that negative weights meet (kernels/signs.hpp), or null.
+  TapLists(const TapPixels& pixels, const Image<T>& image, const T* negative, Index channels, Workspace* workspace);
   Index steps() const { return steps_of_list_; }  // of the reduction that a list covers
   Index together() const { return together_; }
+  bool by_sign() const { return negative_ != nullptr; }
+  Index panels() const;  // at most, side by side
   Index parts() const { return list_parts(channels_, steps_of_list_); }
   void make(Index part);
   double share() const;  // of the entries that are in lists
   // What the lists of a part add to the sums of rows [begin, end), or pairs of them, some panels side by side: list_of
-  // each row, or pair; sums of the first of all.
+  // each row, or pair; sums of the first of all; signs of the panels, where the lists are by sign.
   void multiply(Index part, Index begin, Index end, const std::int32_t* list_of, Index panels, const T* const* panel,
-                bool add, T* const* sums) const;
+                const std::uint16_t* signs, bool add, T* const* sums) const;
 
  private:
   const TapPixels& pixels_;
   Image<T> image_;
+  const T* negative_;
   Index channels_, together_, steps_of_list_, count_, size_;  // size: places of a part
-  // Of a part one list behind the other, the values of two rows by turns.
+  // Of a part one list behind the other, the values of two rows, or of two images, by turns.
   Buffer<T> values_;
   Buffer<std::uint16_t> steps_;
   std::vector<Index> begins_;  // (parts, lists and the end)
@@ -84,6 +88,13 @@ class TapLeft {
 // How many rows share a list: 0, by tiles; 1; 2.
 template <class T>
 Index choose_lists(const Block& block, const Image<T>& image, Index panels, Index channels);
+
+// Of an image's entries, from some pairs of rows of a block: which are not zero, and which are not in one of the two.
+struct LeftShares {
+  double each, either;
+};
+template <class T>
+LeftShares left_shares(const Block& block, const Image<T>& image, Index channels);
 
 // What lists of pairs cost, in units of what tiles do. share: of entries that are not zero in one of two
 // pixels.

@@ -9,6 +9,7 @@
 #include "kernels/dispatch.hpp"
 #include "products/fetch.hpp"
 #include "products/tap_lists.hpp"
+#include "products/tap_signs.hpp"
 
 namespace pylrp {
 namespace {
@@ -104,7 +105,8 @@ TapLoops<T>::TapLoops(const TapWork<T>& work, const Threads& threads)
       products_(static_cast<Index>(work.products.size())),
       tap_size_(work.channels * width_),
       in_tasks_(work.packs_in_tasks()),
-      counts_zeros_(!work.operands.words() && tap_zeros_count<T>(work.rows(), panels_, walk_taps_, work.channels)),
+      counts_zeros_(!work.operands.words() &&
+                    (tap_zeros_count<T>(work.rows(), panels_, walk_taps_, work.channels) || has_signs(work))),
       chunks_(chunks_of(work.walk->taps.size(), work.channels)),
       zeros_(zeros<T>(kReductionBlock, &own_zeros_)) {
   const Index most = std::min(panels_, kSlabPanels);
@@ -269,9 +271,10 @@ void TapLoops<T>::run_lists(Task* task, Index product, Index first, Index last) 
   const TapPixels& pixels = task->left->pixels(lists);
   const Index rows = task->block.count(), most = lists.steps();
   const Index output = work_.products[static_cast<std::size_t>(product)].output;
-  const Index together = lists.together() == 2 ? pair_panels<T>() : kernels::kListPanels;
+  const Index together = lists.panels();
   const Index groups = (last - first + together - 1) / together;
   const Index pieces = in_tasks_ ? std::min(kFetchPieces, std::max<Index>(pixels.rows(), 1)) : 1;
+  const Buffer<std::uint16_t> signs(lists.by_sign() ? 2 * together * most : 0);
   for (Index group = 0; group < groups; ++group) {  // of nearly equal size
     const Index begin = first + (last - first) * group / groups;
     const Index count = first + (last - first) * (group + 1) / groups - begin;
@@ -293,6 +296,9 @@ void TapLoops<T>::run_lists(Task* task, Index product, Index first, Index last) 
             panels[p] = own;
           }
         }
+        if (lists.by_sign()) {
+          read_signs(chunk.depth, count, panels, signs.data());
+        }
         Chunk next{tap, 1, from + most, 0};
         if (next.channel >= work_.channels) {
           next = {tap + 1, 1, 0, 0};
@@ -300,7 +306,7 @@ void TapLoops<T>::run_lists(Task* task, Index product, Index first, Index last) 
         next.depth = std::min(most, work_.channels - next.channel);
         for (Index piece = 0; piece < pieces; ++piece) {
           lists.multiply(from / most, pixels.rows() * piece / pieces, pixels.rows() * (piece + 1) / pieces,
-                         pixels.numbers(tap), count, panels, add, sums);
+                         pixels.numbers(tap), count, panels, signs.data(), add, sums);
           fetch_piece(*task, begin, begin + count, next, piece, pieces);
         }
         add = true;

@@ -86,7 +86,8 @@ template <class T>
 struct TapProduct {
   Image<T> image;
   kernels::Weights<T> map;
-  Index output;  // products with the same output, one after the other, are summed
+  Index output;                 // products with the same output, one after the other, are summed
+  const T* negative = nullptr;  // of an image like the other, which negative weights meet (tap_signs.hpp); or none
 };
 
 // The sums of a block: out(output, panel) is (rows of the block, tile_cols).

@@ -8,6 +8,7 @@
 #include "layers/conv/plan.hpp"
 #include "products/rounded_images.hpp"
 #include "products/tap_lists.hpp"
+#include "products/tap_signs.hpp"
 
 namespace pylrp {
 
@@ -107,6 +108,7 @@ void conv_sums(const ConvSums<T>& sums, const Threads& threads) {
   for (const Walk& walk : walks) {
     TapWork<T> work = work_of(sums, &walk, operands);
     work.products = images.products();
+    join_signs(&work);
     work.done = [&](Index task, const Rows& block, Index column, Index columns, const SumsOf<T>& of) {
       sums.done(base + task, block, column, columns, of, width);
     };
