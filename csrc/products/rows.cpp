@@ -25,23 +25,37 @@ void Place::next(const Walk& walk) {
   ++sample;
 }
 
-Rows::Rows(const Walk& walk, Index begin, Index end) : walk_(walk), begin_(begin), count_(end - begin) {
+Rows::Rows(const Walk& walk, Index begin, Index end, const SamplePairs& pairs)
+    : walk_(walk), begin_(begin), count_(end - begin) {
   // A run ends with its sample, and, where the target is walked in steps, with its line.
   const Index line = walk.dense() ? walk.count() : walk.rows[2];
-  for (Index r = begin; r < end;) {
-    const Place place(walk, r);
+  const auto pixel_of = [&](const Place& place) {
     Axes target{};
     for (std::size_t a = 0; a < 3; ++a) {
       target[a] = walk.start[a] + walk.step[a] * place.row[a];
     }
-    const Index pixel = (target[0] * walk.target[1] + target[1]) * walk.target[2] + target[2];
-    const Index last = std::min(end, (r / line + 1) * line);
-    runs_.push_back({r - begin, last - r, place.sample, pixel, walk.step[2]});
+    return (target[0] * walk.target[1] + target[1]) * walk.target[2] + target[2];
+  };
+  const Index paired = 2 * pairs.count() * walk.count();
+  for (Index r = begin; r < end;) {
+    if (r >= paired) {
+      const Place place(walk, r);
+      const Index last = std::min(end, (r / line + 1) * line);
+      runs_.push_back({r - begin, last - r, place.sample, pixel_of(place), walk.step[2]});
+      r = last;
+      continue;
+    }
+    const Index last = std::min({end, paired, 2 * (r / 2 / line + 1) * line});
+    for (Index first = r; first < std::min(r + 2, last); ++first) {
+      const Place place(walk, first / 2);
+      runs_.push_back({first - begin, (last - first + 1) / 2, pairs.sample(place.sample, first % 2), pixel_of(place),
+                       walk.step[2], 2});
+    }
     r = last;
   }
 }
 
-Block::Block(const Walk& walk, Index begin, Index end) : Rows(walk, begin, end) {
+Block::Block(const Walk& walk, Index begin, Index end, const SamplePairs& pairs) : Rows(walk, begin, end, pairs) {
   Axes least{}, most{};
   for (const KernelTap& tap : walk.taps) {
     delta_.push_back((tap.offset[0] * walk.source[1] + tap.offset[1]) * walk.source[2] + tap.offset[2]);
@@ -52,16 +66,22 @@ Block::Block(const Walk& walk, Index begin, Index end) : Rows(walk, begin, end) 
   }
   at_.swap(spare);
   at_.resize(static_cast<std::size_t>(end - begin));
-  Place place(walk, begin);
+  const Index paired = 2 * pairs.count() * walk.count();
+  Index row = begin;
+  Place place(walk, row < paired ? row / 2 : row);
   for (At& at : at_) {
-    at.sample = place.sample;
+    at.sample = row < paired ? pairs.sample(place.sample, row % 2) : place.sample;
     at.inside = true;
     for (std::size_t a = 0; a < 3; ++a) {
       at.position[a] = walk.scale[a] * place.row[a];
       at.inside = at.inside && at.position[a] + least[a] >= 0 && at.position[a] + most[a] < walk.source[a];
     }
     at.pixel = (at.position[0] * walk.source[1] + at.position[1]) * walk.source[2] + at.position[2];
-    place.next(walk);
+    if (++row == paired) {
+      place = Place(walk, row);
+    } else if (row > paired || row % 2 == 0) {
+      place.next(walk);
+    }
   }
 }
 

@@ -311,7 +311,7 @@ bool lists_beat_words(const TapWork<T>& work) {
   double cost = 0;
   for (Index i = 0; i < kPlaces; ++i) {
     const Index begin = rows * (2 * i + 1) / (2 * kPlaces), end = std::min(begin + kRowsThere, rows);
-    const Block block(walk, begin, end);
+    const Block block(walk, work.apart > 0 ? begin / 2 * 2 : begin, end, work.pairs());
     for (const TapProduct<T>& product : work.products) {
       const LeftShares shares = left_shares(block, product.image, work.steps);
       cost += std::min({1.0, pairs_cost<T>(shares.either, together, panels, taps, work.steps),

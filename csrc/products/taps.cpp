@@ -76,7 +76,10 @@ class TapLoops {
   void pack_all(const Threads& threads);
   void share_lists(const Threads& threads);
   void choose(Task* task, Index panels) const;
-  Index begin_of(Index block) const { return work_.rows() * block / work_.blocks(); }
+  Index begin_of(Index block) const {  // no pair of samples is cut
+    const Index begin = work_.rows() * block / work_.blocks();
+    return work_.apart > 0 && block < work_.blocks() ? begin / 2 * 2 : begin;
+  }
   void fetch_piece(const Task& task, Index first, Index last, const Chunk& chunk, Index piece, Index pieces) const;
   bool is_first(const Task& task, Index product, bool lists) const;
   void run_slab(Task* task, Index first, Index last) const;
@@ -124,7 +127,7 @@ template <class T>
 void TapLoops<T>::share_lists(const Threads& threads) {
   shared_.resize(static_cast<std::size_t>(work_.blocks() * work_.groups));
   parallel_for(static_cast<Index>(shared_.size()), threads, [&](Index i) {
-    const Block block(*work_.walk, begin_of(i / work_.groups), begin_of(i / work_.groups + 1));
+    const Block block(*work_.walk, begin_of(i / work_.groups), begin_of(i / work_.groups + 1), work_.pairs());
     shared_[static_cast<std::size_t>(i)] =
         std::make_unique<TapLeft<T>>(work_, block, i % work_.groups, panels_, threads.workspace);
   });
@@ -184,7 +187,7 @@ void TapLoops<T>::run_task(Index number) const {
   const Index begin = begin_of(at), end = begin_of(at + 1);
   Task task{number,
             number / splits % work_.groups,
-            {*work_.walk, begin, end},
+            {*work_.walk, begin, end, work_.pairs()},
             Buffer<T>(work_.outputs * slab_ * even(end - begin) * width_),
             Buffer<T>(in_tasks_ ? products_ * slab_ * kReductionBlock * width_ : 0),
             Buffer<const T*>(kReductionBlock * kernel_.tile_rows)};

@@ -26,14 +26,24 @@ struct Image {
 struct Run {
   Index first, count;  // rows, counted from the block's first
   Index sample;
-  Index pixel;  // of the first row in the target image
-  Index step;   // pixels from row to row
+  Index pixel;      // of the first row in the target image
+  Index step;       // pixels from row to row
+  Index every = 1;  // rows of the block from one to the next
+};
+
+// Samples that are zero in much the same places, as several targets of the same inputs are: i and i + apart, of the
+// first 2 * apart, the next ones, and so on. Rows lie in pairs there, the same position of both, one behind the other;
+// what is left over, behind them. 0: none.
+struct SamplePairs {
+  Index apart = 0, samples = 0;
+  Index count() const { return apart == 0 ? 0 : samples / (2 * apart) * apart; }
+  Index sample(Index pair, Index half) const { return (2 * (pair / apart) + half) * apart + pair % apart; }
 };
 
 // Rows [begin, end) of a walk over several samples.
 class Rows {
  public:
-  Rows(const Walk& walk, Index begin, Index end);
+  Rows(const Walk& walk, Index begin, Index end, const SamplePairs& pairs = {});
   const Walk& walk() const { return walk_; }
   const std::vector<Run>& runs() const { return runs_; }
   Index begin() const { return begin_; }
@@ -49,7 +59,7 @@ class Rows {
 // The same with what finding the source of each row needs.
 class Block : public Rows {
  public:
-  Block(const Walk& walk, Index begin, Index end);
+  Block(const Walk& walk, Index begin, Index end, const SamplePairs& pairs = {});
   ~Block();
   Block(const Block&) = delete;
   Block& operator=(const Block&) = delete;
@@ -117,8 +127,10 @@ struct TapWork {
   Operands<T> operands = Operands<T>();
   Index steps = 0;                                              // channels as the weights count them
   std::function<Matrix<const T>(const Cut& cut)> weights = {};  // where a cut comes from, to fetch it; or none
+  Index apart = 0;                                              // of SamplePairs
 
   Index rows() const { return samples * walk->count(); }
+  SamplePairs pairs() const { return {apart, samples}; }
   Index blocks() const;
   Index tasks() const { return blocks() * groups * splits(); }
   // Panels go to several tasks where there are few blocks. Independent of the number of threads: so are the sums.

@@ -141,5 +141,59 @@ TEST(targets_of_depthwise) {
   }
 }
 
+// All ways of left operands; rows of two targets share lists, those that are left over have neighbours.
+TEST(targets_of_taps) {
+  const LeftPath before = forced_left_path();
+  const std::vector<std::pair<const char*, Geometry>> geometries{
+      {"plain", {{1, 6, 7}, {1, 3, 3}, {1, 1, 1}, {1, 1, 1}, {0, 1, 1}, {0, 1, 1}}},
+      {"strided", {{1, 7, 8}, {1, 3, 2}, {1, 2, 2}, {1, 1, 1}, {0, 1, 0}, {0, 1, 1}}},
+      {"dilated, depth", {{3, 4, 5}, {2, 2, 1}, {1, 1, 2}, {1, 2, 1}, {0, 1, 0}, {1, 0, 0}}},
+      {"one tap", {{1, 3, 5}, {1, 1, 1}}},
+      {"blocks", {{1, 18, 21}, {1, 1, 3}, {1, 1, 1}, {1, 1, 1}, {0, 0, 1}, {0, 0, 1}}},
+  };
+  std::size_t n = 0;
+  for (const LeftPath path : {LeftPath::kCounted, LeftPath::kTiles, LeftPath::kLists, LeftPath::kPairs}) {
+    if (before == LeftPath::kCounted) {
+      force_left_path(path);
+    }
+    for (const auto& [name, geometry] : geometries) {
+      for (const Index targets : {2, 3, 5}) {
+        const bool transposed = n % 3 == 2;
+        const Index groups = 1 + static_cast<Index>(n % 2), batch = 1 + static_cast<Index>(n / 2 % 3);
+        const char* const rule = n % 4 == 0 ? "epsilon" : (n % 4 == 1 ? "alpha-beta" : (n % 4 == 2 ? "z+" : "gamma"));
+        check_targets<float>(name, geometry, 6 * groups, 20 * groups, groups, batch, targets, kAllLeft[n % 4], rule,
+                             n % 5 != 0, transposed);
+        check_targets<double>(name, geometry, 20 * groups, 6 * groups, groups, batch, targets, kAllLeft[(n + 1) % 4],
+                              rule, n % 5 == 0, transposed);
+        ++n;
+      }
+    }
+  }
+  force_left_path(before);
+}
+
+// The entries of a list are those of each target of its pair: none is multiplied in vain.
+TEST(targets_share_lists_without_zeros) {
+  const Geometry geometry{{1, 12, 12}, {1, 3, 3}, {1, 1, 1}, {1, 1, 1}, {0, 1, 1}, {0, 1, 1}};
+  const LeftPath before = forced_left_path();
+  force_left_path(LeftPath::kPairs);
+  const auto done = [&](Index targets, Left left) {
+    ConvData<float> data(geometry.shape(32, 64, 1), false, 1, targets, 3, true);
+    data.relevance.fill([] { return 1.0; });
+    keep_some(&data.relevance, 1, left);
+    std::vector<double> lost;
+    const LeftWork was = left_work();
+    found_of(&data, "epsilon", true, 1, &lost);
+    const LeftWork is = left_work();
+    return static_cast<double>(is.done - was.done) / static_cast<double>(is.lists - was.lists);
+  };
+  if (is_built(ConvPath::kOutputAsSum)) {
+    // Half of what is sent back; of the sums, which read the inputs, more.
+    const double same = done(8, Left::kSame), others = done(8, Left::kOthers);
+    CHECK(same < 0.58 && others > 0.7);
+  }
+  force_left_path(before);
+}
+
 }  // namespace
 }  // namespace pylrp

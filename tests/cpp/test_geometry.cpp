@@ -179,5 +179,70 @@ TEST(blocks_find_their_rows_and_sources) {
   }
 }
 
+// Rows of samples in pairs, by counting: position by position both samples of a pair, then what is left over.
+TEST(blocks_of_pairs_of_samples) {
+  Random random(11);
+  for (int n = 0; n < 120; ++n) {
+    const Geometry geometry = random_geometry(random);
+    const ConvShape shape = geometry.shape();
+    for (const Walk& walk : n % 2 == 0 ? walks_to_out(shape) : walks_to_in(shape)) {
+      const SamplePairs pairs{1 + n % 3, 1 + n % 8};
+      std::vector<std::pair<Index, Index>> expected;  // sample and row of its walk
+      std::vector<bool> taken(static_cast<std::size_t>(pairs.samples));
+      for (Index first = 0; first + pairs.apart < pairs.samples; ++first) {
+        const Index second = first + pairs.apart, last = first - first % pairs.apart + 2 * pairs.apart;
+        if (taken[static_cast<std::size_t>(first)] || last > pairs.samples) {
+          continue;
+        }
+        taken[static_cast<std::size_t>(first)] = taken[static_cast<std::size_t>(second)] = true;
+        for (Index row = 0; row < walk.count(); ++row) {
+          expected.insert(expected.end(), {{first, row}, {second, row}});
+        }
+      }
+      for (Index sample = 0; sample < pairs.samples; ++sample) {
+        for (Index row = 0; !taken[static_cast<std::size_t>(sample)] && row < walk.count(); ++row) {
+          expected.emplace_back(sample, row);
+        }
+      }
+      const Index all = pairs.samples * walk.count();
+      const Index begin = static_cast<Index>(random(0, static_cast<double>(all)));
+      const Index end = std::min(all, begin + 1 + static_cast<Index>(random(0, static_cast<double>(all - begin))));
+      const Block block(walk, begin, end, pairs);
+      std::vector<int> met(static_cast<std::size_t>(end - begin));
+      bool right = block.count() == end - begin && static_cast<Index>(expected.size()) == all;
+      for (const Run& run : block.runs()) {
+        for (Index i = 0; i < run.count; ++i) {
+          const Index at = run.first + i * run.every;
+          ++met[static_cast<std::size_t>(at)];
+          const auto& [sample, row] = expected[static_cast<std::size_t>(begin + at)];
+          const Axes place = row_of(row, walk.rows);
+          Axes target{};
+          for (std::size_t a = 0; a < 3; ++a) {
+            target[a] = walk.start[a] + walk.step[a] * place[a];
+          }
+          right = right && run.sample == sample && run.pixel + i * run.step == pixel_of(target, walk.target);
+        }
+      }
+      CHECK(right && std::all_of(met.begin(), met.end(), [](int times) { return times == 1; }));
+      for (std::size_t t = 0; t < walk.taps.size(); ++t) {
+        Index at = begin;
+        bool same = true;
+        block.each_source(0, block.count(), t, 1, [&](bool inside, Index sample, Index pixel) {
+          const auto& [wanted, row] = expected[static_cast<std::size_t>(at++)];
+          const Axes place = row_of(row, walk.rows);
+          Axes source{};
+          bool is_inside = true;
+          for (std::size_t a = 0; a < 3; ++a) {
+            source[a] = walk.scale[a] * place[a] + walk.taps[t].offset[a];
+            is_inside = is_inside && source[a] >= 0 && source[a] < walk.source[a];
+          }
+          same = same && inside == is_inside && sample == wanted && (!inside || pixel == pixel_of(source, walk.source));
+        });
+        CHECK(same);
+      }
+    }
+  }
+}
+
 }  // namespace
 }  // namespace pylrp

@@ -105,6 +105,7 @@ void backward_general(const ConvCall<T>& call, const BatchSlice& slice, const T*
                              factors.count - 1});
   }
   sums.outputs = factors.count;
+  sums.apart = slice.targets > 1 ? slice.samples : 0;
   sums.done = [&](Index, const Rows& block, Index column, Index columns, const SumsOf<T>& of, Index stride) {
     kernels::Mixed<T> mixed = factors;
     for (const Run& run : block.runs()) {
@@ -116,7 +117,7 @@ void backward_general(const ConvCall<T>& call, const BatchSlice& slice, const T*
       kernels::table<T>().accumulate({.rows = run.count,
                                       .cols = columns,
                                       .mixed = mixed,
-                                      .acc_stride = stride,
+                                      .acc_stride = run.every * stride,
                                       .a = job.inputs[0] ? job.inputs[0].row(sample) + at : nullptr,
                                       .a_stride = step,
                                       .low = job.bounds.low ? job.bounds.low + at : nullptr,

@@ -61,7 +61,8 @@ TapWork<T> work_of(const ConvSums<T>& sums, const Walk* walk, const Operands<T>&
           {},
           operands,
           channels,
-          finder(*sums.weights, to_out)};
+          finder(*sums.weights, to_out),
+          sums.apart};
 }
 
 template <class T>

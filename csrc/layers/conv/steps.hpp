@@ -57,6 +57,8 @@ struct ConvSums {
   // task counts up over walks; stride: of a row of the sums.
   std::function<void(Index task, const Rows&, Index column, Index columns, const SumsOf<T>&, Index stride)> done;
 
+  Index apart = 0;  // of the samples' pairs (products/taps.hpp): runs may lie two by two then, Run::every rows apart
+
   bool to_out() const { return (direction == Direction::kForward) != weights->transposed; }
   std::vector<Walk> walks() const { return to_out() ? walks_to_out(weights->shape) : walks_to_in(weights->shape); }
 };
