@@ -22,22 +22,21 @@ void AddLayer<T>::forward(const std::vector<Matrix<const T>>& inputs, Matrix<T> 
                           const Threads& threads) const {
   each_piece(output.rows, output.cols, threads, [&](Index, Index row, Index first, Index count) {
     T* const out = output.row(row) + first;
-    std::copy_n(inputs[0].row(row) + first, count, out);
-    for (std::size_t k = 1; k < inputs.size(); ++k) {
-      const T* const x = inputs[k].row(row) + first;
-      for (Index j = 0; j < count; ++j) {
-        out[j] += x[j];
-      }
+    const T* sum = inputs[0].row(row) + first;
+    const std::size_t last = inputs.size() - 1;
+    for (std::size_t k = std::min<std::size_t>(1, last); k <= last; ++k) {  // a summand is what finish() calls a bias
+      const Clamp<T> limits = k == last ? clamp : Clamp<T>{};
+      kernels::table<T>().finish({.rows = 1,
+                                  .cols = count,
+                                  .acc = sum,
+                                  .acc_stride = count,
+                                  .bias = k > 0 ? inputs[k].row(row) + first : nullptr,
+                                  .low = limits.low,
+                                  .high = limits.high,
+                                  .out = out,
+                                  .out_stride = count});
+      sum = out;
     }
-    kernels::table<T>().finish({.rows = 1,
-                                .cols = count,
-                                .acc = out,
-                                .acc_stride = count,
-                                .bias = nullptr,
-                                .low = clamp.low,
-                                .high = clamp.high,
-                                .out = out,
-                                .out_stride = count});
   });
 }
 

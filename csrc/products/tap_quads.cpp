@@ -208,9 +208,14 @@ void QuadLoops::run_panels(const QuadBlock& block, const Quads& quads, const Lis
   const Index stride = count * width(), column = first * width();
   const Buffer<float> memory(work_.outputs * block.windows * stride);
   const float* sums[kernels::kMaxSums] = {};
+  const QuadBlock some{
+      block.task, block.sample, block.first, block.windows, column, std::min(stride, work_.columns - column), stride};
   for (Index q = 0; q < work_.outputs; ++q) {
     float* const sum = memory.data() + q * block.windows * stride;
     sums[q] = sum;
+    if (q == 1 && work_.second && work_.second(some, sums[0], choice.data, choice.stride, sum)) {
+      continue;
+    }
     bool add = false;
     for (std::size_t i = 0; i < work_.products.size(); ++i) {
       if (work_.products[i].output == q) {
@@ -219,9 +224,7 @@ void QuadLoops::run_panels(const QuadBlock& block, const Quads& quads, const Lis
       }
     }
   }
-  work_.done(
-      {block.task, block.sample, block.first, block.windows, column, std::min(stride, work_.columns - column), stride},
-      sums, choice.data, choice.stride);
+  work_.done(some, sums, choice.data, choice.stride);
 }
 
 // Taps and parts of the channels outermost, so that the weights stay in the L1 cache for all windows.

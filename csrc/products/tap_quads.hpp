@@ -54,6 +54,10 @@ struct QuadWork {
   std::function<void(const QuadBlock&, std::int32_t* choice)> choose;
   // Sums (windows, block.stride) of each output are complete for some of the columns that were chosen.
   std::function<void(const QuadBlock&, const float* const* sums, const std::int32_t* choice, Index choice_stride)> done;
+  // Makes the second output of some of the columns out of the first, or returns false: by products then. May be empty.
+  std::function<bool(const QuadBlock&, const float* first, const std::int32_t* choice, Index choice_stride,
+                     float* second)>
+      second = {};
 
   Index tasks() const { return samples * blocks() * splits(); }
   Index blocks() const;  // of a sample

@@ -3,6 +3,7 @@
 #include <functional>
 
 #include "conv_run.hpp"
+#include "kernels/quads.hpp"
 
 namespace pylrp {
 namespace {
@@ -131,6 +132,34 @@ void check_few_cancel() {
 }
 TEST(subtraction_where_a_few_entries_cancel_float32) { check_few_cancel<float>(); }
 TEST(subtraction_where_a_few_entries_cancel_float64) { check_few_cancel<double>(); }
+
+// Of four neighbouring positions one has relevance (layers/conv/one_of_four.cpp): the second sum of those alone.
+// change: 0, none cancels; 1, those of a channel do, one by one; 2, most of them, by products.
+TEST(subtraction_below_a_pool) {
+  const Shapes s{"below a pool", {{1, 9, 10}, {1, 3, 3}, {1, 1, 1}, {1, 1, 1}, {0, 1, 1}, {0, 1, 1}}, 20, 70, 1};
+  for (unsigned n = 0; n < 12; ++n) {
+    const unsigned change = n / 4;
+    Options options = behind_relu(n, 1 + n % 3, 1);
+    options.nonnegative = true;
+    Behind<float> behind(s, options, [&](ConvData<float>& data) {
+      keep_one_of_four(&data.relevance, data.shape.out, s.out);
+      for (Index j = change == 1 ? s.out - 1 : 0; change > 0 && j < s.out; ++j) {
+        for (Index k = 0; k < data.weight.cols(); ++k) {
+          float& w = data.weight.at(j, k);
+          w = (std::abs(w) + 0.25f) * (k % 3 == 1 ? -1.0f / 4096 : 1);
+        }
+        data.bias.at(0, j) = 0.125f;
+      }
+    });
+    const std::uint64_t before = runs_of(ConvPath::kOneOfFour);
+    behind.check();
+    CHECK(behind.served() > 100);
+    const bool here =
+        is_built(ConvPath::kOneOfFour) && kernels::quads() != nullptr && forced_left_path() == LeftPath::kCounted;
+    CHECK((runs_of(ConvPath::kOneOfFour) > before) == here);
+    CHECK(!here || same_bits(behind.relevance(true, 1), behind.relevance(false, 1)) == (change == 2));
+  }
+}
 
 // A bias that outweighs all the products: what is left of it is rounding. Inputs of every other sample are zero, as on
 // a black background, where nothing needs to be computed.

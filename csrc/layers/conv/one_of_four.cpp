@@ -5,6 +5,7 @@
 #include <type_traits>
 
 #include "kernels/dispatch.hpp"
+#include "layers/conv/one_sum.hpp"
 #include "layers/conv/plan.hpp"
 #include "products/lists.hpp"
 #include "products/tap_quads.hpp"
@@ -86,6 +87,11 @@ class Windows {
     }
   }
 
+  // Where a ReLU keeps the output, which the two sums make: second = output - bias - first, as sum_by_subtraction.cpp
+  // does it. False: too much cancels.
+  bool subtract(const QuadBlock& block, const Walk& walk, const InputPartImages<float>& images, const float* first,
+                const std::int32_t* choice, Index choice_stride, float* second) const;
+
   void write(const QuadBlock& block, const float* const* sums, const std::int32_t* choice, Index choice_stride) {
     const std::size_t task = static_cast<std::size_t>(block.task);
     const Index groups = static_cast<Index>(call_.rule.groups.size()), size = block.windows * block.stride;
@@ -138,6 +144,46 @@ class Windows {
   std::vector<kernels::Absorbed> lost_;
 };
 
+bool Windows::subtract(const QuadBlock& block, const Walk& walk, const InputPartImages<float>& images,
+                       const float* first, const std::int32_t* choice, Index choice_stride, float* second) const {
+  const ConvWeights<float>& w = call_.weights;
+  const Index sample = slice_.begin + block.sample, size = block.windows * block.columns;
+  const float* const relevance = relevance_[static_cast<std::size_t>(block.task)].data() + column_in_task(block);
+  const Buffer<float> outputs(size);  // of the chosen; 0 where there is no relevance: nothing is asked there
+  for (Index i = 0; i < block.windows; ++i) {
+    const FourRows<const float> rows(windows_, block.first + i, call_.job.output.row(sample), channels_, block.column);
+    for (Index j = 0; j < block.columns; ++j) {
+      const Index at = i * choice_stride + j;
+      outputs.data()[i * block.columns + j] = relevance[at] == 0 ? 0 : rows.at[choice[at]][j];
+    }
+  }
+  std::vector<Index> cancelled(static_cast<std::size_t>(size));
+  const Index count = kernels::table<float>().left_over({.rows = block.windows,
+                                                         .cols = block.columns,
+                                                         .z = outputs.data(),
+                                                         .z_stride = block.columns,
+                                                         .bias = w.bias ? w.bias + block.column : nullptr,
+                                                         .first = first,
+                                                         .first_stride = block.stride,
+                                                         .out = second,
+                                                         .out_stride = block.stride,
+                                                         .cancelled_at = cancelled.data()});
+  if (count > size / 64 + 16) {
+    return false;
+  }
+  for (Index c = 0; c < count; ++c) {
+    const Index i = cancelled[static_cast<std::size_t>(c)] / block.columns;
+    const Index j = cancelled[static_cast<std::size_t>(c)] % block.columns;
+    windows_.each(block.first + i, [&](Index q, Index position) {
+      if (q == choice[i * choice_stride + j]) {
+        second[i * block.stride + j] =
+            one_sum(call_.rule.sums[1], w, images, walk, block.sample * walk.count() + position, block.column + j);
+      }
+    });
+  }
+  return true;
+}
+
 void run_float(const ConvCall<float>& call, const BatchSlice& slice, float* shares) {
   const ConvWeights<float>& w = call.weights;
   const InputPartImages<float> images(call, slice);
@@ -161,6 +207,12 @@ void run_float(const ConvCall<float>& call, const BatchSlice& slice, float* shar
   work.done = [&](const QuadBlock& block, const float* const* z, const std::int32_t* choice, Index stride) {
     windows.write(block, z, choice, stride);
   };
+  if (call.job.output && call.job.output_positive && call.rule.two_sums_make_plain_output()) {
+    work.second = [&](const QuadBlock& block, const float* first, const std::int32_t* choice, Index stride,
+                      float* second) {
+      return windows.subtract(block, walks.front(), images, first, choice, stride, second);
+    };
+  }
   multiply_quads(work, call.threads);
   windows.add_losses();
 }

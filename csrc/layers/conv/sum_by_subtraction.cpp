@@ -5,6 +5,7 @@
 #include <atomic>
 
 #include "kernels/dispatch.hpp"
+#include "layers/conv/one_sum.hpp"
 #include "layers/conv/plan.hpp"
 
 namespace pylrp {
@@ -37,9 +38,6 @@ class SecondSum {
   bool mostly_cancelled() const { return cancelled_ > most_cancelled_; }
 
  private:
-  template <class Body>
-  void each_source(const Walk& walk, Index row, Index column, Body body) const;
-  T compute(const Walk& walk, Index row, Index column) const;
   bool is_empty(const Walk& walk, Index row, Index column) const;
 
   const ConvWeights<T>& w_;
@@ -86,44 +84,14 @@ void SecondSum<T>::subtract(const Rows& block, const Run& run, Index column, Ind
   }
   for (const Index entry : cancelled) {
     const Index row = entry / columns, at = entry % columns;
-    second[row * stride + at] = compute(block.walk(), block.begin() + run.first + row, column + at);
+    second[row * stride + at] = one_sum(sum_, w_, images_, block.walk(), block.begin() + run.first + row, column + at);
   }
-}
-
-// body(map, tap of the kernel, channels of a pixel) for all that the second sum of a row reads.
-template <class T>
-template <class Body>
-void SecondSum<T>::each_source(const Walk& walk, Index row, Index column, Body body) const {
-  const Block block(walk, row, row + 1);
-  const Index size = w_.shape.group_in(), group = column / w_.shape.group_out();
-  const std::size_t taps = walk.taps.size();
-  std::vector<const T*> at(taps);
-  Buffer<T> own;
-  const T* const nothing = zeros<T>(size, &own);
-  for (const ProductTerm& tap : sum_) {
-    Image<T> image = images_.image(tap.part);
-    image.data += group * size;
-    block.sources(image, 0, 1, 0, taps, nothing, at.data());
-    for (std::size_t t = 0; t < taps; ++t) {
-      body(tap.map, walk.taps[t].kernel, at[t]);
-    }
-  }
-}
-
-template <class T>
-T SecondSum<T>::compute(const Walk& walk, Index row, Index column) const {
-  T sum = 0;
-  each_source(walk, row, column, [&](const WeightMap& map, Index tap, const T* x) {
-    const T* const weights = w_.at(column, tap, 0);
-    kernels::table<T>().rows.dot(1, &weights, w_.shape.group_in(), weights_of<T>(map), x, &sum);
-  });
-  return sum;
 }
 
 template <class T>
 bool SecondSum<T>::is_empty(const Walk& walk, Index row, Index column) const {
   bool empty = true;
-  each_source(walk, row, column, [&](const WeightMap&, Index, const T* x) {
+  each_source_of(sum_, w_, images_, walk, row, column, [&](const WeightMap&, Index, const T* x) {
     empty = empty && std::all_of(x, x + w_.shape.group_in(), [](T value) { return value == 0; });
   });
   return empty;
