@@ -287,20 +287,27 @@ Index cancelled(Index rows, Index cols, const T* first, const T* second, Index s
   return count;
 }
 
-// In double, in a fixed order.
+// In double, in a fixed order. Four sums of eight side by side: one would wait for itself.
 template <class T>
 double sum(Index n, const T* x) {
-  double acc[8] = {};
+  typedef double Eight __attribute__((vector_size(8 * sizeof(double))));
+  typedef T Part __attribute__((vector_size(8 * sizeof(T))));
+  Eight acc[4] = {};
   Index i = 0;
-  for (; i + 8 <= n; i += 8) {
-    for (int l = 0; l < 8; ++l) {
-      acc[l] += static_cast<double>(x[i + l]);
+  for (; i + 32 <= n; i += 32) {
+#pragma GCC unroll 4
+    for (int c = 0; c < 4; ++c) {
+      Part part;
+      __builtin_memcpy(&part, x + i + 8 * c, sizeof part);
+      acc[c] += __builtin_convertvector(part, Eight);
     }
   }
+  double rest = 0;
   for (; i < n; ++i) {
-    acc[0] += static_cast<double>(x[i]);
+    rest += static_cast<double>(x[i]);
   }
-  return ((acc[0] + acc[4]) + (acc[2] + acc[6])) + ((acc[1] + acc[5]) + (acc[3] + acc[7]));
+  const Eight all = (acc[0] + acc[2]) + (acc[1] + acc[3]);
+  return (((all[0] + all[4]) + (all[2] + all[6])) + ((all[1] + all[5]) + (all[3] + all[7]))) + rest;
 }
 
 // In blocks, so that float adds up few terms.
