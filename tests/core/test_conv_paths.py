@@ -15,6 +15,7 @@ from pylrp.layers import Conv, Layer, MaxPool, ReLU
 
 FAST = {
     "by_contribution",
+    "positions_in_lanes",
     "fused_1x1_forward",
     "fused_1x1",
     "signs_by_magnitude",
@@ -55,6 +56,7 @@ def runs(layers: list[Layer], x: NDArray[np.float32], rule: pylrp.Rule) -> set[s
 
 CASES: list[tuple[list[Layer], NDArray[np.float32], pylrp.Rule, set[str]]] = [
     ([Conv(weights(9, 5, 1, 1))], image(5, 22), Z_PLUS, {"fused_1x1_forward", "fused_1x1"}),
+    ([Conv(weights(150, 130, 1, 1))], image(130, 7), FLAT, {"positions_in_lanes", "uniform_weights"}),
     ([Conv(weights(9, 17, 1, 1))], image(17, 6), ALPHA_BETA, {"fused_1x1", "signs_by_magnitude"}),
     (
         [Conv(abs(weights(9, 17, 1, 1)))],

@@ -109,12 +109,13 @@ TEST(conv_paths_each_runs) {
 }
 
 TEST(conv_paths_every_path_has_a_case) {
-  std::map<ConvPath, int> met{{ConvPath::kForward, 1},        {ConvPath::kProduct, 1},
-                              {ConvPath::kShares, 1},         {ConvPath::kBackward, 1},
-                              {ConvPath::kSignsCancelled, 1}, {ConvPath::kSubtractionCancelled, 1},
-                              {ConvPath::kTapsCancelled, 1},    // see below
-                              {ConvPath::kOneOfFour, 1},        // test_conv_one_of_four.cpp
-                              {ConvPath::kByContribution, 1}};  // test_conv_by_contribution.cpp
+  std::map<ConvPath, int> met{{ConvPath::kForward, 1},          {ConvPath::kProduct, 1},
+                              {ConvPath::kShares, 1},           {ConvPath::kBackward, 1},
+                              {ConvPath::kSignsCancelled, 1},   {ConvPath::kSubtractionCancelled, 1},
+                              {ConvPath::kTapsCancelled, 1},     // see below
+                              {ConvPath::kOneOfFour, 1},         // test_conv_one_of_four.cpp
+                              {ConvPath::kPositionsInLanes, 1},  // test_conv_positions_in_lanes.cpp
+                              {ConvPath::kByContribution, 1}};   // test_conv_by_contribution.cpp
   for (const PathCase& c : cases()) {
     ++met[c.path];
   }

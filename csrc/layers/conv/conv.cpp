@@ -222,7 +222,7 @@ void ConvLayer<T>::forward(const std::vector<Matrix<const T>>& inputs, Matrix<T>
   const Matrix<const T> input = inputs[0];
   const Threads threads = team_for(weights_, input.rows, all);
   for (const ForwardPath<T>& path : forward_paths<T>()) {
-    if (path.applies(weights_, input.rows)) {
+    if (path.applies(weights_, input, threads)) {
       count_run(path.path);
       path.run(weights_, input, output, clamp, threads);
       return;

@@ -139,7 +139,7 @@ Index lines_together(Index lines, Index width) { return std::clamp<Index>(kPosit
 // --- forward ---
 
 template <class T>
-bool forward_applies(const ConvWeights<T>& w, Index) {
+bool forward_applies(const ConvWeights<T>& w, Matrix<const T>, const Threads&) {
   return fits(w);
 }
 

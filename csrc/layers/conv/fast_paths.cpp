@@ -23,6 +23,8 @@ const char* name_of(ConvPath path) {
       return "backward";
     case ConvPath::kByContribution:
       return "by_contribution";
+    case ConvPath::kPositionsInLanes:
+      return "positions_in_lanes";
     case ConvPath::kFused1x1Forward:
       return "fused_1x1_forward";
     case ConvPath::kFused1x1:
@@ -68,6 +70,8 @@ bool is_built(ConvPath path) {
       return true;
     case ConvPath::kByContribution:
       return PYLRP_CONV_BY_CONTRIBUTION;
+    case ConvPath::kPositionsInLanes:
+      return PYLRP_CONV_POSITIONS_IN_LANES;
     case ConvPath::kFused1x1Forward:
     case ConvPath::kFused1x1:
       return PYLRP_CONV_FUSED_1X1;

@@ -14,6 +14,7 @@ enum class ConvPath : int {
   kBackward,
   // Fast paths.
   kByContribution,
+  kPositionsInLanes,
   kFused1x1Forward,
   kFused1x1,
   kSignsByMagnitude,
@@ -32,7 +33,7 @@ enum class ConvPath : int {
   kSubtractionCancelled,
   kTapsCancelled,
 };
-inline constexpr int kConvPaths = 21;
+inline constexpr int kConvPaths = 22;
 
 const char* name_of(ConvPath path);
 bool is_built(ConvPath path);

@@ -19,8 +19,8 @@ bool fills_a_tile(const ConvWeights<T>& w) {
 }
 
 template <class T>
-bool forward_applies(const ConvWeights<T>& w, Index samples) {
-  return fills_a_tile(w) && samples * count(w.target()) >= kMinPositions;
+bool forward_applies(const ConvWeights<T>& w, Matrix<const T> input, const Threads&) {
+  return fills_a_tile(w) && input.rows * count(w.target()) >= kMinPositions;
 }
 
 template <class T>

@@ -11,6 +11,9 @@ namespace pylrp {
 template <class T>
 const std::vector<ForwardPath<T>>& forward_paths() {
   static const std::vector<ForwardPath<T>> paths = {
+#if PYLRP_CONV_POSITIONS_IN_LANES
+      positions_in_lanes<T>(),
+#endif
 #if PYLRP_CONV_FUSED_1X1
       fused_1x1_forward<T>(),
 #endif

@@ -18,7 +18,7 @@ namespace pylrp {
 template <class T>
 struct ForwardPath {
   ConvPath path;
-  bool (*applies)(const ConvWeights<T>& w, Index samples);
+  bool (*applies)(const ConvWeights<T>& w, Matrix<const T> input, const Threads& threads);
   void (*run)(const ConvWeights<T>& w, Matrix<const T> input, Matrix<T> output, const Clamp<T>& clamp,
               const Threads& threads);
 };
@@ -124,6 +124,8 @@ bool may_run(ConvPath path, const ConvWeights<T>& w, const LoweredRule& rule);
 // The fast paths, by file.
 template <class T>
 RelevancePath<T> by_contribution_path();
+template <class T>
+ForwardPath<T> positions_in_lanes();
 template <class T>
 ForwardPath<T> fused_1x1_forward();
 template <class T>
