@@ -1,6 +1,7 @@
 // The forward pass of a kernel of one where positions are few and weights many: positions lie along the lanes of the
 // vectors as the samples of a dense layer do, so that weights, which come from memory, are read where they stand.
 #include <algorithm>
+#include <type_traits>
 #include <vector>
 
 #include "kernels/dispatch.hpp"
@@ -16,18 +17,19 @@ constexpr Index kMostPositions = 224;
 constexpr Index kLeastWeights = Index{1} << 14;
 constexpr double kDense = 0.9;  // with less of the input not zero lists are faster
 
+// Single precision: a second instance is not worth its size.
 template <class T>
 bool applies(const ConvWeights<T>& w, Matrix<const T> input, const Threads& threads) {
   const Index rows = input.rows * count(w.target());
   const Matrix<const T> weight = w.matrix();
-  return w.is_1x1() && rows >= kernels::table<T>().tile_rows && rows <= kMostPositions &&
+  return std::is_same_v<T, float> && w.is_1x1() && rows >= kernels::table<T>().tile_rows && rows <= kMostPositions &&
          weight.rows * weight.cols >= kLeastWeights && (input.rows == 1 || input.stride == w.source_size()) &&
          !threads.bfloat16 && !lists_forced() && share_of_nonzeros(input.data, weight.cols, rows, weight.cols) > kDense;
 }
 
 template <class T>
-void run(const ConvWeights<T>& w, Matrix<const T> input, Matrix<T> output, const Clamp<T>& clamp,
-         const Threads& threads) {
+void run_lanes(const ConvWeights<T>& w, Matrix<const T> input, Matrix<T> output, const Clamp<T>& clamp,
+               const Threads& threads) {
   const kernels::Table<T>& kernel = kernels::table<T>();
   const Matrix<const T> weight = w.matrix();
   const Index positions = count(w.target()), rows = input.rows * positions, in = weight.cols, out = weight.rows;
@@ -58,6 +60,14 @@ void run(const ConvWeights<T>& w, Matrix<const T> input, Matrix<T> output, const
   };
   const std::vector<Product<T>> products{{0, 0, weights_of<T>(WeightMap{})}};
   SampleProducts(weight, samples, products, [&](Index, Index) { return sums(); }, finish).run(threads);
+}
+
+template <class T>
+void run(const ConvWeights<T>& w, Matrix<const T> input, Matrix<T> output, const Clamp<T>& clamp,
+         const Threads& threads) {
+  if constexpr (std::is_same_v<T, float>) {
+    run_lanes(w, input, output, clamp, threads);
+  }
 }
 
 }  // namespace
