@@ -68,7 +68,7 @@ double read_bandwidth(int threads, Index bytes) {
         rows[r] = memory.data() + begin + r * part;
       }
       float z[4] = {};
-      kernel.rows.dot(4, rows, part, {kernels::Read::kPlain, 1, 1}, nullptr, z);
+      kernel.rows.dot(4, rows, part, {kernels::Read::kPlain, 1, 1}, nullptr, z, true);
       sums[static_cast<std::size_t>(c)] = z[0] + z[1] + z[2] + z[3];
     });
     best = std::max(best, static_cast<double>(bytes) / seconds_since(start) / 1e9);

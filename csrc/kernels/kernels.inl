@@ -59,7 +59,7 @@ constexpr Table<T> make_table() {
           pack_left<T>,
           pack_forward<T>,
           pack_backward<T>,
-          {rows_dot<T, T>, rows_axpy<T, T>, rows_step<T, T>},
+          {rows_dot<T, T>, rows_axpy<T, T>},
           accumulate<T>,
           shares<T>,
           left_over<T>,
@@ -84,7 +84,7 @@ constexpr Bfloat16Table make_bfloat16_table() {
           join_rows,
           join,
           round_to_bfloat16,
-          {rows_dot<float, Bfloat16>, rows_axpy<float, Bfloat16>, rows_step<float, Bfloat16>}};
+          {rows_dot<float, Bfloat16>, rows_axpy<float, Bfloat16>}};
 }
 }  // namespace
 

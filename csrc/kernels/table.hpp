@@ -242,30 +242,14 @@ struct TaylorOfScores {
   double* by_added;
 };
 
-// Two products of weight rows at once, with one map: c[k] += sum_r s[r] rho(now_r[k]) and z[r] += sum_k rho(next_r[k])
-// x[k]; x null: ones.
-template <class T, class W>
-struct RowsStep {
-  int rows;
-  const W* const* now;
-  const T* s;
-  T* c;
-  int next_rows;
-  const W* const* next;
-  const T* x;
-  T* z;
-  Index k;
-  Weights<T> map;
-};
-
-// The products with whole rows of weights, stored as W.
+// The products with whole rows of weights, stored as W. cold: the rows come out of memory, so that they are asked for
+// ahead; they have not been read just before.
 template <class T, class W>
 struct RowProducts {
   // z[r] += sum_k rho(w_r[k]) x[k].   x null: ones.
-  void (*dot)(int rows, const W* const* w, Index k, Weights<T> map, const T* x, T* z);
+  void (*dot)(int rows, const W* const* w, Index k, Weights<T> map, const T* x, T* z, bool cold);
   // c[k] += sum_r s[r] rho(w_r[k]).
-  void (*axpy)(int rows, const W* const* w, Index k, Weights<T> map, const T* s, T* c);
-  void (*step)(const RowsStep<T, W>& args);
+  void (*axpy)(int rows, const W* const* w, Index k, Weights<T> map, const T* s, T* c, bool cold);
 };
 
 // Some rows of weights times samples that lie along the lanes: sums(row, sample) = or += sum_k w(row, k) x(k, sample).

@@ -143,7 +143,7 @@ TEST(rows_dot_and_axpy) {
           say("rows: rows, k, map, bytes", count, k, static_cast<int>(map.read), sizeof(T));
           for (const bool ones : {false, true}) {
             std::copy_n(start.data(), count, z.data());
-            kernel.rows.dot(static_cast<int>(count), rows.data(), k, map, ones ? nullptr : x.data(), z.data());
+            kernel.rows.dot(static_cast<int>(count), rows.data(), k, map, ones ? nullptr : x.data(), z.data(), ones);
             for (Index r = 0; r < count; ++r) {
               Sum64 expected;
               expected.add(static_cast<double>(start.at(0, r)));
@@ -155,7 +155,7 @@ TEST(rows_dot_and_axpy) {
             }
           }
           std::copy_n(start.data(), k, c.data());
-          kernel.rows.axpy(static_cast<int>(count), rows.data(), k, map, s.data(), c.data());
+          kernel.rows.axpy(static_cast<int>(count), rows.data(), k, map, s.data(), c.data(), count % 2 == 0);
           for (Index p = 0; p < k; ++p) {
             Sum64 expected;
             expected.add(static_cast<double>(start.at(0, p)));
@@ -165,51 +165,6 @@ TEST(rows_dot_and_axpy) {
             CHECK(near(static_cast<double>(c.at(0, p)), expected.value, bound<T>(expected, count)));
           }
           CHECK(w.intact() && x.intact() && z.intact() && c.intact() && s.intact());
-        }
-      }
-    }
-  });
-}
-
-// Both at once give what they give one after the other, but for the order of roundings.
-TEST(rows_step) {
-  both_types([](auto tag) {
-    using T = decltype(tag);
-    const auto& kernel = kernels::table<T>();
-    for (const auto& [now, then] : {std::pair<Index, Index>{4, 4}, {0, 3}, {5, 0}, {9, 6}, {6, 8}}) {
-      for (const Index k : depths(kernel.tile_cols)) {
-        Random random(static_cast<unsigned>(k + now));
-        Fenced<T> w(7, k), x(1, k, 0), z(1, then, 0), c(1, k, 0), s(1, now, 0), sum(1, k, 0);
-        w.fill(random);
-        x.fill(random);
-        s.fill(random);
-        sum.fill(random);
-        const std::vector<const T*> rows = some_rows(w, now + then);
-        const T* const* const next = rows.data() + now;
-        for (const auto& map : all_weights<T>()) {
-          say("step: rows, next, k, map", now, then, k, static_cast<int>(map.read));
-          for (const bool ones : {false, true}) {
-            std::fill_n(z.data(), then, T(0));
-            std::copy_n(sum.data(), k, c.data());
-            kernel.rows.step({static_cast<int>(now), rows.data(), s.data(), c.data(), static_cast<int>(then), next,
-                              ones ? nullptr : x.data(), z.data(), k, map});
-            for (Index r = 0; r < then; ++r) {
-              Sum64 expected;
-              for (Index p = 0; p < k; ++p) {
-                expected.add(mapped(map, next[r][p]) * (ones ? 1 : static_cast<double>(x.at(0, p))));
-              }
-              CHECK(near(static_cast<double>(z.at(0, r)), expected.value, bound<T>(expected, k)));
-            }
-            for (Index p = 0; p < k; ++p) {
-              Sum64 expected;
-              expected.add(static_cast<double>(sum.at(0, p)));
-              for (Index r = 0; r < now; ++r) {
-                expected.add(mapped(map, rows[static_cast<std::size_t>(r)][p]) * static_cast<double>(s.at(0, r)));
-              }
-              CHECK(near(static_cast<double>(c.at(0, p)), expected.value, bound<T>(expected, now)));
-            }
-            CHECK(w.intact() && x.intact() && z.intact() && c.intact() && s.intact());
-          }
         }
       }
     }

@@ -34,7 +34,7 @@ T one_sum(const Sum& sum, const ConvWeights<T>& w, const InputPartImages<T>& ima
   T all = 0;
   each_source_of(sum, w, images, walk, row, column, [&](const WeightMap& map, Index tap, const T* x) {
     const T* const weights = w.at(column, tap, 0);
-    kernels::table<T>().rows.dot(1, &weights, w.shape.group_in(), weights_of<T>(map), x, &all);
+    kernels::table<T>().rows.dot(1, &weights, w.shape.group_in(), weights_of<T>(map), x, &all, false);
   });
   return all;
 }

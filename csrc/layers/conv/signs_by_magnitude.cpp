@@ -89,7 +89,7 @@ class ByMagnitude : public FusedShortcut<T> {
         for (const ProductTerm& tap : usual_.rule.sums[q]) {
           Index stride = 0;
           const T* const from = block->input_part(tap.part, &stride) + row * stride;
-          kernel_.rows.dot(1, &weights, in_, weights_of<T>(tap.map), from, &sums[q]);
+          kernel_.rows.dot(1, &weights, in_, weights_of<T>(tap.map), from, &sums[q], false);
         }
       }
       const T* const z[2] = {&sums[0], &sums[1]};
@@ -108,8 +108,8 @@ class ByMagnitude : public FusedShortcut<T> {
       // a+ w+ and a- w- are contributions above zero, the others below.
       const T one = 1;
       T* const of_positive = corrections + row * products_.in_stride;
-      kernel_.rows.axpy(1, &weights, in_, {kernels::Read::kMixed, s[0], s[1]}, &one, of_positive);
-      kernel_.rows.axpy(1, &weights, in_, {kernels::Read::kMixed, s[1], s[0]}, &one, of_positive + size);
+      kernel_.rows.axpy(1, &weights, in_, {kernels::Read::kMixed, s[0], s[1]}, &one, of_positive, false);
+      kernel_.rows.axpy(1, &weights, in_, {kernels::Read::kMixed, s[1], s[0]}, &one, of_positive + size, false);
     }
   }
 

@@ -8,6 +8,7 @@
 #include <functional>
 #include <numeric>
 #include <type_traits>
+#include <utility>
 
 #include "kernels/dispatch.hpp"
 #include "products/blocking.hpp"
@@ -180,6 +181,7 @@ class ColumnPass {
       std::fill_n(mine, size, T(0));
       blocks(chunk, count, [&](const Index* index, const T* const* rows, Index n) {
         T factor[kBlock];
+        bool cold = true;
         for (Index q = 0; q < sums_; ++q) {
           for (const ProductTerm& tap : rule_.sums[static_cast<std::size_t>(q)]) {
             const int sign = sign_of(tap.part);
@@ -188,7 +190,7 @@ class ColumnPass {
                 factor[r] = part_of(sign, job_.input.row(k)[index[r]]);
               }
               kernel_.rows.axpy(static_cast<int>(n), rows, n_out, weights_of<T>(tap.map), factor,
-                                mine + (q * samples_ + k) * n_out);
+                                mine + (q * samples_ + k) * n_out, std::exchange(cold, false));
             }
           }
         }
@@ -199,7 +201,7 @@ class ColumnPass {
               factor[r] = static_cast<T>(term.sign) * (from ? from[index[r]] : T(1));
             }
             kernel_.rows.axpy(static_cast<int>(n), rows, n_out, weights_of<T>(term.map), factor,
-                              mine + (sums_ * samples_ + g) * n_out);
+                              mine + (sums_ * samples_ + g) * n_out, std::exchange(cold, false));
           }
         }
         for (Index r = 0; flags_ && r < n; ++r) {  // in cache now
@@ -272,7 +274,7 @@ class ColumnPass {
           for (Index k = 0; k < samples_; ++k) {
             T dot[kBlock] = {};
             kernel_.rows.dot(static_cast<int>(n), rows, n_out, weights_of<T>(back.map),
-                             shares + (back.group * samples_ + k) * n_out, dot);
+                             shares + (back.group * samples_ + k) * n_out, dot, b + k == 0);
             for (Index r = 0; r < n; ++r) {
               acc[(b * samples_ + k) * n_in + index[r]] = dot[r];
             }

@@ -22,8 +22,8 @@ Matrix<const T> expand(Matrix<const kernels::Bfloat16> half, T* to, const Thread
         const kernels::Bfloat16* const row = half.row(j);
         constexpr T one = 1;
         std::fill_n(to + j * half.cols, half.cols, T(0));
-        kernels::bfloat16_table().rows.axpy(1, &row, half.cols, {kernels::Read::kPlain, 1, 1}, &one,
-                                            to + j * half.cols);
+        kernels::bfloat16_table().rows.axpy(1, &row, half.cols, {kernels::Read::kPlain, 1, 1}, &one, to + j * half.cols,
+                                            true);
       }
     });
   }
@@ -39,7 +39,7 @@ void forward_by_rows(const DenseWeights<T>& layer, Matrix<const T> input, Matrix
   const Index n_out = layer.weight.rows;
   parallel_for((n_out + kRowsATask - 1) / kRowsATask, threads, [&](Index task) {
     const Index first = task * kRowsATask, last = std::min(n_out, first + kRowsATask);
-    constexpr int kAtOnce = 4;
+    constexpr int kAtOnce = 8;
     const Buffer<W> made(kAtOnce * row_size);
     for (Index j = first; j < last; j += kAtOnce) {
       const int count = static_cast<int>(std::min<Index>(kAtOnce, last - j));
@@ -52,7 +52,7 @@ void forward_by_rows(const DenseWeights<T>& layer, Matrix<const T> input, Matrix
         for (int r = 0; r < count; ++r) {
           out[r] = layer.bias ? layer.bias[j + r] : T(0);
         }
-        products.dot(count, rows, layer.weight.cols, as_it_is, input.row(i), out);
+        products.dot(count, rows, layer.weight.cols, as_it_is, input.row(i), out, i == 0);
       }
     }
   });
@@ -141,7 +141,8 @@ GroupConstants<T> prepare_dense(const DenseWeights<T>& layer, const LoweredRule&
         T base = made.bias.data() ? made.bias.data()[j] : T(0);
         for (const Term& term : rule.groups[g].constants) {
           T z = 0;
-          kernel.rows.dot(1, &row, layer.weight.cols, weights_of<T>(term.map), constant_input(term.part, bounds), &z);
+          kernel.rows.dot(1, &row, layer.weight.cols, weights_of<T>(term.map), constant_input(term.part, bounds), &z,
+                          true);
           base += static_cast<T>(term.sign) * z;
         }
         made.base.data()[j] = base;

@@ -4,15 +4,15 @@
 
 #include <algorithm>
 #include <type_traits>
+#include <utility>
 
 #include "kernels/dispatch.hpp"
 #include "layers/dense/dense.hpp"
 
 namespace pylrp {
 
-// Rows of W between the dot products and their reuse: with the block that is read meanwhile, within the L2 cache. At
-// least as many as go together in a kernel.
-inline constexpr Index kBlockBytes = 128 * 1024;
+// Rows of W between the dot products and their reuse, within the L2 cache.
+inline constexpr Index kBlockBytes = 416 * 1024;
 inline constexpr Index kMinBlock = 4;
 inline constexpr Index kMaxBlock = 64;
 
@@ -35,7 +35,7 @@ class RowPass {
         reuse_output_(output_is_sum(job)) {}
 
   Index accumulators(Index samples) const { return backs_ * samples * n_in_; }
-  Index scratch() const { return block_ * (sums_ + 3 * groups_ + 3); }
+  Index scratch() const { return block_ * (sums_ + 3 * groups_ + 2); }
   Index parts_size(Index samples) const { return split() ? 2 * samples * n_in_ : 0; }
 
   // a+ and a-, made once for all rows: parts(2, samples, n_in).
@@ -59,38 +59,18 @@ class RowPass {
            kernels::Absorbed* absorbed) const {
     const Batch batch{first, samples, parts};
     const BlockArrays at(*this, scratch);
-    const W* rows[2][kMaxBlock];
-    const std::optional<FirstProduct> ahead = first_product(batch);
-    const bool joined = ahead && backs_ > 0 && ahead->map == rule_.back.back().map;
-    const Buffer<W> made(std::is_same_v<W, T> ? 0 : 2 * block_ * half_.row_size());
-    pick(active, std::min(block_, count), made.data(), rows[0]);
-    if (ahead) {
-      dot(rows[0], std::min(block_, count), ahead->map, ahead->x, at.ahead);
-    }
-    for (Index done = 0, block = 0; done < count; done += block_, ++block) {
-      const Index n = std::min(block_, count - done), next = std::min(block_, count - done - n);
-      const W* const* const now = rows[block % 2];
-      const W** const then = rows[(block + 1) % 2];
-      pick(active + done + n, next, made.data() + (block + 1) % 2 * block_ * half_.row_size(), then);
-      const kernels::Shares<T> plan = denominators(at, now, active + done, n, ahead);
+    const Buffer<W> made(std::is_same_v<W, T> ? 0 : block_ * half_.row_size());
+    for (Index done = 0; done < count; done += block_) {
+      Block block{active + done, std::min(block_, count - done)};
+      pick(made.data(), &block);
+      const kernels::Shares<T> plan = denominators(at, &block);
       for (Index i = 0; i < samples; ++i) {
-        shares(at, now, active + done, n, batch, i, i == 0 ? ahead : std::nullopt, plan,
-               absorbed ? absorbed + i : nullptr);
+        shares(at, &block, batch, i, plan, absorbed ? absorbed + i : nullptr);
         for (Index b = 0; b < backs_; ++b) {
           const BackProduct& back = rule_.back[static_cast<std::size_t>(b)];
-          const T* const s = at.s_of[back.group];
-          T* const to = acc + (b * samples + i) * n_in_;
-          if (!joined || i + 1 < samples || b + 1 < backs_) {
-            products_.axpy(static_cast<int>(n), now, n_in_, weights_of<T>(back.map), s, to);
-            continue;
-          }
-          std::fill_n(at.ahead, next, T(0));
-          products_.step({static_cast<int>(n), now, s, to, static_cast<int>(next), then, ahead->x, at.ahead, n_in_,
-                          weights_of<T>(back.map)});
+          products_.axpy(static_cast<int>(block.n), block.rows, n_in_, weights_of<T>(back.map), at.s_of[back.group],
+                         acc + (b * samples + i) * n_in_, std::exchange(block.cold, false));
         }
-      }
-      if (ahead && !joined) {
-        dot(then, next, ahead->map, ahead->x, at.ahead);
       }
     }
   }
@@ -127,16 +107,16 @@ class RowPass {
     Index first, samples;
     const T* parts;
   };
-  // The product that a block of rows begins with: of a group's constant term, or of the first sum.
-  struct FirstProduct {
-    WeightMap map;
-    const T* x;
-    std::size_t group;
-    bool constant;
+  // Some rows with relevance, and whether they still have to come out of memory.
+  struct Block {
+    const Index* index;
+    Index n;
+    bool cold = true;
+    const W* rows[kMaxBlock] = {};
   };
   // A run's work arrays, one entry a row of the block.
   struct BlockArrays {
-    T *base, *bias, *r, *plain_bias, *ahead;  // base and bias: (groups, block)
+    T *base, *bias, *r, *plain_bias;  // base and bias: (groups, block)
     T* z_of[kernels::kMaxSums] = {};
     T* s_of[kernels::kMaxGroups] = {};
     BlockArrays(const RowPass& pass, T* scratch) {
@@ -151,23 +131,22 @@ class RowPass {
       bias = base + block * pass.groups_;
       r = bias + block * pass.groups_;
       plain_bias = r + block;
-      ahead = plain_bias + block;
     }
   };
 
   // made: where rows in bfloat16 go that are not kept.
-  void pick(const Index* index, Index n, W* made, const W** rows) const {
-    for (Index j = 0; j < n; ++j) {
+  void pick(W* made, Block* block) const {
+    for (Index j = 0; j < block->n; ++j) {
       if constexpr (std::is_same_v<W, T>) {
-        rows[j] = job_.layer.weight.row(index[j]);
+        block->rows[j] = job_.layer.weight.row(block->index[j]);
       } else {
-        rows[j] = half_.row(index[j], made + j * half_.row_size());
+        block->rows[j] = half_.row(block->index[j], made + j * half_.row_size());
       }
     }
   }
-  void dot(const W* const* rows, Index n, const WeightMap& map, const T* x, T* z) const {
-    std::fill_n(z, n, T(0));
-    products_.dot(static_cast<int>(n), rows, n_in_, weights_of<T>(map), x, z);
+  void dot(Block* block, const WeightMap& map, const T* x, T* z) const {
+    products_.dot(static_cast<int>(block->n), block->rows, n_in_, weights_of<T>(map), x, z,
+                  std::exchange(block->cold, false));
   }
 
   const T* input_of(const ProductTerm& tap, const Batch& batch, Index i) const {
@@ -176,49 +155,31 @@ class RowPass {
     }
     return batch.parts + ((tap.part == Part::kNegative ? batch.samples : 0) + i) * n_in_;
   }
-  std::optional<FirstProduct> first_product(const Batch& batch) const {
-    if (reuse_output_) {
-      return std::nullopt;
-    }
-    for (std::size_t g = 0; g < rule_.groups.size(); ++g) {
-      const auto& constants = rule_.groups[g].constants;
-      if (!constants.empty() && job_.constants->groups[g].base.data() == nullptr) {
-        return FirstProduct{constants[0].map, constant_input(constants[0].part, job_.bounds), g, true};
-      }
-    }
-    if (rule_.sums.empty() || rule_.sums[0].empty()) {
-      return std::nullopt;
-    }
-    return FirstProduct{rule_.sums[0][0].map, input_of(rule_.sums[0][0], batch, 0), 0, false};
-  }
-
   // The shares' rule with what the denominators of a block of rows hold besides sums over the input.
-  kernels::Shares<T> denominators(const BlockArrays& at, const W* const* rows, const Index* index, Index n,
-                                  const std::optional<FirstProduct>& ahead) const {
+  kernels::Shares<T> denominators(const BlockArrays& at, Block* block) const {
     const T* base[kernels::kMaxGroups] = {};
     const T* bias[kernels::kMaxGroups] = {};
     for (std::size_t g = 0; g < rule_.groups.size(); ++g) {
       const Index row = static_cast<Index>(g) * block_;
-      constants(g, rows, index, n, ahead && ahead->constant && ahead->group == g ? at.ahead : nullptr, at.base + row,
-                at.bias + row, &base[g], &bias[g]);
+      constants(g, block, at.base + row, at.bias + row, &base[g], &bias[g]);
     }
     const T* const layer_bias = job_.layer.bias;
     const bool plain = rule_.masked && layer_bias != nullptr && !reuse_output_;
-    for (Index j = 0; plain && j < n; ++j) {
-      at.plain_bias[j] = layer_bias[index[j]];
+    for (Index j = 0; plain && j < block->n; ++j) {
+      at.plain_bias[j] = layer_bias[block->index[j]];
     }
     return shares_of<T>(rule_, base, bias, plain ? at.plain_bias : nullptr);
   }
 
-  // rho_b(b) and the constant terms of a group; first: the product of its first term, if it was computed before.
-  void constants(std::size_t g, const W* const* rows, const Index* index, Index n, const T* first, T* base, T* bias,
-                 const T** base_of, const T** bias_of) const {
+  // rho_b(b) and the constant terms of a group.
+  void constants(std::size_t g, Block* block, T* base, T* bias, const T** base_of, const T** bias_of) const {
     const Denominator& group = rule_.groups[g];
     const auto& made = job_.constants->groups[g];
     const T* const made_bias = made.bias.data();
+    const Index n = block->n;
     *bias_of = made_bias ? bias : nullptr;
     for (Index j = 0; j < n; ++j) {
-      bias[j] = made_bias ? made_bias[index[j]] : T(0);
+      bias[j] = made_bias ? made_bias[block->index[j]] : T(0);
     }
     if (reuse_output_) {  // z of the forward pass holds the bias already
       *base_of = nullptr;
@@ -231,18 +192,15 @@ class RowPass {
     *base_of = base;
     if (made.base.data() != nullptr) {
       for (Index j = 0; j < n; ++j) {
-        base[j] = made.base.data()[index[j]];
+        base[j] = made.base.data()[block->index[j]];
       }
       return;
     }
     std::copy(bias, bias + n, base);
-    T own[kMaxBlock];
+    T z[kMaxBlock];
     for (const Term& term : group.constants) {
-      const T* const z = first != nullptr ? first : own;
-      if (first == nullptr) {
-        dot(rows, n, term.map, constant_input(term.part, job_.bounds), own);
-      }
-      first = nullptr;
+      std::fill_n(z, n, T(0));
+      dot(block, term.map, constant_input(term.part, job_.bounds), z);
       for (Index j = 0; j < n; ++j) {
         base[j] += static_cast<T>(term.sign) * z[j];
       }
@@ -250,19 +208,17 @@ class RowPass {
   }
 
   // s of a sample for a block of rows.
-  void shares(const BlockArrays& at, const W* const* rows, const Index* index, Index n, const Batch& batch, Index i,
-              const std::optional<FirstProduct>& ahead, const kernels::Shares<T>& plan,
+  void shares(const BlockArrays& at, Block* block, const Batch& batch, Index i, const kernels::Shares<T>& plan,
               kernels::Absorbed* absorbed) const {
     const T* const relevance = job_.relevance.row(batch.first + i);
-    for (Index j = 0; j < n; ++j) {
-      at.r[j] = relevance[index[j]];
+    for (Index j = 0; j < block->n; ++j) {
+      at.r[j] = relevance[block->index[j]];
     }
     for (Index q = 0; q < sums_; ++q) {
-      const bool begun = q == 0 && ahead && !ahead->constant;
-      sum(static_cast<std::size_t>(q), rows, index, n, batch, i, begun ? at.ahead : nullptr, at.z_of[q]);
+      sum(static_cast<std::size_t>(q), block, batch, i, at.z_of[q]);
     }
     kernel_.shares({.rows = 1,
-                    .cols = n,
+                    .cols = block->n,
                     .rule = plan,
                     .z = at.z_of,
                     .z_stride = block_,
@@ -273,23 +229,16 @@ class RowPass {
                     .ledger = absorbed,
                     .ledger_step = 1});
   }
-  // first: the product of its first term, if it was computed before.
-  void sum(std::size_t q, const W* const* rows, const Index* index, Index n, const Batch& batch, Index i,
-           const T* first, T* z) const {
+  void sum(std::size_t q, Block* block, const Batch& batch, Index i, T* z) const {
     if (reuse_output_) {
-      for (Index j = 0; j < n; ++j) {
-        z[j] = job_.output.row(batch.first + i)[index[j]];
+      for (Index j = 0; j < block->n; ++j) {
+        z[j] = job_.output.row(batch.first + i)[block->index[j]];
       }
       return;
     }
-    std::fill_n(z, n, T(0));
+    std::fill_n(z, block->n, T(0));
     for (const ProductTerm& tap : rule_.sums[q]) {
-      if (first != nullptr) {
-        std::copy_n(first, n, z);
-        first = nullptr;
-      } else {
-        products_.dot(static_cast<int>(n), rows, n_in_, weights_of<T>(tap.map), input_of(tap, batch, i), z);
-      }
+      dot(block, tap.map, input_of(tap, batch, i), z);
     }
   }
 

@@ -1,9 +1,9 @@
 // Few samples, or relevance that is mostly zero: one pass over the weight rows that carry relevance.
 //
 // A block of rows, small enough to stay in cache, gives z (dot products), then s, then adds s_j rho(W_j) to the
-// accumulators, while the next block's dot products are computed: W is read from memory once, all the time. Two ways to
-// cut the work into tasks, both fixed by the data alone: a whole small batch by chunks of rows (each chunk with
-// accumulators of its own, added up in order), or, for larger batches with sparse relevance, sample by sample.
+// accumulators: W is read from memory once. Two ways to cut the work into tasks, both fixed by the data alone: a whole
+// small batch by chunks of rows (each chunk with accumulators of its own, added up in order), or, for larger batches
+// with sparse relevance, sample by sample.
 #include <algorithm>
 #include <optional>
 
