@@ -51,7 +51,6 @@ constexpr Table<T> make_table() {
           depthwise_line<T>,
           nonzeros<T>,
           compress<T>,
-          shift_steps<T>,
           list_rows<T>,
           group_rows<T>,
           compress_pair<T>,

@@ -183,15 +183,6 @@ Index compress(Index k, const T* x, int part, Index first_step, T* values, std::
   return count;
 }
 
-template <class T>
-void shift_steps(Index n, const T* values, int sign, Index further, std::uint16_t* steps) {
-  const std::uint16_t below = static_cast<std::uint16_t>(sign < 0 ? further : 0);
-  const std::uint16_t above = static_cast<std::uint16_t>(sign < 0 ? 0 : further);
-  for (Index i = 0; i < n; ++i) {
-    steps[i] = static_cast<std::uint16_t>(steps[i] + (values[i] < 0 ? below : above));
-  }
-}
-
 // Each sum is one chain in the order of its list, however many panels run side by side: the same bits.
 template <class T, int kPanels>
 void list_rows_of(const ListRows<T>& args) {

@@ -287,8 +287,6 @@ struct Table {
   Index (*nonzeros)(Index k, const T* x, int part);
   // These, in order, and first_step + where they stand. Returns their number; writes up to kSpare entries beyond it.
   Index (*compress)(Index k, const T* x, int part, Index first_step, T* values, std::uint16_t* steps);
-  // Adds `further` to the step of each value below zero (sign -1) or above it (+1).
-  void (*shift_steps)(Index n, const T* values, int sign, Index further, std::uint16_t* steps);
   void (*list_rows)(const ListRows<T>& args);
   void (*group_rows)(const GroupRows<T>& args);
   // Of two rows: what is not zero in one of them, x's value and y's by turns. Up to 2 * kSpare values beyond.

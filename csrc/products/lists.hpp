@@ -54,16 +54,6 @@ bool lists_win(double share, Index rows, Index panels, Index uses, Index steps, 
 template <class T>
 double lists_cost(double share, Index rows, Index panels, Index uses, Index steps, bool in_groups = false);
 inline constexpr double kWorthLists = 0.95;
-// Lists of both signs where a row has no more steps than so many lists of one sign: with more, two products, each by
-// lists of one sign, are as fast (256 steps: 0.96 to 1.06 of their time; 16 to 192 steps 0.92 to 0.98).
-inline constexpr Index kMostSignLists = 3;
-// Whether one product by lists wins over two by tiles where the sign of an entry picks one of two weights. Lists cover
-// half as many steps, of which the L1 cache holds both rows. For vectors of 64 bytes.
-template <class T>
-bool sign_lists_win(double share, Index rows, Index panels, Index steps) {
-  const bool wide = kernels::table<T>().tile_cols * Index{sizeof(T)} == 128;  // AVX2: 0.98 to 1.04 of the time
-  return wide && lists_cost<T>(share, std::max<Index>(rows / 2, 1), panels, 1, steps) < 2 * kWorthLists;
-}
 // Whether zeros are worth counting: unless lists won with a fifth of the entries left, they are not.
 template <class T>
 bool zeros_count(Index rows, Index panels, Index uses, Index steps, bool in_groups = false) {

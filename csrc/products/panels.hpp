@@ -3,7 +3,6 @@
 #pragma once
 
 #include <algorithm>
-#include <limits>
 #include <memory>
 #include <utility>
 #include <vector>
@@ -33,28 +32,14 @@ class Panels {
         workspace_(workspace),
         operands_(operands) {}
   void make() const {
-    if (home_ == this) {
-      memory_.reset(count() * places_ * size(), workspace_);
-    }
+    memory_.reset(count() * size(), workspace_);
     not_finite_.assign(static_cast<std::size_t>(count()), 0);
   }
   Index depth() const { return forward_ ? weight_.cols : weight_.rows; }
   Index columns() const { return forward_ ? weight_.rows : weight_.cols; }
   Index count() const { return (columns() + width() - 1) / width(); }
   Index columns_of(Index panel) const { return std::min(width(), columns() - panel * width()); }
-  const T* at(Index panel) const { return place(panel); }
-  // These panels lie behind the other ones, each behind its neighbour, where a list's steps reach both: a sign picks
-  // the row of one or the other. False: they don't reach so far, or one of them has a neighbour.
-  bool lie_behind(Panels* other) {
-    const bool far = 2 * operands_.places(depth()) > std::numeric_limits<std::uint16_t>::max();
-    if (far || other == this || home_ != this || places_ != 1 || other->home_ != other || other->places_ != 1) {
-      return false;
-    }
-    home_ = other;
-    other->places_ = 2;
-    return true;
-  }
-  bool lies_behind(const Panels& other) const { return home_ == &other && this != &other; }
+  const T* at(Index panel) const { return memory_.data() + panel * size(); }
   bool is(const WeightMap& map) const { return map == map_; }
   const Operands<T>& operands() const { return operands_; }
   static Index width() { return kernels::table<T>().tile_cols; }
@@ -63,7 +48,7 @@ class Panels {
     const kernels::Table<T>& kernel = kernels::table<T>();
     const int columns = static_cast<int>(columns_of(panel));
     const Index first = panel * width();
-    T* const to = place(panel);
+    T* const to = memory_.data() + panel * size();
     const kernels::Weights<T> map = weights_of<T>(map_);
     bool bad = false;
     operands_.pack(depth(), width(), to, [&](T* x) {
@@ -84,16 +69,11 @@ class Panels {
  private:
   static constexpr Index kManyRows = Index{1} << 30;
   Index size() const { return operands_.places(depth()) * width(); }
-  T* place(Index panel) const {
-    return home_->memory_.data() + (panel * home_->places_ + (home_ == this ? 0 : 1)) * size();
-  }
   Matrix<const T> weight_;
   WeightMap map_;
   bool forward_;
   Workspace* workspace_;
   Operands<T> operands_;
-  const Panels* home_ = this;  // whose memory it is
-  Index places_ = 1;           // panels side by side there
   mutable Buffer<T> memory_;
   mutable std::vector<char> not_finite_;
 };
@@ -114,12 +94,6 @@ class PanelSet {
     }
     of.push_back(std::make_unique<Panels<T>>(weight_, map, direction, workspace_, operands_));
     return of.size() - 1;
-  }
-  // Whether the sign of an entry may pick one of two maps, both added for the forward direction.
-  bool add_signs(std::size_t of_positive, std::size_t of_negative) {
-    Panels<T>* const first = forward_[of_positive].get();
-    Panels<T>* const second = forward_[of_negative].get();
-    return second->lies_behind(*first) || first->lies_behind(*second) || second->lie_behind(first);
   }
   void pack(const Threads& threads) const {
     std::vector<std::pair<const Panels<T>*, Index>> all;
@@ -159,16 +133,13 @@ double share_of_nonzeros(const T* x, Index x_stride, Index rows, Index depth) {
   return static_cast<double>(kept) / static_cast<double>(std::max<Index>(counted, 1));
 }
 
-// out(rows, columns) = or += rows of x, as lists of what is not zero, times the weights; of_negative: those that
-// entries below zero meet, or null.
+// out(rows, columns) = or += rows of x, as lists of what is not zero, times the weights.
 template <class T>
-void multiply_lists_of(const T* x, Index x_stride, Index rows, const Panels<T>& panels, const Panels<T>* of_negative,
-                       bool add, T* out, Index out_stride) {
+void multiply_lists_of(const T* x, Index x_stride, Index rows, const Panels<T>& panels, bool add, T* out,
+                       Index out_stride) {
   const kernels::Table<T>& kernel = kernels::table<T>();
-  const Index width = Panels<T>::width(), depth = panels.depth(), maps = of_negative ? 2 : 1;
-  const Index most = list_steps<T>() / maps, parts = list_parts(depth, most);
-  const bool behind = of_negative != nullptr && of_negative->lies_behind(panels);
-  const Panels<T>& first = of_negative == nullptr || behind ? panels : *of_negative;
+  const Index width = Panels<T>::width(), depth = panels.depth();
+  const Index most = list_steps<T>(), parts = list_parts(depth, most);
   const Buffer<T> values(rows * depth + kernels::kSpare);
   const Buffer<std::uint16_t> steps(rows * depth + kernels::kSpare);
   std::vector<Index> begins;
@@ -180,10 +151,7 @@ void multiply_lists_of(const T* x, Index x_stride, Index rows, const Panels<T>& 
                             steps.data() + kept);
   }
   begins.push_back(kept);
-  if (of_negative != nullptr) {
-    kernel.shift_steps(kept, values.data(), behind ? -1 : 1, depth, steps.data());
-  }
-  count_left_work({0, static_cast<std::uint64_t>(maps * rows * depth * panels.count() * width),
+  count_left_work({0, static_cast<std::uint64_t>(rows * depth * panels.count() * width),
                    static_cast<std::uint64_t>(kept * panels.count() * width)});
   multiply_lists<T>(
       {{values.data(), steps.data(), begins.data()},
@@ -196,12 +164,10 @@ void multiply_lists_of(const T* x, Index x_stride, Index rows, const Panels<T>& 
        add,
        out_stride,
        most},
-      [&](Index p) { return first.at(p); }, [&](Index p) { return out + p * width; });
-  for (const Panels<T>* of : {&panels, of_negative}) {
-    for (Index p = 0; of != nullptr && p < of->count(); ++p) {
-      if (of->not_finite(p)) {
-        add_not_finite(of->at(p), width, depth, rows, out + p * width, out_stride);
-      }
+      [&](Index p) { return panels.at(p); }, [&](Index p) { return out + p * width; });
+  for (Index p = 0; p < panels.count(); ++p) {
+    if (panels.not_finite(p)) {
+      add_not_finite(panels.at(p), width, depth, rows, out + p * width, out_stride);
     }
   }
 }
@@ -216,31 +182,7 @@ bool multiply_by_lists(const T* x, Index x_stride, Index rows, const Panels<T>& 
     count_left_work({static_cast<std::uint64_t>(rows * depth * panels.count() * Panels<T>::width()), 0, 0});
     return false;
   }
-  multiply_lists_of<T>(x, x_stride, rows, panels, nullptr, add, out, out_stride);
-  return true;
-}
-
-// out = or += x times weights that the sign of an entry picks (PanelSet::add_signs), as one product; returns false
-// where two products by tiles, of its positive and its negative part, win.
-template <class T>
-bool multiply_by_signs(const T* x, Index x_stride, Index rows, const Panels<T>& of_positive,
-                       const Panels<T>& of_negative, bool add, T* out, Index out_stride) {
-  const Operands<T>& operands = of_positive.operands();
-  const Index depth = of_positive.depth(), steps = std::min(depth, list_steps<T>() / 2), panels = of_positive.count();
-  const auto wins = [&](double share) { return sign_lists_win<T>(share, rows, panels, steps); };
-  const bool many = depth > kMostSignLists * list_steps<T>();
-  if (operands.words() || forced_left_path() == LeftPath::kTiles || (!lists_forced() && (many || !wins(0.2)))) {
-    return false;
-  }
-  if (!lists_forced() && !wins(1) && !wins(share_of_nonzeros(x, x_stride, rows, depth))) {
-    return false;
-  }
-  const Buffer<T> rounded(operands.rounded() ? rows * depth : 0);
-  for (Index i = 0; operands.rounded() && i < rows; ++i) {
-    operands.round_row(depth, x + i * x_stride, rounded.data() + i * depth);
-  }
-  multiply_lists_of<T>(operands.rounded() ? rounded.data() : x, operands.rounded() ? depth : x_stride, rows,
-                       of_positive, &of_negative, add, out, out_stride);
+  multiply_lists_of<T>(x, x_stride, rows, panels, add, out, out_stride);
   return true;
 }
 

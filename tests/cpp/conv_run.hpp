@@ -273,7 +273,7 @@ inline void check_rows(const ConvShape& shape, const char* name, bool kept,
     layer.forward({one.input.read()}, its_output.view(), {}, {1});
     Relevance<double> alone(layer, one, rule, kept ? its_output.read() : Matrix<const double>{}, options);
     const auto same = [](const double* a, const double* b, Index n) {
-      if (lists_forced()) {  // by lists of both signs a sum has another order, and few positions do not go that way
+      if (lists_forced()) {  // a sum has another order by lists, and few positions do not go that way
         return std::equal(a, a + n, b, [](double x, double y) { return std::abs(x - y) <= 1e-12 * (1 + std::abs(x)); });
       }
       return std::memcmp(a, b, static_cast<std::size_t>(n) * sizeof(double)) == 0;

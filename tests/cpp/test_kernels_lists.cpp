@@ -61,23 +61,6 @@ TEST(compress_keeps_what_is_not_zero) {
   });
 }
 
-TEST(shift_steps_by_sign) {
-  both_types([](auto tag) {
-    using T = decltype(tag);
-    const T nan = std::numeric_limits<T>::quiet_NaN(), infinity = std::numeric_limits<T>::infinity();
-    const std::vector<T> values{T(1), T(-2), nan, -infinity, infinity, -std::numeric_limits<T>::denorm_min(), T(3)};
-    for (const int sign : {-1, 1}) {
-      std::vector<std::uint16_t> steps{5, 6, 7, 8, 9, 10, 11};
-      kernels::table<T>().shift_steps(6, values.data(), sign, 40000, steps.data());
-      bool right = steps[6] == 11;  // beyond the list
-      for (std::size_t i = 0; i < 6; ++i) {
-        right = right && steps[i] == 5 + i + ((values[i] < 0) == (sign < 0) ? 40000 : 0);
-      }
-      CHECK(right);
-    }
-  });
-}
-
 // Where lists of these lengths begin, one behind the other, and the end.
 std::vector<Index> begins_of(const std::vector<Index>& counts) {
   std::vector<Index> begins{0};

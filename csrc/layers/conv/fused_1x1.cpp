@@ -59,13 +59,6 @@ bool applies(const ConvCall<T>& call) {
   return call.job.batch * count(call.weights.target()) >= kMinPositions || call.form.by_magnitude;
 }
 
-// A sum of two terms, one over a+ and one over a-, and which of them is which.
-bool has_both_signs(const Sum& sum) {
-  return sum.size() == 2 && ((sum[0].part == Part::kPositive && sum[1].part == Part::kNegative) ||
-                             (sum[0].part == Part::kNegative && sum[1].part == Part::kPositive));
-}
-std::size_t of_sign(const Sum& sum, Part part) { return sum[0].part == part ? 0 : 1; }
-
 template <class T>
 std::unique_ptr<FusedShortcut<T>> shortcut_of([[maybe_unused]] const ConvCall<T>& call,
                                               [[maybe_unused]] const FusedProducts<T>& usual) {
@@ -126,8 +119,6 @@ FusedProducts<T>::FusedProducts(const ConvWeights<T>& w, const LoweredRule& of, 
       for (const ProductTerm& tap : sum) {
         forward.back().push_back(panels.add(tap.map, Direction::kForward));
       }
-      by_signs.push_back(has_both_signs(sum) && panels.add_signs(forward.back()[of_sign(sum, Part::kPositive)],
-                                                                 forward.back()[of_sign(sum, Part::kNegative)]));
     }
   }
   for (std::size_t b = 0; b < rule.back.size(); ++b) {
@@ -194,9 +185,6 @@ void FusedBlock<T>::compute_sums() {
   for (std::size_t q = 0; q < products_.forward.size(); ++q) {
     T* const sum = memory_.data() + static_cast<Index>(q) * out_size;
     z_[q] = sum;
-    if (sum_by_signs(q, sum)) {
-      continue;
-    }
     for (std::size_t i = 0; i < products_.forward[q].size(); ++i) {
       Index stride = 0;
       const T* const from = input_part(products_.rule.sums[q][i].part, &stride);
@@ -204,20 +192,6 @@ void FusedBlock<T>::compute_sums() {
                          products_.out_stride);
     }
   }
-}
-
-// Of a sum over a+ and a-: as one product, where that is less work.
-template <class T>
-bool FusedBlock<T>::sum_by_signs(std::size_t q, T* sum) const {
-  if (products_.by_signs[q] == 0) {
-    return false;
-  }
-  const Sum& of = products_.rule.sums[q];
-  const auto panels = [&](Part part) -> const Panels<T>& {
-    return products_.panels.forward(products_.forward[q][of_sign(of, part)]);
-  };
-  return multiply_by_signs(x_, in_, rows_, panels(Part::kPositive), panels(Part::kNegative), false, sum,
-                           products_.out_stride);
 }
 
 template <class T>

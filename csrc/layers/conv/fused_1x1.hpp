@@ -27,8 +27,7 @@ struct FusedProducts {
   ShareConstants<T> constants;
   PanelSet<T> panels;
   std::vector<std::vector<std::size_t>> forward;  // panels of each sum
-  std::vector<char> by_signs;         // whether its two terms are a+ and a-, whose signs may pick the panels
-  std::vector<std::size_t> backward;  // of each back product
+  std::vector<std::size_t> backward;              // of each back product
   Index back_sums = 0;
   Index in_stride, out_stride;  // rows with room for whole panels
   std::vector<T> ones;
@@ -51,8 +50,6 @@ class FusedBlock {
   void send_back(Index target, const kernels::Mixed<T>& more);
 
  private:
-  bool sum_by_signs(std::size_t q, T* sum) const;
-
   const kernels::Table<T>& kernel_ = kernels::table<T>();
   const ConvCall<T>& call_;
   const FusedProducts<T>& products_;
