@@ -28,10 +28,10 @@ namespace {
 #include "kernels/lists.inl"
 #include "kernels/lstm.inl"
 #include "kernels/quads.inl"
-#include "kernels/signs.inl"
 #include "kernels/rows.inl"
 #include "kernels/samples.inl"
 #include "kernels/scores.inl"
+#include "kernels/signs.inl"
 #include "kernels/taps.inl"
 #include "kernels/target_contributions.inl"
 #include "kernels/tile.inl"
@@ -39,41 +39,13 @@ namespace {
 
 template <class T>
 constexpr Table<T> make_table() {
-  return {PYLRP_TILE_ROWS,
-          2 * kLanes<T>,
-          kSampleParts<T>,
-          kGroupPanels<T>,
-          tile<T>,
-          samples<T>,
-          map_weights<T>,
-          tile_taps<T>,
-          depthwise<T>,
-          depthwise_line<T>,
-          nonzeros<T>,
-          compress<T>,
-          list_rows<T>,
-          group_rows<T>,
-          compress_pair<T>,
-          list_pairs<T>,
-          pack_left<T>,
-          pack_forward<T>,
-          pack_backward<T>,
-          {rows_dot<T, T>, rows_axpy<T, T>},
-          accumulate<T>,
-          shares<T>,
-          left_over<T>,
-          finish<T>,
-          cancelled<T>,
-          part_of<T>,
-          pool_rows<T>,
-          to_winner<T>,
-          function<T>,
-          masked_scores<T>,
-          powers<T>,
-          taylor_of_scores<T>,
-          sum<T>,
-          dot<T>,
-          scan<T>,
+  return {PYLRP_TILE_ROWS, 2 * kLanes<T>,       kSampleParts<T>, kGroupPanels<T>,  tile<T>,
+          samples<T>,      map_weights<T>,      tile_taps<T>,    depthwise<T>,     depthwise_line<T>,
+          nonzeros<T>,     compress<T>,         list_rows<T>,    group_rows<T>,    compress_pair<T>,
+          list_pairs<T>,   pack_left<T>,        pack_forward<T>, pack_backward<T>, {rows_dot<T, T>, rows_axpy<T, T>},
+          accumulate<T>,   shares<T>,           left_over<T>,    finish<T>,        cancelled<T>,
+          part_of<T>,      pool_rows<T>,        to_winner<T>,    function<T>,      masked_scores<T>,
+          powers<T>,       taylor_of_scores<T>, sum<T>,          dot<T>,           scan<T>,
           peak<T>};
 }
 constexpr Bfloat16Table make_bfloat16_table() {
