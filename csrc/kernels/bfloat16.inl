@@ -41,11 +41,13 @@ inline __attribute__((always_inline)) Vec<float> joined(Vec<float> lower, Vec<fl
   return reinterpret_cast<Vec<float>>(rounded(lower) >> 16 | rounded(upper));
 }
 
-inline void join_rows(Index k, Index n, const float* x, float* words) {
-  for (Index p = 0; p < k; p += 2, x += 2 * n, words += n) {
+inline void join_rows(Index words, Index n, Index k, const float* x, const std::int32_t* order, float* to) {
+  for (Index p = 0; p < words; ++p, to += n) {
+    const Index lower = order ? order[2 * p] : 2 * p, upper = order ? order[2 * p + 1] : 2 * p + 1;
     for (Index i = 0; i < n; i += kLanes<float>) {
-      const Vec<float> upper = p + 1 < k ? load_n(x + n + i, n - i) : Vec<float>{};
-      store_n(words + i, joined(load_n(x + i, n - i), upper), n - i);
+      const Vec<float> v = lower < k ? load_n(x + lower * n + i, n - i) : Vec<float>{};
+      const Vec<float> u = upper < k ? load_n(x + upper * n + i, n - i) : Vec<float>{};
+      store_n(to + i, joined(v, u), n - i);
     }
   }
 }

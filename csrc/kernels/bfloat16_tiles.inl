@@ -37,11 +37,14 @@ inline __attribute__((always_inline)) Vec<float> without_denormals(Vec<float> v)
 
 #ifdef PYLRP_EMULATES_BFLOAT16
 // For tests of the loops around them, one row at a time: little code. What is asked for goes by numbers (operands.hpp).
+inline __attribute__((always_inline)) Vec<float> dot_words(Vec<float> acc, Words a, Words b) {
+  acc += upper_half(a) * upper_half(b);  // in the order of the instructions
+  acc += lower_half(a) * lower_half(b);
+  return acc;
+}
 inline void add_words(const float* left, const float* panel, Vec<float>* acc) {
   for (int h = 0; h < 2; ++h) {
-    const Words a = splat_word(left), b = load_words(panel + h * kLanes<float>);
-    acc[h] += upper_half(a) * upper_half(b);  // in the order of the instructions
-    acc[h] += lower_half(a) * lower_half(b);
+    acc[h] = dot_words(acc[h], splat_word(left), load_words(panel + h * kLanes<float>));
   }
 }
 inline void store_sums(const Vec<float>* acc, int halves, bool add, float* out) {

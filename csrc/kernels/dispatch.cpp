@@ -31,10 +31,10 @@ extern const Isa isa_avx512;
 #endif
 
 #if defined(PYLRP_HAS_AVX512_BF16)  // CMakeLists.txt
-extern const Bfloat16Tiles bfloat16_avx512;
+extern const Bfloat16Products bfloat16_avx512;
 #endif
 #if defined(PYLRP_HAS_BFDOT)
-extern const Bfloat16Tiles bfloat16_neon;
+extern const Bfloat16Products bfloat16_neon;
 #endif
 
 namespace {
@@ -95,7 +95,7 @@ bool has_bfdot() {
 #endif
 
 // The instruction that goes with the active instruction set, or null.
-const Bfloat16Tiles* instruction() {
+const Bfloat16Products* instruction() {
 #if defined(PYLRP_HAS_AVX512_BF16)
   if (&active() == &isa_avx512 && has_avx512_bf16()) {
     return &bfloat16_avx512;
@@ -111,10 +111,8 @@ const Bfloat16Tiles* instruction() {
 
 Bfloat16Table with_instruction() {
   Bfloat16Table table = active().bfloat16;
-  if (const Bfloat16Tiles* const tiles = instruction()) {
-    table.name = tiles->name;
-    table.tile = tiles->tile;
-    table.tile_taps = tiles->tile_taps;
+  if (const Bfloat16Products* const tiles = instruction()) {
+    static_cast<Bfloat16Products&>(table) = *tiles;
   }
   return table;
 }

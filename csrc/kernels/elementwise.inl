@@ -1,19 +1,5 @@
 // Element by element: the shares s = R / stab(z) with what gets lost there, the product with the input, sums, scans.
 
-// Loads that know the last, partial vector of a row.
-template <class T>
-inline Vec<T> load_n(const T* p, Index n) {
-  return n >= kLanes<T> ? load(p) : load_part(p, n);
-}
-template <class T>
-inline void store_n(T* p, Vec<T> v, Index n) {
-  if (n >= kLanes<T>) {
-    store(p, v);
-  } else {
-    store_part(p, v, n);
-  }
-}
-
 // Rows of a panel lie far apart in the arrays it is cut from, and hardware prefetchers do not follow this stride:
 // asks for the piece of a later row.
 constexpr Index kRowsAhead = 12;

@@ -36,6 +36,8 @@ namespace {
 #include "kernels/target_contributions.inl"
 #include "kernels/tile.inl"
 #include "kernels/windows.inl"
+// (builds on lists and quads)
+#include "kernels/word_lists.inl"
 
 template <class T>
 constexpr Table<T> make_table() {
@@ -49,12 +51,12 @@ constexpr Table<T> make_table() {
           peak<T>};
 }
 constexpr Bfloat16Table make_bfloat16_table() {
-  return {"emulated",
-          tile_words<PYLRP_TILE_ROWS>,
-          tile_taps_words<PYLRP_TILE_ROWS>,
+  return {{"emulated", tile_words<PYLRP_TILE_ROWS>, tile_taps_words<PYLRP_TILE_ROWS>, list_rows<float, WordEntries>,
+           list_pairs<float, WordEntries>, list_quads_of_words},
           join_rows,
           join,
           round_to_bfloat16,
+          compress_words,
           {rows_dot<float, Bfloat16>, rows_axpy<float, Bfloat16>}};
 }
 }  // namespace
@@ -80,7 +82,7 @@ const ContributionTable PYLRP_CONTRIBUTIONS_SYMBOL = {kContributionVectors * kLa
                                                       send_of_targets,
                                                       compress_targets};
 extern const QuadTable PYLRP_QUADS_SYMBOL;
-const QuadTable PYLRP_QUADS_SYMBOL = {compress_quad, list_quads, choose_of_four, place_of_four};
+const QuadTable PYLRP_QUADS_SYMBOL = {compress_quad<false>, list_quads<>, choose_of_four, place_of_four};
 #endif
 #if defined(__AVX512F__)
 extern const SignTable PYLRP_SIGNS_SYMBOL;

@@ -183,8 +183,25 @@ Index compress(Index k, const T* x, int part, Index first_step, T* values, std::
   return count;
 }
 
+// How an entry's value meets a row of a panel: as a number; word_lists.inl has words of two.
+struct Numbers {
+  static constexpr bool kPanelByPanel = false;
+  template <class T>
+  static inline __attribute__((always_inline)) Vec<T> spread(const T* value) {
+    return splat(*value);
+  }
+  template <class V>
+  static inline __attribute__((always_inline)) void add(V& acc, V value, V weights) {
+    acc += value * weights;
+  }
+  template <class V>
+  static inline __attribute__((always_inline)) V sum(V acc) {
+    return acc;
+  }
+};
+
 // Each sum is one chain in the order of its list, however many panels run side by side: the same bits.
-template <class T, int kPanels>
+template <class T, int kPanels, class How>
 void list_rows_of(const ListRows<T>& args) {
   constexpr int lanes = kLanes<T>;
   const T* panel[kPanels];
@@ -207,34 +224,50 @@ void list_rows_of(const ListRows<T>& args) {
     }
     Vec<T> acc[kPanels][2] = {};
     for (; value < end; ++value, ++step) {
-      const Vec<T> v = splat(*value);
+      const Vec<T> v = How::spread(value);
       const Index at = Index{*step} * (2 * lanes);
 #pragma GCC unroll 4
       for (int p = 0; p < kPanels; ++p) {
-        acc[p][0] += v * load(panel[p] + at);
-        acc[p][1] += v * load(panel[p] + at + lanes);
+        How::add(acc[p][0], v, load(panel[p] + at));
+        How::add(acc[p][1], v, load(panel[p] + at + lanes));
       }
     }
 #pragma GCC unroll 4
     for (int p = 0; p < kPanels; ++p) {
       T* const row = out[p] + i * args.out_stride;
-      store(row, args.add ? load(row) + acc[p][0] : acc[p][0]);
-      store(row + lanes, args.add ? load(row + lanes) + acc[p][1] : acc[p][1]);
+      const Vec<T> first = How::sum(acc[p][0]), second = How::sum(acc[p][1]);
+      store(row, args.add ? load(row) + first : first);
+      store(row + lanes, args.add ? load(row + lanes) + second : second);
     }
   }
 }
 
-template <class T>
+// A kernel of one panel, for each of them.
+template <class Args, class Kernel>
+inline __attribute__((always_inline)) void each_panel(const Args& args, Kernel kernel) {
+  for (int p = 0; p < args.panels; ++p) {
+    Args one = args;
+    one.panel += p;
+    one.out += p;
+    kernel(one);
+  }
+}
+
+template <class T, class How = Numbers>
 void list_rows(const ListRows<T>& args) {
-  switch (args.panels) {
-    case 1:
-      return list_rows_of<T, 1>(args);
-    case 2:
-      return list_rows_of<T, 2>(args);
-    case 3:
-      return list_rows_of<T, 3>(args);
-    default:
-      return list_rows_of<T, 4>(args);
+  if constexpr (How::kPanelByPanel) {
+    return each_panel(args, list_rows_of<T, 1, How>);
+  } else {
+    switch (args.panels) {
+      case 1:
+        return list_rows_of<T, 1, How>(args);
+      case 2:
+        return list_rows_of<T, 2, How>(args);
+      case 3:
+        return list_rows_of<T, 3, How>(args);
+      default:
+        return list_rows_of<T, 4, How>(args);
+    }
   }
 }
 
@@ -265,7 +298,7 @@ inline __attribute__((always_inline)) void hold(V& a, V& b) {
 // A weight that was read serves two rows, and so does what it costs to begin and end a list. The lists lie one behind
 // the other and the values of both rows side by side: with AVX2 that takes 10 to 30 % less time than rows apart, of
 // which each list has a place for all steps (VGG16, 46 to 16 % of entries left), and nothing need be fetched ahead.
-template <class T, int kPanels>
+template <class T, int kPanels, class How>
 void list_pairs_of(const ListPairs<T>& args) {
   constexpr int lanes = kLanes<T>;
   const T* panel[kPanels];
@@ -281,16 +314,16 @@ void list_pairs_of(const ListPairs<T>& args) {
     const std::uint16_t* step = args.steps + begin[0];
     Vec<T> acc[kPanels][4] = {};
     for (; value < end; value += 2, ++step) {
-      const Vec<T> v = splat(value[0]), u = splat(value[1]);
+      const Vec<T> v = How::spread(value), u = How::spread(value + 1);
       const Index at = Index{*step} * (2 * lanes);
 #pragma GCC unroll 3
       for (int p = 0; p < kPanels; ++p) {
         Vec<T> w0 = load(panel[p] + at), w1 = load(panel[p] + at + lanes);
         hold(w0, w1);
-        acc[p][0] += v * w0;
-        acc[p][1] += v * w1;
-        acc[p][2] += u * w0;
-        acc[p][3] += u * w1;
+        How::add(acc[p][0], v, w0);
+        How::add(acc[p][1], v, w1);
+        How::add(acc[p][2], u, w0);
+        How::add(acc[p][3], u, w1);
       }
     }
 #pragma GCC unroll 3
@@ -298,20 +331,25 @@ void list_pairs_of(const ListPairs<T>& args) {
 #pragma GCC unroll 4
       for (int j = 0; j < 4; ++j) {
         T* const target = out[p] + (2 * i + j / 2) * args.out_stride + j % 2 * lanes;
-        store(target, args.add ? load(target) + acc[p][j] : acc[p][j]);
+        const Vec<T> sum = How::sum(acc[p][j]);
+        store(target, args.add ? load(target) + sum : sum);
       }
     }
   }
 }
 
-template <class T>
+template <class T, class How = Numbers>
 void list_pairs(const ListPairs<T>& args) {
-  switch (args.panels) {
-    case 1:
-      return list_pairs_of<T, 1>(args);
-    case 2:
-      return list_pairs_of<T, 2>(args);
-    default:
-      return list_pairs_of<T, 3>(args);
+  if constexpr (How::kPanelByPanel) {
+    return each_panel(args, list_pairs_of<T, 1, How>);
+  } else {
+    switch (args.panels) {
+      case 1:
+        return list_pairs_of<T, 1, How>(args);
+      case 2:
+        return list_pairs_of<T, 2, How>(args);
+      default:
+        return list_pairs_of<T, 3, How>(args);
+    }
   }
 }

@@ -15,32 +15,35 @@ inline __attribute__((always_inline)) Vec<float> of_four(const float* four, Mask
 }
 #endif
 
-// NaN is not zero, -0 is.
+// NaN is not zero, -0 is; of words (word_lists.inl) neither half.
+template <bool kWords>
 inline __attribute__((always_inline)) Index store_four(__m128 four, Index step, float* values, std::uint16_t* steps) {
   _mm_storeu_ps(values, four);
   *steps = static_cast<std::uint16_t>(step);
-  return _mm_movemask_ps(_mm_cmp_ps(four, _mm_setzero_ps(), _CMP_NEQ_UQ)) != 0 ? 1 : 0;
+  const __m128i magnitudes = _mm_set1_epi32(kWords ? 0x7fff7fff : 0x7fffffff);
+  return 1 - _mm_testz_si128(_mm_castps_si128(four), magnitudes);
 }
 
-inline Index compress_quad(Index k, const float* const* x, float* values, std::uint16_t* steps) {
+template <bool kWords>
+Index compress_quad(Index k, const float* const* x, float* values, std::uint16_t* steps) {
   Index count = 0, p = 0;
   for (; p + 4 <= k; p += 4) {
     __m128 a = _mm_loadu_ps(x[0] + p), b = _mm_loadu_ps(x[1] + p), c = _mm_loadu_ps(x[2] + p),
            d = _mm_loadu_ps(x[3] + p);
     _MM_TRANSPOSE4_PS(a, b, c, d);
-    count += store_four(a, p, values + 4 * count, steps + count);
-    count += store_four(b, p + 1, values + 4 * count, steps + count);
-    count += store_four(c, p + 2, values + 4 * count, steps + count);
-    count += store_four(d, p + 3, values + 4 * count, steps + count);
+    count += store_four<kWords>(a, p, values + 4 * count, steps + count);
+    count += store_four<kWords>(b, p + 1, values + 4 * count, steps + count);
+    count += store_four<kWords>(c, p + 2, values + 4 * count, steps + count);
+    count += store_four<kWords>(d, p + 3, values + 4 * count, steps + count);
   }
   for (; p < k; ++p) {
-    count += store_four(_mm_setr_ps(x[0][p], x[1][p], x[2][p], x[3][p]), p, values + 4 * count, steps + count);
+    count += store_four<kWords>(_mm_setr_ps(x[0][p], x[1][p], x[2][p], x[3][p]), p, values + 4 * count, steps + count);
   }
   return count;
 }
 
-template <int kPanels>
-inline void list_quads_of(const ListQuads& args) {
+template <int kPanels, class How>
+void list_quads_of(const ListQuads& args) {
   constexpr int lanes = kLanes<float>;
   const float* panel[kPanels];
   for (int p = 0; p < kPanels; ++p) {
@@ -62,26 +65,38 @@ inline void list_quads_of(const ListQuads& args) {
       const Index at = Index{*step} * (2 * lanes);
 #pragma GCC unroll 3
       for (int p = 0; p < kPanels; ++p) {
-        acc[2 * p] += of_four(value, choice[2 * p]) * load(panel[p] + at);
-        acc[2 * p + 1] += of_four(value, choice[2 * p + 1]) * load(panel[p] + at + lanes);
+        How::add(acc[2 * p], of_four(value, choice[2 * p]), load(panel[p] + at));
+        How::add(acc[2 * p + 1], of_four(value, choice[2 * p + 1]), load(panel[p] + at + lanes));
       }
     }
 #pragma GCC unroll 6
     for (int j = 0; j < 2 * kPanels; ++j) {
       float* const target = args.out[j / 2] + i * args.out_stride + j % 2 * lanes;
-      store(target, args.add ? load(target) + acc[j] : acc[j]);
+      const Vec<float> sum = How::sum(acc[j]);
+      store(target, args.add ? load(target) + sum : sum);
     }
   }
 }
 
-inline void list_quads(const ListQuads& args) {
-  switch (args.panels) {
-    case 1:
-      return list_quads_of<1>(args);
-    case 2:
-      return list_quads_of<2>(args);
-    default:
-      return list_quads_of<3>(args);
+template <class How = Numbers>
+void list_quads(const ListQuads& args) {
+  if constexpr (How::kPanelByPanel) {
+    for (int p = 0; p < args.panels; ++p) {
+      ListQuads one = args;
+      one.panel += p;
+      one.out += p;
+      one.choice += p * 2 * kLanes<float>;
+      list_quads_of<1, How>(one);
+    }
+  } else {
+    switch (args.panels) {
+      case 1:
+        return list_quads_of<1, How>(args);
+      case 2:
+        return list_quads_of<2, How>(args);
+      default:
+        return list_quads_of<3, How>(args);
+    }
   }
 }
 

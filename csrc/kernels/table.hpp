@@ -79,6 +79,7 @@ struct Absorbed {
 };
 
 inline constexpr int kSpare = 16;
+inline constexpr int kMostTileCols = 32;
 inline constexpr int kHasNegative = 1;
 inline constexpr int kNotFinite = 2;
 
@@ -340,24 +341,27 @@ struct Bfloat16 {
 
 // Products with operands in bfloat16, sums in float. Where they are packed, a word of two steps of the reduction lies
 // in a float's place, the first step in its lower half; a last step without a second one has zero beside it.
-struct Bfloat16Table {
+struct ListQuads;  // quads.hpp
+// What a processor's instruction does, if it has one. As in Table and QuadTable, with words in place of steps.
+struct Bfloat16Products {
   const char* name;  // the processor's instruction, or "emulated"
-  // As in Table, with words in place of steps.
   void (*tile)(int rows, Index words, const float* left, const float* panel, bool add, float* out);
   void (*tile_taps)(const TileTaps<float>& args);
-  // words((k + 1) / 2, n) from x(k, n), rounded: NaN stays NaN, denormals become zero. May be in place.
-  void (*join_rows)(Index k, Index n, const float* x, float* words);
+  void (*list_rows)(const ListRows<float>& args);
+  void (*list_pairs)(const ListPairs<float>& args);
+  void (*list_quads)(const ListQuads& args);  // null where there are no kernels of quads
+};
+struct Bfloat16Table : Bfloat16Products {
+  // to(words, n) from x(k, n), rounded: NaN stays NaN, denormals become zero. Word p has the steps order[2 p] and
+  // order[2 p + 1], or, where order is null, 2 p and 2 p + 1 and may be in place; a step that is not there is zero.
+  void (*join_rows)(Index words, Index n, Index k, const float* x, const std::int32_t* order, float* to);
   // words((n + 1) / 2) from x(n).
   void (*join)(Index n, const float* x, float* words);
   // The same rounding, as floats. May be in place.
   void (*round)(Index n, const float* x, float* y);
+  // The lists of 1, 2 or 4 rows (4: where there are kernels of quads), of the words that are not zero in one of them.
+  Index (*compress)(int rows, Index k, const float* const* x, float* words, std::uint16_t* steps);
   RowProducts<float, Bfloat16> rows;
-};
-// Those of them that an instruction does.
-struct Bfloat16Tiles {
-  const char* name;
-  void (*tile)(int rows, Index words, const float* left, const float* panel, bool add, float* out);
-  void (*tile_taps)(const TileTaps<float>& args);
 };
 
 struct Isa {

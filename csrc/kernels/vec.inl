@@ -70,6 +70,19 @@ inline void store_part(T* p, Vec<T> v, Index n) {
   __builtin_memcpy(p, &v, static_cast<unsigned long>(n) * sizeof(T));
 }
 #endif
+// Loads and stores that know the last, partial vector of a row.
+template <class T>
+inline Vec<T> load_n(const T* p, Index n) {
+  return n >= kLanes<T> ? load(p) : load_part(p, n);
+}
+template <class T>
+inline void store_n(T* p, Vec<T> v, Index n) {
+  if (n >= kLanes<T>) {
+    store(p, v);
+  } else {
+    store_part(p, v, n);
+  }
+}
 template <class T>
 inline __attribute__((always_inline)) Vec<T> splat(T x) {
   return x - Vec<T>{};  // scalar with vector: broadcast; x - 0 == x for every x, signed zeros and NaN too

@@ -71,10 +71,23 @@ void add_not_finite(const T* panel, Index step, Index depth, Index rows, T* out,
   }
 }
 
+template <class T>
+void add_not_finite(const Operands<T>& operands, const T* panel, Index depth, Index rows, T* out, Index out_stride) {
+  T spoilt[kernels::kMostTileCols];
+  operands.spoilt(panel, depth, spoilt);
+  for (Index i = 0; i < rows; ++i) {
+    for (Index j = 0; j < kernels::table<T>().tile_cols; ++j) {
+      out[i * out_stride + j] += spoilt[j];
+    }
+  }
+}
+
 template double lists_cost<float>(double, Index, Index, Index, Index, bool);
 template double lists_cost<double>(double, Index, Index, Index, Index, bool);
 template bool lists_win<float>(double, Index, Index, Index, Index, bool);
 template bool lists_win<double>(double, Index, Index, Index, Index, bool);
+template void add_not_finite<float>(const Operands<float>&, const float*, Index, Index, float*, Index);
+template void add_not_finite<double>(const Operands<double>&, const double*, Index, Index, double*, Index);
 template void add_not_finite<float>(const float*, Index, Index, Index, float*, Index);
 template void add_not_finite<double>(const double*, Index, Index, Index, double*, Index);
 

@@ -10,6 +10,7 @@
 #include "base/buffer.hpp"
 #include "base/view.hpp"
 #include "kernels/dispatch.hpp"
+#include "products/operands.hpp"
 
 namespace pylrp {
 
@@ -121,6 +122,15 @@ bool has_not_finite(const T* panel, Index depth) {
   const kernels::Table<T>& kernel = kernels::table<T>();
   return (kernel.scan(depth * kernel.tile_cols, panel) & kernels::kNotFinite) != 0;
 }
+// The same where operands may be words.
+template <class T>
+bool has_not_finite(const Operands<T>& operands, const T* panel, Index depth) {
+  T spoilt[kernels::kMostTileCols];
+  operands.spoilt(panel, depth, spoilt);
+  return std::any_of(spoilt, spoilt + kernels::table<T>().tile_cols, [](T x) { return x != 0; });
+}
+template <class T>
+void add_not_finite(const Operands<T>& operands, const T* panel, Index depth, Index rows, T* out, Index out_stride);
 template <class T>
 void add_not_finite(const T* panel, Index step, Index depth, Index rows, T* out, Index out_stride);
 

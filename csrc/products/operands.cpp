@@ -29,8 +29,17 @@ bool bfloat16_in_words() {
   return std::strcmp(kernels::bfloat16_table().name, "emulated") != 0;
 }
 
-bool bfloat16_open() {
-  return static_cast<Bfloat16Path>(forced.load(std::memory_order_relaxed)) == Bfloat16Path::kBest;
+template <class T>
+void Operands<T>::spoilt(const T* panel, Index places, T* to) const {
+  static constexpr T kZeros[kReductionBlock] = {};
+  const Index width = kernels::table<T>().tile_cols;
+  std::fill_n(to, width, T(0));
+  for (Index first = 0; first < places; first += kReductionBlock) {
+    tile(1, std::min(kReductionBlock, places - first), kZeros, panel + first * width, width, true, to);
+  }
 }
+
+template class Operands<float>;
+template class Operands<double>;
 
 }  // namespace pylrp

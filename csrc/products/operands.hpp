@@ -10,6 +10,8 @@
 #include "base/buffer.hpp"
 #include "base/view.hpp"
 #include "kernels/dispatch.hpp"
+#include "kernels/quads.hpp"
+#include "products/blocking.hpp"
 
 namespace pylrp {
 
@@ -18,8 +20,6 @@ enum class Bfloat16Path : int { kBest, kWords, kEmulatedWords, kNumbers };
 void force_bfloat16_path(Bfloat16Path path);
 // Whether operands in bfloat16 are words.
 bool bfloat16_in_words();
-// Whether a product may take them as numbers all the same, where that is faster.
-bool bfloat16_open();
 
 template <class T>
 class Operands {
@@ -27,12 +27,6 @@ class Operands {
   // bfloat16: float only; double is computed as it is.
   explicit Operands(bool bfloat16 = false)
       : rounded_(bfloat16 && std::is_same_v<T, float>), words_(rounded_ && bfloat16_in_words()) {}
-  // The same as numbers, which lists of what is not zero can read.
-  Operands as_numbers() const {
-    Operands numbers(*this);
-    numbers.words_ = false;
-    return numbers;
-  }
   bool rounded() const { return rounded_; }
   bool words() const { return words_; }
 
@@ -48,7 +42,7 @@ class Operands {
       if (words_) {
         const Buffer<T> numbers(steps * columns + kernels::kSpare);
         fill(numbers.data());
-        kernels::bfloat16_table().join_rows(steps, columns, numbers.data(), to);
+        kernels::bfloat16_table().join_rows(places(steps), columns, steps, numbers.data(), nullptr, to);
         return;
       }
       fill(to);
@@ -57,6 +51,16 @@ class Operands {
       }
     } else {
       fill(to);
+    }
+  }
+  // Words of which each has two steps of its own: to(places, columns) from order(2 * places); a step from `steps` on
+  // is zero.
+  template <class Fill>
+  void pack_in_order(Index steps, Index columns, Index places, const std::int32_t* order, T* to, Fill fill) const {
+    if constexpr (std::is_same_v<T, float>) {
+      const Buffer<T> numbers(steps * columns + kernels::kSpare);
+      fill(numbers.data());
+      kernels::bfloat16_table().join_rows(places, columns, steps, numbers.data(), order, to);
     }
   }
   // Rounds the neighbouring steps of one row: to(places).
@@ -84,6 +88,42 @@ class Operands {
     }
     kernels::table<T>().tile_taps(args);
   }
+
+  // Lists of what is not zero (lists.hpp), of one row, two or (quads.hpp) four.
+  Index compress(int rows, Index places, const T* const* x, T* values, std::uint16_t* steps) const {
+    if constexpr (std::is_same_v<T, float>) {
+      if (words_) {
+        return kernels::bfloat16_table().compress(rows, places, x, values, steps);
+      }
+      if (rows == 4) {
+        return kernels::quads()->compress(places, x, values, steps);
+      }
+    }
+    return rows == 2 ? kernels::table<T>().compress_pair(places, x[0], x[1], values, steps)
+                     : kernels::table<T>().compress(places, x[0], 0, 0, values, steps);
+  }
+  void list_rows(const kernels::ListRows<T>& args) const {
+    if constexpr (std::is_same_v<T, float>) {
+      if (words_) {
+        return kernels::bfloat16_table().list_rows(args);
+      }
+    }
+    kernels::table<T>().list_rows(args);
+  }
+  void list_pairs(const kernels::ListPairs<T>& args) const {
+    if constexpr (std::is_same_v<T, float>) {
+      if (words_) {
+        return kernels::bfloat16_table().list_pairs(args);
+      }
+    }
+    kernels::table<T>().list_pairs(args);
+  }
+  void list_quads(const kernels::ListQuads& args) const {
+    words_ ? kernels::bfloat16_table().list_quads(args) : kernels::quads()->list_quads(args);
+  }
+  // to(tile_cols): 0 times what a packed panel has in each column: NaN where that is not finite. Lists never read the
+  // weights that meet zeros.
+  void spoilt(const T* panel, Index places, T* to) const;
 
  private:
   bool rounded_, words_;

@@ -51,10 +51,11 @@ TapPixels::TapPixels(const Block& block, Index together)
 
 template <class T>
 TapLists<T>::TapLists(const TapPixels& pixels, const Image<T>& image, const T* negative, Index channels,
-                      Workspace* workspace)
+                      const Operands<T>& operands, Workspace* workspace)
     : pixels_(pixels),
       image_(image),
       negative_(negative),
+      operands_(operands),
       channels_(channels),
       together_(pixels.together()),
       steps_of_list_(together_ == 2 && negative == nullptr ? pair_steps<T>() : list_steps<T>()),
@@ -71,7 +72,6 @@ Index TapLists<T>::panels() const {
 
 template <class T>
 void TapLists<T>::make(Index part) {
-  const kernels::Table<T>& kernel = kernels::table<T>();
   const Index first = part * steps_of_list_, depth = std::min(steps_of_list_, channels_ - first);
   Buffer<T> own_zeros;
   const T* const nothing = zeros<T>(depth, &own_zeros);
@@ -89,11 +89,9 @@ void TapLists<T>::make(Index part) {
     if (negative_ && together_ == 2) {
       const T* const x[] = {at(row, image_.data), at(row, negative_), at(last, image_.data), at(last, negative_)};
       kept += compress_signs(depth, x, values, steps);
-    } else if (negative_ || together_ == 2) {
-      const T* const second = negative_ ? at(row, negative_) : at(last, image_.data);
-      kept += kernel.compress_pair(depth, at(row, image_.data), second, values, steps);
     } else {
-      kept += kernel.compress(depth, at(row, image_.data), 0, 0, values, steps);
+      const T* const x[] = {at(row, image_.data), negative_ ? at(row, negative_) : at(last, image_.data)};
+      kept += operands_.compress(negative_ ? 2 : static_cast<int>(together_), depth, x, values, steps);
     }
   }
   begins[count_] = kept;
@@ -111,13 +109,13 @@ double TapLists<T>::share() const {
 template <class T>
 void TapLists<T>::multiply(Index part, Index begin, Index end, const std::int32_t* list_of, Index panels,
                            const T* const* panel, const std::uint16_t* signs, bool add, T* const* sums) const {
-  const kernels::Table<T>& kernel = kernels::table<T>();
+  const Index width = kernels::table<T>().tile_cols;
   const Index* const begins = begins_.data() + part * (count_ + 1);
   const Index rows = end - begin;
   list_of += begin;
   T* from[kernels::kListPanels];
   for (Index p = 0; p < panels; ++p) {
-    from[p] = sums[p] + begin * together_ * kernel.tile_cols;
+    from[p] = sums[p] + begin * together_ * width;
   }
   sums = from;
   if constexpr (std::is_same_v<T, float>) {
@@ -133,39 +131,38 @@ void TapLists<T>::multiply(Index part, Index begin, Index end, const std::int32_
                                     .signs = signs,
                                     .add = add,
                                     .out = sums,
-                                    .out_stride = kernel.tile_cols});
+                                    .out_stride = width});
       return;
     }
   }
   if (together_ == 2) {
-    kernel.list_pairs({.pairs = rows,
+    operands_.list_pairs({.pairs = rows,
+                          .values = values_.data(),
+                          .steps = steps_.data(),
+                          .begins = begins,
+                          .list_of = list_of,
+                          .panels = static_cast<int>(panels),
+                          .panel = panel,
+                          .add = add,
+                          .out = sums,
+                          .out_stride = width});
+    return;
+  }
+  operands_.list_rows({.rows = rows,
                        .values = values_.data(),
                        .steps = steps_.data(),
                        .begins = begins,
                        .list_of = list_of,
+                       .first_list = 0,
                        .panels = static_cast<int>(panels),
                        .panel = panel,
                        .add = add,
                        .out = sums,
-                       .out_stride = kernel.tile_cols});
-    return;
-  }
-  kernel.list_rows({.rows = rows,
-                    .values = values_.data(),
-                    .steps = steps_.data(),
-                    .begins = begins,
-                    .list_of = list_of,
-                    .first_list = 0,
-                    .panels = static_cast<int>(panels),
-                    .panel = panel,
-                    .add = add,
-                    .out = sums,
-                    .out_stride = kernel.tile_cols});
+                       .out_stride = width});
 }
 
 template <class T>
-LeftShares left_shares(const Block& block, const Image<T>& image, Index channels) {
-  const kernels::Table<T>& kernel = kernels::table<T>();
+LeftShares left_shares(const Block& block, const Image<T>& image, Index channels, const Operands<T>& operands) {
   const std::size_t tap = block.walk().taps.size() / 2;
   const Index most = kReductionBlock;
   const Index apart = (rows_from_count_to_count(block.count()) + 1) / 2 * 2;
@@ -183,8 +180,9 @@ LeftShares left_shares(const Block& block, const Image<T>& image, Index channels
                       });
     for (Index first = 0; met > 0 && first < channels; first += most) {
       const Index depth = std::min(most, channels - first);
-      each += kernel.nonzeros(depth, at[0] + first, 0);
-      either += kernel.compress_pair(depth, at[0] + first, at[met - 1] + first, values.data(), steps.data());
+      const T* const x[2] = {at[0] + first, at[met - 1] + first};
+      each += operands.compress(1, depth, x, values.data(), steps.data());
+      either += operands.compress(2, depth, x, values.data(), steps.data());
     }
     entries += met > 0 ? channels : 0;
   }
@@ -194,7 +192,8 @@ LeftShares left_shares(const Block& block, const Image<T>& image, Index channels
 }
 
 template <class T>
-Index choose_lists(const Block& block, const Image<T>& image, Index panels, Index channels) {
+Index choose_lists(const Block& block, const Image<T>& image, Index panels, Index channels,
+                   const Operands<T>& operands) {
   const Index rows = block.count(), taps = static_cast<Index>(block.walk().taps.size());
   if (taps == 0) {  // a phase of the stride that no tap meets
     return 0;
@@ -202,7 +201,7 @@ Index choose_lists(const Block& block, const Image<T>& image, Index panels, Inde
   if (lists_forced()) {
     return forced_left_path() == LeftPath::kPairs ? 2 : 1;
   }
-  const LeftShares shares = left_shares(block, image, channels);
+  const LeftShares shares = left_shares(block, image, channels, operands);
   const double pairs = pairs_cost<T>(shares.either, rows, panels, taps, channels);
   const double alone = lists_cost<T>(shares.each, rows, panels, taps, std::min(channels, list_steps<T>()));
   if (std::min(pairs, alone) >= kWorthLists) {
@@ -225,8 +224,8 @@ TapLeft<T>::TapLeft(const TapWork<T>& work, const Block& block, Index group, Ind
     const Index further = from.pixel_stride == 0 ? 0 : group * work.channels;
     from.data += further;
     const T* const negative = product.negative ? product.negative + further : nullptr;
-    const Index together =
-        negative ? choose_signs<T>(block, from, work.channels) : choose_lists<T>(block, from, panels, work.channels);
+    const Index together = negative ? choose_signs<T>(block, from, work.channels)
+                                    : choose_lists<T>(block, from, panels, work.channels, work.operands);
     if (together == 0) {
       of_.push_back(nullptr);
       ++by_tiles_;
@@ -236,8 +235,10 @@ TapLeft<T>::TapLeft(const TapWork<T>& work, const Block& block, Index group, Ind
     if (pixels == nullptr) {
       pixels = std::make_unique<TapPixels>(block, together);
     }
-    of_.push_back(
-        made_.emplace_back(std::make_unique<TapLists<T>>(*pixels, from, negative, work.channels, workspace)).get());
+    of_.push_back(made_
+                      .emplace_back(std::make_unique<TapLists<T>>(*pixels, from, negative, work.channels, work.operands,
+                                                                  workspace))
+                      .get());
   }
 }
 
@@ -292,43 +293,13 @@ bool tap_zeros_count(Index rows, Index panels, Index taps, Index channels) {
          (forced_left_path() == LeftPath::kCounted && pairs_cost<T>(0.2, rows, panels, taps, channels) < kWorthLists);
 }
 
-// Tiles of words take 0.61 of the time of numbers (Zen 4, avx512_bf16, 3 x 3, 128 to 128 channels, 56 x 56), their
-// images' rounding with it, which lists need, too.
-constexpr double kWordsCost = 0.55;
-
-template <class T>
-bool lists_beat_words(const TapWork<T>& work) {
-  constexpr Index kPlaces = 6, kRowsThere = 32;
-  const Walk& walk = *work.walk;
-  const Index rows = work.rows(), together = std::min(rows, kBlockRows), taps = static_cast<Index>(walk.taps.size());
-  const Index panels = work.packs_in_tasks() ? std::min(work.panels(), work.own_panels()) : work.panels();
-  if (lists_forced()) {
-    return true;
-  }
-  if (rows == 0 || taps == 0 || work.products.empty() || !tap_zeros_count<T>(together, panels, taps, work.steps)) {
-    return false;
-  }
-  double cost = 0;
-  for (Index i = 0; i < kPlaces; ++i) {
-    const Index begin = rows * (2 * i + 1) / (2 * kPlaces), end = std::min(begin + kRowsThere, rows);
-    const Block block(walk, work.apart > 0 ? begin / 2 * 2 : begin, end, work.pairs());
-    for (const TapProduct<T>& product : work.products) {
-      const LeftShares shares = left_shares(block, product.image, work.steps);
-      cost += std::min({1.0, pairs_cost<T>(shares.either, together, panels, taps, work.steps),
-                        lists_cost<T>(shares.each, together, panels, taps, std::min(work.steps, list_steps<T>()))});
-    }
-  }
-  return cost < kWordsCost * static_cast<double>(kPlaces) * static_cast<double>(work.products.size());
-}
-
-#define PYLRP_INSTANTIATE(T)                                                   \
-  template class TapLists<T>;                                                  \
-  template class TapLeft<T>;                                                   \
-  template LeftShares left_shares<T>(const Block&, const Image<T>&, Index);    \
-  template Index choose_lists<T>(const Block&, const Image<T>&, Index, Index); \
-  template double pairs_cost<T>(double, Index, Index, Index, Index);           \
-  template bool tap_zeros_count<T>(Index, Index, Index, Index);                \
-  template bool lists_beat_words<T>(const TapWork<T>&);
+#define PYLRP_INSTANTIATE(T)                                                                       \
+  template class TapLists<T>;                                                                      \
+  template class TapLeft<T>;                                                                       \
+  template LeftShares left_shares<T>(const Block&, const Image<T>&, Index, const Operands<T>&);    \
+  template Index choose_lists<T>(const Block&, const Image<T>&, Index, Index, const Operands<T>&); \
+  template double pairs_cost<T>(double, Index, Index, Index, Index);                               \
+  template bool tap_zeros_count<T>(Index, Index, Index, Index);
 PYLRP_INSTANTIATE(float)
 PYLRP_INSTANTIATE(double)
 #undef PYLRP_INSTANTIATE

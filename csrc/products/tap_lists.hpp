@@ -40,7 +40,8 @@ template <class T>
 class TapLists {
  public:
   // negative: of an image that negative weights meet (kernels/signs.hpp), or null.
-  TapLists(const TapPixels& pixels, const Image<T>& image, const T* negative, Index channels, Workspace* workspace);
+  TapLists(const TapPixels& pixels, const Image<T>& image, const T* negative, Index channels,
+           const Operands<T>& operands, Workspace* workspace);
   Index steps() const { return steps_of_list_; }  // of the reduction that a list covers
   Index together() const { return together_; }
   bool by_sign() const { return negative_ != nullptr; }
@@ -57,6 +58,7 @@ class TapLists {
   const TapPixels& pixels_;
   Image<T> image_;
   const T* negative_;
+  Operands<T> operands_;
   Index channels_, together_, steps_of_list_, count_, size_;  // size: places of a part
   // Of a part one list behind the other, the values of two rows, or of two images, by turns.
   Buffer<T> values_;
@@ -87,14 +89,16 @@ class TapLeft {
 
 // How many rows share a list: 0, by tiles; 1; 2.
 template <class T>
-Index choose_lists(const Block& block, const Image<T>& image, Index panels, Index channels);
+Index choose_lists(const Block& block, const Image<T>& image, Index panels, Index channels,
+                   const Operands<T>& operands);
 
 // Of an image's entries, from some pairs of rows of a block: which are not zero, and which are not in one of the two.
 struct LeftShares {
   double each, either;
 };
 template <class T>
-LeftShares left_shares(const Block& block, const Image<T>& image, Index channels);
+LeftShares left_shares(const Block& block, const Image<T>& image, Index channels,
+                       const Operands<T>& operands = Operands<T>());
 
 // What lists of pairs cost, in units of what tiles do. share: of entries that are not zero in one of two
 // pixels.
@@ -103,10 +107,6 @@ double pairs_cost(double share, Index rows, Index panels, Index taps, Index chan
 // Whether zeros are worth counting.
 template <class T>
 bool tap_zeros_count(Index rows, Index panels, Index taps, Index channels);
-
-// Whether lists of numbers take less time than tiles of words (operands.hpp), for all products together.
-template <class T>
-bool lists_beat_words(const TapWork<T>& work);
 
 // Panels side by side, and the reduction's steps that a list of a pair covers: such panels take 24 kB of the L1 cache
 // with three side by side. Vectors of 64 bytes have two panels of 128 steps: four vectors of weights for eight

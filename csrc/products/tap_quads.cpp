@@ -86,16 +86,16 @@ void Quads::pixels(Index quad, Index* at) const {
 
 // Lists (parts of the channels, quads) of an image.
 struct QuadLists {
-  QuadLists(const Quads& quads, const Image<float>& image, Index sample, Index channels);
+  QuadLists(const Quads& quads, const Image<float>& image, Index sample, const QuadWork& work);
   Index count;
   Buffer<float> values;
   Buffer<std::uint16_t> steps;
   std::vector<Index> begins;
 };
 
-QuadLists::QuadLists(const Quads& quads, const Image<float>& image, Index sample, Index channels)
-    : count(quads.count()), values(4 * (count * channels + 1)), steps(count * channels + 1) {
-  const Index most = pair_steps<float>(), parts = list_parts(channels, most);
+QuadLists::QuadLists(const Quads& quads, const Image<float>& image, Index sample, const QuadWork& work)
+    : count(quads.count()), values(4 * (count * work.channels + 1)), steps(count * work.channels + 1) {
+  const Index channels = work.channels, most = pair_steps<float>(), parts = list_parts(channels, most);
   begins.reserve(static_cast<std::size_t>(parts * count + 1));
   Buffer<float> own_zeros;
   const float* const nothing = zeros<float>(most, &own_zeros);
@@ -110,7 +110,7 @@ QuadLists::QuadLists(const Quads& quads, const Image<float>& image, Index sample
         x[q] = at[q] < 0 ? nothing : image.data + sample * image.sample_stride + at[q] * image.pixel_stride + first;
       }
       begins.push_back(kept);
-      kept += kernels::quads()->compress(depth, x, values.data() + 4 * kept, steps.data() + kept);
+      kept += work.operands.compress(4, depth, x, values.data() + 4 * kept, steps.data() + kept);
     }
   }
   begins.push_back(kept);
@@ -156,12 +156,17 @@ QuadLoops::QuadLoops(const QuadWork& work, const Threads& threads)
     const Index column = i % panels_ * width();
     float* to = packed_.data() + i * panel_size_;
     for (const KernelTap& tap : work_.walk->taps) {
-      work_.pack({0, tap.kernel, 0, work_.channels, column, std::min(width(), work_.columns - column)},
-                 work_.products[static_cast<std::size_t>(i / panels_)].map, to);
+      const TapProduct<float>& product = work_.products[static_cast<std::size_t>(i / panels_)];
+      pack_words_or_numbers(work_.operands, product.order, 0, work_.channels, work_.steps, width(), to,
+                            [&](Index channel, Index channels, float* x) {
+                              work_.pack(
+                                  {0, tap.kernel, channel, channels, column, std::min(width(), work_.columns - column)},
+                                  product.map, x);
+                            });
       to += work_.channels * width();
     }
     not_finite_[static_cast<std::size_t>(i)] =
-        has_not_finite<float>(packed_.data() + i * panel_size_, panel_size_ / width());
+        has_not_finite<float>(work_.operands, packed_.data() + i * panel_size_, panel_size_ / width());
   });
 }
 
@@ -173,7 +178,7 @@ QuadLoops::Lists QuadLoops::make_lists(const Quads& quads, const QuadBlock& bloc
     const Image<float>& image = work_.products[i].image;
     lists.push_back(i > 0 && image.data == work_.products[i - 1].image.data
                         ? lists.back()
-                        : std::make_shared<QuadLists>(quads, image, block.sample, work_.channels));
+                        : std::make_shared<QuadLists>(quads, image, block.sample, work_));
     const double share =
         static_cast<double>(lists.back()->begins.back()) / static_cast<double>(std::max<Index>(1, entries));
     count_left_work(
@@ -241,24 +246,24 @@ void QuadLoops::add_product(const QuadBlock& block, const Quads& quads, const Qu
       for (Index p = 0; p < count; ++p) {
         panel[p] = packed(product, first + p) + (static_cast<Index>(tap) * work_.channels + part * most) * width();
       }
-      kernels::quads()->list_quads({.quads = block.windows,
-                                    .values = lists.values.data(),
-                                    .steps = lists.steps.data(),
-                                    .begins = lists.begins.data() + part * lists.count,
-                                    .list_of = quads.numbers(tap),
-                                    .choice = choice.data,
-                                    .choice_stride = choice.stride,
-                                    .panels = static_cast<int>(count),
-                                    .panel = panel,
-                                    .add = add,
-                                    .out = out,
-                                    .out_stride = count * width()});
+      work_.operands.list_quads({.quads = block.windows,
+                                 .values = lists.values.data(),
+                                 .steps = lists.steps.data(),
+                                 .begins = lists.begins.data() + part * lists.count,
+                                 .list_of = quads.numbers(tap),
+                                 .choice = choice.data,
+                                 .choice_stride = choice.stride,
+                                 .panels = static_cast<int>(count),
+                                 .panel = panel,
+                                 .add = add,
+                                 .out = out,
+                                 .out_stride = count * width()});
       add = true;
     }
   }
   for (Index p = 0; p < count; ++p) {
     if (not_finite_[product * static_cast<std::size_t>(panels_) + static_cast<std::size_t>(first + p)] != 0) {
-      add_not_finite(packed(product, first + p), width(), panel_size_ / width(), block.windows, out[p],
+      add_not_finite(work_.operands, packed(product, first + p), panel_size_ / width(), block.windows, out[p],
                      count * width());
     }
   }

@@ -47,9 +47,11 @@ struct QuadBlock {
 struct QuadWork {
   const Walk* walk;
   Index samples, channels, columns;
-  std::vector<TapProduct<float>> products;  // of images that are not constant
+  std::vector<TapProduct<float>> products;  // of images that are not constant, rounded where the operands are
   Index outputs;
   PackTap<float> pack;
+  Operands<float> operands;
+  Index steps;  // channels as the weights count them
   // Which position of each window a column wants, (windows, stride).
   std::function<void(const QuadBlock&, std::int32_t* choice)> choose;
   // Sums (windows, block.stride) of each output are complete for some of the columns that were chosen.

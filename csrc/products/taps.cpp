@@ -108,8 +108,7 @@ TapLoops<T>::TapLoops(const TapWork<T>& work, const Threads& threads)
       products_(static_cast<Index>(work.products.size())),
       tap_size_(work.channels * width_),
       in_tasks_(work.packs_in_tasks()),
-      counts_zeros_(!work.operands.words() &&
-                    (tap_zeros_count<T>(work.rows(), panels_, walk_taps_, work.channels) || has_signs(work))),
+      counts_zeros_(tap_zeros_count<T>(work.rows(), panels_, walk_taps_, work.channels) || has_signs(work)),
       chunks_(chunks_of(work.walk->taps.size(), work.channels)),
       zeros_(zeros<T>(kReductionBlock, &own_zeros_)) {
   const Index most = std::min(panels_, kSlabPanels);
@@ -152,15 +151,15 @@ bool TapLoops<T>::pack(Index group, Index product, Index panel, const Chunk& chu
   bool not_finite = false;
   for (std::size_t t = 0; t < chunk.taps; ++t) {
     const Index tap = work_.walk->taps[chunk.tap + t].kernel;
-    const Index channel = work_.operands.step(chunk.channel);
-    const Index channels = work_.operands.steps(chunk.channel, chunk.depth, work_.steps);
-    work_.operands.pack(channels, width_, to, [&](T* x) {
-      const bool bad = work_.pack({group, tap, channel, channels, panel * width_, columns_of(panel)},
-                                  work_.products[static_cast<std::size_t>(product)].map, x);
+    const TapProduct<T>& of = work_.products[static_cast<std::size_t>(product)];
+    const auto fill = [&](Index channel, Index channels, T* x) {
+      const bool bad = work_.pack({group, tap, channel, channels, panel * width_, columns_of(panel)}, of.map, x);
       not_finite = not_finite || bad;
-    });
+    };
+    pack_words_or_numbers(work_.operands, of.order == nullptr ? nullptr : of.order + 2 * group * work_.channels,
+                          chunk.channel, chunk.depth, work_.steps, width_, to, fill);
     if (counts_zeros_ && work_.operands.rounded()) {  // which a number may become by rounding
-      not_finite = not_finite || has_not_finite(to, chunk.depth);
+      not_finite = not_finite || has_not_finite(work_.operands, to, chunk.depth);
     }
     to += chunk.depth * width_;
   }
@@ -314,15 +313,15 @@ void TapLoops<T>::run_lists(Task* task, Index product, Index first, Index last) 
         }
         add = true;
         for (Index p = 0; !finite && p < count; ++p) {
-          add_not_finite(panels[p], width_, chunk.depth, rows, sums[p], width_);
+          add_not_finite(work_.operands, panels[p], chunk.depth, rows, sums[p], width_);
         }
       }
     }
     for (Index p = 0; !in_tasks_ && p < count; ++p) {
       const Index number = (task->group * products_ + product) * panels_ + begin + p;
       if (not_finite_[static_cast<std::size_t>(number)] != 0) {
-        add_not_finite(packed(task->group, product, begin + p), width_, walk_taps_ * work_.channels, rows, sums[p],
-                       width_);
+        add_not_finite(work_.operands, packed(task->group, product, begin + p), walk_taps_ * work_.channels, rows,
+                       sums[p], width_);
       }
     }
   }

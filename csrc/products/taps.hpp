@@ -98,6 +98,9 @@ struct TapProduct {
   kernels::Weights<T> map;
   Index output;                 // products with the same output, one after the other, are summed
   const T* negative = nullptr;  // of an image like the other, which negative weights meet (tap_signs.hpp); or none
+  // The channels that the image's words have, two each, (groups, places, 2); null: one after the other
+  // (rounded_images.hpp).
+  const std::int32_t* order = nullptr;
 };
 
 // The sums of a block: out(output, panel) is (rows of the block, tile_cols).
@@ -146,6 +149,25 @@ struct TapWork {
 };
 template <class T>
 void multiply_taps(const TapWork<T>& work, const Threads& threads);
+
+// Packs places [first, first + places) of some channels' weights: fill(channel, channels, x) writes (channels, columns)
+// as numbers. order: the channels of words (TapProduct); or null.
+template <class T, class Fill>
+void pack_words_or_numbers(const Operands<T>& operands, const std::int32_t* order, Index first, Index places,
+                           Index steps, Index columns, T* to, Fill fill) {
+  if (order == nullptr) {
+    const Index channel = operands.step(first), channels = operands.steps(first, places, steps);
+    return operands.pack(channels, columns, to, [&](T* x) { fill(channel, channels, x); });
+  }
+  std::vector<std::int32_t> here(order + 2 * first, order + 2 * (first + places));
+  const auto [least, most] = std::minmax_element(here.begin(), here.end());
+  const std::int32_t channel = *least;
+  const Index channels = std::min<Index>(*most + 1, steps) - channel;
+  for (std::int32_t& step : here) {
+    step -= channel;
+  }
+  operands.pack_in_order(channels, columns, places, here.data(), to, [&](T* x) { fill(channel, channels, x); });
+}
 
 // Zeros for what lies outside, at least `count`.
 template <class T>

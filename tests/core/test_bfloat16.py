@@ -221,24 +221,6 @@ def test_threads_have_equal_bits(path: str, composite: str) -> None:
     np.testing.assert_array_equal(one.ledger.data, two.ledger.data)
 
 
-@pytest.mark.parametrize("kept", [0.05, 1.0])
-@pytest.mark.parametrize("stride", [1, 2])
-def test_convolutions_of_zeros_go_by_lists_of_rounded_numbers(kept: float, stride: int) -> None:
-    x, weight = numbers(25, 2, 64, 24, 24), numbers(26, 64, 64, 3, 3)
-    x[np.random.default_rng(27).random(x.shape) >= kept] = 0
-    x[:, :, :3] = -0.0
-    net = pylrp.Network([Conv(weight, padding=1, stride=stride)], input_shape=x.shape[1:])
-    wide = pylrp.Network([Conv(rounded(weight), padding=1, stride=stride)], input_shape=x.shape[1:])
-    exact = wide.forward(rounded(x))
-    top = net.forward(x)
-    before = _core.left_work()["lists"]
-    one, two = (net.explain(x, top, "epsilon", precision="bfloat16", threads=n) for n in (1, 2))
-    assert (_core.left_work()["lists"] > before) == (kept < 0.5)
-    np.testing.assert_array_equal(one.relevance, two.relevance)
-    np.testing.assert_array_equal(one.output, two.output)
-    np.testing.assert_allclose(one.output, exact, rtol=0, atol=1e-5 * np.abs(exact).max())
-
-
 @pytest.mark.parametrize("composite", COMPOSITES)
 def test_the_default_is_exact(composite: str) -> None:
     net, x = network(), np.abs(numbers(24, 5, 3, 16, 16))

@@ -80,7 +80,7 @@ TEST(bfloat16_rounds_to_nearest) {
     std::copy_n(given.begin(), n, x.data());
     kernel.round(n, x.data(), y.data());
     kernel.join(n, x.data(), words.data());
-    kernel.join_rows(n, 1, x.data(), column.data());
+    kernel.join_rows((n + 1) / 2, 1, n, x.data(), nullptr, column.data());
     for (Index i = 0; i < n; ++i) {
       say("round: of, i", n, i, bits_of(x.at(0, i)), bits_of(y.at(0, i)));
       const float expected = nearest(x.at(0, i));
@@ -107,7 +107,7 @@ void both_ways(F test) {
 // words((k + 1) / 2, n) of numbers(k, n), rounded in place.
 void join(Fenced<float>& x, Fenced<float>& words) {
   const auto& kernel = kernels::bfloat16_table();
-  kernel.join_rows(x.rows(), x.cols(), x.data(), words.data());
+  kernel.join_rows((x.rows() + 1) / 2, x.cols(), x.rows(), x.data(), nullptr, words.data());
   for (Index p = 0; p < x.rows(); ++p) {
     kernel.round(x.cols(), x.row(p), x.row(p));
   }

@@ -8,6 +8,7 @@
 #include "layers/conv/one_sum.hpp"
 #include "layers/conv/plan.hpp"
 #include "products/lists.hpp"
+#include "products/rounded_images.hpp"
 #include "products/tap_quads.hpp"
 
 namespace pylrp {
@@ -41,7 +42,7 @@ struct FourRows {
 
 bool applies_to(const ConvCall<float>& call) {
   const RelevanceJob<float>& job = call.job;
-  if (job.targets() != 1 || call.threads.bfloat16 || forced_left_path() != LeftPath::kCounted) {
+  if (job.targets() != 1 || forced_left_path() != LeftPath::kCounted) {
     return false;
   }
   constexpr Index kTogether = 128;  // windows of a task
@@ -189,17 +190,23 @@ void run_float(const ConvCall<float>& call, const BatchSlice& slice, float* shar
   const InputPartImages<float> images(call, slice);
   const ConvSums<float> sums = sums_of_rule(call, slice, images, call.rule.sums.size());
   const std::vector<Walk> walks = sums.walks();
+  const Operands<float> operands(call.threads.bfloat16);
+  const Index steps = w.source_channels(), channels = operands.places(steps);
+  const RoundedImages<float> rounded(
+      operands, sums.products, {slice.samples, count(walks.front().source), 1, channels, steps}, true, call.threads);
   QuadWork work{&walks.front(),
                 slice.samples,
-                w.source_channels(),
+                channels,
                 w.target_channels(),
-                sums.products,
+                rounded.products(),
                 sums.outputs,
                 [&w](const Cut& cut, kernels::Weights<float> map, float* to) {
                   return kernels::table<float>().pack_forward(static_cast<int>(cut.columns), cut.channels,
                                                               w.at(cut.column, cut.tap, cut.channel), w.row_size(), map,
                                                               to, kernels::table<float>().tile_cols);
                 },
+                operands,
+                steps,
                 {},
                 {}};
   Windows windows(call, slice, work, shares);

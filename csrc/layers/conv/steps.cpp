@@ -66,6 +66,17 @@ TapWork<T> work_of(const ConvSums<T>& sums, const Walk* walk, const Operands<T>&
 }
 
 template <class T>
+RoundedImages<T> rounded_images(const TapWork<T>& work, const Threads& threads) {
+  const bool in_order =
+      tap_zeros_count<T>(work.rows(), work.panels(), static_cast<Index>(work.walk->taps.size()), work.channels);
+  return {work.operands,
+          work.products,
+          {work.samples, count(work.walk->source), work.groups, work.channels, work.steps},
+          in_order,
+          threads};
+}
+
+template <class T>
 const ProductPath<T>* product_path(const ConvWeights<T>& w) {
   for (const ProductPath<T>& path : product_paths<T>()) {
     if (path.applies(w)) {
@@ -96,15 +107,12 @@ void conv_sums(const ConvSums<T>& sums, const Threads& threads) {
   }
   count_run(ConvPath::kProduct);
   const Index width = kernels::table<T>().tile_cols;
-  Operands<T> operands(threads.bfloat16);
+  const Operands<T> operands(threads.bfloat16);
   const std::vector<Walk> walks = sums.walks();
   if (walks.empty()) {
     return;
   }
-  if (operands.words() && bfloat16_open() && lists_beat_words(work_of(sums, &walks.front(), operands.as_numbers()))) {
-    operands = operands.as_numbers();
-  }
-  const RoundedImages<T> images(operands, work_of(sums, &walks.front(), operands), threads);
+  const RoundedImages<T> images = rounded_images(work_of(sums, &walks.front(), operands), threads);
   Index base = 0;
   for (const Walk& walk : walks) {
     TapWork<T> work = work_of(sums, &walk, operands);
