@@ -40,6 +40,7 @@ from pylrp.errors import (
 )
 from pylrp.info import get_threads, info, set_threads
 from pylrp.loaders import load
+from pylrp.memory import kept_memory, release_memory, set_kept_memory
 from pylrp.network.explanation import Explanation
 from pylrp.network.ledger import Ledger
 from pylrp.network.network import Network
@@ -116,8 +117,11 @@ __all__ = [
     "composite",
     "get_threads",
     "info",
+    "kept_memory",
     "layers",
     "load",
+    "release_memory",
     "relevance",
+    "set_kept_memory",
     "set_threads",
 ]

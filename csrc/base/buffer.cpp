@@ -1,85 +1,51 @@
 #include "base/buffer.hpp"
 
-#include <algorithm>
-#include <atomic>
-#include <cstdint>
 #include <new>
+#include <utility>
 
-#include "base/block_watcher.hpp"
-
-#ifdef __linux__
-#include <sys/mman.h>
-#endif
+#include "base/pages.hpp"
+#include "base/pool.hpp"
 
 namespace pylrp {
 namespace {
 
-constexpr std::size_t kLine = 64, kHuge = std::size_t{2} << 20;
+constexpr std::size_t kLine = 64;
 constexpr std::size_t kLarge = std::size_t{256} << 10;
 constexpr std::size_t kSmall = std::size_t{1} << 10;    // smaller blocks are the allocator's business
 constexpr std::size_t kMostSmall = kLarge / 8 * 7;      // the largest of a thread's small blocks
 constexpr std::size_t kBudget = std::size_t{16} << 20;  // of a thread, in use and kept together
 
-std::size_t rounded(std::size_t bytes) { return (bytes + kLarge - 1) / kLarge * kLarge; }
-// A huge page's alignment would leave gaps of that size between blocks: a quarter of what the values of a network take.
 constexpr std::align_val_t kAlignment{kLine};
-
-std::atomic<BlockWatcher> watcher{nullptr};
-
-// Large blocks are pages of their own: malloc would put most of them between others, and could not give them back.
-void* from_system(std::size_t bytes) {
-#ifdef __linux__
-  void* const block = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (block == MAP_FAILED) {
-    throw std::bad_alloc();
-  }
-  // Fewer page faults and translations where whole huge pages fit; only advice.
-  const std::uintptr_t at = reinterpret_cast<std::uintptr_t>(block);
-  const std::uintptr_t first = (at + kHuge - 1) / kHuge * kHuge, last = (at + bytes) / kHuge * kHuge;
-  if (first < last) {
-    madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
-  }
-#else
-  void* const block = ::operator new(bytes, kAlignment);
-#endif
-  if (const BlockWatcher watch = watcher) {
-    watch(block, bytes, true);
-  }
-  return block;
-}
-void to_system(void* block, std::size_t bytes) noexcept {
-  if (const BlockWatcher watch = watcher) {
-    watch(block, bytes, false);
-  }
-#ifdef __linux__
-  munmap(block, bytes);
-#else
-  ::operator delete(block, kAlignment);
-#endif
-}
 
 // Blocks that a thread has given back, freed with the thread.
 class ThreadBlockCache {
  public:
   ~ThreadBlockCache() {
     for (int i = 0; i < count_; ++i) {
-      to_system(blocks_[i].data, blocks_[i].bytes);
+      block_to_system(blocks_[i].data, blocks_[i].bytes);
     }
   }
-  // null: there is none of this size; the others have been freed for a new one.
-  void* take(std::size_t bytes) noexcept {
+  // The smallest that is large enough and at most twice as large; sets its size. null: others have been freed for a new
+  // one.
+  void* take(std::size_t* bytes) noexcept {
+    int best = count_;
     for (int i = 0; i < count_; ++i) {
-      if (blocks_[i].bytes == bytes) {
-        void* const data = blocks_[i].data;
-        kept_ -= bytes;
-        used_ += bytes;
-        blocks_[i] = blocks_[--count_];
-        return data;
+      if (blocks_[i].bytes >= *bytes && blocks_[i].bytes <= 2 * *bytes &&
+          (best == count_ || blocks_[i].bytes < blocks_[best].bytes)) {
+        best = i;
       }
     }
-    make_room(bytes);
-    used_ += bytes;
-    return nullptr;
+    if (best == count_) {
+      make_room(*bytes);
+      used_ += *bytes;
+      return nullptr;
+    }
+    const Block block = blocks_[best];
+    blocks_[best] = blocks_[--count_];
+    kept_ -= block.bytes;
+    used_ += block.bytes;
+    *bytes = block.bytes;
+    return block.data;
   }
   bool give(void* data, std::size_t bytes) noexcept {
     used_ -= bytes < used_ ? bytes : used_;  // it may have been taken by another thread
@@ -101,7 +67,7 @@ class ThreadBlockCache {
   void make_room(std::size_t bytes) noexcept {
     while (count_ > 0 && (count_ == kMaxCachedBlocks || used_ + kept_ + bytes > kBudget)) {  // the oldest go first
       kept_ -= blocks_[0].bytes;
-      to_system(blocks_[0].data, blocks_[0].bytes);
+      block_to_system(blocks_[0].data, blocks_[0].bytes);
       --count_;
       for (int i = 0; i < count_; ++i) {
         blocks_[i] = blocks_[i + 1];
@@ -168,78 +134,30 @@ class SmallBlockCache {
 };
 
 thread_local SmallBlockCache small_blocks;
-
-constexpr std::size_t kWorkspace = std::size_t{192} << 20;
+thread_local Workspace* home = nullptr;
 
 }  // namespace
 
-Workspace::~Workspace() {
-  for (std::size_t i = 0; i < count_; ++i) {
-    to_system(blocks_[i].data, blocks_[i].bytes);
-  }
-}
+Home::Home(Workspace* workspace) : before_(std::exchange(home, workspace)) {}
+Home::~Home() { home = before_; }
 
-void* Workspace::take_at(std::size_t i, std::size_t* bytes) {
-  const Block block = blocks_[i];
-  blocks_[i] = blocks_[--count_];
-  kept_ -= block.bytes;
-  used_ += block.bytes;
-  *bytes = block.bytes;
-  return block.data;
-}
-
-void* Workspace::take(std::size_t* bytes, Use use) {
-  const std::lock_guard<std::mutex> lock(mutex_);
-  std::size_t best = count_;
-  for (std::size_t i = 0; i < count_; ++i) {
-    if (blocks_[i].bytes >= *bytes && (best == count_ || blocks_[i].bytes < blocks_[best].bytes)) {
-      best = i;
-    }
-  }
-  most_used_ = std::max(most_used_, used_ + *bytes);
-  const std::size_t limit = most_used_ + most_used_ / 16;
-  const bool room = used_ + kept_ + *bytes <= limit;
-  const std::size_t quarter_more = *bytes + *bytes / 4, twice = 2 * *bytes;
-  // Without room a larger block is taken rather than that others go and fresh pages come: pages are cleared and mapped
-  // at every call then. A value that is held may not have more than twice its size: the rest would lie idle that long.
-  if (best < count_ && (blocks_[best].bytes <= (room ? quarter_more : twice) || (!room && use == Use::kWork))) {
-    return take_at(best, bytes);
-  }
-  while (count_ > 0 && used_ + kept_ + *bytes > limit) {
-    --count_;
-    kept_ -= blocks_[count_].bytes;
-    to_system(blocks_[count_].data, blocks_[count_].bytes);
-  }
-  used_ += *bytes;
-  return nullptr;
-}
-
-bool Workspace::give(void* block, std::size_t bytes) noexcept {
-  const std::lock_guard<std::mutex> lock(mutex_);
-  used_ -= bytes;
-  if (count_ == kMaxCachedBlocks || kept_ + bytes > kWorkspace) {
-    return false;
-  }
-  blocks_[count_++] = {block, bytes};
-  kept_ += bytes;
-  return true;
-}
-
-void watch_blocks(BlockWatcher watch) { watcher = watch; }
-
-void* take_block(std::size_t* bytes, Workspace* workspace, Use use) {
+void* take_block(std::size_t* bytes, Workspace** workspace) {
   if (*bytes < kSmall) {
     return ::operator new(*bytes, kAlignment);
   }
   if (*bytes <= kMostSmall) {
     return small_blocks.take(bytes);
   }
-  *bytes = rounded(*bytes);
-  void* block = workspace != nullptr ? workspace->take(bytes, use) : cache.take(*bytes);
-  if (block == nullptr) {
-    block = from_system(*bytes);
+  if (*workspace == nullptr && !Team::in_task()) {
+    *workspace = home;
   }
-  return block;
+  if (*workspace != nullptr) {
+    *bytes = rounded_up(*bytes, kPage);
+    return (*workspace)->take(*bytes);
+  }
+  *bytes = rounded_up(*bytes, kLarge);
+  void* const block = cache.take(bytes);
+  return block != nullptr ? block : block_from_system(*bytes);
 }
 
 void give_block(void* block, std::size_t bytes, Workspace* workspace) noexcept {
@@ -251,8 +169,10 @@ void give_block(void* block, std::size_t bytes, Workspace* workspace) noexcept {
     small_blocks.give(block, bytes);
     return;
   }
-  if (!(workspace != nullptr ? workspace->give(block, bytes) : cache.give(block, bytes))) {
-    to_system(block, bytes);
+  if (workspace != nullptr) {
+    workspace->give(block, bytes);
+  } else if (!cache.give(block, bytes)) {
+    block_to_system(block, bytes);
   }
 }
 

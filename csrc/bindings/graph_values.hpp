@@ -52,7 +52,7 @@ struct GraphWithLayouts {
         }
         const Layout& layout = layouts[i];
         if (!layout.same()) {
-          run.converted.emplace_back(checked_product({inputs[i].rows, layout.size()}, "x"));
+          run.converted.emplace_back(checked_product({inputs[i].rows, layout.size()}, "x"), graph.workspace());
           const Matrix<T> made{run.converted.back().data(), inputs[i].rows, layout.size(), layout.size()};
           to_core(layout, inputs[i], made, threads);
           inputs[i] = {made.data, made.rows, made.cols, made.stride};

@@ -157,6 +157,11 @@ void register_info(py::module_& m) {
         return rounded;
       },
       py::arg("numbers"));
+  // Bytes that networks keep between calls, and at most.
+  m.def("kept_memory", &kept_memory);
+  m.def("kept_memory_limit", &kept_memory_limit);
+  m.def("limit_kept_memory", &limit_kept_memory, py::arg("bytes"));
+  m.def("release_kept_memory", &release_kept_memory);
   m.def("threads", &default_threads);
   m.def("set_threads", &set_default_threads, py::arg("count"));
   m.def(

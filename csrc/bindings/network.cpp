@@ -109,7 +109,7 @@ class Results {
       }
       results_[wanted[i]] = user_[i];
       if (!layout.same()) {
-        converted_[i].reset(checked_product({rows, layout.size()}, "a relevance"));
+        converted_[i].reset(checked_product({rows, layout.size()}, "a relevance"), graph.graph.workspace());
         results_[wanted[i]].data = converted_[i].data();
       }
     }
@@ -173,7 +173,8 @@ void replace_zeros(const GraphWithLayouts<T>& graph, std::size_t value, double b
     throw py::value_error("zeros of a node's value are replaced, not of an input");
   }
   const Matrix<const T> values = forward->values[value];
-  auto memory = std::make_shared<Buffer<T>>(checked_product({values.rows, values.cols}, "a value"));
+  auto memory =
+      std::make_shared<Buffer<T>>(checked_product({values.rows, values.cols}, "a value"), graph.graph.workspace());
   for (Index i = 0; i < values.rows; ++i) {  // a copy: it may be a view of another value, or of the caller's array
     T* const row = memory->data() + i * values.cols;
     std::replace_copy(values.row(i), values.row(i) + values.cols, row, T(0), static_cast<T>(by));

@@ -84,6 +84,7 @@ Backward<T>::Backward(const Plan<T>& plan, ForwardValues<T>* forward, const Rele
 
 template <class T>
 void Backward<T>::run() {
+  const Home home(graph_.workspace());
   make(request_.start);
   copy(request_.top, relevance_[request_.start], threads_);
   std::fill_n(request_.ledger, static_cast<Index>(graph_.nodes().size()) * kLedgerColumns * rows_, 0.0);

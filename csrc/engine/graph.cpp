@@ -44,7 +44,6 @@ class Forward {
         }
       }
     }
-    find_held();
   }
 
   // Of some nodes once more, from what a pass has left.
@@ -71,7 +70,6 @@ class Forward {
         }
       }
     }
-    find_held();
   }
 
   ForwardValues<T> run() {
@@ -127,17 +125,6 @@ class Forward {
     }
   }
 
-  // A view, and a node that may write over its first input, take over the memory of it.
-  void find_held() {
-    held_ = kept_;
-    for (std::size_t n = graph_.nodes().size(); n-- > 0;) {
-      const GraphNode<T>& node = graph_.nodes()[n];
-      if (held_[graph_.inputs() + n] && (node.layer->is_view() || node.layer->in_place())) {
-        held_[node.inputs[0]] = true;
-      }
-    }
-  }
-
   // Where a node writes: over its first input, where it can and is the last to read it, or a new block.
   Matrix<T> memory_of(std::size_t n) {
     const GraphNode<T>& node = graph_.nodes()[n];
@@ -146,15 +133,14 @@ class Forward {
     if (node.layer->in_place() && last_use) {
       made_.memory[value] = std::move(made_.memory[first]);
     } else {
-      made_.memory[value] = std::make_shared<Buffer<T>>(checked_product({made_.batch, node.size}, "a value"),
-                                                        graph_.workspace(), held_[value] ? Use::kHeld : Use::kWork);
+      made_.memory[value] =
+          std::make_shared<Buffer<T>>(checked_product({made_.batch, node.size}, "a value"), graph_.workspace());
     }
     return {made_.memory[value]->data(), made_.batch, node.size, node.size};
   }
 
   Matrix<T> kept_of(std::size_t n) {
-    made_.kept_memory[n].reset(checked_product({made_.batch, entries_[n]}, "what a layer keeps"), graph_.workspace(),
-                               Use::kHeld);
+    made_.kept_memory[n].reset(checked_product({made_.batch, entries_[n]}, "what a layer keeps"), graph_.workspace());
     made_.kept[n] = {made_.kept_memory[n].data(), made_.batch, entries_[n], entries_[n]};
     return made_.kept[n];
   }
@@ -171,7 +157,6 @@ class Forward {
   const Threads threads_;
   ForwardValues<T> made_;
   std::vector<bool> kept_, needed_;  // of values; what is not needed is not computed
-  std::vector<bool> held_;           // of values: the memory goes on into one that is kept
   std::vector<Index> entries_;       // of nodes: what their layers write down
   std::vector<bool> done_;           // of nodes: as the clamp of the layer before
   std::vector<std::size_t> unread_;  // of values: readers that are still to come
@@ -218,12 +203,14 @@ Index Graph<T>::size(std::size_t value) const {
 template <class T>
 ForwardValues<T> Graph<T>::forward(const std::vector<Matrix<const T>>& inputs, const std::vector<std::size_t>& wanted,
                                    const Threads& threads, const KeptValues& kept) const {
+  const Home home(workspace());
   return Forward<T>(*this, inputs, wanted, threads, kept).run();
 }
 
 template <class T>
 void Graph<T>::compute_again(std::size_t first, std::size_t last, const KeptValues& kept, const Threads& threads,
                              ForwardValues<T>* values) const {
+  const Home home(workspace());
   ForwardValues<T> made = Forward<T>(*this, *values, first, last, threads, kept).run();
   for (std::size_t n = first; n < last; ++n) {
     const std::size_t value = inputs() + n;

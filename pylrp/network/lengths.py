@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from pylrp import _core
 from pylrp.errors import UnfitInput, UnfitLength, UnsupportedLayer
 from pylrp.layers import Shape
 from pylrp.layers.base import product
@@ -33,8 +34,6 @@ MOST_BYTES, MOST = 128 << 20, 32
 _NODE = 8 << 10
 #: Larger arrays are weights, which all lengths share.
 _SHARED = 1 << 16
-#: What the core keeps of a workspace between calls, csrc/base/buffer.hpp.
-_WORKSPACE = 192 << 20
 #: How often it is tried to learn from a reading what other lengths are.
 _MOST_TRIES = 2
 
@@ -273,4 +272,4 @@ class _Kept:
 
     @property
     def nbytes(self) -> int:
-        return self._fixed + min(_WORKSPACE, self.execution.largest_batch * self._values)
+        return self._fixed + min(_core.kept_memory_limit(), self.execution.largest_batch * self._values)

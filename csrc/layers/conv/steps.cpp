@@ -239,7 +239,7 @@ InputPartImages<T>::InputPartImages(const ConvCall<T>& call, const BatchSlice& s
   for (const Part part : {Part::kPositive, Part::kNegative, Part::kMagnitude}) {
     if (is_read(part)) {
       Buffer<T>& image = part == Part::kPositive ? positive_ : (part == Part::kNegative ? negative_ : magnitude_);
-      image.reset(input_.rows * size_);
+      image.reset(input_.rows * size_, call.threads.workspace);
       each_piece(input_.rows, size_, call.threads, [&](Index, Index row, Index first, Index count) {
         kernels::table<T>().part_of(count, input_.row(row) + first, sign_of(part), image.data() + row * size_ + first);
       });

@@ -55,7 +55,7 @@ class UniformWeights {
         shape_(call.weights.shape),
         args_(shares_of<T>(call.rule, no_bias_, no_bias_, nullptr)),
         inputs_(count(shape_.out)),
-        sent_(call.job.relevance.rows * lines(shape_.out) * shape_.in[2]) {
+        sent_(call.job.relevance.rows * lines(shape_.out) * shape_.in[2], call.threads.workspace) {
     Index at = 0;
     for (Index z = 0; z < shape_.out[0]; ++z) {
       for (Index y = 0; y < shape_.out[1]; ++y) {

@@ -73,6 +73,7 @@ DenseWeights<T> DenseLayer<T>::weights_for(Index rows, const Threads& threads) c
     if (threads.bfloat16 && rows <= few_samples(dense_.weight)) {
       const Index n_out = dense_.weight.rows, stride = (dense_.weight.cols + 1) / 2 * 2;
       std::call_once(half_made_, [&] {
+        const Home none(nullptr);  // it stays
         half_.reset(n_out * stride);
         constexpr Index kRows = 16;  // a task
         parallel_for((n_out + kRows - 1) / kRows, threads.alone_if(n_out * stride < kMinWeightsForThreads),
