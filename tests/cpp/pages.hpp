@@ -19,10 +19,10 @@
 
 namespace pylrp {
 
-class Pages {
+class GuardedPages {
  public:
 #ifdef _WIN32
-  Pages() {
+  GuardedPages() {
     SYSTEM_INFO system;
     GetSystemInfo(&system);
     page_ = system.dwPageSize;
@@ -33,9 +33,9 @@ class Pages {
       throw std::bad_alloc();
     }
   }
-  ~Pages() { VirtualFree(memory_, 0, MEM_RELEASE); }
+  ~GuardedPages() { VirtualFree(memory_, 0, MEM_RELEASE); }
 #else
-  Pages() : page_(static_cast<std::size_t>(sysconf(_SC_PAGESIZE))) {
+  GuardedPages() : page_(static_cast<std::size_t>(sysconf(_SC_PAGESIZE))) {
     void* const memory = mmap(nullptr, 4 * page_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (memory == MAP_FAILED) {
       throw std::bad_alloc();
@@ -45,10 +45,10 @@ class Pages {
       throw std::bad_alloc();
     }
   }
-  ~Pages() { munmap(memory_, 4 * page_); }
+  ~GuardedPages() { munmap(memory_, 4 * page_); }
 #endif
-  Pages(const Pages&) = delete;
-  Pages& operator=(const Pages&) = delete;
+  GuardedPages(const GuardedPages&) = delete;
+  GuardedPages& operator=(const GuardedPages&) = delete;
 
   char* first_end() const { return memory_ + page_; }
   char* second_end() const { return memory_ + 3 * page_; }

@@ -254,7 +254,7 @@ TEST(cancelled_finds_what_is_small_beside_its_terms) {
 
 // A part of a vector whose other lanes lie on a page that nobody may read or write.
 TEST(parts_of_vectors_stay_on_their_page) {
-  const Pages pages;
+  const GuardedPages pages;
   char* const from_end = pages.first_end();
   char* const to_end = pages.second_end();
   both_types([&](auto tag) {
