@@ -191,8 +191,8 @@ TEST(words_in_lists_are_summed) {
                                stride});
           }
           data.check(results, count, add, [&](Index e, Index i, Index j) {
-            const Index of_four = data.choice[static_cast<std::size_t>(i * Sums::kPanels * data.width + j)];
-            return data.values.at(0, rows * e + (rows == 4 ? of_four : i % rows));
+            const auto at = static_cast<std::size_t>(i * Sums::kPanels * data.width + j);
+            return data.values.at(0, rows * e + (rows == 4 ? data.choice[at] : i % rows));
           });
         }
       }
