@@ -2,7 +2,6 @@
 // the instruction set that PYLRP_ISA names.
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <limits>
 
 #include "check.hpp"
@@ -10,22 +9,12 @@
 #include "kernel_cases.hpp"
 #include "kernels/dispatch.hpp"
 #include "reference.hpp"
+#include "words.hpp"
 
 namespace pylrp {
 namespace {
 
 using kernels::Bfloat16;
-
-float of_bits(std::uint32_t bits) {
-  float x;
-  std::memcpy(&x, &bits, sizeof x);
-  return x;
-}
-std::uint32_t bits_of(float x) {
-  std::uint32_t bits;
-  std::memcpy(&bits, &x, sizeof bits);
-  return bits;
-}
 
 // To the nearer of both neighbours, to the even one in the middle; denormals are zero.
 float nearest(float x) {
@@ -92,16 +81,6 @@ TEST(bfloat16_rounds_to_nearest) {
     CHECK(n % 2 == 0 || bits_of(words.at(0, n / 2)) >> 16 == 0);
     CHECK(x.intact() && y.intact() && words.intact() && column.intact());
   }
-}
-
-// Both ways to multiply words: with the instruction, if there is one, and emulated.
-template <class F>
-void both_ways(F test) {
-  for (const bool emulated : {false, true}) {
-    kernels::emulate_bfloat16(emulated);
-    test(kernels::bfloat16_table());
-  }
-  kernels::emulate_bfloat16(false);
 }
 
 // words((k + 1) / 2, n) of numbers(k, n), rounded in place.

@@ -2,7 +2,6 @@
 // processor's instruction and emulated; words of any two steps.
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <limits>
 
 #include "check.hpp"
@@ -11,30 +10,15 @@
 #include "kernels/dispatch.hpp"
 #include "kernels/quads.hpp"
 #include "reference.hpp"
+#include "words.hpp"
 
 namespace pylrp {
 namespace {
 
-std::uint32_t bits_of(float x) {
-  std::uint32_t bits;
-  std::memcpy(&bits, &x, sizeof bits);
-  return bits;
-}
 double half_of(float word, bool upper) {
-  const std::uint32_t bits = upper ? bits_of(word) & 0xffff0000U : bits_of(word) << 16;
-  float x;
-  std::memcpy(&x, &bits, sizeof x);
-  return static_cast<double>(x);
+  return static_cast<double>(of_bits(upper ? bits_of(word) & 0xffff0000U : bits_of(word) << 16));
 }
 
-template <class F>
-void both_ways(F test) {
-  for (const bool emulated : {false, true}) {
-    kernels::emulate_bfloat16(emulated);
-    test(kernels::bfloat16_table());
-  }
-  kernels::emulate_bfloat16(false);
-}
 bool has_quads() { return kernels::quads() != nullptr; }
 
 TEST(words_that_are_not_zero_are_kept) {
