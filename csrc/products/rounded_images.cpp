@@ -97,7 +97,6 @@ void RoundedImages<T>::round(TapProduct<T>* product, bool in_order, const Thread
   const Index size = groups * sizes_.places;
   if (operands_.words() && in_order && samples == sizes_.samples) {
     std::vector<std::int32_t> order(static_cast<std::size_t>(2 * size));
-    std::iota(order.begin(), order.end(), 0);
     bool any = false;
     for (Index group = 0; group < groups; ++group) {
       std::int32_t* const of = order.data() + 2 * group * sizes_.places;
