@@ -23,24 +23,23 @@ inline __attribute__((always_inline)) Vec<float> dot_words(Vec<float> acc, Words
 }
 #else
 #define PYLRP_EMULATES_BFLOAT16 1
-inline __attribute__((always_inline)) Vec<float> lower_half(Words w) { return reinterpret_cast<Vec<float>>(w << 16); }
-inline __attribute__((always_inline)) Vec<float> upper_half(Words w) {
-  return reinterpret_cast<Vec<float>>(w & 0xffff0000U);
-}
-// The instructions' sums have no denormals.
-inline __attribute__((always_inline)) Vec<float> without_denormals(Vec<float> v) {
-  const Words bits = reinterpret_cast<Words>(v);
-  const auto magnitude = reinterpret_cast<decltype(v < v)>(bits & 0x7fffffffU);
+// The instructions know no denormals, neither as operands nor as sums on the way.
+inline __attribute__((always_inline)) Vec<float> without_denormals(Words bits) {
+  const auto magnitude = reinterpret_cast<Mask<float>>(bits & 0x7fffffffU);
   return reinterpret_cast<Vec<float>>(magnitude < 0x00800000 ? bits & 0x80000000U : bits);
 }
+inline __attribute__((always_inline)) Vec<float> without_denormals(Vec<float> v) {
+  return without_denormals(reinterpret_cast<Words>(v));
+}
+inline __attribute__((always_inline)) Vec<float> lower_half(Words w) { return without_denormals(w << 16); }
+inline __attribute__((always_inline)) Vec<float> upper_half(Words w) { return without_denormals(w & 0xffff0000U); }
 #endif
 
 #ifdef PYLRP_EMULATES_BFLOAT16
 // For tests of the loops around them, one row at a time: little code. What is asked for goes by numbers (operands.hpp).
 inline __attribute__((always_inline)) Vec<float> dot_words(Vec<float> acc, Words a, Words b) {
-  acc += upper_half(a) * upper_half(b);  // in the order of the instructions
-  acc += lower_half(a) * lower_half(b);
-  return acc;
+  acc = without_denormals(acc + upper_half(a) * upper_half(b));  // in the order of the instructions
+  return without_denormals(acc + lower_half(a) * lower_half(b));
 }
 inline void add_words(const float* left, const float* panel, Vec<float>* acc) {
   for (int h = 0; h < 2; ++h) {
@@ -49,8 +48,7 @@ inline void add_words(const float* left, const float* panel, Vec<float>* acc) {
 }
 inline void store_sums(const Vec<float>* acc, int halves, bool add, float* out) {
   for (int h = 0; h < halves; ++h, out += kLanes<float>) {
-    const Vec<float> sum = without_denormals(acc[h]);
-    store(out, add ? load(out) + sum : sum);
+    store(out, add ? load(out) + acc[h] : acc[h]);
   }
 }
 template <int kRows>

@@ -194,10 +194,6 @@ struct Numbers {
   static inline __attribute__((always_inline)) void add(V& acc, V value, V weights) {
     acc += value * weights;
   }
-  template <class V>
-  static inline __attribute__((always_inline)) V sum(V acc) {
-    return acc;
-  }
 };
 
 // Each sum is one chain in the order of its list, however many panels run side by side: the same bits.
@@ -235,9 +231,8 @@ void list_rows_of(const ListRows<T>& args) {
 #pragma GCC unroll 4
     for (int p = 0; p < kPanels; ++p) {
       T* const row = out[p] + i * args.out_stride;
-      const Vec<T> first = How::sum(acc[p][0]), second = How::sum(acc[p][1]);
-      store(row, args.add ? load(row) + first : first);
-      store(row + lanes, args.add ? load(row + lanes) + second : second);
+      store(row, args.add ? load(row) + acc[p][0] : acc[p][0]);
+      store(row + lanes, args.add ? load(row + lanes) + acc[p][1] : acc[p][1]);
     }
   }
 }
@@ -331,8 +326,7 @@ void list_pairs_of(const ListPairs<T>& args) {
 #pragma GCC unroll 4
       for (int j = 0; j < 4; ++j) {
         T* const target = out[p] + (2 * i + j / 2) * args.out_stride + j % 2 * lanes;
-        const Vec<T> sum = How::sum(acc[p][j]);
-        store(target, args.add ? load(target) + sum : sum);
+        store(target, args.add ? load(target) + acc[p][j] : acc[p][j]);
       }
     }
   }

@@ -72,8 +72,7 @@ void list_quads_of(const ListQuads& args) {
 #pragma GCC unroll 6
     for (int j = 0; j < 2 * kPanels; ++j) {
       float* const target = args.out[j / 2] + i * args.out_stride + j % 2 * lanes;
-      const Vec<float> sum = How::sum(acc[j]);
-      store(target, args.add ? load(target) + sum : sum);
+      store(target, args.add ? load(target) + acc[j] : acc[j]);
     }
   }
 }

@@ -14,13 +14,6 @@ struct WordEntries {
   static inline __attribute__((always_inline)) void add(Vec<float>& acc, Vec<float> value, Vec<float> weights) {
     acc = dot_words(acc, reinterpret_cast<Words>(value), reinterpret_cast<Words>(weights));
   }
-  static inline __attribute__((always_inline)) Vec<float> sum(Vec<float> acc) {
-#ifdef PYLRP_EMULATES_BFLOAT16
-    return without_denormals(acc);
-#else
-    return acc;
-#endif
-  }
 };
 
 // Of kRows rows side by side, as in compress and compress_pair. By their bits: as numbers, words might be denormals.

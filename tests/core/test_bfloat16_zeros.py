@@ -102,6 +102,28 @@ def test_convolutions_of_zeros(path: str, way: str, stride: int, groups: int) ->
         assert np.median(gap) < 1e-6
 
 
+@pytest.mark.parametrize("way", ["counted", "tiles", "lists", "pairs"])
+@pytest.mark.parametrize("rule", [ZPlus(), Epsilon(0.1)], ids=["zplus", "epsilon"])
+def test_emulated_words_have_the_bits_of_the_instruction(way: str, rule: Rule) -> None:
+    if _core.bfloat16_instruction() == "bfdot":
+        pytest.skip("rounds once for two products")
+    weight, x = layer_of_zeros(2)
+    # Operands, products and sums on the way that are denormal.
+    weight[::3] *= np.float32(1e-20)
+    x[:, ::2] *= np.float32(1e-19)
+    x[:, 1, 0] = np.float32(1e-39)
+    net = pylrp.Network([Conv(weight, padding=1, groups=2)], input_shape=IN)
+    top = np.random.default_rng(7).random(net.forward(x).shape).astype(np.float32)
+    _core.force_left_path(way)
+    found = []
+    for path in ("words", "emulated"):
+        _core.force_bfloat16_path(path)
+        ex = net.explain(x, top, rules=rule, precision="bfloat16", threads=1)
+        found.append((ex.output, ex.relevance))
+    np.testing.assert_array_equal(*(output.view(np.uint32) for output, _ in found))
+    np.testing.assert_array_equal(*(relevance.view(np.uint32) for _, relevance in found))
+
+
 @pytest.mark.parametrize("path", PATHS)
 def test_zeros_go_by_lists(path: str) -> None:
     random = np.random.default_rng(4)

@@ -126,25 +126,34 @@ struct Sums {
       std::copy_n(before.row(i), sums.cols(), sums.row(i));
     }
   }
-  // value(entry, row of the list, column): the word that a column multiplies.
+  // value(entry, row of the list, column): the word that a column multiplies. A product of two bfloat16 is exact, and a
+  // sum is one chain: all instruction sets have its bits, but for ARM's instruction, which rounds once for two
+  // products.
   template <class Value>
   void check(Index result_rows, int count, bool add, Value value) {
-    bool right = true;
+    bool right = true, same_bits = true;
     for (Index i = 0; i < 3 * result_rows; ++i) {
       const std::size_t list = static_cast<std::size_t>(list_of[static_cast<std::size_t>(i / result_rows)]);
       for (Index j = 0; j < count * width; ++j) {
         Sum64 expected;
+        float chain = 0;
         expected.add(add ? static_cast<double>(before.at(i, j)) : 0);
         for (Index e = begins[list]; e < begins[list + 1]; ++e) {
           const float weights = panels.at(j / width * kSteps + steps[static_cast<std::size_t>(e)], j % width);
           const float word = value(e, i, j);
           expected.add(half_of(word, false) * half_of(weights, false));
           expected.add(half_of(word, true) * half_of(weights, true));
+          for (const bool upper : {true, false}) {
+            chain =
+                std::fma(static_cast<float>(half_of(word, upper)), static_cast<float>(half_of(weights, upper)), chain);
+          }
         }
+        same_bits = same_bits && bits_of(sums.at(i, j)) == bits_of(add ? before.at(i, j) + chain : chain);
         right = right && near(static_cast<double>(sums.at(i, j)), expected.value, bound<float>(expected, 100));
       }
     }
     CHECK(right);
+    CHECK(same_bits || std::strcmp(kernels::bfloat16_table().name, "bfdot") == 0);
     CHECK(sums.intact() && values.intact() && panels.intact());
   }
 };
@@ -178,6 +187,84 @@ TEST(words_in_lists_are_summed) {
             const auto at = static_cast<std::size_t>(i * Sums::kPanels * data.width + j);
             return data.values.at(0, rows * e + (rows == 4 ? data.choice[at] : i % rows));
           });
+        }
+      }
+    }
+  });
+}
+
+// One entry of a list and the row of weights that it meets, lower halves and upper ones.
+struct Term {
+  double lower, upper, lower_weight, upper_weight;
+};
+float word_of(double lower, double upper) {
+  return of_bits(bits_of(static_cast<float>(lower)) >> 16 | bits_of(static_cast<float>(upper)));
+}
+
+// The sum of terms by lists of rows side by side, of which `row` has the terms and the others zeros; by the tiles:
+// none.
+float sum_of(const kernels::Bfloat16Table& kernel, const std::vector<Term>& terms, Index rows, Index row) {
+  const Index width = kernels::table<float>().tile_cols, count = static_cast<Index>(terms.size());
+  Fenced<float> values(1, std::max<Index>(1, rows) * count, 0), panel(count, width, 0),
+      out(std::max<Index>(2, rows), width, 0);
+  std::vector<std::uint16_t> steps;
+  for (Index t = 0; t < count; ++t) {
+    const Term& term = terms[static_cast<std::size_t>(t)];
+    steps.push_back(static_cast<std::uint16_t>(t));
+    values.at(0, std::max<Index>(1, rows) * t + row) = word_of(term.lower, term.upper);
+    std::fill_n(panel.row(t), width, word_of(term.lower_weight, term.upper_weight));
+  }
+  const Index begins[] = {0, count};
+  const std::int32_t list_of[] = {0};
+  const std::vector<std::int32_t> choice(static_cast<std::size_t>(width), static_cast<std::int32_t>(row));
+  const float* const panels[] = {panel.data()};
+  float* const outs[] = {out.data()};
+  if (rows == 0) {
+    kernel.tile(1, count, values.data(), panel.data(), false, out.data());
+  } else if (rows == 1) {
+    kernel.list_rows({1, values.data(), steps.data(), begins, list_of, 0, 1, panels, false, outs, width});
+  } else if (rows == 2) {
+    kernel.list_pairs({1, values.data(), steps.data(), begins, list_of, 1, panels, false, outs, width});
+  } else {
+    kernel.list_quads(
+        {1, values.data(), steps.data(), begins, list_of, choice.data(), width, 1, panels, false, outs, width});
+  }
+  const float* const found = out.row(rows == 2 ? row : 0);
+  CHECK(std::all_of(found, found + width, [&](float x) { return bits_of(x) == bits_of(found[0]); }));
+  CHECK(values.intact() && panel.intact() && out.intact());
+  return found[0];
+}
+
+// The instructions know no denormals, neither as operands nor as sums on the way, whatever the processor's modes are.
+TEST(denormals_in_words_are_zero) {
+  const auto power = [](int n) { return std::ldexp(1.0, n); };
+  const double denormal = power(-130), large = power(100), less = -power(-63) * 1.984375;
+  const std::vector<Term> small(300, {power(-64), power(-64), power(-64), power(-64)});
+  const struct {
+    std::vector<Term> terms;
+    double expected;
+  } cases[] = {
+      {{{denormal, 0, large, large}}, 0},
+      {{{0, denormal, large, large}}, 0},
+      {{{large, large, denormal, 0}}, 0},
+      {{{large, large, 0, denormal}}, 0},
+      {{{denormal, 1.5, large, 2}, {-3, denormal, 1, large}}, 0},
+      {{{-denormal, 1.5, large, 2}}, 3},
+      {{{1.5, -denormal, 2, large}}, 3},
+      {small, 0},  // each product is denormal, their sum would not be
+      {{{power(-63), 0, power(-63), 0}}, power(-126)},
+      {{{0, power(-62), 0, power(-63)}, {less, 0, power(-63), 0}}, 0},
+      {{{power(-62), 0, power(-63), 0}, {0, less, 0, power(-63)}, {power(-62), 0, power(-63), 0}}, power(-125)},
+  };
+  both_ways([&](const kernels::Bfloat16Table& kernel) {
+    for (const Index rows : {0, 1, 2, 4}) {
+      if (rows == 4 && !has_quads()) {
+        continue;
+      }
+      for (Index row = 0; row < std::max<Index>(1, rows); ++row) {
+        for (std::size_t i = 0; i < std::size(cases); ++i) {
+          say("denormals: rows, row, case", rows, row, static_cast<Index>(i));
+          CHECK(static_cast<double>(sum_of(kernel, cases[i].terms, rows, row)) == cases[i].expected);
         }
       }
     }
