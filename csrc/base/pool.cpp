@@ -1,11 +1,15 @@
 // How a loop is shared, and why that is right.
 //
 // A caller leases a *slot*, which lives as long as the pool, and recruits idle helpers for it. A loop is published in
-// the slot's *ticket*: the number of the loop (40 bits) and the next task (24 bits; loops of more tasks are cut into
-// groups). The thread that moves the ticket from task i to i + 1 holds task i. After its own last task the caller
-// closes the ticket, so that no more can be taken, reads off how many were, and waits until that many are done. A
-// helper that comes late, or has lost its processor before it held a task, touches nothing but the slot; the caller
-// does not wait for it.
+// the slot's *ticket*: the number of the loop (40 bits) and how many tasks were taken from its front and from its back
+// (12 bits each; loops of more tasks are cut into groups). The thread that adds one to a count holds the task that was
+// next there. After its own last task the caller closes the ticket, so that no more can be taken, reads off how many
+// were, and waits until that many are done. A helper that comes late, or has lost its processor before it held a task,
+// touches nothing but the slot; the caller does not wait for it.
+//
+// The caller takes tasks from the front, helpers from the back, so that with two threads each has one stretch, the same
+// in loop after loop: what a task reads was mostly written by its own thread. Processors that share no cache pay for
+// the other's lines about as for memory.
 //
 // Memory order:
 //   publish   The caller stores `done`, `end`, `tasks` and the like, then the ticket with release.
@@ -58,9 +62,14 @@
 namespace pylrp {
 namespace {
 
-constexpr int kIndexBits = 24, kCrewBits = 16;
-constexpr std::uint64_t kClosed = (std::uint64_t{1} << kIndexBits) - 1;
-constexpr std::uint64_t kMostGroups = kClosed - 1;
+constexpr int kCountBits = 12, kLoopBits = 2 * kCountBits, kCrewBits = 16;
+constexpr std::uint64_t kClosed = (std::uint64_t{1} << kLoopBits) - 1;
+constexpr std::uint64_t kMostGroups = (std::uint64_t{1} << kCountBits) - 2;  // no count runs over, nor is it kClosed
+
+// What a ticket says of its loop.
+std::uint64_t from_front(std::uint64_t ticket) { return ticket & ((std::uint64_t{1} << kCountBits) - 1); }
+std::uint64_t from_back(std::uint64_t ticket) { return from_front(ticket >> kCountBits); }
+std::uint64_t taken(std::uint64_t ticket) { return from_front(ticket) + from_back(ticket); }
 constexpr std::size_t kLine = 64;
 
 std::atomic<unsigned> forks{0};
@@ -83,17 +92,19 @@ struct Slot {
     Tasks* tasks;
     Index begin, end;
   };
-  bool take(std::uint64_t lease, Group* group) {
+  bool take(std::uint64_t lease, bool by_caller, Group* group) {
     std::uint64_t now = ticket.load(std::memory_order_acquire);
     for (;;) {
       constexpr auto acquire = std::memory_order_acquire;
-      const std::uint64_t at = now & kClosed;
-      if (crew.load(acquire) >> kCrewBits != lease || at >= end.load(acquire)) {
+      const std::uint64_t groups = end.load(acquire);
+      if (crew.load(acquire) >> kCrewBits != lease || taken(now) >= groups) {
         return false;
       }
+      const std::uint64_t at = by_caller ? from_front(now) : groups - 1 - from_back(now);
+      const std::uint64_t one = by_caller ? 1 : std::uint64_t{1} << kCountBits;
       const Index size = grain.load(acquire), first = static_cast<Index>(at) * size;
       *group = {tasks.load(acquire), first, std::min(count.load(acquire), first + size)};
-      if (ticket.compare_exchange_weak(now, now + 1, std::memory_order_acquire)) {
+      if (ticket.compare_exchange_weak(now, now + one, std::memory_order_acquire)) {
         return true;
       }
     }
@@ -262,7 +273,7 @@ class Pool {
     loss->forget();
     while (slot->crew.load(std::memory_order_relaxed) >> kCrewBits == lease &&
            !stopping_.load(std::memory_order_relaxed)) {
-      if (slot->take(lease, &group)) {
+      if (slot->take(lease, false, &group)) {
         loss->begin();
         Slot::run(group, false);
         const bool awaited = slot->closed();  // still of this loop: its caller waits for this task
@@ -358,15 +369,13 @@ void Team::run(Index count, Tasks* tasks) {
   slot.grain.store(grain, release);
   slot.end.store(static_cast<std::uint64_t>(groups), release);
   slot.tasks.store(tasks, release);
-  const std::uint64_t loop = (slot.ticket.load(relaxed) >> kIndexBits) + 1;
-  slot.ticket.store(loop << kIndexBits, release);
-  std::uint64_t own = 0;
-  for (Slot::Group group{}; !tasks->stopped() && slot.take(lease_, &group); ++own) {
-    call(groups - static_cast<Index>(slot.ticket.load(relaxed) & kClosed));
+  const std::uint64_t loop = (slot.ticket.load(relaxed) >> kLoopBits) + 1;
+  slot.ticket.store(loop << kLoopBits, release);
+  for (Slot::Group group{}; !tasks->stopped() && slot.take(lease_, true, &group);) {
+    call(groups - static_cast<Index>(taken(slot.ticket.load(relaxed))));
     Slot::run(group, true);
   }
-  const std::uint64_t taken = slot.ticket.exchange(loop << kIndexBits | kClosed, relaxed) & kClosed;
-  const std::uint64_t helped = taken - own;
+  const std::uint64_t helped = from_back(slot.ticket.exchange(loop << kLoopBits | kClosed, relaxed));
   busy = false;
   Patience patience;
   while (slot.done.load(std::memory_order_acquire) != helped) {
