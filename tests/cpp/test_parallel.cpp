@@ -31,7 +31,7 @@ namespace {
 
 TEST(parallel_for_does_every_task_once) {
   for (const int threads : {1, 2, 3, 4}) {
-    for (const Index n : {0, 1, 2, 3, 1000}) {
+    for (const Index n : {0, 1, 2, 3, 1000, 4094, 4095, 8189, 100000}) {  // beyond 4,094 in groups
       std::vector<std::atomic<int>> done(static_cast<std::size_t>(n));
       parallel_for(n, {threads}, [&](Index i) { ++done[static_cast<std::size_t>(i)]; });
       CHECK(std::all_of(done.begin(), done.end(), [](const auto& count) { return count == 1; }));
@@ -40,6 +40,28 @@ TEST(parallel_for_does_every_task_once) {
   std::atomic<int> nested{0};
   parallel_for(3, {3}, [&](Index) { parallel_for(5, {2}, [&](Index) { ++nested; }); });
   CHECK(nested == 15);
+}
+
+// From the front by the caller, from the back by helpers: each has one stretch, which stays in its caches.
+TEST(caller_and_helpers_work_from_both_ends) {
+  const std::thread::id caller = std::this_thread::get_id();
+  bool helped = false;
+  with_team({3}, [&] {
+    for (const Index n : {Index{2}, Index{7}, Index{100}, Index{4095}, Index{20000}}) {
+      for (int round = 0; round < 20; ++round) {
+        std::vector<char> own(static_cast<std::size_t>(n));
+        parallel_for(n, {3}, [&](Index i) {
+          own[static_cast<std::size_t>(i)] = std::this_thread::get_id() == caller ? 1 : 0;
+          if (n <= 100) {
+            std::this_thread::sleep_for(std::chrono::microseconds(20));
+          }
+        });
+        CHECK(std::is_sorted(own.rbegin(), own.rend()));
+        helped = helped || own.back() == 0;
+      }
+    }
+  });
+  CHECK(helped);
 }
 
 // A loop within a task is the task's own business, on any thread; the others must not look for it when it is over.
