@@ -7,23 +7,12 @@
 
 namespace pylrp::kernels {
 
-// Lists of what is not zero in one of four pixels: an entry is a step of the reduction and four values. Quad i is list
-// list_of[i], from begins[list] to begins[list + 1]; column j takes the value choice[j] = 0 ... 3 of each entry:
-// out_p(quads, tile_cols) = or += sum of values[choice] * panel_p's row, over the entries.
+// Lists of what is not zero in one of four pixels: an entry is a step of the reduction and four values. Column j of a
+// quad takes the value choice[j] = 0 ... 3 of each entry.
 inline constexpr int kQuadPanels = 3;
-struct ListQuads {
-  Index quads;
-  const float* values;
-  const std::uint16_t* steps;
-  const Index* begins;
-  const std::int32_t* list_of;
+struct ListQuads : Lists<float> {
   const std::int32_t* choice;  // (quads, panels * tile_cols)
   Index choice_stride;
-  int panels;  // at most kQuadPanels
-  const float* const* panel;
-  bool add;
-  float* const* out;
-  Index out_stride;
 };
 
 struct QuadTable {

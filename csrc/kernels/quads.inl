@@ -49,7 +49,7 @@ void list_quads_of(const ListQuads& args) {
   for (int p = 0; p < kPanels; ++p) {
     panel[p] = args.panel[p];
   }
-  for (Index i = 0; i < args.quads; ++i) {
+  for (Index i = 0; i < args.rows; ++i) {
     const Index* const begin = args.begins + args.list_of[i];
     const float* value = args.values + 4 * begin[0];
     const float* const end = args.values + 4 * begin[1];

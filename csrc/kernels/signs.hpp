@@ -7,24 +7,12 @@
 
 namespace pylrp::kernels {
 
-// Lists of what is not zero in one of two rows, or in one of two pairs of rows: an entry is a step of the reduction and
-// for each row two values, what a positive weight meets and what a negative one does. Row i, or the pair of rows 2 i
-// and 2 i + 1, has list list_of[i], from begins[list] to begins[list + 1]: out_p(rows, tile_cols) = or += sum of the
-// chosen value * panel_p's row, over the entries.
+// Lists of what is not zero in one of two rows, or in one of two pairs of rows (of rows 2 i and 2 i + 1): an entry is a
+// step of the reduction and for each row two values, what a positive weight meets and what a negative one does.
 inline constexpr int kSignPanels[] = {4, 3};  // side by side, of rows and of pairs
-struct ListSigns {
-  int together;  // 1, rows; 2, pairs
-  Index rows;    // or pairs
-  const float* values;
-  const std::uint16_t* steps;
-  const Index* begins;
-  const std::int32_t* list_of;
-  int panels;
-  const float* const* panel;
+struct ListSigns : Lists<float> {
+  int together;                // 1, rows; 2, pairs
   const std::uint16_t* signs;  // of the same panels
-  bool add;
-  float* const* out;
-  Index out_stride;
 };
 
 struct SignTable {

@@ -98,23 +98,26 @@ struct TileTaps {
   T* out;
   Index out_stride;
 };
-// Rows of a left operand as lists of what is not zero: out_p(rows, tile_cols) = or += sum of value * panel_p's row,
-// over the entries of row i's list, for some panels side by side. Lists lie one behind the other: list l has the
-// entries from begins[l] to begins[l + 1]; row i has list list_of[i], or, where that is null, list first_list + i.
-inline constexpr int kListPanels = 4;
+// Rows of a left operand, or some at a time, as lists of what is not zero: out_p(rows, tile_cols) = or += sum of value
+// * panel_p's row, over the entries of row i's list, for some panels side by side. Lists lie one behind the other: list
+// l has the entries from begins[l] to begins[l + 1]; row i has list list_of[i].
 template <class T>
-struct ListRows {
-  Index rows;
+struct Lists {
+  Index rows;  // that have a list each
   const T* values;
   const std::uint16_t* steps;  // of the reduction: rows of a panel
   const Index* begins;
   const std::int32_t* list_of;
-  Index first_list;
-  int panels;  // at most kListPanels
+  int panels;
   const T* const* panel;
   bool add;
   T* const* out;  // of each panel
   Index out_stride;
+};
+inline constexpr int kListPanels = 4;
+template <class T>
+struct ListRows : Lists<T> {
+  Index first_list;  // where list_of is null: row i has list first_list + i
 };
 // The same for rows that each have a list, one behind the other from begins[0] on, of a multiple of kListMultiple
 // entries. The panels' rows lie side by side: a step's are group_panels * tile_cols entries behind the last step's.
@@ -130,22 +133,9 @@ struct GroupRows {
   bool add;
   T* const* out;  // of each panel: (rows, tile_cols)
 };
-// Rows with lists again, two that share one, of what is not zero in either: pair i writes rows 2 i and 2 i + 1. An
-// entry is a step and two values, the first row's and the second's.
+// Pairs of rows that share a list, of what is not zero in either: pair i writes rows 2 i and 2 i + 1. An entry is a
+// step and two values, the first row's and the second's.
 inline constexpr int kPairPanels = 3;
-template <class T>
-struct ListPairs {
-  Index pairs;
-  const T* values;
-  const std::uint16_t* steps;
-  const Index* begins;
-  const std::int32_t* list_of;
-  int panels;  // at most kPairPanels
-  const T* const* panel;
-  bool add;
-  T* const* out;
-  Index out_stride;
-};
 // out(rows, n) = or += sum_t w_t * x_t, element by element; row i of x_t at at[t] + i * step.
 template <class T>
 struct Depthwise {
@@ -292,7 +282,7 @@ struct Table {
   void (*group_rows)(const GroupRows<T>& args);
   // Of two rows: what is not zero in one of them, x's value and y's by turns. Up to 2 * kSpare values beyond.
   Index (*compress_pair)(Index k, const T* x, const T* y, T* values, std::uint16_t* steps);
-  void (*list_pairs)(const ListPairs<T>& args);
+  void (*list_pairs)(const Lists<T>& args);
   // left(k, rows) from x(rows, k): part 0 as it is, +1 positive part, -1 negative part.
   // Writes up to kSpare entries beyond the end.
   void (*pack_left)(int rows, Index k, const T* x, Index stride, int part, T* left);
@@ -348,7 +338,7 @@ struct Bfloat16Products {
   void (*tile)(int rows, Index words, const float* left, const float* panel, bool add, float* out);
   void (*tile_taps)(const TileTaps<float>& args);
   void (*list_rows)(const ListRows<float>& args);
-  void (*list_pairs)(const ListPairs<float>& args);
+  void (*list_pairs)(const Lists<float>& args);
   void (*list_quads)(const ListQuads& args);  // null where there are no kernels of quads
 };
 struct Bfloat16Table : Bfloat16Products {

@@ -100,17 +100,17 @@ void multiply_lists(const ListProduct<T>& product, Panel panel, Out out) {
         sums[p] = out(first + p);
       }
       const Index further = j * product.part_lists;
-      kernel.list_rows({.rows = product.rows,
-                        .values = product.lists.values,
-                        .steps = product.lists.steps,
-                        .begins = product.lists.begins + further,
-                        .list_of = product.list_of,
-                        .first_list = product.first_list,
-                        .panels = static_cast<int>(count),
-                        .panel = panels,
-                        .add = product.add || j > 0,
-                        .out = sums,
-                        .out_stride = product.out_stride});
+      kernel.list_rows({{.rows = product.rows,
+                         .values = product.lists.values,
+                         .steps = product.lists.steps,
+                         .begins = product.lists.begins + further,
+                         .list_of = product.list_of,
+                         .panels = static_cast<int>(count),
+                         .panel = panels,
+                         .add = product.add || j > 0,
+                         .out = sums,
+                         .out_stride = product.out_stride},
+                        product.first_list});
     }
   }
 }

@@ -110,7 +110,7 @@ class Operands {
     }
     kernels::table<T>().list_rows(args);
   }
-  void list_pairs(const kernels::ListPairs<T>& args) const {
+  void list_pairs(const kernels::Lists<T>& args) const {
     if constexpr (std::is_same_v<T, float>) {
       if (words_) {
         return kernels::bfloat16_table().list_pairs(args);

@@ -110,55 +110,27 @@ template <class T>
 void TapLists<T>::multiply(Index part, Index begin, Index end, const std::int32_t* list_of, Index panels,
                            const T* const* panel, const std::uint16_t* signs, bool add, T* const* sums) const {
   const Index width = kernels::table<T>().tile_cols;
-  const Index* const begins = begins_.data() + part * (count_ + 1);
-  const Index rows = end - begin;
-  list_of += begin;
   T* from[kernels::kListPanels];
   for (Index p = 0; p < panels; ++p) {
     from[p] = sums[p] + begin * together_ * width;
   }
-  sums = from;
+  const kernels::Lists<T> lists{.rows = end - begin,
+                                .values = values_.data(),
+                                .steps = steps_.data(),
+                                .begins = begins_.data() + part * (count_ + 1),
+                                .list_of = list_of + begin,
+                                .panels = static_cast<int>(panels),
+                                .panel = panel,
+                                .add = add,
+                                .out = from,
+                                .out_stride = width};
   if constexpr (std::is_same_v<T, float>) {
     if (by_sign()) {
-      kernels::signs()->list_signs({.together = static_cast<int>(together_),
-                                    .rows = rows,
-                                    .values = values_.data(),
-                                    .steps = steps_.data(),
-                                    .begins = begins,
-                                    .list_of = list_of,
-                                    .panels = static_cast<int>(panels),
-                                    .panel = panel,
-                                    .signs = signs,
-                                    .add = add,
-                                    .out = sums,
-                                    .out_stride = width});
+      kernels::signs()->list_signs({lists, static_cast<int>(together_), signs});
       return;
     }
   }
-  if (together_ == 2) {
-    operands_.list_pairs({.pairs = rows,
-                          .values = values_.data(),
-                          .steps = steps_.data(),
-                          .begins = begins,
-                          .list_of = list_of,
-                          .panels = static_cast<int>(panels),
-                          .panel = panel,
-                          .add = add,
-                          .out = sums,
-                          .out_stride = width});
-    return;
-  }
-  operands_.list_rows({.rows = rows,
-                       .values = values_.data(),
-                       .steps = steps_.data(),
-                       .begins = begins,
-                       .list_of = list_of,
-                       .first_list = 0,
-                       .panels = static_cast<int>(panels),
-                       .panel = panel,
-                       .add = add,
-                       .out = sums,
-                       .out_stride = width});
+  together_ == 2 ? operands_.list_pairs(lists) : operands_.list_rows({lists, 0});
 }
 
 template <class T>

@@ -246,18 +246,18 @@ void QuadLoops::add_product(const QuadBlock& block, const Quads& quads, const Qu
       for (Index p = 0; p < count; ++p) {
         panel[p] = packed(product, first + p) + (static_cast<Index>(tap) * work_.channels + part * most) * width();
       }
-      work_.operands.list_quads({.quads = block.windows,
-                                 .values = lists.values.data(),
-                                 .steps = lists.steps.data(),
-                                 .begins = lists.begins.data() + part * lists.count,
-                                 .list_of = quads.numbers(tap),
-                                 .choice = choice.data,
-                                 .choice_stride = choice.stride,
-                                 .panels = static_cast<int>(count),
-                                 .panel = panel,
-                                 .add = add,
-                                 .out = out,
-                                 .out_stride = count * width()});
+      work_.operands.list_quads({{.rows = block.windows,
+                                  .values = lists.values.data(),
+                                  .steps = lists.steps.data(),
+                                  .begins = lists.begins.data() + part * lists.count,
+                                  .list_of = quads.numbers(tap),
+                                  .panels = static_cast<int>(count),
+                                  .panel = panel,
+                                  .add = add,
+                                  .out = out,
+                                  .out_stride = count * width()},
+                                 choice.data,
+                                 choice.stride});
       add = true;
     }
   }

@@ -209,18 +209,18 @@ TEST(quads_each_column_takes_its_own) {
         panel[p] = panels.row(p * steps_of_panel);
         out[p] = sums.row(0) + p * width;
       }
-      kernels::quads()->list_quads({.quads = 3,
-                                    .values = values.data(),
-                                    .steps = steps.data(),
-                                    .begins = begins.data(),
-                                    .list_of = list_of,
-                                    .choice = choice.data(),
-                                    .choice_stride = columns,
-                                    .panels = count,
-                                    .panel = panel,
-                                    .add = add,
-                                    .out = out,
-                                    .out_stride = kernels::kQuadPanels * width});
+      kernels::quads()->list_quads({{.rows = 3,
+                                     .values = values.data(),
+                                     .steps = steps.data(),
+                                     .begins = begins.data(),
+                                     .list_of = list_of,
+                                     .panels = count,
+                                     .panel = panel,
+                                     .add = add,
+                                     .out = out,
+                                     .out_stride = kernels::kQuadPanels * width},
+                                    choice.data(),
+                                    columns});
       bool right = true;
       for (Index i = 0; i < 3; ++i) {
         const std::size_t list = static_cast<std::size_t>(list_of[i]);

@@ -80,66 +80,81 @@ std::vector<std::uint16_t> last_steps(const std::vector<Index>& counts, Index lo
   return steps;
 }
 
-// Lists of every length up to the longest, in order or in any order, some used twice.
+// Sums of every number of panels up to `most` over lists of every length up to the longest: list_of names those of the
+// rows, or of the pairs. multiply(lists) is the kernel.
+template <class T, class Multiply>
+void check_sums(Index together, Index longest, int most, const std::vector<std::int32_t>& list_of, Multiply multiply) {
+  const Index width = kernels::table<T>().tile_cols, rows = static_cast<Index>(list_of.size()) * together;
+  Random random(7);
+  const std::vector<Index> counts{0, 1, 2, 3, 7, 8, 0, 33, longest};
+  const std::vector<Index> begins = begins_of(counts);
+  const std::vector<std::uint16_t> steps = last_steps(counts, longest);
+  Fenced<T> values(1, together * begins.back()), before(rows, width, 0), panels(most * longest, width, 0);
+  values.fill(random);
+  panels.fill(random);
+  before.fill(random);
+  for (int count = 1; count <= most; ++count) {
+    for (const bool add : {false, true}) {
+      say("sums over lists: rows of one, panels, add, bytes", together, count, add, sizeof(T));
+      Fenced<T> sums(count * rows, width, 2);
+      std::vector<const T*> panel;
+      std::vector<T*> out;
+      for (Index p = 0; p < count; ++p) {
+        panel.push_back(panels.row(p * longest));
+        out.push_back(sums.row(p * rows));
+        for (Index i = 0; add && i < rows; ++i) {
+          std::copy_n(before.row(i), width, sums.row(p * rows + i));
+        }
+      }
+      multiply(kernels::Lists<T>{.rows = rows / together,
+                                 .values = values.data(),
+                                 .steps = steps.data(),
+                                 .begins = begins.data(),
+                                 .list_of = list_of.data(),
+                                 .panels = count,
+                                 .panel = panel.data(),
+                                 .add = add,
+                                 .out = out.data(),
+                                 .out_stride = sums.stride()});
+      bool right = true;
+      for (Index i = 0; i < count * rows; ++i) {
+        const auto l = static_cast<std::size_t>(list_of[static_cast<std::size_t>(i % rows / together)]);
+        for (Index j = 0; j < width; ++j) {
+          Sum64 expected;
+          expected.add(add ? static_cast<double>(before.at(i % rows, j)) : 0);
+          for (Index n = begins[l]; n < begins[l + 1]; ++n) {
+            const Index step = steps[static_cast<std::size_t>(n)];
+            expected.add(static_cast<double>(values.at(0, together * n + i % together)) *
+                         static_cast<double>(panels.at(i / rows * longest + step, j)));
+          }
+          right = right && near(static_cast<double>(sums.at(i, j)), expected.value, bound<T>(expected, longest));
+        }
+      }
+      CHECK(right);
+      CHECK(sums.intact() && panels.intact() && values.intact());
+    }
+  }
+}
+
+// In order or in any order, some used twice.
 TEST(list_rows_sums_over_lists) {
   both_types([](auto tag) {
     using T = decltype(tag);
-    const auto& kernel = kernels::table<T>();
-    const Index width = kernel.tile_cols, longest = list_steps<T>();
-    Random random(7);
-    const std::vector<Index> counts{0, 1, 2, 3, 7, 8, 0, 33, longest};
-    const std::vector<Index> begins = begins_of(counts);
-    const std::vector<std::uint16_t> steps = last_steps(counts, longest);
-    Fenced<T> values(1, begins.back()), before(5, width, 0);
-    Fenced<T> panels(kernels::kListPanels * longest, width, 0);
-    values.fill(random);
-    panels.fill(random);
-    before.fill(random);
-    const std::vector<std::int32_t> mixed{8, 0, 7, 7, 3};
-    for (int count = 1; count <= kernels::kListPanels; ++count) {
-      for (const int choice : {0, 1, 2, 3}) {
-        const bool add = choice % 2 == 1, in_order = choice < 2;
-        say("list_rows: panels, add, in order, bytes", count, add, in_order, sizeof(T));
-        Fenced<T> sums(count * 5, width, 2);
-        const T* panel[kernels::kListPanels];
-        T* out[kernels::kListPanels];
-        for (int p = 0; p < count; ++p) {
-          panel[p] = panels.row(p * longest);
-          out[p] = sums.row(p * 5);
-          for (Index i = 0; add && i < 5; ++i) {
-            std::copy_n(before.row(i), width, sums.row(p * 5 + i));
-          }
-        }
-        kernel.list_rows({.rows = 5,
-                          .values = values.data(),
-                          .steps = steps.data(),
-                          .begins = begins.data(),
-                          .list_of = in_order ? nullptr : mixed.data(),
-                          .first_list = 4,
-                          .panels = count,
-                          .panel = panel,
-                          .add = add,
-                          .out = out,
-                          .out_stride = sums.stride()});
-        bool right = true;
-        for (Index p = 0; p < count; ++p) {
-          for (Index i = 0; i < 5; ++i) {
-            const std::size_t l = static_cast<std::size_t>(in_order ? 4 + i : mixed[static_cast<std::size_t>(i)]);
-            for (Index j = 0; j < width; ++j) {
-              Sum64 expected;
-              expected.add(add ? static_cast<double>(before.at(i, j)) : 0);
-              for (Index n = begins[l]; n < begins[l + 1]; ++n) {
-                expected.add(static_cast<double>(values.at(0, n)) *
-                             static_cast<double>(panel[p][steps[static_cast<std::size_t>(n)] * width + j]));
-              }
-              right = right &&
-                      near(static_cast<double>(sums.at(p * 5 + i, j)), expected.value, bound<T>(expected, longest));
-            }
-          }
-        }
-        CHECK(right);
-        CHECK(sums.intact() && panels.intact() && values.intact());
-      }
+    const auto sums = kernels::table<T>().list_rows;
+    check_sums<T>(1, list_steps<T>(), kernels::kListPanels, {8, 0, 7, 7, 3},
+                  [&](const kernels::Lists<T>& lists) { sums({lists, 4}); });
+    check_sums<T>(1, list_steps<T>(), kernels::kListPanels, {4, 5, 6, 7, 8}, [&](kernels::Lists<T> lists) {
+      lists.list_of = nullptr;
+      sums({lists, 4});
+    });
+  });
+}
+
+TEST(list_pairs_sums_over_lists) {
+  both_types([](auto tag) {
+    using T = decltype(tag);
+    for (const std::vector<std::int32_t>& list_of : {std::vector<std::int32_t>{8, 0, 4, 4}, {1, 2, 7, 8}}) {
+      check_sums<T>(2, pair_steps<T>(), kernels::kPairPanels, list_of, kernels::table<T>().list_pairs);
     }
   });
 }
@@ -176,69 +191,6 @@ TEST(compress_pair_keeps_what_is_not_zero_in_one) {
         }
         CHECK(right && n == count);
         CHECK(x.intact() && values.intact());
-      }
-    }
-  });
-}
-
-// Pairs with lists of every length up to the longest, some used twice.
-TEST(list_pairs_sums_over_lists) {
-  both_types([](auto tag) {
-    using T = decltype(tag);
-    const auto& kernel = kernels::table<T>();
-    const Index width = kernel.tile_cols, longest = pair_steps<T>(), pairs = 4;
-    Random random(7);
-    const std::vector<Index> counts{0, 1, 2, 7, 33, longest};
-    const std::vector<Index> begins = begins_of(counts);
-    const std::vector<std::uint16_t> steps = last_steps(counts, longest);
-    Fenced<T> values(1, 2 * begins.back()), before(2 * pairs, width, 0);
-    Fenced<T> panels(kernels::kPairPanels * longest, width, 0);
-    values.fill(random);
-    panels.fill(random);
-    before.fill(random);
-    for (const std::vector<std::int32_t>& list_of : {std::vector<std::int32_t>{5, 0, 3, 3}, {1, 2, 4, 5}}) {
-      for (int count = 1; count <= kernels::kPairPanels; ++count) {
-        for (const bool add : {false, true}) {
-          say("list_pairs: panels, add, bytes", count, add, sizeof(T));
-          Fenced<T> sums(count * 2 * pairs, width, 2);
-          const T* panel[kernels::kPairPanels];
-          T* out[kernels::kPairPanels];
-          for (int p = 0; p < count; ++p) {
-            panel[p] = panels.row(p * longest);
-            out[p] = sums.row(p * 2 * pairs);
-            for (Index i = 0; add && i < 2 * pairs; ++i) {
-              std::copy_n(before.row(i), width, sums.row(p * 2 * pairs + i));
-            }
-          }
-          kernel.list_pairs({.pairs = pairs,
-                             .values = values.data(),
-                             .steps = steps.data(),
-                             .begins = begins.data(),
-                             .list_of = list_of.data(),
-                             .panels = count,
-                             .panel = panel,
-                             .add = add,
-                             .out = out,
-                             .out_stride = sums.stride()});
-          bool right = true;
-          for (Index p = 0; p < count; ++p) {
-            for (Index i = 0; i < 2 * pairs; ++i) {
-              const auto l = static_cast<std::size_t>(list_of[static_cast<std::size_t>(i / 2)]);
-              for (Index j = 0; j < width; ++j) {
-                Sum64 expected;
-                expected.add(add ? static_cast<double>(before.at(i, j)) : 0);
-                for (Index n = begins[l]; n < begins[l + 1]; ++n) {
-                  expected.add(static_cast<double>(values.at(0, 2 * n + i % 2)) *
-                               static_cast<double>(panel[p][steps[static_cast<std::size_t>(n)] * width + j]));
-                }
-                right = right && near(static_cast<double>(sums.at(p * 2 * pairs + i, j)), expected.value,
-                                      bound<T>(expected, longest));
-              }
-            }
-          }
-          CHECK(right);
-          CHECK(sums.intact() && panels.intact() && values.intact());
-        }
       }
     }
   });

@@ -172,16 +172,20 @@ TEST(words_in_lists_are_summed) {
           say("sums of words: rows, panels, add", rows, count, add);
           data.start();
           const Index results = rows == 2 ? 2 : 1;
-          if (rows == 1) {
-            kernel.list_rows({3, data.values.data(), data.steps.data(), data.begins.data(), data.list_of.data(), 0,
-                              count, data.panel, add, data.out, stride});
-          } else if (rows == 2) {
-            kernel.list_pairs({3, data.values.data(), data.steps.data(), data.begins.data(), data.list_of.data(), count,
-                               data.panel, add, data.out, stride});
+          const kernels::Lists<float> lists{3,
+                                            data.values.data(),
+                                            data.steps.data(),
+                                            data.begins.data(),
+                                            data.list_of.data(),
+                                            count,
+                                            data.panel,
+                                            add,
+                                            data.out,
+                                            stride};
+          if (rows == 4) {
+            kernel.list_quads({lists, data.choice.data(), Sums::kPanels * data.width});
           } else {
-            kernel.list_quads({3, data.values.data(), data.steps.data(), data.begins.data(), data.list_of.data(),
-                               data.choice.data(), Sums::kPanels * data.width, count, data.panel, add, data.out,
-                               stride});
+            rows == 2 ? kernel.list_pairs(lists) : kernel.list_rows({lists, 0});
           }
           data.check(results, count, add, [&](Index e, Index i, Index j) {
             const auto at = static_cast<std::size_t>(i * Sums::kPanels * data.width + j);
@@ -219,15 +223,13 @@ float sum_of(const kernels::Bfloat16Table& kernel, const std::vector<Term>& term
   const std::vector<std::int32_t> choice(static_cast<std::size_t>(width), static_cast<std::int32_t>(row));
   const float* const panels[] = {panel.data()};
   float* const outs[] = {out.data()};
+  const kernels::Lists<float> lists{1, values.data(), steps.data(), begins, list_of, 1, panels, false, outs, width};
   if (rows == 0) {
     kernel.tile(1, count, values.data(), panel.data(), false, out.data());
-  } else if (rows == 1) {
-    kernel.list_rows({1, values.data(), steps.data(), begins, list_of, 0, 1, panels, false, outs, width});
-  } else if (rows == 2) {
-    kernel.list_pairs({1, values.data(), steps.data(), begins, list_of, 1, panels, false, outs, width});
+  } else if (rows == 4) {
+    kernel.list_quads({lists, choice.data(), width});
   } else {
-    kernel.list_quads(
-        {1, values.data(), steps.data(), begins, list_of, choice.data(), width, 1, panels, false, outs, width});
+    rows == 2 ? kernel.list_pairs(lists) : kernel.list_rows({lists, 0});
   }
   const float* const found = out.row(rows == 2 ? row : 0);
   CHECK(std::all_of(found, found + width, [&](float x) { return bits_of(x) == bits_of(found[0]); }));
