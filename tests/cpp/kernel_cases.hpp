@@ -6,6 +6,8 @@
 #include <vector>
 
 #include "check.hpp"
+#include "fenced.hpp"
+#include "kernels/dispatch.hpp"
 #include "kernels/table.hpp"
 
 namespace pylrp {
@@ -42,6 +44,26 @@ double mapped(const kernels::Weights<T>& weights, T value) {
       return 1;
   }
   return 0;
+}
+
+// The kernel that makes shares, of at most two sums and to at most two groups.
+template <class T>
+void make_shares(const kernels::Shares<T>& rule, Fenced<T>& z0, Fenced<T>& z1, Fenced<T>& r, Fenced<T>& s0,
+                 Fenced<T>& s1, kernels::Absorbed* ledger, int ledger_step = 1) {
+  const T* const z[] = {z0.data(), z1.data()};
+  T* const s[] = {s0.data(), s1.data()};
+  kernels::table<T>().shares({.rows = r.rows(),
+                              .cols = r.cols(),
+                              .rule = rule,
+                              .z = z,
+                              .z_stride = z0.stride(),
+                              .r = r.data(),
+                              .r_stride = r.stride(),
+                              .s = s,
+                              .s_stride = s0.stride(),
+                              .ledger = ledger,
+                              .ledger_step = ledger_step});
+  CHECK(z0.intact() && z1.intact() && r.intact() && s0.intact() && s1.intact());
 }
 
 template <class... Parts>

@@ -31,9 +31,8 @@ bool same_page(const kernels::Absorbed& a, const kernels::Absorbed& b) {
 TEST(shares_over_their_operands) {
   both_types([](auto tag) {
     using T = decltype(tag);
-    const auto& kernel = kernels::table<T>();
     constexpr Index rows = 3;
-    for (const Index cols : around(kernel.tile_cols)) {
+    for (const Index cols : around(kernels::table<T>().tile_cols)) {
       for (const int sums : {1, 2}) {
         for (const int groups : {1, 2}) {
           for (const int mask : {0, 1, -1}) {
@@ -49,20 +48,7 @@ TEST(shares_over_their_operands) {
             plan.masked = mask != 0;
             plan.group[0].mask = mask;
             const auto run = [&](Fenced<T>& z, Fenced<T>& relevance, Fenced<T>& share, kernels::Absorbed* lost) {
-              const T* const of[] = {z.data(), z1.data()};
-              T* const to[] = {share.data(), s1.data()};
-              kernel.shares({.rows = rows,
-                             .cols = cols,
-                             .rule = plan,
-                             .z = of,
-                             .z_stride = z.stride(),
-                             .r = relevance.data(),
-                             .r_stride = relevance.stride(),
-                             .s = to,
-                             .s_stride = share.stride(),
-                             .ledger = lost,
-                             .ledger_step = 1});
-              CHECK(z.intact() && relevance.intact() && share.intact() && s1.intact());
+              make_shares(plan, z, z1, relevance, share, s1, lost);
             };
             kernels::Absorbed lost[rows] = {}, again[rows] = {};
             run(z0, r, s0, lost);
@@ -89,9 +75,8 @@ TEST(shares_over_their_operands) {
 TEST(shares_rotated) {
   both_types([](auto tag) {
     using T = decltype(tag);
-    const auto& kernel = kernels::table<T>();
     constexpr Index rows = 3;
-    for (const Index cols : around(kernel.tile_cols)) {
+    for (const Index cols : around(kernels::table<T>().tile_cols)) {
       say("shares, rotated: cols, bytes", cols, sizeof(T));
       Random random(static_cast<unsigned>(cols));
       Fenced<T> z0(rows, cols), z1(rows, cols), r(rows, cols), bias(1, cols, 0);
@@ -105,20 +90,7 @@ TEST(shares_rotated) {
         for (const bool ledger : {false, true}) {
           plan.half_sum_and_difference = rotated;
           Fenced<T> s0(rows, cols), s1(rows, cols);
-          const T* const z[] = {z0.data(), z1.data()};
-          T* const to[] = {s0.data(), s1.data()};
-          kernel.shares({.rows = rows,
-                         .cols = cols,
-                         .rule = plan,
-                         .z = z,
-                         .z_stride = z0.stride(),
-                         .r = r.data(),
-                         .r_stride = r.stride(),
-                         .s = to,
-                         .s_stride = s0.stride(),
-                         .ledger = ledger ? lost[rotated] : nullptr,
-                         .ledger_step = 1});
-          CHECK(s0.intact() && s1.intact());
+          make_shares(plan, z0, z1, r, s0, s1, ledger ? lost[rotated] : nullptr);
           CHECK(!ledger || (same_bits(s[rotated][0], s0.entries()) && same_bits(s[rotated][1], s1.entries())));
           s[rotated][0] = s0.entries();
           s[rotated][1] = s1.entries();
@@ -137,11 +109,78 @@ TEST(shares_rotated) {
   });
 }
 
+// One page for all rows: the same shares, and the sum of the rows' own pages. Pages are added to.
+TEST(shares_with_one_page_for_all_rows) {
+  both_types([](auto tag) {
+    using T = decltype(tag);
+    for (const Index cols : around(kernels::table<T>().tile_cols)) {
+      for (const Index rows : {1, 2, 7}) {
+        for (const int groups : {1, 2}) {  // the kernel has a way of its own for one sum and one group
+          say("shares: cols, rows, groups, bytes", cols, rows, groups, sizeof(T));
+          Random random(static_cast<unsigned>(cols));
+          Fenced<T> z0(rows, cols), z1(rows, cols), r(rows, cols, 1), bias(1, cols, 0);
+          for (Fenced<T>* m : {&z0, &z1, &r, &bias}) {
+            m->fill([&] { return random.chance(0.2) ? 0 : random(); });
+          }
+          kernels::Shares<T> plan{};
+          plan.sums = plan.groups = groups;
+          plan.masked = groups > 1;
+          plan.plain[0] = plan.plain[1] = 1;
+          plan.group[0] = {{1, 0}, bias.data(), bias.data(), 2, T(0.5), 0, false};
+          plan.group[1] = {{T(0.5), 1}, nullptr, bias.data(), -1, T(0.25), 1, true};
+          const auto run = [&](Fenced<T>& s0, Fenced<T>& s1, kernels::Absorbed* ledger, int step) {
+            make_shares(plan, z0, z1, r, s0, s1, ledger, step);
+            std::vector<T> all = s0.entries();
+            const std::vector<T> more = s1.entries();
+            all.insert(all.end(), more.begin(), more.end());
+            return all;
+          };
+          Fenced<T> s0(rows, cols), s1(rows, cols);
+          s1.fill([] { return 0; });
+          kernels::Absorbed start{};
+          start.bias = 1;
+          start.stabilizer = 2;
+          start.dead = 3;
+          start.padding = 4;
+          start.batchnorm = 5;
+          std::vector<kernels::Absorbed> pages(static_cast<std::size_t>(rows), start);
+          const std::vector<T> of_rows = run(s0, s1, pages.data(), 1);
+          kernels::Absorbed one[] = {start, start};
+          s0.reset();
+          CHECK(same_bits(of_rows, run(s0, s1, one, 0)));
+          CHECK(same_bits(of_rows, run(s0, s1, nullptr, 0)));
+          // Sums of at most rows * cols terms, each of the size of r or bias * s.
+          Sum64 sizes;
+          for (std::size_t n = 0; n < of_rows.size(); ++n) {
+            const Index at = static_cast<Index>(n) % (rows * cols);
+            sizes.add(4 * std::abs(static_cast<double>(r.at(at / cols, at % cols))) +
+                      2 * std::abs(static_cast<double>(of_rows[n])));
+          }
+          Sum64 bias_sum, stabilizer, dead;
+          for (const kernels::Absorbed& page : pages) {
+            CHECK(page.padding == start.padding && page.batchnorm == start.batchnorm);
+            bias_sum.add(page.bias - start.bias);
+            stabilizer.add(page.stabilizer - start.stabilizer);
+            dead.add(page.dead - start.dead);
+          }
+          const double tolerance = bound<T>(sizes, 2 * rows * cols);
+          CHECK(near(one[0].bias - start.bias, bias_sum.value, tolerance));
+          CHECK(near(one[0].stabilizer - start.stabilizer, stabilizer.value, tolerance));
+          CHECK(near(one[0].dead - start.dead, dead.value, tolerance));
+          CHECK(rows * cols < 10 || (bias_sum.size > 10 * tolerance && stabilizer.size > 10 * tolerance));
+          CHECK(one[0].padding == start.padding && one[0].batchnorm == start.batchnorm);
+          CHECK(one[1].bias == start.bias && one[1].stabilizer == start.stabilizer &&
+                one[1].dead == start.dead);  // nothing beyond the page
+        }
+      }
+    }
+  });
+}
+
 // Where one lane is not finite all go the careful way: the others get the same bits, it gets what it gets alone.
 TEST(shares_beside_what_is_not_finite) {
   both_types([](auto tag) {
     using T = decltype(tag);
-    const auto& kernel = kernels::table<T>();
     const T nan = std::numeric_limits<T>::quiet_NaN(), infinity = std::numeric_limits<T>::infinity();
     const T most = std::ldexp(T(1), std::numeric_limits<T>::max_exponent - 8), least = std::numeric_limits<T>::min();
     struct Case {
@@ -149,7 +188,7 @@ TEST(shares_beside_what_is_not_finite) {
     };
     const Case cases[] = {{3, 0, 0},           {0, 0, 0},     {most, least, 0}, {1, nan, nan},
                           {1, -infinity, nan}, {nan, 1, nan}, {0, infinity, 0}};
-    const Index cols = kernel.tile_cols + 3;
+    const Index cols = kernels::table<T>().tile_cols + 3;
     for (const Case& c : cases) {
       for (const int groups : {1, 2}) {
         for (const bool masked : {false, true}) {
@@ -170,21 +209,8 @@ TEST(shares_beside_what_is_not_finite) {
             plan.group[g].coef[0] = 1;
             plan.group[g].coefficient = T(1) / static_cast<T>(groups);
           }
-          const T* const of[] = {z.data()};
-          T* const to[] = {s0.data(), s1.data()};
           const auto run = [&](kernels::Absorbed* lost) {
-            kernel.shares({.rows = 1,
-                           .cols = cols,
-                           .rule = plan,
-                           .z = of,
-                           .z_stride = cols,
-                           .r = r.data(),
-                           .r_stride = cols,
-                           .s = to,
-                           .s_stride = cols,
-                           .ledger = lost,
-                           .ledger_step = 1});
-            CHECK(s0.intact() && s1.intact());
+            make_shares(plan, z, z, r, s0, s1, lost);
             return (groups == 2 ? s1 : s0).entries();
           };
           kernels::Absorbed lost{};
