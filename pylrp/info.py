@@ -58,10 +58,20 @@ def set_threads(count: int) -> None:
 
 def thread_count(value: int) -> int:
     """Return a number of threads that is one."""
+    return min(whole_number("threads", value, 1), 1024)
+
+
+def whole_number(name: str, value: int, least: int) -> int:
+    """Return what is a whole number and not below ``least``.
+
+    Raises
+    ------
+    TypeError, ValueError
+    """
     try:
-        count = operator.index(value)
+        number = operator.index(value)
     except TypeError:
-        raise TypeError(f"threads must be a whole number, got {value!r}") from None
-    if count < 1:
-        raise ValueError(f"threads must be at least 1, got {count}")
-    return min(count, 1024)
+        raise TypeError(f"{name} must be a whole number, got {value!r}") from None
+    if number < least:
+        raise ValueError(f"{name} must be at least {least}, got {number}")
+    return number

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import operator
-
 from pylrp import _core
+from pylrp.info import whole_number
 
 __all__ = ["kept_memory", "release_memory", "set_kept_memory"]
 
@@ -38,12 +37,7 @@ def set_kept_memory(limit: int) -> int:
     TypeError
         If it is not a whole number.
     """
-    try:
-        wanted = operator.index(limit)
-    except TypeError:
-        raise TypeError(f"limit must be a whole number of bytes, got {limit!r}") from None
-    if wanted < 0:
-        raise ValueError(f"limit must be at least 0 bytes, got {wanted}")
+    wanted = whole_number("limit", limit, 0)
     before = _core.kept_memory_limit()
     _core.limit_kept_memory(min(wanted, _MOST))
     return before
