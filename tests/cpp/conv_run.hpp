@@ -148,7 +148,9 @@ void check_against(const std::vector<T>& found, const std::vector<double>& lost,
 // Whether the plan of a layer lists a path for a rule, where nothing is known of the signs.
 template <class T>
 bool lists(const ConvCase& c, const Rule& rule, ConvPath path) {
-  const ConvWeights<T> weights{c.shape(), c.transposed, nullptr, nullptr};
+  const ConvShape shape = c.shape();
+  const std::vector<T> zeros(static_cast<std::size_t>(shape.out_channels * shape.taps() * shape.group_in()));
+  const ConvWeights<T> weights{shape, c.transposed, zeros.data(), nullptr};
   return ConvForm<T>(weights, lower(rule, false)).lists(path);
 }
 

@@ -1,5 +1,5 @@
-// A kernel of one with inputs of both signs where few outputs have relevance (rules/contributions.hpp,
-// layers/conv/by_contribution.cpp, kernels/contributions.inl).
+// A kernel of one with inputs of both signs where few outputs have relevance, and any kernel over few channels
+// (rules/contributions.hpp, layers/conv/by_contribution.cpp, contributing.cpp, patches.cpp, kernels/contributions.inl).
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -194,12 +194,48 @@ TEST(conv_by_contribution_has_the_general_results) {
   }
 }
 
+// Any kernel over few channels, however many outputs have relevance.
+TEST(conv_by_contribution_by_patch) {
+  const std::vector<std::pair<const char*, Geometry>> geometries{
+      {"RGB", {{1, 9, 11}, {1, 3, 3}, {1, 2, 2}, {1, 1, 1}, {0, 1, 1}, {0, 1, 1}}},
+      {"not padded", {{1, 7, 8}, {1, 3, 3}}},
+      {"wide", {{1, 12, 13}, {1, 7, 7}, {1, 2, 2}, {1, 1, 1}, {0, 3, 3}, {0, 2, 2}}},
+      {"dilated", {{1, 9, 12}, {1, 3, 2}, {1, 1, 3}, {1, 2, 3}, {0, 2, 1}, {0, 0, 4}}},
+      {"a line", {{1, 1, 40}, {1, 1, 5}, {1, 1, 2}, {1, 1, 1}, {0, 0, 2}, {0, 0, 2}}},
+      {"a volume", {{4, 5, 6}, {2, 3, 2}, {2, 1, 1}, {1, 1, 1}, {1, 1, 0}, {0, 1, 0}}},
+      {"far beyond", {{1, 3, 4}, {1, 2, 2}, {1, 1, 1}, {1, 1, 1}, {0, 4, 3}, {0, 2, 5}}},
+      {"apart", {{1, 8, 9}, {1, 1, 2}, {1, 3, 4}}},
+  };
+  unsigned n = 0;
+  for (const auto& [called, geometry] : geometries) {
+    for (const char* name : {"z+", "gamma", "alpha-beta", "epsilon"}) {
+      for (const Index targets : {1, 3}) {
+        Options options(++n);
+        options.batch = 1 + static_cast<Index>(n % 3);
+        options.targets = targets;
+        options.nonnegative = options.kept = options.positive = false;
+        options.few_outputs = n % 3 == 0;
+        const Index channels = n % 4 < 2 ? 3 : 1 + static_cast<Index>(n % 2);
+        const ConvCase c{called, geometry, channels, n % 5 == 0 ? Index{90} : Index{17}, 1, false};
+        const bool apart = std::string(name) == "alpha-beta" || std::string(name) == "gamma";
+        const std::uint64_t before = runs_of(ConvPath::kByContribution);
+        check_conv<float>(c, {name, rule_named(name)}, options, n);
+        CHECK((runs_of(ConvPath::kByContribution) > before) == (runs_here(apart) && std::string(name) != "epsilon"));
+        check_conv<double>(c, {name, rule_named(name)}, options, n);
+      }
+    }
+  }
+}
+
 // One layer under a rule; weights, inputs and relevance may be changed.
+const Geometry kNine{{1, 9, 13}, {1, 1, 1}};
+const Geometry kPatches{{1, 19, 28}, {1, 3, 3}, {1, 2, 2}, {1, 1, 1}, {0, 1, 1}, {0, 1, 1}};
 struct Layer37 {
-  ConvData<float> data{Geometry{{1, 9, 13}, {1, 1, 1}}.shape(37, 64), false, 2, 1, 5, false};
+  ConvData<float> data;
   CompiledRule rule;
   Options options{1};
-  explicit Layer37(const char* name) : rule(rule_named(name)) {
+  explicit Layer37(const char* name, const Geometry& geometry = kNine, Index channels = 37)
+      : data{geometry.shape(channels, 64), false, 2, 1, 5, false}, rule(rule_named(name)) {
     options.nonnegative = options.positive = false;
     options.prepared = true;
     keep_few_outputs(&data.relevance, 64);
@@ -221,30 +257,34 @@ struct Layer37 {
 
 TEST(conv_by_contribution_by_threads) {
   for (const char* name : {"z+", "gamma", "alpha-beta"}) {
-    Layer37 layer(name);
-    std::vector<double> lost, others;
-    const std::vector<float> expected = layer.relevance(1, &lost);
-    for (const int threads : {2, 3, 4}) {
-      CHECK(same_bits(expected, layer.relevance(threads, &others)) && same_bits(lost, others));
+    for (const bool patches : {false, true}) {
+      Layer37 layer(name, patches ? kPatches : kNine, patches ? 3 : 37);
+      std::vector<double> lost, others;
+      const std::vector<float> expected = layer.relevance(1, &lost);
+      for (const int threads : {2, 3, 4}) {
+        CHECK(same_bits(expected, layer.relevance(threads, &others)) && same_bits(lost, others));
+      }
     }
   }
 }
 
 // In the place of the input.
 TEST(conv_by_contribution_in_place) {
-  Layer37 layer("z+");
-  std::vector<double> lost;
-  const std::vector<float> expected = layer.relevance(2, &lost);
-  std::vector<kernels::Absorbed> absorbed(2);
-  RelevanceJob<float> job;
-  job.inputs = {layer.data.input.read()};
-  job.relevance = layer.data.relevance.read();
-  job.results = {layer.data.input.view()};
-  job.batch = 2;
-  job.rule = &layer.rule;
-  job.absorbed = absorbed.data();
-  layer.data.layer(true).relevance(job, {2});
-  CHECK(same_bits(expected, layer.data.input.entries()));
+  for (const bool patches : {false, true}) {
+    Layer37 layer("z+", patches ? kPatches : kNine, patches ? 3 : 37);
+    std::vector<double> lost;
+    const std::vector<float> expected = layer.relevance(2, &lost);
+    std::vector<kernels::Absorbed> absorbed(2);
+    RelevanceJob<float> job;
+    job.inputs = {layer.data.input.read()};
+    job.relevance = layer.data.relevance.read();
+    job.results = {layer.data.input.view()};
+    job.batch = 2;
+    job.rule = &layer.rule;
+    job.absorbed = absorbed.data();
+    layer.data.layer(true).relevance(job, {2});
+    CHECK(same_bits(expected, layer.data.input.entries()));
+  }
 }
 
 TEST(conv_by_contribution_leaves_others_alone) {

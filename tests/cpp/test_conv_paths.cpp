@@ -72,13 +72,13 @@ const std::vector<PathCase>& cases() {
        true},
       {ConvPath::kTapsByMagnitude,
        ConvPath::kBackward,
-       {"plain", kPadded, 3, 8, 1, false},
+       {"groups", kPadded, 6, 8, 2, false},
        "alpha-beta",
        false,
        false,
        false},
       {ConvPath::kTapsByMagnitude, ConvPath::kShares, {"plain", kPadded, 6, 8, 2, true}, "z+", false, true, false},
-      {ConvPath::kFewInputChannels, ConvPath::kBackward, {"RGB", kPadded, 1, 16, 1, false}, "z+", false, false, false},
+      {ConvPath::kFewInputChannels, ConvPath::kBackward, {"RGB", kPadded, 1, 16, 1, false}, "z+", true, false, false},
       {ConvPath::kUniformWeights, ConvPath::kBackward, {"plain", kPadded, 3, 5, 1, false}, "flat", false, false, false},
   };
   return all;

@@ -19,15 +19,15 @@ const std::vector<Shapes>& shapes() {
   const Geometry plain{{1, 9, 10}, {1, 3, 3}}, grouped{{1, 6, 7}, {1, 3, 2}};
   const Geometry strided{{1, 15, 14}, {1, 3, 3}, {1, 2, 2}, {1, 1, 1}, {0, 1, 1}, {0, 1, 1}};
   static const std::vector<Shapes> all{
-      {"pixels", plain, 3, 33, 1},
+      {"pixels", plain, 5, 33, 1},
       {"padded", {{1, 6, 7}, {1, 3, 3}, {1, 1, 1}, {1, 1, 1}, {0, 1, 1}, {0, 1, 1}}, 5, 17, 1},
-      {"strided", strided, 4, 9, 1},
+      {"strided", strided, 6, 9, 1},
       {"strided pixel by pixel", {{1, 13, 12}, {1, 1, 1}, {1, 2, 2}}, 19, 9, 1},
       {"dilated", {{1, 9, 8}, {1, 3, 2}, {1, 1, 1}, {1, 2, 3}, {0, 2, 1}, {0, 2, 1}}, 6, 5, 1},
       {"grouped, two panels", grouped, 16, 68, 2},
       {"grouped, strided", {{1, 13, 12}, {1, 3, 3}, {1, 2, 3}, {1, 1, 1}, {0, 1, 1}, {0, 1, 1}}, 6, 8, 2},
       {"depthwise", {{1, 9, 8}, {1, 5, 5}}, 18, 18, 18},
-      {"three axes", {{3, 5, 4}, {2, 3, 2}, {1, 2, 1}, {1, 1, 2}, {1, 1, 0}, {0, 1, 1}}, 3, 6, 1},
+      {"three axes", {{3, 5, 4}, {2, 3, 2}, {1, 2, 1}, {1, 1, 2}, {1, 1, 0}, {0, 1, 1}}, 5, 6, 1},
       {"deep", {{1, 4, 5}, {1, 2, 2}}, 130, 6, 1},
       {"transposed", strided, 7, 17, 1, true},
       {"transposed, grouped, far", {{1, 9, 8}, {1, 4, 4}, {1, 2, 1}, {1, 1, 2}, {0, 2, 1}, {0, 1, 3}}, 6, 18, 3, true},
@@ -154,7 +154,7 @@ TEST(taps_by_magnitude_of_a_black_background) {
 
 // Nothing is below zero, though nobody said so: alpha-beta is computed in general. z+ has nothing that cancels.
 TEST(taps_by_magnitude_where_all_cancels) {
-  const Shapes many{"many entries", {{1, 24, 26}, {1, 3, 3}}, 3, 12, 1};
+  const Shapes many{"many entries", {{1, 24, 26}, {1, 3, 3}}, 5, 12, 1};
   for (const char* rule : {"alpha-beta", "z+", "gamma"}) {
     for (const double sign : {1.0, -1.0}) {
       for (unsigned n = 0; n < 4; ++n) {

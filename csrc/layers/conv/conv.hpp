@@ -4,7 +4,8 @@
 //   conv.cpp         the general case of every step: right alone, for all weights and rules
 //   plan.*           which fast paths may run for a rule, made once; fast_paths.* counts their runs
 // Fast paths, each a file that can be switched off (CMakeLists.txt, PYLRP_CONV_*) or deleted:
-//   by_contribution      a kernel of one with signed inputs, of which few outputs have relevance: no products
+//   by_contribution      signed inputs, and few outputs with relevance or few channels of the input: no products
+//   contributing         some positions of that; patches: of an image with few channels, for few_input_channels, too
 //   positions_in_lanes   the forward pass of a kernel of one with few positions: weights are read where they stand
 //   fused_1x1            a kernel of one: sums, shares and relevance of some positions at a time, in cache
 //   signs_by_magnitude   the same for alpha-beta: contributions above and below zero from W a and |W| |a|

@@ -2,9 +2,9 @@
 // the product most SIMD lanes would be idle. Instead each position of the output computes what it sends to all its
 // taps, (taps, channels) side by side, and each pixel of the input gathers what was sent to it (col2im).
 #include <algorithm>
-#include <array>
 
 #include "kernels/dispatch.hpp"
+#include "layers/conv/patches.hpp"
 #include "layers/conv/plan.hpp"
 #include "products/panels.hpp"
 
@@ -21,28 +21,6 @@ bool may_run(const ConvWeights<T>& w, const LoweredRule& rule) {
          2 * channels <= lanes && taps * channels <= 16 * lanes && w.target_channels() >= lanes;
 }
 
-// Which positions of the output meet a pixel along an axis, and by which tap.
-struct Meeting {
-  Index position, tap;
-};
-using Meetings = std::array<std::vector<std::vector<Meeting>>, 3>;
-
-Meetings meetings(const ConvShape& shape) {
-  Meetings along;
-  for (std::size_t a = 0; a < 3; ++a) {
-    along[a].resize(static_cast<std::size_t>(shape.in[a]));
-    for (Index position = 0; position < shape.out[a]; ++position) {
-      for (Index tap = 0; tap < shape.kernel[a]; ++tap) {
-        const Index pixel = position * shape.stride[a] + tap * shape.dilation[a] - shape.pad[a];
-        if (pixel >= 0 && pixel < shape.in[a]) {
-          along[a][static_cast<std::size_t>(pixel)].push_back({position, tap});
-        }
-      }
-    }
-  }
-  return along;
-}
-
 // A slice of the backward pass: row r of it is sample r % samples of target r / samples.
 template <class T>
 class ToFewChannels {
@@ -53,7 +31,6 @@ class ToFewChannels {
  private:
   void send(Index first, Index rows) const;
   void gather(Index first, Index rows) const;
-  void gather_line(Index row, Index line, T* gathered) const;
   T* page(Index row, int sum) const { return memory_.data() + (row * mixed_.count + sum) * positions_ * stride_; }
 
   const ConvCall<T>& call_;
@@ -65,7 +42,7 @@ class ToFewChannels {
   PanelSet<T> panels_;
   std::vector<std::size_t> backward_;  // panels of each back product
   kernels::Mixed<T> mixed_;            // factors of each sum
-  Meetings meetings_;
+  Patches<T> patches_;
   Buffer<T> memory_;  // (rows at a time, sums, positions, stride)
 };
 
@@ -81,7 +58,7 @@ ToFewChannels<T>::ToFewChannels(const ConvCall<T>& call, const BatchSlice& slice
       positions_(count(shape_.out)),
       stride_(padded(call.weights.row_size(), kernels::table<T>().tile_cols)),
       panels_(call.weights.matrix(), call.threads.workspace, Operands<T>(call.threads.bfloat16)),
-      meetings_(meetings(shape_)) {
+      patches_(shape_) {
   mixed_.count = 0;
   for (std::size_t b = 0; b < call.rule.back.size(); ++b) {
     backward_.push_back(panels_.add(call.rule.back[b].map, Direction::kBackward));
@@ -120,50 +97,16 @@ void ToFewChannels<T>::send(Index first, Index rows) const {
   });
 }
 
-// gathered(sums, width, channels): what the pixels of a line were sent.
-template <class T>
-void ToFewChannels<T>::gather_line(Index row, Index line, T* gathered) const {
-  const Index width = shape_.in[2];
-  const auto& along_z = meetings_[0][static_cast<std::size_t>(line / shape_.in[1])];
-  const auto& along_y = meetings_[1][static_cast<std::size_t>(line % shape_.in[1])];
-  std::vector<Index> offsets;
-  std::vector<const T*> at;
-  for (Index x = 0; x < width; ++x) {
-    offsets.clear();
-    for (const Meeting& c : along_z) {
-      for (const Meeting& b : along_y) {
-        for (const Meeting& a : meetings_[2][static_cast<std::size_t>(x)]) {
-          const Index position = (c.position * shape_.out[1] + b.position) * shape_.out[2] + a.position;
-          const Index tap = (c.tap * shape_.kernel[1] + b.tap) * shape_.kernel[2] + a.tap;
-          offsets.push_back(position * stride_ + tap * channels_);
-        }
-      }
-    }
-    for (int sum = 0; sum < mixed_.count; ++sum) {
-      T* const to = gathered + (sum * width + x) * channels_;
-      at.clear();
-      for (const Index offset : offsets) {
-        at.push_back(page(row, sum) + offset);
-      }
-      if (at.empty()) {
-        std::fill_n(to, channels_, T(0));
-      } else {
-        kernels::table<T>().pool_rows(static_cast<int>(at.size()), at.data(), channels_, false, T(1), to);
-      }
-    }
-  }
-}
-
 template <class T>
 void ToFewChannels<T>::gather(Index first, Index rows) const {
   const RelevanceJob<T>& job = call_.job;
-  const Index lines = shape_.in[0] * shape_.in[1], size = shape_.in[2] * channels_;
+  const Index lines = patches_.lines(), size = shape_.in[2] * channels_;
   parallel_for(rows * lines, call_.threads, [&](Index task) {
     const Index row = task / lines, line = task % lines, at = line * size;
     const Buffer<T> gathered(mixed_.count * size);
-    gather_line(row, line, gathered.data());
     kernels::Mixed<T> mixed = mixed_;
     for (int sum = 0; sum < mixed.count; ++sum) {
+      patches_.gather(page(row, sum), stride_, line, gathered.data() + sum * size);
       mixed.acc[sum] = gathered.data() + sum * size;
     }
     const Index target = (first + row) / slice_.samples, sample = (first + row) % slice_.samples;
