@@ -128,46 +128,58 @@ class QuadLoops {
     Index stride;
   };
   using Lists = std::vector<std::shared_ptr<const QuadLists>>;  // of each product's image
-  const float* packed(std::size_t product, Index panel) const {
-    return packed_.data() + (static_cast<Index>(product) * panels_ + panel) * panel_size_;
+  // A product's packed panels from one on, each (taps, channels, width), and which of them are not finite.
+  struct Panels {
+    Index first = 0;
+    Buffer<float> weights = {};
+    std::vector<char> not_finite = {};
+  };
+  const float* weights(const Panels& panels, Index panel) const {
+    return panels.weights.data() + (panel - panels.first) * panel_size_;
   }
+  Panels pack(std::size_t product, Index first, Index count, const Threads& threads) const;
   Lists make_lists(const Quads& quads, const QuadBlock& block, Index panels) const;
-  void add_product(const QuadBlock& block, const Quads& quads, const QuadLists& lists, std::size_t product, Index first,
-                   Index count, const Chosen& choice, bool add, float* sums) const;
+  void add_product(const QuadBlock& block, const Quads& quads, const QuadLists& lists, const Panels& panels,
+                   Index first, Index count, const Chosen& choice, bool add, float* sums) const;
   void run_panels(const QuadBlock& block, const Quads& quads, const Lists& lists, Index first, Index count,
                   const Chosen& choice) const;
 
   const QuadWork& work_;
   QuadWindows windows_;
-  Index panels_, panel_size_;
-  Buffer<float> packed_;          // (products, panels, taps, channels, width)
-  std::vector<char> not_finite_;  // of each of them
+  Index panel_size_;
+  std::vector<Panels> shared_;  // all of each product; none where tasks pack their own
 };
 
 QuadLoops::QuadLoops(const QuadWork& work, const Threads& threads)
     : work_(work),
       windows_(work.walk->target),
-      panels_(work.panels()),
       panel_size_(static_cast<Index>(work.walk->taps.size()) * work.channels * width()) {
-  const Index count = static_cast<Index>(work.products.size()) * panels_;
-  packed_.reset(count * panel_size_, threads.workspace);
-  not_finite_.resize(static_cast<std::size_t>(count));
+  for (std::size_t i = 0; !work.packs_in_tasks() && i < work.products.size(); ++i) {
+    shared_.push_back(pack(i, 0, work.panels(), threads));
+  }
+}
+
+QuadLoops::Panels QuadLoops::pack(std::size_t product, Index first, Index count, const Threads& threads) const {
+  Panels panels{first, Buffer<float>(count * panel_size_, threads.workspace),
+                std::vector<char>(static_cast<std::size_t>(count))};
+  const TapProduct<float>& of = work_.products[product];
   parallel_for(count, threads.alone_if(count * panel_size_ < kMinWeightsToPackInParallel), [&](Index i) {
-    const Index column = i % panels_ * width();
-    float* to = packed_.data() + i * panel_size_;
+    const Index column = (first + i) * width();
+    float* const packed = panels.weights.data() + i * panel_size_;
+    float* to = packed;
     for (const KernelTap& tap : work_.walk->taps) {
-      const TapProduct<float>& product = work_.products[static_cast<std::size_t>(i / panels_)];
-      pack_words_or_numbers(work_.operands, product.order, 0, work_.channels, work_.steps, width(), to,
+      pack_words_or_numbers(work_.operands, of.order, 0, work_.channels, work_.steps, width(), to,
                             [&](Index channel, Index channels, float* x) {
                               work_.pack(
                                   {0, tap.kernel, channel, channels, column, std::min(width(), work_.columns - column)},
-                                  product.map, x);
+                                  of.map, x);
                             });
       to += work_.channels * width();
     }
-    not_finite_[static_cast<std::size_t>(i)] =
-        has_not_finite<float>(work_.operands, packed_.data() + i * panel_size_, panel_size_ / width());
+    panels.not_finite[static_cast<std::size_t>(i)] =
+        has_not_finite<float>(work_.operands, packed, panel_size_ / width());
   });
+  return panels;
 }
 
 QuadLoops::Lists QuadLoops::make_lists(const Quads& quads, const QuadBlock& block, Index panels) const {
@@ -190,8 +202,8 @@ QuadLoops::Lists QuadLoops::make_lists(const Quads& quads, const QuadBlock& bloc
 void QuadLoops::run_task(Index number) const {
   const Index splits = work_.splits(), blocks = work_.blocks();
   const Index split = number % splits, part = number / splits % blocks;
-  const Index first = windows_.count() * part / blocks, panel = panels_ * split / splits;
-  const Index panels = panels_ * (split + 1) / splits - panel, column = panel * width();
+  const Index first = windows_.count() * part / blocks, all = work_.panels();
+  const Index panel = all * split / splits, panels = all * (split + 1) / splits - panel, column = panel * width();
   const QuadBlock block{number,          number / splits / blocks,
                         first,           windows_.count() * (part + 1) / blocks - first,
                         column,          std::min(panels * width(), work_.columns - column),
@@ -224,7 +236,8 @@ void QuadLoops::run_panels(const QuadBlock& block, const Quads& quads, const Lis
     bool add = false;
     for (std::size_t i = 0; i < work_.products.size(); ++i) {
       if (work_.products[i].output == q) {
-        add_product(block, quads, *lists[i], i, first, count, choice, add, sum);
+        const Panels own = shared_.empty() ? pack(i, first, count, {}) : Panels{};
+        add_product(block, quads, *lists[i], shared_.empty() ? own : shared_[i], first, count, choice, add, sum);
         add = true;
       }
     }
@@ -233,7 +246,7 @@ void QuadLoops::run_panels(const QuadBlock& block, const Quads& quads, const Lis
 }
 
 // Taps and parts of the channels outermost, so that the weights stay in the L1 cache for all windows.
-void QuadLoops::add_product(const QuadBlock& block, const Quads& quads, const QuadLists& lists, std::size_t product,
+void QuadLoops::add_product(const QuadBlock& block, const Quads& quads, const QuadLists& lists, const Panels& panels,
                             Index first, Index count, const Chosen& choice, bool add, float* sums) const {
   const Index most = pair_steps<float>();
   const float* panel[kernels::kQuadPanels];
@@ -244,7 +257,7 @@ void QuadLoops::add_product(const QuadBlock& block, const Quads& quads, const Qu
   for (std::size_t tap = 0; tap < work_.walk->taps.size(); ++tap) {
     for (Index part = 0; part * most < work_.channels; ++part) {
       for (Index p = 0; p < count; ++p) {
-        panel[p] = packed(product, first + p) + (static_cast<Index>(tap) * work_.channels + part * most) * width();
+        panel[p] = weights(panels, first + p) + (static_cast<Index>(tap) * work_.channels + part * most) * width();
       }
       work_.operands.list_quads({{.rows = block.windows,
                                   .values = lists.values.data(),
@@ -262,8 +275,8 @@ void QuadLoops::add_product(const QuadBlock& block, const Quads& quads, const Qu
     }
   }
   for (Index p = 0; p < count; ++p) {
-    if (not_finite_[product * static_cast<std::size_t>(panels_) + static_cast<std::size_t>(first + p)] != 0) {
-      add_not_finite(work_.operands, packed(product, first + p), panel_size_ / width(), block.windows, out[p],
+    if (panels.not_finite[static_cast<std::size_t>(first + p - panels.first)] != 0) {
+      add_not_finite(work_.operands, weights(panels, first + p), panel_size_ / width(), block.windows, out[p],
                      count * width());
     }
   }
@@ -284,6 +297,10 @@ Index QuadWork::splits() const {
   const Index groups = (panels() + pair_panels<float>() - 1) / pair_panels<float>();
   return std::clamp<Index>((kMinTasks + have - 1) / have, 1, groups);
 }
+
+// Once more for a second block, but close to where they are read; all of them are 9 MB in VGG16's last layers, while
+// all outputs are kept.
+bool QuadWork::packs_in_tasks() const { return samples * blocks() <= 2; }
 
 void multiply_quads(const QuadWork& work, const Threads& threads) {
   const QuadLoops loops(work, threads);

@@ -65,6 +65,7 @@ struct QuadWork {
   Index blocks() const;  // of a sample
   Index splits() const;  // of the panels
   Index panels() const;
+  bool packs_in_tasks() const;
 };
 void multiply_quads(const QuadWork& work, const Threads& threads);
 

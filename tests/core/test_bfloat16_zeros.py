@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 import pylrp
 from pylrp import _core
 from pylrp.layers import Conv
-from pylrp.rules import Epsilon, Flat, Rule, ZPlus
+from pylrp.rules import Epsilon, Flat, Rule, WSquare, ZPlus
 
 Array = NDArray[Any]
 PATHS = ("best", "words", "emulated", "numbers")
@@ -122,6 +122,23 @@ def test_emulated_words_have_the_bits_of_the_instruction(way: str, rule: Rule) -
         found.append((ex.output, ex.relevance))
     np.testing.assert_array_equal(*(output.view(np.uint32) for output, _ in found))
     np.testing.assert_array_equal(*(relevance.view(np.uint32) for _, relevance in found))
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("way", ["counted", "tiles", "lists", "pairs"])
+@pytest.mark.parametrize("groups", [2, 4])
+def test_one_pixel_of_ones_serves_all_groups(path: str, way: str, groups: int) -> None:
+    weight, x = layer_of_zeros(groups)
+    net = pylrp.Network([Conv(weight, padding=1, groups=groups)], input_shape=IN)
+    squares = rounded(as_matrix(weight, 1, groups) ** 2)
+    top = np.random.default_rng(8).random(net.forward(x).shape).astype(np.float32)
+    _core.force_bfloat16_path(path)
+    _core.force_left_path(way)
+    found = net.explain(x, top, rules=WSquare(), precision="bfloat16", threads=1).relevance.reshape(len(x), -1)
+    s = rounded(top.reshape(len(x), -1) / (squares.sum(axis=1) + WSquare().stabilizer))
+    gap = np.abs(found - s @ squares) / np.abs(found).max()
+    assert gap.max() < 4e-3
+    assert np.median(gap) < 1e-6
 
 
 @pytest.mark.parametrize("path", PATHS)

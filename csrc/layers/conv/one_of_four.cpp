@@ -76,11 +76,13 @@ class Windows {
         splits_(work.splits()),
         shares_(shares),
         relevance_(static_cast<std::size_t>(work.tasks())),
+        ends_(static_cast<std::size_t>(work.tasks())),
         lost_(static_cast<std::size_t>(work.tasks())) {}
 
   void choose(const QuadBlock& block, std::int32_t* choice) {
     Buffer<float>& relevance = relevance_[static_cast<std::size_t>(block.task)];
     relevance.reset(block.windows * block.stride);
+    ends_[static_cast<std::size_t>(block.task)] = block.column + block.columns;
     const float* const from = call_.job.relevance.row(slice_.row(call_.job, 0, block.sample));
     for (Index i = 0; i < block.windows; ++i) {
       const FourRows<const float> r(windows_, block.first + i, from, channels_, block.column);
@@ -119,6 +121,9 @@ class Windows {
         kernels::quads()->place(block.columns, choice + i * choice_stride, s[g] + i * block.stride, rows.at);
       }
     }
+    if (block.column + block.columns == ends_[task]) {  // the task's last
+      relevance_[task] = {};
+    }
   }
 
   void add_losses() const {
@@ -141,7 +146,8 @@ class Windows {
   QuadWindows windows_;
   Index channels_, splits_;
   float* shares_;
-  std::vector<Buffer<float>> relevance_;  // of each task's windows
+  std::vector<Buffer<float>> relevance_;  // of each task's windows, while it runs
+  std::vector<Index> ends_;               // of each task's columns
   std::vector<kernels::Absorbed> lost_;
 };
 
