@@ -6,17 +6,16 @@
 #include <array>
 
 #include "kernels/dispatch.hpp"
+#include "layers/conv/depthwise_tasks.hpp"
 #include "layers/conv/mapped_taps.hpp"
 #include "layers/conv/plan.hpp"
 
 namespace pylrp {
 namespace {
 
-constexpr Index kPositions = 56;   // of a group of lines, so that a call of a kernel has some work
-constexpr Index kBands = 4;        // of lines, of the forward pass of a sample
-constexpr Index kManySamples = 4;  // that make tasks enough
-constexpr Index kWide = 768;       // bytes of a pixel
-constexpr Index kMostLines = 16;   // that a kernel reaches over
+constexpr Index kPositions = 56;  // of a group of lines, so that a call of a kernel has some work
+constexpr Index kBands = 4;       // of lines, of the forward pass of a sample
+constexpr Index kMostLines = 16;  // that a kernel reaches over
 
 // Positions along an axis, at start + step * row, that meet places of a source: first + scale * row + l with their tap
 // number l, which is the kernel's tap + tap_step * l.
@@ -52,30 +51,6 @@ bool fits(const ConvWeights<T>& w) {
          s.pad[0] == 0 && s.dilation == Axes{1, 1, 1} && s.kernel[1] <= kMostLines &&
          (s.kernel[2] == 3 || s.kernel[2] == 5) && s.stride[2] <= 2;
 }
-
-// The channels of a task: many of them, since what is read of a pixel lies in one piece then (14 x 14 pixels, 480
-// channels, relevance: 107, 98 and 92 us with 32, 48 and 96 at a time), but tasks for several threads.
-struct Columns {
-  Index first, count;
-};
-class ChannelTasks {
- public:
-  template <class T>
-  ChannelTasks(const ConvWeights<T>& w, Index least)
-      : channels_(w.shape.in_channels),
-        line_(64 / Index{sizeof(T)}),
-        lines_((channels_ + line_ - 1) / line_),
-        parts_(std::clamp<Index>(lines_ / kLines / 2 * 2, std::min(lines_, least), lines_)) {}
-  Index parts() const { return parts_; }
-  Columns columns(Index part) const {
-    const Index first = lines_ * part / parts_ * line_;
-    return {first, std::min(channels_, lines_ * (part + 1) / parts_ * line_) - first};
-  }
-
- private:
-  static constexpr Index kLines = 6;
-  Index channels_, line_, lines_, parts_;  // line: of the cache
-};
 
 // Lines of sums: over an image, or over what a ring of lines holds of one.
 template <class T>
@@ -196,26 +171,6 @@ bool may_run(const ConvWeights<T>& w, const LoweredRule& rule) {
                      [](const BackProduct& back) { return is_input_alone(back.factor); });
 }
 
-// Three taps along a line are not worth reading pixels in pieces of less than some cache lines.
-template <class T>
-bool is_narrow(const ConvCall<T>& call) {
-  const ConvShape& shape = call.weights.shape;
-  return shape.kernel[2] == 3 && shape.in_channels * Index{sizeof(T)} < kWide;
-}
-// Few samples make tasks of some targets each there, which all compute the sums (ten targets of 112 x 112 to 56 x 56
-// pixels, 96 channels: 15.4 and 9.9 ms in the general way and this one; with 32 channels 5.2 and 5.5).
-template <class T>
-Index target_parts(const ConvCall<T>& call) {
-  const Index targets = call.job.targets(), batch = std::max<Index>(call.job.batch, 1);
-  const bool few =
-      !is_narrow(call) || targets < kManySamples || call.weights.shape.in_channels * Index{sizeof(T)} < 256;
-  return few ? 1 : std::clamp<Index>((kManySamples + batch - 1) / batch, 1, targets / 2);
-}
-// Else one sample makes two tasks of a few channels.
-template <class T>
-Index least_parts(const ConvCall<T>& call) {
-  return call.job.batch < kManySamples && target_parts(call) == 1 ? 2 : 1;
-}
 template <class T>
 bool applies(const ConvCall<T>& call) {
   return !is_narrow(call) || least_parts(call) == 1;
