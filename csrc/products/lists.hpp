@@ -45,6 +45,19 @@ Index group_steps() {
   const Index step = kernels::table<T>().group_panels * kernels::table<T>().tile_cols * Index{sizeof(T)};
   return std::max<Index>(64, (Index{32} << 10) / step);
 }
+// Panels side by side, and the reduction's steps that a list of a pair covers: such panels take 24 kB of the L1 cache
+// with three side by side. Vectors of 64 bytes have two panels of 128 steps: four vectors of weights for eight
+// multiply-adds keep them at work (Zen 4: of the peak 4.4, 2.4 and 1.5 with 0.22, 0.40 and 0.63 of the entries
+// left; 4.1, 2.3 and 1.5 with three panels of 85 steps).
+template <class T>
+Index pair_panels() {
+  return kernels::table<T>().tile_cols * Index{sizeof(T)} == 128 ? 2 : kernels::kPairPanels;
+}
+template <class T>
+Index pair_steps() {
+  const Index bytes = kernels::table<T>().tile_cols * Index{sizeof(T)};
+  return bytes == 128 ? 128 : std::max<Index>(64, (Index{24} << 10) / (kernels::kPairPanels * bytes));
+}
 inline Index list_parts(Index depth, Index steps) { return (depth + steps - 1) / steps; }
 
 // Whether lists win over tiles for some rows, with lists of so many steps that meet `panels` panels side by side,
@@ -54,6 +67,9 @@ bool lists_win(double share, Index rows, Index panels, Index uses, Index steps, 
 // What lists cost then, in units of what tiles do.
 template <class T>
 double lists_cost(double share, Index rows, Index panels, Index uses, Index steps, bool in_groups = false);
+// What lists of pairs of rows cost, in units of what tiles do. share: of entries that are not zero in one of the two.
+template <class T>
+double pairs_cost(double share, Index rows, Index panels, Index taps, Index channels);
 inline constexpr double kWorthLists = 0.95;
 // Whether zeros are worth counting: unless lists won with a fifth of the entries left, they are not.
 template <class T>

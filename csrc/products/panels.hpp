@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <memory>
+#include <numeric>
 #include <utility>
 #include <vector>
 
@@ -172,17 +173,92 @@ void multiply_lists_of(const T* x, Index x_stride, Index rows, const Panels<T>& 
   }
 }
 
-// Rows of x as lists of what is not zero, where enough is; returns false where tiles win.
+// The same with a list for two rows each, of what is not zero in either.
+template <class T>
+void multiply_pairs_of(const T* x, Index x_stride, Index rows, const Panels<T>& panels, bool add, T* out,
+                       Index out_stride) {
+  const kernels::Table<T>& kernel = kernels::table<T>();
+  const Index width = Panels<T>::width(), depth = panels.depth(), pairs = rows / 2;
+  const Index most = pair_steps<T>(), parts = list_parts(depth, most);
+  const Buffer<T> values(2 * (pairs * depth + kernels::kSpare));
+  const Buffer<std::uint16_t> steps(pairs * depth + kernels::kSpare);
+  std::vector<Index> begins;
+  std::vector<std::int32_t> list_of(static_cast<std::size_t>(pairs));
+  std::iota(list_of.begin(), list_of.end(), 0);
+  Index kept = 0;
+  for (Index list = 0; list < parts * pairs; ++list) {
+    const Index from = list / pairs * most;
+    const T* const first = x + 2 * (list % pairs) * x_stride + from;
+    begins.push_back(kept);
+    kept += kernel.compress_pair(std::min(most, depth - from), first, first + x_stride, values.data() + 2 * kept,
+                                 steps.data() + kept);
+  }
+  begins.push_back(kept);
+  count_left_work({0, static_cast<std::uint64_t>(2 * pairs * depth * panels.count() * width),
+                   static_cast<std::uint64_t>(2 * kept * panels.count() * width)});
+  for (Index first = 0; first < panels.count(); first += pair_panels<T>()) {
+    const Index count = std::min(pair_panels<T>(), panels.count() - first);
+    for (Index part = 0; part < parts; ++part) {
+      const T* panel[kernels::kPairPanels];
+      T* sums[kernels::kPairPanels];
+      for (Index p = 0; p < count; ++p) {
+        panel[p] = panels.at(first + p) + part * most * width;
+        sums[p] = out + (first + p) * width;
+      }
+      kernel.list_pairs({.rows = pairs,
+                         .values = values.data(),
+                         .steps = steps.data(),
+                         .begins = begins.data() + part * pairs,
+                         .list_of = list_of.data(),
+                         .panels = static_cast<int>(count),
+                         .panel = panel,
+                         .add = add || part > 0,
+                         .out = sums,
+                         .out_stride = out_stride});
+    }
+  }
+  for (Index p = 0; p < panels.count(); ++p) {
+    if (panels.not_finite(p)) {
+      add_not_finite(panels.at(p), width, depth, 2 * pairs, out + p * width, out_stride);
+    }
+  }
+  if (rows % 2 != 0) {
+    multiply_lists_of<T>(x + 2 * pairs * x_stride, x_stride, 1, panels, add, out + 2 * pairs * out_stride, out_stride);
+  }
+}
+
+// Of pairs of rows, from a sample: the share of entries that are not zero in one of the two.
+template <class T>
+double share_of_pairs(const T* x, Index x_stride, Index rows, Index depth) {
+  const Index apart = (rows_from_count_to_count(rows) + 1) / 2 * 2;
+  const Buffer<T> values(2 * (depth + kernels::kSpare));
+  const Buffer<std::uint16_t> steps(depth + kernels::kSpare);
+  Index kept = 0, counted = 0;
+  for (Index i = apart / 4 * 2; i + 1 < rows; i += apart) {
+    const T* const first = x + i * x_stride;
+    kept += kernels::table<T>().compress_pair(depth, first, first + x_stride, values.data(), steps.data());
+    counted += depth;
+  }
+  return counted == 0 ? 1 : static_cast<double>(kept) / static_cast<double>(counted);
+}
+
+// Rows of x as lists of what is not zero, of each or of two, where enough is; returns false where tiles win.
 template <class T>
 bool multiply_by_lists(const T* x, Index x_stride, Index rows, const Panels<T>& panels, bool add, T* out,
                        Index out_stride) {
-  const Index depth = panels.depth();
-  if (forced_left_path() == LeftPath::kCounted && !lists_win<T>(share_of_nonzeros(x, x_stride, rows, depth), rows,
-                                                                panels.count(), 1, std::min(depth, list_steps<T>()))) {
-    count_left_work({static_cast<std::uint64_t>(rows * depth * panels.count() * Panels<T>::width()), 0, 0});
-    return false;
+  const Index depth = panels.depth(), count = panels.count();
+  bool in_pairs = forced_left_path() == LeftPath::kPairs;
+  if (forced_left_path() == LeftPath::kCounted) {
+    const double alone =
+        lists_cost<T>(share_of_nonzeros(x, x_stride, rows, depth), rows, count, 1, std::min(depth, list_steps<T>()));
+    const double pairs = pairs_cost<T>(share_of_pairs(x, x_stride, rows, depth), rows, count, 1, depth);
+    if (std::min(alone, pairs) >= kWorthLists) {
+      count_left_work({static_cast<std::uint64_t>(rows * depth * count * Panels<T>::width()), 0, 0});
+      return false;
+    }
+    in_pairs = pairs < alone;
   }
-  multiply_lists_of<T>(x, x_stride, rows, panels, add, out, out_stride);
+  (in_pairs ? multiply_pairs_of<T> : multiply_lists_of<T>)(x, x_stride, rows, panels, add, out, out_stride);
   return true;
 }
 

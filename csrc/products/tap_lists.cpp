@@ -241,24 +241,6 @@ void TapLeft<T>::count_work() const {
   }
 }
 
-// Measured with AVX2 on images of a trained VGG16, 112 or 224 rows of 3 x 3 taps by 12 panels: 0.22, 0.36, 0.53 and
-// 0.73 of the tiles' time at shares of 0.15, 0.27, 0.44 and 0.65. With AVX-512 (Zen 4), the kernel alone, 224 rows by 8
-// panels: 0.07, 0.19, 0.35, 0.55 and 0.71 at shares of 0.07, 0.22, 0.40, 0.63 and 0.81. The others were not measured.
-template <class T>
-double pairs_cost(double share, Index rows, Index panels, Index taps, Index channels) {
-  const double wide = sizeof(T) == 4 ? 1 : 2;  // a vector has half as many entries
-  const Index bytes = kernels::table<T>().tile_cols * Index{sizeof(T)};
-  const bool widest = bytes == 128;
-  const double compress = (widest ? 0.5 : 1.7) * wide, list = widest ? 6 : 20, weight = widest ? 3 : 6;
-  const double entry = widest ? 0.94 : (bytes == 64 ? 1.0 : 1.2);
-  const double all = static_cast<double>(panels * taps);
-  const double groups = static_cast<double>((panels + pair_panels<T>() - 1) / pair_panels<T>() * taps);
-  const double alone = panels == 1 ? 1.3 : 1;  // four sums of a pair wait for each other
-  const double lists = compress + groups * list / static_cast<double>(std::min(channels, pair_steps<T>())) +
-                       all * (share * entry * alone + weight / static_cast<double>(std::max<Index>(rows, 1)));
-  return lists / all;
-}
-
 template <class T>
 bool tap_zeros_count(Index rows, Index panels, Index taps, Index channels) {
   return lists_forced() ||
@@ -270,7 +252,6 @@ bool tap_zeros_count(Index rows, Index panels, Index taps, Index channels) {
   template class TapLeft<T>;                                                                       \
   template LeftShares left_shares<T>(const Block&, const Image<T>&, Index, const Operands<T>&);    \
   template Index choose_lists<T>(const Block&, const Image<T>&, Index, Index, const Operands<T>&); \
-  template double pairs_cost<T>(double, Index, Index, Index, Index);                               \
   template bool tap_zeros_count<T>(Index, Index, Index, Index);
 PYLRP_INSTANTIATE(float)
 PYLRP_INSTANTIATE(double)

@@ -100,26 +100,8 @@ template <class T>
 LeftShares left_shares(const Block& block, const Image<T>& image, Index channels,
                        const Operands<T>& operands = Operands<T>());
 
-// What lists of pairs cost, in units of what tiles do. share: of entries that are not zero in one of two
-// pixels.
-template <class T>
-double pairs_cost(double share, Index rows, Index panels, Index taps, Index channels);
 // Whether zeros are worth counting.
 template <class T>
 bool tap_zeros_count(Index rows, Index panels, Index taps, Index channels);
-
-// Panels side by side, and the reduction's steps that a list of a pair covers: such panels take 24 kB of the L1 cache
-// with three side by side. Vectors of 64 bytes have two panels of 128 steps: four vectors of weights for eight
-// multiply-adds keep them at work (Zen 4: of the peak 4.4, 2.4 and 1.5 with 0.22, 0.40 and 0.63 of the entries
-// left; 4.1, 2.3 and 1.5 with three panels of 85 steps).
-template <class T>
-Index pair_panels() {
-  return kernels::table<T>().tile_cols * Index{sizeof(T)} == 128 ? 2 : kernels::kPairPanels;
-}
-template <class T>
-Index pair_steps() {
-  const Index bytes = kernels::table<T>().tile_cols * Index{sizeof(T)};
-  return bytes == 128 ? 128 : std::max<Index>(64, (Index{24} << 10) / (kernels::kPairPanels * bytes));
-}
 
 }  // namespace pylrp

@@ -2,6 +2,7 @@
 // steps (layers/conv/fused_1x1.cpp).
 #include "conv_run.hpp"
 #include "kernels/dispatch.hpp"
+#include "products/lists.hpp"
 
 namespace pylrp {
 namespace {
@@ -75,6 +76,31 @@ TEST(conv_1x1_many_positions) {
     check_rules(one_tap("many positions", {1, 1, positions}, 5, 9), batch, 2);
     check_rules(one_tap("many positions", {1, 1, positions}, 18, 5), batch, 1);
   }
+}
+
+// Lists of what is not zero, of each position or of two: tasks with an odd number of positions among them, channels
+// that take several lists, and columns that are no whole panels.
+TEST(conv_1x1_by_lists) {
+  const LeftPath before = forced_left_path();
+  const ConvCase c = one_tap("lists", {1, 1, 451}, 150, 35);
+  std::vector<LeftWork> done;
+  for (const LeftPath path : {LeftPath::kLists, LeftPath::kPairs}) {
+    force_left_path(path);
+    const LeftWork start = left_work();
+    unsigned n = 0;
+    for (const NamedRule& named : conv_rules()) {
+      if (n++ % 2 == 0) {
+        check_conv<float>(c, named, choice_of(n - 1, 1, 1), n);
+      } else {
+        check_conv<double>(c, named, choice_of(2 * n, 1, 1), n);
+      }
+    }
+    const LeftWork end = left_work();
+    done.push_back({end.tiles - start.tiles, end.lists - start.lists, end.done - start.done});
+  }
+  force_left_path(before);
+  // A list of two has what is not zero in either.
+  CHECK(done[0].lists > 0 && done[1].lists >= done[0].lists && done[1].done > done[0].done);
 }
 
 TEST(conv_1x1_same_bits_for_any_number_of_threads) {
