@@ -5,6 +5,7 @@
 // small batch by chunks of rows (each chunk with accumulators of its own, added up in order), or, for larger batches
 // with sparse relevance, sample by sample.
 #include <algorithm>
+#include <array>
 #include <optional>
 
 #include "kernels/dispatch.hpp"
@@ -53,16 +54,17 @@ void all_samples(const RowPass<T, W>& pass, const DenseJob<T>& job, const Thread
   });
   const Index slabs = (n_in + kFinishColumns - 1) / kFinishColumns;
   const Threads rest = threads.alone_if(chunks <= 1);
+  std::array<T, kMaxChunks> ones;
+  ones.fill(1);
   parallel_for(slabs * samples, rest, [&](Index task) {
     const Index i = task / slabs, begin = task % slabs * kFinishColumns, end = std::min(n_in, begin + kFinishColumns);
     for (Index b = i; b < size / std::max<Index>(n_in, 1); b += samples) {
-      T* const first = acc.data() + b * n_in;
+      const T* more[kMaxChunks];
       for (Index c = 1; c < chunks; ++c) {
-        const T* const more = first + c * size;
-        for (Index k = begin; k < end; ++k) {
-          first[k] += more[k];
-        }
+        more[c - 1] = acc.data() + c * size + b * n_in + begin;
       }
+      kernels::table<T>().rows.axpy(static_cast<int>(chunks - 1), more, end - begin, {kernels::Read::kPlain, 1, 1},
+                                    ones.data(), acc.data() + b * n_in + begin, false);
     }
     pass.finish(i, acc.data() + i * n_in, samples * n_in, begin, end);
   });
