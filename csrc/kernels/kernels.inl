@@ -57,7 +57,8 @@ constexpr Bfloat16Table make_bfloat16_table() {
           join,
           round_to_bfloat16,
           compress_words,
-          {rows_dot<float, Bfloat16>, rows_axpy<float, Bfloat16>}};
+          {rows_dot<float, Bfloat16>, rows_axpy<float, Bfloat16>},
+          add_squares};
 }
 }  // namespace
 

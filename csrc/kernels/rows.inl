@@ -179,3 +179,54 @@ void rows_axpy(int rows, const W* const* w, Index k, Weights<T> map, const T* s,
     });
   });
 }
+
+// A row's squares are summed, and added with its share, by few operations on weights in bfloat16: half of the memory's
+// time. So the next eight rows come out of memory while eight are added.
+#if defined(__AVX512F__)
+inline void add_squares(const Bfloat16* const* w, const Bfloat16* const* next, Index k, const float* s, float* c,
+                        float* z) {
+  constexpr int lanes = kLanes<float>, rows = kSquaredRows;
+  Vec<float> factor[rows], acc[rows] = {};
+#pragma GCC unroll 8
+  for (int r = 0; r < rows; ++r) {
+    factor[r] = splat(s[r]);
+  }
+  Index i = 0;
+  for (; i + 2 * lanes <= k; i += 2 * lanes) {
+    Vec<float> sums[2];
+    load_two(c + i, sums);
+    split<float, Bfloat16>(sums, AllLanes<float>{});
+    fetch_rows<Bfloat16, rows>(next, i, kBytesAhead<Bfloat16>);
+#pragma GCC unroll 8
+    for (int r = 0; r < rows; ++r) {
+      Vec<float> two[2];
+      load_two(w[r] + i, two);
+      sums[0] += two[0] * two[0] * factor[r];
+      sums[1] += two[1] * two[1] * factor[r];
+      load_two(next[r] + i, two);
+      acc[r] += two[0] * two[0];
+      acc[r] += two[1] * two[1];
+    }
+    join<float, Bfloat16>(sums, AllLanes<float>{});
+    store(c + i, sums[0]);
+    store(c + i + lanes, sums[1]);
+  }
+  for (; i < k; i += lanes) {
+    const Index n = k - i < lanes ? k - i : lanes;
+    Vec<float> v = load_part(c + i, n);
+#pragma GCC unroll 8
+    for (int r = 0; r < rows; ++r) {
+      const Vec<float> now = load_weight_part(w[r] + i, n), then = load_weight_part(next[r] + i, n);
+      v += now * now * factor[r];
+      acc[r] += then * then;
+    }
+    store_part(c + i, v, n);
+  }
+#pragma GCC unroll 8
+  for (int r = 0; r < rows; ++r) {
+    z[r] += sum_lanes<float>(acc[r]);
+  }
+}
+#else
+constexpr decltype(Bfloat16Table::add_squares) add_squares = nullptr;
+#endif

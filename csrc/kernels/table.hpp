@@ -341,6 +341,7 @@ struct Bfloat16Products {
   void (*list_pairs)(const Lists<float>& args);
   void (*list_quads)(const ListQuads& args);  // null where there are no kernels of quads
 };
+inline constexpr int kSquaredRows = 8;
 struct Bfloat16Table : Bfloat16Products {
   // to(words, n) from x(k, n), rounded: NaN stays NaN, denormals become zero. Word p has the steps order[2 p] and
   // order[2 p + 1], or, where order is null, 2 p and 2 p + 1 and may be in place; a step that is not there is zero.
@@ -352,6 +353,10 @@ struct Bfloat16Table : Bfloat16Products {
   // The lists of 1, 2 or 4 rows (4: where there are kernels of quads), of the words that are not zero in one of them.
   Index (*compress)(int rows, Index k, const float* const* x, float* words, std::uint16_t* steps);
   RowProducts<float, Bfloat16> rows;
+  // kSquaredRows rows at once: c[k] += sum_r s[r] w_r[k]^2, and of those that come then z[r] += sum_k next_r[k]^2. Null
+  // where it was not measured.
+  void (*add_squares)(const Bfloat16* const* w, const Bfloat16* const* next, Index k, const float* s, float* c,
+                      float* z);
 };
 
 struct Isa {

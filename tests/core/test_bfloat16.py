@@ -296,6 +296,19 @@ def test_arrays_in_bfloat16_are_for_that_precision() -> None:
     assert caught.value.what == "W_list[0]"
 
 
+@pytest.mark.parametrize(("n_out", "n_in"), [(300, 70), (700, 25089)])  # blocks of 64 rows and 8
+def test_squares_of_rows_that_come_next_are_summed_beside_those_before(n_out: int, n_in: int) -> None:
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    W = numbers(31, n_out, n_in).astype(ml_dtypes.bfloat16)
+    R = numbers(32, n_out)
+    R[::3] = 0
+    found = [pylrp.relevance([W], [None], R, rules=WSquare(0), threads=t, precision="bfloat16") for t in (1, 2)]
+    np.testing.assert_array_equal(*found)
+    square = W.astype(np.float64) ** 2
+    expected = (R / square.sum(1)) @ square
+    np.testing.assert_allclose(found[0], expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
 def test_the_precision_is_kept_in_files(tmp_path: Path) -> None:
     net, x = network(), np.abs(numbers(29, 2, 3, 16, 16))
     ex = net.explain(x, precision="bfloat16")

@@ -211,7 +211,7 @@ TEST(bfloat16_flushes_denormals) {
 
 TEST(bfloat16_rows) {
   const auto& kernel = kernels::bfloat16_table();
-  for (const Index count : {1, 2, 3, 4, 9}) {
+  for (const Index count : {1, 2, 3, 4, 8, 9}) {
     for (const Index k : {1, 7, 16, 33, 100, 257}) {
       Random random(static_cast<unsigned>(k + count));
       Fenced<float> w(2 * count, k, 0), words(2 * count, (k + 1) / 2, 0);
@@ -226,17 +226,26 @@ TEST(bfloat16_rows) {
         kernel.round(k, w.row(r), w.row(r));
         rows.push_back(reinterpret_cast<const Bfloat16*>(words.row(r)));
       }
-      for (const auto& map : all_weights<float>()) {
-        say("bfloat16 rows: count, k, map", count, k, static_cast<int>(map.read));
+      auto maps = all_weights<float>();
+      const bool eight = kernel.add_squares != nullptr && count == kernels::kSquaredRows;
+      maps.insert(maps.end(), eight ? 1 : 0, {kernels::Read::kSquare, 1, 1});  // once more, in one pass
+      for (std::size_t m = 0; m < maps.size(); ++m) {
+        const auto& map = maps[m];
+        const bool joined = eight && m + 1 == maps.size();
+        say("bfloat16 rows: count, k, map, joined", count, k, static_cast<int>(map.read), joined);
         std::fill_n(z.data(), count, 0.0F);
         std::copy_n(start.data(), k, c.data());
         const int some = static_cast<int>(count);
-        kernel.rows.axpy(some, rows.data(), k, map, s.data(), c.data(), false);
-        kernel.rows.dot(some, rows.data() + count, k, map, x.data(), z.data(), true);
+        if (joined) {
+          kernel.add_squares(rows.data(), rows.data() + count, k, s.data(), c.data(), z.data());
+        } else {
+          kernel.rows.axpy(some, rows.data(), k, map, s.data(), c.data(), false);
+          kernel.rows.dot(some, rows.data() + count, k, map, x.data(), z.data(), true);
+        }
         for (Index r = 0; r < count; ++r) {
           Sum64 expected;
           for (Index p = 0; p < k; ++p) {
-            expected.add(mapped(map, w.at(count + r, p)) * static_cast<double>(x.at(0, p)));
+            expected.add(mapped(map, w.at(count + r, p)) * (joined ? 1 : static_cast<double>(x.at(0, p))));
           }
           CHECK(near(static_cast<double>(z.at(0, r)), expected.value, bound<float>(expected, k)));
         }

@@ -32,7 +32,8 @@ class RowPass {
         sums_(Index(rule_.sums.size())),
         groups_(Index(rule_.groups.size())),
         backs_(Index(rule_.back.size())),
-        reuse_output_(output_is_sum(job)) {}
+        reuse_output_(output_is_sum(job)),
+        joins_squares_(squares_alone()) {}
 
   Index accumulators(Index samples) const { return backs_ * samples * n_in_; }
   Index scratch() const { return block_ * (sums_ + 3 * groups_ + 2); }
@@ -60,12 +61,22 @@ class RowPass {
     const Batch batch{first, samples, parts};
     const BlockArrays at(*this, scratch);
     const Buffer<W> made(std::is_same_v<W, T> ? 0 : block_ * half_.row_size());
+    T squares[kMaxBlock];
+    bool known = false;
     for (Index done = 0; done < count; done += block_) {
       Block block{active + done, std::min(block_, count - done)};
       pick(made.data(), &block);
+      block.squares = std::exchange(known, false) ? squares : nullptr;
       const kernels::Shares<T> plan = denominators(at, &block);
       for (Index i = 0; i < samples; ++i) {
         shares(at, &block, batch, i, plan, absorbed ? absorbed + i : nullptr);
+        if (joins_squares_ && samples == 1 && done + 2 * block_ <= count) {
+          Block next{active + done + block_, block_};
+          pick(made.data(), &next);
+          add_squares(block, next, at.s_of[0], acc, squares);
+          known = true;
+          continue;
+        }
         for (Index b = 0; b < backs_; ++b) {
           const BackProduct& back = rule_.back[static_cast<std::size_t>(b)];
           products_.axpy(static_cast<int>(block.n), block.rows, n_in_, weights_of<T>(back.map), at.s_of[back.group],
@@ -112,6 +123,7 @@ class RowPass {
     const Index* index;
     Index n;
     bool cold = true;
+    const T* squares = nullptr;  // the sums of the rows' squares, where they are known
     const W* rows[kMaxBlock] = {};
   };
   // A run's work arrays, one entry a row of the block.
@@ -133,6 +145,28 @@ class RowPass {
       plain_bias = r + block;
     }
   };
+
+  // w^2, of rows that are kept in bfloat16: a block is added while the next one's squares are summed.
+  bool squares_alone() const {
+    if constexpr (std::is_same_v<W, T>) {
+      return false;
+    } else {
+      const auto is_square = [](const WeightMap& map) { return weights_of<T>(map).read == kernels::Read::kSquare; };
+      return kernels::bfloat16_table().add_squares && job_.layer.half && block_ % kernels::kSquaredRows == 0 &&
+             sums_ == 0 && groups_ == 1 && backs_ == 1 && is_square(rule_.back[0].map) &&
+             rule_.groups[0].constants.size() == 1 && is_square(rule_.groups[0].constants[0].map) &&
+             constant_input(rule_.groups[0].constants[0].part, job_.bounds) == nullptr &&
+             job_.constants->groups[0].base.data() == nullptr;
+    }
+  }
+  void add_squares(const Block& block, const Block& next, const T* s, T* c, T* squares) const {
+    if constexpr (!std::is_same_v<W, T>) {
+      std::fill_n(squares, block_, T(0));
+      for (Index r = 0; r < block_; r += kernels::kSquaredRows) {
+        kernels::bfloat16_table().add_squares(block.rows + r, next.rows + r, n_in_, s + r, c, squares + r);
+      }
+    }
+  }
 
   // made: where rows in bfloat16 go that are not kept.
   void pick(W* made, Block* block) const {
@@ -200,7 +234,11 @@ class RowPass {
     T z[kMaxBlock];
     for (const Term& term : group.constants) {
       std::fill_n(z, n, T(0));
-      dot(block, term.map, constant_input(term.part, job_.bounds), z);
+      if (block->squares) {
+        std::copy_n(block->squares, n, z);
+      } else {
+        dot(block, term.map, constant_input(term.part, job_.bounds), z);
+      }
       for (Index j = 0; j < n; ++j) {
         base[j] += static_cast<T>(term.sign) * z[j];
       }
@@ -248,7 +286,7 @@ class RowPass {
   const kernels::RowProducts<T, W>& products_;
   const HalfRows<T> half_;
   Index n_in_, block_, sums_, groups_, backs_;
-  bool reuse_output_;
+  bool reuse_output_, joins_squares_;
 };
 
 }  // namespace pylrp
