@@ -23,8 +23,8 @@ void force_left_path(LeftPath path);
 LeftPath forced_left_path();
 inline bool lists_forced() { return forced_left_path() == LeftPath::kLists || forced_left_path() == LeftPath::kPairs; }
 
-// Multiply-adds of blocks that the choice was open for, since the process began: by tiles; by lists, counted as the
-// tiles would need them; and those that the lists did. For tests and diagnosis; nothing is decided by them.
+// Multiply-adds of products by tiles or lists since the process began: by tiles; by lists, counted as the tiles would
+// need them; and those that the lists did. For tests and diagnosis; nothing is decided by them.
 struct LeftWork {
   std::uint64_t tiles, lists, done;
 };

@@ -119,6 +119,10 @@ TapLoops<T>::TapLoops(const TapWork<T>& work, const Threads& threads)
   if (counts_zeros_ && work.splits() > 1) {
     share_lists(threads);
   }
+  if (!counts_zeros_) {
+    const Index entries = work.rows() * walk_taps_ * work.channels * panels_ * width_ * work.groups * products_;
+    count_left_work({static_cast<std::uint64_t>(entries), 0, 0});
+  }
 }
 
 // Lists that several tasks read are made by all threads together, part by part.
