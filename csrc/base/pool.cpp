@@ -78,10 +78,11 @@ thread_local bool busy = false;
 }  // namespace
 
 struct Slot {
+  // In one line: a helper that looks for a task waits for it once.
   alignas(kLine) std::atomic<std::uint64_t> ticket{kClosed};
-  alignas(kLine) std::atomic<std::uint64_t> crew{0};  // lease << kCrewBits | helpers
-  std::atomic<std::uint64_t> end{0};                  // groups
-  std::atomic<Index> count{0}, grain{1};              // tasks, tasks a group
+  std::atomic<std::uint64_t> crew{0};     // lease << kCrewBits | helpers
+  std::atomic<std::uint64_t> end{0};      // groups
+  std::atomic<Index> count{0}, grain{1};  // tasks, tasks a group
   std::atomic<Tasks*> tasks{nullptr};
   alignas(kLine) std::atomic<std::uint64_t> done{0};  // groups, by helpers
   std::atomic<bool> asleep{false};                    // the caller
@@ -270,7 +271,6 @@ class Pool {
   // long.
   Loss::Clock::duration help(Slot* slot, std::uint64_t lease, Patience* patience, Loss* loss) {
     Slot::Group group;
-    loss->forget();
     while (slot->crew.load(std::memory_order_relaxed) >> kCrewBits == lease &&
            !stopping_.load(std::memory_order_relaxed)) {
       if (slot->take(lease, false, &group)) {
@@ -288,7 +288,6 @@ class Pool {
           return lost;
         }
       } else {
-        loss->forget();
         if (!patience->wait()) {
           slot->leave(lease);
           return {};
