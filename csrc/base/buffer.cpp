@@ -12,6 +12,7 @@ namespace {
 constexpr std::size_t kLine = 64;
 constexpr std::size_t kLarge = std::size_t{256} << 10;
 constexpr std::size_t kSmall = std::size_t{1} << 10;    // smaller blocks are the allocator's business
+constexpr std::size_t kLeastOfWorkspace = std::size_t{16} << 10;
 constexpr std::size_t kMostSmall = kLarge / 8 * 7;      // the largest of a thread's small blocks
 constexpr std::size_t kBudget = std::size_t{16} << 20;  // of a thread, in use and kept together
 
@@ -145,11 +146,14 @@ void* take_block(std::size_t* bytes, Workspace** workspace) {
   if (*bytes < kSmall) {
     return ::operator new(*bytes, kAlignment);
   }
-  if (*bytes <= kMostSmall) {
-    return small_blocks.take(bytes);
-  }
   if (*workspace == nullptr && !Team::in_task()) {
     *workspace = home;
+  }
+  if (*workspace != nullptr && *bytes < kLeastOfWorkspace) {
+    *workspace = nullptr;
+  }
+  if (*workspace == nullptr && *bytes <= kMostSmall) {
+    return small_blocks.take(bytes);
   }
   if (*workspace != nullptr) {
     *bytes = rounded_up(*bytes, kPage);
@@ -165,12 +169,10 @@ void give_block(void* block, std::size_t bytes, Workspace* workspace) noexcept {
     ::operator delete(block, kAlignment);
     return;
   }
-  if (bytes <= kMostSmall) {
-    small_blocks.give(block, bytes);
-    return;
-  }
   if (workspace != nullptr) {
     workspace->give(block, bytes);
+  } else if (bytes <= kMostSmall) {
+    small_blocks.give(block, bytes);
   } else if (!cache.give(block, bytes)) {
     block_to_system(block, bytes);
   }
