@@ -19,7 +19,7 @@ void limit_kept_memory(std::size_t bytes);
 void release_kept_memory();
 
 // The large blocks of a network's calls. Where nothing is in use, a call has ended: its memory stays, since the next
-// one probably takes as much, and fresh pages have to be cleared and mapped. In use and kept together are within 1/8
+// one probably takes as much, and fresh pages have to be cleared and mapped. In use and kept together are within 1/4
 // above the most that was in use at once; after some calls that need half of that or less, above theirs. Several
 // threads may use it.
 class Workspace {
@@ -45,7 +45,7 @@ class Workspace {
   // Where nothing is in use: gives so many bytes back, if it has them; returns how many.
   std::size_t release(std::size_t bytes) noexcept;
   // Of the first call less: blocks lie closely there, and its peak is that of a process that explains once.
-  std::size_t limit() const { return most_ + most_ / (top_ > 0 ? 8 : 64); }
+  std::size_t limit() const { return most_ + most_ / (top_ > 0 ? 4 : 64); }
 
   mutable std::mutex mutex_;
   std::vector<std::unique_ptr<Arena>> arenas_;  // one, but for the call that shows that it is too small
