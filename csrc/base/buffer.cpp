@@ -11,7 +11,7 @@ namespace {
 
 constexpr std::size_t kLine = 64;
 constexpr std::size_t kLarge = std::size_t{256} << 10;
-constexpr std::size_t kSmall = std::size_t{1} << 10;    // smaller blocks are the allocator's business
+constexpr std::size_t kSmall = std::size_t{1} << 10;  // smaller blocks are the allocator's business
 constexpr std::size_t kLeastOfWorkspace = std::size_t{16} << 10;
 constexpr std::size_t kMostSmall = kLarge / 8 * 7;      // the largest of a thread's small blocks
 constexpr std::size_t kBudget = std::size_t{16} << 20;  // of a thread, in use and kept together
