@@ -253,7 +253,6 @@ bool multiply_by_lists(const T* x, Index x_stride, Index rows, const Panels<T>& 
         lists_cost<T>(share_of_nonzeros(x, x_stride, rows, depth), rows, count, 1, std::min(depth, list_steps<T>()));
     const double pairs = pairs_cost<T>(share_of_pairs(x, x_stride, rows, depth), rows, count, 1, depth);
     if (std::min(alone, pairs) >= kWorthLists) {
-      count_left_work({static_cast<std::uint64_t>(rows * depth * count * Panels<T>::width()), 0, 0});
       return false;
     }
     in_pairs = pairs < alone;
@@ -280,6 +279,7 @@ void multiply_by_panels(const T* x, Index x_stride, Index rows, const Panels<T>&
   if (panels.counts_zeros(rows) && multiply_by_lists(x, x_stride, rows, panels, add, out, out_stride)) {
     return;
   }
+  count_left_work({static_cast<std::uint64_t>(rows * panels.depth() * panels.count() * width), 0, 0});
   const kernels::Table<T>& kernel = kernels::table<T>();
   const Index tiles = (rows + kernel.tile_rows - 1) / kernel.tile_rows;
   const Index chunks = (depth + kReductionBlock - 1) / kReductionBlock;

@@ -59,19 +59,21 @@ def test_what_is_counted_goes_by_lists() -> None:
     np.testing.assert_array_equal(net.explain(x, composite="epsilon_plus", threads=2).relevance, one)
 
 
-def test_work_is_counted_whichever_way_it_goes() -> None:
+@pytest.mark.parametrize("size", [1, 3])
+def test_work_is_counted_whichever_way_it_goes(size: int) -> None:
     rng = np.random.default_rng(4)
-    net = pylrp.Network([Conv(rng.normal(size=(96, 64, 3, 3)))], input_shape=(64, 12, 12))
-    x = np.maximum(rng.normal(size=(1, 64, 12, 12)), 0)
+    pixels = 27 + size
+    net = pylrp.Network([Conv(rng.normal(size=(96, 64, size, size)))], input_shape=(64, pixels, pixels))
+    x = np.maximum(rng.normal(size=(1, 64, pixels, pixels)), 0)
     all_work = []
     for path in ("tiles", "lists", "pairs", "counted"):
         _core.force_left_path(path)
         before = _core.left_work()
-        net.explain(x, np.ones((1, 96, 10, 10)), composite="epsilon")
+        net.explain(x, np.ones((1, 96, 28, 28)), composite="epsilon")
         after = _core.left_work()
         all_work.append(sum(after[name] - before[name] for name in ("tiles", "lists")))
     assert len(set(all_work)) == 1
-    assert all_work[0] >= 2 * 96 * 64 * 9 * 10 * 10  # forward and back, whole tiles
+    assert all_work[0] >= 2 * 96 * 64 * size * size * 28 * 28  # forward and back, whole tiles
 
 
 def test_batch_without_zeros_stays_in_tiles() -> None:
