@@ -71,6 +71,16 @@ double pairs_cost(double share, Index rows, Index panels, Index taps, Index chan
 }
 
 template <class T>
+Index rows_of_a_list(LeftShares shares, Index rows, Index panels, Index taps, Index channels) {
+  const double pairs = pairs_cost<T>(shares.either, rows, panels, taps, channels);
+  const double alone = lists_cost<T>(shares.each, rows, panels, taps, std::min(channels, list_steps<T>()));
+  if (std::min(pairs, alone) >= kWorthLists) {
+    return 0;
+  }
+  return pairs < alone ? 2 : 1;
+}
+
+template <class T>
 bool lists_win(double share, Index rows, Index panels, Index uses, Index steps, bool in_groups) {
   return lists_cost<T>(share, rows, panels, uses, steps, in_groups) < kWorthLists;
 }
@@ -104,6 +114,8 @@ template double lists_cost<float>(double, Index, Index, Index, Index, bool);
 template double lists_cost<double>(double, Index, Index, Index, Index, bool);
 template double pairs_cost<float>(double, Index, Index, Index, Index);
 template double pairs_cost<double>(double, Index, Index, Index, Index);
+template Index rows_of_a_list<float>(LeftShares, Index, Index, Index, Index);
+template Index rows_of_a_list<double>(LeftShares, Index, Index, Index, Index);
 template bool lists_win<float>(double, Index, Index, Index, Index, bool);
 template bool lists_win<double>(double, Index, Index, Index, Index, bool);
 template void add_not_finite<float>(const Operands<float>&, const float*, Index, Index, float*, Index);

@@ -71,6 +71,13 @@ double lists_cost(double share, Index rows, Index panels, Index uses, Index step
 template <class T>
 double pairs_cost(double share, Index rows, Index panels, Index taps, Index channels);
 inline constexpr double kWorthLists = 0.95;
+// Which entries are not zero, as a share, and which are not in one of two rows.
+struct LeftShares {
+  double each, either;
+};
+// How many rows have a list together: 1, 2, or 0, where tiles win.
+template <class T>
+Index rows_of_a_list(LeftShares shares, Index rows, Index panels, Index taps, Index channels);
 // Whether zeros are worth counting: unless lists won with a fifth of the entries left, they are not.
 template <class T>
 bool zeros_count(Index rows, Index panels, Index uses, Index steps, bool in_groups = false) {

@@ -246,18 +246,16 @@ double share_of_pairs(const T* x, Index x_stride, Index rows, Index depth) {
 template <class T>
 bool multiply_by_lists(const T* x, Index x_stride, Index rows, const Panels<T>& panels, bool add, T* out,
                        Index out_stride) {
-  const Index depth = panels.depth(), count = panels.count();
-  bool in_pairs = forced_left_path() == LeftPath::kPairs;
+  const Index depth = panels.depth();
+  Index together = forced_left_path() == LeftPath::kPairs ? 2 : 1;
   if (forced_left_path() == LeftPath::kCounted) {
-    const double alone =
-        lists_cost<T>(share_of_nonzeros(x, x_stride, rows, depth), rows, count, 1, std::min(depth, list_steps<T>()));
-    const double pairs = pairs_cost<T>(share_of_pairs(x, x_stride, rows, depth), rows, count, 1, depth);
-    if (std::min(alone, pairs) >= kWorthLists) {
-      return false;
-    }
-    in_pairs = pairs < alone;
+    const LeftShares shares{share_of_nonzeros(x, x_stride, rows, depth), share_of_pairs(x, x_stride, rows, depth)};
+    together = rows_of_a_list<T>(shares, rows, panels.count(), 1, depth);
   }
-  (in_pairs ? multiply_pairs_of<T> : multiply_lists_of<T>)(x, x_stride, rows, panels, add, out, out_stride);
+  if (together == 0) {
+    return false;
+  }
+  (together == 2 ? multiply_pairs_of<T> : multiply_lists_of<T>)(x, x_stride, rows, panels, add, out, out_stride);
   return true;
 }
 

@@ -173,13 +173,7 @@ Index choose_lists(const Block& block, const Image<T>& image, Index panels, Inde
   if (lists_forced()) {
     return forced_left_path() == LeftPath::kPairs ? 2 : 1;
   }
-  const LeftShares shares = left_shares(block, image, channels, operands);
-  const double pairs = pairs_cost<T>(shares.either, rows, panels, taps, channels);
-  const double alone = lists_cost<T>(shares.each, rows, panels, taps, std::min(channels, list_steps<T>()));
-  if (std::min(pairs, alone) >= kWorthLists) {
-    return 0;
-  }
-  return pairs < alone ? 2 : 1;
+  return rows_of_a_list<T>(left_shares(block, image, channels, operands), rows, panels, taps, channels);
 }
 
 template <class T>

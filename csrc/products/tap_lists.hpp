@@ -92,10 +92,7 @@ template <class T>
 Index choose_lists(const Block& block, const Image<T>& image, Index panels, Index channels,
                    const Operands<T>& operands);
 
-// Of an image's entries, from some pairs of rows of a block: which are not zero, and which are not in one of the two.
-struct LeftShares {
-  double each, either;
-};
+// Of an image's entries, from some pairs of rows of a block.
 template <class T>
 LeftShares left_shares(const Block& block, const Image<T>& image, Index channels,
                        const Operands<T>& operands = Operands<T>());
