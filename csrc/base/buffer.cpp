@@ -11,10 +11,10 @@ namespace {
 
 constexpr std::size_t kLine = 64;
 constexpr std::size_t kLarge = std::size_t{256} << 10;
-constexpr std::size_t kSmall = std::size_t{1} << 10;  // smaller blocks are the allocator's business
-constexpr std::size_t kLeastOfWorkspace = std::size_t{16} << 10;
-constexpr std::size_t kMostSmall = kLarge / 8 * 7;      // the largest of a thread's small blocks
-constexpr std::size_t kBudget = std::size_t{16} << 20;  // of a thread, in use and kept together
+constexpr std::size_t kSmall = std::size_t{1} << 10;              // smaller blocks are the allocator's business
+constexpr std::size_t kLeastOfWorkspace = std::size_t{16} << 10;  // whole pages, and a search under a lock
+constexpr std::size_t kMostSmall = kLarge / 8 * 7;                // the largest of a thread's small blocks
+constexpr std::size_t kBudget = std::size_t{16} << 20;            // of a thread, in use and kept together
 
 constexpr std::align_val_t kAlignment{kLine};
 
@@ -149,15 +149,15 @@ void* take_block(std::size_t* bytes, Workspace** workspace) {
   if (*workspace == nullptr && !Team::in_task()) {
     *workspace = home;
   }
-  if (*workspace != nullptr && *bytes < kLeastOfWorkspace) {
+  if (*bytes < kLeastOfWorkspace) {
     *workspace = nullptr;
-  }
-  if (*workspace == nullptr && *bytes <= kMostSmall) {
-    return small_blocks.take(bytes);
   }
   if (*workspace != nullptr) {
     *bytes = rounded_up(*bytes, kPage);
     return (*workspace)->take(*bytes);
+  }
+  if (*bytes <= kMostSmall) {
+    return small_blocks.take(bytes);
   }
   *bytes = rounded_up(*bytes, kLarge);
   void* const block = cache.take(bytes);

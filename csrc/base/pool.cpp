@@ -62,6 +62,7 @@
 namespace pylrp {
 namespace {
 
+constexpr std::size_t kLine = 64;
 constexpr int kCountBits = 12, kLoopBits = 2 * kCountBits, kCrewBits = 16;
 constexpr std::uint64_t kClosed = (std::uint64_t{1} << kLoopBits) - 1;
 constexpr std::uint64_t kMostGroups = (std::uint64_t{1} << kCountBits) - 2;  // no count runs over, nor is it kClosed
@@ -70,7 +71,6 @@ constexpr std::uint64_t kMostGroups = (std::uint64_t{1} << kCountBits) - 2;  // 
 std::uint64_t from_front(std::uint64_t ticket) { return ticket & ((std::uint64_t{1} << kCountBits) - 1); }
 std::uint64_t from_back(std::uint64_t ticket) { return from_front(ticket >> kCountBits); }
 std::uint64_t taken(std::uint64_t ticket) { return from_front(ticket) + from_back(ticket); }
-constexpr std::size_t kLine = 64;
 
 std::atomic<unsigned> forks{0};
 thread_local bool busy = false;
